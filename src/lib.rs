@@ -1,0 +1,1 @@
+//! Phoenix Channels for any hyper/axum stack.

@@ -1,0 +1,40 @@
+//! The contract between a transport and what is served over it: a [`Handler`] decides on a connect
+//! and makes a [`Session`], which takes what arrives in order; whatever leaves, from any task, goes
+//! through the [`Outbox`].
+
+mod outbox;
+
+use std::future::Future;
+
+pub use self::outbox::{Drain, Outbox};
+use crate::connect_info::ConnectInfo;
+use crate::frame::{Close, Inbound};
+
+/// Decides who may connect. One value serves every connection of an endpoint.
+pub trait Handler: Send + Sync + 'static {
+    /// What a connection becomes.
+    type Session: Session;
+
+    /// Called once per connection, after the origin check and before anything is answered.
+    ///
+    /// Cancel safety: dropped when the client goes away or [`Limits::connect_timeout`] passes.
+    ///
+    /// [`Limits::connect_timeout`]: crate::Limits::connect_timeout
+    fn connect(
+        &self,
+        info: ConnectInfo,
+        outbox: Outbox,
+    ) -> impl Future<Output = Result<Self::Session, Refused>> + Send;
+}
+
+/// One connected client. Dropping it is the only end it learns of: whatever the reason, the
+/// connection is over and its outbox takes no more.
+pub trait Session: Send + 'static {
+    /// Takes the next message. It must not block; what takes time belongs to a task of its own. An
+    /// `Err` ends the connection for the reason given.
+    fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close>;
+}
+
+/// [`Handler::connect`] said no: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
