@@ -59,14 +59,14 @@ impl Outbox {
             state.bytes += message.cost();
             state.queue.push_back(message);
         }
-        state.wake();
+        State::wake(state);
     }
 
     /// Ends the connection once everything pushed so far has been written. The first close counts.
     pub fn close(&self, close: Close) {
         let mut state = self.0.lock();
         state.close.get_or_insert(close);
-        state.wake();
+        State::wake(state);
     }
 
     /// Whether it takes no more messages.
@@ -123,7 +123,7 @@ impl Drain {
         let mut state = self.0.lock();
         state.close.get_or_insert(close);
         state.queue = VecDeque::new();
-        state.wake();
+        State::wake(state);
     }
 }
 
@@ -141,9 +141,11 @@ impl Shared {
 }
 
 impl State {
-    /// Wakes the drain's task once; until it polls again, pushes are free of wake-ups.
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
+    /// Unlocks and wakes the drain's task, once: until it polls again, pushes are free of wake-ups.
+    fn wake(mut state: MutexGuard<'_, Self>) {
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

@@ -1,0 +1,1 @@
+//! Long polling as a Tower service.
