@@ -37,6 +37,11 @@ impl Reply {
     pub fn error(response: impl Into<Payload>) -> Self {
         Self::Error(response.into())
     }
+
+    /// The push failed for the reason given: `{"reason":reason}`.
+    pub fn reason(reason: &str) -> Self {
+        Self::error(json!({ "reason": reason }))
+    }
 }
 
 /// A channel whose join succeeded, and what the join answers.
