@@ -3,6 +3,7 @@
 mod connect_info;
 mod frame;
 mod gateway;
+mod layer;
 mod limits;
 mod longpoll;
 mod origin;
@@ -15,6 +16,7 @@ pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::gateway::Gateway;
 pub use self::limits::Limits;
+pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;
 pub use self::session::{Drain, Handler, Outbox, Refused, Session};
