@@ -10,7 +10,7 @@ mod origin;
 mod params;
 mod response;
 mod session;
-mod websocket;
+pub mod websocket;
 
 pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::frame::{Close, Inbound, Message};
@@ -20,3 +20,4 @@ pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;
 pub use self::session::{Drain, Handler, Outbox, Refused, Session};
+pub use self::websocket::{WebSocket, WebSocketConfig};
