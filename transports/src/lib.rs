@@ -9,7 +9,7 @@ mod origin;
 mod params;
 mod response;
 mod session;
-mod websocket;
+pub mod websocket;
 
 pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::frame::{Close, Inbound, Message};
@@ -19,3 +19,4 @@ pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;
 pub use self::session::{Drain, Handler, Outbox, Refused, Session};
+pub use self::websocket::{WebSocket, WebSocketConfig};
