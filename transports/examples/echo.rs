@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut limits = Limits::default();
     limits.message = 16 << 20;
     limits.outbox = 64 << 20;
-    let config = WebSocketConfig::default().empty_continuations(true);
+    let config = WebSocketConfig::new().empty_continuations(true);
     let echo = WebSocket::new(Gateway::new(Echo, CheckOrigin::default(), limits), config);
 
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:9001".to_owned());

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// How the WebSocket transport is set up. The defaults are Phoenix's.
+/// How the WebSocket transport is set up.
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_channels_transports::websocket::WebSocketConfig;
 ///
-/// let config = WebSocketConfig::default().idle_timeout(Duration::from_secs(90));
+/// let config = WebSocketConfig::new().idle_timeout(Duration::from_secs(90));
 /// assert_eq!(config.validate(), Ok(()));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +21,23 @@ pub struct WebSocketConfig {
 }
 
 impl WebSocketConfig {
-    /// No WebSocket: its path goes to the inner service.
-    pub fn off() -> Self {
-        Self { enabled: false, ..Self::default() }
+    /// The defaults, which are Phoenix's.
+    pub fn new() -> Self {
+        Self {
+            enabled: true,
+            path: "/websocket".to_owned(),
+            idle_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(5),
+            empty_continuations: false,
+        }
     }
 
-    /// Where it is found below the socket's prefix. Default `/websocket`, which Phoenix clients ask
-    /// for.
+    /// No WebSocket at all.
+    pub fn off() -> Self {
+        Self { enabled: false, ..Self::new() }
+    }
+
+    /// Where it is served, below the endpoint's path. Default `/websocket`.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
@@ -54,10 +64,19 @@ impl WebSocketConfig {
         self
     }
 
-    /// What is wrong with it, for the person who wrote it.
+    /// Whether this can work; if not, what is to be mended.
     pub fn validate(&self) -> Result<(), String> {
         if !self.enabled {
             return Ok(());
+        }
+        let segments = self.path.strip_prefix('/').unwrap_or_default().split('/');
+        if segments.map(str::trim).any(str::is_empty)
+            || self.path.contains(['?', '#', '*', '{', '}'])
+        {
+            return Err(format!(
+                "the WebSocket's path {:?} must be one or more names after a slash each, such as \"/websocket\"",
+                self.path
+            ));
         }
         if self.idle_timeout.is_zero() {
             return Err("the WebSocket's idle_timeout must not be zero".to_owned());
@@ -65,19 +84,13 @@ impl WebSocketConfig {
         if self.close_timeout.is_zero() {
             return Err("the WebSocket's close_timeout must not be zero".to_owned());
         }
-        crate::layer::validate_path("the WebSocket's path", &self.path)
+        Ok(())
     }
 }
 
 impl Default for WebSocketConfig {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            path: "/websocket".to_owned(),
-            idle_timeout: Duration::from_secs(60),
-            close_timeout: Duration::from_secs(5),
-            empty_continuations: false,
-        }
+        Self::new()
     }
 }
 
@@ -87,20 +100,20 @@ mod tests {
 
     #[test]
     fn a_path_that_no_request_can_have_is_named() {
-        for path in ["", "/", "websocket", "/a/", "/a?b", "/ "] {
-            let problem = WebSocketConfig::default().path(path).validate().expect_err(path);
+        for path in ["", "/", "websocket", "//", "/a/", "/a?b", "/{id}", "/ "] {
+            let problem = WebSocketConfig::new().path(path).validate().expect_err(path);
             assert!(problem.contains(&format!("{path:?}")), "{problem}");
         }
         for path in ["/websocket", "/ws/v2"] {
-            assert_eq!(WebSocketConfig::default().path(path).validate(), Ok(()));
+            assert_eq!(WebSocketConfig::new().path(path).validate(), Ok(()));
         }
     }
 
     #[test]
     fn a_timeout_of_zero_is_named() {
-        let idle = WebSocketConfig::default().idle_timeout(Duration::ZERO);
+        let idle = WebSocketConfig::new().idle_timeout(Duration::ZERO);
         assert!(idle.validate().is_err_and(|problem| problem.contains("idle_timeout")));
-        let close = WebSocketConfig::default().close_timeout(Duration::ZERO);
+        let close = WebSocketConfig::new().close_timeout(Duration::ZERO);
         assert!(close.validate().is_err_and(|problem| problem.contains("close_timeout")));
     }
 

@@ -494,7 +494,7 @@ mod tests {
             let alive = Arc::new(());
             let session = Arc::downgrade(&alive);
             let echo = Echo { outbox: outbox.clone(), _alive: alive };
-            let config = WebSocketConfig::default();
+            let config = WebSocketConfig::new();
             let connection = Box::pin(Connection::new(pipe.clone(), echo, drain, &config, &LIMITS));
             let harness = Self { pipe, outbox, session, connection, wakes: Arc::default() };
             harness.ends(|ends| {
