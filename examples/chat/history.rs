@@ -122,6 +122,11 @@ impl History {
         Self::prepare(Connection::open(path)?)
     }
 
+    #[cfg(test)]
+    pub fn in_memory() -> Self {
+        Self::prepare(Connection::open_in_memory().unwrap()).unwrap()
+    }
+
     fn prepare(db: Connection) -> Result<Self, Error> {
         // WAL with SQLite's default `synchronous = FULL`: what was answered with ok is on the disk.
         // `secure_delete`: a deleted message is gone from the file as well.
@@ -394,13 +399,9 @@ const MOST_MISSED_BYTES: usize = 512 * 1024;
 mod tests {
     use super::*;
 
-    fn history() -> History {
-        History::prepare(Connection::open_in_memory().unwrap()).unwrap()
-    }
-
     /// A history with two people, Ada (1) and Bob (2).
     fn with_people() -> History {
-        let mut history = history();
+        let mut history = History::in_memory();
         assert_eq!(history.author("ada's secret").unwrap(), 1);
         assert_eq!(history.author("bob's secret").unwrap(), 2);
         history

@@ -14,6 +14,8 @@
 //! | `page/channels.js` | the Phoenix protocol as a browser speaks it, over WebSocket and long poll |
 //! | `page/chat.js` | the page: what it shows and what it sends |
 
+#![allow(unreachable_pub, reason = "`pub` says what a file offers to the others")]
+
 mod history;
 mod room;
 

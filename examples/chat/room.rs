@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_channels::{Channel, ConnectInfo, Joined, Payload, Refused, Reply, Result, Socket, Stop};
 
-use crate::history::{CatchUp, Error, Outcome, Person, Store};
+use crate::history::{CatchUp, Error, History, Outcome, Person, Store};
 
 /// What `connect` learned about the person at the other end; all channels of the socket see it.
 pub struct User {
@@ -150,11 +150,9 @@ impl Room {
         if key.as_ref().is_some_and(|key| key.len() > 64) {
             return Err(Error::Refused("a key has at most 64 bytes"));
         }
-        let (room, person) = (self.room.clone(), self.person.clone());
-        let said = self.history.run(move |history| {
-            history.add(&room, person.author, &person.name, &body, key.as_deref())
-        });
-        Ok(tell(&said.await?, socket))
+        let (room, Person { author, name }) = (self.room.clone(), self.person.clone());
+        self.change(socket, move |history| history.add(&room, author, &name, &body, key.as_deref()))
+            .await
     }
 
     async fn react(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
@@ -163,16 +161,32 @@ impl Room {
             return Err(Error::Refused("there is no such reaction"));
         }
         let (room, person) = (self.room.clone(), self.person.clone());
-        let reacted =
-            self.history.run(move |history| history.react(&room, id, &person, &emoji, on));
-        Ok(tell(&reacted.await?, socket))
+        self.change(socket, move |history| history.react(&room, id, &person, &emoji, on)).await
     }
 
     async fn delete(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
         let Delete { id } = parse(payload)?;
         let (room, author) = (self.room.clone(), self.person.author);
-        let deleted = self.history.run(move |history| history.delete(&room, id, author));
-        Ok(tell(&deleted.await?, socket))
+        self.change(socket, move |history| history.delete(&room, id, author)).await
+    }
+
+    /// Writes, and tells the room. Both happen while the history is ours, so the room hears of changes in their
+    /// order; and both happen even if the person is gone by then, so it hears of every one.
+    async fn change(
+        &self,
+        socket: &Socket<Self>,
+        write: impl FnOnce(&mut History) -> std::result::Result<Outcome, Error> + Send + 'static,
+    ) -> Answer {
+        let socket = socket.clone();
+        let written = self.history.run(move |history| {
+            let Outcome { message, changed } = write(history)?;
+            if changed {
+                socket.broadcast("message", json!(message));
+            }
+            Ok(message)
+        });
+        let message = written.await?;
+        Ok(json!({ "id": message.id, "change": message.change }))
     }
 
     async fn older(&self, payload: &Payload) -> Answer {
@@ -205,15 +219,6 @@ async fn catch_up(
 ) -> std::result::Result<CatchUp, Error> {
     let room = room.to_owned();
     history.run(move |history| history.catch_up(&room, last_seen_id)).await
-}
-
-/// Broadcasts before it answers: who has the answer has had the message.
-fn tell(outcome: &Outcome, socket: &Socket<Room>) -> Value {
-    let message = &outcome.message;
-    if outcome.changed {
-        socket.broadcast("message", json!(message));
-    }
-    json!({ "id": message.id, "change": message.change })
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a Payload) -> std::result::Result<T, Error> {
@@ -258,3 +263,141 @@ fn reason(error: &Error) -> &'static str {
 }
 
 const EMOJI: [&str; 6] = ["👍", "🎉", "😂", "😮", "👀", "💜"];
+
+#[cfg(test)]
+mod tests {
+    use tower_channels::{Endpoint, test};
+
+    use super::*;
+
+    type Client = test::Client<User>;
+
+    fn chat() -> Endpoint<User> {
+        let history = Store::new(History::in_memory());
+        Endpoint::builder(move |info| connect(info, history.clone()))
+            .channel::<Room>("room:*")
+            .build()
+    }
+
+    async fn person(chat: &Endpoint<User>, name: &str) -> Client {
+        let secret = format!("the secret of {name}");
+        let mut person = test::connect(chat, &[("secret", &secret)]).await.unwrap();
+        response(person.join("room:lobby", json!({ "name": name })).await);
+        person
+    }
+
+    async fn say(person: &mut Client, body: &str) -> Value {
+        response(person.push("room:lobby", "new_msg", json!({ "body": body })).await)
+    }
+
+    /// The next event that the person gets, and its payload.
+    async fn heard(person: &mut Client) -> (String, Value) {
+        let (event, payload) = person.next_push().await;
+        (event, payload.parse().unwrap())
+    }
+
+    fn response(reply: Reply) -> Value {
+        match reply {
+            Reply::Ok(response) => response.parse().unwrap(),
+            other => panic!("not ok: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_heard_by_everybody_in_the_room() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        say(&mut ada, "hello").await;
+        for person in [&mut ada, &mut bob] {
+            let (event, message) = heard(person).await;
+            assert_eq!((event.as_str(), &message["name"]), ("message", &json!("Ada")));
+            assert_eq!(message["body"], "hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_join_with_the_last_seen_id_returns_what_was_missed() {
+        let chat = chat();
+        let mut ada = person(&chat, "Ada").await;
+        let seen = say(&mut ada, "seen").await["change"].clone();
+        say(&mut ada, "missed").await;
+        let mut bob = test::connect(&chat, &[("secret", "the secret of Bob")]).await.unwrap();
+        let join = json!({ "name": "Bob", "last_seen_id": seen });
+        let joined = response(bob.join("room:lobby", join).await);
+        assert_eq!(joined["reset"], false);
+        assert_eq!(joined["messages"].as_array().unwrap().len(), 1);
+        assert_eq!(joined["messages"][0]["body"], "missed");
+    }
+
+    #[tokio::test]
+    async fn a_reaction_is_heard_as_the_message_with_who_reacted() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        let id = say(&mut ada, "hello").await["id"].clone();
+        let react = json!({ "id": id, "emoji": "👍", "on": true });
+        response(bob.push("room:lobby", "react", react).await);
+        heard(&mut ada).await;
+        let (_, message) = heard(&mut ada).await;
+        assert_eq!(message["reactions"][0]["who"][0]["name"], "Bob");
+    }
+
+    #[tokio::test]
+    async fn the_message_of_another_is_not_deleted() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        let id = say(&mut ada, "hello").await["id"].clone();
+        let reply = bob.push("room:lobby", "delete", json!({ "id": id })).await;
+        assert_eq!(reply, Reply::reason("only its author can delete a message"));
+    }
+
+    #[tokio::test]
+    async fn typing_is_heard_by_the_others() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        ada.send("room:lobby", "typing", json!({ "on": true }));
+        let typing = json!({ "author": 1, "name": "Ada", "on": true });
+        assert_eq!(heard(&mut bob).await, ("typing".into(), typing));
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_makes_no_sense_is_an_error_and_the_room_goes_on() {
+        let chat = chat();
+        let mut ada = person(&chat, "Ada").await;
+        for nonsense in [json!({ "body": 5 }), json!([]), json!(null), json!({})] {
+            let reply = ada.push("room:lobby", "new_msg", nonsense).await;
+            assert_eq!(reply, Reply::reason("this was not understood"));
+        }
+        say(&mut ada, "still here").await;
+    }
+
+    #[tokio::test]
+    async fn a_room_is_not_joined_without_a_proper_name_of_person_and_room() {
+        let chat = chat();
+        let mut ada = test::connect(&chat, &[("secret", "the secret of Ada")]).await.unwrap();
+        for name in ["", "  ", "a\nb", &"x".repeat(33)] {
+            let reply = ada.join("room:lobby", json!({ "name": name })).await;
+            assert_eq!(reply, Reply::reason("a name has 1 to 32 characters"), "{name:?}");
+        }
+        for topic in ["room:", "room:Lobby", "room:a b", &format!("room:{}", "x".repeat(33))] {
+            let reply = ada.join(topic, json!({ "name": "Ada" })).await;
+            let why = "a room is named by 1 to 32 of a-z, 0-9 and -";
+            assert_eq!(reply, Reply::reason(why), "{topic:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_as_long_as_it_may_be_and_no_longer() {
+        let chat = chat();
+        let mut ada = person(&chat, "Ada").await;
+        say(&mut ada, &"é".repeat(2000)).await;
+        for body in ["", " \n ", "a\0b", &"é".repeat(2001)] {
+            let reply = ada.push("room:lobby", "new_msg", json!({ "body": body })).await;
+            assert_eq!(reply, Reply::reason("a message has 1 to 2000 characters"), "{body:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_without_a_secret_is_refused() {
+        assert!(test::connect(&chat(), &[]).await.is_err());
+    }
+}
