@@ -1,3 +1,5 @@
+//! A room whose messages reach everyone in it and are counted, and its test.
+
 use axum::{Router, routing::get};
 use serde_json::json;
 use tower_channels::{
