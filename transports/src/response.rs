@@ -30,8 +30,7 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 
 /// `{"errors":{"detail":…}}`, as Phoenix words what never reached a socket.
 pub(crate) fn bad_request() -> Answer {
-    let mut answer =
-        text(StatusCode::BAD_REQUEST, &br#"{"errors":{"detail":"Bad Request"}}"#[..]);
+    let mut answer = text(StatusCode::BAD_REQUEST, &br#"{"errors":{"detail":"Bad Request"}}"#[..]);
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, json);
     answer

@@ -182,10 +182,7 @@ mod tests {
         outbox.push(Message::text("b"));
         outbox.close(Close::GoingAway);
         outbox.push(Message::text("late"));
-        assert_eq!(
-            take(&mut drain),
-            Poll::Ready(Ok(vec![Message::text("a"), Message::text("b")]))
-        );
+        assert_eq!(take(&mut drain), Poll::Ready(Ok(vec![Message::text("a"), Message::text("b")])));
         assert_eq!(take(&mut drain), Poll::Ready(Err(Close::GoingAway)));
     }
 
