@@ -18,6 +18,7 @@ mod crashes;
 mod duplicates;
 mod frames_and_closes;
 mod http;
+mod isolation;
 mod joining;
 mod leaving;
 mod limits;
