@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::sync::Notify;
 use tower_channels_transports::{Close, Outbox};
 
 use crate::topics::{Member, Topics};
@@ -19,8 +18,6 @@ struct Shared {
     /// The lock is held for a few instructions, or to walk a batch of a drain.
     all: Mutex<All>,
     by_id: Arc<Topics<Outbox>>,
-    /// Told when the last session ends.
-    empty: Notify,
 }
 
 struct All {
@@ -69,38 +66,30 @@ impl Sessions {
     }
 
     /// Refuses new sessions and ends those that are there, some at a time so that their clients do
-    /// not all return in the same moment. `false` if some did not end within `patience`.
+    /// not all return in the same moment. Returns once their connections are over, or `false` if
+    /// some are not within `patience`.
     ///
     /// Cancel safety: what has been ended stays so, and no new sessions are accepted.
     pub(crate) async fn drain(&self, patience: Duration) -> bool {
-        self.0.all().draining = true;
-        let mut from = 0;
-        while let Some(next) = self.close_batch(from) {
-            from = next;
-            tokio::time::sleep(PAUSE).await;
-        }
-        let ended = async {
-            let mut empty = std::pin::pin!(self.0.empty.notified());
+        let mut ending = {
+            let mut all = self.0.all();
+            all.draining = true;
+            all.outboxes.iter().map(|(_, outbox)| outbox.clone()).collect::<Vec<_>>()
+        };
+        let drain = async {
+            for batch in ending.chunks(BATCH) {
+                batch.iter().for_each(|outbox| outbox.close(Close::Restart));
+                tokio::time::sleep(PAUSE).await;
+            }
             loop {
-                empty.as_mut().enable();
-                if self.count() == 0 {
+                ending.retain(|outbox| !outbox.is_over());
+                if ending.is_empty() {
                     return;
                 }
-                empty.as_mut().await;
-                empty.set(self.0.empty.notified());
+                tokio::time::sleep(PAUSE).await;
             }
         };
-        tokio::time::timeout(patience, ended).await.is_ok()
-    }
-
-    /// Ends the sessions of some keys from `from` on, and says where to go on.
-    fn close_batch(&self, from: usize) -> Option<usize> {
-        let all = self.0.all();
-        let end = (from + BATCH).min(all.outboxes.capacity());
-        for outbox in (from..end).filter_map(|key| all.outboxes.get(key)) {
-            outbox.close(Close::Restart);
-        }
-        (end < all.outboxes.capacity()).then_some(end)
+        tokio::time::timeout(patience, drain).await.is_ok()
     }
 }
 
@@ -114,9 +103,6 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let mut all = self.sessions.0.all();
         let gone = all.outboxes.try_remove(self.key);
-        if all.outboxes.is_empty() {
-            self.sessions.0.empty.notify_waiters();
-        }
         drop((all, gone));
     }
 }
@@ -165,24 +151,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_all_sessions_and_waits_for_them() {
         let sessions = Sessions::new(2000);
-        let pairs: Vec<_> = (0..1200).map(|_| Outbox::new(1000)).collect();
-        let enter = |(outbox, _): &(Outbox, _)| sessions.enter(outbox, None).expect("room");
-        let members: Vec<_> = pairs.iter().map(enter).collect();
+        let (outboxes, drains): (Vec<_>, Vec<_>) = (0..1200).map(|_| Outbox::new(1000)).unzip();
+        let enter = |outbox| sessions.enter(outbox, None).expect("room");
+        let members: Vec<_> = outboxes.iter().map(enter).collect();
         let drain = tokio::spawn({
             let sessions = sessions.clone();
             async move { sessions.drain(Duration::from_secs(1)).await }
         });
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(pairs.iter().all(|(outbox, _)| outbox.is_closed()));
+        assert!(outboxes.iter().all(Outbox::is_closed));
         assert!(sessions.enter(&outbox(), None).is_err());
         drop(members);
+        assert!(!drain.is_finished(), "the connections are still being closed");
+        drop(drains);
         assert!(drain.await.expect("no panic"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_does_not_wait_for_ever() {
         let sessions = Sessions::new(10);
-        let _member = sessions.enter(&outbox(), None).expect("room");
+        let (outbox, _drain) = Outbox::new(1000);
+        let _member = sessions.enter(&outbox, None).expect("room");
         assert!(!sessions.drain(Duration::from_secs(1)).await);
     }
 }

@@ -3,18 +3,21 @@
 mod connect_info;
 mod frame;
 mod gateway;
+mod layer;
 mod limits;
 mod longpoll;
 mod origin;
 mod params;
 mod response;
 mod session;
-mod websocket;
+pub mod websocket;
 
 pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::gateway::Gateway;
 pub use self::limits::Limits;
+pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;
 pub use self::session::{Drain, Handler, Outbox, Refused, Session};
+pub use self::websocket::{WebSocket, WebSocketConfig};

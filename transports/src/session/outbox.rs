@@ -32,6 +32,8 @@ struct State {
     close: Option<Close>,
     /// The drain's task, while it waits.
     waker: Option<Waker>,
+    /// Whether the drain has been dropped.
+    over: bool,
 }
 
 impl Outbox {
@@ -40,7 +42,8 @@ impl Outbox {
     /// A push is refused once the backlog *exceeds* the limit, so that a single message larger than
     /// the limit still passes; it then ends the connection as [`Close::Overflow`].
     pub fn new(limit: usize) -> (Self, Drain) {
-        let state = State { queue: VecDeque::new(), bytes: 0, close: None, waker: None };
+        let state =
+            State { queue: VecDeque::new(), bytes: 0, close: None, waker: None, over: false };
         let shared = Arc::new(Shared { limit, state: Mutex::new(state) });
         (Self(Arc::clone(&shared)), Drain(shared))
     }
@@ -74,9 +77,10 @@ impl Outbox {
         self.0.lock().close.is_some()
     }
 
-    /// Whether both write to the same client.
-    pub fn same_client(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Whether the transport has let go of the connection: a close has been written, or there was
+    /// no point in it.
+    pub fn is_over(&self) -> bool {
+        self.0.lock().over
     }
 }
 
@@ -130,6 +134,7 @@ impl Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         self.close(Close::Normal);
+        self.0.lock().over = true;
     }
 }
 
