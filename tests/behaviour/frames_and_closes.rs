@@ -61,8 +61,8 @@ async fn what_follows_a_close_is_not_handled() {
 #[tokio::test]
 async fn what_precedes_a_close_is_handled() {
     let server = Server::start().await;
-    let mut member = member(&server).await;
-    let mut leaver = self::member(&server).await;
+    let mut member = RawWebSocket::member(&server).await;
+    let mut leaver = RawWebSocket::member(&server).await;
     let message = frame(FIN | TEXT, br#"["1","2","room:a","typing",{"last":1}]"#);
     leaver.send_bytes(&[message, close(1000, b"")].concat()).await;
     leaver.expect_close(1000).await;
@@ -119,7 +119,7 @@ async fn a_ping_between_fragments_is_answered_at_once() {
 #[tokio::test]
 async fn a_character_may_be_cut_between_fragments() {
     let server = Server::start().await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     let message = r#"["1","2","room:a","ping","é✓😀"]"#.as_bytes();
     let mut fragments = vec![frame(TEXT, b"")];
     fragments.extend(message.iter().map(|byte| frame(CONTINUATION, &[*byte])));
@@ -256,9 +256,9 @@ async fn a_disconnect_does_not_wait_for_the_rest_of_a_frame() {
 #[tokio::test]
 async fn a_client_that_vanishes_disturbs_nobody() {
     let server = Server::start().await;
-    let mut staying = member(&server).await;
+    let mut staying = RawWebSocket::member(&server).await;
     for _ in 0..10 {
-        drop(member(&server).await);
+        drop(RawWebSocket::member(&server).await);
     }
     staying.send_text(r#"["1","2","room:a","new_msg",{}]"#).await;
     staying.expect_text(r#"[null,null,"room:a","new_msg",{}]"#).await;
@@ -324,7 +324,7 @@ async fn any_inbound_bytes_count_against_the_idle_time() {
 async fn what_the_server_sends_does_not_count_against_the_idle_time() {
     let idle = Duration::from_secs(1);
     let server = Server::with(Config { idle, ..Config::default() }).await;
-    let mut listener = member(&server).await;
+    let mut listener = RawWebSocket::member(&server).await;
     let broadcasts = async {
         loop {
             server.broadcast("room:a", "news", "{}").await;
@@ -359,12 +359,4 @@ async fn answered_with_text(bytes: &[u8], text: &str) {
     socket.send_bytes(bytes).await;
     socket.expect_text(text).await;
     socket.expect_nothing().await;
-}
-
-async fn member(server: &Server) -> RawWebSocket {
-    let mut socket = RawWebSocket::open(server, "vsn=2.0.0").await;
-    socket.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
-    socket.expect_text(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
-    socket.expect_text(r#"["1",null,"room:a","joined",{"user_id":null}]"#).await;
-    socket
 }

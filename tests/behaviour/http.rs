@@ -18,10 +18,7 @@ async fn a_broadcast_without_a_member_is_fine() {
 #[tokio::test]
 async fn a_broadcast_of_any_json_is_delivered() {
     let server = Server::start().await;
-    let mut member = RawWebSocket::open(&server, "vsn=2.0.0").await;
-    member.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
-    member.expect_text(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
-    member.expect_text(r#"["1",null,"room:a","joined",{"user_id":null}]"#).await;
+    let mut member = RawWebSocket::member(&server).await;
     server.broadcast("room:a", "news", "[1,null]").await;
     member.expect_text(r#"[null,null,"room:a","news",[1,null]]"#).await;
 }

@@ -222,4 +222,5 @@ async fn join(client: &mut Client, join_ref: &str, topic: &str) {
         .await;
 }
 
-const UNMATCHED: &str = r#"[null,"4","slow:a","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#;
+const UNMATCHED: &str =
+    r#"[null,"4","slow:a","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#;

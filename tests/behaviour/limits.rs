@@ -20,7 +20,7 @@ const PONG: &str = r#"["1","p","room:a","phx_reply",{"status":"ok","response":{}
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_of_one_mebibyte_passes() {
     let server = Server::start().await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     socket.send_text(&silent(MIB)).await;
     socket.send_binary(&silent_binary(MIB)).await;
     socket.send_text(PING).await;
@@ -30,10 +30,10 @@ async fn a_frame_of_one_mebibyte_passes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_of_one_byte_more_closes_with_1009() {
     let server = Server::start().await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     socket.send_text(&silent(MIB + 1)).await;
     socket.expect_close(1009).await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     socket.send_binary(&silent_binary(MIB + 1)).await;
     socket.expect_close(1009).await;
 }
@@ -41,7 +41,7 @@ async fn a_frame_of_one_byte_more_closes_with_1009() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fragments_of_one_mebibyte_in_all_pass() {
     let server = Server::start().await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     let text = silent(MIB);
     let (start, end) = text.as_bytes().split_at(MIB / 2);
     socket.send_bytes(&frame(TEXT, start)).await;
@@ -54,7 +54,7 @@ async fn fragments_of_one_mebibyte_in_all_pass() {
 async fn a_body_of_one_mebibyte_passes_and_of_one_byte_more_is_a_413() {
     let server = Server::start().await;
     for content_type in [JSON, NDJSON] {
-        let mut session = polling_member(&server).await;
+        let mut session = LongPoll::member(&server).await;
         let passed = session.post(content_type, &silent(MIB)).await;
         assert_eq!(passed, json!({"status": 200}), "{content_type}");
         let refused = session.post_raw(content_type, silent(MIB + 1).as_bytes()).await;
@@ -69,7 +69,7 @@ async fn a_body_of_one_mebibyte_passes_and_of_one_byte_more_is_a_413() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_binary_message_of_one_mebibyte_passes_as_base64_and_one_more_is_a_413() {
     let server = Server::start().await;
-    let mut session = polling_member(&server).await;
+    let mut session = LongPoll::member(&server).await;
     let passed = session.post(NDJSON, &base64::encode(&silent_binary(MIB))).await;
     assert_eq!(passed, json!({"status": 200}));
     let more = base64::encode(&silent_binary(MIB + 1));
@@ -80,7 +80,7 @@ async fn a_binary_message_of_one_mebibyte_passes_as_base64_and_one_more_is_a_413
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_is_far_too_large_is_a_413() {
     let server = Server::start().await;
-    let mut session = polling_member(&server).await;
+    let mut session = LongPoll::member(&server).await;
     let lines = [silent(MIB / 2), silent(MIB / 2), silent(MIB / 2), silent(MIB / 2)].join("\n");
     let refused = session.post_raw(NDJSON, lines.as_bytes()).await;
     assert_eq!((refused.status, &*refused.body), (413, r#"{"status":413}"#));
@@ -89,7 +89,7 @@ async fn a_batch_that_is_far_too_large_is_a_413() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
     let server = Server::start().await;
-    let session = polling_member(&server).await;
+    let session = LongPoll::member(&server).await;
     for length in ["10000000", "10000000000", "9223372036854775807"] {
         let mut http = Http::connect(&server).await;
         let headers = [("Content-Length", length)];
@@ -102,7 +102,7 @@ async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_in_chunks_without_end_is_refused_on_the_way() {
     let server = Server::start().await;
-    let session = polling_member(&server).await;
+    let session = LongPoll::member(&server).await;
     let mut http = Http::connect(&server).await;
     http.ask("POST", &session.target(), &[("Transfer-Encoding", "chunked")], b"").await;
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
@@ -130,7 +130,7 @@ async fn a_header_that_announces_2_to_the_63_bytes_closes_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_fragments_are_one_message() {
     let server = Server::start().await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     let text = silent(10_000);
     let fragments = text.as_bytes().chunks(1).map(|byte| frame(0, byte)).collect::<Vec<_>>();
     let mut bytes = fragments.concat();
@@ -144,7 +144,7 @@ async fn ten_thousand_fragments_are_one_message() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fragments_without_end_close_with_1009() {
     let server = Server::start().await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     let mut bytes = frame(0, &[b' '; 200]).repeat(10_000);
     bytes[0] = TEXT;
     socket.send_bytes(&bytes).await;
@@ -154,8 +154,8 @@ async fn fragments_without_end_close_with_1009() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_empty_lines_are_nothing() {
     let server = Server::start().await;
-    let mut other = member(&server).await;
-    let mut session = polling_member(&server).await;
+    let mut other = RawWebSocket::member(&server).await;
+    let mut session = LongPoll::member(&server).await;
     for line in ["\n", "\r\n"] {
         let body = line.repeat(1_000_000 / line.len());
         assert_eq!(session.post(NDJSON, &body).await, json!({"status": 200}));
@@ -189,7 +189,7 @@ async fn garbage_ends_with_a_close_and_hurts_nobody_else() {
         let last = last.expect("a close");
         assert_eq!(last.opcode, CLOSE, "{last:?}");
     }
-    let mut other = member(&server).await;
+    let mut other = RawWebSocket::member(&server).await;
     other.send_text(PING).await;
     other.expect_text(PONG).await;
 }
@@ -199,7 +199,7 @@ async fn a_websocket_that_never_reads_closes_with_1013() {
     let server = Server::start().await;
     let mut silent = RawWebSocket::open_narrow(&server, "vsn=2.0.0").await;
     silent.send_text(JOIN).await;
-    let mut sender = member(&server).await;
+    let mut sender = RawWebSocket::member(&server).await;
     flood(&mut sender).await;
     let mut last = None;
     while let Some(frame) = silent.frame().await {
@@ -214,8 +214,8 @@ async fn a_websocket_that_never_reads_delays_nobody() {
     let server = Server::start().await;
     let mut silent = RawWebSocket::open_narrow(&server, "vsn=2.0.0").await;
     silent.send_text(JOIN).await;
-    let mut sender = member(&server).await;
-    let mut other = member(&server).await;
+    let mut sender = RawWebSocket::member(&server).await;
+    let mut other = RawWebSocket::member(&server).await;
     let (_, ()) = tokio::join!(flood(&mut sender), async {
         for _ in 0..FLOOD {
             assert_eq!(other.frame().await.expect("a broadcast").opcode, TEXT);
@@ -228,8 +228,8 @@ async fn a_websocket_that_never_reads_delays_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_poll_that_never_polls_starts_anew() {
     let server = Server::start().await;
-    let mut silent = polling_member(&server).await;
-    let mut sender = member(&server).await;
+    let mut silent = LongPoll::member(&server).await;
+    let mut sender = RawWebSocket::member(&server).await;
     flood(&mut sender).await;
     let answer = silent.poll().await;
     assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{answer}");
@@ -240,7 +240,7 @@ async fn a_long_poll_that_never_polls_starts_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_poll_that_never_acknowledges_starts_anew() {
     let server = Server::start().await;
-    let mut session = polling_member(&server).await;
+    let mut session = LongPoll::member(&server).await;
     let token = session.token.clone();
     let large = "x".repeat(64 * 1024);
     soon(async {
@@ -263,7 +263,7 @@ async fn one_client_that_is_closed_for_its_size_spares_the_others() {
     for transport in [Transport::WebSocket, Transport::LongPoll] {
         let mut other = Client::connect(&server, transport, Version::V2, "").await;
         other.join("1", "room:a").await;
-        let mut socket = member(&server).await;
+        let mut socket = RawWebSocket::member(&server).await;
         socket.send_bytes(&head(FIN | TEXT, u64::MAX >> 1)).await;
         socket.expect_close(1009).await;
         other.ping("1", "room:a").await;
@@ -282,24 +282,6 @@ async fn flood(sender: &mut RawWebSocket) {
         sender.send_text(PING).await;
         sender.expect_text(PONG).await;
     }
-}
-
-async fn member(server: &Server) -> RawWebSocket {
-    let mut socket = RawWebSocket::open(server, "vsn=2.0.0").await;
-    socket.send_text(JOIN).await;
-    socket.expect_text(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
-    socket.expect_text(r#"["1",null,"room:a","joined",{"user_id":null}]"#).await;
-    socket
-}
-
-async fn polling_member(server: &Server) -> LongPoll {
-    let mut session = LongPoll::open(server, "vsn=2.0.0").await;
-    session.post(JSON, JOIN).await;
-    let mut got = 0;
-    while got < 2 {
-        got += session.poll().await["messages"].as_array().map_or(0, Vec::len);
-    }
-    session
 }
 
 /// A message of that many bytes that is not answered.

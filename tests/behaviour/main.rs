@@ -24,6 +24,7 @@ mod leaving;
 mod limits;
 mod malformed;
 mod polling;
+mod posting;
 mod pushing;
 mod shutdown;
 mod stale_refs;

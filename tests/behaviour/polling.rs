@@ -8,7 +8,6 @@ use crate::reference::Config;
 use crate::support::longpoll::{JSON, NDJSON};
 use crate::support::{Http, LongPoll, Response, Server, base64, soon};
 
-const JOIN: &str = r#"["1","1","room:a","phx_join",{}]"#;
 const HEARTBEAT: &str = r#"[null,"2","phoenix","heartbeat",{}]"#;
 const REPLY: &str = r#"[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]"#;
 
@@ -67,7 +66,7 @@ async fn a_refused_connect_is_a_403_in_the_body() {
     let mut http = Http::connect(&server).await;
     for query in ["reject=true", "vsn=3.0.0", "vsn=", "vsn[]=2.0.0", "vsn=2.0"] {
         let response = http.get(&format!("/socket/longpoll?{query}")).await;
-        says(&response, r#"{"status":403}"#);
+        response.says(r#"{"status":403}"#);
     }
 }
 
@@ -80,7 +79,7 @@ async fn another_origin_is_a_403_in_the_body_whatever_the_method() {
         for origin in ["http://elsewhere.test", "null"] {
             let target = format!("/socket/longpoll?vsn=2.0.0&token={token}");
             let response = http.request(method, &target, &[("Origin", origin)], b"").await;
-            says(&response, r#"{"status":403}"#);
+            response.says(r#"{"status":403}"#);
         }
     }
 }
@@ -119,7 +118,7 @@ async fn waiting_messages_are_strings_in_one_answer_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_while_a_poll_waits_answers_it() {
     let server = Server::start().await;
-    let mut session = joined(&server).await;
+    let mut session = LongPoll::member(&server).await;
     let mut held = session.held_poll(&server).await;
     session.post(JSON, HEARTBEAT).await;
     let answer = held.answer().await;
@@ -184,7 +183,7 @@ async fn messages_that_a_poll_acknowledged_are_not_sent_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newer_of_two_polls_gets_the_messages_and_the_older_ends_at_once() {
     let server = Server::start().await;
-    let mut session = joined(&server).await;
+    let mut session = LongPoll::member(&server).await;
     let mut older = session.held_poll(&server).await;
     let mut newer = session.beside(&server).await;
     newer.begin_poll().await;
@@ -197,7 +196,7 @@ async fn the_newer_of_two_polls_gets_the_messages_and_the_older_ends_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_for_a_poll_whose_client_went_away_comes_with_the_next() {
     let server = Server::start().await;
-    let mut session = joined(&server).await;
+    let mut session = LongPoll::member(&server).await;
     drop(session.held_poll(&server).await);
     for n in 0..3 {
         server.broadcast("room:a", "news", &n.to_string()).await;
@@ -226,7 +225,7 @@ async fn a_token_may_travel_in_a_header() {
     let response = http.request("GET", target, &header, b"").await;
     assert_eq!(response.json()["messages"], json!([REPLY]));
     let response = http.request("POST", target, &header, HEARTBEAT.as_bytes()).await;
-    says(&response, r#"{"status":200}"#);
+    response.says(r#"{"status":200}"#);
 }
 
 #[tokio::test]
@@ -244,165 +243,6 @@ async fn a_trailing_slash_is_the_same_path() {
     let server = Server::start().await;
     let response = Http::connect(&server).await.get("/socket/longpoll/?vsn=2.0.0").await;
     assert_eq!(response.json()["status"], 410);
-}
-
-// Posting.
-
-#[tokio::test]
-async fn a_post_that_is_answered_with_an_error_is_ok_itself() {
-    let server = Server::start().await;
-    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
-    let response = session.post_raw(JSON, br#"["1","1","nope","phx_join",{}]"#).await;
-    says(&response, r#"{"status":200}"#);
-}
-
-#[tokio::test]
-async fn a_post_without_a_session_is_a_410() {
-    let server = Server::start().await;
-    let mut http = Http::connect(&server).await;
-    for query in ["", "vsn=2.0.0", "token=", "token=abc", "token=SFMyNTY.abc.def"] {
-        let target = format!("/socket/longpoll?{query}");
-        let response = http.request("POST", &target, &[], HEARTBEAT.as_bytes()).await;
-        says(&response, r#"{"status":410}"#);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_post_that_breaks_the_session_says_500_and_answers_the_waiting_poll() {
-    let server = Server::start().await;
-    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
-    let mut held = session.held_poll(&server).await;
-    let response = session.post_raw(JSON, b"not json").await;
-    says(&response, r#"{"status":500}"#);
-    let answer = held.answer().await;
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
-    is_gone(&mut session).await;
-}
-
-#[tokio::test]
-async fn a_batch_is_handled_line_by_line() {
-    let server = Server::start().await;
-    for between in ["\n", "\r\n"] {
-        let mut session = joined(&server).await;
-        let lines: Vec<_> = (0..3).map(ping).collect();
-        session.post(NDJSON, &lines.join(between)).await;
-        assert_eq!(received(&mut session, 3).await, (0..3).map(pong).collect::<Vec<_>>());
-    }
-}
-
-#[tokio::test]
-async fn empty_lines_of_a_batch_are_ignored() {
-    let server = Server::start().await;
-    let mut session = joined(&server).await;
-    for body in [&format!("{}\n", ping(0)), &format!("\n\r\n\n{}\n\n{}\r\n\r\n", ping(1), ping(2))]
-    {
-        assert_eq!(session.post(NDJSON, body).await, json!({"status": 200}));
-    }
-    for body in ["", "\n", "\r\n", "\n\n\n"] {
-        assert_eq!(session.post(NDJSON, body).await, json!({"status": 200}), "{body:?}");
-    }
-    assert_eq!(received(&mut session, 3).await, (0..3).map(pong).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn all_of_more_than_a_hundred_lines_are_handled() {
-    let server = Server::start().await;
-    let mut session = joined(&server).await;
-    let lines: Vec<_> = (0..1000).map(ping).collect();
-    assert_eq!(session.post(NDJSON, &lines.join("\n")).await, json!({"status": 200}));
-    assert_eq!(received(&mut session, 1000).await, (0..1000).map(pong).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_line_that_is_neither_text_nor_base64_is_refused_and_nothing_is_handled() {
-    let server = Server::start().await;
-    let mut session = joined(&server).await;
-    let binary =
-        base64::encode(&crate::support::binary::client_push("1", "9", "room:a", "ping", b"ab"));
-    assert!(binary.ends_with('='), "{binary}");
-    for line in [
-        "not base64",
-        binary.trim_end_matches('='),
-        &format!("data:application/octet-stream;base64,{binary}"),
-        &format!(" {}", ping(9)),
-        r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"2"}"#,
-        "AA-_",
-        "A===",
-        "====",
-        "AAAA====",
-        "AA==AA==",
-    ] {
-        for body in [format!("{}\n{line}", ping(9)), format!("{line}\n{}", ping(9))] {
-            let response = session.post_raw(NDJSON, body.as_bytes()).await;
-            says(&response, r#"{"status":400}"#);
-        }
-    }
-    session.post(NDJSON, &ping(1)).await;
-    assert_eq!(received(&mut session, 1).await, [pong(1)]);
-}
-
-#[tokio::test]
-async fn a_batch_that_is_not_utf8_hurts_nobody_else() {
-    let server = Server::start().await;
-    let mut other = joined(&server).await;
-    let mut session = joined(&server).await;
-    let response = session.post_raw(NDJSON, b"[\"\xff\"]").await;
-    let status = response.json()["status"].clone();
-    assert!(status == 400 || status == 500, "{response:?}");
-    other.post(NDJSON, &ping(1)).await;
-    assert_eq!(received(&mut other, 1).await, [pong(1)]);
-}
-
-#[tokio::test]
-async fn any_other_content_type_is_one_text() {
-    let server = Server::start().await;
-    for content_type in [JSON, "text/plain", "application/x-ndjson; charset=utf-8", ""] {
-        let mut session = joined(&server).await;
-        assert_eq!(session.post(content_type, &ping(1)).await, json!({"status": 200}));
-        assert_eq!(received(&mut session, 1).await, [pong(1)]);
-        let two = format!("{}\n{}", ping(2), ping(3));
-        assert_eq!(
-            session.post(content_type, &two).await,
-            json!({"status": 500}),
-            "{content_type}"
-        );
-        is_gone(&mut session).await;
-    }
-}
-
-#[tokio::test]
-async fn a_body_without_a_content_type_is_one_text() {
-    let server = Server::start().await;
-    let session = LongPoll::open(&server, "vsn=2.0.0").await;
-    let mut http = Http::connect(&server).await;
-    let response = http.request("POST", &session.target(), &[], HEARTBEAT.as_bytes()).await;
-    says(&response, r#"{"status":200}"#);
-}
-
-#[tokio::test]
-async fn a_body_may_come_in_chunks() {
-    let server = Server::start().await;
-    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
-    let mut http = Http::connect(&server).await;
-    let headers = [("Transfer-Encoding", "chunked")];
-    http.ask("POST", &session.target(), &headers, b"").await;
-    let (start, end) = HEARTBEAT.split_at(7);
-    http.write(format!("{:x}\r\n{start}\r\n", start.len()).as_bytes()).await;
-    http.write(format!("{:x}\r\n{end}\r\n0\r\n\r\n", end.len()).as_bytes()).await;
-    says(&soon(http.response_to("POST")).await.expect("a response"), r#"{"status":200}"#);
-    assert_eq!(session.poll().await["messages"], json!([REPLY]));
-}
-
-#[tokio::test]
-async fn a_post_whose_client_goes_away_midway_is_not_handled() {
-    let server = Server::start().await;
-    let mut session = joined(&server).await;
-    let mut http = Http::connect(&server).await;
-    let length = [("Content-Length", "1000"), ("Content-Type", NDJSON)];
-    http.ask("POST", &session.target(), &length, ping(9).as_bytes()).await;
-    drop(http);
-    session.post(NDJSON, &ping(1)).await;
-    assert_eq!(received(&mut session, 1).await, [pong(1)]);
 }
 
 // Other methods.
@@ -455,19 +295,19 @@ async fn a_session_ends_when_nobody_polls_however_much_is_posted() {
     })
     .await;
     assert!(started.elapsed() >= window, "{:?}", started.elapsed());
-    is_gone(&mut session).await;
+    session.expect_gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_lives_as_long_as_somebody_polls() {
     let window = Duration::from_millis(600);
     let server = Server::with(Config { window, ..Config::default() }).await;
-    let mut session = joined(&server).await;
+    let mut session = LongPoll::member(&server).await;
     for _ in 0..4 {
         assert_eq!(session.poll().await["status"], 204);
     }
     session.post(NDJSON, &ping(1)).await;
-    assert_eq!(received(&mut session, 1).await, [pong(1)]);
+    assert_eq!(session.received(1).await, [pong(1)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -479,7 +319,7 @@ async fn a_disconnect_by_id_answers_the_waiting_poll_and_ends_the_session() {
     let answer = held.answer().await;
     assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
     assert_eq!(session.post(JSON, HEARTBEAT).await, json!({"status": 410}));
-    is_gone(&mut session).await;
+    session.expect_gone().await;
 }
 
 #[tokio::test]
@@ -502,41 +342,10 @@ async fn a_token_of_another_server_is_not_taken() {
     assert_eq!(Http::connect(&server).await.get(&target).await.json()["status"], 410);
 }
 
-/// A session with `room:a` joined under `"1"` and nothing left to receive.
-async fn joined(server: &Server) -> LongPoll {
-    let mut session = LongPoll::open(server, "vsn=2.0.0").await;
-    session.post(JSON, JOIN).await;
-    let got = received(&mut session, 2).await;
-    assert_eq!(got[1], r#"["1",null,"room:a","joined",{"user_id":null}]"#);
-    session
-}
-
-/// Polls until that many messages have come.
-async fn received(session: &mut LongPoll, count: usize) -> Vec<String> {
-    let mut got = Vec::new();
-    while got.len() < count {
-        let answer = session.poll().await;
-        let messages = answer["messages"].as_array().unwrap_or_else(|| panic!("{answer}"));
-        got.extend(messages.iter().filter_map(Value::as_str).map(str::to_owned));
-    }
-    got
-}
-
-async fn is_gone(session: &mut LongPoll) {
-    let before = session.token.clone();
-    let answer = session.poll().await;
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{answer}");
-    assert_ne!(session.token, before, "a new session has a new token");
-}
-
 fn ping(n: usize) -> String {
     format!(r#"["1","{n}","room:a","ping",{n}]"#)
 }
 
 fn pong(n: usize) -> String {
     format!(r#"["1","{n}","room:a","phx_reply",{{"status":"ok","response":{n}}}]"#)
-}
-
-fn says(response: &Response, body: &str) {
-    assert_eq!((response.status, &*response.body), (200, body), "{response:?}");
 }

@@ -13,7 +13,7 @@ async fn a_websocket_with_a_channel_closes_with_1012() {
     for version in ["vsn=1.0.0", "vsn=2.0.0"] {
         RawWebSocket::open(&server, version).await;
     }
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     server.shut_down();
     socket.expect_close(1012).await;
     server.ended().await;
@@ -67,7 +67,7 @@ async fn an_idle_http_connection_does_not_hold_the_end_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_frame_does_not_hold_the_end_up() {
     let mut server = Server::start().await;
-    let mut socket = member(&server).await;
+    let mut socket = RawWebSocket::member(&server).await;
     socket.send_bytes(&[0x81]).await;
     server.shut_down();
     socket.expect_close(1012).await;
@@ -100,12 +100,4 @@ async fn two_hundred_websockets_are_closed_in_bounded_time() {
         socket.expect_close(1012).await;
     }
     server.ended().await;
-}
-
-async fn member(server: &Server) -> RawWebSocket {
-    let mut socket = RawWebSocket::open(server, "vsn=2.0.0").await;
-    socket.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
-    socket.expect_text(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
-    socket.expect_text(r#"["1",null,"room:a","joined",{"user_id":null}]"#).await;
-    socket
 }

@@ -23,6 +23,15 @@ impl LongPoll {
         Self { http, parameters: parameters.to_owned(), token }
     }
 
+    /// A session of 2.0.0 with `room:a` joined under `"1"` and nothing left to receive.
+    pub(crate) async fn member(server: &Server) -> Self {
+        let mut session = Self::open(server, "vsn=2.0.0").await;
+        session.post(JSON, r#"["1","1","room:a","phx_join",{}]"#).await;
+        let got = session.received(2).await;
+        assert_eq!(got[1], r#"["1",null,"room:a","joined",{"user_id":null}]"#);
+        session
+    }
+
     /// Another connection of the same session, for two requests at once.
     pub(crate) async fn beside(&self, server: &Server) -> Self {
         let (parameters, token) = (self.parameters.clone(), self.token.clone());
@@ -42,6 +51,28 @@ impl LongPoll {
             }
             answer
         })
+    }
+
+    /// Polls until that many messages have come.
+    #[track_caller]
+    pub(crate) fn received(&mut self, count: usize) -> impl Future<Output = Vec<String>> {
+        soon(async move {
+            let mut got = Vec::new();
+            while got.len() < count {
+                let answer = self.poll().await;
+                let messages = answer["messages"].as_array().unwrap_or_else(|| panic!("{answer}"));
+                got.extend(messages.iter().filter_map(Value::as_str).map(str::to_owned));
+            }
+            got
+        })
+    }
+
+    /// The next poll finds the session gone, and is given another.
+    pub(crate) async fn expect_gone(&mut self) {
+        let before = self.token.clone();
+        let answer = self.poll().await;
+        assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{answer}");
+        assert_ne!(self.token, before, "a new session has a new token");
     }
 
     /// A poll that the server is known to hold: of two at once it answers one, and keeps the other.

@@ -135,6 +135,12 @@ impl Response {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// It is a 200 with this body, whose status is the one that counts.
+    #[track_caller]
+    pub(crate) fn says(&self, body: &str) {
+        assert_eq!((self.status, &*self.body), (200, body), "{self:?}");
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }

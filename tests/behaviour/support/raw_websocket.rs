@@ -41,6 +41,15 @@ impl RawWebSocket {
         Self::upgrade(Http::connect(server).await, parameters).await
     }
 
+    /// A socket of 2.0.0 with `room:a` joined under `"1"`.
+    pub(crate) async fn member(server: &Server) -> Self {
+        let mut socket = Self::open(server, "vsn=2.0.0").await;
+        socket.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
+        socket.expect_text(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
+        socket.expect_text(r#"["1",null,"room:a","joined",{"user_id":null}]"#).await;
+        socket
+    }
+
     /// Upgrades with a receive buffer so small that who does not read is soon noticed.
     pub(crate) async fn open_narrow(server: &Server, parameters: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
