@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::reference::Config;
 use crate::support::longpoll::{JSON, NDJSON};
-use crate::support::{Http, LongPoll, Response, Server, base64, soon};
+use crate::support::{Http, LongPoll, Server, soon};
 
 const HEARTBEAT: &str = r#"[null,"2","phoenix","heartbeat",{}]"#;
 const REPLY: &str = r#"[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]"#;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::longpoll::{JSON, NDJSON};
-use crate::support::{Http, LongPoll, Response, Server, base64, soon};
+use crate::support::{Http, LongPoll, Server, base64, soon};
 
 const HEARTBEAT: &str = r#"[null,"2","phoenix","heartbeat",{}]"#;
 const REPLY: &str = r#"[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]"#;

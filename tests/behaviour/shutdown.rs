@@ -16,6 +16,7 @@ async fn a_websocket_with_a_channel_closes_with_1012() {
     let mut socket = RawWebSocket::member(&server).await;
     server.shut_down();
     socket.expect_close(1012).await;
+    drop(socket);
     server.ended().await;
 }
 
@@ -30,6 +31,7 @@ async fn a_websocket_without_a_channel_closes_with_1012() {
     for socket in &mut sockets {
         socket.expect_close(1012).await;
     }
+    drop(sockets);
     server.ended().await;
 }
 
@@ -71,6 +73,7 @@ async fn half_a_frame_does_not_hold_the_end_up() {
     socket.send_bytes(&[0x81]).await;
     server.shut_down();
     socket.expect_close(1012).await;
+    drop(socket);
     server.ended().await;
 }
 
@@ -99,5 +102,6 @@ async fn two_hundred_websockets_are_closed_in_bounded_time() {
     for socket in &mut sockets {
         socket.expect_close(1012).await;
     }
+    drop(sockets);
     server.ended().await;
 }

@@ -250,7 +250,7 @@ impl Client {
         let (session, waiting) = match &mut self.link {
             Link::LongPoll { session, waiting } => (session, waiting),
             Link::WebSocket(socket) => {
-                let frame = socket.frame().await?;
+                let frame = socket.next().await?;
                 return match frame.opcode {
                     TEXT => String::from_utf8(frame.payload).ok().map(Arrival::Text),
                     BINARY => Some(Arrival::Binary(frame.payload)),
@@ -259,7 +259,7 @@ impl Client {
             }
         };
         while waiting.is_empty() {
-            let answer = session.poll().await;
+            let answer = session.next().await;
             assert!(answer["status"] == 200 || answer["status"] == 204, "{answer}");
             let messages = answer["messages"].as_array().into_iter().flatten();
             waiting.extend(messages.filter_map(Value::as_str).map(str::to_owned));

@@ -41,16 +41,19 @@ impl LongPoll {
     /// Polls, with the newest token, and takes the token of the answer.
     #[track_caller]
     pub(crate) fn poll(&mut self) -> impl Future<Output = Value> {
-        soon(async {
-            self.begin_poll().await;
-            let response = self.http.response_to("GET").await.expect("a response");
-            assert_eq!(response.status, 200, "{response:?}");
-            let answer = response.json();
-            if answer["token"].is_string() {
-                self.token = token_of(&answer);
-            }
-            answer
-        })
+        soon(self.next())
+    }
+
+    /// Polls, however long it takes.
+    pub(crate) async fn next(&mut self) -> Value {
+        self.begin_poll().await;
+        let response = self.http.response_to("GET").await.expect("a response");
+        assert_eq!(response.status, 200, "{response:?}");
+        let answer = response.json();
+        if answer["token"].is_string() {
+            self.token = token_of(&answer);
+        }
+        answer
     }
 
     /// Polls until that many messages have come.
@@ -59,7 +62,7 @@ impl LongPoll {
         soon(async move {
             let mut got = Vec::new();
             while got.len() < count {
-                let answer = self.poll().await;
+                let answer = self.next().await;
                 let messages = answer["messages"].as_array().unwrap_or_else(|| panic!("{answer}"));
                 got.extend(messages.iter().filter_map(Value::as_str).map(str::to_owned));
             }

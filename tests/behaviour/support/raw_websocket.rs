@@ -87,28 +87,31 @@ impl RawWebSocket {
     /// The next frame; none once the connection has ended.
     #[track_caller]
     pub(crate) fn frame(&mut self) -> impl Future<Output = Option<Frame>> {
-        soon(async {
-            let mut head = [0; 2];
-            self.fill(&mut head).await?;
-            assert_eq!(head[0] & 0xf0, 0x80, "a frame in one piece without reserved bits");
-            assert_eq!(head[1] & 0x80, 0, "a frame without a mask");
-            let length = match head[1] {
-                126 => {
-                    let mut length = [0; 2];
-                    self.fill(&mut length).await?;
-                    usize::from(u16::from_be_bytes(length))
-                }
-                127 => {
-                    let mut length = [0; 8];
-                    self.fill(&mut length).await?;
-                    usize::try_from(u64::from_be_bytes(length)).expect("a length")
-                }
-                length => usize::from(length),
-            };
-            let mut payload = vec![0; length];
-            self.fill(&mut payload).await?;
-            Some(Frame { opcode: head[0] & 0x0f, payload })
-        })
+        soon(self.next())
+    }
+
+    /// The next frame, however long it takes.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 2];
+        self.fill(&mut head).await?;
+        assert_eq!(head[0] & 0xf0, 0x80, "a frame in one piece without reserved bits");
+        assert_eq!(head[1] & 0x80, 0, "a frame without a mask");
+        let length = match head[1] {
+            126 => {
+                let mut length = [0; 2];
+                self.fill(&mut length).await?;
+                usize::from(u16::from_be_bytes(length))
+            }
+            127 => {
+                let mut length = [0; 8];
+                self.fill(&mut length).await?;
+                usize::try_from(u64::from_be_bytes(length)).expect("a length")
+            }
+            length => usize::from(length),
+        };
+        let mut payload = vec![0; length];
+        self.fill(&mut payload).await?;
+        Some(Frame { opcode: head[0] & 0x0f, payload })
     }
 
     /// The next frame is this text.
