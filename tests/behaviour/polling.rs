@@ -52,6 +52,17 @@ async fn an_answer_has_the_headers_of_phoenix() {
     }
 }
 
+/// Compression is the business of a layer outside.
+#[tokio::test]
+async fn an_answer_is_plain_even_for_who_accepts_gzip() {
+    let server = Server::start().await;
+    let gzip = [("Accept-Encoding", "gzip, deflate, br")];
+    let mut http = Http::connect(&server).await;
+    let response = http.request("GET", "/socket/longpoll?vsn=2.0.0", &gzip, b"").await;
+    assert_eq!(response.header("content-encoding"), None);
+    assert_eq!(response.json()["status"], 410);
+}
+
 #[tokio::test]
 async fn a_token_needs_no_escaping_in_a_query() {
     let server = Server::start().await;
@@ -320,6 +331,18 @@ async fn a_disconnect_by_id_answers_the_waiting_poll_and_ends_the_session() {
     assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
     assert_eq!(session.post(JSON, HEARTBEAT).await, json!({"status": 410}));
     session.expect_gone().await;
+}
+
+/// Phoenix takes two seconds, since it asks around; here there is nobody to ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_session_is_gone_is_told_at_once() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0&user_id=u1").await;
+    server.disconnect("user_socket:u1").await;
+    let started = Instant::now();
+    assert_eq!(session.post(JSON, HEARTBEAT).await, json!({"status": 410}));
+    session.expect_gone().await;
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -27,6 +27,14 @@ async fn extensions_and_subprotocols_on_offer_are_not_taken() {
 }
 
 #[tokio::test]
+async fn an_auth_token_among_the_subprotocols_is_answered_with_phoenix() {
+    let offered = ("Sec-WebSocket-Protocol", "phoenix, base64url.bearer.phx.c2VjcmV0");
+    let response = upgrade("vsn=2.0.0", &with(offered)).await;
+    assert_eq!(response.status, 101, "{response:?}");
+    assert_eq!(response.header("sec-websocket-protocol"), Some("phoenix"));
+}
+
+#[tokio::test]
 async fn a_refused_connect_is_a_403_and_the_connection_goes_on() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;

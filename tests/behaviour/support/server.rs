@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Http, soon};
+use super::{DEADLINE, Http, soon};
 use crate::reference::{self, Config};
 
 /// A running server. It ends with the test's runtime, or drains when told to.
@@ -18,9 +18,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The reference application as it stands.
+    /// The reference application, with a window so long that only a message, or an end, answers a
+    /// poll before a test's deadline.
     pub(crate) async fn start() -> Self {
-        Self::with(Config::default()).await
+        Self::with(Config { window: 6 * DEADLINE, ..Config::default() }).await
     }
 
     /// The reference application with other times.
