@@ -243,7 +243,7 @@ function leave() {
 function showRoom() {
   $("welcome").hidden = room !== null;
   $("chat").hidden = $("leave").hidden = room === null;
-  $("title").textContent = room ? `#${room.roomName}` : "tower-channels";
+  $("title").textContent = room ? `#${room.roomName}` : "Chat";
   document.title = room ? `#${room.roomName} · ${room.name}` : "Chat · tower-channels";
   if (room) $("body").placeholder = `Message #${room.roomName} as ${room.name}`;
   (room ? $("body") : $("name")).focus();
