@@ -48,7 +48,7 @@ export function recovery(client) {
     const proxy = await through(t);
     const { room } = await join(t, { to: proxy });
     const again = next(room, "joined");
-    proxy.cut();
+    await untilNoticed(room, proxy.cut);
     await again;
     assert.deepEqual(await outcome(room.push("ping", { n: 1 })), ["ok", { n: 1 }]);
   });
@@ -59,7 +59,7 @@ export function recovery(client) {
     const proxy = await through(t, server);
     const { room } = await join(t, { to: proxy, ...IMPATIENT });
     const again = next(room, "joined");
-    proxy.silence();
+    await untilNoticed(room, proxy.silence);
     await again;
     assert.deepEqual(await outcome(room.push("ping", { n: 1 })), ["ok", { n: 1 }]);
   });
@@ -85,7 +85,7 @@ export function recovery(client) {
     room.on("news", ({ n }) => heard.push(n));
     for (const n of [1, 2, 3]) {
       const again = next(room, "joined");
-      proxy.cut();
+      await untilNoticed(room, proxy.cut);
       await again;
       const news = next(room, "news");
       await client.server.post("/broadcast", { topic: room.topic, event: "news", payload: { n } });
@@ -101,6 +101,15 @@ export function recovery(client) {
     const proxy = await startProxy(server);
     t.after(() => proxy.stop());
     return proxy;
+  }
+
+  /** Does harm again and again until the client notices: between two polls there is nothing to be harmed. */
+  async function untilNoticed(room, harm) {
+    const noticed = called((f) => room.onError(f));
+    const again = setInterval(harm, 20);
+    harm();
+    await noticed;
+    clearInterval(again);
   }
 
   async function join(t, options) {

@@ -31,5 +31,12 @@ export function collect(channel, event) {
   return payloads;
 }
 
+/** The events that arrive at a socket for a topic from now on, whether it has a channel for them or not. */
+export function messages(socket, topic) {
+  const events = [];
+  socket.onMessage((message) => message.topic === topic && events.push(message.event));
+  return events;
+}
+
 /** The argument of the next call of a callback that `register` takes: `called((f) => socket.onClose(f))`. */
 export const called = (register) => new Promise((resolve) => register(resolve));
