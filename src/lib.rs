@@ -1,1 +1,28 @@
 //! Phoenix Channels for any hyper/axum stack.
+
+mod channel;
+mod client;
+mod endpoint;
+mod mailbox;
+mod message;
+mod payload;
+mod pubsub;
+mod reply;
+mod router;
+pub mod serializer;
+mod server;
+mod sessions;
+mod socket;
+pub mod test;
+mod topics;
+
+pub use self::channel::{Channel, Handle, ReplyRef, Socket};
+pub use self::endpoint::{BuildError, Builder, Connect, Endpoint};
+pub use self::mailbox::Undelivered;
+pub use self::message::{Incoming, IncomingPayload, Name, Ref};
+pub use self::payload::Payload;
+pub use self::reply::{Joined, Reason, Refused, Reply, Result, Stop};
+pub use self::socket::SocketSession;
+pub use tower_channels_transports::{
+    CheckOrigin, ConnectInfo, LongPollConfig, Transport, WebSocketConfig,
+};

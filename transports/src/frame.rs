@@ -19,9 +19,10 @@ pub struct Message {
 }
 
 impl Message {
-    /// A text message.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self { bytes: Bytes::from(text.into()), binary: false }
+    /// A text message. The bytes must be UTF-8: nothing checks them again, and a client closes the
+    /// connection over text that is not.
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        Self { bytes: text.into(), binary: false }
     }
 
     /// A binary message.

@@ -32,6 +32,8 @@ struct State {
     close: Option<Close>,
     /// The drain's task, while it waits.
     waker: Option<Waker>,
+    /// Whether the drain has been dropped.
+    over: bool,
 }
 
 impl Outbox {
@@ -40,7 +42,8 @@ impl Outbox {
     /// A push is refused once the backlog *exceeds* the limit, so that a single message larger than
     /// the limit still passes; it then ends the connection as [`Close::Overflow`].
     pub fn new(limit: usize) -> (Self, Drain) {
-        let state = State { queue: VecDeque::new(), bytes: 0, close: None, waker: None };
+        let state =
+            State { queue: VecDeque::new(), bytes: 0, close: None, waker: None, over: false };
         let shared = Arc::new(Shared { limit, state: Mutex::new(state) });
         (Self(Arc::clone(&shared)), Drain(shared))
     }
@@ -59,14 +62,14 @@ impl Outbox {
             state.bytes += message.cost();
             state.queue.push_back(message);
         }
-        state.wake();
+        State::wake(state);
     }
 
     /// Ends the connection once everything pushed so far has been written. The first close counts.
     pub fn close(&self, close: Close) {
         let mut state = self.0.lock();
         state.close.get_or_insert(close);
-        state.wake();
+        State::wake(state);
     }
 
     /// Whether it takes no more messages.
@@ -74,9 +77,10 @@ impl Outbox {
         self.0.lock().close.is_some()
     }
 
-    /// Whether both write to the same client.
-    pub fn same_client(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// Whether the transport has let go of the connection: a close has been written, or there was
+    /// no point in it.
+    pub fn is_over(&self) -> bool {
+        self.0.lock().over
     }
 }
 
@@ -123,13 +127,14 @@ impl Drain {
         let mut state = self.0.lock();
         state.close.get_or_insert(close);
         state.queue = VecDeque::new();
-        state.wake();
+        State::wake(state);
     }
 }
 
 impl Drop for Drain {
     fn drop(&mut self) {
         self.close(Close::Normal);
+        self.0.lock().over = true;
     }
 }
 
@@ -141,9 +146,11 @@ impl Shared {
 }
 
 impl State {
-    /// Wakes the drain's task once; until it polls again, pushes are free of wake-ups.
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
+    /// Unlocks and wakes the drain's task, once: until it polls again, pushes are free of wake-ups.
+    fn wake(mut state: MutexGuard<'_, Self>) {
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -180,10 +187,7 @@ mod tests {
         outbox.push(Message::text("b"));
         outbox.close(Close::GoingAway);
         outbox.push(Message::text("late"));
-        assert_eq!(
-            take(&mut drain),
-            Poll::Ready(Ok(vec![Message::text("a"), Message::text("b")]))
-        );
+        assert_eq!(take(&mut drain), Poll::Ready(Ok(vec![Message::text("a"), Message::text("b")])));
         assert_eq!(take(&mut drain), Poll::Ready(Err(Close::GoingAway)));
     }
 

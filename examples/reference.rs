@@ -1,0 +1,315 @@
+//! The reference application: a small one in which everything happens that the protocol knows. It
+//! exists in several servers, so that they can be measured and compared; here it stands on plain
+//! hyper.
+//!
+//! `ADDR` (default `127.0.0.1:4000`), `WORKERS` (tokio worker threads, 1 for a current-thread
+//! runtime), `IDLE_MS`, `WINDOW_MS` and `SESSION_TTL_MS` are read from the environment.
+
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::future::Future;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::net::TcpListener;
+use tower::{Layer, service_fn};
+use tower_channels::{
+    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload, Refused, Reply,
+    Result, Socket, Stop, WebSocketConfig,
+};
+
+fn main() -> io::Result<()> {
+    let workers = variable("WORKERS", std::thread::available_parallelism().map_or(1, usize::from));
+    let mut runtime = if workers == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    runtime.worker_threads(workers.max(1)).enable_all().build()?.block_on(async {
+        let defaults = Config::default();
+        let config = Config {
+            idle: milliseconds("IDLE_MS", defaults.idle),
+            window: milliseconds("WINDOW_MS", defaults.window),
+            session_ttl: milliseconds("SESSION_TTL_MS", defaults.session_ttl),
+        };
+        let listener = TcpListener::bind(variable("ADDR", "127.0.0.1:4000".to_owned())).await?;
+        println!("listening on {}", listener.local_addr()?);
+        serve(listener, config, terminated()).await
+    })
+}
+
+fn variable<T: FromStr>(name: &str, default: T) -> T {
+    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn milliseconds(name: &str, default: Duration) -> Duration {
+    env::var(name).ok().and_then(|text| text.parse().ok()).map_or(default, Duration::from_millis)
+}
+
+/// Waits for SIGTERM.
+async fn terminated() {
+    let signal = tokio::signal::unix::SignalKind::terminate();
+    match tokio::signal::unix::signal(signal) {
+        Ok(mut terminate) => drop(terminate.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// What may be set from outside.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A WebSocket that is silent for as long is closed.
+    pub idle: Duration,
+    /// How long a poll waits.
+    pub window: Duration,
+    /// How long a session without a connection is kept.
+    pub session_ttl: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (idle, window) = (Duration::from_secs(60), Duration::from_secs(10));
+        Self { idle, window, session_ttl: Duration::from_secs(60) }
+    }
+}
+
+/// Serves until `shutdown`, then drains.
+pub async fn serve(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let endpoint = endpoint(&config);
+    let plain = {
+        let endpoint = endpoint.clone();
+        service_fn(move |request| plain(request, endpoint.clone()))
+    };
+    let service = TowerToHyperService::new(endpoint.layer("/socket").layer(plain));
+    let connections = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let io = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((io, _)) => io,
+                Err(_) => {
+                    // Out of file descriptors, most likely: some will come back.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            },
+            () = &mut shutdown => break,
+        };
+        let _ = io.set_nodelay(true);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(io), service.clone())
+            .with_upgrades();
+        tokio::spawn(connections.watch(connection));
+    }
+    drop(listener);
+    endpoint.drain(Duration::from_secs(5)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), connections.shutdown()).await;
+    Ok(())
+}
+
+fn endpoint(config: &Config) -> Endpoint<User> {
+    let origins = ["//localhost", "//127.0.0.1", "//example.com"];
+    let origins = CheckOrigin::hosts(origins).expect("they are origins").and_same_host();
+    Endpoint::builder(connect)
+        .id(|user| user.id.as_ref().map(|id| format!("user_socket:{id}")))
+        .channel::<Room>("room:*")
+        .check_origin(origins)
+        .websocket(WebSocketConfig::default().idle_timeout(config.idle))
+        .long_poll(LongPollConfig::default().window(config.window))
+        .build()
+}
+
+struct User {
+    id: Option<String>,
+}
+
+async fn connect(info: ConnectInfo) -> Result<User, Refused> {
+    if info.param("reject") == Some("true") {
+        return Err(Refused::reason("rejected"));
+    }
+    Ok(User { id: info.param("user_id").map(Into::into) })
+}
+
+/// `room:*`. It keeps what `assign` stored, by the JSON text of its key.
+#[derive(Default)]
+struct Room {
+    assigned: HashMap<String, Box<RawValue>>,
+}
+
+impl Channel for Room {
+    type Assigns = User;
+    type Info = ();
+
+    const INTERCEPT: &'static [&'static str] = &["shout"];
+
+    async fn join(
+        topic: &str,
+        payload: Payload,
+        _: &Socket<Self>,
+    ) -> Result<Joined<Self>, Refused> {
+        if topic.starts_with("room:closed") {
+            return Err(Refused::reason("unauthorized"));
+        }
+        let mut payload: Object = payload.parse().unwrap_or_default();
+        if payload.get("crash").is_some_and(|crash| crash.get() == "true") {
+            panic!("the client asked for a crash");
+        }
+        let joined = Joined::new(Self::default());
+        Ok(match payload.remove("echo") {
+            Some(echo) => joined.reply(Payload::json(&BTreeMap::from([("echo", echo)]))?),
+            None => joined,
+        })
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        socket.push("joined", json!({ "user_id": socket.assigns().id }));
+        Ok(())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        Ok(match event {
+            "ping" => Reply::Ok(payload),
+            "fail" => Reply::Error(payload),
+            "ack" => Reply::ack(),
+            "silent" => Reply::None,
+            "new_msg" => {
+                socket.broadcast("new_msg", payload);
+                Reply::None
+            }
+            "typing" => {
+                socket.broadcast_from("typing", payload);
+                Reply::None
+            }
+            "push_me" => {
+                socket.push("pushed", payload);
+                Reply::None
+            }
+            "slow" => {
+                let Slow { ms } = payload.parse()?;
+                let answer = socket.reply_ref();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    answer.reply(Reply::ok(json!({ "ms": ms })));
+                });
+                Reply::None
+            }
+            "shout" => {
+                let _: Object = payload.parse()?;
+                socket.broadcast("shout", payload);
+                Reply::None
+            }
+            "assign" => {
+                let Assign { k, v } = payload.parse()?;
+                self.assigned.insert(k.get().to_owned(), v);
+                Reply::ack()
+            }
+            "fetch" => {
+                let Fetch { k } = payload.parse()?;
+                Reply::Ok(Payload::json(&BTreeMap::from([("v", self.assigned.get(k.get()))]))?)
+            }
+            "boom" => panic!("the client asked for a crash"),
+            "stop" => return Err(Stop::normal()),
+            "stop_reply" => return Err(Stop::normal().reply(Reply::Ok(payload))),
+            _ => return Err(Stop::unmatched(event)),
+        })
+    }
+
+    async fn handle_out(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<()> {
+        let mut payload: Object = payload.parse()?;
+        let own = socket.assigns().id.as_deref();
+        let skip =
+            payload.get("skip").and_then(|skip| serde_json::from_str::<String>(skip.get()).ok());
+        if own.is_none() || skip.as_deref() != own {
+            payload.insert("to".into(), to_raw_value(&own)?);
+            socket.push(event, Payload::json(&payload)?);
+        }
+        Ok(())
+    }
+}
+
+/// A JSON object whose values stay as they were written.
+type Object = BTreeMap<String, Box<RawValue>>;
+
+#[derive(Deserialize)]
+struct Slow {
+    ms: u64,
+}
+
+#[derive(Deserialize)]
+struct Assign {
+    k: Box<RawValue>,
+    v: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Fetch {
+    k: Box<RawValue>,
+}
+
+/// The plain HTTP beside the socket.
+async fn plain(
+    request: Request<Incoming>,
+    endpoint: Endpoint<User>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let answer = |status: StatusCode, body: &'static str| {
+        let mut answer = Response::new(Full::from(body));
+        *answer.status_mut() = status;
+        Ok(answer)
+    };
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/health") => answer(StatusCode::OK, "ok"),
+        (&Method::POST, "/broadcast") => {
+            let body = Limited::new(request.into_body(), 1 << 20).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let Ok(Outside { topic, event, payload }) = serde_json::from_slice(&body) else {
+                return answer(StatusCode::BAD_REQUEST, "");
+            };
+            let Ok(payload) = Payload::json(&payload) else {
+                return answer(StatusCode::BAD_REQUEST, "");
+            };
+            endpoint.broadcast(&topic, &event, payload);
+            answer(StatusCode::NO_CONTENT, "")
+        }
+        (&Method::POST, "/disconnect") => {
+            let query = request.uri().query().unwrap_or_default();
+            for (_, id) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "id")
+            {
+                endpoint.disconnect(&id);
+            }
+            answer(StatusCode::NO_CONTENT, "")
+        }
+        _ => answer(StatusCode::NOT_FOUND, ""),
+    }
+}
+
+#[derive(Deserialize)]
+struct Outside {
+    topic: String,
+    event: String,
+    payload: Box<RawValue>,
+}

@@ -1,0 +1,133 @@
+//! What serde_json lets pass in a value that it does not read: Phoenix closes over a number that is
+//! no double and over half a surrogate pair, and a nesting that another client's parser may not
+//! survive is not passed on.
+
+/// The deepest nesting of arrays and objects, serde_json's own limit for values.
+const DEEPEST: usize = 128;
+
+/// Whether valid JSON text holds nothing that a client's parser could trip over.
+pub(crate) fn is_sound(text: &str) -> bool {
+    !is_suspicious(text.as_bytes()) || scan(text).is_some()
+}
+
+/// A cheap pass without branches that nearly every message ends with: no exponent, no `\u`, no long
+/// run of digits, few brackets.
+fn is_suspicious(text: &[u8]) -> bool {
+    let mut found = false;
+    for pair in text.windows(2) {
+        found |= pair[0].is_ascii_digit() & (pair[1] | 0x20 == b'e');
+        found |= (pair[0] == b'\\') & (pair[1] == b'u');
+    }
+    // A double has at most 309 digits before its point, so a longer run shows in two samples.
+    let mut before = false;
+    for byte in text.iter().step_by(150) {
+        found |= before & byte.is_ascii_digit();
+        before = byte.is_ascii_digit();
+    }
+    let brackets = text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    found || brackets > DEEPEST
+}
+
+/// Walks valid JSON text. `None` where something is not sound.
+fn scan(text: &str) -> Option<()> {
+    let bytes = text.as_bytes();
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string(bytes, at + 1)?,
+            b'-' | b'0'..=b'9' => at = number(text, at)?,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return None;
+                }
+                at += 1;
+            }
+            b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    Some(())
+}
+
+/// The place after a string whose text begins at `at`.
+fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' if bytes.get(at + 1) == Some(&b'u') => match unit(bytes, at)? {
+                0xD800..=0xDBFF => {
+                    if !matches!(unit(bytes, at + 6)?, 0xDC00..=0xDFFF) {
+                        return None;
+                    }
+                    at += 12;
+                }
+                0xDC00..=0xDFFF => return None,
+                _ => at += 6,
+            },
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The UTF-16 unit of the escape `\uXXXX` at `at`.
+fn unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let escape = bytes.get(at..at + 6)?;
+    let hex = escape.strip_prefix(b"\\u")?;
+    u16::from_str_radix(str::from_utf8(hex).ok()?, 16).ok()
+}
+
+/// The place after a number that begins at `at`. Integers may have any length.
+fn number(text: &str, at: usize) -> Option<usize> {
+    let rest = &text[at..];
+    let is_number = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
+    let length = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
+    let number = &rest[..length];
+    if number.contains(['.', 'e', 'E']) && !number.parse::<f64>().is_ok_and(f64::is_finite) {
+        return None;
+    }
+    Some(at + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_no_doubles_are_unsound() {
+        let digits = "1".repeat(400);
+        for text in ["1e400", "[-1E999]", r#"{"a":1e309}"#, &format!("{digits}.5")] {
+            assert!(!is_sound(text), "{text}");
+        }
+        for text in ["1e308", "[1E5,1e-7,-0.0]", r#""1e400""#, r#"["a1e400\"1e400"]"#, &digits] {
+            assert!(is_sound(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_unsound() {
+        for text in
+            [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\u0041""#, r#""\ud83dx""#, r#""\uDC00""#]
+        {
+            assert!(!is_sound(text), "{text}");
+        }
+        for text in [r#""\ud83d\ude00""#, r#""\u0000""#, r#""\\ud83d""#, "\"😀\"", r#""\u00e9""#]
+        {
+            assert!(is_sound(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_and_brackets_in_strings_do_not_count() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(is_sound(&nested(128)));
+        assert!(!is_sound(&nested(129)));
+        assert!(is_sound(&format!("\"{}\"", "[".repeat(1000))));
+        assert!(is_sound(&format!("[{}1]", "[1],".repeat(1000))));
+    }
+}

@@ -1,0 +1,179 @@
+//! Protocol 1.0.0: JSON objects `{"ref":…,"event":…,"payload":…,"topic":…}`, and no binary.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use tower_channels_transports::Message;
+
+use super::{Malformed, Outgoing, json, name, write_json, write_reply};
+use crate::message::{Incoming, IncomingPayload, Name, Ref};
+
+/// Reads a text frame. Other keys are ignored, and of a key that comes twice the first counts.
+pub(super) fn decode(text: &str) -> Result<Incoming<'_>, Malformed> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let fields = json.deserialize_map(Object).and_then(|object| json.end().map(|()| object));
+    let [join_ref, reference, topic, event, payload] = fields.map_err(|_| Malformed)?;
+    if !json::is_sound(text) {
+        return Err(Malformed);
+    }
+    Ok(Incoming {
+        join_ref: join_ref
+            .map_or(Some(Ref::NULL), |raw| Ref::from_json(raw.get()))
+            .ok_or(Malformed)?,
+        reference: Ref::from_json(reference.ok_or(Malformed)?.get()).ok_or(Malformed)?,
+        topic: name(topic.ok_or(Malformed)?)?,
+        event: name(event.ok_or(Malformed)?)?,
+        payload: IncomingPayload::Json(payload.ok_or(Malformed)?.get()),
+    })
+}
+
+struct Object;
+
+/// `join_ref, ref, topic, event, payload`, as they are found.
+impl<'de> Visitor<'de> for Object {
+    type Value = [Option<&'de RawValue>; 5];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = [None; 5];
+        while let Some(Key(key)) = map.next_key()? {
+            match key.map(|index| &mut fields[index]) {
+                Some(field @ None) => *field = Some(map.next_value()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// A key's place among the fields.
+struct Key(Option<usize>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
+                let keys = ["join_ref", "ref", "topic", "event", "payload"];
+                Ok(Key(keys.iter().position(|known| *known == key)))
+            }
+        }
+        deserializer.deserialize_identifier(Text)
+    }
+}
+
+/// Writes a message. `None` if it cannot be said: binary, or a ref that is no text.
+pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
+    let mut out = Vec::with_capacity(128);
+    match message {
+        Outgoing::Reply { reference, topic, status, response, .. } => {
+            head(&mut out, reference, "phx_reply")?;
+            write_reply(&mut out, status, response)?;
+            tail(&mut out, topic);
+        }
+        Outgoing::Push { topic, event, payload, .. }
+        | Outgoing::Broadcast { topic, event, payload } => {
+            head(&mut out, &Ref::NULL, event)?;
+            out.extend_from_slice(payload.as_json()?);
+            tail(&mut out, &Name::from(*topic));
+        }
+        Outgoing::End { join_ref, topic, event, payload } => {
+            head(&mut out, join_ref, event)?;
+            out.extend_from_slice(payload.as_bytes());
+            tail(&mut out, &Name::from(*topic));
+        }
+    }
+    Some(Message::text(out))
+}
+
+fn head(out: &mut Vec<u8>, reference: &Ref, event: &str) -> Option<()> {
+    out.extend_from_slice(b"{\"ref\":");
+    out.extend_from_slice(reference.as_json()?.as_bytes());
+    out.extend_from_slice(b",\"event\":");
+    write_json(out, event);
+    out.extend_from_slice(b",\"payload\":");
+    Some(())
+}
+
+fn tail(out: &mut Vec<u8>, topic: &Name<'_>) {
+    out.extend_from_slice(b",\"topic\":");
+    match topic {
+        Name::Text(topic) => write_json(out, topic),
+        Name::Other(json) => out.extend_from_slice(json.as_bytes()),
+    }
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Payload;
+
+    fn said(message: &Outgoing<'_>) -> String {
+        let message = encode(message).expect("it can be said");
+        String::from_utf8_lossy(message.bytes()).into_owned()
+    }
+
+    #[test]
+    fn a_frame_is_an_object_in_any_order() {
+        let frame =
+            decode(r#"{"x":[{}],"payload":{"a":1},"event":"e","ref":"1","topic":"t","ref":"2"}"#)
+                .expect("valid");
+        assert_eq!(frame.reference.as_json(), Some("\"1\""));
+        assert_eq!((frame.topic, frame.event), (Name::from("t"), Name::from("e")));
+        assert_eq!(frame.payload, IncomingPayload::Json(r#"{"a":1}"#));
+        assert!(frame.join_ref.is_null());
+    }
+
+    #[test]
+    fn a_missing_key_or_anything_but_an_object_is_malformed() {
+        for text in [
+            "",
+            "[]",
+            r#"["1","1","t","e",{}]"#,
+            "{}",
+            r#"{"topic":"t","event":"e","payload":{}}"#,
+            r#"{"topic":"t","event":"e","ref":"1"}"#,
+            r#"{"topic":"t","payload":{},"ref":"1"}"#,
+            r#"{"event":"e","payload":{},"ref":"1"}"#,
+            r#"{"topic":"t","event":"e","payload":{},"ref":"1"}}"#,
+            r#"{"topic":"t","event":"e","payload":1e400,"ref":"1"}"#,
+        ] {
+            assert_eq!(decode(text), Err(Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_are_said_as_phoenix_says_them() {
+        let one = Ref::from_json("\"1\"").expect("a ref");
+        let payload = Payload::from_json_text(r#"{"a":1}"#);
+        let reply = Outgoing::Reply {
+            join_ref: &one,
+            reference: &one,
+            topic: &Name::Text("t".into()),
+            status: "error",
+            response: &payload,
+        };
+        assert_eq!(
+            said(&reply),
+            r#"{"ref":"1","event":"phx_reply","payload":{"status":"error","response":{"a":1}},"topic":"t"}"#
+        );
+        let push = Outgoing::Push { join_ref: &one, topic: "t", event: "e", payload: &payload };
+        assert_eq!(said(&push), r#"{"ref":null,"event":"e","payload":{"a":1},"topic":"t"}"#);
+        let end =
+            Outgoing::End { join_ref: &Ref::NULL, topic: "t", event: "phx_close", payload: "{}" };
+        assert_eq!(said(&end), r#"{"ref":null,"event":"phx_close","payload":{},"topic":"t"}"#);
+        let binary = Outgoing::Broadcast { topic: "t", event: "e", payload: &Payload::binary("d") };
+        assert_eq!(encode(&binary), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! Protocol 2.0.0: JSON arrays `[join_ref, ref, topic, event, payload]` and binary frames.
+
+use std::fmt;
+
+use serde::de::{Deserializer as _, Error, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tower_channels_transports::Message;
+
+use super::{Malformed, Outgoing, json, name, short, write_json, write_reply};
+use crate::message::{Incoming, IncomingPayload, Name, Ref};
+
+/// The kind byte that begins a binary frame.
+const PUSH: u8 = 0;
+const REPLY: u8 = 1;
+const BROADCAST: u8 = 2;
+
+/// Reads a text frame. Elements past the fifth are ignored.
+pub(super) fn decode_text(text: &str) -> Result<Incoming<'_>, Malformed> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let [join_ref, reference, topic, event, payload] = json
+        .deserialize_seq(Five)
+        .and_then(|five| json.end().map(|()| five))
+        .map_err(|_| Malformed)?;
+    if !json::is_sound(text) {
+        return Err(Malformed);
+    }
+    Ok(Incoming {
+        join_ref: Ref::from_json(join_ref.get()).ok_or(Malformed)?,
+        reference: Ref::from_json(reference.get()).ok_or(Malformed)?,
+        topic: name(topic)?,
+        event: name(event)?,
+        payload: IncomingPayload::Json(payload.get()),
+    })
+}
+
+struct Five;
+
+impl<'de> Visitor<'de> for Five {
+    type Value = [&'de RawValue; 5];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of five elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut next = || seq.next_element()?.ok_or_else(|| A::Error::custom("too short"));
+        let five = [next()?, next()?, next()?, next()?, next()?];
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(five)
+    }
+}
+
+/// Reads a binary frame: the kind, four lengths of a byte each, the four texts, the data.
+pub(super) fn decode_binary(frame: &[u8]) -> Result<Incoming<'_>, Malformed> {
+    let [PUSH, lengths @ ..] = frame else { return Err(Malformed) };
+    let (lengths, mut rest) = lengths.split_at_checked(4).ok_or(Malformed)?;
+    let mut next = |length: u8| {
+        let (text, after) = rest.split_at_checked(length.into()).ok_or(Malformed)?;
+        rest = after;
+        Ok(text)
+    };
+    let join_ref = Ref::from_bytes(next(lengths[0])?).ok_or(Malformed)?;
+    let reference = Ref::from_bytes(next(lengths[1])?).ok_or(Malformed)?;
+    // Nothing is ever joined under a topic that is not UTF-8, and JSON cannot answer for it.
+    let topic = Name::from(str::from_utf8(next(lengths[2])?).map_err(|_| Malformed)?);
+    // An event that is not UTF-8 is one that no handler knows.
+    let event = Name::Text(String::from_utf8_lossy(next(lengths[3])?));
+    Ok(Incoming { join_ref, reference, topic, event, payload: IncomingPayload::Binary(rest) })
+}
+
+/// Writes a message. `None` if it cannot be said: a ref that is no text, in a text frame.
+pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
+    match message {
+        Outgoing::Reply { join_ref, reference, topic, status, response } => {
+            if let Some(data) = response.as_binary() {
+                let topic = topic.as_text()?;
+                let texts = [
+                    &*join_ref.to_bytes(),
+                    &reference.to_bytes(),
+                    topic.as_bytes(),
+                    status.as_bytes(),
+                ];
+                return binary(REPLY, &texts, data);
+            }
+            let mut out = Vec::with_capacity(96 + response.len());
+            head(&mut out, join_ref, reference, topic)?;
+            out.extend_from_slice(b",\"phx_reply\",");
+            write_reply(&mut out, status, response)?;
+            out.push(b']');
+            Some(Message::text(out))
+        }
+        Outgoing::Push { join_ref, topic, event, payload } => {
+            if let Some(data) = payload.as_binary() {
+                return binary(
+                    PUSH,
+                    &[&*join_ref.to_bytes(), topic.as_bytes(), event.as_bytes()],
+                    data,
+                );
+            }
+            text(join_ref, &Ref::NULL, topic, event, payload.as_json()?)
+        }
+        Outgoing::Broadcast { topic, event, payload } => {
+            if let Some(data) = payload.as_binary() {
+                return binary(BROADCAST, &[topic.as_bytes(), event.as_bytes()], data);
+            }
+            text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
+        }
+        Outgoing::End { join_ref, topic, event, payload } => {
+            text(join_ref, join_ref, topic, event, payload.as_bytes())
+        }
+    }
+}
+
+fn text(
+    join_ref: &Ref,
+    reference: &Ref,
+    topic: &str,
+    event: &str,
+    payload: &[u8],
+) -> Option<Message> {
+    let mut out = Vec::with_capacity(64 + topic.len() + event.len() + payload.len());
+    head(&mut out, join_ref, reference, &Name::from(topic))?;
+    out.push(b',');
+    write_json(&mut out, event);
+    out.push(b',');
+    out.extend_from_slice(payload);
+    out.push(b']');
+    Some(Message::text(out))
+}
+
+/// `[join_ref,ref,topic`
+fn head(out: &mut Vec<u8>, join_ref: &Ref, reference: &Ref, topic: &Name<'_>) -> Option<()> {
+    out.push(b'[');
+    out.extend_from_slice(join_ref.as_json()?.as_bytes());
+    out.push(b',');
+    out.extend_from_slice(reference.as_json()?.as_bytes());
+    out.push(b',');
+    match topic {
+        Name::Text(topic) => write_json(out, topic),
+        Name::Other(json) => out.extend_from_slice(json.as_bytes()),
+    }
+    Some(())
+}
+
+/// `None` if a text is longer than its length byte can say.
+fn binary(kind: u8, texts: &[&[u8]], data: &[u8]) -> Option<Message> {
+    let size = 1 + texts.iter().map(|text| 1 + text.len()).sum::<usize>() + data.len();
+    let mut out = Vec::with_capacity(size);
+    out.push(kind);
+    for text in texts {
+        out.push(short(text)?);
+    }
+    for text in texts {
+        out.extend_from_slice(text);
+    }
+    out.extend_from_slice(data);
+    Some(Message::binary(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Payload;
+
+    fn said(message: &Outgoing<'_>) -> String {
+        let message = encode(message).expect("it can be said");
+        String::from_utf8_lossy(message.bytes()).into_owned()
+    }
+
+    #[test]
+    fn a_text_frame_is_an_array_of_five() {
+        let frame =
+            decode_text(r#" ["1",2,"room:a","ping",{"a":[1, 2]},"more",[]] "#).expect("valid");
+        assert_eq!(frame.join_ref.as_json(), Some("\"1\""));
+        assert_eq!(frame.reference.as_json(), Some("2"));
+        assert_eq!(frame.topic, Name::from("room:a"));
+        assert_eq!(frame.event, Name::from("ping"));
+        assert_eq!(frame.payload, IncomingPayload::Json(r#"{"a":[1, 2]}"#));
+    }
+
+    #[test]
+    fn what_is_no_array_of_five_is_malformed() {
+        for text in [
+            "",
+            " ",
+            "x",
+            "{}",
+            "[]",
+            r#"["1","1","t","e"]"#,
+            r#"["1","1","t","e",{}"#,
+            r#"["1","1","t","e",{}]]"#,
+            r#"["1","1","t","e",1e400]"#,
+            r#"["1","1","t","e","\ud83d"]"#,
+            r#"[1.5,"1","t","e",{}]"#,
+            r#"["1",{},"t","e",{}]"#,
+            r#"["1","1","\ud83d","e",{}]"#,
+        ] {
+            assert_eq!(decode_text(text), Err(Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_may_be_any_json_and_are_bounded() {
+        let frame = decode_text(r#"[null,null,5,null,null]"#).expect("valid");
+        assert_eq!((frame.topic, frame.event), (Name::Other("5"), Name::Other("null")));
+        let escaped = decode_text(r#"[null,null,"a\u0062","e",null]"#).expect("valid");
+        assert_eq!(escaped.topic, Name::from("ab"));
+        assert!(decode_text(&format!(r#"[null,null,"{}","e",null]"#, "x".repeat(255))).is_ok());
+        assert!(decode_text(&format!(r#"[null,null,"{}","e",null]"#, "x".repeat(256))).is_err());
+    }
+
+    #[test]
+    fn a_binary_frame_is_cut_by_its_lengths() {
+        let frame = decode_binary(b"\x00\x01\x02\x01\x04123tping\x00\xff").expect("valid");
+        assert_eq!(frame.join_ref, Ref::from_bytes(b"1").expect("short"));
+        assert_eq!(frame.reference, Ref::from_bytes(b"23").expect("short"));
+        assert_eq!((frame.topic, frame.event), (Name::from("t"), Name::from("ping")));
+        assert_eq!(frame.payload, IncomingPayload::Binary(b"\x00\xff"));
+    }
+
+    #[test]
+    fn a_binary_frame_that_is_cut_off_or_of_another_kind_is_malformed() {
+        for frame in [
+            &b""[..],
+            b"\x00",
+            b"\x00\x01\x02\x01",
+            b"\x00\x01\x02\x01\x04123tpin",
+            b"\x01\0\0\0\0",
+            b"[\"1\"]",
+        ] {
+            assert_eq!(decode_binary(frame), Err(Malformed), "{frame:?}");
+        }
+        assert_eq!(decode_binary(b"\x00\0\0\x01\0\xff"), Err(Malformed));
+    }
+
+    #[test]
+    fn messages_are_said_as_phoenix_says_them() {
+        let one = Ref::from_json("\"1\"").expect("a ref");
+        let payload = Payload::from_json_text(r#"{"a":1}"#);
+        let (null, topic) = (Ref::NULL, Name::from("t"));
+        let reply = |response| Outgoing::Reply {
+            join_ref: &one,
+            reference: &null,
+            topic: &topic,
+            status: "ok",
+            response,
+        };
+        assert_eq!(
+            said(&reply(&payload)),
+            r#"["1",null,"t","phx_reply",{"status":"ok","response":{"a":1}}]"#
+        );
+        assert_eq!(said(&reply(&Payload::binary("d"))), "\u{1}\u{1}\u{0}\u{1}\u{2}1tokd");
+        let push = |payload| Outgoing::Push { join_ref: &one, topic: "t", event: "e", payload };
+        assert_eq!(said(&push(&payload)), r#"["1",null,"t","e",{"a":1}]"#);
+        assert_eq!(said(&push(&Payload::binary("d"))), "\u{0}\u{1}\u{1}\u{1}1ted");
+        let broadcast = |payload| Outgoing::Broadcast { topic: "t\"", event: "e", payload };
+        assert_eq!(said(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
+        assert_eq!(said(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
+        let end = Outgoing::End { join_ref: &one, topic: "t", event: "phx_close", payload: "{}" };
+        assert_eq!(said(&end), r#"["1","1","t","phx_close",{}]"#);
+    }
+}

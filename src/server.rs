@@ -1,0 +1,235 @@
+//! The task behind a joined channel: join, then one mail after the other, then the end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::channel::{Channel, Link, Socket};
+use crate::mailbox::{Letters, Mail};
+use crate::message::Ref;
+use crate::payload::Payload;
+use crate::pubsub::{Subscriber, Subscription};
+use crate::reply::{Joined, Reason, Refused, Reply, Result, Stop, Why};
+
+/// A join that matched a route.
+pub(crate) struct Join<A> {
+    pub(crate) link: Link<A>,
+    pub(crate) letters: Letters,
+    pub(crate) reference: Ref,
+    pub(crate) payload: Payload,
+    pub(crate) timeout: Duration,
+    pub(crate) replaced: Option<Replaced>,
+}
+
+/// The channel whose topic is joined again.
+pub(crate) struct Replaced {
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) sent_join_ref: Ref,
+}
+
+/// Starts a channel. The task answers the join itself, so that a slow one holds up nothing.
+pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
+    let Join { link, letters, reference, payload, timeout, replaced } = join;
+    let stage = Stage::Joining { reference, replaced };
+    // Made before the task, so that it does its work even if the task never runs.
+    let guard = Guard { link: Arc::new(link), letters, stage, subscription: None };
+    tokio::spawn(run::<C>(guard, payload, timeout))
+}
+
+async fn run<C: Channel>(mut guard: Guard<C::Assigns>, payload: Payload, timeout: Duration) {
+    if let Stage::Joining { replaced: Some(old), .. } = &mut guard.stage {
+        old.cancel().await;
+    }
+    let mut socket = Socket::<C>::new(Arc::clone(&guard.link));
+    let joined = {
+        let join = C::join(&guard.link.topic, payload, &socket);
+        tokio::time::timeout(timeout, join).await
+    };
+    let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
+    let Some(mut channel) = guard.joined::<C>(joined) else { return };
+    let end = serve(&mut channel, &mut socket, &mut guard.letters).await;
+    guard.end(&mut channel, &socket, end).await;
+}
+
+/// Why the loop of a channel ended.
+enum End {
+    /// The client left, and this is the ref of its leave.
+    Left(Ref),
+    /// The client is gone.
+    Closed,
+    /// A callback stopped, and this is the ref of the push that it was given.
+    Stopped(Stop, Option<Ref>),
+}
+
+async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mut Letters) -> End {
+    if let Err(stop) = channel.after_join(socket).await {
+        return End::Stopped(stop, None);
+    }
+    while let Some(mail) = letters.next().await {
+        let handled = match mail {
+            Mail::In { reference, event, payload } => {
+                socket.set_reference(Some(reference.clone()));
+                let handled = channel.handle_in(&event, payload, socket).await;
+                socket.set_reference(None);
+                match handled {
+                    Ok(reply) => {
+                        socket.link().reply(&reference, &reply);
+                        Ok(())
+                    }
+                    Err(stop) => return End::Stopped(stop, Some(reference)),
+                }
+            }
+            Mail::Out(broadcast) => {
+                channel.handle_out(broadcast.event(), broadcast.payload().clone(), socket).await
+            }
+            Mail::Info(info) => match info.downcast() {
+                Ok(info) => channel.handle_info(*info, socket).await,
+                Err(_) => Ok(()),
+            },
+            Mail::Nonsense => Err(Stop::from("an event that is no string")),
+            Mail::Leave { reference } => return End::Left(reference),
+        };
+        if let Err(stop) = handled {
+            return End::Stopped(stop, None);
+        }
+    }
+    End::Closed
+}
+
+/// Ends the channel in order, whichever way the task ends: return, panic, or abort.
+struct Guard<A> {
+    link: Arc<Link<A>>,
+    letters: Letters,
+    stage: Stage,
+    subscription: Option<Subscription>,
+}
+
+enum Stage {
+    /// The join is not answered.
+    Joining { reference: Ref, replaced: Option<Replaced> },
+    /// What ends now has crashed.
+    Joined,
+    /// The client has been told, or is gone.
+    Over,
+}
+
+impl<A> Guard<A> {
+    /// Answers the join, and subscribes in the same moment: nothing that is broadcast comes before
+    /// the answer, and nothing after it is missed.
+    fn joined<C: Channel<Assigns = A>>(&mut self, joined: Result<Joined<C>, Refused>) -> Option<C> {
+        let Joined { channel, response } = match joined {
+            Ok(joined) => joined,
+            Err(refused) => {
+                if let Some(error) = &refused.error {
+                    tracing::error!(topic = %self.link.topic, %error, "join crashed");
+                }
+                self.refuse(refused.response);
+                return None;
+            }
+        };
+        let Stage::Joining { reference, replaced } =
+            std::mem::replace(&mut self.stage, Stage::Joined)
+        else {
+            return None;
+        };
+        let link = &self.link;
+        let subscriber = Subscriber {
+            client: link.client.clone(),
+            mailbox: link.mailbox.clone(),
+            intercept: C::INTERCEPT,
+        };
+        let answer = || link.reply_to_join(&reference, &Reply::Ok(response));
+        let subscription = link.pubsub.subscribe(&link.topic, subscriber, answer);
+        link.subscription.store(subscription.key(), Ordering::Relaxed);
+        self.subscription = Some(subscription);
+        close(link, replaced);
+        Some(channel)
+    }
+
+    /// Answers the join with an error, and whatever came after it as though there had been none.
+    fn refuse(&mut self, response: Payload) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let Stage::Joining { reference, replaced } = stage else { return };
+        let (waiting, newer) = self.letters.end();
+        if newer {
+            // The join that took this one's place answers for the topic.
+            return close(&self.link, replaced);
+        }
+        self.link.reply_to_join(&reference, &Reply::Error(response));
+        close(&self.link, replaced);
+        for mail in waiting {
+            match mail {
+                Mail::In { reference, .. } => self.link.reply_unmatched(&reference),
+                Mail::Leave { reference } => self.link.reply_to_join(&reference, &Reply::ack()),
+                Mail::Out(_) | Mail::Info(_) | Mail::Nonsense => {}
+            }
+        }
+    }
+
+    /// Ends a channel that came to its end without a panic.
+    async fn end<C: Channel<Assigns = A>>(mut self, channel: &mut C, socket: &Socket<C>, end: End) {
+        let (reason, reply, reference) = match end {
+            End::Left(reference) => (Reason::Left, Reply::ack(), Some(reference)),
+            End::Closed => (Reason::Closed, Reply::None, None),
+            End::Stopped(Stop(Why::Normal(reply)), reference) => (Reason::Normal, reply, reference),
+            End::Stopped(Stop(Why::Crash(error)), _) => {
+                tracing::error!(topic = %self.link.topic, %error, "channel crashed");
+                return;
+            }
+        };
+        if let Some(reference) = reference {
+            self.link.reply(&reference, &reply);
+        }
+        channel.terminate(reason, socket).await;
+        self.stage = Stage::Over;
+        let replaced = self.over();
+        if reason != Reason::Closed && !replaced {
+            self.link.end(&self.link.sent_join_ref, "phx_close", "{}");
+        }
+    }
+
+    /// Takes no more broadcasts and no more mail, before the client can hear of the end. Says
+    /// whether another join took over, which then speaks of the end.
+    fn over(&mut self) -> bool {
+        self.subscription = None;
+        self.letters.end().1
+    }
+}
+
+impl<A> Drop for Guard<A> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(topic = %self.link.topic, "channel panicked");
+        }
+        match self.stage {
+            Stage::Over => {}
+            Stage::Joining { .. } => self.refuse(Refused::from("join crashed").response),
+            Stage::Joined => {
+                let replaced = self.over();
+                if !replaced {
+                    let payload = r#"{"reason":"channel_crash"}"#;
+                    self.link.end(&self.link.sent_join_ref, "phx_error", payload);
+                }
+            }
+        }
+    }
+}
+
+impl Replaced {
+    /// Cancels the old channel and waits until it is gone.
+    async fn cancel(&mut self) {
+        self.task.abort();
+        // Whether it was aborted or ended on its own a moment ago makes no difference.
+        let _ = (&mut self.task).await;
+    }
+}
+
+/// Says that the replaced channel is closed, once the join that replaced it is answered.
+fn close<A>(link: &Link<A>, replaced: Option<Replaced>) {
+    if let Some(Replaced { task, sent_join_ref }) = replaced {
+        task.abort();
+        link.end(&sent_join_ref, "phx_close", "{}");
+    }
+}

@@ -1,0 +1,154 @@
+//! Who is interested in a name: a sharded map from topics, or socket ids, to their members.
+//!
+//! A shard's lock is held for a lookup, a member list's for as long as it is walked. So a broadcast
+//! to a crowd holds up the joins of that one topic and of no other, and everyone on a topic
+//! receives concurrent broadcasts in the same order.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use slab::Slab;
+use smol_str::SmolStr;
+
+/// Names and their members.
+pub(crate) struct Topics<T> {
+    shards: Box<[Shard<T>]>,
+    hasher: RandomState,
+}
+
+type Shard<T> = RwLock<HashMap<SmolStr, Arc<Members<T>>>>;
+
+struct Members<T>(Mutex<Slab<T>>);
+
+/// A membership, which ends when it is dropped.
+pub(crate) struct Member<T> {
+    topics: Arc<Topics<T>>,
+    topic: SmolStr,
+    members: Arc<Members<T>>,
+    key: usize,
+}
+
+const SHARDS: usize = 64;
+
+impl<T> Topics<T> {
+    pub(crate) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, hasher: RandomState::new() }
+    }
+
+    /// Adds a member. `first` runs before the member can be reached: what it sends comes before
+    /// anything that is sent to all.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        topic: &SmolStr,
+        value: T,
+        first: impl FnOnce(),
+    ) -> Member<T> {
+        let shard = self.shard(topic);
+        let insert = |members: &Arc<Members<T>>| {
+            let mut slab = members.lock();
+            first();
+            let key = slab.insert(value);
+            drop(slab);
+            let (topics, members) = (Arc::clone(self), Arc::clone(members));
+            Member { topics, topic: topic.clone(), members, key }
+        };
+        // The shard stays locked while the member goes in, so that an empty list is not removed
+        // under its first new member.
+        let known = shard.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(members) = known.get(topic) {
+            return insert(members);
+        }
+        drop(known);
+        let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Members(Mutex::new(Slab::new())));
+        insert(known.entry(topic.clone()).or_insert_with(new))
+    }
+
+    /// Calls `visit` for each member, with the key of its [`Member`].
+    pub(crate) fn each(&self, topic: &str, mut visit: impl FnMut(usize, &T)) {
+        let known = self.shard(topic).read().unwrap_or_else(PoisonError::into_inner);
+        let Some(members) = known.get(topic).map(Arc::clone) else { return };
+        drop(known);
+        members.lock().iter().for_each(|(key, member)| visit(key, member));
+    }
+
+    fn shard(&self, topic: &str) -> &Shard<T> {
+        &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
+    }
+}
+
+impl<T> Members<T> {
+    fn lock(&self) -> MutexGuard<'_, Slab<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Member<T> {
+    /// The member's key among those of its topic, for as long as it is one.
+    pub(crate) fn key(&self) -> usize {
+        self.key
+    }
+}
+
+impl<T> Drop for Member<T> {
+    fn drop(&mut self) {
+        let mut slab = self.members.lock();
+        let gone = slab.try_remove(self.key);
+        let empty = slab.is_empty();
+        drop(slab);
+        if empty {
+            let shard = self.topics.shard(&self.topic);
+            let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
+            if known.get(&self.topic).is_some_and(|members| members.lock().is_empty()) {
+                known.remove(&self.topic);
+            }
+        }
+        drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(topics: &Topics<u8>, topic: &str) -> Vec<u8> {
+        let mut all = Vec::new();
+        topics.each(topic, |_, member| all.push(*member));
+        all
+    }
+
+    #[test]
+    fn a_member_is_reached_until_it_is_dropped() {
+        let topics = Arc::new(Topics::new());
+        let a = topics.add(&"t".into(), 1, || ());
+        let b = topics.add(&"t".into(), 2, || ());
+        assert_eq!(members(&topics, "t"), [1, 2]);
+        drop(a);
+        assert_eq!(members(&topics, "t"), [2]);
+        assert!(members(&topics, "u").is_empty());
+        drop(b);
+        assert!(members(&topics, "t").is_empty());
+    }
+
+    #[test]
+    fn a_topic_without_members_is_forgotten() {
+        let topics = Arc::new(Topics::new());
+        for _ in 0..3 {
+            drop(topics.add(&"t".into(), 1, || ()));
+        }
+        let known = topics.shards.iter().map(|shard| shard.read().expect("not poisoned").len());
+        assert_eq!(known.sum::<usize>(), 0);
+    }
+
+    #[test]
+    fn what_comes_first_runs_before_the_member_can_be_reached() {
+        let topics = Arc::new(Topics::new());
+        let mut ran = false;
+        let member = topics.add(&"t".into(), 1, || ran = true);
+        assert!(ran);
+        drop(member);
+    }
+}

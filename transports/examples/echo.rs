@@ -1,0 +1,69 @@
+//! An echo server on the bare contract of the transports: no channels, no router, only hyper.
+//!
+//! `cargo run --release -p tower-channels-transports --example echo`, then connect to
+//! `ws://127.0.0.1:9001`. It is what the Autobahn test suite is run against.
+
+use std::env;
+use std::error::Error;
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tower_channels_transports::{
+    CheckOrigin, Close, ConnectInfo, Gateway, Handler, Inbound, Limits, Message, Outbox, Refused,
+    Session, WebSocket, WebSocketConfig,
+};
+
+/// Lets everybody in.
+struct Echo;
+
+/// Sends back what one client says.
+struct EchoSession {
+    outbox: Outbox,
+}
+
+impl Handler for Echo {
+    type Session = EchoSession;
+
+    async fn connect(&self, _info: ConnectInfo, outbox: Outbox) -> Result<EchoSession, Refused> {
+        Ok(EchoSession { outbox })
+    }
+}
+
+impl Session for EchoSession {
+    fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
+        self.outbox.push(match message {
+            Inbound::Text(text) => Message::text(text),
+            Inbound::Binary(bytes) => Message::binary(bytes.to_vec()),
+        });
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Autobahn sends messages of 16 MiB, and frames that are legal and useless.
+    let mut limits = Limits::default();
+    limits.message = 16 << 20;
+    limits.outbox = 64 << 20;
+    let config = WebSocketConfig::new().empty_continuations(true);
+    let echo = WebSocket::new(Gateway::new(Echo, CheckOrigin::default(), limits), config);
+
+    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:9001".to_owned());
+    let listener = TcpListener::bind(addr).await?;
+    println!("listening on {}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let service = TowerToHyperService::new(echo.clone());
+        tokio::spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            if let Err(error) =
+                server.serve_connection_with_upgrades(TokioIo::new(stream), service).await
+            {
+                eprintln!("{error}");
+            }
+        });
+    }
+}

@@ -1,0 +1,141 @@
+//! What a long-poll client is answered: HTTP 200 and a status in the body, but where this says
+//! otherwise.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONTENT_TYPE,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::token::Token;
+use crate::frame::Message;
+use crate::response::{self, Answer};
+
+/// `{"status":403}`.
+pub(super) fn status(status: StatusCode) -> Answer {
+    json(format!(r#"{{"status":{}}}"#, status.as_u16()))
+}
+
+/// The one status that HTTP bears too, so that proxies and logs see what is going on.
+pub(super) fn too_large() -> Answer {
+    let mut answer = status(StatusCode::PAYLOAD_TOO_LARGE);
+    *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+    answer
+}
+
+/// An answer to a poll.
+pub(super) fn poll(status: StatusCode, messages: &[Message], token: Token) -> Answer {
+    let size: usize = messages.iter().map(|message| message.bytes().len() + 16).sum();
+    let mut body = Vec::with_capacity(size + 96);
+    body.extend_from_slice(br#"{"messages":["#);
+    for (index, message) in messages.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        write_string(&mut body, message);
+    }
+    let end = format!(r#"],"status":{},"token":"{}"}}"#, status.as_u16(), token.encode());
+    body.extend_from_slice(end.as_bytes());
+    json(body)
+}
+
+/// The preflight of a page from another site. Its origin was checked before.
+pub(super) fn preflight(request: &HeaderMap) -> Answer {
+    let asked = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let asked: Vec<_> = asked.map(HeaderValue::as_bytes).collect();
+    let allowed = HeaderValue::from_bytes(&asked.join(&b", "[..]));
+    let mut answer = with_cors(response::empty(StatusCode::OK));
+    let headers = answer.headers_mut();
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        allowed.unwrap_or_else(|_| HeaderValue::from_static("")),
+    );
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("get, post, options"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    answer
+}
+
+/// A method that is none of ours.
+pub(super) fn bad_method() -> Answer {
+    with_cors(response::empty(StatusCode::BAD_REQUEST))
+}
+
+fn json(body: impl Into<Bytes>) -> Answer {
+    let mut answer = with_cors(response::text(StatusCode::OK, body));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// Any site may read an answer: who may ask was decided by the origin check.
+fn with_cors(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    answer
+}
+
+/// A message as a JSON string: a text as it is, a binary one in base64.
+fn write_string(body: &mut Vec<u8>, message: &Message) {
+    if message.is_binary() {
+        body.push(b'"');
+        body.extend_from_slice(STANDARD.encode(message.bytes()).as_bytes());
+        body.push(b'"');
+    } else {
+        let text = String::from_utf8_lossy(message.bytes());
+        serde_json::to_writer(body, &text).expect("a Vec takes everything");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn body(answer: Answer) -> String {
+        let body = futures_body(answer);
+        String::from_utf8(body.to_vec()).unwrap()
+    }
+
+    fn futures_body(answer: Answer) -> Bytes {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(answer.into_body().collect()).unwrap().to_bytes()
+    }
+
+    const TOKEN: Token = Token { id: [0; 16], cursor: 0 };
+
+    #[test]
+    fn a_poll_is_answered_with_messages_status_and_token_in_this_order() {
+        let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
+        assert_eq!(
+            body(poll(StatusCode::OK, &messages, TOKEN)),
+            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#
+        );
+        assert_eq!(
+            body(poll(StatusCode::NO_CONTENT, &[], TOKEN)),
+            r#"{"messages":[],"status":204,"token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#
+        );
+    }
+
+    #[test]
+    fn an_answer_is_json_for_any_site_and_for_no_cache() {
+        let answer = status(StatusCode::FORBIDDEN);
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()[CONTENT_TYPE], "application/json; charset=utf-8");
+        assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert_eq!(body(answer), r#"{"status":403}"#);
+    }
+
+    #[test]
+    fn a_preflight_allows_the_headers_it_asks_for() {
+        let mut request = HeaderMap::new();
+        request.append(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-a,x-b"));
+        request.append(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-c"));
+        assert_eq!(preflight(&request).headers()[ACCESS_CONTROL_ALLOW_HEADERS], "x-a,x-b, x-c");
+        assert_eq!(preflight(&HeaderMap::new()).headers()[ACCESS_CONTROL_ALLOW_HEADERS], "");
+    }
+}

@@ -1,0 +1,185 @@
+//! The body of a POST: one text message or, as `application/x-ndjson`, a message a line.
+//!
+//! A line that begins with `[` is a text message, as every one of serializer 2 does. Any other is a
+//! binary message in base64 (standard alphabet, with padding). Empty lines are nothing.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::frame::{Close, Inbound};
+
+/// A body that was looked at whole: it is handled from the first message on, or not at all.
+#[derive(Debug)]
+pub(super) struct Batch {
+    body: Vec<u8>,
+    ndjson: bool,
+}
+
+/// Why nothing of a body is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// A line is neither text nor base64.
+    Undecodable,
+    /// A message is larger than the limit.
+    TooLarge,
+}
+
+impl Batch {
+    /// Looks at a body. `limit` is what one message may have, a binary one after decoding.
+    pub(super) fn new(body: Vec<u8>, ndjson: bool, limit: usize) -> Result<Self, Unfit> {
+        let batch = Self { body, ndjson };
+        let mut scratch = Vec::new();
+        for line in batch.lines() {
+            let size = if batch.is_text(line) {
+                line.len()
+            } else {
+                decode(line, &mut scratch).ok_or(Unfit::Undecodable)?.len()
+            };
+            if size > limit {
+                return Err(Unfit::TooLarge);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The largest body that can hold nothing but messages within `limit`: one binary message in
+    /// base64, and what surrounds it.
+    pub(super) fn largest_body(limit: usize) -> usize {
+        (limit / 3).saturating_mul(4).saturating_add(4 << 10)
+    }
+
+    /// Hands out the messages in order, up to the first that is not accepted.
+    pub(super) fn deliver(
+        &self,
+        mut handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
+    ) -> Result<(), Close> {
+        let mut scratch = Vec::new();
+        self.lines().try_for_each(|line| {
+            if self.is_text(line) {
+                let text = std::str::from_utf8(line).map_err(|_| Close::InvalidUtf8)?;
+                handle_in(Inbound::Text(text))
+            } else {
+                let bytes = decode(line, &mut scratch).ok_or(Close::Malformed)?;
+                handle_in(Inbound::Binary(bytes))
+            }
+        })
+    }
+
+    /// A body of another type is one line, even an empty one.
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.body.split(|byte| self.ndjson && *byte == b'\n');
+        lines.filter_map(|line| match line {
+            _ if !self.ndjson => Some(line),
+            [] | [b'\r'] => None,
+            [line @ .., b'\r'] => Some(line),
+            line => Some(line),
+        })
+    }
+
+    fn is_text(&self, line: &[u8]) -> bool {
+        !self.ndjson || line.starts_with(b"[")
+    }
+}
+
+fn decode<'a>(line: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    scratch.clear();
+    STANDARD.decode_vec(line, scratch).ok()?;
+    Some(scratch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &[u8], ndjson: bool, limit: usize) -> Result<Vec<String>, Unfit> {
+        let mut messages = Vec::new();
+        Batch::new(body.to_vec(), ndjson, limit)?
+            .deliver(|message| {
+                messages.push(match message {
+                    Inbound::Text(text) => format!("text {text}"),
+                    Inbound::Binary(bytes) => format!("binary {}", bytes.escape_ascii()),
+                });
+                Ok(())
+            })
+            .unwrap();
+        Ok(messages)
+    }
+
+    fn ndjson(body: &str) -> Result<Vec<String>, Unfit> {
+        read(body.as_bytes(), true, 1000)
+    }
+
+    #[test]
+    fn each_line_of_ndjson_is_a_message() {
+        assert_eq!(ndjson("[1]\n[2]\r\n[3]").unwrap(), ["text [1]", "text [2]", "text [3]"]);
+    }
+
+    #[test]
+    fn a_line_that_does_not_begin_with_a_bracket_is_base64() {
+        assert_eq!(
+            ndjson("[1]\nAAH/\nbg==").unwrap(),
+            ["text [1]", r"binary \x00\x01\xff", "binary n"]
+        );
+    }
+
+    #[test]
+    fn empty_lines_are_nothing() {
+        assert_eq!(ndjson("\n\r\n[1]\n\n[2]\n").unwrap(), ["text [1]", "text [2]"]);
+        assert!(ndjson("").unwrap().is_empty());
+        assert!(ndjson(&"\n".repeat(1_000_000)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_undecodable_line_spoils_the_whole_body() {
+        for line in ["{}", "bg", "bg=", "_w==", "data:;base64,bg==", " [1]", "é", "\r[1]"] {
+            assert_eq!(ndjson(&format!("[1]\n{line}\n[2]")), Err(Unfit::Undecodable), "{line}");
+        }
+    }
+
+    #[test]
+    fn another_content_type_is_one_text_message() {
+        for body in ["[1]\n[2]\n", "{}", "", "\r\n"] {
+            assert_eq!(read(body.as_bytes(), false, 1000).unwrap(), [format!("text {body}")]);
+        }
+    }
+
+    #[test]
+    fn a_message_may_have_just_the_limit() {
+        assert!(read(b"12345678", false, 8).is_ok());
+        assert_eq!(read(b"123456789", false, 8), Err(Unfit::TooLarge));
+        assert!(read(b"[123456]\n[123456]", true, 8).is_ok());
+        assert_eq!(read(b"[1]\n[1234567]", true, 8), Err(Unfit::TooLarge));
+        assert!(read(b"MTIzNDU2Nzg=", true, 8).is_ok());
+        assert_eq!(read(b"MTIzNDU2Nzg5", true, 8), Err(Unfit::TooLarge));
+    }
+
+    #[test]
+    fn the_largest_message_in_base64_fits_into_the_largest_body() {
+        for limit in [1, 2, 3, 1000, 1 << 20] {
+            assert!(STANDARD.encode(vec![0; limit]).len() + 2 <= Batch::largest_body(limit));
+        }
+        assert_eq!(Batch::largest_body(usize::MAX), usize::MAX);
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf8_is_reached_in_its_turn() {
+        let batch = Batch::new(b"[1]\n[\xff]\n[2]".to_vec(), true, 1000).unwrap();
+        let mut handled = 0;
+        let result = batch.deliver(|_| {
+            handled += 1;
+            Ok(())
+        });
+        assert_eq!((result, handled), (Err(Close::InvalidUtf8), 1));
+    }
+
+    #[test]
+    fn nothing_is_handled_after_a_message_that_is_not_accepted() {
+        let batch = Batch::new(b"[1]\n[2]\n[3]".to_vec(), true, 1000).unwrap();
+        let mut handled = 0;
+        let result = batch.deliver(|_| {
+            handled += 1;
+            if handled == 2 { Err(Close::Malformed) } else { Ok(()) }
+        });
+        assert_eq!((result, handled), (Err(Close::Malformed), 2));
+    }
+}

@@ -1,0 +1,292 @@
+//! Long polling as a Tower service.
+//!
+//! A GET without a good token connects and is told a token. A GET with one waits for messages, a
+//! POST brings some. Everything is decided from the head of a request, before its body is read and
+//! before anything is waited for, so that a poll holds nothing of the request that began it.
+
+mod answer;
+mod batch;
+mod config;
+mod registry;
+mod session;
+mod token;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{self, Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Buf;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use tower_service::Service;
+
+use self::batch::{Batch, Unfit};
+pub use self::config::LongPollConfig;
+use self::registry::Registry;
+use self::session::{Answered, LongPollSession, PollId, Shared};
+use self::token::{Id, Token};
+use crate::connect_info::{ConnectInfo, Transport};
+use crate::gateway::Gateway;
+use crate::params;
+use crate::response::{self, Answer};
+use crate::session::Handler;
+
+/// Long polling as a Tower service. It answers every request, whatever its path; clones share their
+/// sessions.
+pub struct LongPoll<H: Handler>(Arc<Server<H>>);
+
+struct Server<H: Handler> {
+    gateway: Gateway<H>,
+    config: LongPollConfig,
+    registry: Arc<Registry<H::Session>>,
+}
+
+/// The future of a [`LongPoll`].
+pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
+
+impl<H: Handler> LongPoll<H> {
+    /// Serves what `gateway` guards.
+    pub fn new(gateway: Gateway<H>, config: LongPollConfig) -> Self {
+        let registry = Registry::new(config.patience());
+        Self(Arc::new(Server { gateway, config, registry }))
+    }
+}
+
+impl<H, B> Service<Request<B>> for LongPoll<H>
+where
+    H: Handler,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Send,
+{
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        let (parts, body) = request.into_parts();
+        if !self.0.gateway.check_origin().allows(&parts) {
+            return ready(answer::status(StatusCode::FORBIDDEN));
+        }
+        let Ok(params) = params::parse(parts.uri.query().unwrap_or_default()) else {
+            return ready(response::bad_request());
+        };
+        let token = token(&parts.headers, &params);
+        match parts.method {
+            Method::GET => self.0.get(token, params, &parts),
+            Method::POST => self.0.post(token, &parts.headers, body),
+            Method::OPTIONS => ready(answer::preflight(&parts.headers)),
+            _ => ready(answer::bad_method()),
+        }
+    }
+}
+
+/// The header goes before the query, where newer clients do not put it.
+fn token(headers: &HeaderMap, params: &Map<String, Value>) -> Option<Token> {
+    let text = match headers.get("x-phoenix-longpoll-token") {
+        Some(token) => token.to_str().ok()?,
+        None => params.get("token")?.as_str()?,
+    };
+    Token::decode(text)
+}
+
+impl<H: Handler> Server<H> {
+    /// A poll or, without a session, a connect.
+    fn get(
+        self: &Arc<Self>,
+        token: Option<Token>,
+        params: Map<String, Value>,
+        parts: &Parts,
+    ) -> ResponseFuture {
+        if let Some(poll) = token.and_then(|token| self.begin_poll(token)) {
+            return ResponseFuture(Box::pin(poll.wait()));
+        }
+        let info = ConnectInfo::with_params(params, parts, Transport::LongPoll);
+        ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
+    }
+
+    fn begin_poll(self: &Arc<Self>, token: Token) -> Option<HeldPoll<H>> {
+        let session = self.registry.find(&token.id)?;
+        match session.with(|session| session.begin_poll(token.cursor)) {
+            Ok(id) => Some(HeldPoll { server: Arc::clone(self), session, token, id }),
+            Err(session::Gone) => None,
+        }
+    }
+
+    /// Asks the handler. The new session's first token says 410, which is how a Phoenix client
+    /// learns of a session.
+    async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
+        let binary = info.param("binary") == Some("base64");
+        let Ok((session, drain)) = self.gateway.connect(info).await else {
+            return answer::status(StatusCode::FORBIDDEN);
+        };
+        let mut id = Id::default();
+        if let Err(error) = getrandom::fill(&mut id) {
+            tracing::error!(%error, "no random bytes for a session's token");
+            return answer::status(StatusCode::FORBIDDEN);
+        }
+        let session = LongPollSession::new(session, drain, binary, Instant::now());
+        self.registry.insert(id, session);
+        answer::poll(StatusCode::GONE, &[], Token { id, cursor: 0 })
+    }
+
+    /// Messages from a client.
+    fn post<B>(
+        self: &Arc<Self>,
+        token: Option<Token>,
+        headers: &HeaderMap,
+        body: B,
+    ) -> ResponseFuture
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Send,
+    {
+        let session = token.and_then(|token| {
+            let session = self.registry.find(&token.id)?;
+            session.with(|session| session.check(token.cursor)).ok().map(|()| session)
+        });
+        let Some(session) = session else { return ready(answer::status(StatusCode::GONE)) };
+        let limit = Batch::largest_body(self.gateway.limits().message);
+        if body.size_hint().lower() > limit as u64 {
+            return ready(answer::too_large());
+        }
+        let ndjson = headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/x-ndjson");
+        ResponseFuture(Box::pin(Arc::clone(self).receive(session, ndjson, body)))
+    }
+
+    async fn receive<B: Body>(
+        self: Arc<Self>,
+        session: Arc<Shared<H::Session>>,
+        ndjson: bool,
+        body: B,
+    ) -> Answer {
+        let limit = self.gateway.limits().message;
+        let body = read(body, Batch::largest_body(limit));
+        let body = match tokio::time::timeout(self.config.body_timeout, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(Unread::TooLarge)) => return answer::too_large(),
+            Ok(Err(Unread::Broken)) => return answer::status(StatusCode::BAD_REQUEST),
+            Err(_) => return answer::status(StatusCode::REQUEST_TIMEOUT),
+        };
+        let batch = match Batch::new(body, ndjson, limit) {
+            Ok(batch) => batch,
+            Err(Unfit::TooLarge) => return answer::too_large(),
+            Err(Unfit::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
+        };
+        answer::status(match session.with(|session| session.handle_in(&batch)) {
+            Ok(Ok(())) => StatusCode::OK,
+            Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Err(session::Gone) => StatusCode::GONE,
+        })
+    }
+}
+
+/// A poll that waits. It holds nothing of its request. Dropping it, because it was answered or its
+/// client went away, starts the session's clock.
+struct HeldPoll<H: Handler> {
+    server: Arc<Server<H>>,
+    session: Arc<Shared<H::Session>>,
+    token: Token,
+    id: PollId,
+}
+
+impl<H: Handler> HeldPoll<H> {
+    async fn wait(self) -> Answer {
+        let mut waited = false;
+        let ready = poll_fn(|cx| {
+            let ready = self.session.with(|session| session.poll_ready(self.id, cx));
+            waited |= ready.is_pending();
+            ready
+        });
+        let window = tokio::time::timeout(self.server.config.window, ready).await;
+        if waited && window.is_ok() {
+            // What is pushed in the same moment, as a join's reply and a first push, leaves in the
+            // same answer.
+            tokio::task::yield_now().await;
+        }
+        let token = self.token;
+        match self.session.with(|session| session.answer(self.id)) {
+            Answered::Messages(messages, cursor) => {
+                answer::poll(StatusCode::OK, &messages, Token { cursor, ..token })
+            }
+            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, &[], token),
+            Answered::Over => {
+                self.server.registry.remove(&token.id);
+                answer::poll(StatusCode::NO_CONTENT, &[], token)
+            }
+        }
+    }
+}
+
+impl<H: Handler> Drop for HeldPoll<H> {
+    fn drop(&mut self) {
+        self.session.with(|session| session.end_poll(self.id, Instant::now()));
+    }
+}
+
+/// Why a body was not read to its end.
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+/// Reads a body of at most `limit` bytes, and reserves nothing on its word.
+async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, Unread> {
+    let mut body = pin!(body);
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        if data.remaining() > limit - bytes.len() {
+            return Err(Unread::TooLarge);
+        }
+        while data.has_remaining() {
+            let chunk = data.chunk();
+            bytes.extend_from_slice(chunk);
+            data.advance(chunk.len());
+        }
+    }
+    Ok(bytes)
+}
+
+fn ready(answer: Answer) -> ResponseFuture {
+    ResponseFuture(Box::pin(future::ready(answer)))
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Answer, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> Clone for LongPoll<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<H: Handler> fmt::Debug for LongPoll<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LongPoll").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}

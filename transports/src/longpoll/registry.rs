@@ -1,0 +1,150 @@
+//! The sessions of one long-poll service, and the task that ends those nobody polls any more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::session::{LongPollSession, Shared};
+use super::token::Id;
+use crate::session::Session;
+
+#[derive(Debug)]
+pub(super) struct Registry<S> {
+    patience: Duration,
+    /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
+    sessions: Mutex<Sessions<S>>,
+}
+
+#[derive(Debug)]
+struct Sessions<S> {
+    by_id: HashMap<Id, Arc<Shared<S>>>,
+    /// Whether the task below runs. It does while there is a session.
+    reaping: bool,
+}
+
+impl<S: Session> Registry<S> {
+    /// `patience` is how long a session may be without a poll.
+    pub(super) fn new(patience: Duration) -> Arc<Self> {
+        let sessions = Sessions { by_id: HashMap::new(), reaping: false };
+        Arc::new(Self { patience, sessions: Mutex::new(sessions) })
+    }
+
+    pub(super) fn insert(self: &Arc<Self>, id: Id, session: LongPollSession<S>) {
+        let mut sessions = self.lock();
+        sessions.by_id.insert(id, Arc::new(Shared::new(session)));
+        if !std::mem::replace(&mut sessions.reaping, true) {
+            tokio::spawn(reap(Arc::downgrade(self), self.patience / 4));
+        }
+    }
+
+    pub(super) fn find(&self, id: &Id) -> Option<Arc<Shared<S>>> {
+        self.lock().by_id.get(id).map(Arc::clone)
+    }
+
+    pub(super) fn remove(&self, id: &Id) {
+        let removed = self.lock().by_id.remove(id);
+        // The application's `Drop` may run here, outside the lock.
+        drop(removed);
+    }
+
+    /// Ends what expired. Whether anything is left.
+    fn sweep(&self, now: Instant) -> bool {
+        let all: Vec<_> = {
+            let sessions = self.lock();
+            sessions.by_id.iter().map(|(id, session)| (*id, Arc::clone(session))).collect()
+        };
+        for (id, session) in all {
+            if session.with(|session| session.expire(now, self.patience)) {
+                self.remove(&id);
+            }
+        }
+        let mut sessions = self.lock();
+        if sessions.by_id.is_empty() {
+            // A burst of sessions leaves no large map behind.
+            *sessions = Sessions { by_id: HashMap::new(), reaping: false };
+        }
+        sessions.reaping
+    }
+
+    /// Nothing panics while holding the lock, so poison has no meaning here.
+    fn lock(&self) -> MutexGuard<'_, Sessions<S>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends with the last session, or with the service.
+async fn reap<S: Session>(registry: Weak<Registry<S>>, tick: Duration) {
+    loop {
+        tokio::time::sleep(tick).await;
+        let Some(registry) = registry.upgrade() else { return };
+        if !registry.sweep(Instant::now()) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Close, Inbound};
+    use crate::session::Outbox;
+
+    struct Silent;
+
+    impl Session for Silent {
+        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+            Ok(())
+        }
+    }
+
+    fn session() -> (LongPollSession<Silent>, Outbox) {
+        let (outbox, drain) = Outbox::new(1000);
+        (LongPollSession::new(Silent, drain, false, Instant::now()), outbox)
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(15);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_never_polled_ends() {
+        let registry = Registry::new(PATIENCE);
+        let (session, outbox) = session();
+        registry.insert([1; 16], session);
+        tokio::time::sleep(Duration::from_secs(14)).await;
+        assert!(registry.find(&[1; 16]).is_some() && !outbox.is_closed());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(registry.find(&[1; 16]).is_none() && outbox.is_closed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_ends_with_the_last_session_and_begins_again_with_the_next() {
+        let registry = Registry::new(PATIENCE);
+        for id in [[1; 16], [2; 16]] {
+            registry.insert(id, session().0);
+            assert!(registry.lock().reaping);
+            tokio::time::sleep(2 * PATIENCE).await;
+            assert!(!registry.lock().reaping);
+            assert!(registry.find(&id).is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_closed_between_two_polls_does_not_wait_to_expire() {
+        let registry = Registry::new(PATIENCE);
+        let (session, outbox) = session();
+        registry.insert([1; 16], session);
+        outbox.close(Close::GoingAway);
+        tokio::time::sleep(PATIENCE / 3).await;
+        assert!(registry.find(&[1; 16]).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_end_with_their_service() {
+        let registry = Registry::new(PATIENCE);
+        let (session, outbox) = session();
+        registry.insert([1; 16], session);
+        drop(registry);
+        assert!(outbox.is_closed());
+    }
+}

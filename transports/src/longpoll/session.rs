@@ -1,0 +1,489 @@
+//! One long-poll session as a value: messages with numbers, kept until a poll acknowledges them.
+//!
+//! ```text
+//! messages   1 2 3 | 4 5 6 | 7 8
+//!                  ^       ^    ^ taken from the outbox
+//!                  |       sent: the newest cursor that was handed out
+//!                  acknowledged: gone, and given back to the outbox's limit
+//! ```
+//! An answer carries everything above what is acknowledged, however often it is asked for: a
+//! browser repeats a GET whose connection died, and an answer may be lost with it.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::batch::Batch;
+use crate::frame::{Close, Message};
+use crate::session::{Drain, Session};
+
+/// A session that polls and POSTs share.
+///
+/// The lock guards the whole session. It is held while a batch is handled, which keeps the order of
+/// POSTs, and never across an await.
+#[derive(Debug)]
+pub(super) struct Shared<S>(Mutex<LongPollSession<S>>);
+
+#[derive(Debug)]
+pub(super) struct LongPollSession<S> {
+    /// `None` once it is over.
+    session: Option<S>,
+    drain: Drain,
+    closed: bool,
+    /// Whether the client can read binary messages.
+    binary: bool,
+    /// Everything above `acknowledged`, in order.
+    messages: VecDeque<Message>,
+    acknowledged: u64,
+    sent: u64,
+    /// The newest poll; older ones are answered with nothing.
+    newest: PollId,
+    /// The task of the newest poll, while it waits.
+    waker: Option<Waker>,
+    /// When the last poll ended; `None` while one waits.
+    idle_since: Option<Instant>,
+}
+
+/// Polls are counted, so that an older one sees that it is.
+pub(super) type PollId = u64;
+
+/// What a poll is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// All messages that are not acknowledged, and the number of the last.
+    Messages(Vec<Message>, u64),
+    /// None came, or a newer poll gets them.
+    Nothing,
+    /// None will come: the session is over.
+    Over,
+}
+
+/// A cursor that was never handed out, or a session that is over: as if there were no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
+impl<S: Session> Shared<S> {
+    pub(super) fn new(session: LongPollSession<S>) -> Self {
+        Self(Mutex::new(session))
+    }
+
+    /// Runs `f` on the session. If that was its end, what the handler made is dropped after the
+    /// lock is released: its `Drop` is the application's.
+    pub(super) fn with<R>(&self, f: impl FnOnce(&mut LongPollSession<S>) -> R) -> R {
+        let mut session = self.0.lock().unwrap_or_else(|poisoned| {
+            // `handle_in` panicked: that ends the session, as it ends a WebSocket's.
+            self.0.clear_poison();
+            let mut session = poisoned.into_inner();
+            session.close(Close::Malformed);
+            session
+        });
+        let result = f(&mut session);
+        let over = if session.closed { session.session.take() } else { None };
+        drop(session);
+        drop(over);
+        result
+    }
+}
+
+impl<S: Session> LongPollSession<S> {
+    pub(super) fn new(session: S, drain: Drain, binary: bool, now: Instant) -> Self {
+        Self {
+            session: Some(session),
+            drain,
+            closed: false,
+            binary,
+            messages: VecDeque::new(),
+            acknowledged: 0,
+            sent: 0,
+            newest: 0,
+            waker: None,
+            idle_since: Some(now),
+        }
+    }
+
+    /// A poll arrived: acknowledges what the token's answer carried and ends an older poll.
+    pub(super) fn begin_poll(&mut self, cursor: u64) -> Result<PollId, Gone> {
+        self.check(cursor)?;
+        self.acknowledge(cursor);
+        if self.closed && self.messages.is_empty() {
+            return Err(Gone);
+        }
+        self.newest += 1;
+        self.idle_since = None;
+        if let Some(older) = self.waker.take() {
+            older.wake();
+        }
+        Ok(self.newest)
+    }
+
+    /// Ready as soon as [`answer`](Self::answer) has something to say.
+    pub(super) fn poll_ready(&mut self, poll: PollId, cx: &mut Context<'_>) -> Poll<()> {
+        if poll != self.newest {
+            return Poll::Ready(());
+        }
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        self.collect();
+        if self.closed || !self.messages.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// What a poll is answered by now. It waits no longer.
+    pub(super) fn answer(&mut self, poll: PollId) -> Answered {
+        if poll != self.newest {
+            return Answered::Nothing;
+        }
+        self.waker = None;
+        self.collect();
+        if !self.messages.is_empty() {
+            self.sent = self.acknowledged + self.messages.len() as u64;
+            return Answered::Messages(self.messages.iter().cloned().collect(), self.sent);
+        }
+        if self.closed { Answered::Over } else { Answered::Nothing }
+    }
+
+    /// A poll was answered, or its client went away.
+    pub(super) fn end_poll(&mut self, poll: PollId, now: Instant) {
+        if poll == self.newest {
+            self.idle_since = Some(now);
+            if self.waker.take().is_some() {
+                // The outbox lets go of the task, too.
+                self.collect();
+            }
+        }
+    }
+
+    /// Whether a token of this session is good for a POST.
+    pub(super) fn check(&mut self, cursor: u64) -> Result<(), Gone> {
+        self.collect();
+        if cursor > self.sent || (self.closed && self.messages.is_empty()) {
+            return Err(Gone);
+        }
+        Ok(())
+    }
+
+    /// Handles a batch. A message that is not accepted ends the session.
+    pub(super) fn handle_in(&mut self, batch: &Batch) -> Result<Result<(), Close>, Gone> {
+        self.collect();
+        let session = self.session.as_mut().filter(|_| !self.closed).ok_or(Gone)?;
+        let handled = batch.deliver(|message| session.handle_in(message));
+        if let Err(close) = handled {
+            self.close(close);
+        }
+        Ok(handled)
+    }
+
+    /// Ends the session if no poll came for as long as `patience`. Whether it is over.
+    pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> bool {
+        self.collect();
+        let idle = self.idle_since.map(|since| now.saturating_duration_since(since));
+        if idle.is_some_and(|idle| idle >= patience) {
+            self.close(Close::Normal);
+        }
+        self.closed && self.messages.is_empty()
+    }
+
+    /// Forgets what is acknowledged and lets the outbox take as much again.
+    fn acknowledge(&mut self, cursor: u64) {
+        let count = cursor.saturating_sub(self.acknowledged);
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.messages.len());
+        let cost = self.messages.drain(..count).map(|message| message.cost()).sum();
+        self.drain.release(cost);
+        self.acknowledged += count as u64;
+        if self.messages.is_empty() {
+            // An idle session keeps no buffer.
+            self.messages = VecDeque::new();
+        }
+    }
+
+    /// Takes what waits in the outbox, and sees whether it is closed. The outbox will wake the poll
+    /// that waits, whoever called this.
+    fn collect(&mut self) {
+        let mut cx = Context::from_waker(self.waker.as_ref().unwrap_or(Waker::noop()));
+        let mut taken = VecDeque::new();
+        while !self.closed {
+            match self.drain.poll_take(&mut cx, &mut taken) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => self.closed = true,
+                Poll::Pending => break,
+            }
+        }
+        for message in taken {
+            if message.is_binary() && !self.binary {
+                metrics::counter!("tower_channels_longpoll_binary_skipped").increment(1);
+                tracing::debug!("a binary message for a client that cannot read it was skipped");
+                self.drain.release(message.cost());
+            } else {
+                self.messages.push_back(message);
+            }
+        }
+    }
+
+    fn close(&mut self, close: Close) {
+        self.drain.close(close);
+        self.messages = VecDeque::new();
+        self.closed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::frame::Inbound;
+    use crate::session::Outbox;
+
+    /// Answers every message with itself; `bad` ends it.
+    struct Echo(Outbox);
+
+    impl Session for Echo {
+        fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
+            match message {
+                Inbound::Text("bad") => Err(Close::Malformed),
+                Inbound::Text("panic") => panic!("as it was asked to"),
+                Inbound::Text(text) => {
+                    self.0.push(Message::text(text));
+                    Ok(())
+                }
+                Inbound::Binary(_) => Ok(()),
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn session(binary: bool) -> (LongPollSession<Echo>, Outbox) {
+        let (outbox, drain) = Outbox::new(1000);
+        let echo = Echo(outbox.clone());
+        (LongPollSession::new(echo, drain, binary, Instant::now()), outbox)
+    }
+
+    fn batch(text: &str) -> Batch {
+        Batch::new(text.into(), false, 1000).unwrap()
+    }
+
+    fn messages<const N: usize>(texts: [&str; N], cursor: u64) -> Answered {
+        Answered::Messages(texts.map(Message::text).into(), cursor)
+    }
+
+    /// Polls once and is answered.
+    fn poll(session: &mut LongPollSession<Echo>, cursor: u64) -> Result<Answered, Gone> {
+        let poll = session.begin_poll(cursor)?;
+        let answered = session.answer(poll);
+        session.end_poll(poll, Instant::now());
+        Ok(answered)
+    }
+
+    fn is_ready(session: &mut LongPollSession<Echo>, poll: PollId) -> bool {
+        session.poll_ready(poll, &mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn an_answer_is_repeated_until_a_poll_acknowledges_it() {
+        let (mut session, outbox) = session(false);
+        outbox.push(Message::text("a"));
+        assert_eq!(poll(&mut session, 0), Ok(messages(["a"], 1)));
+        outbox.push(Message::text("b"));
+        assert_eq!(poll(&mut session, 0), Ok(messages(["a", "b"], 2)));
+        assert_eq!(poll(&mut session, 1), Ok(messages(["b"], 2)));
+        assert_eq!(poll(&mut session, 2), Ok(Answered::Nothing));
+    }
+
+    #[test]
+    fn an_older_token_acknowledges_nothing_and_gets_what_is_left() {
+        let (mut session, outbox) = session(false);
+        outbox.push(Message::text("a"));
+        poll(&mut session, 0).unwrap();
+        poll(&mut session, 1).unwrap();
+        outbox.push(Message::text("b"));
+        assert_eq!(poll(&mut session, 0), Ok(messages(["b"], 2)));
+    }
+
+    #[test]
+    fn a_cursor_that_was_never_handed_out_is_gone() {
+        let (mut session, outbox) = session(false);
+        outbox.push(Message::text("a"));
+        assert_eq!(poll(&mut session, 1), Err(Gone));
+        assert_eq!(session.check(1), Err(Gone));
+        assert_eq!(poll(&mut session, 0), Ok(messages(["a"], 1)));
+        assert_eq!(session.check(1), Ok(()));
+    }
+
+    #[test]
+    fn the_outbox_has_room_again_for_what_was_acknowledged_and_not_before() {
+        let (mut session, outbox) = session(false);
+        outbox.push(Message::text("a"));
+        poll(&mut session, 0).unwrap();
+        assert_eq!(session.drain.backlog(), Message::text("a").cost());
+        poll(&mut session, 1).unwrap();
+        assert_eq!(session.drain.backlog(), 0);
+    }
+
+    #[test]
+    fn a_waiting_poll_is_woken_by_a_message() {
+        let (mut session, outbox) = session(false);
+        let wakes = Arc::new(Wakes::default());
+        let poll = session.begin_poll(0).unwrap();
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert!(session.poll_ready(poll, &mut Context::from_waker(&waker)).is_pending());
+        // A POST meanwhile looks into the outbox as well.
+        session.check(0).unwrap();
+        outbox.push(Message::text("a"));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(session.answer(poll), messages(["a"], 1));
+    }
+
+    #[test]
+    fn a_newer_poll_ends_an_older_one_and_gets_everything() {
+        let (mut session, outbox) = session(false);
+        let wakes = Arc::new(Wakes::default());
+        let older = session.begin_poll(0).unwrap();
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert!(session.poll_ready(older, &mut Context::from_waker(&waker)).is_pending());
+        let newer = session.begin_poll(0).unwrap();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        outbox.push(Message::text("a"));
+        assert!(is_ready(&mut session, older));
+        assert_eq!(session.answer(older), Answered::Nothing);
+        session.end_poll(older, Instant::now());
+        assert!(is_ready(&mut session, newer));
+        assert_eq!(session.answer(newer), messages(["a"], 1));
+    }
+
+    #[test]
+    fn a_poll_whose_client_vanished_loses_nothing() {
+        let (mut session, outbox) = session(false);
+        let vanished = session.begin_poll(0).unwrap();
+        outbox.push(Message::text("a"));
+        assert!(is_ready(&mut session, vanished));
+        session.end_poll(vanished, Instant::now());
+        assert_eq!(poll(&mut session, 0), Ok(messages(["a"], 1)));
+    }
+
+    #[test]
+    fn a_poll_that_ended_leaves_no_task_to_wake() {
+        let (mut session, outbox) = session(false);
+        let wakes = Arc::new(Wakes::default());
+        let poll = session.begin_poll(0).unwrap();
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert!(session.poll_ready(poll, &mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        session.end_poll(poll, Instant::now());
+        assert_eq!(Arc::strong_count(&wakes), 1);
+        outbox.push(Message::text("a"));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_binary_message_is_skipped_unless_it_was_asked_for() {
+        let (mut session, outbox) = session(false);
+        let waiting = session.begin_poll(0).unwrap();
+        outbox.push(Message::binary(vec![1]));
+        assert!(!is_ready(&mut session, waiting));
+        assert_eq!(session.drain.backlog(), 0);
+        outbox.push(Message::text("a"));
+        assert_eq!(session.answer(waiting), messages(["a"], 1));
+    }
+
+    #[test]
+    fn a_client_that_asked_for_binary_messages_gets_them() {
+        let (mut session, outbox) = session(true);
+        let message = Message::binary(vec![1]);
+        outbox.push(message.clone());
+        assert_eq!(poll(&mut session, 0), Ok(Answered::Messages(vec![message], 1)));
+    }
+
+    #[test]
+    fn a_batch_is_handled() {
+        let (mut session, _) = session(false);
+        assert_eq!(session.handle_in(&batch("hello")), Ok(Ok(())));
+        assert_eq!(poll(&mut session, 0), Ok(messages(["hello"], 1)));
+    }
+
+    #[test]
+    fn a_message_that_is_not_accepted_ends_the_session_and_its_waiting_poll() {
+        let (session, outbox) = session(false);
+        let shared = Shared::new(session);
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let poll = shared.with(|session| session.begin_poll(0)).unwrap();
+        shared.with(|session| {
+            assert!(session.poll_ready(poll, &mut Context::from_waker(&waker)).is_pending());
+        });
+        let handled = shared.with(|session| session.handle_in(&batch("bad")));
+        assert_eq!(handled, Ok(Err(Close::Malformed)));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert!(outbox.is_closed());
+        assert_eq!(shared.with(|session| session.answer(poll)), Answered::Over);
+        assert_eq!(shared.with(|session| session.handle_in(&batch("more"))), Err(Gone));
+        assert_eq!(shared.with(|session| session.begin_poll(0)), Err(Gone));
+    }
+
+    #[test]
+    fn what_was_pushed_before_a_close_is_delivered_and_then_the_session_is_gone() {
+        let (mut session, outbox) = session(false);
+        outbox.push(Message::text("bye"));
+        outbox.close(Close::GoingAway);
+        assert_eq!(poll(&mut session, 0), Ok(messages(["bye"], 1)));
+        assert_eq!(session.handle_in(&batch("hello")), Err(Gone));
+        assert_eq!(poll(&mut session, 0), Ok(messages(["bye"], 1)));
+        assert_eq!(poll(&mut session, 1), Err(Gone));
+    }
+
+    #[test]
+    fn an_overflow_ends_the_session() {
+        let (mut session, outbox) = session(false);
+        outbox.push(Message::text("x".repeat(2000)));
+        outbox.push(Message::text("y"));
+        assert_eq!(session.begin_poll(0), Err(Gone));
+    }
+
+    #[test]
+    fn what_the_handler_made_is_dropped_as_soon_as_the_session_is_over() {
+        let (session, outbox) = session(false);
+        let shared = Shared::new(session);
+        outbox.close(Close::GoingAway);
+        assert_eq!(shared.with(|session| session.begin_poll(0)), Err(Gone));
+        shared.with(|session| assert!(session.session.is_none()));
+    }
+
+    #[test]
+    fn a_panic_ends_the_session() {
+        let (session, outbox) = session(false);
+        let shared = Shared::new(session);
+        let handled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            shared.with(|session| session.handle_in(&batch("panic")))
+        }));
+        assert!(handled.is_err());
+        assert_eq!(shared.with(|session| session.begin_poll(0)), Err(Gone));
+        assert!(outbox.is_closed());
+    }
+
+    #[test]
+    fn a_session_ends_when_no_poll_comes_for_long_enough() {
+        let (mut session, _) = session(false);
+        let start = session.idle_since.unwrap();
+        let patience = Duration::from_secs(15);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(!session.expire(after(14), patience));
+        let poll = session.begin_poll(0).unwrap();
+        assert!(!session.expire(after(1000), patience), "a poll waits");
+        session.end_poll(poll, after(1000));
+        assert!(!session.expire(after(1014), patience));
+        assert!(session.expire(after(1015), patience));
+        assert_eq!(session.begin_poll(0), Err(Gone));
+    }
+}

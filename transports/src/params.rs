@@ -1,0 +1,255 @@
+//! The query string as Plug reads it: `a[b]=c` nests, `a[]=1` makes a list, the last one wins.
+//!
+//! Plug's rules for queries that contradict themselves, all kept here:
+//! - a text after a map or list replaces it, and what is said of that map later is ignored;
+//! - a map or list after a text replaces the text;
+//! - of `a[]` and `a[b]` under one name, the kind that came last decides and the other is dropped.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// A query that cannot be read: not UTF-8, or nested deeper than 16. HTTP 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadQuery;
+
+/// Reads a query string.
+pub fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
+    let mut root = Level::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        root.insert(&decode(key)?, decode(value)?)?;
+    }
+    Ok(root.into_map())
+}
+
+/// A [`Value`] is dropped by recursion: a query must not say how deep.
+const MAX_DEPTH: usize = 16;
+
+/// A map or list while the pairs are read.
+#[derive(Default)]
+struct Level {
+    fields: BTreeMap<String, Slot>,
+    items: Vec<Slot>,
+    /// Where `a[][b]=…` goes: one item takes them all.
+    nested_item: Option<usize>,
+    /// Whether the newest entry is an item.
+    is_list: bool,
+}
+
+enum Slot {
+    Text(String),
+    Nested(Level),
+    /// A text that replaced a level. What is still said of that level is ignored.
+    Settled(String),
+}
+
+impl Level {
+    /// `users[address][street]` is the path users, address, street; an empty segment is an item of
+    /// a list. A key that does not end with a bracket, or begins with one, is a plain name.
+    fn insert(&mut self, key: &str, value: String) -> Result<(), BadQuery> {
+        let nested = key.strip_suffix(']').and_then(|key| key.split_once('['));
+        let Some((name, path)) = nested.filter(|(name, _)| !name.is_empty()) else {
+            self.put(Some(key), value);
+            return Ok(());
+        };
+        let (mut level, mut name) = (self, Some(name));
+        for (depth, segment) in path.split("][").enumerate() {
+            if depth == MAX_DEPTH {
+                return Err(BadQuery);
+            }
+            let Some(nested) = level.descend(name) else { return Ok(()) };
+            level = nested;
+            name = Some(segment).filter(|name| !name.is_empty());
+        }
+        level.put(name, value);
+        Ok(())
+    }
+
+    /// Ends a path: without a name it adds an item.
+    fn put(&mut self, name: Option<&str>, value: String) {
+        self.is_list = name.is_none();
+        let Some(name) = name else { return self.items.push(Slot::Text(value)) };
+        match self.fields.get_mut(name) {
+            Some(slot @ Slot::Text(_)) => *slot = Slot::Text(value),
+            Some(slot) => *slot = Slot::Settled(value),
+            None => {
+                self.fields.insert(name.to_owned(), Slot::Text(value));
+            }
+        }
+    }
+
+    /// One step along a path, making the level if need be. `None` where a text settled the matter.
+    fn descend(&mut self, name: Option<&str>) -> Option<&mut Self> {
+        let slot = match name {
+            Some(name) => self.fields.entry(name.to_owned()).or_insert(Slot::Text(String::new())),
+            None => {
+                let index = *self.nested_item.get_or_insert_with(|| {
+                    self.items.push(Slot::Text(String::new()));
+                    self.items.len() - 1
+                });
+                &mut self.items[index]
+            }
+        };
+        if let Slot::Text(_) = slot {
+            *slot = Slot::Nested(Self::default());
+            self.is_list = name.is_none();
+        }
+        match slot {
+            Slot::Nested(level) => Some(level),
+            Slot::Text(_) | Slot::Settled(_) => None,
+        }
+    }
+
+    fn into_map(self) -> Map<String, Value> {
+        self.fields.into_iter().map(|(name, slot)| (name, slot.into_value())).collect()
+    }
+}
+
+impl Slot {
+    fn into_value(self) -> Value {
+        match self {
+            Self::Text(text) | Self::Settled(text) => Value::String(text),
+            Self::Nested(level) if level.is_list => {
+                level.items.into_iter().map(Self::into_value).collect()
+            }
+            Self::Nested(level) => Value::Object(level.into_map()),
+        }
+    }
+}
+
+/// `application/x-www-form-urlencoded`; an escape that is none is taken literally, as Elixir does.
+fn decode(text: &str) -> Result<String, BadQuery> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes();
+    while let [first, rest @ ..] = bytes {
+        bytes = rest;
+        decoded.push(match (first, rest) {
+            (b'+', _) => b' ',
+            (b'%', [high, low, rest @ ..]) => match hex(*high).zip(hex(*low)) {
+                Some((high, low)) => {
+                    bytes = rest;
+                    high << 4 | low
+                }
+                None => b'%',
+            },
+            (byte, _) => *byte,
+        });
+    }
+    String::from_utf8(decoded).map_err(|_| BadQuery)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(query: &str) -> Value {
+        Value::Object(parse(query).unwrap())
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_parameter_counts() {
+        assert_eq!(read("a=1&b=2&a=3"), json!({"a": "3", "b": "2"}));
+        assert_eq!(read("a[b]=1&a[b]=2"), json!({"a": {"b": "2"}}));
+    }
+
+    #[test]
+    fn a_parameter_without_a_value_is_an_empty_text() {
+        assert_eq!(read("a&b=&=x"), json!({"a": "", "b": "", "": "x"}));
+        assert_eq!(read("=&a[]"), json!({"": "", "a": [""]}));
+    }
+
+    #[test]
+    fn empty_pairs_are_skipped() {
+        assert_eq!(read(""), json!({}));
+        assert_eq!(read("&x=1&&y=2&"), json!({"x": "1", "y": "2"}));
+    }
+
+    #[test]
+    fn only_the_first_equals_sign_divides() {
+        assert_eq!(read("a=b=c"), json!({"a": "b=c"}));
+    }
+
+    #[test]
+    fn names_and_values_are_decoded() {
+        assert_eq!(read("my+name=q%201%2B%C3%A9"), json!({"my name": "q 1+é"}));
+        assert_eq!(read("a%5Bb%5D=1"), json!({"a": {"b": "1"}}));
+    }
+
+    #[test]
+    fn an_escape_that_is_none_is_taken_literally() {
+        assert_eq!(
+            read("a=%zz&b=%4&c=%&d=%%41"),
+            json!({"a": "%zz", "b": "%4", "c": "%", "d": "%A"})
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_a_bad_query() {
+        assert_eq!(parse("a=%ff"), Err(BadQuery));
+        assert_eq!(parse("%c3=1"), Err(BadQuery));
+    }
+
+    #[test]
+    fn brackets_nest_maps() {
+        assert_eq!(
+            read("u[name]=hello&u[age]=17&u[address][street]=x"),
+            json!({"u": {"name": "hello", "age": "17", "address": {"street": "x"}}})
+        );
+    }
+
+    #[test]
+    fn empty_brackets_make_lists() {
+        assert_eq!(read("a[]=1&b[]=2&a[]=3"), json!({"a": ["1", "3"], "b": ["2"]}));
+        assert_eq!(read("x[y][z][]=1&x[y][z][]=2"), json!({"x": {"y": {"z": ["1", "2"]}}}));
+        assert_eq!(read("x[][][]=1"), json!({"x": [[["1"]]]}));
+    }
+
+    #[test]
+    fn maps_in_a_list_are_one_map() {
+        assert_eq!(
+            read("x[]=0&x[][a]=1&x[]=2&x[][b]=3"),
+            json!({"x": ["0", {"a": "1", "b": "3"}, "2"]})
+        );
+    }
+
+    #[test]
+    fn the_last_kind_wins_where_a_query_contradicts_itself() {
+        assert_eq!(read("x[]=1&x[y]=1"), json!({"x": {"y": "1"}}));
+        assert_eq!(read("x[y]=1&x[]=2"), json!({"x": ["2"]}));
+        assert_eq!(read("x=1&x[y]=2"), json!({"x": {"y": "2"}}));
+        assert_eq!(read("x[y][][w]=2&x[y]=1"), json!({"x": {"y": "1"}}));
+    }
+
+    #[test]
+    fn a_text_that_replaced_a_map_stays() {
+        assert_eq!(read("x[y]=1&x=2&x[z]=3"), json!({"x": "2"}));
+        assert_eq!(read("x[y]=1&x=2&x[z]=3&x=4"), json!({"x": "4"}));
+        assert_eq!(read("x[a][b]=1&x[]=2&x[a][c]=3"), json!({"x": ["2"]}));
+    }
+
+    #[test]
+    fn odd_brackets_are_part_of_a_name() {
+        assert_eq!(
+            read("[a]=1&b]=2&c[d=3&e[f[g]=4&h[i]j]=5&k[]]=6"),
+            json!({
+                "[a]": "1", "b]": "2", "c[d": "3", "e": {"f[g": "4"}, "h": {"i]j": "5"},
+                "k": {"]": "6"},
+            })
+        );
+    }
+
+    #[test]
+    fn nesting_deeper_than_the_limit_is_a_bad_query() {
+        let nested = |depth: usize| format!("a{}=1", "[b]".repeat(depth));
+        assert!(parse(&nested(MAX_DEPTH)).is_ok());
+        assert_eq!(parse(&nested(MAX_DEPTH + 1)), Err(BadQuery));
+        assert_eq!(parse(&format!("a{}=1", "[]".repeat(20_000))), Err(BadQuery));
+    }
+}

@@ -1,0 +1,149 @@
+//! WebSocket (RFC 6455) as a Tower service.
+//!
+//! The service answers the upgrade request and leaves the connection to a task of its own:
+//!
+//! ```text
+//! request -> handshake -> 101, and a task: bytes -> decoder -> Session
+//!                                          bytes <- writer  <- Outbox
+//! ```
+
+mod config;
+mod connection;
+mod decoder;
+mod handshake;
+mod head;
+mod scratch;
+mod utf8;
+mod writer;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::CONNECTION;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use tower_service::Service;
+
+pub use self::config::WebSocketConfig;
+pub use self::connection::Connection;
+pub use self::decoder::{Decoder, Event};
+use self::handshake::Handshake;
+use crate::connect_info::{ConnectInfo, Transport};
+use crate::gateway::Gateway;
+use crate::response::{self, Answer};
+use crate::session::{Drain, Handler};
+
+/// Answers upgrade requests, at whatever path it is mounted. A cheap clone.
+///
+/// The server under it must support upgrades: hyper's `with_upgrades`, hyper-util's
+/// `serve_connection_with_upgrades`, or `axum::serve`.
+pub struct WebSocket<H> {
+    gateway: Gateway<H>,
+    config: Arc<WebSocketConfig>,
+}
+
+impl<H: Handler> WebSocket<H> {
+    /// Serves what `gateway` guards.
+    pub fn new(gateway: Gateway<H>, config: WebSocketConfig) -> Self {
+        Self { gateway, config: Arc::new(config) }
+    }
+
+    /// Phoenix's order: what `connect` and those before it say counts before the upgrade headers.
+    async fn answer(self, mut parts: Parts) -> Answer {
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        if parts.method != Method::GET {
+            return response::empty(StatusCode::BAD_REQUEST);
+        }
+        if parts.version < Version::HTTP_11 {
+            let problem = format!("HTTP version {:?} unsupported", parts.version);
+            let mut answer = response::text(StatusCode::BAD_REQUEST, problem);
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return answer;
+        }
+        if !self.gateway.check_origin().allows(&parts) {
+            return response::empty(StatusCode::FORBIDDEN);
+        }
+        let Ok(info) = ConnectInfo::from_parts(&parts, Transport::WebSocket) else {
+            return response::bad_request();
+        };
+        let handshake = Handshake::check(&parts);
+        drop(parts);
+        let Ok((session, drain)) = self.gateway.connect(info).await else {
+            return response::empty(StatusCode::FORBIDDEN);
+        };
+        let handshake = match handshake {
+            Ok(handshake) => handshake,
+            Err(problem) => return response::text(StatusCode::BAD_REQUEST, problem),
+        };
+        let Some(upgrade) = upgrade else {
+            tracing::error!("the server under the WebSocket service does not support upgrades");
+            return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
+        };
+        self.spawn(upgrade, session, drain);
+        handshake.answer()
+    }
+
+    /// Two tasks, one after the other: what the first needed to wait for the upgrade is gone when
+    /// the connection begins its long life.
+    fn spawn(self, upgrade: OnUpgrade, session: H::Session, drain: Drain) {
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(io) => {
+                    let Self { gateway, config } = self;
+                    let limits = gateway.limits();
+                    tokio::spawn(Connection::new(io, session, drain, &config, limits));
+                }
+                Err(error) => tracing::debug!(%error, "a client was gone before its upgrade"),
+            }
+        });
+    }
+}
+
+impl<H: Handler, B> Service<http::Request<B>> for WebSocket<H> {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
+        let (parts, _body) = request.into_parts();
+        ResponseFuture(Box::pin(self.clone().answer(parts)))
+    }
+}
+
+impl<H> Clone for WebSocket<H> {
+    fn clone(&self) -> Self {
+        Self { gateway: self.gateway.clone(), config: Arc::clone(&self.config) }
+    }
+}
+
+impl<H> fmt::Debug for WebSocket<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The answer to an upgrade request, as soon as `connect` has decided.
+pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
+
+impl Future for ResponseFuture {
+    type Output = Result<Answer, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,538 @@
+//! Long poll over real sockets, with a handler that echoes.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1 as client;
+use hyper::server::conn::http1 as server;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tower_channels_transports::{
+    CheckOrigin, Close, ConnectInfo, Gateway, Handler, Inbound, Limits, LongPoll, LongPollConfig,
+    Message, Outbox, Refused, Session,
+};
+
+/// Echoes, and does as some messages ask. Tells of each connect, and of each end by its drop.
+struct Echo(mpsc::UnboundedSender<Event>);
+
+#[derive(Debug)]
+enum Event {
+    Connected(Outbox),
+    Ended,
+}
+
+struct EchoSession {
+    outbox: Outbox,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Handler for Echo {
+    type Session = EchoSession;
+
+    async fn connect(&self, info: ConnectInfo, outbox: Outbox) -> Result<EchoSession, Refused> {
+        if info.param("reject") == Some("true") {
+            return Err(Refused);
+        }
+        self.0.send(Event::Connected(outbox.clone())).unwrap();
+        Ok(EchoSession { outbox, events: self.0.clone() })
+    }
+}
+
+impl Session for EchoSession {
+    fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
+        match message {
+            Inbound::Text("[malformed]") => return Err(Close::Malformed),
+            Inbound::Text("[two]") => {
+                let outbox = self.outbox.clone();
+                tokio::spawn(async move {
+                    outbox.push(Message::text("[1]"));
+                    outbox.push(Message::text("[2]"));
+                });
+            }
+            Inbound::Text(text) => self.outbox.push(Message::text(text)),
+            Inbound::Binary(bytes) => self.outbox.push(Message::binary(bytes.to_vec())),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for EchoSession {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Ended);
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+const WINDOW: Duration = Duration::from_millis(300);
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(CheckOrigin::default(), LongPollConfig::default().window(WINDOW)).await
+    }
+
+    /// A window that no test lives to see.
+    async fn patient() -> Self {
+        Self::with(CheckOrigin::default(), LongPollConfig::default()).await
+    }
+
+    async fn with(check_origin: CheckOrigin, config: LongPollConfig) -> Self {
+        let (tx, events) = mpsc::unbounded_channel();
+        let mut limits = Limits::default();
+        limits.message = 1000;
+        let service = LongPoll::new(Gateway::new(Echo(tx), check_origin, limits), config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = TowerToHyperService::new(service.clone());
+                let connection = server::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(connection);
+            }
+        });
+        Self { address, events }
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    async fn get(&self, query: &str) -> Answer {
+        self.send(request(Method::GET, query).body(Full::default()).unwrap()).await
+    }
+
+    async fn post(&self, token: &str, body: impl Into<Bytes>) -> Answer {
+        let request = request(Method::POST, &format!("token={token}"));
+        self.send(request.body(Full::new(body.into())).unwrap()).await
+    }
+
+    async fn post_ndjson(&self, token: &str, body: &str) -> Answer {
+        let request = request(Method::POST, &format!("token={token}"))
+            .header("content-type", "application/x-ndjson");
+        self.send(request.body(Full::new(body.to_owned().into())).unwrap()).await
+    }
+
+    async fn poll(&self, token: &str) -> Answer {
+        self.get(&format!("token={token}")).await
+    }
+
+    /// Connects, for the first token.
+    async fn connect(&self, query: &str) -> String {
+        let answer = self.get(query).await;
+        assert_eq!(answer.json()["status"], 410);
+        answer.token()
+    }
+
+    /// A poll that has reached the server and waits there.
+    async fn hold(&self, token: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!("GET /?token={token} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The runtime has one thread: what comes after is read after.
+        for _ in 0..3 {
+            self.send(request(Method::PUT, "").body(Full::default()).unwrap()).await;
+        }
+        stream
+    }
+
+    /// What happened next, within a time no test should need.
+    async fn event(&mut self) -> Event {
+        tokio::time::timeout(Duration::from_secs(5), self.events.recv()).await.unwrap().unwrap()
+    }
+}
+
+fn request(method: Method, query: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(format!("/socket/longpoll?{query}")).header("host", "x")
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    fn token(&self) -> String {
+        self.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    fn messages(&self) -> Vec<String> {
+        let json = self.json();
+        let messages = json["messages"].as_array().unwrap().iter();
+        messages.map(|message| message.as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// The answer on a connection that is used once.
+async fn read_answer(mut stream: TcpStream) -> String {
+    let mut answer = Vec::new();
+    loop {
+        let mut buffer = [0; 4096];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer));
+        let count = read.await.unwrap().unwrap();
+        answer.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if count == 0 || text.contains("\r\n\r\n{") && text.ends_with('}') {
+            return text;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_get_without_a_good_token_connects_and_is_told_a_token() {
+    let server = Server::start().await;
+    let strange = format!("token={}", "A".repeat(32));
+    for query in ["vsn=2.0.0&", "token=", "token=null", "token=SFMyNTY.x", &strange] {
+        let answer = server.get(query).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let token = answer.token();
+        let expected = format!(r#"{{"messages":[],"status":410,"token":"{token}"}}"#);
+        assert_eq!(answer.body, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_post_brought_is_answered_to_the_next_poll() {
+    let server = Server::start().await;
+    let first = server.connect("").await;
+    assert_eq!(server.post(&first, r#"["é"]"#).await.body, r#"{"status":200}"#);
+    let answer = server.poll(&first).await;
+    let token = answer.token();
+    assert_ne!(token, first);
+    let expected = format!(r#"{{"messages":["[\"é\"]"],"status":200,"token":"{token}"}}"#);
+    assert_eq!(answer.body, expected);
+    for (name, value) in [
+        ("content-type", "application/json; charset=utf-8"),
+        ("cache-control", "no-store"),
+        ("access-control-allow-origin", "*"),
+        ("vary", "accept-encoding"),
+        ("content-length", &expected.len().to_string()),
+    ] {
+        assert_eq!(answer.headers[name], value);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_repeated_until_its_token_comes_back() {
+    let server = Server::start().await;
+    let first = server.connect("").await;
+    server.post(&first, "[1]").await;
+    assert_eq!(server.poll(&first).await.messages(), ["[1]"]);
+    server.post(&first, "[2]").await;
+    let answer = server.poll(&first).await;
+    assert_eq!(answer.messages(), ["[1]", "[2]"]);
+    let answer = server.poll(&answer.token()).await;
+    assert_eq!(answer.json()["status"], 204);
+}
+
+#[tokio::test]
+async fn a_poll_waits_for_its_window_and_keeps_its_token() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    let begun = Instant::now();
+    let answer = server.poll(&token).await;
+    assert!(begun.elapsed() >= WINDOW);
+    assert_eq!(answer.body, format!(r#"{{"messages":[],"status":204,"token":"{token}"}}"#));
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_is_answered_as_soon_as_a_message_comes() {
+    let server = Server::patient().await;
+    let token = server.connect("").await;
+    let poll = server.hold(&token).await;
+    assert_eq!(server.post(&token, "[1]").await.body, r#"{"status":200}"#);
+    assert!(read_answer(poll).await.contains(r#"{"messages":["[1]"],"status":200"#));
+}
+
+#[tokio::test]
+async fn what_is_pushed_in_one_moment_leaves_in_one_answer() {
+    let server = Server::patient().await;
+    let token = server.connect("").await;
+    let poll = server.hold(&token).await;
+    server.post(&token, "[two]").await;
+    assert!(read_answer(poll).await.contains(r#"{"messages":["[1]","[2]"],"status":200"#));
+}
+
+#[tokio::test]
+async fn a_newer_poll_ends_an_older_one_and_gets_everything() {
+    let server = Server::patient().await;
+    let token = server.connect("").await;
+    let older = server.hold(&token).await;
+    let newer = server.hold(&token).await;
+    assert!(read_answer(older).await.contains(r#"{"messages":[],"status":204"#));
+    server.post(&token, "[1]").await;
+    assert!(read_answer(newer).await.contains(r#"{"messages":["[1]"],"status":200"#));
+}
+
+#[tokio::test]
+async fn a_poll_whose_client_vanished_loses_nothing() {
+    let server = Server::patient().await;
+    let token = server.connect("").await;
+    drop(server.hold(&token).await);
+    server.post(&token, "[1]").await;
+    assert_eq!(server.poll(&token).await.messages(), ["[1]"]);
+}
+
+#[tokio::test]
+async fn a_token_in_the_header_goes_before_one_in_the_query() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    server.post(&token, "[1]").await;
+    let request = |header: &str, query: &str| {
+        let request = request(Method::GET, query).header("x-phoenix-longpoll-token", header);
+        server.send(request.body(Full::default()).unwrap())
+    };
+    assert_eq!(request(&token, "token=bad").await.json()["status"], 200);
+    assert_eq!(request("bad", &format!("token={token}")).await.json()["status"], 410);
+}
+
+#[tokio::test]
+async fn a_cursor_that_was_never_handed_out_connects_anew() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    // The last character belongs to the cursor.
+    let ahead = format!("{}I", &token[..token.len() - 1]);
+    assert_eq!(server.post(&ahead, "[1]").await.body, r#"{"status":410}"#);
+    assert_eq!(server.poll(&ahead).await.json()["status"], 410);
+}
+
+#[tokio::test]
+async fn a_refused_connect_is_told_403() {
+    let server = Server::start().await;
+    let answer = server.get("reject=true").await;
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, r#"{"status":403}"#));
+}
+
+#[tokio::test]
+async fn a_page_from_elsewhere_is_told_403_whatever_it_asks() {
+    let server = Server::start().await;
+    for method in [Method::GET, Method::POST, Method::OPTIONS] {
+        let request = request(method, "").header("origin", "http://elsewhere.test");
+        let answer = server.send(request.body(Full::default()).unwrap()).await;
+        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, r#"{"status":403}"#));
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_is_allowed_what_it_asks_for() {
+    let server = Server::start().await;
+    let request = request(Method::OPTIONS, "")
+        .header("origin", "http://x")
+        .header("access-control-request-headers", "x-phoenix-authtoken");
+    let answer = server.send(request.body(Full::default()).unwrap()).await;
+    assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, ""));
+    for (name, value) in [
+        ("access-control-allow-headers", "x-phoenix-authtoken"),
+        ("access-control-allow-methods", "get, post, options"),
+        ("access-control-max-age", "3600"),
+        ("access-control-allow-origin", "*"),
+        ("cache-control", "max-age=0, private, must-revalidate"),
+    ] {
+        assert_eq!(answer.headers[name], value);
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_a_bad_request() {
+    let server = Server::start().await;
+    for method in [Method::PUT, Method::DELETE, Method::HEAD] {
+        let answer = server.send(request(method, "").body(Full::default()).unwrap()).await;
+        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::BAD_REQUEST, ""));
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_is_not_utf8_is_a_bad_request() {
+    let server = Server::start().await;
+    let answer = server.get("foo=%ff").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.body, r#"{"errors":{"detail":"Bad Request"}}"#);
+    assert_eq!(server.get("foo=%zz").await.json()["status"], 410);
+}
+
+#[tokio::test]
+async fn a_post_without_a_session_is_told_so_before_its_body_is_read() {
+    let server = Server::start().await;
+    for token in ["", "null", "bad"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("POST /?token={token} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_answer(stream).await.ends_with(r#"{"status":410}"#));
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_message_ends_the_session_and_its_waiting_poll_at_once() {
+    let mut server = Server::patient().await;
+    let token = server.connect("").await;
+    assert!(matches!(server.event().await, Event::Connected(_)));
+    let poll = server.hold(&token).await;
+    assert_eq!(server.post(&token, "[malformed]").await.body, r#"{"status":500}"#);
+    assert!(matches!(server.event().await, Event::Ended));
+    assert!(read_answer(poll).await.contains(r#"{"messages":[],"status":204"#));
+    assert_eq!(server.post(&token, "[1]").await.body, r#"{"status":410}"#);
+    assert_eq!(server.poll(&token).await.json()["status"], 410);
+}
+
+#[tokio::test]
+async fn a_text_that_is_not_utf8_ends_the_session() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    assert_eq!(server.post(&token, &b"[\xff]"[..]).await.body, r#"{"status":500}"#);
+}
+
+#[tokio::test]
+async fn a_disconnect_ends_the_waiting_poll_at_once_and_the_next_connects_anew() {
+    let mut server = Server::patient().await;
+    let token = server.connect("").await;
+    let Event::Connected(outbox) = server.event().await else { panic!("it connected") };
+    let poll = server.hold(&token).await;
+    outbox.close(Close::GoingAway);
+    assert!(read_answer(poll).await.contains(r#"{"messages":[],"status":204"#));
+    assert!(matches!(server.event().await, Event::Ended));
+    let answer = server.poll(&token).await;
+    assert_eq!(answer.json()["status"], 410);
+    assert_ne!(answer.token(), token);
+}
+
+#[tokio::test]
+async fn a_batch_is_handled_in_order_with_text_and_binary() {
+    let server = Server::start().await;
+    let token = server.connect("binary=base64").await;
+    let lines: Vec<_> = (0..200).map(|line| format!("[{line}]")).collect();
+    let body = format!("{}\r\nAAH/\n", lines.join("\n"));
+    assert_eq!(server.post_ndjson(&token, &body).await.body, r#"{"status":200}"#);
+    let messages = server.poll(&token).await.messages();
+    assert_eq!(messages[..200], lines);
+    assert_eq!(messages[200..], ["AAH/"]);
+}
+
+#[tokio::test]
+async fn nothing_of_a_batch_with_an_undecodable_line_is_handled() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    assert_eq!(server.post_ndjson(&token, "[1]\nno base64").await.body, r#"{"status":400}"#);
+    server.post(&token, "[2]").await;
+    assert_eq!(server.poll(&token).await.messages(), ["[2]"]);
+}
+
+#[tokio::test]
+async fn a_binary_message_is_skipped_for_a_client_that_did_not_ask_for_it() {
+    let server = Server::patient().await;
+    let token = server.connect("").await;
+    let poll = server.hold(&token).await;
+    server.post_ndjson(&token, "AAH/").await;
+    server.post(&token, "[1]").await;
+    assert!(read_answer(poll).await.contains(r#"{"messages":["[1]"],"status":200"#));
+}
+
+#[tokio::test]
+async fn a_message_may_have_just_the_limit() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    assert_eq!(server.post(&token, "x".repeat(1000)).await.body, r#"{"status":200}"#);
+    let answer = server.post(&token, "x".repeat(1001)).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(answer.body, r#"{"status":413}"#);
+    assert_eq!(server.poll(&token).await.messages(), ["x".repeat(1000)]);
+}
+
+#[tokio::test]
+async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /?token={token} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        u64::MAX / 2
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(read_answer(stream).await.starts_with("HTTP/1.1 413"));
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_refused_where_it_is_too_large() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head =
+        format!("POST /?token={token} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..6 {
+        let chunk = format!("3e8\r\n{}\r\n", "\n".repeat(1000));
+        stream.write_all(chunk.as_bytes()).await.unwrap();
+    }
+    assert!(read_answer(stream).await.starts_with("HTTP/1.1 413"));
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up_and_the_session_lives() {
+    let config = LongPollConfig::default().body_timeout(Duration::from_millis(50));
+    let server = Server::with(CheckOrigin::default(), config).await;
+    let token = server.connect("").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!("POST /?token={token} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n[");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(read_answer(stream).await.ends_with(r#"{"status":408}"#));
+    assert_eq!(server.post(&token, "[1]").await.body, r#"{"status":200}"#);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_polls_ends_after_a_window_and_a_half() {
+    let mut server = Server::start().await;
+    let token = server.connect("").await;
+    assert!(matches!(server.event().await, Event::Connected(_)));
+    let begun = Instant::now();
+    assert!(matches!(server.event().await, Event::Ended));
+    assert!(begun.elapsed() > WINDOW, "{:?}", begun.elapsed());
+    assert_eq!(server.post(&token, "[1]").await.body, r#"{"status":410}"#);
+}
+
+#[tokio::test]
+async fn a_session_that_is_polled_lives() {
+    let server = Server::start().await;
+    let mut token = server.connect("").await;
+    for _ in 0..5 {
+        let answer = server.poll(&token).await;
+        assert_eq!(answer.json()["status"], 204);
+        token = answer.token();
+    }
+    assert_eq!(server.post(&token, "[1]").await.body, r#"{"status":200}"#);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_overflows_and_starts_anew() {
+    let mut server = Server::patient().await;
+    let token = server.connect("").await;
+    let Event::Connected(outbox) = server.event().await else { panic!("it connected") };
+    for _ in 0..3 {
+        outbox.push(Message::text("x".repeat(600_000)));
+    }
+    assert!(outbox.is_closed());
+    assert_eq!(server.poll(&token).await.json()["status"], 410);
+    assert!(matches!(server.event().await, Event::Ended));
+}
