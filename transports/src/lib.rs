@@ -3,9 +3,8 @@
 mod connect_info;
 mod frame;
 mod gateway;
-mod layer;
 mod limits;
-mod longpoll;
+pub mod longpoll;
 mod origin;
 mod params;
 mod response;
