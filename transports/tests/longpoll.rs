@@ -56,7 +56,7 @@ impl Session for EchoSession {
                     outbox.push(Message::text("[2]"));
                 });
             }
-            Inbound::Text(text) => self.outbox.push(Message::text(text)),
+            Inbound::Text(text) => self.outbox.push(Message::text(text.to_owned())),
             Inbound::Binary(bytes) => self.outbox.push(Message::binary(bytes.to_vec())),
         }
         Ok(())
