@@ -14,7 +14,7 @@ const PAGE_OF_HISTORY = 50;
 
 describe("the chat page in Chromium", () => {
   let server, browser, folder;
-  const start = (addr) => startServer(example("chat"), { addr, cwd: folder });
+  const start = (addr) => startServer(example("chat"), { addr, env: { CHAT_DB: join(folder, "chat.sqlite") } });
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), "chat-"));
     [server, browser] = await Promise.all([start(), launch()]);

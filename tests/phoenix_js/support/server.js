@@ -17,8 +17,8 @@ export function example(name) {
 }
 
 /** Starts `binary`; `addr` is given only to come back on an address used before. */
-export async function startServer(binary, { addr = "127.0.0.1:0", env = {}, cwd } = {}) {
-  const child = spawn(binary, { cwd, env: { ...process.env, ...env, ADDR: addr }, stdio: ["ignore", "pipe", "pipe"] });
+export async function startServer(binary, { addr = "127.0.0.1:0", env = {} } = {}) {
+  const child = spawn(binary, { env: { ...process.env, ...env, ADDR: addr }, stdio: ["ignore", "pipe", "pipe"] });
   const ended = once(child, "exit");
   const stderr = [];
   child.stderr.on("data", (chunk) => stderr.push(chunk));
