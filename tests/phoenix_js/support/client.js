@@ -52,7 +52,7 @@ class Client {
   socket(t, { to = this.server, ...options } = {}) {
     const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, {
       transport: this.overWebSocket ? WebSocket : this.phoenix.LongPoll,
-      timeout: 4000,
+      timeout: 8000,
       rejoinAfterMs: () => 20,
       reconnectAfterMs: () => 20,
       sessionStorage: new Storage(),
