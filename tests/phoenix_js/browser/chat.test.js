@@ -9,7 +9,7 @@ import { unique } from "../support/client.js";
 import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 
-const WITHIN_MS = 8000;
+const WITHIN_MS = 10_000;
 const PAGE_OF_HISTORY = 50;
 
 describe("the chat page in Chromium", () => {
@@ -76,8 +76,13 @@ describe("the chat page in Chromium", () => {
   test("older messages are loaded when asked for", async (t) => {
     const [ann] = await both(t);
     const texts = Array.from({ length: PAGE_OF_HISTORY + 5 }, (_, n) => `number ${n}.`);
-    for (const text of texts) await ann.says(text);
-    await ann.message(texts.at(-1)).and(ann.page.locator(":not(.unsent)")).waitFor();
+    await ann.page.evaluate((texts) => {
+      for (const text of texts) {
+        document.querySelector("[data-testid=message-input]").value = text;
+        document.querySelector("[data-testid=send]").click();
+      }
+    }, texts);
+    await ann.message(texts.at(-1)).and(ann.page.locator("[data-id]")).waitFor();
 
     const cat = await enter(t, { room: ann.room, transport: "longpoll" });
     await cat.message(texts.at(-1)).waitFor();
