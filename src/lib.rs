@@ -1,4 +1,4 @@
-//! Phoenix Channels for any hyper/axum stack.
+#![doc = include_str!("../README.md")]
 
 mod channel;
 mod client;
@@ -23,6 +23,7 @@ pub use self::message::{Incoming, IncomingPayload, Name, Ref};
 pub use self::payload::Payload;
 pub use self::reply::{Joined, Reason, Refused, Reply, Result, Stop};
 pub use self::socket::SocketSession;
+pub use tower_channels_transports as transports;
 pub use tower_channels_transports::{
-    CheckOrigin, ConnectInfo, LongPollConfig, Transport, WebSocketConfig,
+    CheckOrigin, Close, ConnectInfo, LongPollConfig, Transport, WebSocketConfig,
 };

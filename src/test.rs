@@ -38,6 +38,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -149,6 +150,14 @@ impl<A: Send + Sync + 'static> Client<A> {
     /// The next message of any kind.
     pub async fn next_message(&mut self) -> Event {
         self.next(|_| true, "message").await
+    }
+
+    /// Forgets everything that came and was not asked for, and says how much that was.
+    pub fn discard(&mut self) -> usize {
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Ok(())) = self.drain.poll_take(&mut cx, &mut self.batch) {}
+        self.drain.release(self.batch.iter().map(Message::cost).sum());
+        self.batch.drain(..).count() + self.unread.drain(..).count()
     }
 
     /// Why the server closed the connection, which must happen.

@@ -55,8 +55,9 @@ impl Version {
         }
     }
 
-    /// Writes a message. `None` if this version cannot say it.
-    pub(crate) fn encode(self, message: &Outgoing<'_>) -> Option<Message> {
+    /// Writes a message. `None` if this version cannot say it: binary in version 1, a ref that is no
+    /// text in a text frame.
+    pub fn encode(self, message: &Outgoing<'_>) -> Option<Message> {
         match self {
             Self::V1 => v1::encode(message),
             Self::V2 => v2::encode(message),
@@ -70,21 +71,52 @@ impl Version {
 }
 
 /// A message for a client, before a version spells it.
-pub(crate) enum Outgoing<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Outgoing<'a> {
     /// The answer to a message.
     Reply {
+        /// The join that it belongs to.
         join_ref: &'a Ref,
+        /// The ref of what it answers.
         reference: &'a Ref,
+        /// Its topic, which is repeated whatever it was.
         topic: &'a Name<'a>,
+        /// `ok` or `error`.
         status: &'a str,
+        /// What it carries.
         response: &'a Payload,
     },
     /// A message to one channel of one client.
-    Push { join_ref: &'a Ref, topic: &'a str, event: &'a str, payload: &'a Payload },
+    Push {
+        /// The channel's join.
+        join_ref: &'a Ref,
+        /// Its topic.
+        topic: &'a str,
+        /// Its event.
+        event: &'a str,
+        /// What it carries.
+        payload: &'a Payload,
+    },
     /// A message to everyone on a topic, the same for all.
-    Broadcast { topic: &'a str, event: &'a str, payload: &'a Payload },
-    /// `phx_close` or `phx_error`: its ref is the channel's join_ref.
-    End { join_ref: &'a Ref, topic: &'a str, event: &'a str, payload: &'a str },
+    Broadcast {
+        /// Its topic.
+        topic: &'a str,
+        /// Its event.
+        event: &'a str,
+        /// What it carries.
+        payload: &'a Payload,
+    },
+    /// `phx_close` or `phx_error`, whose ref is the channel's join_ref.
+    End {
+        /// The channel's join, as it was sent.
+        join_ref: &'a Ref,
+        /// Its topic.
+        topic: &'a str,
+        /// Its event.
+        event: &'a str,
+        /// JSON text.
+        payload: &'a str,
+    },
 }
 
 /// A topic or an event out of valid JSON.

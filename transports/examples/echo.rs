@@ -34,7 +34,7 @@ impl Handler for Echo {
 impl Session for EchoSession {
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
         self.outbox.push(match message {
-            Inbound::Text(text) => Message::text(text),
+            Inbound::Text(text) => Message::text(text.to_owned()),
             Inbound::Binary(bytes) => Message::binary(bytes.to_vec()),
         });
         Ok(())

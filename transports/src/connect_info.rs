@@ -60,8 +60,8 @@ impl ConnectInfo {
         Self {
             transport,
             params,
-            uri: parts.uri.clone(),
-            headers: shown.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            uri: parts.uri.to_string().try_into().unwrap_or_default(),
+            headers: shown.map(|(name, value)| (name.clone(), copy(value))).collect(),
             extensions,
             auth_token: match transport {
                 Transport::WebSocket => subprotocol_token(&parts.headers),
@@ -154,6 +154,12 @@ const AUTH_TOKEN_SUBPROTOCOL: &str = "base64url.bearer.phx.";
 fn is_shown(name: &HeaderName) -> bool {
     let is_token = name == AUTH_TOKEN;
     !is_token && (*name == USER_AGENT || is_x_header(name) || is_trace_context(name))
+}
+
+/// Not a clone: the server's headers and URI share its read buffer, which a kept `ConnectInfo` would
+/// keep with it.
+fn copy(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 fn is_x_header(name: &HeaderName) -> bool {

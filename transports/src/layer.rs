@@ -1,12 +1,188 @@
-//! Both transports as a Tower layer.
+//! Both transports in front of another service.
 
-/// What is wrong with a path, for the person who wrote it.
-pub(crate) fn validate_path(name: &str, path: &str) -> Result<(), String> {
-    if !path.starts_with('/') || path.ends_with('/') {
-        return Err(format!("{name} must begin with a slash and not end with one: {path:?}"));
+use std::fmt;
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use crate::gateway::Gateway;
+use crate::limits::Limits;
+use crate::longpoll::{LongPoll, LongPollConfig};
+use crate::service::{SocketService, Transports};
+use crate::session::Handler;
+use crate::websocket::{WebSocket, WebSocketConfig};
+
+/// Puts both transports in front of another service: with axum's `Router::layer`, with
+/// `tower::ServiceBuilder`, or around any service of HTTP requests.
+///
+/// Clones, and the services made from them, share their sessions.
+pub struct SocketLayer<H: Handler>(Arc<Transports<H>>);
+
+impl<H: Handler> SocketLayer<H> {
+    /// Mounts what `gateway` guards at `prefix`: with the prefix `/socket` and the default paths, at
+    /// `/socket/websocket` and `/socket/longpoll`. One slash more at the end is allowed to clients.
+    ///
+    /// The prefix is `""`, or begins with a slash and does not end with one. The error says what
+    /// is to be mended.
+    pub fn new(
+        prefix: &str,
+        gateway: Gateway<H>,
+        websocket: WebSocketConfig,
+        longpoll: LongPollConfig,
+    ) -> Result<Self, String> {
+        validate_prefix(prefix)?;
+        validate_limits(gateway.limits())?;
+        websocket.validate()?;
+        longpoll.validate()?;
+        match (websocket.enabled, longpoll.enabled) {
+            (false, false) => return Err("both transports are off".to_owned()),
+            (true, true) if websocket.path == longpoll.path => {
+                return Err(format!("both transports have the path {:?}", websocket.path));
+            }
+            _ => {}
+        }
+        let mount = |path: &str| format!("{prefix}{path}");
+        Ok(Self(Arc::new(Transports {
+            websocket: websocket
+                .enabled
+                .then(|| (mount(&websocket.path), WebSocket::new(gateway.clone(), websocket))),
+            longpoll: longpoll
+                .enabled
+                .then(|| (mount(&longpoll.path), LongPoll::new(gateway, longpoll))),
+        })))
     }
-    if path.contains(|c: char| "?#%".contains(c) || c.is_whitespace() || c.is_control()) {
-        return Err(format!("{name} must be a plain path: {path:?}"));
+}
+
+impl<H: Handler, S> Layer<S> for SocketLayer<H> {
+    type Service = SocketService<H, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SocketService::new(Arc::clone(&self.0), inner)
+    }
+}
+
+impl<H: Handler> Clone for SocketLayer<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<H: Handler> fmt::Debug for SocketLayer<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SocketLayer").field(&self.0).finish()
+    }
+}
+
+fn validate_prefix(prefix: &str) -> Result<(), String> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    let segments = prefix.strip_prefix('/').unwrap_or_default().split('/');
+    if segments.map(str::trim).any(str::is_empty) || prefix.contains(['?', '#', '*', '{', '}', ' '])
+    {
+        return Err(format!(
+            "the prefix {prefix:?} must be empty, or one or more names after a slash each, such as \"/socket\""
+        ));
     }
     Ok(())
+}
+
+fn validate_limits(limits: &Limits) -> Result<(), String> {
+    if limits.message == 0 {
+        return Err("the limit of a message must not be zero: no message would pass".to_owned());
+    }
+    if limits.outbox == 0 {
+        return Err(
+            "the limit of an outbox must not be zero: no two messages could wait".to_owned()
+        );
+    }
+    if limits.connect_timeout.is_zero() {
+        return Err("the connect_timeout must not be zero: no client could connect".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::connect_info::ConnectInfo;
+    use crate::origin::CheckOrigin;
+    use crate::session::{Outbox, Refused, Session};
+    use crate::{Close, Inbound};
+
+    struct Silent;
+
+    impl Handler for Silent {
+        type Session = Self;
+
+        async fn connect(&self, _: ConnectInfo, _: Outbox) -> Result<Self, Refused> {
+            Ok(Self)
+        }
+    }
+
+    impl Session for Silent {
+        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+            Ok(())
+        }
+    }
+
+    fn problem(
+        prefix: &str,
+        limits: Limits,
+        websocket: WebSocketConfig,
+        longpoll: LongPollConfig,
+    ) -> Option<String> {
+        let gateway = Gateway::new(Silent, CheckOrigin::default(), limits);
+        SocketLayer::new(prefix, gateway, websocket, longpoll).err()
+    }
+
+    #[test]
+    fn a_prefix_that_no_request_can_have_is_named() {
+        let problem = |prefix| {
+            problem(prefix, Limits::default(), WebSocketConfig::new(), LongPollConfig::new())
+        };
+        for prefix in ["/", "socket", "/socket/", "//", "/a b", "/a?b", "/a#b", "/{id}"] {
+            assert!(problem(prefix).is_some_and(|text| text.contains(prefix)), "{prefix}");
+        }
+        for prefix in ["", "/socket", "/api/v1/socket"] {
+            assert_eq!(problem(prefix), None);
+        }
+    }
+
+    #[test]
+    fn transports_that_collide_or_are_all_off_are_named() {
+        let problem = |websocket, longpoll| problem("", Limits::default(), websocket, longpoll);
+        let (websocket, longpoll) = (WebSocketConfig::new, LongPollConfig::new);
+        assert!(problem(websocket(), longpoll().path("/websocket")).is_some());
+        assert!(problem(WebSocketConfig::off(), LongPollConfig::off()).is_some());
+        assert_eq!(problem(WebSocketConfig::off(), longpoll().path("/websocket")), None);
+        assert_eq!(problem(websocket(), LongPollConfig::off()), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_transport_is_named() {
+        let problem = |websocket, longpoll| problem("", Limits::default(), websocket, longpoll);
+        let zero = Duration::ZERO;
+        assert!(
+            problem(WebSocketConfig::new().idle_timeout(zero), LongPollConfig::new()).is_some()
+        );
+        assert!(problem(WebSocketConfig::new(), LongPollConfig::new().window(zero)).is_some());
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_named() {
+        let zeros: [fn(&mut Limits); 3] = [
+            |limits| limits.message = 0,
+            |limits| limits.outbox = 0,
+            |limits| limits.connect_timeout = Duration::ZERO,
+        ];
+        for zero in zeros {
+            let mut limits = Limits::default();
+            zero(&mut limits);
+            let problem = problem("", limits, WebSocketConfig::new(), LongPollConfig::new());
+            assert!(problem.is_some_and(|text| text.contains("zero")));
+        }
+    }
 }

@@ -5,21 +5,24 @@ mod frame;
 mod gateway;
 mod layer;
 mod limits;
-mod longpoll;
+pub mod longpoll;
 mod origin;
 mod params;
 mod response;
+pub mod service;
 mod session;
 pub mod websocket;
 
 pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::gateway::Gateway;
+pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
 #[doc(hidden)]
 pub use self::longpoll::fuzzing;
 pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;
+pub use self::service::{NotFound, SocketService};
 pub use self::session::{Drain, Handler, Outbox, Refused, Session};
 pub use self::websocket::{WebSocket, WebSocketConfig};

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 pub struct BadQuery;
 
 /// Reads a query string.
-pub fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
+pub(crate) fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
     let mut root = Level::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -56,7 +56,7 @@ impl Session for EchoSession {
                     outbox.push(Message::text("[2]"));
                 });
             }
-            Inbound::Text(text) => self.outbox.push(Message::text(text)),
+            Inbound::Text(text) => self.outbox.push(Message::text(text.to_owned())),
             Inbound::Binary(bytes) => self.outbox.push(Message::binary(bytes.to_vec())),
         }
         Ok(())
@@ -78,12 +78,12 @@ const WINDOW: Duration = Duration::from_millis(300);
 
 impl Server {
     async fn start() -> Self {
-        Self::with(CheckOrigin::default(), LongPollConfig::default().window(WINDOW)).await
+        Self::with(CheckOrigin::default(), LongPollConfig::new().window(WINDOW)).await
     }
 
     /// A window that no test lives to see.
     async fn patient() -> Self {
-        Self::with(CheckOrigin::default(), LongPollConfig::default()).await
+        Self::with(CheckOrigin::default(), LongPollConfig::new()).await
     }
 
     async fn with(check_origin: CheckOrigin, config: LongPollConfig) -> Self {
@@ -491,7 +491,7 @@ async fn a_body_that_never_ends_is_refused_where_it_is_too_large() {
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up_and_the_session_lives() {
-    let config = LongPollConfig::default().body_timeout(Duration::from_millis(50));
+    let config = LongPollConfig::new().body_timeout(Duration::from_millis(50));
     let server = Server::with(CheckOrigin::default(), config).await;
     let token = server.connect("").await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();

@@ -3,7 +3,15 @@
 use std::time::Duration;
 
 /// How long polling behaves.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_channels_transports::longpoll::LongPollConfig;
+///
+/// let config = LongPollConfig::new().window(Duration::from_secs(25));
+/// assert_eq!(config.validate(), Ok(()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LongPollConfig {
     pub(crate) enabled: bool,
     pub(crate) path: String,
@@ -12,13 +20,22 @@ pub struct LongPollConfig {
 }
 
 impl LongPollConfig {
-    /// No long polling: its path goes to the inner service.
-    pub fn off() -> Self {
-        Self { enabled: false, ..Self::default() }
+    /// The defaults, which are Phoenix's.
+    pub fn new() -> Self {
+        Self {
+            enabled: true,
+            path: "/longpoll".to_owned(),
+            window: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(15),
+        }
     }
 
-    /// Where it is found below the socket's prefix. Default `/longpoll`, which Phoenix clients ask
-    /// for.
+    /// No long polling at all.
+    pub fn off() -> Self {
+        Self { enabled: false, ..Self::new() }
+    }
+
+    /// Where it is served, below the endpoint's path. Default `/longpoll`.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
@@ -37,18 +54,27 @@ impl LongPollConfig {
         self
     }
 
-    /// What is wrong with it, for the person who wrote it.
+    /// Whether this can work; if not, what is to be mended.
     pub fn validate(&self) -> Result<(), String> {
         if !self.enabled {
             return Ok(());
         }
+        let segments = self.path.strip_prefix('/').unwrap_or_default().split('/');
+        if segments.map(str::trim).any(str::is_empty)
+            || self.path.contains(['?', '#', '*', '{', '}'])
+        {
+            return Err(format!(
+                "the long poll's path {:?} must be one or more names after a slash each, such as \"/longpoll\"",
+                self.path
+            ));
+        }
         if self.window.is_zero() {
-            return Err("the long-poll window is zero: a poll would never wait".to_owned());
+            return Err("the long poll's window must not be zero: no poll would wait".to_owned());
         }
         if self.body_timeout.is_zero() {
-            return Err("the long-poll body timeout is zero: no POST would arrive".to_owned());
+            return Err("the long poll's body_timeout must not be zero".to_owned());
         }
-        crate::layer::validate_path("the long-poll path", &self.path)
+        Ok(())
     }
 
     /// After how long without a poll a session ends.
@@ -59,11 +85,39 @@ impl LongPollConfig {
 
 impl Default for LongPollConfig {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            path: "/longpoll".to_owned(),
-            window: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(15),
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_no_request_can_have_is_named() {
+        for path in ["", "/", "longpoll", "//", "/a/", "/a?b", "/{id}", "/ "] {
+            let problem = LongPollConfig::new().path(path).validate().expect_err(path);
+            assert!(problem.contains(&format!("{path:?}")), "{problem}");
         }
+        assert_eq!(LongPollConfig::new().path("/lp/v2").validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_time_of_zero_is_named() {
+        let window = LongPollConfig::new().window(Duration::ZERO);
+        assert!(window.validate().is_err_and(|problem| problem.contains("window")));
+        let body = LongPollConfig::new().body_timeout(Duration::ZERO);
+        assert!(body.validate().is_err_and(|problem| problem.contains("body_timeout")));
+    }
+
+    #[test]
+    fn what_is_off_needs_no_window() {
+        assert_eq!(LongPollConfig::off().window(Duration::ZERO).validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_window_may_be_as_long_as_one_likes() {
+        let config = LongPollConfig::new().window(Duration::MAX);
+        assert_eq!(config.patience(), Duration::MAX);
     }
 }

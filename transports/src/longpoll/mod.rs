@@ -291,3 +291,40 @@ impl<H: Handler> fmt::Debug for LongPoll<H> {
         f.debug_struct("LongPoll").field("config", &self.0.config).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Close, Inbound};
+    use crate::limits::Limits;
+    use crate::origin::CheckOrigin;
+    use crate::session::{Outbox, Refused, Session};
+
+    struct Silent;
+
+    impl Handler for Silent {
+        type Session = Self;
+
+        async fn connect(&self, _: ConnectInfo, _: Outbox) -> Result<Self, Refused> {
+            Ok(Self)
+        }
+    }
+
+    impl Session for Silent {
+        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_held_poll_is_small() {
+        let gateway = Gateway::new(Silent, CheckOrigin::off(), Limits::default());
+        let LongPoll(server) = LongPoll::new(gateway, LongPollConfig::new());
+        let (_outbox, drain) = Outbox::new(1000);
+        let session = LongPollSession::new(Silent, drain, false, Instant::now());
+        let session = Arc::new(Shared::new(session));
+        let token = Token { id: [0; 16], cursor: 0 };
+        let size = size_of_val(&HeldPoll { server, session, token, id: 0 }.wait());
+        assert!(size <= 256, "{size} bytes");
+    }
+}

@@ -35,7 +35,8 @@ impl<S: Session> Registry<S> {
         let mut sessions = self.lock();
         sessions.by_id.insert(id, Arc::new(Shared::new(session)));
         if !std::mem::replace(&mut sessions.reaping, true) {
-            tokio::spawn(reap(Arc::downgrade(self), self.patience / 4));
+            let tick = (self.patience / 4).max(Duration::from_millis(1));
+            tokio::spawn(reap(Arc::downgrade(self), tick));
         }
     }
 

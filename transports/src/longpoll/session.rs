@@ -248,7 +248,7 @@ mod tests {
                 Inbound::Text("bad") => Err(Close::Malformed),
                 Inbound::Text("panic") => panic!("as it was asked to"),
                 Inbound::Text(text) => {
-                    self.0.push(Message::text(text));
+                    self.0.push(Message::text(text.to_owned()));
                     Ok(())
                 }
                 Inbound::Binary(_) => Ok(()),
@@ -275,7 +275,7 @@ mod tests {
         Batch::new(text.into(), false, 1000).unwrap()
     }
 
-    fn messages<const N: usize>(texts: [&str; N], cursor: u64) -> Answered {
+    fn messages<const N: usize>(texts: [&'static str; N], cursor: u64) -> Answered {
         Answered::Messages(texts.map(Message::text).into(), cursor)
     }
 
