@@ -1,4 +1,5 @@
-//! Whether a request may become a WebSocket (RFC 6455 section 4.2), in Phoenix's order and words.
+//! Whether a request may become a WebSocket (RFC 6455 section 4.2; RFC 8441 on HTTP/2), in Phoenix's
+//! order and words.
 
 use std::borrow::Cow;
 
@@ -9,8 +10,9 @@ use http::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+use hyper::ext::Protocol;
 use sha1::{Digest, Sha1};
 
 use crate::response::{self, Answer};
@@ -18,38 +20,59 @@ use crate::response::{self, Answer};
 /// A request that may be upgraded, and what its answer needs of it.
 #[derive(Clone, Debug)]
 pub(super) struct Handshake {
-    accept: HeaderValue,
+    /// The answer to the key. HTTP/2 has none.
+    accept: Option<HeaderValue>,
     token: bool,
 }
 
+/// Whether the method is one that can begin a WebSocket: GET, or CONNECT for the protocol
+/// `websocket` on HTTP/2 (RFC 8441).
+pub(super) fn has_method(parts: &Parts) -> bool {
+    match parts.method {
+        Method::GET => true,
+        Method::CONNECT => {
+            parts.extensions.get::<Protocol>().is_some_and(|name| name.as_str() == "websocket")
+        }
+        _ => false,
+    }
+}
+
 impl Handshake {
-    /// Looks at the head alone. The problem is for the client, word for word Phoenix's.
+    /// Looks at the head of a request whose method is right. The problem is for the client, word for
+    /// word Phoenix's.
     pub(super) fn check(parts: &Parts) -> Result<Self, String> {
         let headers = &parts.headers;
-        present(headers, &HOST)?;
-        contains(headers, &CONNECTION, "upgrade")?;
-        contains(headers, &UPGRADE, "websocket")?;
-        let key = present(headers, &SEC_WEBSOCKET_KEY)?;
+        let accept = if parts.method == Method::CONNECT {
+            None
+        } else {
+            present(headers, &HOST)?;
+            contains(headers, &CONNECTION, "upgrade")?;
+            contains(headers, &UPGRADE, "websocket")?;
+            let key = present(headers, &SEC_WEBSOCKET_KEY)?;
+            Some(accept(key.as_bytes()))
+        };
         let versions = values(headers, &SEC_WEBSOCKET_VERSION);
         if versions != ["13"] {
             return Err(format!(
                 "'sec-websocket-version' header must equal '13', got {versions:?}"
             ));
         }
-        Ok(Self { accept: accept(key.as_bytes()), token: offers_token(headers) })
+        Ok(Self { accept, token: offers_token(headers) })
     }
 
     /// The answer after which the connection is a WebSocket. No extension is ever agreed on.
     pub(super) fn answer(self) -> Answer {
         let mut answer = Response::new(Full::default());
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = answer.headers_mut();
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept);
         headers.insert(CACHE_CONTROL, response::NO_CACHE);
         if self.token {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("phoenix"));
+        }
+        if let Some(accept) = self.accept {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         }
         answer
     }
@@ -177,6 +200,25 @@ mod tests {
             assert!(check("connection", values).is_ok(), "{values:?}");
         }
         assert!(check("upgrade", &["h2c, WebSocket"]).is_ok());
+    }
+
+    #[test]
+    fn a_connect_on_http_2_needs_a_version_and_no_key() {
+        let connect = |protocol: &'static str, version: &str| {
+            let mut request = http::Request::connect("http://example.com/socket/websocket")
+                .version(http::Version::HTTP_2)
+                .header("sec-websocket-version", version)
+                .body(())
+                .expect("a request");
+            request.extensions_mut().insert(Protocol::from_static(protocol));
+            request.into_parts().0
+        };
+        assert!(!has_method(&connect("connect-udp", "13")));
+        assert!(Handshake::check(&connect("websocket", "12")).is_err());
+        let parts = connect("websocket", "13");
+        assert!(has_method(&parts));
+        let answer = Handshake::check(&parts).expect("accepted").answer();
+        assert_eq!((answer.status(), answer.headers().len()), (StatusCode::OK, 1));
     }
 
     #[test]

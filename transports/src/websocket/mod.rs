@@ -1,4 +1,4 @@
-//! WebSocket (RFC 6455) as a Tower service.
+//! WebSocket (RFC 6455, and RFC 8441 on HTTP/2) as a Tower service.
 //!
 //! The service answers the upgrade request and leaves the connection to a task of its own:
 //!
@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
@@ -41,7 +41,8 @@ use crate::session::{Drain, Handler};
 /// Answers upgrade requests, at whatever path it is mounted. A cheap clone.
 ///
 /// The server under it must support upgrades: hyper's `with_upgrades`, hyper-util's
-/// `serve_connection_with_upgrades`, or `axum::serve`.
+/// `serve_connection_with_upgrades`, or `axum::serve`. For HTTP/2 it must allow extended CONNECT:
+/// `enable_connect_protocol`, which `axum::serve` calls by itself.
 pub struct WebSocket<H> {
     gateway: Gateway<H>,
     config: Arc<WebSocketConfig>,
@@ -56,7 +57,7 @@ impl<H: Handler> WebSocket<H> {
     /// Phoenix's order: what `connect` and those before it say counts before the upgrade headers.
     async fn answer(self, mut parts: Parts) -> Answer {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        if parts.method != Method::GET {
+        if !handshake::has_method(&parts) {
             return response::empty(StatusCode::BAD_REQUEST);
         }
         if parts.version < Version::HTTP_11 {
