@@ -2,7 +2,7 @@
 
 use tower_channels_transports::{Close, Inbound, Message, Outbox, Session};
 
-use crate::wire::Event;
+use crate::wire::{Event, Reading};
 
 /// Sends back what comes. Some binary messages make it do more.
 pub(super) struct Echo(Outbox);
@@ -53,45 +53,49 @@ impl Session for Echo {
 pub(super) struct Expected {
     pub(super) messages: Vec<Event>,
     pub(super) pongs: Vec<Event>,
-    /// The session's own reason for an end.
-    pub(super) end: Option<Close>,
+    /// How many of the Pongs cannot be missing. What the client sent after the application closed is
+    /// heard only if it came at the same time.
+    pub(super) sure_pongs: usize,
+    /// The possible ends: the application's, and what the client did at the same time.
+    pub(super) ends: Vec<Close>,
     /// Whether it could be too much for the outbox at any time.
     pub(super) may_overflow: bool,
 }
 
-pub(super) fn expected(events: &[Event], outbox: usize) -> Expected {
-    let mut expected = Expected::default();
-    let mut cost = 0;
-    for event in events {
-        let act = match event {
-            Event::Ping(payload) => {
-                expected.pongs.push(Event::Pong(payload.clone()));
-                continue;
-            }
-            Event::Text(text) => act(text.as_bytes(), false),
-            Event::Binary(bytes) => act(bytes, true),
-            Event::Pong(_) | Event::Close(_) => continue,
-        };
-        match act {
-            Act::Echo(times) => {
-                let size = match event {
-                    Event::Text(text) => Message::text(text.clone()).cost(),
-                    Event::Binary(bytes) => Message::binary(bytes.clone()).cost(),
-                    _ => 0,
-                };
-                cost += times * size;
-                expected.messages.extend(std::iter::repeat_n(event.clone(), times));
-            }
-            Act::Close(close) => {
-                expected.end = Some(close);
-                break;
-            }
-            Act::Refuse => {
-                expected.end = Some(Close::Malformed);
-                break;
+impl Expected {
+    /// What the answers are to a client that was silent in the end.
+    pub(super) fn to(client: &Reading, outbox: usize) -> Self {
+        let mut expected = Self::default();
+        let mut cost = 0;
+        for event in &client.events {
+            let (act, message) = match event {
+                Event::Text(text) => (act(text.as_bytes(), false), Message::text(text.clone())),
+                Event::Binary(bytes) => (act(bytes, true), Message::binary(bytes.clone())),
+                Event::Ping(payload) => {
+                    expected.pongs.push(Event::Pong(payload.clone()));
+                    expected.sure_pongs += usize::from(expected.ends.is_empty());
+                    continue;
+                }
+                Event::Pong(_) | Event::Close(_) => continue,
+            };
+            match act {
+                Act::Echo(times) if expected.ends.is_empty() => {
+                    cost += times * message.cost();
+                    expected.messages.extend(std::iter::repeat_n(event.clone(), times));
+                }
+                Act::Echo(_) => {}
+                Act::Close(close) if expected.ends.is_empty() => expected.ends.push(close),
+                Act::Close(_) => {}
+                Act::Refuse => {
+                    expected.ends.push(Close::Malformed);
+                    expected.may_overflow = cost > outbox;
+                    return expected;
+                }
             }
         }
+        expected.may_overflow = cost > outbox;
+        // The idle timeout is the end of a client that says nothing more.
+        expected.ends.push(client.end.unwrap_or(Close::Protocol));
+        expected
     }
-    expected.may_overflow = cost > outbox;
-    expected
 }
