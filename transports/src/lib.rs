@@ -18,6 +18,8 @@ pub use self::frame::{Close, Inbound, Message};
 pub use self::gateway::Gateway;
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
+#[doc(hidden)]
+pub use self::longpoll::fuzzing;
 pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;

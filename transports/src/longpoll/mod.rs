@@ -7,6 +7,7 @@
 mod answer;
 mod batch;
 mod config;
+pub mod fuzzing;
 mod registry;
 mod session;
 mod token;
