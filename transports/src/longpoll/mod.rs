@@ -94,7 +94,7 @@ where
     }
 }
 
-/// The header goes before the query, where newer clients do not put it.
+/// A client may send it either way; the header counts before the query.
 fn token(headers: &HeaderMap, params: &Map<String, Value>) -> Option<Token> {
     let text = match headers.get("x-phoenix-longpoll-token") {
         Some(token) => token.to_str().ok()?,

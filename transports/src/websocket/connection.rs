@@ -680,7 +680,7 @@ mod tests {
         it.ends(|ends| ends.room = 1000);
         it.outbox.push(big());
         assert!(!it.turn());
-        for _ in 0..3 {
+        for _ in 0..4 {
             it.outbox.push(big());
         }
         assert!(it.wakes.0.load(Ordering::Relaxed) > 0);

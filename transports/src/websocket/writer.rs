@@ -33,10 +33,10 @@ impl Writer {
         scratch.clear();
         let mut payloads = Payloads::default();
         let mut messages = self.batch.iter();
-        if self.written > 0 {
-            if let Some(first) = messages.next() {
-                payloads.add(first, self.written, copied, scratch);
-            }
+        if self.written > 0
+            && let Some(first) = messages.next()
+        {
+            payloads.add(first, self.written, copied, scratch);
         }
         scratch.extend_from_slice(&self.control);
         while payloads.have_room(scratch) {
