@@ -36,8 +36,7 @@ fn encode(c: &mut Criterion) {
     let topic = &Name::from("room:lobby");
     for size in [16, 1024, 16 * 1024] {
         let payload = &Payload::from(json!({ "body": "x".repeat(size) }));
-        let reply =
-            Outgoing::Reply { join_ref, reference, topic, status: "ok", response: payload };
+        let reply = Outgoing::Reply { join_ref, reference, topic, status: "ok", response: payload };
         let broadcast = Outgoing::Broadcast { topic: "room:lobby", event: "new_msg", payload };
         group.throughput(Throughput::Bytes(size as u64));
         for (name, message) in [("reply", reply), ("broadcast", broadcast)] {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tower::{Layer, service_fn};
 use tower_channels::{
     Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload, Refused, Reply,
@@ -95,8 +96,8 @@ pub async fn serve(
         service_fn(move |request| plain(request, endpoint.clone()))
     };
     let service = TowerToHyperService::new(endpoint.layer("/socket").layer(plain));
-    let connections = GracefulShutdown::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let stop = watch::Sender::new(());
+    let mut shutdown = pin!(shutdown);
     loop {
         let io = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -110,15 +111,23 @@ pub async fn serve(
             () = &mut shutdown => break,
         };
         let _ = io.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .serve_connection(TokioIo::new(io), service.clone())
-            .with_upgrades();
-        tokio::spawn(connections.watch(connection));
+        let (service, mut stopped) = (service.clone(), stop.subscribe());
+        tokio::spawn(async move {
+            let mut http = http1::Builder::new();
+            let http = http.timer(TokioTimer::new()).serve_connection(TokioIo::new(io), service);
+            let mut http = pin!(http.with_upgrades());
+            tokio::select! {
+                _ = http.as_mut() => return,
+                _ = stopped.changed() => http.as_mut().graceful_shutdown(),
+            }
+            // What was asked before is answered still.
+            let _ = http.await;
+        });
     }
     drop(listener);
     endpoint.drain(Duration::from_secs(5)).await;
-    let _ = tokio::time::timeout(Duration::from_secs(1), connections.shutdown()).await;
+    stop.send_replace(());
+    let _ = tokio::time::timeout(Duration::from_secs(1), stop.closed()).await;
     Ok(())
 }
 
@@ -205,7 +214,7 @@ impl Channel for Room {
                 Reply::None
             }
             "slow" => {
-                let Slow { ms } = payload.parse()?;
+                let ms = serde_json::from_str::<u64>(field(&payload, "ms")?.get())?;
                 let answer = socket.reply_ref();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -214,18 +223,17 @@ impl Channel for Room {
                 Reply::None
             }
             "shout" => {
-                let _: Object = payload.parse()?;
                 socket.broadcast("shout", payload);
                 Reply::None
             }
             "assign" => {
-                let Assign { k, v } = payload.parse()?;
-                self.assigned.insert(k.get().to_owned(), v);
+                let (key, value) = (field(&payload, "k")?, field(&payload, "v")?);
+                self.assigned.insert(key.get().to_owned(), value);
                 Reply::ack()
             }
             "fetch" => {
-                let Fetch { k } = payload.parse()?;
-                Reply::Ok(Payload::json(&BTreeMap::from([("v", self.assigned.get(k.get()))]))?)
+                let value = self.assigned.get(field(&payload, "k")?.get());
+                Reply::Ok(Payload::json(&BTreeMap::from([("v", value)]))?)
             }
             "boom" => panic!("the client asked for a crash"),
             "stop" => return Err(Stop::normal()),
@@ -255,20 +263,10 @@ impl Channel for Room {
 /// A JSON object whose values stay as they were written.
 type Object = BTreeMap<String, Box<RawValue>>;
 
-#[derive(Deserialize)]
-struct Slow {
-    ms: u64,
-}
-
-#[derive(Deserialize)]
-struct Assign {
-    k: Box<RawValue>,
-    v: Box<RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Fetch {
-    k: Box<RawValue>,
+/// What an object has under `name`. Anything else crashes the channel.
+fn field(payload: &Payload, name: &str) -> Result<Box<RawValue>> {
+    let value = payload.parse::<Object>()?.remove(name);
+    value.ok_or_else(|| Stop::from(format!("no `{name}` in the payload")))
 }
 
 /// The plain HTTP beside the socket.

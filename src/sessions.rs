@@ -40,7 +40,7 @@ impl Sessions {
     /// Room for `limit` sessions.
     pub(crate) fn new(limit: usize) -> Self {
         let all = Mutex::new(All { outboxes: Slab::new(), draining: false });
-        Self(Arc::new(Shared { limit, all, by_id: Arc::new(Topics::new()), empty: Notify::new() }))
+        Self(Arc::new(Shared { limit, all, by_id: Arc::new(Topics::new()) }))
     }
 
     /// Takes a place, and the socket id that [`disconnect`](Self::disconnect) will name.

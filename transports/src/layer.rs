@@ -15,6 +15,9 @@ use crate::websocket::{WebSocket, WebSocketConfig};
 /// Puts both transports in front of another service: with axum's `Router::layer`, with
 /// `tower::ServiceBuilder`, or around any service of HTTP requests.
 ///
+/// With axum it belongs on the outermost router, after all merges: a router that is merged into
+/// another leaves the layer on its own routes only.
+///
 /// Clones, and the services made from them, share their sessions.
 pub struct SocketLayer<H: Handler>(Arc<Transports<H>>);
 

@@ -7,6 +7,7 @@
 mod answer;
 mod batch;
 mod config;
+pub mod fuzzing;
 mod registry;
 mod session;
 mod token;
@@ -14,7 +15,7 @@ mod token;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{self, Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -93,7 +94,7 @@ where
     }
 }
 
-/// The header goes before the query, where newer clients do not put it.
+/// A client may send it either way; the header counts before the query.
 fn token(headers: &HeaderMap, params: &Map<String, Value>) -> Option<Token> {
     let text = match headers.get("x-phoenix-longpoll-token") {
         Some(token) => token.to_str().ok()?,
@@ -158,30 +159,41 @@ impl<H: Handler> Server<H> {
             let session = self.registry.find(&token.id)?;
             session.with(|session| session.check(token.cursor)).ok().map(|()| session)
         });
-        let Some(session) = session else { return ready(answer::status(StatusCode::GONE)) };
-        let limit = Batch::largest_body(self.gateway.limits().message);
-        if body.size_hint().lower() > limit as u64 {
+        let Some(session) = session else {
+            self.spawn_discard(Box::pin(body));
+            return ready(answer::status(StatusCode::GONE));
+        };
+        if body.size_hint().lower() > self.largest_body() as u64 {
+            self.spawn_discard(Box::pin(body));
             return ready(answer::too_large());
         }
         let ndjson = headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/x-ndjson");
         ResponseFuture(Box::pin(Arc::clone(self).receive(session, ndjson, body)))
     }
 
-    async fn receive<B: Body>(
+    async fn receive<B>(
         self: Arc<Self>,
         session: Arc<Shared<H::Session>>,
         ndjson: bool,
         body: B,
-    ) -> Answer {
-        let limit = self.gateway.limits().message;
-        let body = read(body, Batch::largest_body(limit));
-        let body = match tokio::time::timeout(self.config.body_timeout, body).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(Unread::TooLarge)) => return answer::too_large(),
+    ) -> Answer
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Send,
+    {
+        let mut body = Box::pin(body);
+        let bytes = read(body.as_mut(), self.largest_body());
+        let bytes = match tokio::time::timeout(self.config.body_timeout, bytes).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(Unread::TooLarge)) => {
+                self.spawn_discard(body);
+                return answer::too_large();
+            }
             Ok(Err(Unread::Broken)) => return answer::status(StatusCode::BAD_REQUEST),
             Err(_) => return answer::status(StatusCode::REQUEST_TIMEOUT),
         };
-        let batch = match Batch::new(body, ndjson, limit) {
+        let batch = match Batch::new(bytes, ndjson, self.gateway.limits().message) {
             Ok(batch) => batch,
             Err(Unfit::TooLarge) => return answer::too_large(),
             Err(Unfit::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
@@ -191,6 +203,32 @@ impl<H: Handler> Server<H> {
             Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Err(session::Gone) => StatusCode::GONE,
         })
+    }
+
+    fn largest_body(&self) -> usize {
+        Batch::largest_body(self.gateway.limits().message)
+    }
+
+    /// Takes in what a client still sends when it is answered early. One that writes everything
+    /// before it reads would find the connection reset, and never learn the answer.
+    fn spawn_discard<B>(&self, mut body: Pin<Box<B>>)
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Send,
+    {
+        if body.is_end_stream() {
+            return;
+        }
+        let mut budget = self.largest_body().saturating_mul(8);
+        let timeout = self.config.body_timeout;
+        tokio::spawn(tokio::time::timeout(timeout, async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                let size = frame.data_ref().map_or(0, Buf::remaining);
+                let Some(left) = budget.checked_sub(size) else { return };
+                budget = left;
+            }
+        }));
     }
 }
 
@@ -244,8 +282,7 @@ enum Unread {
 }
 
 /// Reads a body of at most `limit` bytes, and reserves nothing on its word.
-async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, Unread> {
-    let mut body = pin!(body);
+async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Vec<u8>, Unread> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };

@@ -692,7 +692,7 @@ mod tests {
         it.ends(|ends| ends.room = 1000);
         it.outbox.push(big());
         assert!(!it.turn());
-        for _ in 0..3 {
+        for _ in 0..4 {
             assert!(it.session.upgrade().is_some());
             it.outbox.push(big());
             assert!(it.woken(), "although it waits for the client");

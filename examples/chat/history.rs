@@ -1,0 +1,616 @@
+//! What the chat remembers: every message, reaction and deletion, in one SQLite file.
+//!
+//! A room numbers its changes 1, 2, 3, … and leaves none out. The `id` of a message is the number of the change that
+//! made it, its `change` the number of the last one that touched it: a reaction, or its deletion. So one number says
+//! all that a client has seen of a room, and everything after it is one query:
+//!
+//! ```text
+//! 1 "hello" by Ada   2 "hi" by Bob   3 Bob reacts to 1   4 Ada deletes 1
+//!
+//! messages   id 1  change 4  body NULL        a client that has seen up to 2 misses  id 1, change 4
+//!            id 2  change 2  body "hi"        one that has seen up to 4 misses       nothing
+//! ```
+//!
+//! A client that gets change 7 after 5 knows that it has missed one and asks again.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+use serde::Serialize;
+
+/// The history, shared by all channels. SQLite blocks, so it is used on the threads that tokio keeps for that.
+#[derive(Clone)]
+pub struct Store(Arc<Mutex<History>>); // the lock guards the one connection, for one call at a time
+
+impl Store {
+    pub fn new(history: History) -> Self {
+        Self(Arc::new(Mutex::new(history)))
+    }
+
+    /// Runs `ask` with the history, away from the threads that serve the sockets.
+    ///
+    /// Cancel safety: a call that has begun runs to its end, also if nobody waits for it any more.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut History) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let store = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || {
+            // a panic inside a transaction rolled it back: the history behind a poisoned lock is sound
+            ask(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
+        .map_err(|_| Error::Refused("the history is not available"))?
+    }
+}
+
+/// One SQLite file.
+pub struct History {
+    db: Connection,
+}
+
+/// A message as the page gets it. Without a body it has been deleted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Message {
+    pub id: i64,
+    pub change: i64,
+    pub author: i64,
+    pub name: String,
+    pub body: Option<String>,
+    /// Milliseconds since 1970.
+    pub at: i64,
+    /// Chosen by the author's page: it recognises its own message by it, and sends it again without fear.
+    pub key: Option<String>,
+    pub reactions: Vec<Reaction>,
+}
+
+/// One emoji under a message, and who chose it, first come first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reaction {
+    pub emoji: String,
+    pub who: Vec<Person>,
+}
+
+/// A person under the name they had at the time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Person {
+    pub author: i64,
+    pub name: String,
+}
+
+/// What a client is told when it joins: all it has missed, or if that is too much, the newest page.
+#[derive(Debug, Serialize)]
+pub struct CatchUp {
+    /// The client forgets what it shows and starts from here.
+    pub reset: bool,
+    pub messages: Vec<Message>,
+    /// With this, it has seen everything up to here.
+    pub change: i64,
+    /// There is more above the first message. Only of interest after a reset.
+    pub older: bool,
+}
+
+/// One page of history, oldest first.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    pub messages: Vec<Message>,
+    pub older: bool,
+}
+
+/// A message after it was written, reacted to or deleted.
+#[derive(Debug)]
+pub struct Outcome {
+    pub message: Message,
+    /// False when there was nothing to do: what was asked for was so already.
+    pub changed: bool,
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub enum Error {
+    /// The client's mistake, in words for the person in front of it.
+    Refused(&'static str),
+    /// Ours.
+    Database(rusqlite::Error),
+}
+
+impl History {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::prepare(Connection::open(path)?)
+    }
+
+    #[cfg(test)]
+    pub fn in_memory() -> Self {
+        Self::prepare(Connection::open_in_memory().unwrap()).unwrap()
+    }
+
+    fn prepare(db: Connection) -> Result<Self, Error> {
+        // WAL with SQLite's default `synchronous = FULL`: what was answered with ok is on the disk.
+        // `secure_delete`: a deleted message is gone from the file as well.
+        db.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA secure_delete = ON;
+             CREATE TABLE IF NOT EXISTS authors (
+                 id     INTEGER PRIMARY KEY,
+                 secret TEXT NOT NULL UNIQUE
+             ) STRICT;
+             CREATE TABLE IF NOT EXISTS messages (
+                 room   TEXT NOT NULL,
+                 id     INTEGER NOT NULL,
+                 change INTEGER NOT NULL,
+                 author INTEGER NOT NULL REFERENCES authors,
+                 name   TEXT NOT NULL,
+                 body   TEXT,
+                 at     INTEGER NOT NULL,
+                 key    TEXT,
+                 PRIMARY KEY (room, id),
+                 UNIQUE (room, change),
+                 UNIQUE (room, author, key)
+             ) STRICT;
+             CREATE TABLE IF NOT EXISTS reactions (
+                 room    TEXT NOT NULL,
+                 message INTEGER NOT NULL,
+                 emoji   TEXT NOT NULL,
+                 author  INTEGER NOT NULL REFERENCES authors,
+                 name    TEXT NOT NULL,
+                 UNIQUE (room, message, emoji, author)
+             ) STRICT;",
+        )?;
+        Ok(Self { db })
+    }
+
+    /// The number that a secret stands for; a secret never seen before gets the next one.
+    pub fn author(&mut self, secret: &str) -> Result<i64, Error> {
+        let tx = self.write()?;
+        tx.execute("INSERT OR IGNORE INTO authors (secret) VALUES (?1)", [secret])?;
+        let id =
+            tx.query_row("SELECT id FROM authors WHERE secret = ?1", [secret], |row| row.get(0))?;
+        tx.commit()?;
+        Ok(id)
+    }
+
+    /// Everything in `room` after the change `last_seen`. A client without one, one that was away for too long, and
+    /// one that has seen what this file does not hold (it was replaced) start with the newest page.
+    pub fn catch_up(&mut self, room: &str, last_seen: Option<i64>) -> Result<CatchUp, Error> {
+        let tx = self.db.transaction()?; // one snapshot for all that follows
+        let change = last_change(&tx, room)?;
+        if let Some(last_seen) = last_seen.filter(|seen| (0..=change).contains(seen)) {
+            let missed = select(
+                &tx,
+                "WHERE room = ?1 AND change > ?2 ORDER BY id LIMIT ?3",
+                params![room, last_seen, MOST_MISSED as i64 + 1],
+            )?;
+            if missed.len() <= MOST_MISSED && weight(&missed) <= MOST_MISSED_BYTES {
+                return Ok(CatchUp { reset: false, messages: missed, change, older: false });
+            }
+        }
+        let Page { messages, older } = page(&tx, room, i64::MAX)?;
+        Ok(CatchUp { reset: true, messages, change, older })
+    }
+
+    /// The page of messages above the message `before`.
+    pub fn older(&mut self, room: &str, before: i64) -> Result<Page, Error> {
+        page(&self.db.transaction()?, room, before)
+    }
+
+    /// Adds a message. With a `key` that its author has used in this room before, it is the message of that time:
+    /// a page that lost its connection while sending does not know whether it was heard, and sends again.
+    pub fn add(
+        &mut self,
+        room: &str,
+        author: i64,
+        name: &str,
+        body: &str,
+        key: Option<&str>,
+    ) -> Result<Outcome, Error> {
+        let tx = self.write()?;
+        let known = "WHERE room = ?1 AND author = ?2 AND key = ?3";
+        if let Some(message) = select(&tx, known, params![room, author, key])?.pop() {
+            return Ok(Outcome { message, changed: false });
+        }
+        let id = last_change(&tx, room)? + 1;
+        tx.execute(
+            "INSERT INTO messages (room, id, change, author, name, body, at, key)
+             VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![room, id, author, name, body, now(), key],
+        )?;
+        let message = find(&tx, room, id)?;
+        tx.commit()?;
+        Ok(Outcome { message, changed: true })
+    }
+
+    /// Sets (`on`) or takes back an emoji under a message.
+    pub fn react(
+        &mut self,
+        room: &str,
+        id: i64,
+        who: &Person,
+        emoji: &str,
+        on: bool,
+    ) -> Result<Outcome, Error> {
+        let tx = self.write()?;
+        let message = find(&tx, room, id)?;
+        if message.body.is_none() {
+            return Err(GONE);
+        }
+        let rows = if on {
+            if message.reactions.iter().map(|r| r.who.len()).sum::<usize>() >= MOST_REACTIONS {
+                return Err(Error::Refused("this message has all the reactions it can hold"));
+            }
+            tx.execute(
+                "INSERT OR IGNORE INTO reactions (room, message, emoji, author, name)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![room, id, emoji, who.author, who.name],
+            )?
+        } else {
+            tx.execute(
+                "DELETE FROM reactions
+                 WHERE room = ?1 AND message = ?2 AND emoji = ?3 AND author = ?4",
+                params![room, id, emoji, who.author],
+            )?
+        };
+        if rows == 0 {
+            return Ok(Outcome { message, changed: false });
+        }
+        touched(tx, room, id)
+    }
+
+    /// Deletes a message of one's own, with all reactions to it. Its number stays, so that those who are away
+    /// learn of it.
+    pub fn delete(&mut self, room: &str, id: i64, author: i64) -> Result<Outcome, Error> {
+        let tx = self.write()?;
+        let message = find(&tx, room, id)?;
+        if message.author != author {
+            return Err(Error::Refused("only its author can delete a message"));
+        }
+        if message.body.is_none() {
+            return Ok(Outcome { message, changed: false });
+        }
+        tx.execute(
+            "UPDATE messages SET body = NULL WHERE room = ?1 AND id = ?2",
+            params![room, id],
+        )?;
+        tx.execute("DELETE FROM reactions WHERE room = ?1 AND message = ?2", params![room, id])?;
+        touched(tx, room, id)
+    }
+
+    /// Immediate: what is read to decide cannot change before it is written, also if two servers share the file.
+    fn write(&mut self) -> Result<Transaction<'_>, Error> {
+        Ok(self.db.transaction_with_behavior(TransactionBehavior::Immediate)?)
+    }
+}
+
+fn last_change(tx: &Transaction<'_>, room: &str) -> Result<i64, Error> {
+    let newest = "SELECT coalesce(max(change), 0) FROM messages WHERE room = ?1";
+    Ok(tx.query_row(newest, [room], |row| row.get(0))?)
+}
+
+/// Gives the message the next number of its room, and commits.
+fn touched(tx: Transaction<'_>, room: &str, id: i64) -> Result<Outcome, Error> {
+    tx.execute(
+        "UPDATE messages SET change = ?3 WHERE room = ?1 AND id = ?2",
+        params![room, id, last_change(&tx, room)? + 1],
+    )?;
+    let message = find(&tx, room, id)?;
+    tx.commit()?;
+    Ok(Outcome { message, changed: true })
+}
+
+fn find(tx: &Transaction<'_>, room: &str, id: i64) -> Result<Message, Error> {
+    select(tx, "WHERE room = ?1 AND id = ?2", params![room, id])?.pop().ok_or(GONE)
+}
+
+/// The newest messages below `before`, and whether there are more below those.
+fn page(tx: &Transaction<'_>, room: &str, before: i64) -> Result<Page, Error> {
+    let mut messages = select(
+        tx,
+        "WHERE room = ?1 AND id < ?2 AND body IS NOT NULL ORDER BY id DESC LIMIT ?3",
+        params![room, before, PAGE as i64 + 1],
+    )?;
+    let older = messages.len() > PAGE;
+    messages.truncate(PAGE);
+    messages.reverse();
+    Ok(Page { messages, older })
+}
+
+fn select(
+    tx: &Transaction<'_>,
+    which: &str,
+    with: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<Message>, Error> {
+    let messages =
+        format!("SELECT id, change, author, name, body, at, key, room FROM messages {which}");
+    let mut messages = tx.prepare_cached(&messages)?;
+    let mut rows = messages.query(with)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(message(tx, row)?);
+    }
+    Ok(found)
+}
+
+/// Reads the reactions with a query of their own: SQLite is a function call away, not a network.
+fn message(tx: &Transaction<'_>, row: &Row<'_>) -> Result<Message, Error> {
+    let (id, room): (i64, String) = (row.get(0)?, row.get(7)?);
+    let mut reactions: Vec<Reaction> = Vec::new();
+    let mut who = tx.prepare_cached(
+        "SELECT emoji, author, name FROM reactions WHERE room = ?1 AND message = ?2 ORDER BY rowid",
+    )?;
+    let mut who = who.query(params![room, id])?;
+    while let Some(row) = who.next()? {
+        let emoji: String = row.get(0)?;
+        let person = Person { author: row.get(1)?, name: row.get(2)? };
+        match reactions.iter_mut().find(|reaction| reaction.emoji == emoji) {
+            Some(reaction) => reaction.who.push(person),
+            None => reactions.push(Reaction { emoji, who: vec![person] }),
+        }
+    }
+    Ok(Message {
+        id,
+        change: row.get(1)?,
+        author: row.get(2)?,
+        name: row.get(3)?,
+        body: row.get(4)?,
+        at: row.get(5)?,
+        key: row.get(6)?,
+        reactions,
+    })
+}
+
+fn weight(messages: &[Message]) -> usize {
+    serde_json::to_vec(messages).map_or(usize::MAX, |json| json.len())
+}
+
+fn now() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) => f.write_str(why),
+            Self::Database(error) => write!(f, "the history cannot be used: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+const GONE: Error = Error::Refused("there is no such message");
+
+// An answer has to fit into the outbox of a connection (1 MiB). With bodies of at most 2000 characters and names of
+// at most 32, a page with every reaction it can hold is some 800 kB.
+const PAGE: usize = 50;
+const MOST_REACTIONS: usize = 50;
+const MOST_MISSED: usize = 200;
+const MOST_MISSED_BYTES: usize = 512 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A history with two people, Ada (1) and Bob (2).
+    fn with_people() -> History {
+        let mut history = History::in_memory();
+        assert_eq!(history.author("ada's secret").unwrap(), 1);
+        assert_eq!(history.author("bob's secret").unwrap(), 2);
+        history
+    }
+
+    fn say(history: &mut History, body: &str) -> Message {
+        history.add("lobby", 1, "Ada", body, None).unwrap().message
+    }
+
+    fn bob() -> Person {
+        Person { author: 2, name: "Bob".into() }
+    }
+
+    fn bodies(messages: &[Message]) -> Vec<&str> {
+        messages.iter().map(|message| message.body.as_deref().unwrap_or("deleted")).collect()
+    }
+
+    fn refused<T: fmt::Debug>(outcome: Result<T, Error>) -> &'static str {
+        match outcome {
+            Err(Error::Refused(why)) => why,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_secret_always_stands_for_the_same_author() {
+        let mut history = with_people();
+        assert_eq!(history.author("ada's secret").unwrap(), 1);
+    }
+
+    #[test]
+    fn a_join_returns_what_came_after_the_last_seen_id() {
+        let mut history = with_people();
+        say(&mut history, "one");
+        let seen = say(&mut history, "two");
+        say(&mut history, "three");
+        let missed = history.catch_up("lobby", Some(seen.id)).unwrap();
+        assert!(!missed.reset);
+        assert_eq!(bodies(&missed.messages), ["three"]);
+        assert_eq!(missed.change, 3);
+    }
+
+    #[test]
+    fn a_join_returns_reactions_and_deletions_that_were_missed() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        let two = say(&mut history, "two");
+        history.react("lobby", one.id, &bob(), "👍", true).unwrap();
+        history.delete("lobby", two.id, 1).unwrap();
+        let missed = history.catch_up("lobby", Some(two.change)).unwrap();
+        assert_eq!(bodies(&missed.messages), ["one", "deleted"]);
+        assert_eq!(
+            missed.messages[0].reactions,
+            [Reaction { emoji: "👍".into(), who: vec![bob()] }]
+        );
+    }
+
+    #[test]
+    fn who_has_seen_everything_misses_nothing() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        assert_eq!(history.catch_up("lobby", Some(one.change)).unwrap().messages, []);
+    }
+
+    #[test]
+    fn a_first_join_gets_the_newest_page() {
+        let mut history = with_people();
+        (0..=PAGE).for_each(|n| drop(say(&mut history, &n.to_string())));
+        let first = history.catch_up("lobby", None).unwrap();
+        assert!(first.reset && first.older);
+        assert_eq!(first.messages.len(), PAGE);
+        assert_eq!(first.messages[0].body.as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn who_was_away_for_too_long_starts_with_the_newest_page() {
+        let mut history = with_people();
+        let seen = say(&mut history, "seen").id;
+        (0..=MOST_MISSED).for_each(|n| drop(say(&mut history, &n.to_string())));
+        assert!(history.catch_up("lobby", Some(seen)).unwrap().reset);
+    }
+
+    #[test]
+    fn an_answer_that_would_be_too_heavy_starts_with_the_newest_page() {
+        let mut history = with_people();
+        let long = "x".repeat(MOST_MISSED_BYTES / 50);
+        (0..51).for_each(|_| drop(say(&mut history, &long)));
+        assert!(history.catch_up("lobby", Some(0)).unwrap().reset);
+    }
+
+    #[test]
+    fn a_last_seen_id_from_another_history_starts_with_the_newest_page() {
+        let mut history = with_people();
+        say(&mut history, "one");
+        assert!(history.catch_up("lobby", Some(7)).unwrap().reset);
+        assert!(history.catch_up("lobby", Some(-1)).unwrap().reset);
+    }
+
+    #[test]
+    fn older_pages_reach_the_first_message() {
+        let mut history = with_people();
+        (1..=PAGE + 3).for_each(|n| drop(say(&mut history, &n.to_string())));
+        let newest = history.catch_up("lobby", None).unwrap();
+        let above = history.older("lobby", newest.messages[0].id).unwrap();
+        assert_eq!(bodies(&above.messages), ["1", "2", "3"]);
+        assert!(!above.older);
+    }
+
+    #[test]
+    fn rooms_number_their_changes_apart() {
+        let mut history = with_people();
+        say(&mut history, "here");
+        let there = history.add("elsewhere", 1, "Ada", "there", None).unwrap().message;
+        assert_eq!(there.id, 1);
+        assert_eq!(bodies(&history.catch_up("lobby", None).unwrap().messages), ["here"]);
+    }
+
+    #[test]
+    fn every_change_has_the_number_after_the_one_before() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        let reacted = history.react("lobby", one.id, &bob(), "👍", true).unwrap().message;
+        let back = history.react("lobby", one.id, &bob(), "👍", false).unwrap().message;
+        let deleted = history.delete("lobby", one.id, 1).unwrap().message;
+        let two = say(&mut history, "two");
+        let changes = [&one, &reacted, &back, &deleted, &two].map(|message| message.change);
+        assert_eq!(changes, [1, 2, 3, 4, 5]);
+        assert_eq!(two.id, 5);
+    }
+
+    #[test]
+    fn a_message_sent_again_with_its_key_is_not_said_twice() {
+        let mut history = with_people();
+        let first = history.add("lobby", 1, "Ada", "hello", Some("k")).unwrap();
+        let again = history.add("lobby", 1, "Ada", "hello", Some("k")).unwrap();
+        assert!(first.changed && !again.changed);
+        assert_eq!(again.message, first.message);
+        assert!(history.add("lobby", 2, "Bob", "hello", Some("k")).unwrap().changed, "his own key");
+    }
+
+    #[test]
+    fn a_reaction_set_twice_counts_once() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        assert!(history.react("lobby", one.id, &bob(), "👍", true).unwrap().changed);
+        let again = history.react("lobby", one.id, &bob(), "👍", true).unwrap();
+        assert!(!again.changed);
+        assert_eq!(again.message.reactions[0].who, [bob()]);
+    }
+
+    #[test]
+    fn a_reaction_taken_back_is_gone() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        history.react("lobby", one.id, &bob(), "👍", true).unwrap();
+        let back = history.react("lobby", one.id, &bob(), "👍", false).unwrap();
+        assert!(back.changed);
+        assert_eq!(back.message.reactions, []);
+    }
+
+    #[test]
+    fn a_message_holds_only_so_many_reactions() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        for n in 0..MOST_REACTIONS {
+            history.react("lobby", one.id, &bob(), &n.to_string(), true).unwrap();
+        }
+        let more = history.react("lobby", one.id, &bob(), "👍", true);
+        assert_eq!(refused(more), "this message has all the reactions it can hold");
+    }
+
+    #[test]
+    fn only_the_author_deletes_a_message() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        let why = refused(history.delete("lobby", one.id, 2));
+        assert_eq!(why, "only its author can delete a message");
+        assert_eq!(bodies(&history.catch_up("lobby", None).unwrap().messages), ["one"]);
+    }
+
+    #[test]
+    fn a_deleted_message_leaves_nothing_but_its_number() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        history.react("lobby", one.id, &bob(), "👍", true).unwrap();
+        let gone = history.delete("lobby", one.id, 1).unwrap().message;
+        assert_eq!((gone.id, gone.body, gone.reactions), (one.id, None, vec![]));
+        assert_eq!(history.catch_up("lobby", None).unwrap().messages, []);
+        assert!(refused(history.react("lobby", one.id, &bob(), "👍", true)).contains("no such"));
+    }
+
+    #[test]
+    fn a_message_of_another_room_cannot_be_touched() {
+        let mut history = with_people();
+        let one = say(&mut history, "one");
+        assert!(refused(history.delete("elsewhere", one.id, 1)).contains("no such"));
+    }
+
+    #[test]
+    fn a_restart_loses_nothing() {
+        let file = std::env::temp_dir().join(format!("chat-{}.sqlite", std::process::id()));
+        let mut before = History::open(&file).unwrap();
+        let ada = before.author("ada's secret").unwrap();
+        before.add("lobby", ada, "Ada", "still here", None).unwrap();
+        drop(before);
+        let mut after = History::open(&file).unwrap();
+        assert_eq!(after.author("ada's secret").unwrap(), ada);
+        assert_eq!(bodies(&after.catch_up("lobby", None).unwrap().messages), ["still here"]);
+        drop(after);
+        std::fs::remove_file(file).unwrap();
+    }
+}

@@ -1,0 +1,63 @@
+//! A chat, as one page and one server: rooms, who is typing, reactions, and a history that outlives both ends.
+//!
+//! ```text
+//! cargo run --example chat          then open http://127.0.0.1:4000 in two tabs, each on its own transport
+//! ```
+//!
+//! `ADDR` is where it listens (`127.0.0.1:4000`), `CHAT_DB` the SQLite file with the history (`chat.sqlite`).
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | `main.rs` | the server: the endpoint under `/socket`, the page at `/` |
+//! | `room.rs` | the channel `room:*`: events, what they may contain, who hears of them |
+//! | `history.rs` | what is remembered, and how a client learns what it missed |
+//! | `page/channels.js` | the Phoenix protocol as a browser speaks it, over WebSocket and long poll |
+//! | `page/chat.js` | the page: what it shows and what it sends |
+
+#![allow(unreachable_pub, reason = "`pub` says what a file offers to the others")]
+
+mod history;
+mod room;
+
+use std::env;
+use std::error::Error;
+
+use axum::Router;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::routing::{MethodRouter, get};
+use tokio::net::TcpListener;
+use tower_channels::Endpoint;
+
+use history::{History, Store};
+use room::Room;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:4000".into());
+    let file = env::var("CHAT_DB").unwrap_or_else(|_| "chat.sqlite".into());
+    let history = Store::new(History::open(file)?);
+
+    let endpoint = Endpoint::builder(move |info| room::connect(info, history.clone()))
+        .channel::<Room>("room:*")
+        .build();
+
+    let app = Router::new()
+        .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
+        .route("/chat.css", file_of("text/css", include_str!("page/chat.css")))
+        .route("/chat.js", file_of("text/javascript", include_str!("page/chat.js")))
+        .route("/channels.js", file_of("text/javascript", include_str!("page/channels.js")))
+        .layer(endpoint.layer("/socket"));
+
+    let listener = TcpListener::bind(addr).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+/// A part of the page. The policy is the second line of defence against a message that wants to be a script; the
+/// first is that the page never reads one as HTML.
+fn file_of(content_type: &'static str, text: &'static str) -> MethodRouter {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+        connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    get(async move || ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, POLICY)], text))
+}

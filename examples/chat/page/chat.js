@@ -1,0 +1,506 @@
+// The chat page: what it knows, and how it shows it. How it talks to the server is in channels.js.
+//
+// Everything in a room has a number (history.rs): messages, reactions, deletions. `seen` is the last one without a
+// gap before it. It goes along with every join, and the reply brings what is missing. So a lost connection, a
+// restarted server and a change of transport are all the same to the reader: nothing lost, nothing twice.
+
+import { Socket } from "./channels.js";
+
+const $ = (id) => document.getElementById(id);
+const query = new URLSearchParams(location.search);
+
+// ---- Who we are -----------------------------------------------------------------------------------------------
+
+// A tab is a person: sessionStorage is its own. The server knows people by a secret; others see only the number
+// that the server gave it. Who has the secret can delete the messages; a real application has accounts for this.
+const secret = (sessionStorage.secret ??= randomKey());
+$("name").value = sessionStorage.name ?? "";
+$("room").value = query.get("room") ?? sessionStorage.room ?? "lobby";
+
+const transport = query.get("transport") ?? sessionStorage.transport;
+const socket = new Socket("/socket", { secret }, transport === "longpoll" ? "longpoll" : "websocket");
+
+// ---- One room ---------------------------------------------------------------------------------------------------
+
+let room = null; // the one we are in
+
+class Room {
+  seen = null;
+  noticed = 0; // the highest number anybody mentioned; above `seen` there is a gap
+  catchingUp = false;
+  floor = 0; // the page shows everything from this message on
+  messages = new Map(); // id -> message
+  rows = new Map(); // id -> its <li>
+  unsent = new Map(); // key -> { body, row }: written, but not yet seen coming back
+  typing = new Map(); // author -> { name, timer }
+  me = null;
+  emoji = [];
+
+  constructor(name, roomName) {
+    this.name = name;
+    this.roomName = roomName;
+    this.channel = socket.channel(`room:${roomName}`, () => ({ name, last_seen_id: this.seen }));
+    this.channel.onjoin = (reply) => this.joined(reply);
+    this.channel.onrefused = (error) => this.refused(error);
+    this.channel.onchange = showStatus;
+    this.channel
+      .on("message", (message) => this.received(message))
+      .on("missed", (missed) => this.caughtUp(missed))
+      .on("typing", ({ author, name, on }) => this.types(author, on && name));
+    this.channel.join();
+  }
+
+  joined({ author, emoji, ...missed }) {
+    this.me = author;
+    this.emoji = emoji;
+    if (this.seen === null) showRoom();
+    this.caughtUp(missed);
+    for (const key of this.unsent.keys()) this.deliver(key);
+  }
+
+  refused(error) {
+    toast(error.message);
+    if (room === this) leave();
+  }
+
+  // A new message, or a new state of an old one.
+  received(message) {
+    this.noticed = Math.max(this.noticed, message.change);
+    if (message.change === this.seen + 1) {
+      this.seen = message.change;
+      this.show(message);
+      this.settle();
+    }
+    this.closeGap();
+  }
+
+  caughtUp({ reset, messages, change, older }) {
+    if (reset) {
+      stuck = true;
+      this.noticed = change;
+      this.seen = change;
+      this.messages.clear();
+      this.rows.forEach((row) => row.remove());
+      this.rows.clear();
+      this.floor = older ? messages[0].id : 0;
+    }
+    this.seen = Math.max(this.seen, change);
+    messages.forEach((message) => this.show(message));
+    this.settle();
+    this.closeGap();
+  }
+
+  // Number 7 after 5: whatever 6 was, ask for it.
+  async closeGap() {
+    if (this.noticed <= this.seen || this.catchingUp || this.channel.state !== "joined") return;
+    this.catchingUp = true;
+    try {
+      this.caughtUp(await this.channel.push("catch_up", { last_seen_id: this.seen }));
+    } catch {
+      // the connection went away: the next join catches up
+    } finally {
+      this.catchingUp = false;
+    }
+  }
+
+  // The message as it is now; all messages pass here, on whatever way they came, and however often.
+  show(message) {
+    const { id, author, key } = message;
+    if (author === this.me) this.sent(key);
+    if (id < this.floor || this.messages.get(id)?.change >= message.change) return;
+    if (author !== this.me && !this.messages.has(id)) this.types(author, false);
+    if (message.body === null) {
+      this.remove(id);
+      return;
+    }
+    const row = messageRow(message, this);
+    if (this.rows.has(id)) replaceRow(this.rows.get(id), row);
+    else insertRow(row, id);
+    this.rows.set(id, row);
+    this.messages.set(id, message);
+  }
+
+  remove(id) {
+    const row = this.rows.get(id);
+    if (!row) return;
+    if (row.contains(document.activeElement)) (row.nextElementSibling ?? row.previousElementSibling ?? $("body")).focus();
+    row.remove();
+    this.rows.delete(id);
+    this.messages.delete(id);
+  }
+
+  // After the log has changed.
+  settle() {
+    groupRows();
+    $("older").hidden = this.floor === 0;
+    $("empty").hidden = $("log").childElementCount > 0;
+    keepPlace();
+  }
+
+  // Shows at once what was written, and sends it until it was heard. The key makes that safe: the server takes a
+  // message with the same key only once.
+  say(body) {
+    const key = randomKey();
+    const row = messageRow({ author: this.me, name: this.name, body, at: Date.now(), reactions: [] }, this);
+    row.classList.add("unsent");
+    $("log").append(row);
+    this.unsent.set(key, { body, row });
+    stuck = true;
+    this.settle();
+    this.deliver(key);
+  }
+
+  async deliver(key) {
+    const { body } = this.unsent.get(key);
+    try {
+      const { change } = await this.channel.push("new_msg", { body, key });
+      // Its broadcast has come before this reply, or never will: then it is in a gap, or too far up to be shown.
+      if (change <= this.seen) this.sent(key);
+      this.noticed = Math.max(this.noticed, change);
+      this.closeGap();
+    } catch (error) {
+      if (error.kind === "refused") {
+        this.sent(key);
+        this.settle();
+        toast(error.message);
+        if ($("body").value === "") setBody(body); // to mend it
+      } else if (this.channel.state === "joined" && this.unsent.has(key)) {
+        this.deliver(key);
+      } // else with the next join
+    }
+  }
+
+  sent(key) {
+    this.unsent.get(key)?.row.remove();
+    this.unsent.delete(key);
+  }
+
+  async loadOlder() {
+    const page = await this.ask("older", { before: this.floor });
+    if (!page) return;
+    const below = $("scroll").scrollHeight - $("scroll").scrollTop;
+    this.floor = page.older ? page.messages[0].id : 0;
+    page.messages.forEach((message) => this.show(message));
+    stuck = false;
+    this.settle();
+    $("scroll").scrollTop = $("scroll").scrollHeight - below; // what one was reading stays where it was
+    if (this.floor === 0 && page.messages.length > 0) focusRow(this.rows.get(page.messages[0].id), false);
+  }
+
+  react(id, emoji) {
+    const mine = this.messages.get(id).reactions.some((r) => r.emoji === emoji && r.who.some((p) => p.author === this.me));
+    this.ask("react", { id, emoji, on: !mine });
+  }
+
+  delete(id) {
+    this.ask("delete", { id });
+  }
+
+  async ask(event, payload) {
+    try {
+      return await this.channel.push(event, payload);
+    } catch (error) {
+      toast(error.kind === "refused" ? error.message : `Not done: ${error.message}.`);
+    }
+  }
+
+  // Somebody types (`name`), or has stopped. Who says nothing more for a while has stopped as well.
+  types(author, name) {
+    clearTimeout(this.typing.get(author)?.timer);
+    this.typing.delete(author);
+    if (name) this.typing.set(author, { name, timer: setTimeout(() => this.types(author, false), 5_000) });
+    showTyping([...this.typing.values()].map((person) => person.name));
+  }
+
+  leave() {
+    this.channel.leave();
+    this.typing.forEach(({ timer }) => clearTimeout(timer));
+  }
+}
+
+// ---- Joining and leaving --------------------------------------------------------------------------------------
+
+$("join-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = $("name").value.trim();
+  const roomName = $("room").value.trim();
+  Object.assign(sessionStorage, { name, room: roomName });
+  room?.leave();
+  room = new Room(name, roomName);
+});
+
+$("leave").addEventListener("click", leave);
+
+function leave() {
+  room.leave();
+  room = null;
+  $("log").replaceChildren();
+  showTyping([]);
+  showRoom();
+  showStatus();
+}
+
+function showRoom() {
+  $("welcome").hidden = room !== null;
+  $("chat").hidden = $("leave").hidden = room === null;
+  $("title").textContent = room ? `#${room.roomName}` : "Chat";
+  document.title = room ? `#${room.roomName} · ${room.name}` : "Chat · tower-channels";
+  if (room) $("body").placeholder = `Message #${room.roomName} as ${room.name}`;
+  (room ? $("body") : $("name")).focus();
+  showOtherTab();
+}
+
+// ---- The log --------------------------------------------------------------------------------------------------
+
+// All that people wrote goes in as textContent: nothing of it is ever read as HTML.
+function messageRow(message, room) {
+  const row = $("message-template").content.firstElementChild.cloneNode(true);
+  const part = (name) => row.querySelector(`.${name}`);
+  const time = new Date(message.at);
+  if (message.id) row.dataset.id = message.id;
+  Object.assign(row.dataset, { author: message.author, at: message.at, day: time.toDateString() });
+  row.classList.toggle("mine", message.author === room.me);
+  part("avatar").textContent = initials(message.name);
+  row.style.setProperty("--hue", hue(message.name));
+  part("who").textContent = message.name;
+  part("bubble").textContent = message.body;
+  const clock = row.querySelector("time");
+  clock.dateTime = time.toISOString();
+  clock.title = time.toLocaleString();
+  clock.textContent = time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  if (!message.id) return row; // not sent yet: nothing to react to
+
+  for (const emoji of room.emoji) {
+    const tool = button(emoji, `react-${emoji}`, `React with ${emoji}`, () => room.react(message.id, emoji));
+    part("tools").append(tool);
+  }
+  if (message.author === room.me) {
+    const tool = button("", "delete", "Delete this message", () => room.delete(message.id));
+    tool.className = "bin";
+    part("tools").append(tool);
+  }
+  for (const { emoji, who } of message.reactions) {
+    const names = who.map((person) => (person.author === room.me ? "you" : person.name)).join(", ");
+    const chip = button(emoji, `reaction-${emoji}`, `${emoji} by ${names}`, () => room.react(message.id, emoji));
+    chip.setAttribute("aria-pressed", who.some((person) => person.author === room.me));
+    chip.dataset.who = names;
+    chip.append(Object.assign(document.createElement("span"), { textContent: who.length }));
+    part("reactions").append(chip);
+  }
+  setReachable(row, false);
+  return row;
+}
+
+function button(text, testid, label, onclick) {
+  const made = document.createElement("button");
+  Object.assign(made, { type: "button", textContent: text, onclick });
+  made.dataset.testid = testid;
+  made.setAttribute("aria-label", label);
+  return made;
+}
+
+// Messages stand in the order of their numbers, and those not sent yet below them.
+function insertRow(row, id) {
+  let before = $("log").lastElementChild;
+  while (before && (before.dataset.id === undefined || Number(before.dataset.id) > id)) {
+    before = before.previousElementSibling;
+  }
+  if (before) before.after(row);
+  else $("log").prepend(row);
+}
+
+// Keeps the focus where it was, on the same button of the new row.
+function replaceRow(old, row) {
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  if (old.tabIndex === 0) setReachable(row, true);
+  old.replaceWith(row);
+  if (!focused) return;
+  const same = focused.dataset.testid;
+  const again = [row, ...row.querySelectorAll("button")].find((element) => element.dataset.testid === same);
+  (again ?? row).focus({ preventScroll: true });
+}
+
+// The first of several messages by one person within five minutes shows who and when; the first of a day, the day.
+function groupRows() {
+  let above = null;
+  for (const row of $("log").children) {
+    const newDay = above?.dataset.day !== row.dataset.day;
+    const later = Number(row.dataset.at) - Number(above?.dataset.at) > 5 * 60_000;
+    row.classList.toggle("first", newDay || later || above.dataset.author !== row.dataset.author);
+    if (newDay) row.dataset.newDay = dayName(new Date(Number(row.dataset.at)));
+    else delete row.dataset.newDay;
+    above = row;
+  }
+}
+
+function dayName(day) {
+  const today = new Date();
+  if (day.toDateString() === today.toDateString()) return "Today";
+  const sameYear = day.getFullYear() === today.getFullYear();
+  return day.toLocaleDateString([], {
+    weekday: "long", day: "numeric", month: "long", ...(sameYear ? {} : { year: "numeric" }),
+  });
+}
+
+function initials(name) {
+  const words = name.trim().split(/\s+/);
+  const letters = words.length > 1 ? [words[0], words.at(-1)] : words;
+  return letters.map((word) => [...word][0] ?? "").join("").toUpperCase();
+}
+
+// The same colour for the same name, for everybody.
+function hue(name) {
+  let hash = 2166136261; // FNV-1a
+  for (const letter of name) hash = Math.imul(hash ^ letter.codePointAt(0), 16777619);
+  return (hash >>> 0) % 360;
+}
+
+// Who is at the end of the log stays there, whatever is added to it or takes room from it.
+let stuck = true;
+
+function keepPlace() {
+  if (stuck) $("scroll").scrollTop = $("scroll").scrollHeight;
+  $("newest").hidden = belowView() < 400;
+}
+
+const belowView = () => $("scroll").scrollHeight - $("scroll").scrollTop - $("scroll").clientHeight;
+
+new ResizeObserver(keepPlace).observe($("scroll"));
+$("scroll").addEventListener("scroll", () => {
+  stuck = belowView() < 60;
+  $("newest").hidden = belowView() < 400;
+});
+$("newest").addEventListener("click", () => {
+  stuck = true;
+  keepPlace();
+  $("body").focus();
+});
+$("older").addEventListener("click", () => room.loadOlder());
+
+// Keyboard: the log is one stop for Tab, arrows go from message to message, Tab goes on to a message's buttons.
+function setReachable(row, reachable) {
+  row.tabIndex = reachable ? 0 : -1;
+  for (const tool of row.querySelectorAll("button")) tool.tabIndex = row.tabIndex;
+}
+
+function focusRow(row, scroll = true) {
+  row?.focus({ preventScroll: !scroll });
+}
+
+$("log").addEventListener("focusin", ({ target }) => {
+  const row = target.closest(".message");
+  $("log").querySelectorAll('[tabindex="0"].message').forEach((other) => other !== row && setReachable(other, false));
+  setReachable(row, true);
+});
+
+$("log").addEventListener("click", ({ target }) => {
+  if (!target.closest("button")) focusRow(target.closest(".message"), false); // shows its buttons on a phone
+});
+
+$("log").addEventListener("keydown", (event) => {
+  const row = event.target.closest(".message");
+  const to = {
+    ArrowUp: row.previousElementSibling, ArrowDown: row.nextElementSibling,
+    Home: $("log").firstElementChild, End: $("log").lastElementChild, Escape: $("body"),
+  }[event.key];
+  if (!to) return;
+  event.preventDefault();
+  to.focus();
+});
+
+// ---- Writing --------------------------------------------------------------------------------------------------
+
+const LONGEST = 2000; // the server refuses more
+let typedAt = 0; // when the others were last told that we type
+
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const body = $("body").value.trim();
+  if (body === "") return;
+  setBody("");
+  typedAt = 0;
+  room.say(body);
+});
+
+$("body").addEventListener("keydown", (event) => {
+  // isComposing: this Enter chooses a word of an input method
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    $("composer").requestSubmit();
+  } else if (event.key === "ArrowUp" && $("body").value === "") {
+    event.preventDefault();
+    focusRow($("log").lastElementChild);
+  }
+});
+
+$("body").addEventListener("input", () => {
+  setBody($("body").value);
+  const on = $("body").value !== "";
+  if (on && Date.now() - typedAt < 2_000) return;
+  if (!on && typedAt === 0) return;
+  typedAt = on ? Date.now() : 0;
+  room.channel.send("typing", { on });
+});
+
+function setBody(text) {
+  if ($("body").value !== text) $("body").value = text;
+  $("body").style.height = "auto";
+  $("body").style.height = `${$("body").scrollHeight}px`;
+  const left = LONGEST - [...text.trim()].length;
+  $("left").textContent = left < 200 ? left : "";
+  $("left").classList.toggle("over", left < 0);
+}
+
+function showTyping(names) {
+  const who = names.length > 2 ? "Several people" : names.join(" and ");
+  $("typing").textContent = names.length === 0 ? "" : `${who} ${names.length === 1 ? "is" : "are"} typing`;
+}
+
+// ---- The connection -------------------------------------------------------------------------------------------
+
+const TRANSPORT_NAMES = { websocket: "WebSocket", longpoll: "Long poll" };
+
+function showStatus() {
+  const name = TRANSPORT_NAMES[socket.transportName];
+  const joining = room && socket.state === "open" && room.channel.state !== "joined";
+  const state = joining ? "joining" : socket.state;
+  const words = { connecting: "connecting", open: "connected", joining: "joining", waiting: "reconnecting" }[state];
+  document.body.dataset.state = state;
+  const text = `${name} · ${words}`;
+  if ($("status").textContent !== text) $("status").textContent = text; // read out only if it has changed
+  $("status").title = socket.problem;
+  $("rtt").textContent = socket.rtt === null ? "" : `${socket.rtt.toFixed(socket.rtt < 10 ? 1 : 0)} ms`;
+  for (const choice of document.querySelectorAll("[data-transport]")) {
+    choice.setAttribute("aria-pressed", choice.dataset.transport === socket.transportName);
+  }
+}
+
+// For the second tab of somebody who tries this out: the same room, the other transport.
+function showOtherTab() {
+  const other = socket.transportName === "websocket" ? "longpoll" : "websocket";
+  const link = `/?${new URLSearchParams({ room: room?.roomName ?? $("room").value, transport: other })}`;
+  document.querySelectorAll(".other-tab").forEach((a) => (a.href = link));
+  document.querySelectorAll(".other-transport").forEach((a) => (a.textContent = other === "websocket" ? "WebSocket" : "long poll"));
+}
+
+document.querySelector(".switch").addEventListener("click", ({ target }) => {
+  const choice = target.closest("[data-transport]")?.dataset.transport;
+  if (!choice) return;
+  sessionStorage.transport = choice;
+  socket.use(choice);
+  showOtherTab();
+});
+
+function toast(text) {
+  const shown = Object.assign(document.createElement("p"), { textContent: text });
+  $("toasts").append(shown);
+  setTimeout(() => shown.remove(), 6_000);
+}
+
+function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+socket.onchange = showStatus;
+socket.connect();
+showOtherTab();

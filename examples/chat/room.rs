@@ -1,0 +1,403 @@
+//! The channel `room:*`: what a person can do in a room, and who hears of it.
+//!
+//! | event | payload | answer | everybody in the room gets |
+//! | --- | --- | --- | --- |
+//! | `phx_join` | `name`, `last_seen_id` | `author`, `emoji`, and what was missed: `reset`, `messages`, `change`, `older` | |
+//! | `new_msg` | `body`, `key` | `id`, `change` | `message` |
+//! | `react` | `id`, `emoji`, `on` | `id`, `change` | `message` |
+//! | `delete` | `id` | `id`, `change` | `message` |
+//! | `older` | `before` | `messages`, `older` | |
+//! | `catch_up` | `last_seen_id` | as the join | |
+//! | `typing` | `on` | none | `typing`, except who types |
+//!
+//! A `message` event carries the message as it is now, whatever happened to it: to show it is to be up to date.
+//! What a person did wrong is an error reply with a `reason` in words.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower_channels::{Channel, ConnectInfo, Joined, Payload, Refused, Reply, Result, Socket, Stop};
+
+use crate::history::{CatchUp, Error, History, Outcome, Person, Store};
+
+/// What `connect` learned about the person at the other end; all channels of the socket see it.
+pub struct User {
+    author: i64,
+    history: Store,
+}
+
+/// A person in a room.
+pub struct Room {
+    room: String,
+    person: Person,
+    /// What the join's reply told: the last change the person has seen.
+    seen: i64,
+    history: Store,
+}
+
+/// A page proves who it is by a secret that it made up, and is known to the others by a number.
+pub async fn connect(info: ConnectInfo, history: Store) -> std::result::Result<User, Refused> {
+    let secret = info.param("secret").unwrap_or_default().to_owned();
+    if !(16..=64).contains(&secret.len()) {
+        return Err(Refused::reason("a secret has 16 to 64 bytes"));
+    }
+    match history.run(move |history| history.author(&secret)).await {
+        Ok(author) => Ok(User { author, history }),
+        Err(error) => Err(Refused::reason(reason(&error))),
+    }
+}
+
+impl Channel for Room {
+    type Assigns = User;
+    type Info = ();
+
+    async fn join(
+        topic: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> std::result::Result<Joined<Self>, Refused> {
+        let User { author, history } = socket.assigns();
+        let (author, history) = (*author, history.clone());
+        let entered = async {
+            let Join { name, last_seen_id } = parse(&payload)?;
+            let person = Person { author, name: valid_name(&name)? };
+            let room = valid_room(topic)?;
+            let missed = catch_up(&history, &room, last_seen_id).await?;
+            Ok((room, person, missed))
+        };
+        let (room, person, missed) =
+            entered.await.map_err(|error: Error| Refused::reason(reason(&error)))?;
+        let seen = missed.change;
+        let mut reply = json!(missed);
+        reply["author"] = json!(author);
+        reply["emoji"] = json!(EMOJI);
+        Ok(Joined::new(Self { room, person, seen, history }).reply(reply))
+    }
+
+    /// From here on the room's broadcasts arrive. What was said between the reply and now did not.
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        let missed = catch_up(&self.history, &self.room, Some(self.seen)).await?;
+        if missed.change > self.seen {
+            socket.push("missed", json!(missed));
+        }
+        Ok(())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        let answer = match event {
+            "new_msg" => self.new_msg(&payload, socket).await,
+            "react" => self.react(&payload, socket).await,
+            "delete" => self.delete(&payload, socket).await,
+            "older" => self.older(&payload).await,
+            "catch_up" => self.catch_up(&payload).await,
+            "typing" => return Ok(self.typing(&payload, socket)),
+            _ => return Err(Stop::unmatched(event)),
+        };
+        Ok(match answer {
+            Ok(response) => Reply::ok(response),
+            Err(error) => Reply::reason(reason(&error)),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Join {
+    name: String,
+    last_seen_id: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct NewMsg {
+    body: String,
+    key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct React {
+    id: i64,
+    emoji: String,
+    on: bool,
+}
+
+#[derive(Deserialize)]
+struct Delete {
+    id: i64,
+}
+
+#[derive(Deserialize)]
+struct Older {
+    before: i64,
+}
+
+#[derive(Deserialize)]
+struct LastSeen {
+    last_seen_id: i64,
+}
+
+#[derive(Deserialize)]
+struct Typing {
+    on: bool,
+}
+
+impl Room {
+    async fn new_msg(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
+        let NewMsg { body, key } = parse(payload)?;
+        let body = valid_body(&body)?;
+        if key.as_ref().is_some_and(|key| key.len() > 64) {
+            return Err(Error::Refused("a key has at most 64 bytes"));
+        }
+        let (room, Person { author, name }) = (self.room.clone(), self.person.clone());
+        self.change(socket, move |history| history.add(&room, author, &name, &body, key.as_deref()))
+            .await
+    }
+
+    async fn react(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
+        let React { id, emoji, on } = parse(payload)?;
+        if !EMOJI.contains(&emoji.as_str()) {
+            return Err(Error::Refused("there is no such reaction"));
+        }
+        let (room, person) = (self.room.clone(), self.person.clone());
+        self.change(socket, move |history| history.react(&room, id, &person, &emoji, on)).await
+    }
+
+    async fn delete(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
+        let Delete { id } = parse(payload)?;
+        let (room, author) = (self.room.clone(), self.person.author);
+        self.change(socket, move |history| history.delete(&room, id, author)).await
+    }
+
+    /// Writes, and tells the room. Both happen while the history is ours, so the room hears of changes in their
+    /// order; and both happen even if the person is gone by then, so it hears of every one.
+    async fn change(
+        &self,
+        socket: &Socket<Self>,
+        write: impl FnOnce(&mut History) -> std::result::Result<Outcome, Error> + Send + 'static,
+    ) -> Answer {
+        let socket = socket.clone();
+        let written = self.history.run(move |history| {
+            let Outcome { message, changed } = write(history)?;
+            if changed {
+                socket.broadcast("message", json!(message));
+            }
+            Ok(message)
+        });
+        let message = written.await?;
+        Ok(json!({ "id": message.id, "change": message.change }))
+    }
+
+    async fn older(&self, payload: &Payload) -> Answer {
+        let Older { before } = parse(payload)?;
+        let room = self.room.clone();
+        Ok(json!(self.history.run(move |history| history.older(&room, before)).await?))
+    }
+
+    async fn catch_up(&self, payload: &Payload) -> Answer {
+        let LastSeen { last_seen_id } = parse(payload)?;
+        Ok(json!(catch_up(&self.history, &self.room, Some(last_seen_id)).await?))
+    }
+
+    /// Nobody waits for an answer, so a payload that makes no sense is passed over.
+    fn typing(&self, payload: &Payload, socket: &Socket<Self>) -> Reply {
+        if let Ok(Typing { on }) = parse(payload) {
+            let Person { author, name } = &self.person;
+            socket.broadcast_from("typing", json!({ "author": author, "name": name, "on": on }));
+        }
+        Reply::None
+    }
+}
+
+type Answer = std::result::Result<Value, Error>;
+
+async fn catch_up(
+    history: &Store,
+    room: &str,
+    last_seen_id: Option<i64>,
+) -> std::result::Result<CatchUp, Error> {
+    let room = room.to_owned();
+    history.run(move |history| history.catch_up(&room, last_seen_id)).await
+}
+
+fn parse<'a, T: Deserialize<'a>>(payload: &'a Payload) -> std::result::Result<T, Error> {
+    payload.parse().map_err(|_| Error::Refused("this was not understood"))
+}
+
+fn valid_name(name: &str) -> std::result::Result<String, Error> {
+    let name = name.trim();
+    if !(1..=32).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+        return Err(Error::Refused("a name has 1 to 32 characters"));
+    }
+    Ok(name.to_owned())
+}
+
+fn valid_room(topic: &str) -> std::result::Result<String, Error> {
+    let room = topic.strip_prefix("room:").unwrap_or_default();
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if !(1..=32).contains(&room.len()) || !room.bytes().all(known) {
+        return Err(Error::Refused("a room is named by 1 to 32 of a-z, 0-9 and -"));
+    }
+    Ok(room.to_owned())
+}
+
+fn valid_body(body: &str) -> std::result::Result<String, Error> {
+    let body = body.trim();
+    let wanted = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if !(1..=2000).contains(&body.chars().count()) || !body.chars().all(wanted) {
+        return Err(Error::Refused("a message has 1 to 2000 characters"));
+    }
+    Ok(body.to_owned())
+}
+
+/// What the person gets to read. Our own troubles go to our log.
+fn reason(error: &Error) -> &'static str {
+    match error {
+        Error::Refused(why) => why,
+        Error::Database(_) => {
+            eprintln!("{error}");
+            "the history is not available"
+        }
+    }
+}
+
+const EMOJI: [&str; 6] = ["👍", "🎉", "😂", "😮", "👀", "💜"];
+
+#[cfg(test)]
+mod tests {
+    use tower_channels::{Endpoint, test};
+
+    use super::*;
+
+    type Client = test::Client<User>;
+
+    fn chat() -> Endpoint<User> {
+        let history = Store::new(History::in_memory());
+        Endpoint::builder(move |info| connect(info, history.clone()))
+            .channel::<Room>("room:*")
+            .build()
+    }
+
+    async fn person(chat: &Endpoint<User>, name: &str) -> Client {
+        let secret = format!("the secret of {name}");
+        let mut person = test::connect(chat, &[("secret", &secret)]).await.unwrap();
+        response(person.join("room:lobby", json!({ "name": name })).await);
+        person
+    }
+
+    async fn say(person: &mut Client, body: &str) -> Value {
+        response(person.push("room:lobby", "new_msg", json!({ "body": body })).await)
+    }
+
+    /// The next event that the person gets, and its payload.
+    async fn heard(person: &mut Client) -> (String, Value) {
+        let (event, payload) = person.next_push().await;
+        (event, payload.parse().unwrap())
+    }
+
+    fn response(reply: Reply) -> Value {
+        match reply {
+            Reply::Ok(response) => response.parse().unwrap(),
+            other => panic!("not ok: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_heard_by_everybody_in_the_room() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        say(&mut ada, "hello").await;
+        for person in [&mut ada, &mut bob] {
+            let (event, message) = heard(person).await;
+            assert_eq!((event.as_str(), &message["name"]), ("message", &json!("Ada")));
+            assert_eq!(message["body"], "hello");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_join_with_the_last_seen_id_returns_what_was_missed() {
+        let chat = chat();
+        let mut ada = person(&chat, "Ada").await;
+        let seen = say(&mut ada, "seen").await["change"].clone();
+        say(&mut ada, "missed").await;
+        let mut bob = test::connect(&chat, &[("secret", "the secret of Bob")]).await.unwrap();
+        let join = json!({ "name": "Bob", "last_seen_id": seen });
+        let joined = response(bob.join("room:lobby", join).await);
+        assert_eq!(joined["reset"], false);
+        assert_eq!(joined["messages"].as_array().unwrap().len(), 1);
+        assert_eq!(joined["messages"][0]["body"], "missed");
+    }
+
+    #[tokio::test]
+    async fn a_reaction_is_heard_as_the_message_with_who_reacted() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        let id = say(&mut ada, "hello").await["id"].clone();
+        let react = json!({ "id": id, "emoji": "👍", "on": true });
+        response(bob.push("room:lobby", "react", react).await);
+        heard(&mut ada).await;
+        let (_, message) = heard(&mut ada).await;
+        assert_eq!(message["reactions"][0]["who"][0]["name"], "Bob");
+    }
+
+    #[tokio::test]
+    async fn the_message_of_another_is_not_deleted() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        let id = say(&mut ada, "hello").await["id"].clone();
+        let reply = bob.push("room:lobby", "delete", json!({ "id": id })).await;
+        assert_eq!(reply, Reply::reason("only its author can delete a message"));
+    }
+
+    #[tokio::test]
+    async fn typing_is_heard_by_the_others() {
+        let chat = chat();
+        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
+        ada.send("room:lobby", "typing", json!({ "on": true }));
+        let typing = json!({ "author": 1, "name": "Ada", "on": true });
+        assert_eq!(heard(&mut bob).await, ("typing".into(), typing));
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_makes_no_sense_is_an_error_and_the_room_goes_on() {
+        let chat = chat();
+        let mut ada = person(&chat, "Ada").await;
+        for nonsense in [json!({ "body": 5 }), json!([]), json!(null), json!({})] {
+            let reply = ada.push("room:lobby", "new_msg", nonsense).await;
+            assert_eq!(reply, Reply::reason("this was not understood"));
+        }
+        say(&mut ada, "still here").await;
+    }
+
+    #[tokio::test]
+    async fn a_room_is_not_joined_without_a_proper_name_of_person_and_room() {
+        let chat = chat();
+        let mut ada = test::connect(&chat, &[("secret", "the secret of Ada")]).await.unwrap();
+        for name in ["", "  ", "a\nb", &"x".repeat(33)] {
+            let reply = ada.join("room:lobby", json!({ "name": name })).await;
+            assert_eq!(reply, Reply::reason("a name has 1 to 32 characters"), "{name:?}");
+        }
+        for topic in ["room:", "room:Lobby", "room:a b", &format!("room:{}", "x".repeat(33))] {
+            let reply = ada.join(topic, json!({ "name": "Ada" })).await;
+            let why = "a room is named by 1 to 32 of a-z, 0-9 and -";
+            assert_eq!(reply, Reply::reason(why), "{topic:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_as_long_as_it_may_be_and_no_longer() {
+        let chat = chat();
+        let mut ada = person(&chat, "Ada").await;
+        say(&mut ada, &"é".repeat(2000)).await;
+        for body in ["", " \n ", "a\0b", &"é".repeat(2001)] {
+            let reply = ada.push("room:lobby", "new_msg", json!({ "body": body })).await;
+            assert_eq!(reply, Reply::reason("a message has 1 to 2000 characters"), "{body:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_without_a_secret_is_refused() {
+        assert!(test::connect(&chat(), &[]).await.is_err());
+    }
+}

@@ -1,0 +1,32 @@
+//! Fuzz targets: a module each, with a function `check` that panics if an input shows a defect.
+//!
+//! libFuzzer calls them through `fuzz_targets/`; `tests/corpus.rs` calls them over the committed
+//! seeds and mutations of these, as ordinary tests.
+
+mod base64;
+mod chunks;
+mod json;
+pub mod ndjson;
+pub mod query;
+pub mod token;
+pub mod v1_text;
+pub mod v2_binary;
+pub mod v2_text;
+pub mod websocket_connection;
+pub mod websocket_decoder;
+mod wire;
+
+/// A target's name, which is that of its folder in `corpus/`, and its check.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
+    ("ndjson", ndjson::check),
+    ("query", query::check),
+    ("token", token::check),
+    ("v1_text", v1_text::check),
+    ("v2_binary", v2_binary::check),
+    ("v2_text", v2_text::check),
+    ("websocket_connection", websocket_connection::check),
+    ("websocket_decoder", websocket_decoder::check),
+];

@@ -1,0 +1,145 @@
+//! The query string of a connect.
+
+use serde_json::{Map, Value};
+use tower_channels_transports::fuzzing::parse_query;
+
+/// Nothing panics; nesting is bounded and every leaf is a text; what was read, and any tree of
+/// simple names, is read again when it is written as a query.
+pub fn check(data: &[u8]) {
+    if let Ok(params) =
+        str::from_utf8(data).map_err(drop).and_then(|q| parse_query(q).map_err(drop))
+    {
+        let params = Value::Object(params);
+        assert!(depth(&params) <= DEEPEST, "nested {} deep", depth(&params));
+        assert!(leaves_are_texts(&params));
+        if names_are_simple(&params) {
+            assert_read_back(&params);
+        }
+    }
+    assert_read_back(&Value::Object(Tree { bytes: data, names: 0 }.map(DEEPEST)));
+}
+
+/// The parameters themselves, and 16 levels below a name.
+const DEEPEST: usize = 17;
+
+fn assert_read_back(params: &Value) {
+    let mut query = String::new();
+    write(params, "", &mut query);
+    assert_eq!(parse_query(&query).map(Value::Object).as_ref(), Ok(params), "{query}");
+}
+
+fn write(value: &Value, path: &str, query: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name = escaped(name);
+                let path = if path.is_empty() { name } else { format!("{path}[{name}]") };
+                write(value, &path, query);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                write(item, &format!("{path}[]"), query);
+            }
+        }
+        text => {
+            let text = escaped(text.as_str().unwrap_or_default());
+            query.push_str(&format!("&{path}={text}"));
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b' ' => escaped.push('+'),
+            _ if byte.is_ascii_alphanumeric() => escaped.push(byte.into()),
+            _ => escaped.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    escaped
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn leaves_are_texts(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.values().all(leaves_are_texts),
+        Value::Array(items) => items.iter().all(leaves_are_texts),
+        leaf => leaf.is_string(),
+    }
+}
+
+/// Whether no name has a meaning beyond itself: brackets nest, and an empty name is an item.
+fn names_are_simple(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().all(|(name, value)| {
+            !name.is_empty() && !name.contains(['[', ']']) && names_are_simple(value)
+        }),
+        Value::Array(items) => items.iter().all(names_are_simple),
+        _ => true,
+    }
+}
+
+/// Any bytes as parameters.
+struct Tree<'a> {
+    bytes: &'a [u8],
+    names: usize,
+}
+
+impl Tree<'_> {
+    /// A map below the root is not empty: a query could not say it.
+    fn map(&mut self, room: usize) -> Map<String, Value> {
+        let mut map = Map::new();
+        let size = self.next() % 4 + usize::from(room < DEEPEST);
+        for _ in 0..size {
+            let name = self.name();
+            let value = self.value(room - 1);
+            map.insert(name, value);
+        }
+        map
+    }
+
+    /// Of a list's items one at most is a map or list itself: `a[][b]` does not say which.
+    fn list(&mut self, room: usize) -> Vec<Value> {
+        let size = self.next() % 4 + 1;
+        let nested = self.next() % 8;
+        (0..size)
+            .map(|index| if index == nested { self.value(room - 1) } else { self.text() })
+            .collect()
+    }
+
+    fn value(&mut self, room: usize) -> Value {
+        match self.next() % 3 {
+            1 if room > 0 => Value::Object(self.map(room)),
+            2 if room > 0 => Value::Array(self.list(room)),
+            _ => self.text(),
+        }
+    }
+
+    fn text(&mut self) -> Value {
+        let size = (self.next() % 8).min(self.bytes.len());
+        let (text, rest) = self.bytes.split_at(size);
+        self.bytes = rest;
+        Value::String(String::from_utf8_lossy(text).into_owned())
+    }
+
+    fn name(&mut self) -> String {
+        self.names += 1;
+        format!("{}{}", char::from(b'a' + (self.next() % 26) as u8), self.names)
+    }
+
+    /// When the bytes are spent all is small.
+    fn next(&mut self) -> usize {
+        let Some((&byte, rest)) = self.bytes.split_first() else { return 0 };
+        self.bytes = rest;
+        byte.into()
+    }
+}

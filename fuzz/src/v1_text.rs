@@ -1,0 +1,46 @@
+//! Frames of protocol 1.0.0: `{"topic":…,"event":…,"payload":…,"ref":…}`, maybe with a `join_ref`.
+
+use tower_channels::serializer::Version;
+use tower_channels::{Incoming, IncomingPayload};
+use tower_channels_transports::Inbound;
+
+use crate::json;
+
+/// Nothing panics; a binary frame means what it means as text; what decodes can be read, and written
+/// by another client, with its keys in another order, means the same.
+pub fn check(data: &[u8]) {
+    let binary = Version::V1.decode(Inbound::Binary(data));
+    let text = str::from_utf8(data).ok();
+    assert_eq!(binary.ok(), text.and_then(decode), "binary and text differ");
+    if let Some(message) = text.and_then(decode) {
+        same_when_written_anew(&message);
+    }
+}
+
+fn decode(text: &str) -> Option<Incoming<'_>> {
+    Version::V1.decode(Inbound::Text(text)).ok()
+}
+
+fn same_when_written_anew(message: &Incoming<'_>) {
+    let IncomingPayload::Json(payload) = message.payload else { panic!("no JSON: {message:?}") };
+    json::assert_readable(payload);
+    let join_ref = json::respelt(message.join_ref.as_json().expect("a text has a text's ref"));
+    let reference = json::respelt(message.reference.as_json().expect("a text has a text's ref"));
+    let (topic, event) = (json::name(&message.topic), json::name(&message.event));
+    let mut fields = [
+        format!(r#""ref":{reference}"#),
+        format!(r#""event" : {event}"#),
+        format!(r#""p\u0061yload":{payload}"#),
+        format!(r#""topic":{topic}"#),
+        format!(r#""join_ref":{join_ref}"#),
+        r#""other":[{"ref":"no"}]"#.to_owned(),
+    ];
+    for _ in 0..fields.len() {
+        fields.rotate_left(1);
+        let written = format!(" {{{}}}\n", fields.join(", "));
+        assert_eq!(decode(&written).as_ref(), Some(message), "written as {written}");
+    }
+    // Of a key that comes twice the first counts.
+    let twice = format!(r#"{{{},"ref":1,"topic":{{}},"payload":1,"event":1}}"#, fields.join(","));
+    assert_eq!(decode(&twice).as_ref(), Some(message), "written as {twice}");
+}

@@ -1,0 +1,141 @@
+//! Every target over its seeds, and over mutations of them that are the same in every run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+
+use tower_channels_fuzz::{TARGETS, Target};
+
+const MUTATIONS: u64 = 4000;
+const LARGEST: usize = 8192;
+
+#[test]
+fn ndjson_bodies_are_the_messages_in_them() {
+    run("ndjson");
+}
+
+#[test]
+fn queries_are_read_as_they_were_meant() {
+    run("query");
+}
+
+#[test]
+fn tokens_are_what_they_were_made_of() {
+    run("token");
+}
+
+#[test]
+fn frames_of_version_1_keep_their_meaning() {
+    run("v1_text");
+}
+
+#[test]
+fn text_frames_of_version_2_keep_their_meaning() {
+    run("v2_text");
+}
+
+#[test]
+fn binary_frames_of_version_2_keep_their_meaning() {
+    run("v2_binary");
+}
+
+#[test]
+fn a_websocket_is_read_the_same_however_it_is_cut() {
+    run("websocket_decoder");
+}
+
+#[test]
+fn a_websocket_connection_answers_everything_and_ends() {
+    run("websocket_connection");
+}
+
+#[test]
+fn every_target_has_a_program_and_a_folder_of_seeds() {
+    let names = |folder: &str| -> BTreeSet<String> {
+        let files = fs::read_dir(root().join(folder)).expect(folder);
+        files.map(|file| file.expect(folder).file_name().into_string().expect("UTF-8")).collect()
+    };
+    let targets: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(targets.len(), TARGETS.len());
+    assert_eq!(names("corpus"), targets);
+    assert_eq!(names("fuzz_targets"), targets.iter().map(|name| format!("{name}.rs")).collect());
+}
+
+fn run(name: &str) {
+    let target = TARGETS.iter().find(|(known, _)| *known == name).expect(name);
+    let seeds = seeds(name);
+    assert!(!seeds.is_empty(), "no seeds");
+    seeds.iter().for_each(|seed| check(target, seed));
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..MUTATIONS {
+        let mut input = random.pick(&seeds).clone();
+        for _ in 0..=random.below(4) {
+            mutate(&mut input, &mut random, &seeds);
+        }
+        input.truncate(LARGEST);
+        check(target, &input);
+    }
+}
+
+/// A failure says which input it was.
+fn check((name, check): &Target, input: &[u8]) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(input))) {
+        let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+        eprintln!("{name} failed on {hex}\n  ({})", input.escape_ascii());
+        resume_unwind(panic);
+    }
+}
+
+/// In the order of their names, so that runs agree.
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let folder = root().join("corpus").join(name);
+    let files = fs::read_dir(folder).expect("a corpus");
+    let paths: BTreeSet<_> = files.map(|file| file.expect("a seed").path()).collect();
+    paths.iter().map(|path| fs::read(path).expect("a seed")).collect()
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn mutate(input: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>]) {
+    let at = random.below(input.len());
+    let range = at..(at + 1 + random.below(16)).min(input.len());
+    match random.below(7) {
+        _ if input.is_empty() => input.push(random.below(256) as u8),
+        0 => input[at] ^= 1 << random.below(8),
+        1 => input[at] = *random.pick(b"\0\x01\x7d\x7e\x7f\x80\x81\x88\xff\"[]{}\\,:\n\r&=%u19e"),
+        2 => input.insert(at, random.below(256) as u8),
+        3 => drop(input.drain(range)),
+        4 => {
+            let copy = input[range].to_vec();
+            let to = random.below(input.len());
+            input.splice(to..to, copy);
+        }
+        5 => {
+            let other = random.pick(seeds);
+            let from = random.below(other.len());
+            input.splice(at.., other[from..].iter().copied());
+        }
+        _ => input.truncate(at),
+    }
+}
+
+/// xorshift64*
+struct Random(u64);
+
+impl Random {
+    /// Below `bound`, or 0.
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let random = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        if bound == 0 { 0 } else { random as usize % bound }
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+}

@@ -1,0 +1,51 @@
+//! The application's plain HTTP beside the socket.
+
+use crate::support::{Http, RawWebSocket, Server};
+
+#[tokio::test]
+async fn health_is_ok() {
+    let server = Server::start().await;
+    let response = Http::connect(&server).await.get("/health").await;
+    assert_eq!((response.status, &*response.body), (200, "ok"));
+}
+
+#[tokio::test]
+async fn a_broadcast_without_a_member_is_fine() {
+    let server = Server::start().await;
+    server.broadcast("room:empty", "news", "{}").await;
+}
+
+#[tokio::test]
+async fn a_broadcast_of_any_json_is_delivered() {
+    let server = Server::start().await;
+    let mut member = RawWebSocket::member(&server).await;
+    server.broadcast("room:a", "news", "[1,null]").await;
+    member.expect_text(r#"[null,null,"room:a","news",[1,null]]"#).await;
+}
+
+#[tokio::test]
+async fn a_broadcast_that_is_none_is_a_bad_request() {
+    let server = Server::start().await;
+    let mut http = Http::connect(&server).await;
+    for body in ["", "not json", "[]", "{}", r#"{"topic":"room:a","event":"news"}"#] {
+        let json = [("Content-Type", "application/json")];
+        let response = http.request("POST", "/broadcast", &json, body.as_bytes()).await;
+        assert_eq!(response.status, 400, "{body}: {response:?}");
+    }
+    assert_eq!(http.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_disconnect_of_nobody_is_fine() {
+    let server = Server::start().await;
+    server.disconnect("user_socket:nobody").await;
+}
+
+#[tokio::test]
+async fn a_path_beside_the_socket_is_not_found() {
+    let server = Server::start().await;
+    let mut http = Http::connect(&server).await;
+    for target in ["/", "/socket", "/socket/", "/socket/other", "/socketwebsocket"] {
+        assert_eq!(http.get(target).await.status, 404, "{target}");
+    }
+}

@@ -1,0 +1,226 @@
+//! What one channel or one client does slowly delays nobody else: with channels of the suite's own,
+//! since those of the reference application are quick.
+
+use std::future::pending;
+use std::time::Duration;
+
+use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, Stop};
+
+use crate::support::{Client, Server, Stage};
+
+scenarios! {
+    everywhere: [
+        a_slow_join_delays_neither_other_joins_nor_the_heartbeat,
+        a_slow_join_delays_no_channel_that_is_joined_already,
+        what_is_sent_to_a_joining_channel_waits_for_it,
+        a_join_that_takes_too_long_is_an_error_and_the_topic_is_not_joined,
+        a_topic_that_is_still_joining_can_be_joined_again,
+        a_slow_handler_delays_neither_other_channels_nor_the_heartbeat,
+        a_slow_handler_delays_no_other_client_on_its_topic,
+        a_slow_handler_does_not_hold_up_a_join_of_its_own_topic,
+        a_channel_for_which_too_much_waits_crashes_alone,
+        a_broken_client_takes_its_hanging_channels_along_and_nobody_else,
+    ]
+}
+
+async fn a_slow_join_delays_neither_other_joins_nor_the_heartbeat(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut client = stage.client("").await;
+    client.send(r#"["1","1","slow:a","phx_join","hang"]"#).await;
+    client.heartbeat().await;
+    join(&mut client, "2", "slow:b").await;
+    client.ping("2", "slow:b").await;
+}
+
+async fn a_slow_join_delays_no_channel_that_is_joined_already(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut client = stage.client("").await;
+    join(&mut client, "1", "slow:a").await;
+    client.send(r#"["2","2","slow:b","phx_join","hang"]"#).await;
+    client.ping("1", "slow:a").await;
+    client.send(r#"["1","3","slow:a","phx_leave",{}]"#).await;
+    client.expect(r#"["1","3","slow:a","phx_reply",{"status":"ok","response":{}}]"#).await;
+    client.expect(r#"["1","1","slow:a","phx_close",{}]"#).await;
+}
+
+async fn what_is_sent_to_a_joining_channel_waits_for_it(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut client = stage.client("").await;
+    client
+        .send_all(&[
+            r#"["1","1","slow:a","phx_join","nap"]"#,
+            r#"["1","2","slow:a","ping",[2]]"#,
+            r#"["1","3","slow:a","ping",[3]]"#,
+        ])
+        .await;
+    client.expect(r#"["1","1","slow:a","phx_reply",{"status":"ok","response":{}}]"#).await;
+    client.expect(r#"["1","2","slow:a","phx_reply",{"status":"ok","response":[2]}]"#).await;
+    client.expect(r#"["1","3","slow:a","phx_reply",{"status":"ok","response":[3]}]"#).await;
+}
+
+async fn a_join_that_takes_too_long_is_an_error_and_the_topic_is_not_joined(stage: Stage) {
+    let endpoint = builder().join_timeout(Duration::from_millis(200)).build();
+    let stage = Stage { server: serve(endpoint).await, ..stage };
+    let mut client = stage.client("").await;
+    client.send(r#"["1","1","slow:a","phx_join","hang"]"#).await;
+    let reply = client.recv().await;
+    assert!(reply.contains(r#""1","slow:a","phx_reply",{"status":"error","#), "{reply}");
+    client.send(r#"["1","2","slow:a","ping",{}]"#).await;
+    client
+        .expect(
+            r#"[null,"2","slow:a","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#,
+        )
+        .await;
+    join(&mut client, "3", "slow:a").await;
+}
+
+/// Whether the join that never came to an end is told of is a matter of taste; the second holds.
+async fn a_topic_that_is_still_joining_can_be_joined_again(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut client = stage.client("").await;
+    client.send(r#"["1","1","slow:a","phx_join","hang"]"#).await;
+    client.send(r#"["2","2","slow:a","phx_join",{}]"#).await;
+    client.expect(r#"["2","2","slow:a","phx_reply",{"status":"ok","response":{}}]"#).await;
+    client.send(r#"["2","3","slow:a","ping",{}]"#).await;
+    while !client.recv().await.contains(r#""3","slow:a","phx_reply",{"status":"ok""#) {}
+    client.ping("2", "slow:a").await;
+}
+
+async fn a_slow_handler_delays_neither_other_channels_nor_the_heartbeat(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut client = stage.client("").await;
+    join(&mut client, "1", "slow:a").await;
+    join(&mut client, "2", "slow:b").await;
+    client.send(r#"["1","3","slow:a","hang",{}]"#).await;
+    client.send(r#"["1","4","slow:a","ping",{}]"#).await;
+    client.heartbeat().await;
+    client.ping("2", "slow:b").await;
+    join(&mut client, "5", "slow:c").await;
+}
+
+async fn a_slow_handler_delays_no_other_client_on_its_topic(stage: Stage) {
+    let stage = slow(stage).await;
+    let (mut slow, mut quick) = (stage.client("").await, stage.client("").await);
+    join(&mut slow, "1", "slow:a").await;
+    join(&mut quick, "1", "slow:a").await;
+    slow.send(r#"["1","2","slow:a","hang",{}]"#).await;
+    quick.send(r#"["1","2","slow:a","say",{"a":1}]"#).await;
+    quick.expect(r#"[null,null,"slow:a","said",{"a":1}]"#).await;
+    quick.ping("1", "slow:a").await;
+    // What the slow one's handler has no part in reaches its client too.
+    slow.expect(r#"[null,null,"slow:a","said",{"a":1}]"#).await;
+}
+
+async fn a_slow_handler_does_not_hold_up_a_join_of_its_own_topic(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut client = stage.client("").await;
+    join(&mut client, "1", "slow:a").await;
+    client.send(r#"["1","2","slow:a","hang",{}]"#).await;
+    client.send(r#"["3","3","slow:a","phx_join",{}]"#).await;
+    client.expect(r#"["3","3","slow:a","phx_reply",{"status":"ok","response":{}}]"#).await;
+    client.expect(r#"["1","1","slow:a","phx_close",{}]"#).await;
+    client.ping("3", "slow:a").await;
+}
+
+async fn a_channel_for_which_too_much_waits_crashes_alone(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut client = stage.client("").await;
+    join(&mut client, "1", "slow:a").await;
+    join(&mut client, "2", "slow:b").await;
+    client.send(r#"["1","3","slow:a","hang",{}]"#).await;
+    // One mebibyte may wait; what comes once it is crossed finds nobody, and is told so.
+    let large = format!(r#"["1","4","slow:a","ping","{}"]"#, "x".repeat(64 * 1024));
+    for _ in 0..20 {
+        client.send(&large).await;
+    }
+    client.send(r#"["2","5","slow:b","ping",{}]"#).await;
+    let mut crashes = 0;
+    loop {
+        let message = client.recv().await;
+        if message.ends_with(r#""1","slow:a","phx_error",{"reason":"channel_crash"}]"#) {
+            crashes += 1;
+        } else if message.contains(r#""5","slow:b","phx_reply",{"status":"ok""#) {
+            break;
+        } else {
+            assert_eq!(message, UNMATCHED);
+        }
+    }
+    assert_eq!(crashes, 1);
+    client.send(r#"["1","4","slow:a","ping",{}]"#).await;
+    client.expect(UNMATCHED).await;
+}
+
+async fn a_broken_client_takes_its_hanging_channels_along_and_nobody_else(stage: Stage) {
+    let stage = slow(stage).await;
+    let mut other = stage.client("").await;
+    join(&mut other, "1", "slow:a").await;
+    let mut client = stage.client("").await;
+    join(&mut client, "1", "slow:a").await;
+    client.send(r#"["1","2","slow:a","hang",{}]"#).await;
+    client.send(r#"["3","3","slow:b","phx_join","hang"]"#).await;
+    client.break_with("not json").await;
+    other.send(r#"["1","2","slow:a","say",{}]"#).await;
+    other.expect(r#"[null,null,"slow:a","said",{}]"#).await;
+}
+
+/// A channel that takes its time, when told to: while it joins, or while it handles a push.
+struct Slow;
+
+impl Channel for Slow {
+    type Assigns = ();
+    type Info = ();
+
+    async fn join(_: &str, pace: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        match pace.parse().unwrap_or_default() {
+            "hang" => pending().await,
+            "nap" => tokio::time::sleep(Duration::from_millis(200)).await,
+            _ => {}
+        }
+        Ok(Self.into())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        match event {
+            "ping" => Ok(Reply::ok(payload)),
+            "say" => {
+                socket.broadcast("said", payload);
+                Ok(Reply::None)
+            }
+            "hang" => pending().await,
+            _ => Err(Stop::unmatched(event)),
+        }
+    }
+}
+
+fn builder() -> tower_channels::Builder<()> {
+    Endpoint::builder(|_| async { Ok(()) }).channel::<Slow>("slow:*")
+}
+
+/// The same stage with the slow application on it.
+async fn slow(stage: Stage) -> Stage {
+    Stage { server: serve(builder().build()).await, ..stage }
+}
+
+async fn serve(endpoint: Endpoint<()>) -> Server {
+    Server::running(|listener, _| async move {
+        axum::serve(listener, axum::Router::new().layer(endpoint.layer("/socket"))).await
+    })
+    .await
+}
+
+async fn join(client: &mut Client, join_ref: &str, topic: &str) {
+    client.send(&format!(r#"["{join_ref}","{join_ref}","{topic}","phx_join",{{}}]"#)).await;
+    client
+        .expect(&format!(
+            r#"["{join_ref}","{join_ref}","{topic}","phx_reply",{{"status":"ok","response":{{}}}}]"#
+        ))
+        .await;
+}
+
+const UNMATCHED: &str =
+    r#"[null,"4","slow:a","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#;

@@ -1,0 +1,374 @@
+//! The long poll: its answers, its token, its bodies, and the life of its session.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::reference::Config;
+use crate::support::longpoll::{JSON, NDJSON};
+use crate::support::{Http, LongPoll, Server, soon};
+
+const HEARTBEAT: &str = r#"[null,"2","phoenix","heartbeat",{}]"#;
+const REPLY: &str = r#"[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]"#;
+
+// Opening a session.
+
+#[tokio::test]
+async fn a_poll_without_a_token_of_a_session_gets_a_new_one_at_once() {
+    let server = Server::start().await;
+    let mut http = Http::connect(&server).await;
+    let token = LongPoll::open(&server, "vsn=2.0.0").await.token;
+    let tampered = format!("{}x", &token[..token.len() - 1]);
+    for query in [
+        "",
+        "vsn=2.0.0",
+        "vsn=1.0.0&",
+        "token=",
+        "token=null",
+        "token=abc",
+        "token=SFMyNTY.abc.def",
+        &format!("token={tampered}"),
+        &format!("token={token}x"),
+        "token[]=a",
+    ] {
+        let response = http.get(&format!("/socket/longpoll?{query}")).await;
+        let answer = response.json();
+        assert_eq!(response.status, 200, "{query}");
+        assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{query}");
+        assert!(answer["token"].as_str().is_some_and(|new| new != token), "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_the_headers_of_phoenix() {
+    let server = Server::start().await;
+    let mut http = Http::connect(&server).await;
+    for method in ["GET", "POST"] {
+        let response = http.request(method, "/socket/longpoll?vsn=2.0.0", &[], b"").await;
+        assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"));
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+        assert!(response.header("date").is_some());
+    }
+}
+
+/// Compression is the business of a layer outside.
+#[tokio::test]
+async fn an_answer_is_plain_even_for_who_accepts_gzip() {
+    let server = Server::start().await;
+    let gzip = [("Accept-Encoding", "gzip, deflate, br")];
+    let mut http = Http::connect(&server).await;
+    let response = http.request("GET", "/socket/longpoll?vsn=2.0.0", &gzip, b"").await;
+    assert_eq!(response.header("content-encoding"), None);
+    assert_eq!(response.json()["status"], 410);
+}
+
+#[tokio::test]
+async fn a_token_needs_no_escaping_in_a_query() {
+    let server = Server::start().await;
+    let token = LongPoll::open(&server, "vsn=2.0.0").await.token;
+    let safe = |letter: char| letter.is_ascii_alphanumeric() || "-_.~".contains(letter);
+    assert!(token.chars().all(safe), "{token}");
+}
+
+#[tokio::test]
+async fn a_refused_connect_is_a_403_in_the_body() {
+    let server = Server::start().await;
+    let mut http = Http::connect(&server).await;
+    for query in ["reject=true", "vsn=3.0.0", "vsn=", "vsn[]=2.0.0", "vsn=2.0"] {
+        let response = http.get(&format!("/socket/longpoll?{query}")).await;
+        response.says(r#"{"status":403}"#);
+    }
+}
+
+#[tokio::test]
+async fn another_origin_is_a_403_in_the_body_whatever_the_method() {
+    let server = Server::start().await;
+    let token = LongPoll::open(&server, "vsn=2.0.0").await.token;
+    let mut http = Http::connect(&server).await;
+    for method in ["GET", "POST", "OPTIONS"] {
+        for origin in ["http://elsewhere.test", "null"] {
+            let target = format!("/socket/longpoll?vsn=2.0.0&token={token}");
+            let response = http.request(method, &target, &[("Origin", origin)], b"").await;
+            response.says(r#"{"status":403}"#);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_origin_on_the_list_gets_in() {
+    let server = Server::start().await;
+    let mut http = Http::connect(&server).await;
+    let origin = [("Origin", "https://example.com:444")];
+    let response = http.request("GET", "/socket/longpoll?vsn=2.0.0", &origin, b"").await;
+    assert_eq!(response.json()["status"], 410);
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+}
+
+#[tokio::test]
+async fn a_query_that_is_not_utf8_is_a_bad_request() {
+    let server = Server::start().await;
+    let response = Http::connect(&server).await.get("/socket/longpoll?vsn=2.0.0&foo=%ff").await;
+    assert_eq!(response.status, 400);
+    assert_eq!(response.body, r#"{"errors":{"detail":"Bad Request"}}"#);
+}
+
+// Polling.
+
+#[tokio::test]
+async fn waiting_messages_are_strings_in_one_answer_at_once() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    session.post(JSON, HEARTBEAT).await;
+    session.post(JSON, &HEARTBEAT.replace('2', "3")).await;
+    let answer = session.poll().await;
+    assert_eq!(answer["status"], 200);
+    assert_eq!(answer["messages"], json!([REPLY, REPLY.replace('2', "3")]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_while_a_poll_waits_answers_it() {
+    let server = Server::start().await;
+    let mut session = LongPoll::member(&server).await;
+    let mut held = session.held_poll(&server).await;
+    session.post(JSON, HEARTBEAT).await;
+    let answer = held.answer().await;
+    assert_eq!((&answer["status"], &answer["messages"]), (&json!(200), &json!([REPLY])));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_without_a_message_ends_with_its_window() {
+    let window = Duration::from_millis(300);
+    let server = Server::with(Config { window, ..Config::default() }).await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    let started = Instant::now();
+    let answer = session.poll().await;
+    assert!(started.elapsed() >= window, "{:?}", started.elapsed());
+    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
+    assert!(answer["token"].is_string(), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_with_messages_brings_a_new_token() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    let mut tokens = vec![session.token.clone()];
+    for _ in 0..3 {
+        session.post(JSON, HEARTBEAT).await;
+        session.poll().await;
+        assert!(!tokens.contains(&session.token), "{} again", session.token);
+        tokens.push(session.token.clone());
+    }
+}
+
+#[tokio::test]
+async fn messages_that_no_poll_acknowledged_are_sent_again() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    let first = session.token.clone();
+    session.post(JSON, HEARTBEAT).await;
+    for _ in 0..3 {
+        session.token.clone_from(&first);
+        assert_eq!(session.poll().await["messages"], json!([REPLY]));
+    }
+    // Unacknowledged messages come with the newer ones, in order.
+    session.post(JSON, &HEARTBEAT.replace('2', "3")).await;
+    session.token.clone_from(&first);
+    assert_eq!(session.poll().await["messages"], json!([REPLY, REPLY.replace('2', "3")]));
+}
+
+#[tokio::test]
+async fn messages_that_a_poll_acknowledged_are_not_sent_again() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    let first = session.token.clone();
+    session.post(JSON, HEARTBEAT).await;
+    assert_eq!(session.poll().await["messages"], json!([REPLY]));
+    // This poll acknowledges; the one after it shows an older token, which takes nothing back.
+    session.post(JSON, &HEARTBEAT.replace('2', "3")).await;
+    assert_eq!(session.poll().await["messages"], json!([REPLY.replace('2', "3")]));
+    session.token = first;
+    assert_eq!(session.poll().await["messages"], json!([REPLY.replace('2', "3")]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newer_of_two_polls_gets_the_messages_and_the_older_ends_at_once() {
+    let server = Server::start().await;
+    let mut session = LongPoll::member(&server).await;
+    let mut older = session.held_poll(&server).await;
+    let mut newer = session.beside(&server).await;
+    newer.begin_poll().await;
+    let answer = older.answer().await;
+    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
+    session.post(JSON, HEARTBEAT).await;
+    assert_eq!(newer.answer().await["messages"], json!([REPLY]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_for_a_poll_whose_client_went_away_comes_with_the_next() {
+    let server = Server::start().await;
+    let mut session = LongPoll::member(&server).await;
+    drop(session.held_poll(&server).await);
+    for n in 0..3 {
+        server.broadcast("room:a", "news", &n.to_string()).await;
+    }
+    let mut got = Vec::new();
+    while got.len() < 3 {
+        let answer = session.poll().await;
+        got.extend(answer["messages"].as_array().unwrap().clone());
+    }
+    let expected: Vec<_> =
+        (0..3).map(|n| json!(format!(r#"[null,null,"room:a","news",{n}]"#))).collect();
+    assert_eq!(got, expected);
+}
+
+#[tokio::test]
+async fn a_token_may_travel_in_a_header() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    session.post(JSON, HEARTBEAT).await;
+    let header = [("X-Phoenix-LongPoll-Token", &*session.token)];
+    let mut http = Http::connect(&server).await;
+    let response = http.request("GET", "/socket/longpoll?vsn=2.0.0", &header, b"").await;
+    assert_eq!(response.json()["messages"], json!([REPLY]));
+    // It wins over the query.
+    let target = "/socket/longpoll?vsn=2.0.0&token=abc";
+    let response = http.request("GET", target, &header, b"").await;
+    assert_eq!(response.json()["messages"], json!([REPLY]));
+    let response = http.request("POST", target, &header, HEARTBEAT.as_bytes()).await;
+    response.says(r#"{"status":200}"#);
+}
+
+#[tokio::test]
+async fn with_a_token_the_other_parameters_do_not_count() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    session.post(JSON, HEARTBEAT).await;
+    let target = format!("/socket/longpoll?vsn=9.0.0&reject=true&token={}", session.token);
+    let response = Http::connect(&server).await.get(&target).await;
+    assert_eq!(response.json()["messages"], json!([REPLY]));
+}
+
+#[tokio::test]
+async fn a_trailing_slash_is_the_same_path() {
+    let server = Server::start().await;
+    let response = Http::connect(&server).await.get("/socket/longpoll/?vsn=2.0.0").await;
+    assert_eq!(response.json()["status"], 410);
+}
+
+// Other methods.
+
+#[tokio::test]
+async fn a_preflight_is_answered_for_browsers() {
+    let server = Server::start().await;
+    let headers = [
+        ("Origin", "https://example.com"),
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "content-type, x-phoenix-longpoll-token"),
+    ];
+    let mut http = Http::connect(&server).await;
+    let response = http.request("OPTIONS", "/socket/longpoll?vsn=2.0.0", &headers, b"").await;
+    assert_eq!((response.status, &*response.body), (200, ""), "{response:?}");
+    for (name, value) in [
+        ("access-control-allow-headers", "content-type, x-phoenix-longpoll-token"),
+        ("access-control-allow-methods", "get, post, options"),
+        ("access-control-allow-origin", "*"),
+        ("access-control-max-age", "3600"),
+        ("cache-control", "max-age=0, private, must-revalidate"),
+    ] {
+        assert_eq!(response.header(name), Some(value), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_a_bad_request() {
+    let server = Server::start().await;
+    let mut http = Http::connect(&server).await;
+    for method in ["PUT", "DELETE", "HEAD", "PATCH"] {
+        let response = http.request(method, "/socket/longpoll?vsn=2.0.0", &[], b"").await;
+        assert_eq!((response.status, &*response.body), (400, ""), "{method}");
+    }
+}
+
+// The life of a session.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_ends_when_nobody_polls_however_much_is_posted() {
+    let window = Duration::from_millis(200);
+    let server = Server::with(Config { window, ..Config::default() }).await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
+    session.poll().await;
+    let started = Instant::now();
+    soon(async {
+        while session.post(NDJSON, "").await["status"] == 200 {
+            tokio::time::sleep(window / 10).await;
+        }
+    })
+    .await;
+    assert!(started.elapsed() >= window, "{:?}", started.elapsed());
+    session.expect_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_lives_as_long_as_somebody_polls() {
+    let window = Duration::from_millis(600);
+    let server = Server::with(Config { window, ..Config::default() }).await;
+    let mut session = LongPoll::member(&server).await;
+    for _ in 0..4 {
+        assert_eq!(session.poll().await["status"], 204);
+    }
+    session.post(NDJSON, &ping(1)).await;
+    assert_eq!(session.received(1).await, [pong(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disconnect_by_id_answers_the_waiting_poll_and_ends_the_session() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0&user_id=u1").await;
+    let mut held = session.held_poll(&server).await;
+    server.disconnect("user_socket:u1").await;
+    let answer = held.answer().await;
+    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
+    assert_eq!(session.post(JSON, HEARTBEAT).await, json!({"status": 410}));
+    session.expect_gone().await;
+}
+
+/// Phoenix takes two seconds, since it asks around; here there is nobody to ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_session_is_gone_is_told_at_once() {
+    let server = Server::start().await;
+    let mut session = LongPoll::open(&server, "vsn=2.0.0&user_id=u1").await;
+    server.disconnect("user_socket:u1").await;
+    let started = Instant::now();
+    assert_eq!(session.post(JSON, HEARTBEAT).await, json!({"status": 410}));
+    session.expect_gone().await;
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_token_of_one_session_does_not_open_another() {
+    let server = Server::start().await;
+    let mut first = LongPoll::open(&server, "vsn=2.0.0").await;
+    let mut second = LongPoll::open(&server, "vsn=2.0.0").await;
+    assert_ne!(first.token, second.token);
+    first.post(JSON, HEARTBEAT).await;
+    second.post(JSON, &HEARTBEAT.replace('2', "3")).await;
+    assert_eq!(second.poll().await["messages"], json!([REPLY.replace('2', "3")]));
+    assert_eq!(first.poll().await["messages"], json!([REPLY]));
+}
+
+#[tokio::test]
+async fn a_token_of_another_server_is_not_taken() {
+    let token = LongPoll::open(&Server::start().await, "vsn=2.0.0").await.token;
+    let server = Server::start().await;
+    let target = format!("/socket/longpoll?vsn=2.0.0&token={token}");
+    assert_eq!(Http::connect(&server).await.get(&target).await.json()["status"], 410);
+}
+
+fn ping(n: usize) -> String {
+    format!(r#"["1","{n}","room:a","ping",{n}]"#)
+}
+
+fn pong(n: usize) -> String {
+    format!(r#"["1","{n}","room:a","phx_reply",{{"status":"ok","response":{n}}}]"#)
+}

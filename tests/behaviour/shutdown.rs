@@ -1,0 +1,107 @@
+//! The orderly end: every client learns that it may come back, and nothing holds the end up.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::support::{Http, LongPoll, RawWebSocket, Server, soon};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_with_a_channel_closes_with_1012() {
+    let mut server = Server::start().await;
+    for version in ["vsn=1.0.0", "vsn=2.0.0"] {
+        RawWebSocket::open(&server, version).await;
+    }
+    let mut socket = RawWebSocket::member(&server).await;
+    server.shut_down();
+    socket.expect_close(1012).await;
+    drop(socket);
+    server.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_without_a_channel_closes_with_1012() {
+    let mut server = Server::start().await;
+    let mut sockets = [
+        RawWebSocket::open(&server, "vsn=1.0.0").await,
+        RawWebSocket::open(&server, "vsn=2.0.0").await,
+    ];
+    server.shut_down();
+    for socket in &mut sockets {
+        socket.expect_close(1012).await;
+    }
+    drop(sockets);
+    server.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_poll_is_answered_at_once() {
+    let mut server = Server::start().await;
+    let session = LongPoll::open(&server, "vsn=2.0.0").await;
+    let mut held = session.held_poll(&server).await;
+    server.shut_down();
+    let answer = tokio::time::timeout(Duration::from_secs(5), held.answer()).await;
+    let answer = answer.expect("before the end of the window");
+    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
+    server.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_new_connection_is_taken_afterwards() {
+    let mut server = Server::start().await;
+    let address = server.address();
+    server.shut_down();
+    server.ended().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_http_connection_does_not_hold_the_end_up() {
+    let mut server = Server::start().await;
+    let mut used = Http::connect(&server).await;
+    used.get("/health").await;
+    let _unused = TcpStream::connect(server.address()).await.unwrap();
+    server.shut_down();
+    server.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_frame_does_not_hold_the_end_up() {
+    let mut server = Server::start().await;
+    let mut socket = RawWebSocket::member(&server).await;
+    socket.send_bytes(&[0x81]).await;
+    server.shut_down();
+    socket.expect_close(1012).await;
+    drop(socket);
+    server.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reads_does_not_hold_the_end_up() {
+    let mut server = Server::start().await;
+    let mut silent = RawWebSocket::open_narrow(&server, "vsn=2.0.0").await;
+    silent.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
+    // More than the connection's buffers hold, less than would close it.
+    let large = format!(r#"["1","2","room:a","ping","{}"]"#, "x".repeat(100_000));
+    for _ in 0..10 {
+        silent.send_text(&large).await;
+    }
+    server.shut_down();
+    soon(server.ended()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_websockets_are_closed_in_bounded_time() {
+    let mut server = Server::start().await;
+    let mut sockets = Vec::new();
+    for _ in 0..200 {
+        sockets.push(RawWebSocket::open(&server, "vsn=2.0.0").await);
+    }
+    server.shut_down();
+    for socket in &mut sockets {
+        socket.expect_close(1012).await;
+    }
+    drop(sockets);
+    server.ended().await;
+}

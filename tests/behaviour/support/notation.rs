@@ -1,0 +1,97 @@
+//! The notation of the scenarios, that of 2.0.0, and its translation for 1.0.0.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Version;
+
+/// What a client of that version writes for a message.
+pub(crate) fn outgoing(version: Version, message: &str) -> String {
+    let [join_ref, reference, topic, event, payload] = elements(message);
+    match version {
+        Version::V2 => message.to_owned(),
+        Version::V1 => {
+            let join_ref = match join_ref {
+                "null" => String::new(),
+                join_ref => format!(r#","join_ref":{join_ref}"#),
+            };
+            format!(
+                r#"{{"topic":{topic},"event":{event},"payload":{payload},"ref":{reference}{join_ref}}}"#
+            )
+        }
+    }
+}
+
+/// What a client of that version read, in the notation; 1.0.0 knows no join_ref: it shows as null.
+/// Anything that is not spelt exactly as the protocol says is refused.
+pub(crate) fn incoming(version: Version, text: &str) -> String {
+    let (message, spelt) = match version {
+        Version::V2 => {
+            let [join_ref, reference, topic, event, payload] = elements(text);
+            let message = format!("[{join_ref},{reference},{topic},{event},{payload}]");
+            (message.clone(), message)
+        }
+        Version::V1 => {
+            let parts: V1<'_> = serde_json::from_str(text).unwrap_or_else(|error| {
+                panic!("{error}: not a message of 1.0.0: {text}");
+            });
+            let [reference, event, payload, topic] =
+                [parts.reference, parts.event, parts.payload, parts.topic].map(RawValue::get);
+            (
+                format!("[null,{reference},{topic},{event},{payload}]"),
+                format!(
+                    r#"{{"ref":{reference},"event":{event},"payload":{payload},"topic":{topic}}}"#
+                ),
+            )
+        }
+    };
+    assert_eq!(text, spelt, "the spelling of the envelope");
+    message
+}
+
+/// What of a message a client of that version can see.
+pub(crate) fn visible(version: Version, message: &str) -> String {
+    let [_, reference, topic, event, payload] = elements(message);
+    match version {
+        Version::V2 => message.to_owned(),
+        Version::V1 => format!("[null,{reference},{topic},{event},{payload}]"),
+    }
+}
+
+fn elements(message: &str) -> [&str; 5] {
+    let elements: [&RawValue; 5] = serde_json::from_str(message)
+        .unwrap_or_else(|error| panic!("{error}: not five elements: {message}"));
+    elements.map(RawValue::get)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct V1<'a> {
+    #[serde(borrow, rename = "ref")]
+    reference: &'a RawValue,
+    #[serde(borrow)]
+    event: &'a RawValue,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+    #[serde(borrow)]
+    topic: &'a RawValue,
+}
+
+#[test]
+fn a_message_is_translated_for_1_0_0_and_back() {
+    let message = r#"["1","2","room:a","ping",{"a": 1}]"#;
+    assert_eq!(
+        outgoing(Version::V1, message),
+        r#"{"topic":"room:a","event":"ping","payload":{"a": 1},"ref":"2","join_ref":"1"}"#
+    );
+    assert_eq!(
+        incoming(Version::V1, r#"{"ref":"2","event":"ping","payload":{"a": 1},"topic":"room:a"}"#),
+        visible(Version::V1, message)
+    );
+}
+
+#[test]
+#[should_panic(expected = "the spelling of the envelope")]
+fn an_envelope_with_blanks_is_refused() {
+    incoming(Version::V2, r#"["1", "2","room:a","ping",{}]"#);
+}

@@ -1,0 +1,203 @@
+// The chat example as its users see it: two tabs, one on WebSocket and one on long poll.
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe } from "node:test";
+import { launch } from "../support/browser.js";
+import { unique } from "../support/client.js";
+import { example, startServer } from "../support/server.js";
+import { test } from "../support/test.js";
+
+const WITHIN_MS = 10_000;
+const PAGE_OF_HISTORY = 50;
+
+describe("the chat page in Chromium", () => {
+  let server, browser, folder;
+  const start = (addr) => startServer(example("chat"), { addr, env: { CHAT_DB: join(folder, "chat.sqlite") } });
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), "chat-"));
+    [server, browser] = await Promise.all([start(), launch()]);
+  });
+  after(async () => {
+    await Promise.all([server?.stop(), browser?.close()]);
+    await rm(folder, { recursive: true });
+  });
+
+  test("a tab on WebSocket and a tab on long poll chat with each other", async (t) => {
+    const [ann, bob] = await both(t);
+    await ann.says("hello over a socket");
+    await bob.says("hello over polls");
+    for (const tab of [ann, bob]) {
+      await tab.message("hello over a socket").waitFor();
+      await tab.message("hello over polls").waitFor();
+    }
+    assert.deepEqual([await ann.status(), await bob.status()], ["WebSocket · connected", "Long poll · connected"]);
+  });
+
+  test("the page shows the round trip", async (t) => {
+    for (const tab of await both(t)) await tab.page.getByTestId("rtt").filter({ hasText: /^\d+(\.\d)? ms$/ }).waitFor();
+  });
+
+  test("each tab sees the other typing, and stopping", async (t) => {
+    const [ann, bob] = await both(t);
+    for (const [who, whom] of [[ann, bob], [bob, ann]]) {
+      await who.page.getByTestId("message-input").pressSequentially("I thi");
+      await whom.typing(`${who.name} is typing`).waitFor();
+      await who.says("I think so");
+      await whom.typing("").waitFor({ state: "attached" });
+    }
+  });
+
+  test("a reaction is seen by both and can be taken back", async (t) => {
+    const [ann, bob] = await both(t);
+    await ann.says("who is for it?");
+    await bob.message("who is for it?").hover();
+    await bob.message("who is for it?").getByTestId("react-👍").click();
+    for (const tab of [ann, bob]) await tab.message("who is for it?").getByTestId("reaction-👍").waitFor();
+
+    await bob.message("who is for it?").getByTestId("reaction-👍").click();
+    for (const tab of [ann, bob]) {
+      await tab.message("who is for it?").getByTestId("reaction-👍").waitFor({ state: "detached" });
+    }
+  });
+
+  test("one's own message can be deleted for all, another's cannot", async (t) => {
+    const [ann, bob] = await both(t);
+    await ann.says("no, that was wrong");
+    await bob.message("no, that was wrong").waitFor();
+    assert.equal(await bob.message("no, that was wrong").getByTestId("delete").count(), 0);
+
+    await ann.message("no, that was wrong").hover();
+    await ann.message("no, that was wrong").getByTestId("delete").click();
+    for (const tab of [ann, bob]) await tab.message("no, that was wrong").waitFor({ state: "detached" });
+  });
+
+  test("older messages are loaded when asked for", async (t) => {
+    const [ann] = await both(t);
+    const texts = Array.from({ length: PAGE_OF_HISTORY + 5 }, (_, n) => `number ${n}.`);
+    await ann.page.evaluate((texts) => {
+      for (const text of texts) {
+        document.querySelector("[data-testid=message-input]").value = text;
+        document.querySelector("[data-testid=send]").click();
+      }
+    }, texts);
+    await ann.message(texts.at(-1)).and(ann.page.locator("[data-id]")).waitFor();
+
+    const cat = await enter(t, { room: ann.room, transport: "longpoll" });
+    await cat.message(texts.at(-1)).waitFor();
+    assert.equal(await cat.messages().count(), PAGE_OF_HISTORY);
+    await cat.page.getByTestId("older").click();
+    await cat.message(texts[0]).waitFor();
+    assert.equal(await cat.messages().count(), texts.length);
+    assert.equal(await cat.page.getByTestId("older").isVisible(), false);
+  });
+
+  test("a tab can change its transport and misses nothing", async (t) => {
+    const [ann, bob] = await both(t);
+    await bob.says("before");
+    await ann.message("before").waitFor();
+    await ann.page.getByTestId("transport-lp").click();
+    await bob.says("meanwhile");
+    await ann.connectedOver("Long poll");
+    await ann.message("meanwhile").waitFor();
+
+    await ann.page.getByTestId("transport-ws").click();
+    await ann.connectedOver("WebSocket");
+    await ann.says("and back");
+    await bob.message("and back").waitFor();
+    assert.equal(await ann.messages().count(), 3);
+  });
+
+  test("a reload keeps the history and whose it is", async (t) => {
+    const [ann, bob] = await both(t);
+    await ann.says("mine");
+    await bob.says("his");
+    await ann.message("his").waitFor();
+    await ann.page.reload();
+    await ann.page.getByTestId("join").click();
+    await ann.message("his").waitFor();
+    assert.equal(await ann.message("mine").getByTestId("delete").count(), 1);
+    assert.equal(await ann.message("his").getByTestId("delete").count(), 0);
+  });
+
+  test("a restarted server has lost nothing, nor what was written while it was down", async (t) => {
+    const [ann, bob] = await both(t);
+    await ann.says("before the restart");
+    await bob.message("before the restart").waitFor();
+
+    await server.stop();
+    await bob.says("into the void");
+    server = await start(server.host);
+
+    await ann.message("into the void").waitFor();
+    await ann.says("after the restart");
+    await bob.message("after the restart").waitFor();
+    const cat = await enter(t, { room: ann.room, transport: "websocket" });
+    for (const tab of [ann, bob, cat]) {
+      await tab.message("after the restart").waitFor();
+      assert.deepEqual(await tab.messages().locator(".bubble").allInnerTexts(), [
+        "before the restart",
+        "into the void",
+        "after the restart",
+      ]);
+    }
+  });
+
+  test("what people write is never read as HTML", async (t) => {
+    const [ann, bob] = await both(t);
+    const text = "<img src=x onerror='document.title = 1'>";
+    await ann.says(text);
+    await bob.message(text).waitFor();
+    assert.equal(await bob.page.locator("#log img").count(), 0);
+  });
+
+  for (const [device, width, height] of [["a phone", 360, 740], ["a desktop", 1280, 800]]) {
+    test(`the page fits ${device}`, async (t) => {
+      const tab = await enter(t, { room: unique("room-"), transport: "websocket", viewport: { width, height } });
+      await tab.says("a word ".repeat(40) + "x".repeat(120));
+      await tab.messages().first().waitFor();
+      assert.ok(await tab.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it scrolls sideways");
+      const box = await tab.page.getByTestId("send").boundingBox();
+      assert.ok(box.x >= 0 && box.x + box.width <= width && box.y + box.height <= height, JSON.stringify(box));
+    });
+  }
+
+  /** Two people in a room of their own, on different transports. */
+  function both(t) {
+    const room = unique("room-");
+    return Promise.all([enter(t, { room, transport: "websocket" }), enter(t, { room, transport: "longpoll" })]);
+  }
+
+  /** Somebody new who joins. A context is a browser of its own: nothing is shared but the server. */
+  async function enter(t, { room, transport, viewport = { width: 900, height: 700 } }) {
+    const context = await browser.newContext({ viewport });
+    t.after(() => context.close());
+    const page = await context.newPage();
+    page.setDefaultTimeout(WITHIN_MS);
+    await page.goto(`http://${server.host}/`);
+    await page.getByTestId(transport === "websocket" ? "transport-ws" : "transport-lp").click();
+    const name = unique("visitor ");
+    await page.getByTestId("name").fill(name);
+    await page.getByTestId("room").fill(room);
+    await page.getByTestId("join").click();
+
+    const tab = {
+      name,
+      room,
+      page,
+      status: () => page.getByTestId("status").innerText(),
+      messages: () => page.getByTestId("message"),
+      message: (text) => page.getByTestId("message").filter({ has: page.getByText(text, { exact: true }) }),
+      typing: (text) => page.getByTestId("typing").filter({ hasText: text === "" ? /^$/ : text }),
+      connectedOver: (name) => page.getByTestId("status").filter({ hasText: `${name} · connected` }).waitFor(),
+      async says(text) {
+        await page.getByTestId("message-input").fill(text);
+        await page.getByTestId("send").click();
+      },
+    };
+    await tab.connectedOver(transport === "websocket" ? "WebSocket" : "Long poll");
+    await page.getByTestId("message-input").waitFor();
+    return tab;
+  }
+});

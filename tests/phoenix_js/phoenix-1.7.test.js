@@ -1,0 +1,3 @@
+import { suite } from "./suite/index.js";
+
+await suite("phoenix-1.7");

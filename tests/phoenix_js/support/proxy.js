@@ -1,0 +1,63 @@
+// A TCP proxy on loopback that misbehaves on demand: what stands between a client and its server in hotels,
+// trains and offices.
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+
+const REFUSAL = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const isUpgrade = (head) => /^upgrade: *websocket/im.test(head.toString("latin1"));
+
+/**
+ * `upgrades` says what becomes of a WebSocket upgrade; any other request passes.
+ * - `pass`: it passes too.
+ * - `refuse`: it is answered 403.
+ * - `stall`: it is accepted and never answered.
+ * - `mute`: it succeeds, and nothing the server sends after its answer arrives.
+ */
+export async function startProxy(target, { upgrades = "pass" } = {}) {
+  const pairs = new Set();
+  const proxy = { upgrades, upgraded: 0 };
+
+  const listener = createServer((client) => {
+    client.once("data", (head) => {
+      const upgrade = isUpgrade(head);
+      if (upgrade && proxy.upgrades === "refuse") return client.end(REFUSAL);
+      if (upgrade && proxy.upgrades === "stall") return pairs.add({ client });
+      if (upgrade) proxy.upgraded += 1;
+
+      const server = connect(target.port, "127.0.0.1");
+      const pair = { client, server, muted: false };
+      pairs.add(pair);
+      server.write(head);
+      client.on("data", (chunk) => server.write(chunk));
+      server.on("data", (chunk) => {
+        if (!pair.muted) client.write(chunk);
+        pair.muted ||= upgrade && proxy.upgrades === "mute";
+      });
+      client.on("end", () => server.end());
+      server.on("end", () => client.end());
+      server.on("error", () => client.destroy());
+      client.on("close", () => {
+        server.destroy();
+        pairs.delete(pair);
+      });
+    });
+    client.on("error", () => client.destroy());
+  });
+  listener.listen(0, "127.0.0.1");
+  await once(listener, "listening");
+
+  const { port } = listener.address();
+  const cut = () => pairs.forEach(({ client }) => client.destroy());
+  return Object.assign(proxy, {
+    port,
+    host: `127.0.0.1:${port}`,
+    /** Ends every connection without a word. */
+    cut,
+    /** From now on nothing arrives on the connections there are; new ones are not affected. */
+    silence: () => pairs.forEach((pair) => (pair.muted = true)),
+    stop() {
+      listener.close();
+      cut();
+    },
+  });
+}

@@ -1,0 +1,10 @@
+// node:test, with a bound on every test: in Node 20 its `--test-timeout` means whole files.
+import { test as unbounded } from "node:test";
+
+const WITHIN_MS = 20_000;
+
+export function test(name, ...rest) {
+  const run = rest.pop();
+  const [options] = rest;
+  return unbounded(name, { timeout: WITHIN_MS, ...options }, run);
+}

@@ -1,0 +1,44 @@
+//! Doors to pure code that is otherwise private, for the fuzz targets alone. No part of the API.
+
+#![allow(missing_docs)]
+
+use serde_json::{Map, Value};
+
+use super::batch::{Batch, Unfit};
+use super::token::Token;
+use crate::frame::{Close, Inbound};
+use crate::params::{self, BadQuery};
+
+/// What became of a POST's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    Undecodable,
+    TooLarge,
+    Handled(Result<(), Close>),
+}
+
+/// Looks at a body and hands out its messages.
+pub fn read_body(
+    body: &[u8],
+    ndjson: bool,
+    limit: usize,
+    handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
+) -> Body {
+    match Batch::new(body.to_vec(), ndjson, limit) {
+        Ok(batch) => Body::Handled(batch.deliver(handle_in)),
+        Err(Unfit::Undecodable) => Body::Undecodable,
+        Err(Unfit::TooLarge) => Body::TooLarge,
+    }
+}
+
+pub fn encode_token(id: [u8; 16], cursor: u64) -> String {
+    Token { id, cursor }.encode()
+}
+
+pub fn decode_token(text: &str) -> Option<([u8; 16], u64)> {
+    Token::decode(text).map(|token| (token.id, token.cursor))
+}
+
+pub fn parse_query(query: &str) -> Result<Map<String, Value>, BadQuery> {
+    params::parse(query)
+}
