@@ -20,6 +20,8 @@ pub(crate) struct Join<A> {
     pub(crate) reference: Ref,
     pub(crate) payload: Payload,
     pub(crate) timeout: Duration,
+    /// The connection that the join came over.
+    pub(crate) attachment: u64,
     pub(crate) replaced: Option<Replaced>,
 }
 
@@ -31,8 +33,8 @@ pub(crate) struct Replaced {
 
 /// Starts a channel. The task answers the join itself, so that a slow one holds up nothing.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
-    let Join { link, letters, reference, payload, timeout, replaced } = join;
-    let stage = Stage::Joining { reference, replaced };
+    let Join { link, letters, reference, payload, timeout, attachment, replaced } = join;
+    let stage = Stage::Joining { reference, attachment, replaced };
     // Made before the task, so that it does its work even if the task never runs.
     let guard = Guard { link: Arc::new(link), letters, stage, subscription: None };
     tokio::spawn(run::<C>(guard, payload, timeout))
@@ -48,8 +50,8 @@ async fn run<C: Channel>(mut guard: Guard<C::Assigns>, payload: Payload, timeout
         tokio::time::timeout(timeout, join).await
     };
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
-    let Some(mut channel) = guard.joined::<C>(joined) else { return };
-    let end = serve(&mut channel, &mut socket, &mut guard.letters).await;
+    let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
+    let end = serve(&mut channel, response, &mut socket, &mut guard.letters).await;
     guard.end(&mut channel, &socket, end).await;
 }
 
@@ -59,11 +61,18 @@ enum End {
     Left(Ref),
     /// The client is gone.
     Closed,
+    /// The client may not resume, and this is the ref of its join.
+    Refused(Refused, Ref),
     /// A callback stopped, and this is the ref of the push that it was given.
     Stopped(Stop, Option<Ref>),
 }
 
-async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mut Letters) -> End {
+async fn serve<C: Channel>(
+    channel: &mut C,
+    response: Payload,
+    socket: &mut Socket<C>,
+    letters: &mut Letters,
+) -> End {
     if let Err(stop) = channel.after_join(socket).await {
         return End::Stopped(stop, None);
     }
@@ -88,6 +97,17 @@ async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mu
                 Ok(info) => channel.handle_info(*info, socket).await,
                 Err(_) => Ok(()),
             },
+            Mail::Resume { reference, payload, attachment } => {
+                match channel.resume(payload, socket).await {
+                    Ok(changed) => {
+                        let response = changed.unwrap_or_else(|| response.clone());
+                        socket.link().open(attachment, &reference, response);
+                        metrics::counter!("tower_channels_channels_resumed").increment(1);
+                        Ok(())
+                    }
+                    Err(refused) => return End::Refused(refused, reference),
+                }
+            }
             Mail::Nonsense => Err(Stop::from("an event that is no string")),
             Mail::Leave { reference } => return End::Left(reference),
         };
@@ -108,7 +128,7 @@ struct Guard<A> {
 
 enum Stage {
     /// The join is not answered.
-    Joining { reference: Ref, replaced: Option<Replaced> },
+    Joining { reference: Ref, attachment: u64, replaced: Option<Replaced> },
     /// What ends now has crashed.
     Joined,
     /// The client has been told, or is gone.
@@ -118,18 +138,19 @@ enum Stage {
 impl<A> Guard<A> {
     /// Answers the join, and subscribes in the same moment: nothing that is broadcast comes before
     /// the answer, and nothing after it is missed.
-    fn joined<C: Channel<Assigns = A>>(&mut self, joined: Result<Joined<C>, Refused>) -> Option<C> {
+    fn joined<C: Channel<Assigns = A>>(
+        &mut self,
+        joined: Result<Joined<C>, Refused>,
+    ) -> Option<(C, Payload)> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
             Err(refused) => {
-                if let Some(error) = &refused.error {
-                    tracing::error!(topic = %self.link.topic, %error, "join crashed");
-                }
+                refused.log(&self.link.topic);
                 self.refuse(refused.response);
                 return None;
             }
         };
-        let Stage::Joining { reference, replaced } =
+        let Stage::Joining { reference, attachment, replaced } =
             std::mem::replace(&mut self.stage, Stage::Joined)
         else {
             return None;
@@ -140,28 +161,32 @@ impl<A> Guard<A> {
             mailbox: link.mailbox.clone(),
             intercept: C::INTERCEPT,
         };
-        let answer = || link.reply_to_join(&reference, &Reply::Ok(response));
+        let answer = || link.open(attachment, &reference, response.clone());
         let subscription = link.pubsub.subscribe(&link.topic, subscriber, answer);
         link.subscription.store(subscription.key(), Ordering::Relaxed);
         self.subscription = Some(subscription);
         close(link, replaced);
-        Some(channel)
+        Some((channel, response))
     }
 
     /// Answers the join with an error, and whatever came after it as though there had been none.
     fn refuse(&mut self, response: Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        let Stage::Joining { reference, replaced } = stage else { return };
+        let Stage::Joining { reference, replaced, .. } = stage else { return };
         let (waiting, newer) = self.letters.end();
         if newer {
             // The join that took this one's place answers for the topic.
             return close(&self.link, replaced);
         }
-        self.link.reply_to_join(&reference, &Reply::Error(response));
+        self.link.reply_to_join(&reference, &Reply::Error(response.clone()));
         close(&self.link, replaced);
         for mail in waiting {
             match mail {
                 Mail::In { reference, .. } => self.link.reply_unmatched(&reference),
+                // In a kept session the client joined again meanwhile.
+                Mail::Resume { reference, .. } => {
+                    self.link.reply_to_join(&reference, &Reply::Error(response.clone()));
+                }
                 Mail::Leave { reference } => self.link.reply_to_join(&reference, &Reply::ack()),
                 Mail::Out(_) | Mail::Info(_) | Mail::Nonsense => {}
             }
@@ -171,7 +196,15 @@ impl<A> Guard<A> {
     /// Ends a channel that came to its end without a panic.
     async fn end<C: Channel<Assigns = A>>(mut self, channel: &mut C, socket: &Socket<C>, end: End) {
         let (reason, reply, reference) = match end {
-            End::Left(reference) => (Reason::Left, Reply::ack(), Some(reference)),
+            End::Left(reference) => {
+                self.link.reply_to_join(&reference, &Reply::ack());
+                (Reason::Left, Reply::None, None)
+            }
+            End::Refused(refused, reference) => {
+                refused.log(&self.link.topic);
+                self.link.reply_to_join(&reference, &Reply::Error(refused.response));
+                (Reason::Closed, Reply::None, None)
+            }
             End::Closed => (Reason::Closed, Reply::None, None),
             End::Stopped(Stop(Why::Normal(reply)), reference) => (Reason::Normal, reply, reference),
             End::Stopped(Stop(Why::Crash(error)), _) => {
@@ -203,6 +236,13 @@ impl<A> Drop for Guard<A> {
         if std::thread::panicking() {
             tracing::error!(topic = %self.link.topic, "channel panicked");
         }
+        self.say_the_end();
+        self.link.client.outbox.end_lane();
+    }
+}
+
+impl<A> Guard<A> {
+    fn say_the_end(&mut self) {
         match self.stage {
             Stage::Over => {}
             Stage::Joining { .. } => self.refuse(Refused::from("join crashed").response),

@@ -77,32 +77,44 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
     let mut out = Vec::with_capacity(128);
     match message {
         Outgoing::Reply { reference, topic, status, response, .. } => {
-            head(&mut out, reference, "phx_reply")?;
-            write_reply(&mut out, status, response)?;
+            head(&mut out, reference)?;
+            body(&mut out, "phx_reply", |out| write_reply(out, status, response))?;
             tail(&mut out, topic);
         }
         Outgoing::Push { topic, event, payload, .. }
         | Outgoing::Broadcast { topic, event, payload } => {
-            head(&mut out, &Ref::NULL, event)?;
-            out.extend_from_slice(payload.as_json()?);
+            let payload = payload.as_json()?;
+            body(&mut out, event, |out| Some(out.extend_from_slice(payload)))?;
             tail(&mut out, &Name::from(*topic));
+            return Some(Message::slotted(HEAD, out));
         }
         Outgoing::End { join_ref, topic, event, payload } => {
-            head(&mut out, join_ref, event)?;
-            out.extend_from_slice(payload.as_bytes());
+            head(&mut out, join_ref)?;
+            body(&mut out, event, |out| Some(out.extend_from_slice(payload.as_bytes())))?;
             tail(&mut out, &Name::from(*topic));
         }
     }
     Some(Message::text(out))
 }
 
-fn head(out: &mut Vec<u8>, reference: &Ref, event: &str) -> Option<()> {
-    out.extend_from_slice(b"{\"ref\":");
+/// What comes before the ref.
+const HEAD: &str = "{\"ref\":";
+
+fn head(out: &mut Vec<u8>, reference: &Ref) -> Option<()> {
+    out.extend_from_slice(HEAD.as_bytes());
     out.extend_from_slice(reference.as_json()?.as_bytes());
+    Some(())
+}
+
+fn body(
+    out: &mut Vec<u8>,
+    event: &str,
+    payload: impl FnOnce(&mut Vec<u8>) -> Option<()>,
+) -> Option<()> {
     out.extend_from_slice(b",\"event\":");
     write_json(out, event);
     out.extend_from_slice(b",\"payload\":");
-    Some(())
+    payload(out)
 }
 
 fn tail(out: &mut Vec<u8>, topic: &Name<'_>) {
@@ -121,7 +133,7 @@ mod tests {
 
     fn said(message: &Outgoing<'_>) -> String {
         let message = encode(message).expect("it can be said");
-        String::from_utf8_lossy(message.bytes()).into_owned()
+        String::from_utf8_lossy(&message.to_bytes()).into_owned()
     }
 
     #[test]

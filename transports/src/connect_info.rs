@@ -38,6 +38,7 @@ pub struct ConnectInfo {
     headers: HeaderMap,
     extensions: Extensions,
     auth_token: Option<String>,
+    returning: bool,
 }
 
 impl ConnectInfo {
@@ -68,6 +69,7 @@ impl ConnectInfo {
                 Transport::LongPoll => text(&parts.headers, AUTH_TOKEN).map(str::to_owned),
                 Transport::InMemory => None,
             },
+            returning: false,
         }
     }
 
@@ -80,7 +82,35 @@ impl ConnectInfo {
             headers: HeaderMap::new(),
             extensions: Extensions::new(),
             auth_token: None,
+            returning: false,
         }
+    }
+
+    /// The session that the client asks for with the parameter `session`: 22 to 64 characters of
+    /// `A-Za-z0-9_-`. Any other text is ignored, and counted.
+    pub(crate) fn session(&self) -> Option<&str> {
+        let id = self.param("session")?;
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let valid = (22..=64).contains(&id.len()) && id.bytes().all(legal);
+        if !valid {
+            metrics::counter!("tower_channels_session_ids_ignored").increment(1);
+            tracing::debug!("a session id was ignored that is none");
+        }
+        valid.then_some(id)
+    }
+
+    /// The last number that the client has seen, if it reads numbers: the parameter `received`.
+    pub(crate) fn received(&self) -> Option<u64> {
+        self.param("received")?.parse().ok()
+    }
+
+    /// Whether the client believes to have a session already, which this server does not know.
+    pub fn is_returning(&self) -> bool {
+        self.returning
+    }
+
+    pub(crate) fn set_returning(&mut self, returning: bool) {
+        self.returning = returning;
     }
 
     /// The parameter `name`, if it is a text.

@@ -11,14 +11,14 @@ use super::token::Id;
 use crate::session::Session;
 
 #[derive(Debug)]
-pub(super) struct Registry<S> {
+pub(super) struct Registry<S: Session> {
     patience: Duration,
     /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
     sessions: Mutex<Sessions<S>>,
 }
 
 #[derive(Debug)]
-struct Sessions<S> {
+struct Sessions<S: Session> {
     by_id: HashMap<Id, Arc<Shared<S>>>,
     /// Whether the task below runs. It does while there is a session.
     reaping: bool,
@@ -102,7 +102,8 @@ mod tests {
 
     fn session() -> (LongPollSession<Silent>, Outbox) {
         let (outbox, drain) = Outbox::new(1000);
-        (LongPollSession::new(Silent, drain, false, Instant::now()), outbox)
+        let connected = crate::session::Connected::Own(Silent, drain);
+        (LongPollSession::new(connected, None, false, Instant::now()), outbox)
     }
 
     const PATIENCE: Duration = Duration::from_secs(15);
