@@ -146,7 +146,7 @@ impl<A> Guard<A> {
             Ok(joined) => joined,
             Err(refused) => {
                 refused.log(&self.link.topic);
-                self.refuse(refused.response);
+                self.refuse(&refused.response);
                 return None;
             }
         };
@@ -170,7 +170,7 @@ impl<A> Guard<A> {
     }
 
     /// Answers the join with an error, and whatever came after it as though there had been none.
-    fn refuse(&mut self, response: Payload) {
+    fn refuse(&mut self, response: &Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Joining { reference, replaced, .. } = stage else { return };
         let (waiting, newer) = self.letters.end();
@@ -245,7 +245,7 @@ impl<A> Guard<A> {
     fn say_the_end(&mut self) {
         match self.stage {
             Stage::Over => {}
-            Stage::Joining { .. } => self.refuse(Refused::from("join crashed").response),
+            Stage::Joining { .. } => self.refuse(&Refused::from("join crashed").response),
             Stage::Joined => {
                 let replaced = self.over();
                 if !replaced {

@@ -77,20 +77,20 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
     let mut out = Vec::with_capacity(128);
     match message {
         Outgoing::Reply { reference, topic, status, response, .. } => {
-            head(&mut out, reference)?;
-            body(&mut out, "phx_reply", |out| write_reply(out, status, response))?;
+            head(&mut out, Some(reference.as_json()?), "phx_reply");
+            write_reply(&mut out, status, response)?;
             tail(&mut out, topic);
         }
         Outgoing::Push { topic, event, payload, .. }
         | Outgoing::Broadcast { topic, event, payload } => {
-            let payload = payload.as_json()?;
-            body(&mut out, event, |out| Some(out.extend_from_slice(payload)))?;
+            head(&mut out, None, event);
+            out.extend_from_slice(payload.as_json()?);
             tail(&mut out, &Name::from(*topic));
             return Some(Message::slotted(HEAD, out));
         }
         Outgoing::End { join_ref, topic, event, payload } => {
-            head(&mut out, join_ref)?;
-            body(&mut out, event, |out| Some(out.extend_from_slice(payload.as_bytes())))?;
+            head(&mut out, Some(join_ref.as_json()?), event);
+            out.extend_from_slice(payload.as_bytes());
             tail(&mut out, &Name::from(*topic));
         }
     }
@@ -100,21 +100,15 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
 /// What comes before the ref.
 const HEAD: &str = "{\"ref\":";
 
-fn head(out: &mut Vec<u8>, reference: &Ref) -> Option<()> {
-    out.extend_from_slice(HEAD.as_bytes());
-    out.extend_from_slice(reference.as_json()?.as_bytes());
-    Some(())
-}
-
-fn body(
-    out: &mut Vec<u8>,
-    event: &str,
-    payload: impl FnOnce(&mut Vec<u8>) -> Option<()>,
-) -> Option<()> {
+/// All up to the payload; without a ref, what follows the slot for it.
+fn head(out: &mut Vec<u8>, reference: Option<&str>, event: &str) {
+    if let Some(reference) = reference {
+        out.extend_from_slice(HEAD.as_bytes());
+        out.extend_from_slice(reference.as_bytes());
+    }
     out.extend_from_slice(b",\"event\":");
     write_json(out, event);
     out.extend_from_slice(b",\"payload\":");
-    payload(out)
 }
 
 fn tail(out: &mut Vec<u8>, topic: &Name<'_>) {

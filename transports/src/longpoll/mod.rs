@@ -125,27 +125,30 @@ impl<H: Handler> Server<H> {
     }
 
     fn begin_poll(self: &Arc<Self>, token: Token) -> Result<HeldPoll<H>, Ended> {
-        let (session, id) = self.use_token(token, |session| session.begin_poll(token.cursor))?;
-        Ok(HeldPoll { server: Arc::clone(self), session, token, id })
+        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+        match session.with(|session| session.begin_poll(token.cursor)) {
+            Ok(id) => Ok(HeldPoll { server: Arc::clone(self), session, token, id }),
+            Err(session::Gone) => Err(self.end(token, &session)),
+        }
     }
 
-    /// Finds the session of a token. One that is kept and over is told so once: a client that heard
-    /// of a new session, as with 410, may go on believing that its channels are joined.
-    fn use_token<R>(
-        &self,
-        token: Token,
-        work: impl FnOnce(&mut LongPollSession<H::Session>) -> Result<R, session::Gone>,
-    ) -> Result<(Arc<Shared<H::Session>>, R), Ended> {
+    /// The session of a POST.
+    fn find(&self, token: Token) -> Result<Arc<Shared<H::Session>>, Ended> {
         let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
-        let (result, kept) = session.with(|session| (work(session), session.is_kept()));
-        match result {
-            Ok(result) => Ok((session, result)),
-            Err(session::Gone) if kept => {
-                self.registry.remove(&token.id);
-                Err(Ended::Kept)
-            }
-            Err(session::Gone) => Err(Ended::Gone),
+        match session.with(|session| session.check(token.cursor)) {
+            Ok(()) => Ok(session),
+            Err(session::Gone) => Err(self.end(token, &session)),
         }
+    }
+
+    /// A token that is good no more. That a kept session is over is said once: a client that heard
+    /// of a new one instead, as with 410, may go on believing that its channels are joined.
+    fn end(&self, token: Token, session: &Shared<H::Session>) -> Ended {
+        if !session.with(|session| session.is_kept()) {
+            return Ended::Gone;
+        }
+        self.registry.remove(&token.id);
+        Ended::Kept
     }
 
     /// Asks the handler. The new session's first token says 410, which is how a Phoenix client
@@ -181,11 +184,8 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let session = token
-            .ok_or(Ended::Gone)
-            .and_then(|token| self.use_token(token, |session| session.check(token.cursor)));
-        let session = match session {
-            Ok((session, ())) => session,
+        let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
+            Ok(session) => session,
             Err(ended) => {
                 self.spawn_discard(Box::pin(body));
                 return ready(answer::status(match ended {
