@@ -29,7 +29,7 @@ impl Channel for Room {
         if topic == "room:secret" {
             return Err(Refused::reason("unauthorized"));
         }
-        Ok(Room { sent: 0 }.into())
+        Ok(Self { sent: 0 }.into())
     }
 
     async fn handle_in(

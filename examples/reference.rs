@@ -214,7 +214,7 @@ impl Channel for Room {
                 Reply::None
             }
             "slow" => {
-                let Slow { ms } = payload.parse()?;
+                let ms = serde_json::from_str::<u64>(field(&payload, "ms")?.get())?;
                 let answer = socket.reply_ref();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
@@ -223,18 +223,17 @@ impl Channel for Room {
                 Reply::None
             }
             "shout" => {
-                let _: Object = payload.parse()?;
                 socket.broadcast("shout", payload);
                 Reply::None
             }
             "assign" => {
-                let Assign { k, v } = payload.parse()?;
-                self.assigned.insert(k.get().to_owned(), v);
+                let (key, value) = (field(&payload, "k")?, field(&payload, "v")?);
+                self.assigned.insert(key.get().to_owned(), value);
                 Reply::ack()
             }
             "fetch" => {
-                let Fetch { k } = payload.parse()?;
-                Reply::Ok(Payload::json(&BTreeMap::from([("v", self.assigned.get(k.get()))]))?)
+                let value = self.assigned.get(field(&payload, "k")?.get());
+                Reply::Ok(Payload::json(&BTreeMap::from([("v", value)]))?)
             }
             "boom" => panic!("the client asked for a crash"),
             "stop" => return Err(Stop::normal()),
@@ -264,20 +263,10 @@ impl Channel for Room {
 /// A JSON object whose values stay as they were written.
 type Object = BTreeMap<String, Box<RawValue>>;
 
-#[derive(Deserialize)]
-struct Slow {
-    ms: u64,
-}
-
-#[derive(Deserialize)]
-struct Assign {
-    k: Box<RawValue>,
-    v: Box<RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Fetch {
-    k: Box<RawValue>,
+/// What an object has under `name`. Anything else crashes the channel.
+fn field(payload: &Payload, name: &str) -> Result<Box<RawValue>> {
+    let value = payload.parse::<Object>()?.remove(name);
+    value.ok_or_else(|| Stop::from(format!("no `{name}` in the payload")))
 }
 
 /// The plain HTTP beside the socket.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use smol_str::SmolStr;
+use tower_channels_transports::Backlog;
 
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -50,15 +51,12 @@ pub(crate) struct Address(Arc<Shared>);
 pub(crate) struct Letters(Arc<Shared>);
 
 /// The lock guards the queue for a few instructions and is never held across an await.
-struct Shared {
-    limit: usize,
-    state: Mutex<State>,
-}
+struct Shared(Mutex<State>);
 
 struct State {
     queue: VecDeque<Mail>,
     /// What waits, by [`Mail::cost`].
-    bytes: usize,
+    backlog: Backlog,
     end: End,
     waker: Option<Waker>,
 }
@@ -77,8 +75,9 @@ enum End {
 
 /// A mailbox in which `limit` bytes may wait.
 pub(crate) fn mailbox(limit: usize) -> (Mailbox, Letters) {
-    let state = State { queue: VecDeque::new(), bytes: 0, end: End::Open, waker: None };
-    let shared = Arc::new(Shared { limit, state: Mutex::new(state) });
+    let state =
+        State { queue: VecDeque::new(), backlog: Backlog::new(limit), end: End::Open, waker: None };
+    let shared = Arc::new(Shared(Mutex::new(state)));
     (Mailbox(Address(Arc::clone(&shared))), Letters(shared))
 }
 
@@ -115,10 +114,9 @@ impl Address {
         if state.end != End::Open {
             return Err(Undelivered::Ended);
         }
-        if state.bytes > self.0.limit {
+        if !state.backlog.add(mail.cost()) {
             return Err(Undelivered::Full);
         }
-        state.bytes += mail.cost();
         state.queue.push_back(mail);
         State::wake(state);
         Ok(())
@@ -149,7 +147,7 @@ impl Letters {
         poll_fn(|cx| {
             let mut state = self.0.lock();
             if let Some(mail) = state.queue.pop_front() {
-                state.bytes -= mail.cost();
+                state.backlog.remove(mail.cost());
                 if state.queue.is_empty() && state.queue.capacity() > 4 {
                     state.queue = VecDeque::new();
                 }
@@ -184,7 +182,7 @@ impl Drop for Letters {
 impl Shared {
     /// Nothing panics while holding the lock, so poison has no meaning here.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,7 +230,9 @@ mod tests {
     async fn a_full_mailbox_refuses_until_it_is_read() {
         let (mailbox, mut letters) = mailbox(1000);
         mailbox.address().send(mail(2000)).expect("one always fits");
+        mailbox.address().send(mail(1000)).expect("and what may wait behind it");
         assert_eq!(mailbox.address().send(mail(1)), Err(Undelivered::Full));
+        letters.next().await;
         letters.next().await;
         mailbox.address().send(mail(1)).expect("there is room again");
     }

@@ -16,11 +16,22 @@ pub fn check(data: &[u8]) {
             assert_read_back(&params);
         }
     }
+    assert_depth_is_bounded(data);
     assert_read_back(&Value::Object(Tree { bytes: data, names: 0 }.map(DEEPEST)));
 }
 
 /// The parameters themselves, and 16 levels below a name.
 const DEEPEST: usize = 17;
+
+/// A path of up to 31 levels, maps and lists as the other bytes say.
+fn assert_depth_is_bounded(data: &[u8]) {
+    let Some((levels, kinds)) = data.split_first() else { return };
+    let levels = usize::from(levels % 32);
+    let kinds = kinds.iter().copied().chain(std::iter::repeat(0)).take(levels);
+    let path: String = kinds.map(|kind| if kind % 2 == 0 { "[b]" } else { "[]" }).collect();
+    let query = format!("a{path}=1");
+    assert_eq!(parse_query(&query).is_ok(), levels < DEEPEST, "{query}");
+}
 
 fn assert_read_back(params: &Value) {
     let mut query = String::new();

@@ -1,5 +1,6 @@
 //! WebSocket and long poll as Tower services over one session contract.
 
+mod backlog;
 mod connect_info;
 mod frame;
 mod gateway;
@@ -13,6 +14,7 @@ pub mod service;
 mod session;
 pub mod websocket;
 
+pub use self::backlog::Backlog;
 pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::gateway::Gateway;

@@ -529,7 +529,7 @@ async fn a_client_that_does_not_read_overflows_and_starts_anew() {
     let mut server = Server::patient().await;
     let token = server.connect("").await;
     let Event::Connected(outbox) = server.event().await else { panic!("it connected") };
-    for _ in 0..3 {
+    for _ in 0..4 {
         outbox.push(Message::text("x".repeat(600_000)));
     }
     assert!(outbox.is_closed());

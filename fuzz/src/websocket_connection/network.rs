@@ -23,7 +23,7 @@ const BREAKS: u8 = 0x80;
 const WHILE: usize = 2000;
 
 /// No connection asks the network so often about so few bytes.
-const MOST_CALLS: usize = 100_000;
+const MOST_CALLS: usize = 10_000_000;
 
 /// Whether the client stays and takes everything.
 pub(super) fn is_patient(flags: u8) -> bool {

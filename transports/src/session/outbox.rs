@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::backlog::Backlog;
 use crate::frame::{Close, Message};
 
 /// The sending side; a cheap clone. Never blocks and never fails: a message for a client that is
@@ -20,15 +21,12 @@ pub struct Drain(Arc<Shared>);
 
 /// The lock guards the queue for a few instructions at a time and is never held across an await, a
 /// wake-up or a system call.
-struct Shared {
-    limit: usize,
-    state: Mutex<State>,
-}
+struct Shared(Mutex<State>);
 
 struct State {
     queue: VecDeque<Message>,
-    /// The cost of all that was pushed and not yet released.
-    bytes: usize,
+    /// All that was pushed and not yet released.
+    backlog: Backlog,
     close: Option<Close>,
     /// The drain's task, while it waits.
     waker: Option<Waker>,
@@ -39,12 +37,16 @@ struct State {
 impl Outbox {
     /// An outbox whose backlog may reach `limit` bytes, and the side that empties it.
     ///
-    /// A push is refused once the backlog *exceeds* the limit, so that a single message larger than
-    /// the limit still passes; it then ends the connection as [`Close::Overflow`].
+    /// Over it the connection ends as [`Close::Overflow`]; see [`Backlog`] for what counts.
     pub fn new(limit: usize) -> (Self, Drain) {
-        let state =
-            State { queue: VecDeque::new(), bytes: 0, close: None, waker: None, over: false };
-        let shared = Arc::new(Shared { limit, state: Mutex::new(state) });
+        let state = State {
+            queue: VecDeque::new(),
+            backlog: Backlog::new(limit),
+            close: None,
+            waker: None,
+            over: false,
+        };
+        let shared = Arc::new(Shared(Mutex::new(state)));
         (Self(Arc::clone(&shared)), Drain(shared))
     }
 
@@ -54,13 +56,12 @@ impl Outbox {
         if state.close.is_some() {
             return;
         }
-        if state.bytes > self.0.limit {
+        if state.backlog.add(message.cost()) {
+            state.queue.push_back(message);
+        } else {
             metrics::counter!("tower_channels_outbox_overflows").increment(1);
             state.queue = VecDeque::new();
             state.close = Some(Close::Overflow);
-        } else {
-            state.bytes += message.cost();
-            state.queue.push_back(message);
         }
         State::wake(state);
     }
@@ -113,13 +114,12 @@ impl Drain {
 
     /// Gives back the room of messages that were taken and are now written or acknowledged.
     pub fn release(&self, cost: usize) {
-        let mut state = self.0.lock();
-        state.bytes = state.bytes.saturating_sub(cost);
+        self.0.lock().backlog.remove(cost);
     }
 
     /// The cost of all that was pushed and not yet released.
     pub fn backlog(&self) -> usize {
-        self.0.lock().bytes
+        self.0.lock().backlog.bytes()
     }
 
     /// Ends the outbox from the transport's side: whatever waits is dropped.
@@ -141,7 +141,7 @@ impl Drop for Drain {
 impl Shared {
     /// Nothing panics while holding the lock, so poison has no meaning here.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,7 +158,9 @@ impl State {
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox").field("backlog", &self.0.lock().bytes).finish_non_exhaustive()
+        f.debug_struct("Outbox")
+            .field("backlog", &self.0.lock().backlog.bytes())
+            .finish_non_exhaustive()
     }
 }
 
@@ -192,11 +194,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_larger_than_the_limit_passes_alone_and_the_next_overflows() {
+    fn a_message_larger_than_the_limit_passes_and_what_is_too_much_overflows() {
         let (outbox, mut drain) = Outbox::new(10);
         outbox.push(Message::text("x".repeat(100)));
-        assert!(matches!(take(&mut drain), Poll::Ready(Ok(batch)) if batch.len() == 1));
         outbox.push(Message::text("y"));
+        assert!(matches!(take(&mut drain), Poll::Ready(Ok(batch)) if batch.len() == 2));
+        outbox.push(Message::text("z"));
         assert_eq!(take(&mut drain), Poll::Ready(Err(Close::Overflow)));
     }
 
