@@ -9,7 +9,7 @@ use crate::support::binary::client_push;
 use crate::support::longpoll::{JSON, NDJSON};
 use crate::support::raw_websocket::{BINARY, CLOSE, TEXT, frame, head};
 use crate::support::{
-    Client, Http, LongPoll, RawWebSocket, Server, Transport, Version, base64, soon,
+    Client, Frame, Http, LongPoll, RawWebSocket, Server, Transport, Version, base64, soon,
 };
 
 const MIB: usize = 1 << 20;
@@ -208,26 +208,22 @@ async fn garbage_ends_with_a_close_and_hurts_nobody_else() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_that_never_reads_closes_with_1013() {
     let server = Server::start().await;
-    let mut silent = RawWebSocket::open_narrow(&server, "vsn=2.0.0").await;
-    silent.send_text(JOIN).await;
-    let mut sender = RawWebSocket::member(&server).await;
-    flood(&mut sender).await;
+    let mut silent = silent_member(&server).await;
+    flood(&server).await;
     let mut last = None;
     while let Some(frame) = silent.frame().await {
         last = Some(frame);
     }
-    let last = last.expect("a close");
-    assert_eq!((last.opcode, &last.payload[..]), (CLOSE, &1013_u16.to_be_bytes()[..]));
+    let Frame { opcode, payload } = last.expect("a close");
+    assert_eq!((opcode, &payload[..]), (CLOSE, &1013_u16.to_be_bytes()[..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_that_never_reads_delays_nobody() {
     let server = Server::start().await;
-    let mut silent = RawWebSocket::open_narrow(&server, "vsn=2.0.0").await;
-    silent.send_text(JOIN).await;
-    let mut sender = RawWebSocket::member(&server).await;
+    let _silent = silent_member(&server).await;
     let mut other = RawWebSocket::member(&server).await;
-    let (_, ()) = tokio::join!(flood(&mut sender), async {
+    tokio::join!(flood(&server), async {
         for _ in 0..FLOOD {
             assert_eq!(other.frame().await.expect("a broadcast").opcode, TEXT);
         }
@@ -240,12 +236,21 @@ async fn a_websocket_that_never_reads_delays_nobody() {
 async fn a_long_poll_that_never_polls_starts_anew() {
     let server = Server::start().await;
     let mut silent = LongPoll::member(&server).await;
-    let mut sender = RawWebSocket::member(&server).await;
-    flood(&mut sender).await;
-    let answer = silent.poll().await;
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{answer}");
+    flood(&server).await;
+    silent.expect_gone().await;
     silent.post(NDJSON, JOIN).await;
     assert_eq!(silent.poll().await["status"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_pushes_to_a_quick_handler_is_answered() {
+    let server = Server::start().await;
+    let mut socket = RawWebSocket::member(&server).await;
+    let burst = frame(FIN | TEXT, large(64 * 1024).as_bytes()).repeat(100);
+    socket.send_bytes(&burst).await;
+    for _ in 0..100 {
+        socket.expect_text(ACK).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,17 +286,24 @@ async fn one_client_that_is_closed_for_its_size_spares_the_others() {
 }
 
 const JOIN: &str = r#"["1","1","room:a","phx_join",{}]"#;
-const FLOOD: usize = 160;
+const FLOOD: usize = 16;
 
-/// Broadcasts ten mebibytes to the other members, more than the buffers of a connection hold.
-async fn flood(sender: &mut RawWebSocket) {
-    let large = format!(r#"["1",null,"room:a","typing","{}"]"#, "x".repeat(64 * 1024));
+/// Broadcasts more than the buffers of a connection hold, and soon: who is closed for it has some
+/// seconds to read that.
+async fn flood(server: &Server) {
+    let large = format!(r#""{}""#, "x".repeat(900_000));
     for _ in 0..FLOOD {
-        sender.send_text(&large).await;
-        // One at a time, so that those who do read keep up.
-        sender.send_text(PING).await;
-        sender.expect_text(PONG).await;
+        server.broadcast("room:a", "news", &large).await;
     }
+}
+
+/// A member of `room:a` with small buffers, who reads nothing.
+async fn silent_member(server: &Server) -> RawWebSocket {
+    let mut silent = RawWebSocket::open_narrow(server, "vsn=2.0.0").await;
+    silent.send_text(JOIN).await;
+    // It is joined before the flood begins, and this is all that it ever reads.
+    assert_eq!(silent.frame().await.expect("a reply").opcode, TEXT);
+    silent
 }
 
 /// A message of that many bytes; its answer is small.

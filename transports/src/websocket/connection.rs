@@ -385,8 +385,10 @@ mod tests {
         /// How much may be written before the pipe is full.
         room: usize,
         is_vectored: bool,
-        /// One entry a call.
+        /// One entry a call. They wait to be flushed, as in a TLS stream.
+        unflushed: Vec<Vec<u8>>,
         written: Vec<Vec<u8>>,
+        refuses_writes: bool,
         is_shut_down: bool,
     }
 
@@ -425,6 +427,9 @@ mod tests {
         ) -> Poll<io::Result<usize>> {
             let mut ends = self.0.lock().unwrap();
             assert!(!ends.is_shut_down, "nothing is written after the end");
+            if ends.refuses_writes {
+                return Poll::Ready(Ok(0));
+            }
             if ends.room == 0 {
                 return Poll::Pending;
             }
@@ -432,11 +437,13 @@ mod tests {
             bytes.truncate(ends.room);
             ends.room -= bytes.len();
             let size = bytes.len();
-            ends.written.push(bytes);
+            ends.unflushed.push(bytes);
             Poll::Ready(Ok(size))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let ends = &mut *self.0.lock().unwrap();
+            ends.written.append(&mut ends.unflushed);
             Poll::Ready(Ok(()))
         }
 
@@ -527,6 +534,11 @@ mod tests {
         fn turn(&mut self) -> bool {
             let waker = Arc::clone(&self.wakes).into();
             self.connection.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+        }
+
+        /// Whether it asked for another turn since the last call.
+        fn woken(&self) -> bool {
+            self.wakes.0.swap(0, Ordering::Relaxed) > 0
         }
 
         /// Everything written since the last call.
@@ -681,10 +693,11 @@ mod tests {
         it.outbox.push(big());
         assert!(!it.turn());
         for _ in 0..4 {
+            assert!(it.session.upgrade().is_some());
             it.outbox.push(big());
+            assert!(it.woken(), "although it waits for the client");
+            assert!(!it.turn());
         }
-        assert!(it.wakes.0.load(Ordering::Relaxed) > 0);
-        assert!(!it.turn());
         assert!(it.session.upgrade().is_none());
         it.ends(|ends| ends.room = usize::MAX);
         assert!(!it.turn());
@@ -751,7 +764,10 @@ mod tests {
         let mut it = Harness::new();
         it.ends(|ends| ends.broken = true);
         assert!(it.turn());
-        assert_eq!(it.received(), b"");
+        let mut it = Harness::new();
+        it.ends(|ends| ends.refuses_writes = true);
+        it.outbox.push(big());
+        assert!(it.turn());
     }
 
     #[tokio::test(start_paused = true)]
@@ -771,6 +787,16 @@ mod tests {
             assert!(!it.turn());
         }
         assert_eq!(it.received().len(), 100 * 10_004);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stopped_the_reading_is_written_and_the_reading_goes_on() {
+        let mut it = Harness::new();
+        for _ in 0..scratch::READ_SIZE / 10 + 1 {
+            it.send(0x89, b"ping");
+        }
+        assert!(!it.turn());
+        assert_eq!(it.ends(|ends| ends.to_read.len()), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -803,7 +829,7 @@ mod tests {
         assert!(!it.turn());
         let read = before - it.ends(|ends| ends.to_read.len());
         assert!(read <= READ_BUDGET + scratch::READ_SIZE, "{read}");
-        assert!(it.wakes.0.load(Ordering::Relaxed) > 0, "its turn comes again");
+        assert!(it.woken(), "its turn comes again");
     }
 
     #[tokio::test(start_paused = true)]
