@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smol_str::SmolStr;
 
@@ -157,8 +156,6 @@ pub(crate) struct Link<A> {
     pub(crate) client: Client,
     pub(crate) pubsub: PubSub,
     pub(crate) mailbox: Address,
-    /// The key of the subscription, once there is one.
-    pub(crate) subscription: AtomicUsize,
 }
 
 impl<C: Channel> Socket<C> {
@@ -198,8 +195,7 @@ impl<C: Channel> Socket<C> {
 
     /// Sends an event to everyone on the topic but this client.
     pub fn broadcast_from(&self, event: &str, payload: impl Into<Payload>) {
-        let own = self.link.subscription.load(Ordering::Relaxed);
-        self.link.broadcast(event, payload.into(), Some(own));
+        self.link.broadcast(event, payload.into(), Some(&self.link.mailbox));
     }
 
     /// A way to answer the push that is being handled later, from any task; the handler then
@@ -225,7 +221,7 @@ impl<A> Link<A> {
         self.client.send(&Outgoing::Push { join_ref, topic, event, payload });
     }
 
-    fn broadcast(&self, event: &str, payload: Payload, from: Option<usize>) {
+    fn broadcast(&self, event: &str, payload: Payload, from: Option<&Address>) {
         self.pubsub.broadcast(Broadcast::new(self.topic.clone(), event.into(), payload), from);
     }
 

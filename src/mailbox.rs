@@ -122,6 +122,11 @@ impl Address {
         Ok(())
     }
 
+    /// Whether both lead to the same channel.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether the channel has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.0.lock().end == End::Over

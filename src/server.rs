@@ -1,7 +1,6 @@
 //! The task behind a joined channel: join, then one mail after the other, then the end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -141,9 +140,7 @@ impl<A> Guard<A> {
             intercept: C::INTERCEPT,
         };
         let answer = || link.reply_to_join(&reference, &Reply::Ok(response));
-        let subscription = link.pubsub.subscribe(&link.topic, subscriber, answer);
-        link.subscription.store(subscription.key(), Ordering::Relaxed);
-        self.subscription = Some(subscription);
+        self.subscription = Some(link.pubsub.subscribe(&link.topic, subscriber, answer));
         close(link, replaced);
         Some(channel)
     }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -130,7 +129,6 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             client: self.client.clone(),
             pubsub: self.rules.pubsub.clone(),
             mailbox: mailbox.address().clone(),
-            subscription: AtomicUsize::new(usize::MAX),
         };
         let task = start(Join {
             link,

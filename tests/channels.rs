@@ -89,6 +89,14 @@ impl Channel for Room {
                 });
                 Ok(Reply::None)
             }
+            "outlive" => {
+                let socket = socket.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    socket.broadcast_from("said", json!("late"));
+                });
+                Ok(Reply::None)
+            }
             "hang" => pending().await,
             "panic" => panic!("asked to"),
             "stop" => Err(Stop::normal()),
@@ -281,6 +289,17 @@ async fn a_late_answer_of_a_channel_that_has_ended_never_comes() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let heartbeat = ann.send("phoenix", "heartbeat", json!({}));
     assert_eq!(ann.next_message().await.reference, Some(heartbeat));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_outlives_its_channel_is_from_nobody_else() {
+    let endpoint = endpoint();
+    let mut ann = joined(&endpoint, "ann", "room:1").await;
+    ann.send("room:1", "outlive", json!({}));
+    ann.leave("room:1").await;
+    assert_eq!(ann.next_push().await, closed());
+    let mut bob = joined(&endpoint, "bob", "room:1").await;
+    assert_eq!(bob.next_push().await, ("said".into(), json!("late").into()));
 }
 
 #[tokio::test(start_paused = true)]
