@@ -183,7 +183,10 @@ impl<C: Channel> Socket<C> {
         &self.link.topic
     }
 
-    /// Sends an event to this client alone. After the client is gone it does nothing.
+    /// Sends an event to this client alone. After the channel has ended it does nothing.
+    ///
+    /// In [`Channel::join`] it would come before the join's answer, when the client does not know of
+    /// the channel yet: that is what [`Channel::after_join`] is for.
     pub fn push(&self, event: &str, payload: impl Into<Payload>) {
         self.link.push(event, &payload.into());
     }
@@ -218,16 +221,18 @@ impl<C: Channel> Socket<C> {
 impl<A> Link<A> {
     fn push(&self, event: &str, payload: &Payload) {
         let Self { join_ref, topic, .. } = self;
-        self.client.send(&Outgoing::Push { join_ref, topic, event, payload });
+        let push = Outgoing::Push { join_ref, topic, event, payload };
+        self.mailbox.unless_over(|| self.client.send(&push));
     }
 
     fn broadcast(&self, event: &str, payload: Payload, from: Option<&Address>) {
         self.pubsub.broadcast(Broadcast::new(self.topic.clone(), event.into(), payload), from);
     }
 
-    /// Answers a push.
+    /// Answers a push, unless the channel has ended.
     pub(crate) fn reply(&self, reference: &Ref, reply: &Reply) {
-        self.client.reply(&self.join_ref, reference, &self.topic_name(), reply);
+        let topic = self.topic_name();
+        self.mailbox.unless_over(|| self.client.reply(&self.join_ref, reference, &topic, reply));
     }
 
     /// Answers the join, or a leave that came before it: with the join_ref as it was sent.
@@ -263,10 +268,7 @@ trait Answer: Send + Sync {
 
 impl<A: Send + Sync> Answer for Link<A> {
     fn answer(&self, reference: &Ref, reply: &Reply) {
-        // Nothing may follow a channel's end.
-        if !self.mailbox.is_over() {
-            self.reply(reference, reply);
-        }
+        self.reply(reference, reply);
     }
 }
 

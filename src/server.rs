@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::channel::{Channel, Link, Socket};
-use crate::mailbox::{Letters, Mail};
+use crate::mailbox::{Letters, Mail, Mailbox};
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::pubsub::{Subscriber, Subscription};
@@ -24,6 +24,7 @@ pub(crate) struct Join<A> {
 
 /// The channel whose topic is joined again.
 pub(crate) struct Replaced {
+    pub(crate) mailbox: Mailbox,
     pub(crate) task: JoinHandle<()>,
     pub(crate) sent_join_ref: Ref,
 }
@@ -149,13 +150,9 @@ impl<A> Guard<A> {
     fn refuse(&mut self, response: Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Joining { reference, replaced } = stage else { return };
-        let (waiting, newer) = self.letters.end();
-        if newer {
-            // The join that took this one's place answers for the topic.
-            return close(&self.link, replaced);
-        }
-        self.link.reply_to_join(&reference, &Reply::Error(response));
-        close(&self.link, replaced);
+        let link = &self.link;
+        let waiting = self.letters.end(|| link.reply_to_join(&reference, &Reply::Error(response)));
+        close(link, replaced);
         for mail in waiting {
             match mail {
                 Mail::In { reference, .. } => self.link.reply_unmatched(&reference),
@@ -181,17 +178,19 @@ impl<A> Guard<A> {
         }
         channel.terminate(reason, socket).await;
         self.stage = Stage::Over;
-        let replaced = self.over();
-        if reason != Reason::Closed && !replaced {
-            self.link.end(&self.link.sent_join_ref, "phx_close", "{}");
+        match reason {
+            Reason::Closed => self.over(|_| {}),
+            Reason::Left | Reason::Normal => {
+                self.over(|link| link.end(&link.sent_join_ref, "phx_close", "{}"));
+            }
         }
     }
 
-    /// Takes no more broadcasts and no more mail, before the client can hear of the end. Says
-    /// whether another join took over, which then speaks of the end.
-    fn over(&mut self) -> bool {
+    /// Takes no more broadcasts and no more mail, and tells the client of the end.
+    fn over(&mut self, last_words: impl FnOnce(&Link<A>)) {
         self.subscription = None;
-        self.letters.end().1
+        let link = &self.link;
+        self.letters.end(|| last_words(link));
     }
 }
 
@@ -203,13 +202,10 @@ impl<A> Drop for Guard<A> {
         match self.stage {
             Stage::Over => {}
             Stage::Joining { .. } => self.refuse(Refused::from("join crashed").response),
-            Stage::Joined => {
-                let replaced = self.over();
-                if !replaced {
-                    let payload = r#"{"reason":"channel_crash"}"#;
-                    self.link.end(&self.link.sent_join_ref, "phx_error", payload);
-                }
-            }
+            Stage::Joined => self.over(|link| {
+                let payload = r#"{"reason":"channel_crash"}"#;
+                link.end(&link.sent_join_ref, "phx_error", payload);
+            }),
         }
     }
 }
@@ -225,8 +221,9 @@ impl Replaced {
 
 /// Says that the replaced channel is closed, once the join that replaced it is answered.
 fn close<A>(link: &Link<A>, replaced: Option<Replaced>) {
-    if let Some(Replaced { task, sent_join_ref }) = replaced {
+    if let Some(Replaced { mailbox, task, sent_join_ref }) = replaced {
         task.abort();
+        mailbox.silence();
         link.end(&sent_join_ref, "phx_close", "{}");
     }
 }

@@ -118,7 +118,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let Incoming { join_ref, reference, payload, .. } = message;
         let replaced = self.channels.remove(&topic).and_then(|old| {
             let Channel { sent_join_ref, mailbox, task } = old;
-            mailbox.replace().then_some(Replaced { task, sent_join_ref })
+            mailbox.replace().then_some(Replaced { mailbox, task, sent_join_ref })
         });
         let (mailbox, letters) = mailbox::mailbox(self.rules.limits.mailbox);
         let link = Link {

@@ -93,8 +93,15 @@ impl Channel for Room {
                 let socket = socket.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_secs(1)).await;
+                    socket.push("late", json!({}));
                     socket.broadcast_from("said", json!("late"));
                 });
+                Ok(Reply::None)
+            }
+            "block" => {
+                socket.push("blocking", json!({}));
+                std::thread::sleep(Duration::from_millis(100));
+                socket.push("late", json!({}));
                 Ok(Reply::None)
             }
             "hang" => pending().await,
@@ -303,6 +310,17 @@ async fn a_socket_that_outlives_its_channel_is_from_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_pushed_by_a_channel_that_has_ended() {
+    let endpoint = endpoint();
+    let mut ann = joined(&endpoint, "ann", "room:1").await;
+    ann.send("room:1", "outlive", json!({}));
+    ann.leave("room:1").await;
+    assert_eq!(ann.next_push().await, closed());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(ann.discard(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_answers_first_and_closes() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     assert_eq!(ann.push("room:1", "stop_reply", json!("bye")).await, Reply::ok(json!("bye")));
@@ -346,6 +364,33 @@ async fn a_second_join_replaces_the_first_and_closes_it_after_its_own_answer() {
     let close = ann.next_message().await;
     assert_eq!((close.event.as_str(), close.join_ref.as_deref()), ("phx_close", Some("1")));
     assert_eq!(ann.next_message().await.event, "joined");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_replaced_does_not_terminate() {
+    let endpoint = endpoint();
+    let mut ann = client(&endpoint, "ann").await;
+    ann.send("room:twice", "phx_join", json!({}));
+    assert_eq!(ann.join("room:twice", json!({})).await, Reply::ack());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let terminated = TERMINATED.lock().expect("not poisoned").clone();
+    assert_eq!(terminated.iter().find(|(topic, _)| topic == "room:twice"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_channel_is_silent_even_where_it_cannot_be_cancelled() {
+    let mut ann = joined(&endpoint(), "ann", "room:1").await;
+    ann.send("room:1", "block", json!({}));
+    assert_eq!(ann.next_push().await.0, "blocking");
+    ann.send("room:1", "phx_join", json!({}));
+    ann.send("room:1", "phx_join", json!({}));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ann.send("room:1", "stop", json!({}));
+    let mut events = Vec::new();
+    while events.iter().filter(|event| *event == "phx_close").count() < 3 {
+        events.push(ann.next_push().await.0);
+    }
+    assert!(!events.contains(&"late".to_owned()), "{events:?}");
 }
 
 #[tokio::test(start_paused = true)]
