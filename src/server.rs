@@ -68,6 +68,8 @@ async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mu
         return End::Stopped(stop, None);
     }
     while let Some(mail) = letters.next().await {
+        // A channel that catches up leaves others their turn: its client must be able to read.
+        tokio::task::coop::consume_budget().await;
         let handled = match mail {
             Mail::In { reference, event, payload } => {
                 socket.set_reference(Some(reference.clone()));

@@ -98,6 +98,11 @@ impl Channel for Room {
                 });
                 Ok(Reply::None)
             }
+            "nap" => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(Reply::None)
+            }
+            "quote" => Ok(Reply::ok(json!(payload.parse::<String>()?.repeat(4)))),
             "block" => {
                 socket.push("blocking", json!({}));
                 std::thread::sleep(Duration::from_millis(100));
@@ -233,6 +238,17 @@ async fn a_channel_whose_client_outruns_it_crashes_alone() {
     }
     assert_eq!(ann.next_push().await, crashed());
     assert_eq!(ann.push("room:2", "ping", json!(1)).await, Reply::ok(json!(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_catches_up_lets_its_client_read() {
+    let mut ann = joined(&endpoint(), "ann", "room:1").await;
+    ann.send("room:1", "nap", json!({}));
+    let large = "x".repeat(1000);
+    let pings: Vec<_> = (0..500).map(|_| ann.send("room:1", "quote", json!(large))).collect();
+    for ping in pings {
+        assert!(matches!(ann.reply_to(&ping).await, Reply::Ok(_)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
