@@ -50,7 +50,7 @@ async fn run<C: Channel>(mut guard: Guard<C::Assigns>, payload: Payload, timeout
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
     let Some(mut channel) = guard.joined::<C>(joined) else { return };
     let end = serve(&mut channel, &mut socket, &mut guard.letters).await;
-    guard.end(&mut channel, &socket, end).await;
+    guard.end(channel, &socket, end).await;
 }
 
 /// Why the loop of a channel ended.
@@ -165,7 +165,7 @@ impl<A> Guard<A> {
     }
 
     /// Ends a channel that came to its end without a panic.
-    async fn end<C: Channel<Assigns = A>>(mut self, channel: &mut C, socket: &Socket<C>, end: End) {
+    async fn end<C: Channel<Assigns = A>>(mut self, mut channel: C, socket: &Socket<C>, end: End) {
         let (reason, reply, reference) = match end {
             End::Left(reference) => (Reason::Left, Reply::ack(), Some(reference)),
             End::Closed => (Reason::Closed, Reply::None, None),
@@ -179,6 +179,8 @@ impl<A> Guard<A> {
             self.link.reply(&reference, &reply);
         }
         channel.terminate(reason, socket).await;
+        // Before the client can hear of the end and join again.
+        drop(channel);
         self.stage = Stage::Over;
         match reason {
             Reason::Closed => self.over(|_| {}),

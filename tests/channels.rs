@@ -501,6 +501,35 @@ async fn a_session_that_is_dropped_drops_its_channels() {
     assert_eq!((ALIVE.load(Ordering::SeqCst), endpoint.sessions()), (0, 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_hears_of_an_end_after_the_channel_is_dropped() {
+    struct Slow;
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(50));
+            DROPPED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    impl Channel for Slow {
+        type Assigns = ();
+        type Info = ();
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+            Ok(Self.into())
+        }
+    }
+    let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Slow>("*").build();
+    let mut ann = connect(&endpoint, &[]).await.expect("connects");
+    ann.join("a", json!({})).await;
+    ann.leave("a").await;
+    assert_eq!(ann.next_push().await, closed());
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
+    ann.join("a", json!({})).await;
+    ann.send("a", "crash", json!({}));
+    assert_eq!(ann.next_push().await, crashed());
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 2);
+}
+
 #[test]
 fn what_cannot_be_meant_is_said_when_the_endpoint_is_built() {
     let build = |error: &str, builder: tower_channels::Builder<User>| {
