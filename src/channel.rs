@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smol_str::SmolStr;
 
@@ -174,8 +173,6 @@ pub(crate) struct Link<A> {
     pub(crate) client: Client,
     pub(crate) pubsub: PubSub,
     pub(crate) mailbox: Address,
-    /// The key of the subscription, once there is one.
-    pub(crate) subscription: AtomicUsize,
 }
 
 impl<C: Channel> Socket<C> {
@@ -203,7 +200,10 @@ impl<C: Channel> Socket<C> {
         &self.link.topic
     }
 
-    /// Sends an event to this client alone. After the client is gone it does nothing.
+    /// Sends an event to this client alone. After the channel has ended it does nothing.
+    ///
+    /// In [`Channel::join`] it would come before the join's answer, when the client does not know of
+    /// the channel yet: that is what [`Channel::after_join`] is for.
     pub fn push(&self, event: &str, payload: impl Into<Payload>) {
         self.link.push(event, &payload.into());
     }
@@ -215,8 +215,7 @@ impl<C: Channel> Socket<C> {
 
     /// Sends an event to everyone on the topic but this client.
     pub fn broadcast_from(&self, event: &str, payload: impl Into<Payload>) {
-        let own = self.link.subscription.load(Ordering::Relaxed);
-        self.link.broadcast(event, payload.into(), Some(own));
+        self.link.broadcast(event, payload.into(), Some(&self.link.mailbox));
     }
 
     /// A way to answer the push that is being handled later, from any task; the handler then
@@ -240,16 +239,18 @@ impl<A> Link<A> {
     fn push(&self, event: &str, payload: &Payload) {
         let Self { topic, .. } = self;
         let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
-        self.client.send(&Outgoing::Push { join_ref, topic, event, payload });
+        let push = Outgoing::Push { join_ref, topic, event, payload };
+        self.mailbox.unless_over(|| self.client.send(&push));
     }
 
-    fn broadcast(&self, event: &str, payload: Payload, from: Option<usize>) {
+    fn broadcast(&self, event: &str, payload: Payload, from: Option<&Address>) {
         self.pubsub.broadcast(Broadcast::new(self.topic.clone(), event.into(), payload), from);
     }
 
-    /// Answers a push.
+    /// Answers a push, unless the channel has ended.
     pub(crate) fn reply(&self, reference: &Ref, reply: &Reply) {
-        self.client.reply(&self.join_ref, reference, &self.topic_name(), reply);
+        let topic = self.topic_name();
+        self.mailbox.unless_over(|| self.client.reply(&self.join_ref, reference, &topic, reply));
     }
 
     /// Answers the join with success: with the join_ref as it was sent.
@@ -291,10 +292,7 @@ trait Answer: Send + Sync {
 
 impl<A: Send + Sync> Answer for Link<A> {
     fn answer(&self, reference: &Ref, reply: &Reply) {
-        // Nothing may follow a channel's end.
-        if !self.mailbox.is_over() {
-            self.reply(reference, reply);
-        }
+        self.reply(reference, reply);
     }
 }
 

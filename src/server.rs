@@ -1,13 +1,12 @@
 //! The task behind a joined channel: join, then one mail after the other, then the end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use crate::channel::{Channel, Link, Socket};
-use crate::mailbox::{Letters, Mail};
+use crate::mailbox::{Letters, Mail, Mailbox};
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::pubsub::{Subscriber, Subscription};
@@ -27,6 +26,7 @@ pub(crate) struct Join<A> {
 
 /// The channel whose topic is joined again.
 pub(crate) struct Replaced {
+    pub(crate) mailbox: Mailbox,
     pub(crate) task: JoinHandle<()>,
     pub(crate) sent_join_ref: Ref,
 }
@@ -52,7 +52,7 @@ async fn run<C: Channel>(mut guard: Guard<C::Assigns>, payload: Payload, timeout
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
     let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
     let end = serve(&mut channel, response, &mut socket, &mut guard.letters).await;
-    guard.end(&mut channel, &socket, end).await;
+    guard.end(channel, &socket, end).await;
 }
 
 /// Why the loop of a channel ended.
@@ -77,6 +77,8 @@ async fn serve<C: Channel>(
         return End::Stopped(stop, None);
     }
     while let Some(mail) = letters.next().await {
+        // A channel that catches up leaves others their turn: its client must be able to read.
+        tokio::task::coop::consume_budget().await;
         let handled = match mail {
             Mail::In { reference, event, payload } => {
                 socket.set_reference(Some(reference.clone()));
@@ -162,9 +164,7 @@ impl<A> Guard<A> {
             intercept: C::INTERCEPT,
         };
         let answer = || link.open(attachment, &reference, response.clone());
-        let subscription = link.pubsub.subscribe(&link.topic, subscriber, answer);
-        link.subscription.store(subscription.key(), Ordering::Relaxed);
-        self.subscription = Some(subscription);
+        self.subscription = Some(link.pubsub.subscribe(&link.topic, subscriber, answer));
         close(link, replaced);
         Some((channel, response))
     }
@@ -173,13 +173,10 @@ impl<A> Guard<A> {
     fn refuse(&mut self, response: &Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Joining { reference, replaced, .. } = stage else { return };
-        let (waiting, newer) = self.letters.end();
-        if newer {
-            // The join that took this one's place answers for the topic.
-            return close(&self.link, replaced);
-        }
-        self.link.reply_to_join(&reference, &Reply::Error(response.clone()));
-        close(&self.link, replaced);
+        let link = &self.link;
+        let answer = || link.reply_to_join(&reference, &Reply::Error(response.clone()));
+        let waiting = self.letters.end(answer);
+        close(link, replaced);
         for mail in waiting {
             match mail {
                 Mail::In { reference, .. } => self.link.reply_unmatched(&reference),
@@ -194,7 +191,7 @@ impl<A> Guard<A> {
     }
 
     /// Ends a channel that came to its end without a panic.
-    async fn end<C: Channel<Assigns = A>>(mut self, channel: &mut C, socket: &Socket<C>, end: End) {
+    async fn end<C: Channel<Assigns = A>>(mut self, mut channel: C, socket: &Socket<C>, end: End) {
         let (reason, reply, reference) = match end {
             End::Left(reference) => {
                 self.link.reply_to_join(&reference, &Reply::ack());
@@ -216,18 +213,22 @@ impl<A> Guard<A> {
             self.link.reply(&reference, &reply);
         }
         channel.terminate(reason, socket).await;
+        // Before the client can hear of the end and join again.
+        drop(channel);
         self.stage = Stage::Over;
-        let replaced = self.over();
-        if reason != Reason::Closed && !replaced {
-            self.link.end(&self.link.sent_join_ref, "phx_close", "{}");
+        match reason {
+            Reason::Closed => self.over(|_| {}),
+            Reason::Left | Reason::Normal => {
+                self.over(|link| link.end(&link.sent_join_ref, "phx_close", "{}"));
+            }
         }
     }
 
-    /// Takes no more broadcasts and no more mail, before the client can hear of the end. Says
-    /// whether another join took over, which then speaks of the end.
-    fn over(&mut self) -> bool {
+    /// Takes no more broadcasts and no more mail, and tells the client of the end.
+    fn over(&mut self, last_words: impl FnOnce(&Link<A>)) {
         self.subscription = None;
-        self.letters.end().1
+        let link = &self.link;
+        self.letters.end(|| last_words(link));
     }
 }
 
@@ -246,13 +247,10 @@ impl<A> Guard<A> {
         match self.stage {
             Stage::Over => {}
             Stage::Joining { .. } => self.refuse(&Refused::from("join crashed").response),
-            Stage::Joined => {
-                let replaced = self.over();
-                if !replaced {
-                    let payload = r#"{"reason":"channel_crash"}"#;
-                    self.link.end(&self.link.sent_join_ref, "phx_error", payload);
-                }
-            }
+            Stage::Joined => self.over(|link| {
+                let payload = r#"{"reason":"channel_crash"}"#;
+                link.end(&link.sent_join_ref, "phx_error", payload);
+            }),
         }
     }
 }
@@ -268,8 +266,9 @@ impl Replaced {
 
 /// Says that the replaced channel is closed, once the join that replaced it is answered.
 fn close<A>(link: &Link<A>, replaced: Option<Replaced>) {
-    if let Some(Replaced { task, sent_join_ref }) = replaced {
+    if let Some(Replaced { mailbox, task, sent_join_ref }) = replaced {
         task.abort();
+        mailbox.silence();
         link.end(&sent_join_ref, "phx_close", "{}");
     }
 }

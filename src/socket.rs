@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -184,7 +183,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let Incoming { join_ref, reference, payload, .. } = message;
         let replaced = self.channels.remove(&topic).and_then(|old| {
             let Channel { sent_join_ref, mailbox, task, .. } = old;
-            mailbox.replace().then_some(Replaced { task, sent_join_ref })
+            mailbox.replace().then_some(Replaced { mailbox, task, sent_join_ref })
         });
         let (mailbox, letters) = mailbox::mailbox(self.rules.limits.mailbox);
         let client = Client { outbox: self.client.outbox.lane(), ..self.client.clone() };
@@ -197,7 +196,6 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             client,
             pubsub: self.rules.pubsub.clone(),
             mailbox: mailbox.address().clone(),
-            subscription: AtomicUsize::new(usize::MAX),
         };
         let task = start(Join {
             link,
