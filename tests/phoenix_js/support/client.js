@@ -12,7 +12,8 @@ async function load(name) {
   // before 1.7 it looks for globals on `self` only; before 1.8 its long poll knows no `fetch`
   globalThis.self ??= globalThis;
   if (minor < 8) globalThis.XMLHttpRequest = XMLHttpRequest;
-  const { Socket, LongPoll } = await import(name);
+  const module = await import(name);
+  const { Socket, LongPoll } = module.default ?? module;
   return {
     version,
     Socket,
@@ -48,16 +49,19 @@ class Client {
     return `phoenix ${this.phoenix.version} over ${this.transport}`;
   }
 
-  /** A socket that is not connected yet. The test's end disconnects it. `to` is a proxy or another server. */
-  socket(t, { to = this.server, ...options } = {}) {
-    const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, {
+  /**
+   * A socket that is not connected yet. The test's end disconnects it. `to` is a proxy or another server, and `keep`
+   * has the last word on the options.
+   */
+  socket(t, { to = this.server, keep = (options) => options, ...options } = {}) {
+    const defaults = {
       transport: this.overWebSocket ? WebSocket : this.phoenix.LongPoll,
       timeout: 8000,
       rejoinAfterMs: () => 20,
       reconnectAfterMs: () => 20,
       sessionStorage: new Storage(),
-      ...options,
-    });
+    };
+    const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, keep({ ...defaults, ...options }));
     t.after(() => {
       // before 1.8 a reconnect that is under way survives a disconnect
       socket.connect = () => {};
