@@ -46,8 +46,9 @@ pub struct Endpoint<A: Send + Sync + 'static> {
     gateway: Gateway<Connect<A>>,
     pubsub: PubSub,
     sessions: Sessions,
-    websocket: WebSocketConfig,
-    long_poll: LongPollConfig,
+    websocket: WebSocket<Connect<A>>,
+    /// One for all: a client's polls may reach the endpoint through any of its services.
+    long_poll: LongPoll<Connect<A>>,
 }
 
 impl<A: Send + Sync + 'static> Endpoint<A> {
@@ -83,14 +84,10 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     /// service.
     ///
     /// # Panics
-    /// If `prefix` is no path: it begins with `/` and does not end with one.
+    /// If `prefix` is no path: it begins with `/` and does not end with one, or is empty. If both
+    /// transports are off, or have the same path.
     pub fn layer(&self, prefix: &str) -> SocketLayer<Connect<A>> {
-        let layer = SocketLayer::new(
-            prefix,
-            self.gateway.clone(),
-            self.websocket.clone(),
-            self.long_poll.clone(),
-        );
+        let layer = SocketLayer::new(prefix, self.websocket(), self.long_poll());
         layer.unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -102,14 +99,16 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         tower_layer::Layer::layer(&self.layer(prefix), NotFound)
     }
 
-    /// The WebSocket transport alone: a service that expects requests for it, whatever their path.
+    /// The WebSocket transport alone: a service that expects requests for it, whatever their path,
+    /// and even if [`layer`](Self::layer) would leave it out.
     pub fn websocket(&self) -> WebSocket<Connect<A>> {
-        WebSocket::new(self.gateway.clone(), self.websocket.clone())
+        self.websocket.clone()
     }
 
-    /// The long-poll transport alone: a service that expects requests for it, whatever their path.
+    /// The long-poll transport alone: a service that expects requests for it, whatever their path,
+    /// and even if [`layer`](Self::layer) would leave it out.
     pub fn long_poll(&self) -> LongPoll<Connect<A>> {
-        LongPoll::new(self.gateway.clone(), self.long_poll.clone())
+        self.long_poll.clone()
     }
 
     /// Sends an event to everyone on a topic.
@@ -272,17 +271,14 @@ impl<A: Send + Sync + 'static> Builder<A> {
         });
         let handler =
             Connect { connect: self.connect, id: self.id, rules, sessions: sessions.clone() };
+        let gateway =
+            Gateway::with_continuity(handler, self.check_origin, self.limits, self.continuity);
         Ok(Endpoint {
-            gateway: Gateway::with_continuity(
-                handler,
-                self.check_origin,
-                self.limits,
-                self.continuity,
-            ),
+            websocket: WebSocket::new(gateway.clone(), self.websocket),
+            long_poll: LongPoll::new(gateway.clone(), self.long_poll),
+            gateway,
             pubsub,
             sessions,
-            websocket: self.websocket,
-            long_poll: self.long_poll,
         })
     }
 

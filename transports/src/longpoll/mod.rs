@@ -60,6 +60,14 @@ impl<H: Handler> LongPoll<H> {
         let registry = Registry::new(config.patience());
         Self(Arc::new(Server { gateway, config, registry }))
     }
+
+    pub(crate) fn gateway(&self) -> &Gateway<H> {
+        &self.0.gateway
+    }
+
+    pub(crate) fn config(&self) -> &LongPollConfig {
+        &self.0.config
+    }
 }
 
 impl<H, B> Service<Request<B>> for LongPoll<H>

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::outbox::{Drain, Outbox};
@@ -56,8 +57,9 @@ pub(crate) struct KeptSessions<S> {
 
 struct Sessions<S> {
     by_id: HashMap<String, Arc<Kept<S>>>,
-    /// Whether the task that ends them runs. It does while there is one.
-    sweeping: bool,
+    /// The task that ends them, which there is while there is one. It may have ended before its time,
+    /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
+    sweeper: Option<JoinHandle<()>>,
 }
 
 /// A session that outlives its connections.
@@ -98,7 +100,7 @@ pub(crate) enum Attached<S: Session> {
 
 impl<S: Session> KeptSessions<S> {
     pub(crate) fn new(config: ContinuityConfig) -> Arc<Self> {
-        let sessions = Sessions { by_id: HashMap::new(), sweeping: false };
+        let sessions = Sessions { by_id: HashMap::new(), sweeper: None };
         Arc::new(Self { config, sessions: Mutex::new(sessions) })
     }
 
@@ -152,8 +154,8 @@ impl<S: Session> KeptSessions<S> {
             }),
         });
         let gone = sessions.by_id.insert(id.to_owned(), Arc::clone(&kept));
-        if !std::mem::replace(&mut sessions.sweeping, true) {
-            tokio::spawn(sweep(Arc::downgrade(self), self.tick()));
+        if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
+            sessions.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self), self.tick())));
         }
         drop(sessions);
         drop(gone);
@@ -180,8 +182,10 @@ impl<S: Session> KeptSessions<S> {
             }
         }
         let mut sessions = self.lock();
-        sessions.sweeping = !sessions.by_id.is_empty();
-        sessions.sweeping
+        if sessions.by_id.is_empty() {
+            *sessions = Sessions { by_id: HashMap::new(), sweeper: None };
+        }
+        sessions.sweeper.is_some()
     }
 
     /// Nothing panics while holding the lock, so poison has no meaning here.

@@ -54,6 +54,14 @@ impl<H: Handler> WebSocket<H> {
         Self { gateway, config: Arc::new(config) }
     }
 
+    pub(crate) fn gateway(&self) -> &Gateway<H> {
+        &self.gateway
+    }
+
+    pub(crate) fn config(&self) -> &WebSocketConfig {
+        &self.config
+    }
+
     /// Phoenix's order: what `connect` and those before it say counts before the upgrade headers.
     async fn answer(self, mut parts: Parts) -> Answer {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
