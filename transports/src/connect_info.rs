@@ -26,6 +26,17 @@ pub enum Transport {
     InMemory,
 }
 
+impl Transport {
+    /// Its name in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::LongPoll => "longpoll",
+            Self::InMemory => "memory",
+        }
+    }
+}
+
 /// What is known of a client when it connects: its parameters and the request that carried them.
 ///
 /// Parameters and tokens are secrets: `Debug` shows none of them, nor any header.

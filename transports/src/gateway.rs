@@ -55,7 +55,9 @@ impl<H: Handler> Gateway<H> {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             return Err(Refused);
         }
+        let transport = info.transport().name();
         let (session, drain) = self.connect(info).await?;
+        metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
         Ok(match id {
             Some(id) => self.0.kept.connect(&id, received, session, drain),
             None => Connected::Own(session, drain),

@@ -238,8 +238,8 @@ impl<S: Session> Kept<S> {
         state.attachment = drain.attachment();
         (state.transport, state.since) = (transport, now);
         (state.settled, state.parked) = (false, None);
-        metrics::counter!("tower_channels_sessions_attached").increment(1);
-        tracing::debug!(attachment = state.attachment, ?transport, "a session was attached");
+        let label = transport.name();
+        metrics::counter!("tower_channels_sessions_attached", "transport" => label).increment(1);
         Some(drain)
     }
 

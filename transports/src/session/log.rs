@@ -77,6 +77,15 @@ struct LaneState {
     ended: bool,
 }
 
+/// What came of [`Log::attach`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attached {
+    /// The new attachment.
+    pub(super) attachment: u64,
+    /// How many messages wait for their lanes, whether they were written before or not.
+    pub(super) replayed: usize,
+}
+
 /// A token that names what was never written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unknown;
@@ -114,7 +123,7 @@ impl Log {
     /// Begins an attachment. `received` is the last number that the client has seen, if it reads
     /// numbers. If it does not, what its network has acknowledged may still be lost behind it: when
     /// it parted itself, or seems to be alive elsewhere.
-    pub(super) fn attach(&mut self, received: Option<u64>, backlog: &mut Backlog) -> u64 {
+    pub(super) fn attach(&mut self, received: Option<u64>, backlog: &mut Backlog) -> Attached {
         if let Some(received) = received {
             let is_seen = |(_, message): &(Lane, Message)| {
                 message.number() != 0 && message.number() <= received
@@ -155,7 +164,7 @@ impl Log {
         self.attachment += 1;
         (self.attached, self.parted) = (true, false);
         self.numbered = received.is_some();
-        self.attachment
+        Attached { attachment: self.attachment, replayed: self.waiting.len() }
     }
 
     /// The connection of an attachment is gone; `parted` if the client closed it.

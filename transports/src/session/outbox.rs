@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 pub(crate) use super::log::Unknown;
-use super::log::{CONTROL, Lane, Log};
+use super::log::{Attached, CONTROL, Lane, Log};
 use crate::backlog::Backlog;
 use crate::frame::{Close, Message};
 
@@ -185,7 +185,12 @@ impl Outbox {
         let State { queue, backlog, .. } = &mut *state;
         let attachment = match queue {
             Queue::Plain(_) => 0,
-            Queue::Kept(log) => log.attach(received, backlog),
+            Queue::Kept(log) => {
+                let Attached { attachment, replayed } = log.attach(received, backlog);
+                metrics::counter!("tower_channels_messages_replayed").increment(replayed as u64);
+                tracing::debug!(attachment, replayed, "a kept session was attached");
+                attachment
+            }
         };
         State::wake(state);
         Drain { shared: Arc::clone(&self.shared), attachment }
