@@ -112,7 +112,7 @@ impl ConnectInfo {
 
     /// The last number that the client has seen, if it reads numbers: the parameter `received`.
     pub(crate) fn received(&self) -> Option<u64> {
-        self.param("received")?.parse().ok()
+        self.param("received")?.parse().ok().filter(|number| *number <= MAX_NUMBER)
     }
 
     /// Whether the client believes to have a session already, which this server does not know.
@@ -233,6 +233,9 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// The largest number that every client can count with.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 #[cfg(test)]
 mod tests {

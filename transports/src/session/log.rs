@@ -183,6 +183,10 @@ impl Log {
 
     /// A new lane, which is held until it is opened.
     pub(super) fn lane(&mut self) -> Lane {
+        // Lanes that ended while they were open are only now in nobody's way.
+        let waiting = &self.waiting;
+        self.lanes
+            .retain(|lane, state| !state.ended || waiting.iter().any(|(other, _)| other == lane));
         self.last_lane += 1;
         self.lanes.insert(self.last_lane, LaneState::default());
         self.last_lane
@@ -230,13 +234,14 @@ impl Log {
     /// Holds a lane until it is opened again.
     pub(super) fn hold(&mut self, lane: Lane) {
         if let Some(state) = self.lanes.get_mut(&lane) {
-            *state = LaneState::default();
+            (state.opened, state.opening) = (0, None);
         }
     }
 
-    /// Whether the answer that opened a lane has arrived.
+    /// Whether the answer that opened a lane for this attachment has arrived.
     pub(super) fn is_open_known(&self, lane: Lane) -> bool {
-        let opening = self.lanes.get(&lane).and_then(|state| state.opening);
+        let state = self.lanes.get(&lane).filter(|state| state.opened == self.attachment);
+        let opening = state.and_then(|state| state.opening);
         opening.is_some_and(|position| position < self.first.max(self.ponged))
     }
 
@@ -310,7 +315,7 @@ impl Log {
         self.first + self.written.len() as u64
     }
 
-    /// Everything before this position has arrived.
+    /// Everything before this position has arrived, at the client's transport at least.
     pub(super) fn acknowledge(
         &mut self,
         position: u64,
@@ -319,7 +324,12 @@ impl Log {
         if position > self.position() {
             return Err(Unknown);
         }
-        self.forget(position, backlog);
+        // A client that reads numbers says by them what it has seen; this was its transport.
+        if self.numbered {
+            self.pong(position, backlog);
+        } else {
+            self.forget(position, backlog);
+        }
         Ok(())
     }
 
@@ -338,9 +348,10 @@ impl Log {
         }
     }
 
-    /// What this attachment wrote and the client has not acknowledged.
+    /// What this attachment wrote and the client's transport has not acknowledged.
     pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &Message> {
-        self.written.iter().map(|(_, message)| message)
+        let acknowledged = (self.ponged - self.first) as usize;
+        self.written.iter().skip(acknowledged).map(|(_, message)| message)
     }
 
     /// Drops all that was not written: nobody will.
