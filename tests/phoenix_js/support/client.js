@@ -66,6 +66,8 @@ class Client {
       // before 1.8 a reconnect that is under way survives a disconnect
       socket.connect = () => {};
       socket.disconnect();
+      // and in 1.5 a heartbeat
+      clearTimeout(socket.heartbeatTimer);
     });
     return socket;
   }
