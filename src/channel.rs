@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smol_str::SmolStr;
 
@@ -92,6 +91,23 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
+    /// Answers the client's join when it has returned to a session that was kept, and this channel is
+    /// alive: `None` for what the first join answered.
+    ///
+    /// Nothing was lost: right after the answer the client receives what it missed, in order. So there
+    /// is no history to send here; a client whose session could not be kept comes through
+    /// [`join`](Channel::join), which does so. It is the place to check again what may have changed
+    /// meanwhile, as a permission: a [`Refused`] answers with an error and ends the channel. It may run
+    /// several times, also without the client having been away.
+    fn resume(
+        &mut self,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> impl Future<Output = Result<Option<Payload>, Refused>> + Send {
+        let _ = (payload, socket);
+        async { Ok(None) }
+    }
+
     /// Handles a push from the client.
     fn handle_in(
         &mut self,
@@ -157,8 +173,6 @@ pub(crate) struct Link<A> {
     pub(crate) client: Client,
     pub(crate) pubsub: PubSub,
     pub(crate) mailbox: Address,
-    /// The key of the subscription, once there is one.
-    pub(crate) subscription: AtomicUsize,
 }
 
 impl<C: Channel> Socket<C> {
@@ -186,7 +200,10 @@ impl<C: Channel> Socket<C> {
         &self.link.topic
     }
 
-    /// Sends an event to this client alone. After the client is gone it does nothing.
+    /// Sends an event to this client alone. After the channel has ended it does nothing.
+    ///
+    /// In [`Channel::join`] it would come before the join's answer, when the client does not know of
+    /// the channel yet: that is what [`Channel::after_join`] is for.
     pub fn push(&self, event: &str, payload: impl Into<Payload>) {
         self.link.push(event, &payload.into());
     }
@@ -198,8 +215,7 @@ impl<C: Channel> Socket<C> {
 
     /// Sends an event to everyone on the topic but this client.
     pub fn broadcast_from(&self, event: &str, payload: impl Into<Payload>) {
-        let own = self.link.subscription.load(Ordering::Relaxed);
-        self.link.broadcast(event, payload.into(), Some(own));
+        self.link.broadcast(event, payload.into(), Some(&self.link.mailbox));
     }
 
     /// A way to answer the push that is being handled later, from any task; the handler then
@@ -221,27 +237,36 @@ impl<C: Channel> Socket<C> {
 
 impl<A> Link<A> {
     fn push(&self, event: &str, payload: &Payload) {
-        let Self { join_ref, topic, .. } = self;
-        self.client.send(&Outgoing::Push { join_ref, topic, event, payload });
+        let Self { topic, .. } = self;
+        let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
+        let push = Outgoing::Push { join_ref, topic, event, payload };
+        self.mailbox.unless_over(|| self.client.send(&push));
     }
 
-    fn broadcast(&self, event: &str, payload: Payload, from: Option<usize>) {
+    fn broadcast(&self, event: &str, payload: Payload, from: Option<&Address>) {
         self.pubsub.broadcast(Broadcast::new(self.topic.clone(), event.into(), payload), from);
     }
 
-    /// Answers a push.
+    /// Answers a push, unless the channel has ended.
     pub(crate) fn reply(&self, reference: &Ref, reply: &Reply) {
-        self.client.reply(&self.join_ref, reference, &self.topic_name(), reply);
+        let topic = self.topic_name();
+        self.mailbox.unless_over(|| self.client.reply(&self.join_ref, reference, &topic, reply));
     }
 
-    /// Answers the join, or a leave that came before it: with the join_ref as it was sent.
+    /// Answers the join with success: with the join_ref as it was sent.
+    pub(crate) fn open(&self, attachment: u64, reference: &Ref, response: Payload) {
+        let (join_ref, topic) = (&self.sent_join_ref, &self.topic_name());
+        self.client.open(attachment, join_ref, reference, topic, &Reply::Ok(response));
+    }
+
+    /// Answers a join that failed, or a leave: past all that waits for the client.
     pub(crate) fn reply_to_join(&self, reference: &Ref, reply: &Reply) {
-        self.client.reply(&self.sent_join_ref, reference, &self.topic_name(), reply);
+        self.client.control().reply(&self.sent_join_ref, reference, &self.topic_name(), reply);
     }
 
     /// Answers a push that came for a join which failed.
     pub(crate) fn reply_unmatched(&self, reference: &Ref) {
-        self.client.reply_unmatched(reference, &self.topic_name());
+        self.client.control().reply_unmatched(reference, &self.topic_name());
     }
 
     /// Tells the client that the channel which it joined as `sent_join_ref` has ended.
@@ -267,10 +292,7 @@ trait Answer: Send + Sync {
 
 impl<A: Send + Sync> Answer for Link<A> {
     fn answer(&self, reference: &Ref, reply: &Reply) {
-        // Nothing may follow a channel's end.
-        if !self.mailbox.is_over() {
-            self.reply(reference, reply);
-        }
+        self.reply(reference, reply);
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_channels_transports::{
-    self as transports, CheckOrigin, ConnectInfo, Drain, Gateway, Handler, Limits, LongPoll,
-    LongPollConfig, NotFound, Outbox, SocketLayer, SocketService, WebSocket, WebSocketConfig,
+    self as transports, CheckOrigin, ConnectInfo, ContinuityConfig, Drain, Gateway, Handler,
+    Limits, LongPoll, LongPollConfig, NotFound, Outbox, SocketLayer, SocketService, WebSocket,
+    WebSocketConfig,
 };
 
 use crate::channel::Channel;
@@ -41,12 +42,13 @@ use crate::socket::{ChannelLimits, Rules, SocketSession};
 /// # let _ = app;
 /// # }
 /// ```
-pub struct Endpoint<A> {
+pub struct Endpoint<A: Send + Sync + 'static> {
     gateway: Gateway<Connect<A>>,
     pubsub: PubSub,
     sessions: Sessions,
-    websocket: WebSocketConfig,
-    long_poll: LongPollConfig,
+    websocket: WebSocket<Connect<A>>,
+    /// One for all: a client's polls may reach the endpoint through any of its services.
+    long_poll: LongPoll<Connect<A>>,
 }
 
 impl<A: Send + Sync + 'static> Endpoint<A> {
@@ -73,6 +75,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
             max_sessions: usize::MAX,
             websocket: WebSocketConfig::default(),
             long_poll: LongPollConfig::default(),
+            continuity: ContinuityConfig::default(),
         }
     }
 
@@ -81,14 +84,10 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     /// service.
     ///
     /// # Panics
-    /// If `prefix` is no path: it begins with `/` and does not end with one.
+    /// If `prefix` is no path: it begins with `/` and does not end with one, or is empty. If both
+    /// transports are off, or have the same path.
     pub fn layer(&self, prefix: &str) -> SocketLayer<Connect<A>> {
-        let layer = SocketLayer::new(
-            prefix,
-            self.gateway.clone(),
-            self.websocket.clone(),
-            self.long_poll.clone(),
-        );
+        let layer = SocketLayer::new(prefix, self.websocket(), self.long_poll());
         layer.unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -100,14 +99,16 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         tower_layer::Layer::layer(&self.layer(prefix), NotFound)
     }
 
-    /// The WebSocket transport alone: a service that expects requests for it, whatever their path.
+    /// The WebSocket transport alone: a service that expects requests for it, whatever their path,
+    /// and even if [`layer`](Self::layer) would leave it out.
     pub fn websocket(&self) -> WebSocket<Connect<A>> {
-        WebSocket::new(self.gateway.clone(), self.websocket.clone())
+        self.websocket.clone()
     }
 
-    /// The long-poll transport alone: a service that expects requests for it, whatever their path.
+    /// The long-poll transport alone: a service that expects requests for it, whatever their path,
+    /// and even if [`layer`](Self::layer) would leave it out.
     pub fn long_poll(&self) -> LongPoll<Connect<A>> {
-        LongPoll::new(self.gateway.clone(), self.long_poll.clone())
+        self.long_poll.clone()
     }
 
     /// Sends an event to everyone on a topic.
@@ -161,6 +162,7 @@ pub struct Builder<A> {
     max_sessions: usize,
     websocket: WebSocketConfig,
     long_poll: LongPollConfig,
+    continuity: ContinuityConfig,
 }
 
 impl<A: Send + Sync + 'static> Builder<A> {
@@ -193,6 +195,12 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// Where and how long poll is served, or that it is not.
     pub fn long_poll(mut self, config: LongPollConfig) -> Self {
         self.long_poll = config;
+        self
+    }
+
+    /// How long sessions outlive their connections, for clients that ask for it, and whose.
+    pub fn continuity(mut self, config: ContinuityConfig) -> Self {
+        self.continuity = config;
         self
     }
 
@@ -263,12 +271,14 @@ impl<A: Send + Sync + 'static> Builder<A> {
         });
         let handler =
             Connect { connect: self.connect, id: self.id, rules, sessions: sessions.clone() };
+        let gateway =
+            Gateway::with_continuity(handler, self.check_origin, self.limits, self.continuity);
         Ok(Endpoint {
-            gateway: Gateway::new(handler, self.check_origin, self.limits),
+            websocket: WebSocket::new(gateway.clone(), self.websocket),
+            long_poll: LongPoll::new(gateway.clone(), self.long_poll),
+            gateway,
             pubsub,
             sessions,
-            websocket: self.websocket,
-            long_poll: self.long_poll,
         })
     }
 
@@ -326,6 +336,7 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
         info: ConnectInfo,
         outbox: Outbox,
     ) -> Result<SocketSession<A>, transports::Refused> {
+        let returning = info.is_returning();
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Refused)?;
         let assigns = (self.connect)(info).await.map_err(|refused| {
             if let Some(error) = refused.error {
@@ -334,16 +345,16 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
             transports::Refused
         })?;
         let id = (self.id)(&assigns);
-        let Ok(membership) = self.sessions.enter(&outbox, id) else {
+        let Ok(membership) = self.sessions.enter(&outbox, id.clone()) else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);
             return Err(transports::Refused);
         };
-        let client = Client { outbox, version };
-        Ok(SocketSession::new(Arc::clone(&self.rules), assigns, client, membership))
+        let (rules, client) = (Arc::clone(&self.rules), Client { outbox, version, kept: false });
+        Ok(SocketSession::new(rules, assigns, client, id, returning, membership))
     }
 }
 
-impl<A> Clone for Endpoint<A> {
+impl<A: Send + Sync + 'static> Clone for Endpoint<A> {
     fn clone(&self) -> Self {
         Self {
             gateway: self.gateway.clone(),
@@ -355,7 +366,7 @@ impl<A> Clone for Endpoint<A> {
     }
 }
 
-impl<A> fmt::Debug for Endpoint<A> {
+impl<A: Send + Sync + 'static> fmt::Debug for Endpoint<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("sessions", &self.sessions).finish_non_exhaustive()
     }

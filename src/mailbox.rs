@@ -25,6 +25,8 @@ pub(crate) enum Mail {
     Out(Arc<Broadcast>),
     /// What the application sent with `Handle::send`: a `Channel::Info`.
     Info(Box<dyn Any + Send>),
+    /// The client joins again in a kept session.
+    Resume { reference: Ref, payload: Payload, attachment: u64 },
     /// The client leaves.
     Leave { reference: Ref },
     /// The client sent what no handler could be given.
@@ -95,6 +97,11 @@ impl Mailbox {
         }
         alive
     }
+
+    /// Lets a replaced channel say no more, even if its task has not ended yet.
+    pub(crate) fn silence(&self) {
+        self.0.0.lock().end = End::Over;
+    }
 }
 
 impl Drop for Mailbox {
@@ -122,9 +129,23 @@ impl Address {
         Ok(())
     }
 
+    /// Whether both lead to the same channel.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether the channel has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.0.lock().end == End::Over
+    }
+
+    /// Runs `say` unless the channel has ended: nothing may follow its last words. The lock is held
+    /// meanwhile, so that they cannot be said in between.
+    pub(crate) fn unless_over(&self, say: impl FnOnce()) {
+        let state = self.0.lock();
+        if state.end != End::Over {
+            say();
+        }
     }
 }
 
@@ -153,9 +174,10 @@ impl Letters {
                 }
                 return Poll::Ready(Some(mail));
             }
-            if state.end != End::Open {
+            if state.end == End::Closed {
                 return Poll::Ready(None);
             }
+            // A replaced channel waits for nothing but to be cancelled.
             if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 state.waker = Some(cx.waker().clone());
             }
@@ -164,18 +186,30 @@ impl Letters {
         .await
     }
 
-    /// Refuses further mail and hands out what waited. Says whether another join took over.
-    pub(crate) fn end(&mut self) -> (VecDeque<Mail>, bool) {
+    /// Refuses further mail and hands out what waited. The `last_words` are said before anyone can
+    /// see that it is over. If another join took over nothing is said, and nothing handed out: that
+    /// one speaks of the end.
+    pub(crate) fn end(&mut self, last_words: impl FnOnce()) -> VecDeque<Mail> {
         let mut state = self.0.lock();
-        let replaced = state.end == End::Replaced;
+        let mut waiting = std::mem::take(&mut state.queue);
+        let waker = state.waker.take();
+        let is_own = matches!(state.end, End::Open | End::Closed);
         state.end = End::Over;
-        (std::mem::take(&mut state.queue), replaced)
+        if is_own {
+            last_words();
+        }
+        drop(state);
+        drop(waker);
+        if !is_own {
+            waiting.clear();
+        }
+        waiting
     }
 }
 
 impl Drop for Letters {
     fn drop(&mut self) {
-        self.end();
+        self.end(|| {});
     }
 }
 
@@ -200,7 +234,7 @@ impl Mail {
     /// What it counts against the limit.
     fn cost(&self) -> usize {
         let payload = match self {
-            Self::In { payload, .. } => payload.len(),
+            Self::In { payload, .. } | Self::Resume { payload, .. } => payload.len(),
             Self::Out(broadcast) => broadcast.payload().len(),
             Self::Info(_) | Self::Leave { .. } | Self::Nonsense => 0,
         };
@@ -247,9 +281,29 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_channel_learns_of_it() {
-        let (mailbox, mut letters) = mailbox(1000);
-        assert!(mailbox.replace());
-        assert!(letters.end().1);
+    fn a_channel_has_last_words_unless_it_was_replaced() {
+        for replaced in [false, true] {
+            let (mailbox, mut letters) = mailbox(1000);
+            mailbox.address().send(mail(1)).expect("open");
+            assert!(!replaced || mailbox.replace());
+            let mut said = false;
+            let waiting = letters.end(|| said = true);
+            assert_eq!((said, waiting.len()), (!replaced, usize::from(!replaced)));
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_over_or_silenced_says_nothing_more() {
+        let says = |mailbox: &Mailbox| {
+            let mut said = false;
+            mailbox.address().unless_over(|| said = true);
+            said
+        };
+        let (first, letters) = mailbox(1000);
+        let (second, _letters) = mailbox(1000);
+        assert!(says(&first) && says(&second));
+        drop(letters);
+        second.silence();
+        assert!(!says(&first) && !says(&second));
     }
 }

@@ -51,11 +51,11 @@ impl PubSub {
         self.0.add(topic, subscriber, first)
     }
 
-    /// Sends to everyone on the topic but the subscription whose key is `from`.
-    pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<usize>) {
+    /// Sends to everyone on the topic but the channel whose mailbox is `from`.
+    pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Address>) {
         let broadcast = Arc::new(broadcast);
-        self.0.each(&broadcast.topic, |key, subscriber| {
-            if from != Some(key) {
+        self.0.each(&broadcast.topic, |subscriber| {
+            if !from.is_some_and(|from| from.is(&subscriber.mailbox)) {
                 subscriber.receive(&broadcast);
             }
         });

@@ -1,13 +1,12 @@
 //! The task behind a joined channel: join, then one mail after the other, then the end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use crate::channel::{Channel, Link, Socket};
-use crate::mailbox::{Letters, Mail};
+use crate::mailbox::{Letters, Mail, Mailbox};
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::pubsub::{Subscriber, Subscription};
@@ -20,19 +19,22 @@ pub(crate) struct Join<A> {
     pub(crate) reference: Ref,
     pub(crate) payload: Payload,
     pub(crate) timeout: Duration,
+    /// The connection that the join came over.
+    pub(crate) attachment: u64,
     pub(crate) replaced: Option<Replaced>,
 }
 
 /// The channel whose topic is joined again.
 pub(crate) struct Replaced {
+    pub(crate) mailbox: Mailbox,
     pub(crate) task: JoinHandle<()>,
     pub(crate) sent_join_ref: Ref,
 }
 
 /// Starts a channel. The task answers the join itself, so that a slow one holds up nothing.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
-    let Join { link, letters, reference, payload, timeout, replaced } = join;
-    let stage = Stage::Joining { reference, replaced };
+    let Join { link, letters, reference, payload, timeout, attachment, replaced } = join;
+    let stage = Stage::Joining { reference, attachment, replaced };
     // Made before the task, so that it does its work even if the task never runs.
     let guard = Guard { link: Arc::new(link), letters, stage, subscription: None };
     tokio::spawn(run::<C>(guard, payload, timeout))
@@ -48,9 +50,9 @@ async fn run<C: Channel>(mut guard: Guard<C::Assigns>, payload: Payload, timeout
         tokio::time::timeout(timeout, join).await
     };
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
-    let Some(mut channel) = guard.joined::<C>(joined) else { return };
-    let end = serve(&mut channel, &mut socket, &mut guard.letters).await;
-    guard.end(&mut channel, &socket, end).await;
+    let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
+    let end = serve(&mut channel, response, &mut socket, &mut guard.letters).await;
+    guard.end(channel, &socket, end).await;
 }
 
 /// Why the loop of a channel ended.
@@ -59,15 +61,24 @@ enum End {
     Left(Ref),
     /// The client is gone.
     Closed,
+    /// The client may not resume, and this is the ref of its join.
+    Refused(Refused, Ref),
     /// A callback stopped, and this is the ref of the push that it was given.
     Stopped(Stop, Option<Ref>),
 }
 
-async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mut Letters) -> End {
+async fn serve<C: Channel>(
+    channel: &mut C,
+    response: Payload,
+    socket: &mut Socket<C>,
+    letters: &mut Letters,
+) -> End {
     if let Err(stop) = channel.after_join(socket).await {
         return End::Stopped(stop, None);
     }
     while let Some(mail) = letters.next().await {
+        // A channel that catches up leaves others their turn: its client must be able to read.
+        tokio::task::coop::consume_budget().await;
         let handled = match mail {
             Mail::In { reference, event, payload } => {
                 socket.set_reference(Some(reference.clone()));
@@ -88,6 +99,17 @@ async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mu
                 Ok(info) => channel.handle_info(*info, socket).await,
                 Err(_) => Ok(()),
             },
+            Mail::Resume { reference, payload, attachment } => {
+                match channel.resume(payload, socket).await {
+                    Ok(changed) => {
+                        let response = changed.unwrap_or_else(|| response.clone());
+                        socket.link().open(attachment, &reference, response);
+                        metrics::counter!("tower_channels_channels_resumed").increment(1);
+                        Ok(())
+                    }
+                    Err(refused) => return End::Refused(refused, reference),
+                }
+            }
             Mail::Nonsense => Err(Stop::from("an event that is no string")),
             Mail::Leave { reference } => return End::Left(reference),
         };
@@ -108,7 +130,7 @@ struct Guard<A> {
 
 enum Stage {
     /// The join is not answered.
-    Joining { reference: Ref, replaced: Option<Replaced> },
+    Joining { reference: Ref, attachment: u64, replaced: Option<Replaced> },
     /// What ends now has crashed.
     Joined,
     /// The client has been told, or is gone.
@@ -118,18 +140,19 @@ enum Stage {
 impl<A> Guard<A> {
     /// Answers the join, and subscribes in the same moment: nothing that is broadcast comes before
     /// the answer, and nothing after it is missed.
-    fn joined<C: Channel<Assigns = A>>(&mut self, joined: Result<Joined<C>, Refused>) -> Option<C> {
+    fn joined<C: Channel<Assigns = A>>(
+        &mut self,
+        joined: Result<Joined<C>, Refused>,
+    ) -> Option<(C, Payload)> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
             Err(refused) => {
-                if let Some(error) = &refused.error {
-                    tracing::error!(topic = %self.link.topic, %error, "join crashed");
-                }
-                self.refuse(refused.response);
+                refused.log(&self.link.topic);
+                self.refuse(&refused.response);
                 return None;
             }
         };
-        let Stage::Joining { reference, replaced } =
+        let Stage::Joining { reference, attachment, replaced } =
             std::mem::replace(&mut self.stage, Stage::Joined)
         else {
             return None;
@@ -140,28 +163,27 @@ impl<A> Guard<A> {
             mailbox: link.mailbox.clone(),
             intercept: C::INTERCEPT,
         };
-        let answer = || link.reply_to_join(&reference, &Reply::Ok(response));
-        let subscription = link.pubsub.subscribe(&link.topic, subscriber, answer);
-        link.subscription.store(subscription.key(), Ordering::Relaxed);
-        self.subscription = Some(subscription);
+        let answer = || link.open(attachment, &reference, response.clone());
+        self.subscription = Some(link.pubsub.subscribe(&link.topic, subscriber, answer));
         close(link, replaced);
-        Some(channel)
+        Some((channel, response))
     }
 
     /// Answers the join with an error, and whatever came after it as though there had been none.
-    fn refuse(&mut self, response: Payload) {
+    fn refuse(&mut self, response: &Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        let Stage::Joining { reference, replaced } = stage else { return };
-        let (waiting, newer) = self.letters.end();
-        if newer {
-            // The join that took this one's place answers for the topic.
-            return close(&self.link, replaced);
-        }
-        self.link.reply_to_join(&reference, &Reply::Error(response));
-        close(&self.link, replaced);
+        let Stage::Joining { reference, replaced, .. } = stage else { return };
+        let link = &self.link;
+        let answer = || link.reply_to_join(&reference, &Reply::Error(response.clone()));
+        let waiting = self.letters.end(answer);
+        close(link, replaced);
         for mail in waiting {
             match mail {
                 Mail::In { reference, .. } => self.link.reply_unmatched(&reference),
+                // In a kept session the client joined again meanwhile.
+                Mail::Resume { reference, .. } => {
+                    self.link.reply_to_join(&reference, &Reply::Error(response.clone()));
+                }
                 Mail::Leave { reference } => self.link.reply_to_join(&reference, &Reply::ack()),
                 Mail::Out(_) | Mail::Info(_) | Mail::Nonsense => {}
             }
@@ -169,9 +191,17 @@ impl<A> Guard<A> {
     }
 
     /// Ends a channel that came to its end without a panic.
-    async fn end<C: Channel<Assigns = A>>(mut self, channel: &mut C, socket: &Socket<C>, end: End) {
+    async fn end<C: Channel<Assigns = A>>(mut self, mut channel: C, socket: &Socket<C>, end: End) {
         let (reason, reply, reference) = match end {
-            End::Left(reference) => (Reason::Left, Reply::ack(), Some(reference)),
+            End::Left(reference) => {
+                self.link.reply_to_join(&reference, &Reply::ack());
+                (Reason::Left, Reply::None, None)
+            }
+            End::Refused(refused, reference) => {
+                refused.log(&self.link.topic);
+                self.link.reply_to_join(&reference, &Reply::Error(refused.response));
+                (Reason::Closed, Reply::None, None)
+            }
             End::Closed => (Reason::Closed, Reply::None, None),
             End::Stopped(Stop(Why::Normal(reply)), reference) => (Reason::Normal, reply, reference),
             End::Stopped(Stop(Why::Crash(error)), _) => {
@@ -183,18 +213,22 @@ impl<A> Guard<A> {
             self.link.reply(&reference, &reply);
         }
         channel.terminate(reason, socket).await;
+        // Before the client can hear of the end and join again.
+        drop(channel);
         self.stage = Stage::Over;
-        let replaced = self.over();
-        if reason != Reason::Closed && !replaced {
-            self.link.end(&self.link.sent_join_ref, "phx_close", "{}");
+        match reason {
+            Reason::Closed => self.over(|_| {}),
+            Reason::Left | Reason::Normal => {
+                self.over(|link| link.end(&link.sent_join_ref, "phx_close", "{}"));
+            }
         }
     }
 
-    /// Takes no more broadcasts and no more mail, before the client can hear of the end. Says
-    /// whether another join took over, which then speaks of the end.
-    fn over(&mut self) -> bool {
+    /// Takes no more broadcasts and no more mail, and tells the client of the end.
+    fn over(&mut self, last_words: impl FnOnce(&Link<A>)) {
         self.subscription = None;
-        self.letters.end().1
+        let link = &self.link;
+        self.letters.end(|| last_words(link));
     }
 }
 
@@ -203,16 +237,20 @@ impl<A> Drop for Guard<A> {
         if std::thread::panicking() {
             tracing::error!(topic = %self.link.topic, "channel panicked");
         }
+        self.say_the_end();
+        self.link.client.outbox.end_lane();
+    }
+}
+
+impl<A> Guard<A> {
+    fn say_the_end(&mut self) {
         match self.stage {
             Stage::Over => {}
-            Stage::Joining { .. } => self.refuse(Refused::from("join crashed").response),
-            Stage::Joined => {
-                let replaced = self.over();
-                if !replaced {
-                    let payload = r#"{"reason":"channel_crash"}"#;
-                    self.link.end(&self.link.sent_join_ref, "phx_error", payload);
-                }
-            }
+            Stage::Joining { .. } => self.refuse(&Refused::from("join crashed").response),
+            Stage::Joined => self.over(|link| {
+                let payload = r#"{"reason":"channel_crash"}"#;
+                link.end(&link.sent_join_ref, "phx_error", payload);
+            }),
         }
     }
 }
@@ -228,8 +266,9 @@ impl Replaced {
 
 /// Says that the replaced channel is closed, once the join that replaced it is answered.
 fn close<A>(link: &Link<A>, replaced: Option<Replaced>) {
-    if let Some(Replaced { task, sent_join_ref }) = replaced {
+    if let Some(Replaced { mailbox, task, sent_join_ref }) = replaced {
         task.abort();
+        mailbox.silence();
         link.end(&sent_join_ref, "phx_close", "{}");
     }
 }

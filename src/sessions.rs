@@ -62,7 +62,7 @@ impl Sessions {
 
     /// Ends every session with this socket id.
     pub(crate) fn disconnect(&self, id: &str) {
-        self.0.by_id.each(id, |_, outbox| outbox.close(Close::GoingAway));
+        self.0.by_id.each(id, |outbox| outbox.close(Close::GoingAway));
     }
 
     /// Refuses new sessions and ends those that are there, some at a time so that their clients do

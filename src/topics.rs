@@ -67,12 +67,12 @@ impl<T> Topics<T> {
         insert(known.entry(topic.clone()).or_insert_with(new))
     }
 
-    /// Calls `visit` for each member, with the key of its [`Member`].
-    pub(crate) fn each(&self, topic: &str, mut visit: impl FnMut(usize, &T)) {
+    /// Calls `visit` for each member.
+    pub(crate) fn each(&self, topic: &str, mut visit: impl FnMut(&T)) {
         let known = self.shard(topic).read().unwrap_or_else(PoisonError::into_inner);
         let Some(members) = known.get(topic).map(Arc::clone) else { return };
         drop(known);
-        members.lock().iter().for_each(|(key, member)| visit(key, member));
+        members.lock().iter().for_each(|(_, member)| visit(member));
     }
 
     fn shard(&self, topic: &str) -> &Shard<T> {
@@ -83,13 +83,6 @@ impl<T> Topics<T> {
 impl<T> Members<T> {
     fn lock(&self) -> MutexGuard<'_, Slab<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T> Member<T> {
-    /// The member's key among those of its topic, for as long as it is one.
-    pub(crate) fn key(&self) -> usize {
-        self.key
     }
 }
 
@@ -116,7 +109,7 @@ mod tests {
 
     fn members(topics: &Topics<u8>, topic: &str) -> Vec<u8> {
         let mut all = Vec::new();
-        topics.each(topic, |_, member| all.push(*member));
+        topics.each(topic, |member| all.push(*member));
         all
     }
 

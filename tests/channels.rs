@@ -89,6 +89,26 @@ impl Channel for Room {
                 });
                 Ok(Reply::None)
             }
+            "outlive" => {
+                let socket = socket.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    socket.push("late", json!({}));
+                    socket.broadcast_from("said", json!("late"));
+                });
+                Ok(Reply::None)
+            }
+            "nap" => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(Reply::None)
+            }
+            "quote" => Ok(Reply::ok(json!(payload.parse::<String>()?.repeat(4)))),
+            "block" => {
+                socket.push("blocking", json!({}));
+                std::thread::sleep(Duration::from_millis(100));
+                socket.push("late", json!({}));
+                Ok(Reply::None)
+            }
             "hang" => pending().await,
             "panic" => panic!("asked to"),
             "stop" => Err(Stop::normal()),
@@ -221,6 +241,17 @@ async fn a_channel_whose_client_outruns_it_crashes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_channel_that_catches_up_lets_its_client_read() {
+    let mut ann = joined(&endpoint(), "ann", "room:1").await;
+    ann.send("room:1", "nap", json!({}));
+    let large = "x".repeat(1000);
+    let pings: Vec<_> = (0..500).map(|_| ann.send("room:1", "quote", json!(large))).collect();
+    for ping in pings {
+        assert!(matches!(ann.reply_to(&ping).await, Reply::Ok(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_an_error_and_an_unknown_event_end_one_channel_and_no_other() {
     let endpoint = endpoint();
     let mut bob = joined(&endpoint, "bob", "room:1").await;
@@ -284,6 +315,28 @@ async fn a_late_answer_of_a_channel_that_has_ended_never_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_socket_that_outlives_its_channel_is_from_nobody_else() {
+    let endpoint = endpoint();
+    let mut ann = joined(&endpoint, "ann", "room:1").await;
+    ann.send("room:1", "outlive", json!({}));
+    ann.leave("room:1").await;
+    assert_eq!(ann.next_push().await, closed());
+    let mut bob = joined(&endpoint, "bob", "room:1").await;
+    assert_eq!(bob.next_push().await, ("said".into(), json!("late").into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_pushed_by_a_channel_that_has_ended() {
+    let endpoint = endpoint();
+    let mut ann = joined(&endpoint, "ann", "room:1").await;
+    ann.send("room:1", "outlive", json!({}));
+    ann.leave("room:1").await;
+    assert_eq!(ann.next_push().await, closed());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(ann.discard(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_answers_first_and_closes() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     assert_eq!(ann.push("room:1", "stop_reply", json!("bye")).await, Reply::ok(json!("bye")));
@@ -327,6 +380,33 @@ async fn a_second_join_replaces_the_first_and_closes_it_after_its_own_answer() {
     let close = ann.next_message().await;
     assert_eq!((close.event.as_str(), close.join_ref.as_deref()), ("phx_close", Some("1")));
     assert_eq!(ann.next_message().await.event, "joined");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_replaced_does_not_terminate() {
+    let endpoint = endpoint();
+    let mut ann = client(&endpoint, "ann").await;
+    ann.send("room:twice", "phx_join", json!({}));
+    assert_eq!(ann.join("room:twice", json!({})).await, Reply::ack());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let terminated = TERMINATED.lock().expect("not poisoned").clone();
+    assert_eq!(terminated.iter().find(|(topic, _)| topic == "room:twice"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_channel_is_silent_even_where_it_cannot_be_cancelled() {
+    let mut ann = joined(&endpoint(), "ann", "room:1").await;
+    ann.send("room:1", "block", json!({}));
+    assert_eq!(ann.next_push().await.0, "blocking");
+    ann.send("room:1", "phx_join", json!({}));
+    ann.send("room:1", "phx_join", json!({}));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ann.send("room:1", "stop", json!({}));
+    let mut events = Vec::new();
+    while events.iter().filter(|event| *event == "phx_close").count() < 3 {
+        events.push(ann.next_push().await.0);
+    }
+    assert!(!events.contains(&"late".to_owned()), "{events:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -419,6 +499,35 @@ async fn a_session_that_is_dropped_drops_its_channels() {
     drop(ann);
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!((ALIVE.load(Ordering::SeqCst), endpoint.sessions()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_hears_of_an_end_after_the_channel_is_dropped() {
+    struct Slow;
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(50));
+            DROPPED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    impl Channel for Slow {
+        type Assigns = ();
+        type Info = ();
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+            Ok(Self.into())
+        }
+    }
+    let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Slow>("*").build();
+    let mut ann = connect(&endpoint, &[]).await.expect("connects");
+    ann.join("a", json!({})).await;
+    ann.leave("a").await;
+    assert_eq!(ann.next_push().await, closed());
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
+    ann.join("a", json!({})).await;
+    ann.send("a", "crash", json!({}));
+    assert_eq!(ann.next_push().await, crashed());
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use crate::gateway::Gateway;
 use crate::limits::Limits;
-use crate::longpoll::{LongPoll, LongPollConfig};
+use crate::longpoll::LongPoll;
 use crate::service::{SocketService, Transports};
 use crate::session::Handler;
-use crate::websocket::{WebSocket, WebSocketConfig};
+use crate::websocket::WebSocket;
 
 /// Puts both transports in front of another service: with axum's `Router::layer`, with
 /// `tower::ServiceBuilder`, or around any service of HTTP requests.
@@ -18,40 +17,39 @@ use crate::websocket::{WebSocket, WebSocketConfig};
 /// With axum it belongs on the outermost router, after all merges: a router that is merged into
 /// another leaves the layer on its own routes only.
 ///
-/// Clones, and the services made from them, share their sessions.
+/// Clones, and the services made from them, share their sessions, and so do layers that are made of
+/// clones of the same [`LongPoll`].
 pub struct SocketLayer<H: Handler>(Arc<Transports<H>>);
 
 impl<H: Handler> SocketLayer<H> {
-    /// Mounts what `gateway` guards at `prefix`: with the prefix `/socket` and the default paths, at
+    /// Mounts the transports at `prefix`: with the prefix `/socket` and the default paths, at
     /// `/socket/websocket` and `/socket/longpoll`. One slash more at the end is allowed to clients.
+    /// One that is configured as off is left out.
     ///
     /// The prefix is `""`, or begins with a slash and does not end with one. The error says what
     /// is to be mended.
     pub fn new(
         prefix: &str,
-        gateway: Gateway<H>,
-        websocket: WebSocketConfig,
-        longpoll: LongPollConfig,
+        websocket: WebSocket<H>,
+        longpoll: LongPoll<H>,
     ) -> Result<Self, String> {
         validate_prefix(prefix)?;
-        validate_limits(gateway.limits())?;
-        websocket.validate()?;
-        longpoll.validate()?;
-        match (websocket.enabled, longpoll.enabled) {
+        validate_limits(websocket.gateway().limits())?;
+        validate_limits(longpoll.gateway().limits())?;
+        let (ws, lp) = (websocket.config(), longpoll.config());
+        ws.validate()?;
+        lp.validate()?;
+        match (ws.enabled, lp.enabled) {
             (false, false) => return Err("both transports are off".to_owned()),
-            (true, true) if websocket.path == longpoll.path => {
-                return Err(format!("both transports have the path {:?}", websocket.path));
+            (true, true) if ws.path == lp.path => {
+                return Err(format!("both transports have the path {:?}", ws.path));
             }
             _ => {}
         }
-        let mount = |path: &str| format!("{prefix}{path}");
+        let mount = |enabled: bool, path: &str| enabled.then(|| format!("{prefix}{path}"));
         Ok(Self(Arc::new(Transports {
-            websocket: websocket
-                .enabled
-                .then(|| (mount(&websocket.path), WebSocket::new(gateway.clone(), websocket))),
-            longpoll: longpoll
-                .enabled
-                .then(|| (mount(&longpoll.path), LongPoll::new(gateway, longpoll))),
+            websocket: mount(ws.enabled, &ws.path).map(|path| (path, websocket)),
+            longpoll: mount(lp.enabled, &lp.path).map(|path| (path, longpoll)),
         })))
     }
 }
@@ -111,8 +109,11 @@ mod tests {
 
     use super::*;
     use crate::connect_info::ConnectInfo;
+    use crate::gateway::Gateway;
+    use crate::longpoll::LongPollConfig;
     use crate::origin::CheckOrigin;
     use crate::session::{Outbox, Refused, Session};
+    use crate::websocket::WebSocketConfig;
     use crate::{Close, Inbound};
 
     struct Silent;
@@ -138,7 +139,8 @@ mod tests {
         longpoll: LongPollConfig,
     ) -> Option<String> {
         let gateway = Gateway::new(Silent, CheckOrigin::default(), limits);
-        SocketLayer::new(prefix, gateway, websocket, longpoll).err()
+        let websocket = WebSocket::new(gateway.clone(), websocket);
+        SocketLayer::new(prefix, websocket, LongPoll::new(gateway, longpoll)).err()
     }
 
     #[test]

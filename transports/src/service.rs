@@ -188,7 +188,8 @@ mod tests {
         longpoll: LongPollConfig,
     ) -> SocketLayer<Refusing> {
         let gateway = Gateway::new(Refusing, CheckOrigin::default(), Limits::default());
-        SocketLayer::new(prefix, gateway, websocket, longpoll).unwrap()
+        let websocket = WebSocket::new(gateway.clone(), websocket);
+        SocketLayer::new(prefix, websocket, LongPoll::new(gateway, longpoll)).unwrap()
     }
 
     /// The inner service says which path it was asked for.

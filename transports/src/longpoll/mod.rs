@@ -18,6 +18,7 @@ use std::future::{self, Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Buf;
 use http::header::CONTENT_TYPE;
@@ -58,6 +59,14 @@ impl<H: Handler> LongPoll<H> {
     pub fn new(gateway: Gateway<H>, config: LongPollConfig) -> Self {
         let registry = Registry::new(config.patience());
         Self(Arc::new(Server { gateway, config, registry }))
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway<H> {
+        &self.0.gateway
+    }
+
+    pub(crate) fn config(&self) -> &LongPollConfig {
+        &self.0.config
     }
 }
 
@@ -111,34 +120,62 @@ impl<H: Handler> Server<H> {
         params: Map<String, Value>,
         parts: &Parts,
     ) -> ResponseFuture {
-        if let Some(poll) = token.and_then(|token| self.begin_poll(token)) {
-            return ResponseFuture(Box::pin(poll.wait()));
+        match token.map(|token| self.begin_poll(token)) {
+            Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
+            Some(Err(Ended::Kept)) => {
+                return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
+            }
+            Some(Err(Ended::Gone)) | None => {}
         }
-        let info = ConnectInfo::with_params(params, parts, Transport::LongPoll);
+        let mut info = ConnectInfo::with_params(params, parts, Transport::LongPoll);
+        info.set_returning(token.is_some());
         ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
     }
 
-    fn begin_poll(self: &Arc<Self>, token: Token) -> Option<HeldPoll<H>> {
-        let session = self.registry.find(&token.id)?;
+    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<HeldPoll<H>, Ended> {
+        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
         match session.with(|session| session.begin_poll(token.cursor)) {
-            Ok(id) => Some(HeldPoll { server: Arc::clone(self), session, token, id }),
-            Err(session::Gone) => None,
+            Ok(id) => Ok(HeldPoll { server: Arc::clone(self), session, token, id }),
+            Err(session::Gone) => Err(self.end(token, &session)),
         }
+    }
+
+    /// The session of a POST.
+    fn find(&self, token: Token) -> Result<Arc<Shared<H::Session>>, Ended> {
+        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+        match session.with(|session| session.check(token.cursor)) {
+            Ok(()) => Ok(session),
+            Err(session::Gone) => Err(self.end(token, &session)),
+        }
+    }
+
+    /// A token that is good no more. That a kept session is over is said once: a client that heard
+    /// of a new one instead, as with 410, may go on believing that its channels are joined.
+    fn end(&self, token: Token, session: &Shared<H::Session>) -> Ended {
+        if !session.with(|session| session.is_kept()) {
+            return Ended::Gone;
+        }
+        self.registry.remove(&token.id);
+        Ended::Kept
     }
 
     /// Asks the handler. The new session's first token says 410, which is how a Phoenix client
     /// learns of a session.
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
-        let binary = info.param("binary") == Some("base64");
-        let Ok((session, drain)) = self.gateway.connect(info).await else {
+        let (binary, received) = (info.param("binary") == Some("base64"), info.received());
+        let pause = info.session().is_some().then_some(FIRST_ANSWER);
+        let Ok(connected) = self.gateway.connect_to_session(info).await else {
             return answer::status(StatusCode::FORBIDDEN);
         };
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
         let mut id = Id::default();
         if let Err(error) = getrandom::fill(&mut id) {
             tracing::error!(%error, "no random bytes for a session's token");
             return answer::status(StatusCode::FORBIDDEN);
         }
-        let session = LongPollSession::new(session, drain, binary, Instant::now());
+        let session = LongPollSession::new(connected, received, binary, Instant::now());
         self.registry.insert(id, session);
         answer::poll(StatusCode::GONE, &[], Token { id, cursor: 0 })
     }
@@ -155,13 +192,15 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let session = token.and_then(|token| {
-            let session = self.registry.find(&token.id)?;
-            session.with(|session| session.check(token.cursor)).ok().map(|()| session)
-        });
-        let Some(session) = session else {
-            self.spawn_discard(Box::pin(body));
-            return ready(answer::status(StatusCode::GONE));
+        let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
+            Ok(session) => session,
+            Err(ended) => {
+                self.spawn_discard(Box::pin(body));
+                return ready(answer::status(match ended {
+                    Ended::Kept => StatusCode::INTERNAL_SERVER_ERROR,
+                    Ended::Gone => StatusCode::GONE,
+                }));
+            }
         };
         if body.size_hint().lower() > self.largest_body() as u64 {
             self.spawn_discard(Box::pin(body));
@@ -232,6 +271,14 @@ impl<H: Handler> Server<H> {
     }
 }
 
+/// What a token that is good no more was for.
+enum Ended {
+    /// A session that was kept.
+    Kept,
+    /// Any other, or none.
+    Gone,
+}
+
 /// A poll that waits. It holds nothing of its request. Dropping it, because it was answered or its
 /// client went away, starts the session's clock.
 struct HeldPoll<H: Handler> {
@@ -262,7 +309,9 @@ impl<H: Handler> HeldPoll<H> {
             }
             Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, &[], token),
             Answered::Over => {
-                self.server.registry.remove(&token.id);
+                if !self.session.with(|session| session.is_kept()) {
+                    self.server.registry.remove(&token.id);
+                }
                 answer::poll(StatusCode::NO_CONTENT, &[], token)
             }
         }
@@ -297,6 +346,10 @@ async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Vec<u8>, U
     }
     Ok(bytes)
 }
+
+/// How long the answer that hands out a token of a kept session is held back: phoenix.js 1.8.12 sets
+/// its close handler a moment after it connects, and loses it if it is answered before.
+const FIRST_ANSWER: Duration = Duration::from_millis(15);
 
 fn ready(answer: Answer) -> ResponseFuture {
     ResponseFuture(Box::pin(future::ready(answer)))
@@ -357,7 +410,8 @@ mod tests {
         let gateway = Gateway::new(Silent, CheckOrigin::off(), Limits::default());
         let LongPoll(server) = LongPoll::new(gateway, LongPollConfig::new());
         let (_outbox, drain) = Outbox::new(1000);
-        let session = LongPollSession::new(Silent, drain, false, Instant::now());
+        let connected = crate::session::Connected::Own(Silent, drain);
+        let session = LongPollSession::new(connected, None, false, Instant::now());
         let session = Arc::new(Shared::new(session));
         let token = Token { id: [0; 16], cursor: 0 };
         let size = size_of_val(&HeldPoll { server, session, token, id: 0 }.wait());

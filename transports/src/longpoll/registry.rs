@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::session::{LongPollSession, Shared};
@@ -11,32 +12,33 @@ use super::token::Id;
 use crate::session::Session;
 
 #[derive(Debug)]
-pub(super) struct Registry<S> {
+pub(super) struct Registry<S: Session> {
     patience: Duration,
     /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
     sessions: Mutex<Sessions<S>>,
 }
 
 #[derive(Debug)]
-struct Sessions<S> {
+struct Sessions<S: Session> {
     by_id: HashMap<Id, Arc<Shared<S>>>,
-    /// Whether the task below runs. It does while there is a session.
-    reaping: bool,
+    /// The task below, which there is while there is a session. It may have ended before its time,
+    /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
+    reaper: Option<JoinHandle<()>>,
 }
 
 impl<S: Session> Registry<S> {
     /// `patience` is how long a session may be without a poll.
     pub(super) fn new(patience: Duration) -> Arc<Self> {
-        let sessions = Sessions { by_id: HashMap::new(), reaping: false };
+        let sessions = Sessions { by_id: HashMap::new(), reaper: None };
         Arc::new(Self { patience, sessions: Mutex::new(sessions) })
     }
 
     pub(super) fn insert(self: &Arc<Self>, id: Id, session: LongPollSession<S>) {
         let mut sessions = self.lock();
         sessions.by_id.insert(id, Arc::new(Shared::new(session)));
-        if !std::mem::replace(&mut sessions.reaping, true) {
+        if sessions.reaper.as_ref().is_none_or(JoinHandle::is_finished) {
             let tick = (self.patience / 4).max(Duration::from_millis(1));
-            tokio::spawn(reap(Arc::downgrade(self), tick));
+            sessions.reaper = Some(tokio::spawn(reap(Arc::downgrade(self), tick)));
         }
     }
 
@@ -64,9 +66,9 @@ impl<S: Session> Registry<S> {
         let mut sessions = self.lock();
         if sessions.by_id.is_empty() {
             // A burst of sessions leaves no large map behind.
-            *sessions = Sessions { by_id: HashMap::new(), reaping: false };
+            *sessions = Sessions { by_id: HashMap::new(), reaper: None };
         }
-        sessions.reaping
+        sessions.reaper.is_some()
     }
 
     /// Nothing panics while holding the lock, so poison has no meaning here.
@@ -102,7 +104,8 @@ mod tests {
 
     fn session() -> (LongPollSession<Silent>, Outbox) {
         let (outbox, drain) = Outbox::new(1000);
-        (LongPollSession::new(Silent, drain, false, Instant::now()), outbox)
+        let connected = crate::session::Connected::Own(Silent, drain);
+        (LongPollSession::new(connected, None, false, Instant::now()), outbox)
     }
 
     const PATIENCE: Duration = Duration::from_secs(15);
@@ -123,9 +126,9 @@ mod tests {
         let registry = Registry::new(PATIENCE);
         for id in [[1; 16], [2; 16]] {
             registry.insert(id, session().0);
-            assert!(registry.lock().reaping);
+            assert!(registry.lock().reaper.is_some());
             tokio::time::sleep(2 * PATIENCE).await;
-            assert!(!registry.lock().reaping);
+            assert!(registry.lock().reaper.is_none());
             assert!(registry.find(&id).is_none());
         }
     }
@@ -138,6 +141,49 @@ mod tests {
         outbox.close(Close::GoingAway);
         tokio::time::sleep(PATIENCE / 3).await;
         assert!(registry.find(&[1; 16]).is_none());
+    }
+
+    #[test]
+    fn sessions_expire_even_if_the_runtime_of_the_first_is_gone() {
+        let registry = Registry::new(Duration::from_millis(40));
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime().expect("a runtime").block_on(async { registry.insert([1; 16], session().0) });
+        runtime().expect("a runtime").block_on(async {
+            registry.insert([2; 16], session().0);
+            let expired = async {
+                while !registry.lock().by_id.is_empty() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), expired).await.expect("both expire");
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_panics_when_it_is_dropped_keeps_no_other_alive() {
+        struct Fragile(bool);
+        impl Session for Fragile {
+            fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+                Ok(())
+            }
+        }
+        impl Drop for Fragile {
+            fn drop(&mut self) {
+                assert!(!self.0, "it was asked to panic");
+            }
+        }
+        let registry = Registry::new(PATIENCE);
+        for (id, panics) in [([1; 16], true), ([2; 16], false)] {
+            let (outbox, drain) = Outbox::new(1000);
+            let session = {
+                let connected = crate::session::Connected::Own(Fragile(panics), drain);
+                LongPollSession::new(connected, None, false, Instant::now())
+            };
+            registry.insert(id, session);
+            tokio::time::sleep(2 * PATIENCE).await;
+            assert!(outbox.is_closed());
+        }
+        assert!(registry.lock().by_id.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
