@@ -76,7 +76,8 @@ class Room {
     if (this.replay === null || this.seen < this.replay.until) return;
     const { count } = this.replay;
     this.replay = null;
-    note(`same session, ${count} ${count === 1 ? "message" : "messages"} replayed`);
+    const replayed = `${count} ${count === 1 ? "message" : "messages"} replayed`;
+    note(`same session, ${count === 0 ? "nothing was missed" : replayed}`);
   }
 
   refused(error) {
