@@ -22,6 +22,8 @@ async function load(name) {
       batchOverLongPoll: minor >= 7,
       binaryUpOverLongPoll: minor >= 7,
       fallBack: minor >= 7,
+      /** 1.5 lets its last heartbeat run on after a disconnect. */
+      endHeartbeat: minor >= 6,
       sendAuthToken: minor >= 8,
       /** Older ones take the 410 of an ended session for a first one and believe themselves still joined. */
       noticeAnEndedPoll: minor > 8 || (minor === 8 && patch >= 2),
@@ -60,6 +62,7 @@ class Client {
       rejoinAfterMs: () => 20,
       reconnectAfterMs: () => 20,
       sessionStorage: new Storage(),
+      heartbeatIntervalMs: this.can.endHeartbeat ? 30_000 : 1_000,
     };
     const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, keep({ ...defaults, ...options }));
     t.after(() => {

@@ -25,6 +25,9 @@ pub(super) type Lane = u32;
 /// Control messages, in lane 0.
 pub(super) const CONTROL: Lane = 0;
 
+/// What is left of lanes that have ended: it leaves on this attachment or not at all.
+const ENDED: Lane = Lane::MAX;
+
 #[derive(Debug)]
 pub(super) struct Log {
     /// Which attachment may write; 0 before the first, for an outbox that is kept for one alone.
@@ -73,8 +76,6 @@ struct LaneState {
     opened: u64,
     /// The position of the answer that opened it, once it is written.
     opening: Option<u64>,
-    /// Nothing follows.
-    ended: bool,
 }
 
 /// What came of [`Log::attach`].
@@ -134,7 +135,6 @@ impl Log {
         } else if !self.attached && !self.parted {
             self.forget(self.ponged, backlog);
         }
-        self.lanes.retain(|_, lane| !lane.ended);
         for Control { message, .. } in self.control.drain(..) {
             backlog.remove(message.cost());
         }
@@ -192,12 +192,17 @@ impl Log {
         self.last_lane
     }
 
-    pub(super) fn push(&mut self, lane: Lane, message: Message) {
+    /// Pushes a message. `false` if its lane has ended.
+    pub(super) fn push(&mut self, lane: Lane, message: Message) -> bool {
         if lane == CONTROL {
             self.push_control(message, Kind::Plain);
-        } else {
+            return true;
+        }
+        let known = self.lanes.contains_key(&lane);
+        if known {
             self.waiting.push_back((lane, message));
         }
+        known
     }
 
     /// Before the first attachment there is nothing to overtake: all keeps its order.
@@ -247,17 +252,19 @@ impl Log {
 
     /// Nothing follows in a lane. What waits in it is lost if it is held.
     pub(super) fn end_lane(&mut self, lane: Lane, backlog: &mut Backlog) {
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
-        state.ended = true;
-        if state.opened != self.attachment {
-            self.lanes.remove(&lane);
-            self.waiting.retain(|(other, message)| {
-                if *other == lane {
-                    backlog.remove(message.cost());
-                }
-                *other != lane
-            });
-        }
+        let Some(state) = self.lanes.remove(&lane) else { return };
+        let open = state.opened == self.attachment;
+        self.waiting.retain_mut(|(other, message)| {
+            if *other != lane {
+                return true;
+            }
+            if open {
+                *other = ENDED;
+            } else {
+                backlog.remove(message.cost());
+            }
+            open
+        });
     }
 
     /// Hands out what is to be written next: control first, then open lanes in order, until about
@@ -288,6 +295,7 @@ impl Log {
         while room > 0 && at < self.waiting.len() {
             let lane = self.waiting[at].0;
             let open = self.attachment == 0
+                || lane == ENDED
                 || self.lanes.get(&lane).is_some_and(|state| state.opened == self.attachment);
             match open.then(|| self.waiting.remove(at)).flatten() {
                 Some((lane, message)) => {

@@ -72,7 +72,12 @@ impl Outbox {
     pub fn push(&self, message: Message) {
         self.admit(message, |state, lane, message| match &mut state.queue {
             Queue::Plain(queue) => queue.push_back(message),
-            Queue::Kept(log) => log.push(lane, message),
+            Queue::Kept(log) => {
+                let cost = message.cost();
+                if !log.push(lane, message) {
+                    state.backlog.remove(cost);
+                }
+            }
         });
     }
 
@@ -272,7 +277,9 @@ impl Drain {
         let mut state = self.shared.lock();
         let mut log = Box::new(Log::new(received));
         if let Queue::Plain(queue) = &mut state.queue {
-            queue.drain(..).for_each(|message| log.push(CONTROL, message));
+            for message in queue.drain(..) {
+                log.push(CONTROL, message);
+            }
         }
         state.queue = Queue::Kept(log);
     }
