@@ -173,6 +173,12 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
 impl<A: Send + Sync + 'static> Session for SocketSession<A> {
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
         let message = self.client.version.decode(message).map_err(|_| Close::Malformed)?;
+        let is_join = message.event.as_text() == Some("phx_join");
+        if is_join && message.join_ref.as_json().is_none() {
+            // From a binary frame and no text: neither the answer nor the channel's end could be
+            // told.
+            return Err(Close::Malformed);
+        }
         self.dispatch(&message);
         Ok(())
     }
