@@ -16,7 +16,7 @@ use crate::message::{Incoming, Name, Ref};
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::router::{Router, Start};
-use crate::server::{Join, Replaced};
+use crate::server::{Join, Replaced, Seat};
 use crate::sessions::Membership;
 
 /// What every socket of an endpoint shares.
@@ -52,6 +52,7 @@ struct Channel {
     sent_join_ref: Ref,
     mailbox: Mailbox,
     task: JoinHandle<()>,
+    seat: Seat,
 }
 
 impl<A: Send + Sync + 'static> SocketSession<A> {
@@ -116,8 +117,9 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
 
     fn start(&mut self, start: Start<A>, topic: SmolStr, message: &Incoming<'_>) {
         let Incoming { join_ref, reference, payload, .. } = message;
-        let replaced = self.channels.remove(&topic).and_then(|old| {
-            let Channel { sent_join_ref, mailbox, task } = old;
+        let old = self.channels.remove(&topic);
+        let seat = old.as_ref().map_or_else(Seat::default, |old| Arc::clone(&old.seat));
+        let replaced = old.and_then(|Channel { sent_join_ref, mailbox, task, .. }| {
             mailbox.replace().then_some(Replaced { mailbox, task, sent_join_ref })
         });
         let (mailbox, letters) = mailbox::mailbox(self.rules.limits.mailbox);
@@ -136,9 +138,10 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             reference: reference.clone(),
             payload: payload.to_payload(),
             timeout: self.rules.limits.join_timeout,
+            seat: Arc::clone(&seat),
             replaced,
         });
-        let channel = Channel { sent_join_ref: join_ref.clone(), mailbox, task };
+        let channel = Channel { sent_join_ref: join_ref.clone(), mailbox, task, seat };
         self.channels.insert(topic, channel);
     }
 
