@@ -183,10 +183,6 @@ impl Log {
 
     /// A new lane, which is held until it is opened.
     pub(super) fn lane(&mut self) -> Lane {
-        // Lanes that ended while they were open are only now in nobody's way.
-        let waiting = &self.waiting;
-        self.lanes
-            .retain(|lane, state| !state.ended || waiting.iter().any(|(other, _)| other == lane));
         self.last_lane += 1;
         self.lanes.insert(self.last_lane, LaneState::default());
         self.last_lane
@@ -239,7 +235,7 @@ impl Log {
     /// Holds a lane until it is opened again.
     pub(super) fn hold(&mut self, lane: Lane) {
         if let Some(state) = self.lanes.get_mut(&lane) {
-            (state.opened, state.opening) = (0, None);
+            *state = LaneState::default();
         }
     }
 
