@@ -93,9 +93,12 @@ where
         let Ok(params) = params::parse(parts.uri.query().unwrap_or_default()) else {
             return ready(response::bad_request());
         };
-        let token = token(&parts.headers, &params);
+        let text = token(&parts.headers, &params);
+        let token = text.and_then(Token::decode);
+        // Whoever shows a token that means nothing here had a session somewhere.
+        let returning = text.is_some_and(|text| !matches!(text, "" | "null"));
         match parts.method {
-            Method::GET => self.0.get(token, params, &parts),
+            Method::GET => self.0.get(token, returning, params, &parts),
             Method::POST => self.0.post(token, &parts.headers, body),
             Method::OPTIONS => ready(answer::preflight(&parts.headers)),
             _ => ready(answer::bad_method()),
@@ -103,13 +106,12 @@ where
     }
 }
 
-/// A client may send it either way; the header counts before the query.
-fn token(headers: &HeaderMap, params: &Map<String, Value>) -> Option<Token> {
-    let text = match headers.get("x-phoenix-longpoll-token") {
-        Some(token) => token.to_str().ok()?,
-        None => params.get("token")?.as_str()?,
-    };
-    Token::decode(text)
+/// A client may send its token either way; the header counts before the query.
+fn token<'a>(headers: &'a HeaderMap, params: &'a Map<String, Value>) -> Option<&'a str> {
+    match headers.get("x-phoenix-longpoll-token") {
+        Some(token) => token.to_str().ok(),
+        None => params.get("token")?.as_str(),
+    }
 }
 
 impl<H: Handler> Server<H> {
@@ -117,6 +119,7 @@ impl<H: Handler> Server<H> {
     fn get(
         self: &Arc<Self>,
         token: Option<Token>,
+        returning: bool,
         params: Map<String, Value>,
         parts: &Parts,
     ) -> ResponseFuture {
@@ -128,7 +131,7 @@ impl<H: Handler> Server<H> {
             Some(Err(Ended::Gone)) | None => {}
         }
         let mut info = ConnectInfo::with_params(params, parts, Transport::LongPoll);
-        info.set_returning(token.is_some());
+        info.set_returning(returning);
         ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
     }
 
