@@ -235,7 +235,7 @@ impl Log {
     /// Holds a lane until it is opened again.
     pub(super) fn hold(&mut self, lane: Lane) {
         if let Some(state) = self.lanes.get_mut(&lane) {
-            (state.opened, state.opening) = (0, None);
+            *state = LaneState::default();
         }
     }
 
