@@ -26,5 +26,7 @@ pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;
 pub use self::service::{NotFound, SocketService};
+#[doc(hidden)]
+pub use self::session::model;
 pub use self::session::{ContinuityConfig, Drain, Handler, Outbox, Refused, Session};
 pub use self::websocket::{WebSocket, WebSocketConfig};

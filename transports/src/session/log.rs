@@ -365,6 +365,25 @@ impl Log {
         self.written.iter().skip(acknowledged).map(|(_, message)| message)
     }
 
+    /// The cost of what is behind `ponged`.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// What the backlog has to be, and the tail, both by counting.
+    pub(super) fn costs(&self) -> (usize, usize) {
+        let ponged = (self.ponged - self.first) as usize;
+        let control = self.control.iter().map(|control| control.message.cost());
+        let lanes = self.waiting.iter().chain(self.written.iter().skip(ponged));
+        let tail = self.written.iter().take(ponged).map(|(_, message)| message.cost()).sum();
+        (control.chain(lanes.map(|(_, message)| message.cost())).sum(), tail)
+    }
+
+    /// How many lanes have not ended.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Drops all that was not written: nobody will.
     pub(super) fn clear(&mut self) {
         (self.control, self.waiting) = (VecDeque::new(), VecDeque::new());
@@ -389,4 +408,4 @@ impl Log {
 }
 
 /// How much of what the network has acknowledged is kept.
-const TAIL: usize = 256 * 1024;
+pub(super) const TAIL: usize = 256 * 1024;

@@ -4,6 +4,8 @@
 
 mod kept;
 mod log;
+#[doc(hidden)]
+pub mod model;
 mod outbox;
 
 use std::future::Future;

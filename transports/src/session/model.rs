@@ -1,0 +1,410 @@
+//! A walk through a session's log beside a simple model of it, driven by bytes: for the tests here and
+//! for the fuzz target. No part of the API.
+//!
+//! The model is a client at the end of a wire. It knows what was pushed into each lane, reads what
+//! arrives, loses connections in every way, and comes back. It panics if the log did what it must not.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use super::log::{CONTROL, Lane, Log, TAIL};
+use crate::backlog::Backlog;
+use crate::frame::Message;
+
+/// Walks as the bytes say, then comes back once more and reads to the end.
+///
+/// # Panics
+/// If something was lost, came twice, out of order or too early, or was counted wrongly.
+pub fn walk(bytes: &[u8]) {
+    let mut bytes = bytes.iter().copied();
+    let start = bytes.next().unwrap_or(0);
+    let mut walk = Walk::new(start & 1 == 1, if start & 2 == 2 { 4_000 } else { 1 << 30 });
+    while let Some(step) = bytes.next() {
+        walk.step(step % 20, usize::from(bytes.next().unwrap_or(0)));
+        if walk.overflowed {
+            return;
+        }
+        walk.check();
+    }
+    walk.come_back();
+}
+
+struct Walk {
+    log: Log,
+    backlog: Backlog,
+    limit: usize,
+    largest: usize,
+    overflowed: bool,
+    /// Whether the client reads numbers.
+    numbered: bool,
+    received: u64,
+    lanes: BTreeMap<Lane, LaneModel>,
+    /// Lanes that ended: what came of them was a beginning of what they sent.
+    ended: BTreeMap<Lane, LaneModel>,
+    /// What was taken on this attachment and has not been read.
+    wire: VecDeque<Message>,
+    /// What this attachment has written.
+    written: HashSet<Name>,
+    /// Control messages that have been written, on any attachment.
+    said: HashSet<u32>,
+    /// How far the client's network has acknowledged.
+    ponged: u64,
+    attached: bool,
+    parted: bool,
+    control: u32,
+    /// Whether a heartbeat is unanswered.
+    beating: bool,
+    /// Attachments that are over.
+    stale: u64,
+}
+
+/// A lane and a place in it.
+type Name = (Lane, u32);
+
+#[derive(Default)]
+struct LaneModel {
+    pushed: u32,
+    /// How many the client has read: all before this one.
+    seen: u32,
+    open: bool,
+}
+
+impl Walk {
+    fn new(numbered: bool, limit: usize) -> Self {
+        let (mut log, mut backlog) = (Log::new(0), Backlog::new(limit));
+        log.attach(numbered.then_some(0), &mut backlog);
+        Self {
+            log,
+            backlog,
+            limit,
+            largest: 0,
+            overflowed: false,
+            numbered,
+            received: 0,
+            lanes: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            wire: VecDeque::new(),
+            written: HashSet::new(),
+            said: HashSet::new(),
+            ponged: 0,
+            attached: true,
+            parted: false,
+            control: 0,
+            beating: false,
+            stale: 0,
+        }
+    }
+
+    fn step(&mut self, step: u8, value: usize) {
+        match step {
+            0..=3 => self.push(value),
+            4 => self.push_control(),
+            5 => self.beat(),
+            6..=8 => self.take(value),
+            9..=10 => self.read(value),
+            11 if self.attached => self.pong(value),
+            12 if self.attached => self.acknowledge(value),
+            13 if self.attached => self.part(value),
+            13 => self.return_to(),
+            14 => self.attach(),
+            15..=16 => self.open(value),
+            17 => self.hold(value),
+            18 if self.lanes.len() < 4 => {
+                let lane = self.log.lane();
+                assert!(self.lanes.insert(lane, LaneModel::default()).is_none(), "a lane twice");
+            }
+            _ if value % 4 == 0 => self.end_lane(value),
+            _ => {}
+        }
+    }
+
+    fn lane(&self, value: usize) -> Option<Lane> {
+        let index = value.checked_rem(self.lanes.len())?;
+        self.lanes.keys().nth(index).copied()
+    }
+
+    /// A message that bears its name. Three kinds: numbered in its text, counted, and a reply.
+    fn message((lane, place): Name) -> Message {
+        let text = format!("{lane}:{place}");
+        match place % 3 {
+            0 => Message::slotted("[null,", text),
+            1 => Message::binary(text).counted(),
+            _ => Message::text(text),
+        }
+    }
+
+    fn admit(&mut self, message: &Message) -> bool {
+        self.largest = self.largest.max(message.cost());
+        self.overflowed = !self.backlog.add(message.cost());
+        !self.overflowed
+    }
+
+    fn push(&mut self, value: usize) {
+        let Some(lane) = self.lane(value) else { return };
+        let model = self.lanes.entry(lane).or_default();
+        let message = Self::message((lane, model.pushed));
+        model.pushed += 1;
+        if self.admit(&message) {
+            assert!(self.log.push(lane, message), "a lane that lives takes messages");
+        }
+    }
+
+    fn next_control(&mut self) -> Message {
+        self.control += 1;
+        Message::text(format!("{CONTROL}:{}", self.control))
+    }
+
+    fn push_control(&mut self) {
+        let message = self.next_control();
+        if self.admit(&message) {
+            self.log.push(CONTROL, message);
+        }
+    }
+
+    /// A client sends a heartbeat when it has read the reply to the last, and not before.
+    fn beat(&mut self) {
+        if self.attached && !self.beating {
+            self.beating = true;
+            self.control += 1;
+            let message = Message::text(format!("{CONTROL}:{}:beat", self.control));
+            if self.admit(&message) {
+                self.log.push_pulse(message, &mut self.backlog);
+            }
+        }
+    }
+
+    fn take(&mut self, value: usize) {
+        let (chunk, window) = match value % 4 {
+            0 => (usize::MAX, usize::MAX),
+            1 => (0, usize::MAX),
+            2 => (300, 900),
+            _ => (value * 8, value * 32),
+        };
+        let under_way = self.log.under_way();
+        let mut batch = VecDeque::new();
+        let any = self.log.take(&mut batch, chunk, window);
+        assert_eq!(any, !batch.is_empty());
+        let (mut cost, mut ordinary) = (0, false);
+        for message in batch {
+            let name @ (lane, place) = name(&message);
+            if lane == CONTROL {
+                assert!(!ordinary, "control goes first");
+                assert!(self.said.insert(place), "control is not repeated");
+            } else {
+                assert!(cost < chunk && under_way + cost < window, "more than may be under way");
+                ordinary = true;
+                cost += message.cost();
+                let open = self.lanes.get(&lane).is_none_or(|model| model.open);
+                assert!(open, "{name:?} came before its lane was opened");
+                assert!(self.written.insert(name), "{name:?} twice on one attachment");
+            }
+            self.wire.push_back(message);
+        }
+    }
+
+    /// The client reads so many.
+    fn read(&mut self, count: usize) {
+        if !self.attached {
+            return;
+        }
+        for _ in 0..count.min(self.wire.len()) {
+            let Some(message) = self.wire.pop_front() else { return };
+            self.see(&message);
+        }
+    }
+
+    fn see(&mut self, message: &Message) {
+        let (lane, place) = name(message);
+        let takes_number = message.takes_number();
+        assert_eq!(message.number() != 0, self.numbered && takes_number, "a number");
+        if self.numbered && takes_number {
+            assert!(message.number() > self.received, "{} again", message.number());
+            self.received = message.number();
+        }
+        if lane == CONTROL {
+            if message.rest().ends_with(b":beat") {
+                self.beating = false;
+            }
+            return;
+        }
+        let ended = &mut self.ended;
+        let model = self.lanes.get_mut(&lane).or_else(|| ended.get_mut(&lane));
+        let model = model.expect("a lane that there was");
+        assert!(place <= model.seen, "{lane}:{place} came, {} is missing", model.seen);
+        let again = place < model.seen;
+        assert!(!(again && self.numbered && takes_number), "{lane}:{place} came twice");
+        model.seen += u32::from(!again);
+    }
+
+    /// The position behind so much of the wire.
+    fn position(&self, value: usize) -> u64 {
+        let on_the_wire = value.checked_rem(self.wire.len() + 1).unwrap_or(0);
+        self.log.position() - (self.wire.len() - on_the_wire) as u64
+    }
+
+    /// The client's network has so much, whether the client has read it or not.
+    fn pong(&mut self, value: usize) {
+        let position = self.position(value);
+        self.ponged = self.ponged.max(position);
+        self.log.pong(position, &mut self.backlog);
+    }
+
+    /// A poll: the client has read so much.
+    fn acknowledge(&mut self, value: usize) {
+        let position = self.position(0);
+        let unknown = self.log.position() + 1 + value as u64;
+        assert!(self.log.acknowledge(unknown, &mut self.backlog).is_err());
+        assert!(self.log.acknowledge(position, &mut self.backlog).is_ok());
+        let unacknowledged = self.log.unacknowledged().count() as u64;
+        let expected = self.log.position() - position.max(self.ponged);
+        assert_eq!(unacknowledged, expected, "a poll is answered with all that is left");
+        self.ponged = self.ponged.max(position);
+    }
+
+    /// The connection ends. A client that closes it throws away what it has not read; one that is
+    /// cut off has read what its network had.
+    fn part(&mut self, value: usize) {
+        let attachment = self.log.attachment();
+        let parted = value % 2 == 0;
+        if !parted {
+            self.read_ponged();
+        }
+        // The first word counts.
+        self.log.detach(attachment, parted);
+        self.log.detach(attachment, !parted);
+        self.log.detach(attachment - 1, !parted);
+        self.attached = false;
+        self.parted = parted;
+    }
+
+    /// A poll that comes after all: nothing was lost but time.
+    fn return_to(&mut self) {
+        if !self.parted {
+            self.log.return_to(self.stale);
+            assert!(!self.log.is_attached());
+            self.log.return_to(self.log.attachment());
+            assert!(self.log.is_attached());
+            self.attached = true;
+        }
+    }
+
+    fn read_ponged(&mut self) {
+        let unread = self.log.position() - self.wire.len() as u64;
+        let count = self.ponged.saturating_sub(unread);
+        self.read(count as usize);
+    }
+
+    fn attach(&mut self) {
+        self.stale = self.log.attachment();
+        self.log.attach(self.numbered.then_some(self.received), &mut self.backlog);
+        assert_eq!(self.log.attachment(), self.stale + 1);
+        self.wire.clear();
+        self.written.clear();
+        self.lanes.values_mut().for_each(|lane| lane.open = false);
+        self.ponged = self.log.position();
+        (self.attached, self.beating) = (true, false);
+    }
+
+    fn open(&mut self, value: usize) {
+        let Some(lane) = self.lane(value) else { return };
+        let answer = self.next_control();
+        if !self.admit(&answer) {
+            return;
+        }
+        let cost = answer.cost();
+        let stale = value % 8 == 7;
+        let attachment = if stale { self.stale } else { self.log.attachment() };
+        assert_eq!(self.log.open(lane, attachment, answer), !stale);
+        if stale {
+            self.backlog.remove(cost);
+        } else if let Some(model) = self.lanes.get_mut(&lane) {
+            model.open = true;
+            assert!(!self.log.is_open_known(lane), "the answer has not even left");
+        }
+    }
+
+    fn hold(&mut self, value: usize) {
+        let Some(lane) = self.lane(value) else { return };
+        self.log.hold(lane);
+        self.lanes.entry(lane).or_default().open = false;
+    }
+
+    fn end_lane(&mut self, value: usize) {
+        let Some(lane) = self.lane(value) else { return };
+        self.log.end_lane(lane, &mut self.backlog);
+        self.ended.extend(self.lanes.remove_entry(&lane));
+        let late = Self::message((lane, u32::MAX));
+        assert!(!self.log.push(lane, late), "nothing follows in a lane that has ended");
+    }
+
+    /// What holds after every step.
+    fn check(&self) {
+        let (counted, tail) = self.log.costs();
+        assert_eq!(self.backlog.bytes(), counted, "the backlog is what is counted");
+        assert!(tail <= TAIL);
+        assert!(counted <= self.limit + 2 * self.largest.max(TAIL), "memory is bounded");
+        assert_eq!(self.log.lanes(), self.lanes.len(), "nothing is left of lanes that ended");
+    }
+
+    /// The client comes back, joins everything and reads all there is: nothing is missing.
+    fn come_back(&mut self) {
+        self.attach();
+        for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
+            let answer = Message::text(format!("{CONTROL}:{}", u32::MAX - lane));
+            self.backlog.restore(answer.cost());
+            assert!(self.log.open(lane, self.log.attachment(), answer));
+            self.lanes.entry(lane).or_default().open = true;
+        }
+        self.take(0);
+        self.read(usize::MAX);
+        for (lane, model) in &self.lanes {
+            assert_eq!(model.seen, model.pushed, "lane {lane} to its end");
+            assert!(!self.log.is_open_known(*lane));
+        }
+        self.acknowledge(0);
+        self.check();
+        assert!(self.lanes.keys().all(|lane| self.log.is_open_known(*lane)));
+        assert!(self.numbered || self.backlog.bytes() == 0);
+    }
+}
+
+fn name(message: &Message) -> Name {
+    let text = str::from_utf8(message.rest()).unwrap_or_default();
+    let mut parts = text.split(':').map(|part| part.parse().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(lane), Some(place)) => (lane, place),
+        _ => panic!("not a message of this walk: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same bytes in every run.
+    fn bytes(seed: u64, count: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    #[test]
+    fn short_walks() {
+        for seed in 1..=20_000 {
+            std::panic::catch_unwind(|| walk(&bytes(seed, 120)))
+                .unwrap_or_else(|_| panic!("seed {seed}"));
+        }
+    }
+
+    #[test]
+    fn long_walks() {
+        for seed in 1..=100 {
+            std::panic::catch_unwind(|| walk(&bytes(seed, 20_000)))
+                .unwrap_or_else(|_| panic!("seed {seed}"));
+        }
+    }
+}
