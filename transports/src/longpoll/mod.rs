@@ -127,11 +127,23 @@ impl<H: Handler> Server<H> {
     }
 
     fn begin_poll(self: &Arc<Self>, token: Token) -> Option<HeldPoll<H>> {
+        let (session, id) = self.ask(token, LongPollSession::begin_poll)?;
+        Some(HeldPoll { server: Arc::clone(self), session, token, id })
+    }
+
+    /// Asks a token's session. `None` if it is gone, or says so; one that is over is forgotten.
+    fn ask<R>(
+        &self,
+        token: Token,
+        question: impl FnOnce(&mut LongPollSession<H::Session>, u64) -> Result<R, session::Gone>,
+    ) -> Option<(Arc<Shared<H::Session>>, R)> {
         let session = self.registry.find(&token.id)?;
-        match session.with(|session| session.begin_poll(token.cursor)) {
-            Ok(id) => Some(HeldPoll { server: Arc::clone(self), session, token, id }),
-            Err(session::Gone) => None,
+        let (answer, is_over) =
+            session.with(|session| (question(session, token.cursor), session.is_over()));
+        if is_over {
+            self.registry.remove(&token.id);
         }
+        Some((session, answer.ok()?))
     }
 
     /// Asks the handler. The new session's first token says 410, which is how a Phoenix client
@@ -163,11 +175,8 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let session = token.and_then(|token| {
-            let session = self.registry.find(&token.id)?;
-            session.with(|session| session.check(token.cursor)).ok().map(|()| session)
-        });
-        let Some(session) = session else {
+        let session = token.and_then(|token| self.ask(token, LongPollSession::check));
+        let Some((session, ())) = session else {
             self.spawn_discard(Box::pin(body));
             return ready(answer::status(StatusCode::GONE));
         };

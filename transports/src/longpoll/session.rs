@@ -108,7 +108,7 @@ impl<S: Session> LongPollSession<S> {
     pub(super) fn begin_poll(&mut self, cursor: u64) -> Result<PollId, Gone> {
         self.check(cursor)?;
         self.acknowledge(cursor);
-        if self.closed && self.messages.is_empty() {
+        if self.is_over() {
             return Err(Gone);
         }
         self.newest += 1;
@@ -159,10 +159,12 @@ impl<S: Session> LongPollSession<S> {
     /// Whether a token of this session is good for a POST.
     pub(super) fn check(&mut self, cursor: u64) -> Result<(), Gone> {
         self.collect();
-        if cursor > self.sent || (self.closed && self.messages.is_empty()) {
-            return Err(Gone);
-        }
-        Ok(())
+        if cursor > self.sent || self.is_over() { Err(Gone) } else { Ok(()) }
+    }
+
+    /// Whether nothing will come of it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.closed && self.messages.is_empty()
     }
 
     /// Handles a batch. A message that is not accepted ends the session.
@@ -183,7 +185,7 @@ impl<S: Session> LongPollSession<S> {
         if idle.is_some_and(|idle| idle >= patience) {
             self.close(Close::Normal);
         }
-        self.closed && self.messages.is_empty()
+        self.is_over()
     }
 
     /// Forgets what is acknowledged and lets the outbox take as much again.
