@@ -25,8 +25,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::{Layer, service_fn};
 use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload, Refused, Reply,
-    Result, Socket, Stop, WebSocketConfig,
+    Channel, CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Joined, LongPollConfig, Payload,
+    Refused, Reply, Result, Socket, Stop, WebSocketConfig,
 };
 
 fn main() -> io::Result<()> {
@@ -140,6 +140,7 @@ fn endpoint(config: &Config) -> Endpoint<User> {
         .check_origin(origins)
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))
         .long_poll(LongPollConfig::default().window(config.window))
+        .continuity(ContinuityConfig { session_ttl: config.session_ttl, ..Default::default() })
         .build()
 }
 

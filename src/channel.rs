@@ -92,6 +92,23 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
+    /// Answers the client's join when it has returned to a session that was kept, and this channel is
+    /// alive: `None` for what the first join answered.
+    ///
+    /// Nothing was lost: right after the answer the client receives what it missed, in order. So there
+    /// is no history to send here; a client whose session could not be kept comes through
+    /// [`join`](Channel::join), which does so. It is the place to check again what may have changed
+    /// meanwhile, as a permission: a [`Refused`] answers with an error and ends the channel. It may run
+    /// several times, also without the client having been away.
+    fn resume(
+        &mut self,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> impl Future<Output = Result<Option<Payload>, Refused>> + Send {
+        let _ = (payload, socket);
+        async { Ok(None) }
+    }
+
     /// Handles a push from the client.
     fn handle_in(
         &mut self,
@@ -222,7 +239,8 @@ impl<C: Channel> Socket<C> {
 
 impl<A> Link<A> {
     fn push(&self, event: &str, payload: &Payload) {
-        let Self { join_ref, topic, .. } = self;
+        let Self { topic, .. } = self;
+        let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
         let push = Outgoing::Push { join_ref, topic, event, payload };
         self.mailbox.unless_over(|| self.client.send(&push));
     }
@@ -237,14 +255,20 @@ impl<A> Link<A> {
         self.mailbox.unless_over(|| self.client.reply(&self.join_ref, reference, &topic, reply));
     }
 
-    /// Answers the join, or a leave that came before it: with the join_ref as it was sent.
+    /// Answers the join with success: with the join_ref as it was sent.
+    pub(crate) fn open(&self, attachment: u64, reference: &Ref, response: Payload) {
+        let (join_ref, topic) = (&self.sent_join_ref, &self.topic_name());
+        self.client.open(attachment, join_ref, reference, topic, &Reply::Ok(response));
+    }
+
+    /// Answers a join that failed, or a leave: past all that waits for the client.
     pub(crate) fn reply_to_join(&self, reference: &Ref, reply: &Reply) {
-        self.client.reply(&self.sent_join_ref, reference, &self.topic_name(), reply);
+        self.client.control().reply(&self.sent_join_ref, reference, &self.topic_name(), reply);
     }
 
     /// Answers a push that came for a join which failed.
     pub(crate) fn reply_unmatched(&self, reference: &Ref) {
-        self.client.reply_unmatched(reference, &self.topic_name());
+        self.client.control().reply_unmatched(reference, &self.topic_name());
     }
 
     /// Tells the client that the channel which it joined as `sent_join_ref` has ended.

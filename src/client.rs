@@ -1,6 +1,6 @@
 //! The way to one client: its outbox, and the version of the protocol that it speaks.
 
-use tower_channels_transports::{Close, Outbox};
+use tower_channels_transports::{Close, Message, Outbox};
 
 use crate::message::{Name, Ref};
 use crate::reply::Reply;
@@ -11,16 +11,26 @@ use crate::serializer::{Outgoing, Version};
 pub(crate) struct Client {
     pub(crate) outbox: Outbox,
     pub(crate) version: Version,
+    /// Whether the session outlives its connections. Then messages bear no join_ref: which join they
+    /// will meet is not known when they are written down.
+    pub(crate) kept: bool,
 }
 
 impl Client {
     /// Sends a message, unless the client's version cannot say it: that is counted and logged, and
     /// hurts nobody else.
     pub(crate) fn send(&self, message: &Outgoing<'_>) {
-        match self.version.encode(message) {
-            Some(message) => self.outbox.push(message),
-            None => Self::skipped(),
+        if let Some(message) = self.encode(message) {
+            self.outbox.push(message);
         }
+    }
+
+    fn encode(&self, message: &Outgoing<'_>) -> Option<Message> {
+        let encoded = self.version.encode(message);
+        if encoded.is_none() {
+            Self::skipped();
+        }
+        encoded
     }
 
     /// Counts a message that this client's version cannot say.
@@ -31,17 +41,56 @@ impl Client {
 
     /// Answers a message. Nothing is sent for [`Reply::None`].
     pub(crate) fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Name<'_>, reply: &Reply) {
+        if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
+            self.outbox.push(message);
+        }
+    }
+
+    /// Answers a heartbeat.
+    pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Name<'_>) {
+        if let Some(message) = self.encode_reply(&Ref::NULL, reference, topic, &Reply::ack()) {
+            self.outbox.push_pulse(message);
+        }
+    }
+
+    /// Answers a join: from here on the channel's messages flow, as long as `attachment` lasts.
+    pub(crate) fn open(
+        &self,
+        attachment: u64,
+        join_ref: &Ref,
+        reference: &Ref,
+        topic: &Name<'_>,
+        reply: &Reply,
+    ) {
+        if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
+            self.outbox.open(attachment, message);
+        }
+    }
+
+    /// The same client, past all that waits.
+    pub(crate) fn control(&self) -> Self {
+        Self { outbox: self.outbox.control(), ..self.clone() }
+    }
+
+    fn encode_reply(
+        &self,
+        join_ref: &Ref,
+        reference: &Ref,
+        topic: &Name<'_>,
+        reply: &Reply,
+    ) -> Option<Message> {
         let (status, response) = match reply {
-            Reply::None => return,
+            Reply::None => return None,
             Reply::Ok(response) => ("ok", response),
             Reply::Error(response) => ("error", response),
         };
         if reference.as_json().is_none() && response.as_binary().is_none() {
             // The ref came in a binary frame and JSON cannot repeat it; Phoenix dies of that too.
             self.outbox.close(Close::Malformed);
-        } else {
-            self.send(&Outgoing::Reply { join_ref, reference, topic, status, response });
+            return None;
         }
+        let join_ref = if self.kept { &Ref::NULL } else { join_ref };
+        self.encode(&Outgoing::Reply { join_ref, reference, topic, status, response })
     }
 
     /// Answers a message to a topic on which nothing is joined: without a join_ref, even if one was
@@ -52,6 +101,7 @@ impl Client {
 
     /// Says that a channel has ended, with `phx_close` or `phx_error`.
     pub(crate) fn end(&self, join_ref: &Ref, topic: &str, event: &str, payload: &str) {
+        let join_ref = if self.kept { &Ref::NULL } else { join_ref };
         self.send(&Outgoing::End { join_ref, topic, event, payload });
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_channels_transports::{
-    self as transports, CheckOrigin, ConnectInfo, Drain, Gateway, Handler, Limits, LongPoll,
-    LongPollConfig, NotFound, Outbox, SocketLayer, SocketService, WebSocket, WebSocketConfig,
+    self as transports, CheckOrigin, ConnectInfo, ContinuityConfig, Drain, Gateway, Handler,
+    Limits, LongPoll, LongPollConfig, NotFound, Outbox, SocketLayer, SocketService, WebSocket,
+    WebSocketConfig,
 };
 
 use crate::channel::Channel;
@@ -74,6 +75,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
             max_sessions: usize::MAX,
             websocket: WebSocketConfig::default(),
             long_poll: LongPollConfig::default(),
+            continuity: ContinuityConfig::default(),
         }
     }
 
@@ -160,6 +162,7 @@ pub struct Builder<A> {
     max_sessions: usize,
     websocket: WebSocketConfig,
     long_poll: LongPollConfig,
+    continuity: ContinuityConfig,
 }
 
 impl<A: Send + Sync + 'static> Builder<A> {
@@ -192,6 +195,12 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// Where and how long poll is served, or that it is not.
     pub fn long_poll(mut self, config: LongPollConfig) -> Self {
         self.long_poll = config;
+        self
+    }
+
+    /// How long sessions outlive their connections, for clients that ask for it, and whose.
+    pub fn continuity(mut self, config: ContinuityConfig) -> Self {
+        self.continuity = config;
         self
     }
 
@@ -263,7 +272,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
         });
         let handler =
             Connect { connect: self.connect, id: self.id, rules, sessions: sessions.clone() };
-        let gateway = Gateway::new(handler, self.check_origin, self.limits);
+        let gateway =
+            Gateway::with_continuity(handler, self.check_origin, self.limits, self.continuity);
         Ok(Endpoint {
             websocket: WebSocket::new(gateway.clone(), self.websocket),
             long_poll: LongPoll::new(gateway.clone(), self.long_poll),
@@ -327,6 +337,7 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
         info: ConnectInfo,
         outbox: Outbox,
     ) -> Result<SocketSession<A>, transports::Refused> {
+        let returning = info.is_returning();
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Refused)?;
         let assigns = (self.connect)(info).await.map_err(|refused| {
             if let Some(error) = refused.error {
@@ -335,12 +346,12 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
             transports::Refused
         })?;
         let id = (self.id)(&assigns);
-        let Ok(membership) = self.sessions.enter(&outbox, id) else {
+        let Ok(membership) = self.sessions.enter(&outbox, id.clone()) else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);
             return Err(transports::Refused);
         };
-        let client = Client { outbox, version };
-        Ok(SocketSession::new(Arc::clone(&self.rules), assigns, client, membership))
+        let (rules, client) = (Arc::clone(&self.rules), Client { outbox, version, kept: false });
+        Ok(SocketSession::new(rules, assigns, client, id, returning, membership))
     }
 }
 

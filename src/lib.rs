@@ -25,5 +25,5 @@ pub use self::reply::{Joined, Reason, Refused, Reply, Result, Stop};
 pub use self::socket::SocketSession;
 pub use tower_channels_transports as transports;
 pub use tower_channels_transports::{
-    CheckOrigin, Close, ConnectInfo, LongPollConfig, Transport, WebSocketConfig,
+    CheckOrigin, Close, ConnectInfo, ContinuityConfig, LongPollConfig, Transport, WebSocketConfig,
 };

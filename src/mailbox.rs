@@ -25,6 +25,8 @@ pub(crate) enum Mail {
     Out(Arc<Broadcast>),
     /// What the application sent with `Handle::send`: a `Channel::Info`.
     Info(Box<dyn Any + Send>),
+    /// The client joins again in a kept session.
+    Resume { reference: Ref, payload: Payload, attachment: u64 },
     /// The client leaves.
     Leave { reference: Ref },
     /// The client sent what no handler could be given.
@@ -232,7 +234,7 @@ impl Mail {
     /// What it counts against the limit.
     fn cost(&self) -> usize {
         let payload = match self {
-            Self::In { payload, .. } => payload.len(),
+            Self::In { payload, .. } | Self::Resume { payload, .. } => payload.len(),
             Self::Out(broadcast) => broadcast.payload().len(),
             Self::Info(_) | Self::Leave { .. } | Self::Nonsense => 0,
         };

@@ -93,6 +93,15 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// Logs the error that it came from, if it was none of the application's words.
+    pub(crate) fn log(&self, topic: &str) {
+        if let Some(error) = &self.error {
+            tracing::error!(topic, %error, "join crashed");
+        }
+    }
+}
+
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Refused {
     fn from(error: E) -> Self {
         Self { error: Some(error.into()), ..Self::reason("join crashed") }

@@ -20,6 +20,8 @@ pub(crate) struct Join<A> {
     pub(crate) reference: Ref,
     pub(crate) payload: Payload,
     pub(crate) timeout: Duration,
+    /// The connection that the join came over.
+    pub(crate) attachment: u64,
     pub(crate) seat: Seat,
     pub(crate) replaced: Option<Replaced>,
 }
@@ -38,8 +40,8 @@ pub(crate) struct Replaced {
 
 /// Starts a channel. The task answers the join itself, so that a slow one holds up nothing.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
-    let Join { link, letters, reference, payload, timeout, seat, replaced } = join;
-    let stage = Stage::Joining { reference, replaced };
+    let Join { link, letters, reference, payload, timeout, attachment, seat, replaced } = join;
+    let stage = Stage::Joining { reference, attachment, replaced };
     // Made before the task, so that it does its work even if the task never runs.
     let guard = Guard { link: Arc::new(link), letters, stage, subscription: None, seat: None };
     tokio::spawn(run::<C>(guard, payload, timeout, seat))
@@ -61,8 +63,8 @@ async fn run<C: Channel>(
         tokio::time::timeout(timeout, join).await
     };
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
-    let Some(mut channel) = guard.joined::<C>(joined) else { return };
-    let end = serve(&mut channel, &mut socket, &mut guard.letters).await;
+    let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
+    let end = serve(&mut channel, response, &mut socket, &mut guard.letters).await;
     guard.end(channel, &socket, end).await;
 }
 
@@ -72,11 +74,18 @@ enum End {
     Left(Ref),
     /// The client is gone.
     Closed,
+    /// The client may not resume, and this is the ref of its join.
+    Refused(Refused, Ref),
     /// A callback stopped, and this is the ref of the push that it was given.
     Stopped(Stop, Option<Ref>),
 }
 
-async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mut Letters) -> End {
+async fn serve<C: Channel>(
+    channel: &mut C,
+    response: Payload,
+    socket: &mut Socket<C>,
+    letters: &mut Letters,
+) -> End {
     if let Err(stop) = channel.after_join(socket).await {
         return End::Stopped(stop, None);
     }
@@ -103,6 +112,17 @@ async fn serve<C: Channel>(channel: &mut C, socket: &mut Socket<C>, letters: &mu
                 Ok(info) => channel.handle_info(*info, socket).await,
                 Err(_) => Ok(()),
             },
+            Mail::Resume { reference, payload, attachment } => {
+                match channel.resume(payload, socket).await {
+                    Ok(changed) => {
+                        let response = changed.unwrap_or_else(|| response.clone());
+                        socket.link().open(attachment, &reference, response);
+                        metrics::counter!("tower_channels_channels_resumed").increment(1);
+                        Ok(())
+                    }
+                    Err(refused) => return End::Refused(refused, reference),
+                }
+            }
             Mail::Nonsense => Err(Stop::from("an event that is no string")),
             Mail::Leave { reference } => return End::Left(reference),
         };
@@ -125,7 +145,7 @@ struct Guard<A> {
 
 enum Stage {
     /// The join is not answered.
-    Joining { reference: Ref, replaced: Option<Replaced> },
+    Joining { reference: Ref, attachment: u64, replaced: Option<Replaced> },
     /// What ends now has crashed.
     Joined,
     /// The client has been told, or is gone.
@@ -135,18 +155,19 @@ enum Stage {
 impl<A> Guard<A> {
     /// Answers the join, and subscribes in the same moment: nothing that is broadcast comes before
     /// the answer, and nothing after it is missed.
-    fn joined<C: Channel<Assigns = A>>(&mut self, joined: Result<Joined<C>, Refused>) -> Option<C> {
+    fn joined<C: Channel<Assigns = A>>(
+        &mut self,
+        joined: Result<Joined<C>, Refused>,
+    ) -> Option<(C, Payload)> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
             Err(refused) => {
-                if let Some(error) = &refused.error {
-                    tracing::error!(topic = %self.link.topic, %error, "join crashed");
-                }
-                self.refuse(refused.response);
+                refused.log(&self.link.topic);
+                self.refuse(&refused.response);
                 return None;
             }
         };
-        let Stage::Joining { reference, replaced } =
+        let Stage::Joining { reference, attachment, replaced } =
             std::mem::replace(&mut self.stage, Stage::Joined)
         else {
             return None;
@@ -158,24 +179,29 @@ impl<A> Guard<A> {
             intercept: C::INTERCEPT,
         };
         let answer = || {
-            let reply = Reply::Ok(response);
-            link.mailbox.unless_over(|| link.reply_to_join(&reference, &reply));
+            let response = response.clone();
+            link.mailbox.unless_over(|| link.open(attachment, &reference, response));
         };
         self.subscription = Some(link.pubsub.subscribe(&link.topic, subscriber, answer));
         close(link, replaced);
-        Some(channel)
+        Some((channel, response))
     }
 
     /// Answers the join with an error, and whatever came after it as though there had been none.
-    fn refuse(&mut self, response: Payload) {
+    fn refuse(&mut self, response: &Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        let Stage::Joining { reference, replaced } = stage else { return };
+        let Stage::Joining { reference, replaced, .. } = stage else { return };
         let link = &self.link;
-        let waiting = self.letters.end(|| link.reply_to_join(&reference, &Reply::Error(response)));
+        let answer = || link.reply_to_join(&reference, &Reply::Error(response.clone()));
+        let waiting = self.letters.end(answer);
         close(link, replaced);
         for mail in waiting {
             match mail {
                 Mail::In { reference, .. } => self.link.reply_unmatched(&reference),
+                // In a kept session the client joined again meanwhile.
+                Mail::Resume { reference, .. } => {
+                    self.link.reply_to_join(&reference, &Reply::Error(response.clone()));
+                }
                 Mail::Leave { reference } => self.link.reply_to_join(&reference, &Reply::ack()),
                 Mail::Out(_) | Mail::Info(_) | Mail::Nonsense => {}
             }
@@ -185,7 +211,15 @@ impl<A> Guard<A> {
     /// Ends a channel that came to its end without a panic.
     async fn end<C: Channel<Assigns = A>>(mut self, mut channel: C, socket: &Socket<C>, end: End) {
         let (reason, reply, reference) = match end {
-            End::Left(reference) => (Reason::Left, Reply::ack(), Some(reference)),
+            End::Left(reference) => {
+                self.link.reply_to_join(&reference, &Reply::ack());
+                (Reason::Left, Reply::None, None)
+            }
+            End::Refused(refused, reference) => {
+                refused.log(&self.link.topic);
+                self.link.reply_to_join(&reference, &Reply::Error(refused.response));
+                (Reason::Closed, Reply::None, None)
+            }
             End::Closed => (Reason::Closed, Reply::None, None),
             End::Stopped(Stop(Why::Normal(reply)), reference) => (Reason::Normal, reply, reference),
             End::Stopped(Stop(Why::Crash(error)), _) => {
@@ -221,9 +255,16 @@ impl<A> Drop for Guard<A> {
         if std::thread::panicking() {
             tracing::error!(topic = %self.link.topic, "channel panicked");
         }
+        self.say_the_end();
+        self.link.client.outbox.end_lane();
+    }
+}
+
+impl<A> Guard<A> {
+    fn say_the_end(&mut self) {
         match self.stage {
             Stage::Over => {}
-            Stage::Joining { .. } => self.refuse(Refused::from("join crashed").response),
+            Stage::Joining { .. } => self.refuse(&Refused::from("join crashed").response),
             Stage::Joined => self.over(|link| {
                 let payload = r#"{"reason":"channel_crash"}"#;
                 link.end(&link.sent_join_ref, "phx_error", payload);

@@ -1,13 +1,13 @@
 //! One client: its joined topics, and a rule of the protocol for every message that it sends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::task::JoinHandle;
-use tower_channels_transports::{Close, Inbound, Session};
+use tower_channels_transports::{Close, Inbound, Outbox, Session};
 
 use crate::channel::Link;
 use crate::client::Client;
@@ -42,6 +42,17 @@ pub struct SocketSession<A> {
     assigns: Arc<A>,
     client: Client,
     channels: HashMap<SmolStr, Channel>,
+    /// The socket's id.
+    id: Option<String>,
+    /// Whether the client came with a token of a session that is gone, and may believe that its
+    /// channels are joined.
+    heals: bool,
+    /// The connection in use, of a kept session; 0 if the session lives as long as its connection.
+    attachment: u64,
+    /// Whether the client had its time to join again on this connection.
+    settled: bool,
+    /// The newest refs of this connection: a browser may repeat a POST.
+    handled: VecDeque<Ref>,
     /// Ends with the session.
     _membership: Membership,
 }
@@ -52,6 +63,12 @@ struct Channel {
     sent_join_ref: Ref,
     mailbox: Mailbox,
     task: JoinHandle<()>,
+    /// Its lane.
+    outbox: Outbox,
+    /// The connection over which it was joined last.
+    attachment: u64,
+    /// Whether the client has shown that it knows of that join's answer.
+    known: bool,
     seat: Seat,
 }
 
@@ -60,10 +77,22 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         rules: Arc<Rules<A>>,
         assigns: A,
         client: Client,
+        id: Option<String>,
+        heals: bool,
         membership: Membership,
     ) -> Self {
-        let (assigns, channels) = (Arc::new(assigns), HashMap::new());
-        Self { rules, assigns, client, channels, _membership: membership }
+        Self {
+            rules,
+            assigns: Arc::new(assigns),
+            client,
+            channels: HashMap::new(),
+            id,
+            heals,
+            attachment: 0,
+            settled: false,
+            handled: VecDeque::new(),
+            _membership: membership,
+        }
     }
 
     fn dispatch(&mut self, message: &Incoming<'_>) {
@@ -71,7 +100,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         match (topic.as_text(), event.as_text()) {
             // A heartbeat's join_ref is not repeated.
             (Some("phoenix"), Some("heartbeat")) => {
-                self.client.reply(&Ref::NULL, reference, topic, &Reply::ack());
+                self.client.reply_to_heartbeat(reference, topic);
             }
             (Some(name), Some("phx_join")) if name != "phoenix" => self.join(name, message),
             (Some(name), _) if self.is_joined(name) => self.deliver(name, message),
@@ -79,8 +108,30 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             (_, Some("phx_leave")) => {
                 self.client.reply(join_ref, reference, topic, &Reply::ack());
             }
-            _ => self.client.reply_unmatched(reference, topic),
+            _ => {
+                self.client.reply_unmatched(reference, topic);
+                if let (true, false, Some(name)) = (self.heals, join_ref.is_null(), topic.as_text())
+                {
+                    // It holds the topic for joined; this makes every version join it again.
+                    self.client.end(join_ref, name, "phx_error", r#"{"reason":"session_lost"}"#);
+                }
+            }
         }
+    }
+
+    /// Whether a message of a kept session was handled already on this connection.
+    fn is_repeated(&mut self, reference: &Ref) -> bool {
+        if self.attachment == 0 || reference.is_null() {
+            return false;
+        }
+        let repeated = self.handled.contains(reference);
+        if !repeated {
+            if self.handled.len() == REMEMBERED {
+                self.handled.pop_front();
+            }
+            self.handled.push_back(reference.clone());
+        }
+        repeated
     }
 
     /// Whether a channel is there, which may be joining still. Forgets one that has ended.
@@ -99,11 +150,25 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let Some(start) = self.rules.router.find(topic) else {
             return self.client.reply_unmatched(reference, &name);
         };
-        if !self.is_joined(topic) && self.is_full() {
+        let joined = self.is_joined(topic);
+        if joined && self.attachment > 0 {
+            return self.resume(topic, message);
+        }
+        if !joined && self.is_full() {
             let full = Reply::reason("too many channels joined");
             return self.client.reply(join_ref, reference, &name, &full);
         }
         self.start(start, topic.into(), message);
+    }
+
+    /// Joins again a channel that is alive in a kept session.
+    fn resume(&mut self, topic: &str, message: &Incoming<'_>) {
+        let Incoming { join_ref, reference, payload, .. } = message;
+        let Some(channel) = self.channels.get_mut(topic) else { return };
+        channel.sent_join_ref = join_ref.clone();
+        (channel.attachment, channel.known) = (self.attachment, false);
+        let (reference, attachment) = (reference.clone(), self.attachment);
+        channel.send(topic, Mail::Resume { reference, payload: payload.to_payload(), attachment });
     }
 
     /// Whether all places are taken by channels that have not ended.
@@ -123,12 +188,14 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             mailbox.replace().then_some(Replaced { mailbox, task, sent_join_ref })
         });
         let (mailbox, letters) = mailbox::mailbox(self.rules.limits.mailbox);
+        let client = Client { outbox: self.client.outbox.lane(), ..self.client.clone() };
+        let outbox = client.outbox.clone();
         let link = Link {
             assigns: Arc::clone(&self.assigns),
             topic: topic.clone(),
             join_ref: if join_ref.is_null() { reference.clone() } else { join_ref.clone() },
             sent_join_ref: join_ref.clone(),
-            client: self.client.clone(),
+            client,
             pubsub: self.rules.pubsub.clone(),
             mailbox: mailbox.address().clone(),
         };
@@ -138,40 +205,68 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             reference: reference.clone(),
             payload: payload.to_payload(),
             timeout: self.rules.limits.join_timeout,
+            attachment: self.attachment,
             seat: Arc::clone(&seat),
             replaced,
         });
-        let channel = Channel { sent_join_ref: join_ref.clone(), mailbox, task, seat };
+        let (sent_join_ref, attachment) = (join_ref.clone(), self.attachment);
+        let channel =
+            Channel { sent_join_ref, mailbox, task, seat, outbox, attachment, known: false };
         self.channels.insert(topic, channel);
     }
 
     /// Gives a message to the channel that is joined.
     fn deliver(&mut self, topic: &str, message: &Incoming<'_>) {
         let Incoming { join_ref, reference, event, payload, .. } = message;
-        let Some(channel) = self.channels.get(topic) else { return };
+        let Some(channel) = self.channels.get_mut(topic) else { return };
         // Meant for a channel that was joined under another join_ref: dropped without an answer.
         if !join_ref.is_null() && *join_ref != channel.sent_join_ref {
             return;
         }
         let reference = reference.clone();
         let mail = match event.as_text() {
-            Some("phx_leave") => Mail::Leave { reference },
+            Some("phx_leave") => {
+                if self.attachment > 0 && !self.settled && !channel.is_known() {
+                    // A client whose join timed out over a dead line leaves and joins again: it has
+                    // not given the channel up.
+                    channel.attachment = 0;
+                    channel.outbox.hold();
+                    let topic = &Name::from(topic);
+                    return self.client.reply(&Ref::NULL, &reference, topic, &Reply::ack());
+                }
+                Mail::Leave { reference }
+            }
             Some(event) => {
+                channel.known |= !join_ref.is_null();
                 Mail::In { reference, event: event.into(), payload: payload.to_payload() }
             }
             None => Mail::Nonsense,
         };
-        match channel.mailbox.address().send(mail) {
+        channel.send(topic, mail);
+    }
+}
+
+impl Channel {
+    fn send(&self, topic: &str, mail: Mail) {
+        match self.mailbox.address().send(mail) {
             Ok(()) | Err(Undelivered::Ended) => {}
             Err(Undelivered::Full) => {
                 // The handler is slower than its client, and waiting for it would hold up the other
                 // channels: this one crashes.
                 tracing::error!(topic, "channel crashed: too many messages wait for its handler");
-                channel.task.abort();
+                self.task.abort();
             }
         }
     }
+
+    /// Whether the client knows that it is joined.
+    fn is_known(&self) -> bool {
+        self.known || self.outbox.is_open_known()
+    }
 }
+
+/// How many refs of one connection are remembered.
+const REMEMBERED: usize = 128;
 
 impl<A: Send + Sync + 'static> Session for SocketSession<A> {
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
@@ -182,8 +277,27 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             // told.
             return Err(Close::Malformed);
         }
-        self.dispatch(&message);
+        if !self.is_repeated(&message.reference) {
+            self.dispatch(&message);
+        }
         Ok(())
+    }
+
+    fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    fn attached(&mut self, attachment: u64) {
+        self.client.kept = true;
+        self.attachment = attachment;
+        self.settled = false;
+        self.handled.clear();
+    }
+
+    /// Ends the channels that the client has not joined again.
+    fn settle(&mut self) {
+        self.settled = true;
+        self.channels.retain(|_, channel| channel.attachment == self.attachment);
     }
 }
 

@@ -225,9 +225,9 @@ impl Event {
     /// Reads what the server wrote, which it wrote well.
     fn decode(message: &Message) -> Self {
         let decoded = if message.is_binary() {
-            Self::binary(message.bytes())
+            Self::binary(&message.to_bytes())
         } else {
-            Self::text(message.bytes())
+            Self::text(&message.to_bytes())
         };
         decoded.unwrap_or_else(|| panic!("not of protocol 2.0.0: {message:?}"))
     }

@@ -191,6 +191,11 @@ impl History {
         Ok(CatchUp { reset: true, messages, change, older })
     }
 
+    /// The number of the newest change in a room.
+    pub fn last_change(&mut self, room: &str) -> Result<i64, Error> {
+        last_change(&self.db.transaction()?, room)
+    }
+
     /// The page of messages above the message `before`.
     pub fn older(&mut self, room: &str, before: i64) -> Result<Page, Error> {
         page(&self.db.transaction()?, room, before)

@@ -11,7 +11,7 @@
 //! | `main.rs` | the server: the endpoint under `/socket`, the page at `/` |
 //! | `room.rs` | the channel `room:*`: events, what they may contain, who hears of them |
 //! | `history.rs` | what is remembered, and how a client learns what it missed |
-//! | `page/channels.js` | the Phoenix protocol as a browser speaks it, over WebSocket and long poll |
+//! | `page/channels.js` | the Phoenix protocol as a browser speaks it, over WebSocket and long poll, in one session |
 //! | `page/chat.js` | the page: what it shows and what it sends |
 
 #![allow(unreachable_pub, reason = "`pub` says what a file offers to the others")]
@@ -26,10 +26,10 @@ use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
-use tower_channels::Endpoint;
+use tower_channels::{ContinuityConfig, Endpoint};
 
 use history::{History, Store};
-use room::Room;
+use room::{Room, User};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -38,7 +38,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let history = Store::new(History::open(file)?);
 
     let endpoint = Endpoint::builder(move |info| room::connect(info, history.clone()))
+        .id(User::id)
         .channel::<Room>("room:*")
+        .continuity(ContinuityConfig::default())
         .build();
 
     let app = Router::new()

@@ -10,6 +10,9 @@
 //! | `catch_up` | `last_seen_id` | as the join | |
 //! | `typing` | `on` | none | `typing`, except who types |
 //!
+//! A page whose session was kept joins as ever, and its live channel answers with `resumed` and `change`: the events
+//! up to that number follow, as if the page had never been away.
+//!
 //! A `message` event carries the message as it is now, whatever happened to it: to show it is to be up to date.
 //! What a person did wrong is an error reply with a `reason` in words.
 
@@ -32,6 +35,14 @@ pub struct Room {
     /// What the join's reply told: the last change the person has seen.
     seen: i64,
     history: Store,
+}
+
+impl User {
+    /// Names the socket, which makes its session one that can be kept. Only who connects with the same secret gets
+    /// the same id, so the session goes to nobody else.
+    pub fn id(&self) -> Option<String> {
+        Some(format!("author:{}", self.author))
+    }
 }
 
 /// A page proves who it is by a secret that it made up, and is known to the others by a number.
@@ -67,10 +78,35 @@ impl Channel for Room {
         let (room, person, missed) =
             entered.await.map_err(|error: Error| Refused::reason(reason(&error)))?;
         let seen = missed.change;
-        let mut reply = json!(missed);
-        reply["author"] = json!(author);
-        reply["emoji"] = json!(EMOJI);
+        let reply = welcome(author, &missed);
         Ok(Joined::new(Self { room, person, seen, history }).reply(reply))
+    }
+
+    /// The page was away, and this channel was not: all events meanwhile come right after this answer. It says how
+    /// far they go, so that the page can tell when it has caught up. What makes no sense is refused as in a join.
+    ///
+    /// A page that left the room in a hurry and is back has nothing of it any more, and gets what a join gets.
+    async fn resume(
+        &mut self,
+        payload: Payload,
+        _: &Socket<Self>,
+    ) -> std::result::Result<Option<Payload>, Refused> {
+        let resumed: Answer = async {
+            let Join { name, last_seen_id } = parse(&payload)?;
+            self.person.name = valid_name(&name)?;
+            if last_seen_id.is_none() {
+                let missed = catch_up(&self.history, &self.room, None).await?;
+                return Ok(welcome(self.person.author, &missed));
+            }
+            let room = self.room.clone();
+            let change = self.history.run(move |history| history.last_change(&room)).await?;
+            Ok(json!({ "resumed": true, "change": change }))
+        }
+        .await;
+        match resumed {
+            Ok(answer) => Ok(Some(answer.into())),
+            Err(error) => Err(Refused::reason(reason(&error))),
+        }
     }
 
     /// From here on the room's broadcasts arrive. What was said between the reply and now did not.
@@ -208,6 +244,14 @@ impl Room {
         }
         Reply::None
     }
+}
+
+/// What a join answers: who the person is to the others, how they may react, and what they missed.
+fn welcome(author: i64, missed: &CatchUp) -> Value {
+    let mut reply = json!(missed);
+    reply["author"] = json!(author);
+    reply["emoji"] = json!(EMOJI);
+    reply
 }
 
 type Answer = std::result::Result<Value, Error>;

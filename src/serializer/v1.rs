@@ -77,18 +77,19 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
     let mut out = Vec::with_capacity(128);
     match message {
         Outgoing::Reply { reference, topic, status, response, .. } => {
-            head(&mut out, reference, "phx_reply")?;
+            head(&mut out, Some(reference.as_json()?), "phx_reply");
             write_reply(&mut out, status, response)?;
             tail(&mut out, topic);
         }
         Outgoing::Push { topic, event, payload, .. }
         | Outgoing::Broadcast { topic, event, payload } => {
-            head(&mut out, &Ref::NULL, event)?;
+            head(&mut out, None, event);
             out.extend_from_slice(payload.as_json()?);
             tail(&mut out, &Name::from(*topic));
+            return Some(Message::slotted(HEAD, out));
         }
         Outgoing::End { join_ref, topic, event, payload } => {
-            head(&mut out, join_ref, event)?;
+            head(&mut out, Some(join_ref.as_json()?), event);
             out.extend_from_slice(payload.as_bytes());
             tail(&mut out, &Name::from(*topic));
         }
@@ -96,13 +97,18 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
     Some(Message::text(out))
 }
 
-fn head(out: &mut Vec<u8>, reference: &Ref, event: &str) -> Option<()> {
-    out.extend_from_slice(b"{\"ref\":");
-    out.extend_from_slice(reference.as_json()?.as_bytes());
+/// What comes before the ref.
+const HEAD: &str = "{\"ref\":";
+
+/// All up to the payload; without a ref, what follows the slot for it.
+fn head(out: &mut Vec<u8>, reference: Option<&str>, event: &str) {
+    if let Some(reference) = reference {
+        out.extend_from_slice(HEAD.as_bytes());
+        out.extend_from_slice(reference.as_bytes());
+    }
     out.extend_from_slice(b",\"event\":");
     write_json(out, event);
     out.extend_from_slice(b",\"payload\":");
-    Some(())
 }
 
 fn tail(out: &mut Vec<u8>, topic: &Name<'_>) {
@@ -121,7 +127,7 @@ mod tests {
 
     fn said(message: &Outgoing<'_>) -> String {
         let message = encode(message).expect("it can be said");
-        String::from_utf8_lossy(message.bytes()).into_owned()
+        String::from_utf8_lossy(&message.to_bytes()).into_owned()
     }
 
     #[test]

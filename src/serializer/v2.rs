@@ -91,17 +91,15 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
         }
         Outgoing::Push { join_ref, topic, event, payload } => {
             if let Some(data) = payload.as_binary() {
-                return binary(
-                    PUSH,
-                    &[&*join_ref.to_bytes(), topic.as_bytes(), event.as_bytes()],
-                    data,
-                );
+                let texts = [&*join_ref.to_bytes(), topic.as_bytes(), event.as_bytes()];
+                return Some(binary(PUSH, &texts, data)?.counted());
             }
             text(join_ref, &Ref::NULL, topic, event, payload.as_json()?)
         }
         Outgoing::Broadcast { topic, event, payload } => {
             if let Some(data) = payload.as_binary() {
-                return binary(BROADCAST, &[topic.as_bytes(), event.as_bytes()], data);
+                let texts = [topic.as_bytes(), event.as_bytes()];
+                return Some(binary(BROADCAST, &texts, data)?.counted());
             }
             text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
         }
@@ -119,13 +117,19 @@ fn text(
     payload: &[u8],
 ) -> Option<Message> {
     let mut out = Vec::with_capacity(64 + topic.len() + event.len() + payload.len());
-    head(&mut out, join_ref, reference, &Name::from(topic))?;
+    let slotted = join_ref.is_null() && reference.is_null();
+    if slotted {
+        out.push(b',');
+        write_json(&mut out, topic);
+    } else {
+        head(&mut out, join_ref, reference, &Name::from(topic))?;
+    }
     out.push(b',');
     write_json(&mut out, event);
     out.push(b',');
     out.extend_from_slice(payload);
     out.push(b']');
-    Some(Message::text(out))
+    Some(if slotted { Message::slotted("[null,", out) } else { Message::text(out) })
 }
 
 /// `[join_ref,ref,topic`
@@ -164,7 +168,7 @@ mod tests {
 
     fn said(message: &Outgoing<'_>) -> String {
         let message = encode(message).expect("it can be said");
-        String::from_utf8_lossy(message.bytes()).into_owned()
+        String::from_utf8_lossy(&message.to_bytes()).into_owned()
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod reference;
 
 mod binary;
 mod broadcasts;
+mod continuity;
 mod crashes;
 mod duplicates;
 mod frames_and_closes;

@@ -41,6 +41,12 @@ impl Backlog {
         room
     }
 
+    /// Counts one thing again that had been counted before, whatever the limit says.
+    pub(crate) fn restore(&mut self, cost: usize) {
+        self.bytes += cost;
+        self.largest = self.largest.max(cost);
+    }
+
     /// Counts so much less.
     pub fn remove(&mut self, cost: usize) {
         self.bytes = self.bytes.saturating_sub(cost);

@@ -26,6 +26,17 @@ pub enum Transport {
     InMemory,
 }
 
+impl Transport {
+    /// Its name in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::LongPoll => "longpoll",
+            Self::InMemory => "memory",
+        }
+    }
+}
+
 /// What is known of a client when it connects: its parameters and the request that carried them.
 ///
 /// Parameters and tokens are secrets: `Debug` shows none of them, nor any header.
@@ -38,6 +49,7 @@ pub struct ConnectInfo {
     headers: HeaderMap,
     extensions: Extensions,
     auth_token: Option<String>,
+    returning: bool,
 }
 
 impl ConnectInfo {
@@ -68,6 +80,7 @@ impl ConnectInfo {
                 Transport::LongPoll => text(&parts.headers, AUTH_TOKEN).map(str::to_owned),
                 Transport::InMemory => None,
             },
+            returning: false,
         }
     }
 
@@ -80,7 +93,35 @@ impl ConnectInfo {
             headers: HeaderMap::new(),
             extensions: Extensions::new(),
             auth_token: None,
+            returning: false,
         }
+    }
+
+    /// The session that the client asks for with the parameter `session`: 22 to 64 characters of
+    /// `A-Za-z0-9_-`. Any other text is ignored, and counted.
+    pub(crate) fn session(&self) -> Option<&str> {
+        let id = self.param("session")?;
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let valid = (22..=64).contains(&id.len()) && id.bytes().all(legal);
+        if !valid {
+            metrics::counter!("tower_channels_session_ids_ignored").increment(1);
+            tracing::debug!("a session id was ignored that is none");
+        }
+        valid.then_some(id)
+    }
+
+    /// The last number that the client has seen, if it reads numbers: the parameter `received`.
+    pub(crate) fn received(&self) -> Option<u64> {
+        self.param("received")?.parse().ok().filter(|number| *number <= MAX_NUMBER)
+    }
+
+    /// Whether the client believes to have a session already, which this server does not know.
+    pub fn is_returning(&self) -> bool {
+        self.returning
+    }
+
+    pub(crate) fn set_returning(&mut self, returning: bool) {
+        self.returning = returning;
     }
 
     /// The parameter `name`, if it is a text.
@@ -192,6 +233,9 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// The largest number that every client can count with.
+const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 #[cfg(test)]
 mod tests {

@@ -6,21 +6,33 @@ use std::sync::Arc;
 use crate::connect_info::ConnectInfo;
 use crate::limits::Limits;
 use crate::origin::CheckOrigin;
-use crate::session::{Drain, Handler, Outbox, Refused};
+use crate::session::{Connected, ContinuityConfig, Drain, Handler, KeptSessions, Outbox, Refused};
 
 /// A [`Handler`] with what guards it. A cheap clone; every service of an endpoint holds one.
-pub struct Gateway<H>(Arc<Shared<H>>);
+pub struct Gateway<H: Handler>(Arc<Shared<H>>);
 
-struct Shared<H> {
+struct Shared<H: Handler> {
     handler: H,
     check_origin: CheckOrigin,
     limits: Limits,
+    kept: Arc<KeptSessions<H::Session>>,
 }
 
 impl<H: Handler> Gateway<H> {
-    /// Guards `handler`.
+    /// Guards `handler`, and keeps its sessions with the default configuration.
     pub fn new(handler: H, check_origin: CheckOrigin, limits: Limits) -> Self {
-        Self(Arc::new(Shared { handler, check_origin, limits }))
+        Self::with_continuity(handler, check_origin, limits, ContinuityConfig::default())
+    }
+
+    /// Guards `handler`, and keeps its sessions.
+    pub fn with_continuity(
+        handler: H,
+        check_origin: CheckOrigin,
+        limits: Limits,
+        continuity: ContinuityConfig,
+    ) -> Self {
+        let kept = KeptSessions::new(continuity);
+        Self(Arc::new(Shared { handler, check_origin, limits, kept }))
     }
 
     /// The limits of every connection.
@@ -31,6 +43,25 @@ impl<H: Handler> Gateway<H> {
     /// Who may connect from a browser.
     pub(crate) fn check_origin(&self) -> &CheckOrigin {
         &self.0.check_origin
+    }
+
+    /// Connects, to the session that the client asks for or to one of its own.
+    pub(crate) async fn connect_to_session(
+        &self,
+        info: ConnectInfo,
+    ) -> Result<Connected<H::Session>, Refused> {
+        let (id, received) = (info.session().map(str::to_owned), info.received());
+        if id.as_deref().is_some_and(|id| !self.0.kept.admits(id, info.transport())) {
+            metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
+            return Err(Refused);
+        }
+        let transport = info.transport().name();
+        let (session, drain) = self.connect(info).await?;
+        metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
+        Ok(match id {
+            Some(id) => self.0.kept.connect(&id, received, session, drain),
+            None => Connected::Own(session, drain),
+        })
     }
 
     /// Asks the handler, for as long as it may take, and hands out both ends of the new session.
@@ -50,13 +81,13 @@ impl<H: Handler> Gateway<H> {
     }
 }
 
-impl<H> Clone for Gateway<H> {
+impl<H: Handler> Clone for Gateway<H> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<H> fmt::Debug for Gateway<H> {
+impl<H: Handler> fmt::Debug for Gateway<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gateway").field("limits", &self.0.limits).finish_non_exhaustive()
     }

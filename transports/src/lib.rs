@@ -27,5 +27,5 @@ pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::params::BadQuery;
 pub use self::service::{NotFound, SocketService};
-pub use self::session::{Drain, Handler, Outbox, Refused, Session};
+pub use self::session::{ContinuityConfig, Drain, Handler, Outbox, Refused, Session};
 pub use self::websocket::{WebSocket, WebSocketConfig};

@@ -16,24 +16,48 @@
 // `ref` is the client's number for a message; the reply carries it back. `join_ref` is the ref of the join, and says
 // which stay in the topic a message belongs to: after a second join, what is left of the first is recognised by it.
 //
+// A session outlives its connections. A client of this server asks for that with three more connect parameters:
+//
+//     session=ID       its own random id, one for each page load; it names the session on both transports
+//     received=N       the number of the last message it has read, 0 at first
+//     binary=base64    binary messages over long poll, too: as base64, where a text would be JSON
+//
+// The server then keeps what it has to say while the client is away, and says it on the next connection, whichever
+// transport that uses. It numbers its messages where the ref would be null, so that nothing is heard twice:
+//
+//     <  [null, "s:7", "room:lobby", "new_msg", {"body": "hi", …}]
+//
+// After every new connection the client joins its topics again, as always. A channel that is still there is not
+// joined anew but answers with what its `resume` says (here `{"resumed": true, …}`), and then all that it had to say
+// in between, late replies as well. A session that could not be kept (it was too long, or the server has restarted)
+// is an ordinary join. Within a session join_ref is null in what the server sends: the join it belonged to may be over.
+//
 // Three layers, bottom up: a transport carries text; a Socket keeps one transport alive and hands messages to
 // channels; a Channel is one topic.
 
 const HEARTBEAT_MS = 5_000; // phoenix.js asks every 30 s; this page shows the round trip and asks more often
 const TIMEOUT_MS = 10_000; // for a connection to open and for a reply to come
+const YOUNG_MS = 3_000; // a WebSocket that dies younger than this may be one that the network does not like
 
 // Wait longer after every failure, and not in step with all the others whom the same restart cut off.
 const backoff = (failures) => Math.min(250 * 2 ** failures, 8_000) * (0.5 + Math.random() / 2);
 
+// 128 random bits: nobody guesses them, and no two are the same.
+export const randomId = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
 // ---------------------------------------------------------------------------------------------------------------
-// Transports. All have the same face: new Transport(path, params), onopen, onmessage(text), onclose(why), send, close.
+// Transports. All have the same face: new Transport(path, params), onopen, onmessage(data), onclose(why), send(text),
+// close, and forsake: to go away without a word, as a network does that is lost. `params` is called for the connect
+// parameters, `data` is a text or, for a binary message, an ArrayBuffer.
 
 // GET /socket/websocket?vsn=2.0.0&… with an upgrade; then one message is one text frame.
 class WebSocketTransport {
   constructor(path, params) {
-    const url = new URL(`${path}/websocket?${new URLSearchParams(params)}`, location.href);
+    const url = new URL(`${path}/websocket?${new URLSearchParams(params())}`, location.href);
     url.protocol = url.protocol.replace("http", "ws");
     this.ws = new WebSocket(url);
+    this.ws.binaryType = "arraybuffer";
     this.ws.onopen = () => this.onopen();
     this.ws.onmessage = ({ data }) => this.onmessage(data);
     // A browser does not tell why: a refused upgrade looks like a network that is down.
@@ -47,18 +71,34 @@ class WebSocketTransport {
   close() {
     this.ws.close();
   }
+
+  // Nobody listens any more, and the server does not know. It will notice when the session goes on elsewhere.
+  forsake() {}
+}
+
+// What is left of a WebSocket in a network that does not let them through.
+class BlockedTransport {
+  constructor() {
+    this.timer = setTimeout(() => this.onclose("WebSocket is blocked"), 100);
+  }
+
+  send() {}
+
+  close() {
+    clearTimeout(this.timer);
+  }
 }
 
 // The same with plain requests, where WebSockets do not get through.
 //
-//     >  GET  /socket/longpoll?vsn=2.0.0&…           <  {"status": 410, "token": "A", "messages": []}   a new session
+//     >  GET  /socket/longpoll?vsn=2.0.0&…           <  {"status": 410, "token": "A", "messages": []}   a new token
 //     >  POST /socket/longpoll?vsn=2.0.0&token=A     <  {"status": 200}                                 messages up
 //     >  GET  /socket/longpoll?vsn=2.0.0&token=A     <  {"status": 200, "token": "B", "messages": [text, …]}
 //     >  GET  /socket/longpoll?vsn=2.0.0&token=B     <  {"status": 204, "token": "B", "messages": []}   nothing yet
 //
 // The HTTP status is always 200; the one that counts is in the body. A GET waits on the server until there is
 // something to say. The token changes with the answers: to ask with the newest tells the server which have arrived,
-// and it keeps the others to send them again.
+// and it keeps the others to send them again. A message that is no JSON is a binary one, in base64.
 class LongPollTransport {
   token = null;
   waiting = []; // messages for the next POST
@@ -76,11 +116,11 @@ class LongPollTransport {
       const answer = await this.request("GET");
       if (answer.token) this.token = answer.token;
       switch (answer.status) {
-        case 410: // the server does not know our session, or no longer, and has begun a new one: join again
+        case 410: // the server does not know our token, or no longer, and here is a new one: join again
           this.onopen();
           break;
         case 200: // messages, each the text that a WebSocket frame would hold
-          answer.messages.forEach((text) => this.onmessage(text));
+          answer.messages.forEach((text) => this.onmessage(text.startsWith("[") ? text : fromBase64(text)));
           break;
         case 204: // nothing within the server's window: ask again
           break;
@@ -95,7 +135,7 @@ class LongPollTransport {
     this.waiting.push(text);
     if (this.posting) return;
     this.posting = true;
-    while (this.waiting.length > 0) {
+    while (this.waiting.length > 0 && !this.aborted.signal.aborted) {
       const lines = this.waiting.splice(0).join("\n");
       const answer = await this.request("POST", { "content-type": "application/x-ndjson" }, lines);
       if (answer.status !== 200) return this.end(answer.status);
@@ -104,18 +144,24 @@ class LongPollTransport {
   }
 
   async request(method, headers, body) {
-    const query = new URLSearchParams(this.token ? { ...this.params, token: this.token } : this.params);
+    const query = new URLSearchParams(this.params());
+    if (this.token) query.set("token", this.token);
     try {
-      const options = { method, headers, body, signal: this.aborted.signal };
+      // What is on its way up may arrive; what would come down, nobody reads.
+      const options = { method, headers, body, signal: method === "GET" ? this.aborted.signal : undefined };
       return await (await fetch(`${this.path}/longpoll?${query}`, options)).json();
     } catch {
       return { status: 0 };
     }
   }
 
-  // There is no message to end a session: the server forgets one that nobody polls.
+  // There is no message to end it: the server forgets a token that nobody uses.
   close() {
     this.aborted.abort();
+  }
+
+  forsake() {
+    this.close();
   }
 
   end(status) {
@@ -125,6 +171,31 @@ class LongPollTransport {
 }
 
 const TRANSPORTS = { websocket: WebSocketTransport, longpoll: LongPollTransport };
+
+const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+
+// A message of five parts, from text or from a binary frame: a byte for the kind, a byte for the length of each name
+// that this kind has, the names, and the payload. A binary message has no place for a number.
+const BINARY_KINDS = [["joinRef", "topic", "event"], ["joinRef", "ref", "topic", "status"], ["topic", "event"]];
+
+function decode(data) {
+  if (typeof data === "string") {
+    const [joinRef, ref, topic, event, payload] = JSON.parse(data);
+    return { joinRef, ref, topic, event, payload };
+  }
+  const bytes = new Uint8Array(data);
+  const names = BINARY_KINDS[bytes[0]];
+  const message = { joinRef: null, ref: null };
+  let at = 1 + names.length;
+  names.forEach((name, i) => {
+    const end = at + bytes[1 + i];
+    message[name] = new TextDecoder().decode(bytes.subarray(at, end)) || null;
+    at = end;
+  });
+  const payload = data.slice(at);
+  if (message.status === undefined) return { ...message, payload };
+  return { ...message, event: "phx_reply", payload: { status: message.status, response: payload } };
+}
 
 // ---------------------------------------------------------------------------------------------------------------
 
@@ -137,50 +208,83 @@ export class PushError extends Error {
   }
 }
 
-// One connection to the server, made again whenever it is lost.
+// One session with the server, over one connection after the other.
 export class Socket {
   state = "closed"; // connecting, open, waiting (for the next attempt)
+  connections = 0; // how many have opened
+  blocked = false; // the network lets no WebSocket through: for trying out what happens then
   problem = ""; // why it is waiting
   rtt = null; // milliseconds of the last heartbeat
   onchange = () => {};
 
   #path;
   #params;
+  #session = randomId(); // not to be stored: a tab that was duplicated has a session of its own
+  #received = 0; // the number of the last message that we have read
   #transport = null;
   #channels = new Map(); // topic -> Channel
   #pushes = new Map(); // ref -> what waits for its reply
   #ref = 0;
   #failures = 0;
+  #openedAt = null; // of this connection
+  #fallenBack = false; // to long poll, though WebSocket is preferred
+  #scout = null; // see #look
+  #looks = 0;
+  #lookTimer;
   #timer; // of the one thing that is due next: give up connecting, try again, or the next heartbeat
 
-  constructor(path, params, transport = "websocket") {
+  constructor(path, params, preferred = "websocket") {
     this.#path = path;
     this.#params = { vsn: "2.0.0", ...params };
-    this.transportName = transport;
+    this.preferred = preferred; // the transport that was chosen
+    this.transportName = preferred; // and the one in use
     // A page that comes back to life need not wait for the rest of its backoff.
     addEventListener("online", () => this.#retryNow());
     document.addEventListener("visibilitychange", () => document.hidden || this.#retryNow());
   }
 
   connect() {
-    const transport = new TRANSPORTS[this.transportName](this.#path, this.#params);
-    // A transport that was given up may still say something; by then it is not ours.
+    this.transportName = this.#fallenBack ? "longpoll" : this.preferred;
+    // Asked anew for every request, so that `received` is always right.
+    const params = () => ({ ...this.#params, session: this.#session, received: this.#received, binary: "base64" });
+    const transport = this.#newTransport(this.transportName, params);
+    // A transport that was given up may still say something. It is not read: the next one says it again.
     const ours = (handle) => (arg) => this.#transport === transport && handle(arg);
     transport.onopen = ours(() => this.#opened());
-    transport.onmessage = ours((text) => this.#received(JSON.parse(text)));
+    transport.onmessage = ours((data) => this.#heard(decode(data)));
     transport.onclose = ours((why) => this.#lost(why));
     this.#transport = transport;
+    this.#openedAt = null;
     this.#due(TIMEOUT_MS, () => this.#lost("no answer"));
     this.#became("connecting");
   }
 
-  // Moves to the other transport. To the channels it is a lost connection and a new one.
+  // Moves to the other transport, within the session. To the channels it is a lost connection and a new one.
   use(transportName) {
-    if (transportName === this.transportName) return;
-    this.transportName = transportName;
-    if (this.state === "closed") return;
-    this.#drop("the transport is changing");
-    this.connect();
+    if (transportName === this.preferred && !this.#fallenBack) return;
+    this.preferred = transportName;
+    if (this.state !== "closed") this.#move();
+  }
+
+  // For trying out: the connection is gone and only we know it, as when a phone changes networks.
+  cut(forMs) {
+    if (this.#transport === null) return;
+    this.#transport.forsake();
+    this.#transport = null;
+    this.#drop();
+    this.#due(forMs, () => this.connect());
+    this.#became("waiting", "the connection was cut");
+  }
+
+  // For trying out: a network that lets no WebSocket through, or does so again.
+  block(blocked) {
+    this.blocked = blocked;
+    if (blocked && this.transportName === "websocket" && this.#transport) this.#lost("WebSocket is blocked");
+    if (!blocked && this.#fallenBack && this.state === "open") {
+      this.#looks = 0;
+      this.#lookLater();
+    }
+    this.onchange();
   }
 
   // The channel of a topic; `payload` is called for what to send with every join.
@@ -207,22 +311,30 @@ export class Socket {
     this._abandon(channel.topic);
   }
 
-  // No reply will come any more to what was pushed to `topic` (without one: to anything).
+  // No reply will come any more to what was pushed to `topic`.
   _abandon(topic, why = "the channel is gone") {
     for (const [ref, push] of this.#pushes) {
-      if (topic === undefined || push.topic === topic) this.#settle(ref, new PushError("lost", why));
+      if (push.topic === topic) this.#settle(ref, new PushError("lost", why));
     }
   }
 
+  // What waits for a reply goes on waiting: in the same session it may still come. A heartbeat is of its connection.
   #opened() {
-    this.#failures = 0;
-    this._abandon(undefined, "the session was lost"); // a long poll can open twice: see 410
+    this._abandon("phoenix");
+    this.connections += 1;
+    this.#openedAt = performance.now();
     this.#became("open");
     this.#heartbeat();
     this.#channels.forEach((channel) => channel._socketOpened());
+    if (this.#fallenBack) this.#lookLater();
   }
 
-  #received([joinRef, ref, topic, event, payload]) {
+  #heard({ joinRef, ref, topic, event, payload }) {
+    const number = this.#numberOf(ref, payload);
+    if (number !== null) {
+      if (number <= this.#received) return; // the same again
+      this.#received = number;
+    }
     if (event === "phx_reply") {
       const { status, response } = payload;
       if (status === "ok") this.#settle(ref, null, response);
@@ -230,6 +342,13 @@ export class Socket {
     } else {
       this.#channels.get(topic)?._received(joinRef, event, payload);
     }
+  }
+
+  // The number is where a ref would be null. Binary messages have none and count on.
+  #numberOf(ref, payload) {
+    const numbered = /^s:(\d+)$/.exec(ref);
+    if (numbered) return Number(numbered[1]);
+    return ref === null && payload instanceof ArrayBuffer ? this.#received + 1 : null;
   }
 
   #settle(ref, error, response) {
@@ -254,20 +373,66 @@ export class Socket {
   }
 
   #lost(why) {
-    this.#drop(why);
+    const age = this.#openedAt === null ? null : performance.now() - this.#openedAt;
+    if (age > YOUNG_MS) {
+      this.#failures = 0;
+      if (this.transportName === "websocket") this.#looks = 0;
+    }
+    // A WebSocket that never opened, or several that died young: perhaps they do not get through. Long poll shows it,
+    // and if that does not work either, the WebSocket was not to blame.
+    this.#fallenBack = this.transportName === "websocket" && (age === null || this.#failures > 1);
+    this.#drop();
     this.#due(backoff(this.#failures++), () => this.connect());
     this.#became("waiting", why);
   }
 
-  #drop(why) {
+  // To the preferred transport.
+  #move() {
+    this.#fallenBack = false;
+    this.#drop();
+    this.connect();
+  }
+
+  #drop() {
     const transport = this.#transport;
     this.#transport = null;
     transport?.close();
+    this.#scout?.close();
+    this.#scout = null;
+    clearTimeout(this.#lookTimer);
     clearTimeout(this.#timer);
     this.state = "waiting";
     this.rtt = null;
-    this._abandon(undefined, why);
+    this._abandon("phoenix");
     this.#channels.forEach((channel) => channel._socketLost());
+  }
+
+  // After a fallback: is WebSocket possible again? A scout of its own finds out, outside the session, so that long
+  // poll goes on until there is something better. It must be answered, not only opened: some proxies stop at that.
+  #look() {
+    const scout = this.#newTransport("websocket", () => this.#params);
+    const ours = (handle) => () => this.#scout === scout && handle();
+    const failed = ours(() => {
+      this.#scout = null;
+      scout.close();
+      this.#lookLater();
+    });
+    scout.onopen = () => scout.send(JSON.stringify([null, "1", "phoenix", "heartbeat", {}]));
+    scout.onmessage = ours(() => this.#move());
+    scout.onclose = failed;
+    this.#scout = scout;
+    this.#lookTimer = setTimeout(failed, TIMEOUT_MS);
+  }
+
+  // Every look waits longer than the one before, until a WebSocket has lived for a while.
+  #lookLater() {
+    clearTimeout(this.#lookTimer);
+    this.#lookTimer = setTimeout(() => this.#look(), 4 * backoff(this.#looks++));
+  }
+
+  #newTransport(name, params) {
+    const Transport = this.blocked && name === "websocket" ? BlockedTransport : TRANSPORTS[name];
+    return new Transport(this.#path, params);
   }
 
   #retryNow() {
@@ -345,12 +510,12 @@ class Channel {
   _socketOpened() {
     if (this.state === "closed") return;
     clearTimeout(this.#timer);
-    this.#socket._abandon(this.topic);
     this.#became("joining");
     const ref = this.#socket._send(null, this.topic, "phx_join", this.#payload(), (error, response) => {
       if (this.#joinRef !== ref || this.state !== "joining") return; // an older join, or we have left
       if (!error) {
         this.#failures = 0;
+        if (!response.resumed) this.#socket._abandon(this.topic); // it is a new channel: it owes no replies
         this.#became("joined");
         this.onjoin(response);
       } else if (error.kind === "refused") {

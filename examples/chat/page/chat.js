@@ -1,10 +1,11 @@
 // The chat page: what it knows, and how it shows it. How it talks to the server is in channels.js.
 //
 // Everything in a room has a number (history.rs): messages, reactions, deletions. `seen` is the last one without a
-// gap before it. It goes along with every join, and the reply brings what is missing. So a lost connection, a
-// restarted server and a change of transport are all the same to the reader: nothing lost, nothing twice.
+// gap before it. A lost connection or a change of transport is the library's business: the session goes on and what
+// was missed is replayed. If the session could not be kept, as when the server has restarted, `seen` goes along with
+// the join and the reply brings what is missing. To the reader all of that is the same: nothing lost, nothing twice.
 
-import { Socket } from "./channels.js";
+import { Socket, randomId } from "./channels.js";
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
@@ -13,7 +14,7 @@ const query = new URLSearchParams(location.search);
 
 // A tab is a person: sessionStorage is its own. The server knows people by a secret; others see only the number
 // that the server gave it. Who has the secret can delete the messages; a real application has accounts for this.
-const secret = (sessionStorage.secret ??= randomKey());
+const secret = (sessionStorage.secret ??= randomId());
 $("name").value = sessionStorage.name ?? "";
 $("room").value = query.get("room") ?? sessionStorage.room ?? "lobby";
 
@@ -28,6 +29,8 @@ class Room {
   seen = null;
   noticed = 0; // the highest number anybody mentioned; above `seen` there is a gap
   catchingUp = false;
+  connection = 0; // the one over which we joined last
+  replay = null; // { until, count }: what comes again after we were away
   floor = 0; // the page shows everything from this message on
   messages = new Map(); // id -> message
   rows = new Map(); // id -> its <li>
@@ -50,12 +53,31 @@ class Room {
     this.channel.join();
   }
 
-  joined({ author, emoji, ...missed }) {
-    this.me = author;
-    this.emoji = emoji;
-    if (this.seen === null) showRoom();
-    this.caughtUp(missed);
+  // `resumed`: our session was kept, and so was the channel in it. All messages up to `change` follow by themselves.
+  joined({ resumed, author, emoji, ...missed }) {
+    const isBack = this.seen !== null && this.connection !== socket.connections;
+    this.connection = socket.connections;
+    this.replay = null;
+    if (resumed) {
+      this.replay = { until: missed.change, count: 0 };
+      this.noteReplay();
+    } else {
+      this.me = author;
+      this.emoji = emoji;
+      if (this.seen === null) showRoom();
+      this.caughtUp(missed);
+      if (isBack) note("new session, caught up from history");
+    }
+    // What was on its way when the connection was lost may have arrived: see `say`.
     for (const key of this.unsent.keys()) this.deliver(key);
+  }
+
+  noteReplay() {
+    if (this.replay === null || this.seen < this.replay.until) return;
+    const { count } = this.replay;
+    this.replay = null;
+    const replayed = `${count} ${count === 1 ? "message" : "messages"} replayed`;
+    note(`same session, ${count === 0 ? "nothing was missed" : replayed}`);
   }
 
   refused(error) {
@@ -66,11 +88,13 @@ class Room {
   // A new message, or a new state of an old one.
   received(message) {
     this.noticed = Math.max(this.noticed, message.change);
+    if (message.change <= this.replay?.until) this.replay.count += 1;
     if (message.change === this.seen + 1) {
       this.seen = message.change;
       this.show(message);
       this.settle();
     }
+    this.noteReplay();
     this.closeGap();
   }
 
@@ -140,7 +164,7 @@ class Room {
   // Shows at once what was written, and sends it until it was heard. The key makes that safe: the server takes a
   // message with the same key only once.
   say(body) {
-    const key = randomKey();
+    const key = randomId();
     const row = messageRow({ author: this.me, name: this.name, body, at: Date.now(), reactions: [] }, this);
     row.classList.add("unsent");
     $("log").append(row);
@@ -151,7 +175,9 @@ class Room {
   }
 
   async deliver(key) {
-    const { body } = this.unsent.get(key);
+    const written = this.unsent.get(key);
+    const { body } = written;
+    const attempt = (written.attempt = (written.attempt ?? 0) + 1);
     try {
       const { change } = await this.channel.push("new_msg", { body, key });
       // Its broadcast has come before this reply, or never will: then it is in a gap, or too far up to be shown.
@@ -164,9 +190,9 @@ class Room {
         this.settle();
         toast(error.message);
         if ($("body").value === "") setBody(body); // to mend it
-      } else if (this.channel.state === "joined" && this.unsent.has(key)) {
+      } else if (this.channel.state === "joined" && this.unsent.get(key)?.attempt === attempt) {
         this.deliver(key);
-      } // else with the next join
+      } // else with the next join, or it was sent again already
     }
   }
 
@@ -471,13 +497,14 @@ function showStatus() {
   $("status").title = socket.problem;
   $("rtt").textContent = socket.rtt === null ? "" : `${socket.rtt.toFixed(socket.rtt < 10 ? 1 : 0)} ms`;
   for (const choice of document.querySelectorAll("[data-transport]")) {
-    choice.setAttribute("aria-pressed", choice.dataset.transport === socket.transportName);
+    choice.setAttribute("aria-pressed", choice.dataset.transport === socket.preferred);
   }
+  $("block-ws").setAttribute("aria-pressed", socket.blocked);
 }
 
 // For the second tab of somebody who tries this out: the same room, the other transport.
 function showOtherTab() {
-  const other = socket.transportName === "websocket" ? "longpoll" : "websocket";
+  const other = socket.preferred === "websocket" ? "longpoll" : "websocket";
   const link = `/?${new URLSearchParams({ room: room?.roomName ?? $("room").value, transport: other })}`;
   document.querySelectorAll(".other-tab").forEach((a) => (a.href = link));
   document.querySelectorAll(".other-transport").forEach((a) => (a.textContent = other === "websocket" ? "WebSocket" : "long poll"));
@@ -491,14 +518,41 @@ document.querySelector(".switch").addEventListener("click", ({ target }) => {
   showOtherTab();
 });
 
+// Two mishaps to try: nothing that is written meanwhile gets lost.
+const CUT_MS = 1_500;
+
+$("cut").addEventListener("click", () => {
+  $("try").open = false;
+  socket.cut(CUT_MS);
+});
+$("block-ws").addEventListener("click", () => {
+  $("try").open = false;
+  socket.block(!socket.blocked);
+});
+
+// A menu is closed by a click elsewhere, and by Escape.
+document.addEventListener("click", ({ target }) => {
+  if (!$("try").contains(target)) $("try").open = false;
+});
+$("try").addEventListener("keydown", ({ key }) => {
+  if (key !== "Escape" || !$("try").open) return;
+  $("try").open = false;
+  $("try").firstElementChild.focus();
+});
+
 function toast(text) {
   const shown = Object.assign(document.createElement("p"), { textContent: text });
   $("toasts").append(shown);
   setTimeout(() => shown.remove(), 6_000);
 }
 
-function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+// What became of the session, for a while. A newer note takes its place.
+let noteTimer;
+
+function note(text) {
+  clearTimeout(noteTimer);
+  $("session").textContent = text;
+  noteTimer = setTimeout(() => ($("session").textContent = ""), 6_000);
 }
 
 socket.onchange = showStatus;

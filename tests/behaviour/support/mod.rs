@@ -4,6 +4,7 @@ pub(crate) mod base64;
 pub(crate) mod binary;
 mod client;
 mod corpus;
+pub(crate) mod line;
 pub(crate) mod longpoll;
 mod notation;
 mod raw_http;
@@ -15,6 +16,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 pub(crate) use client::Client;
+pub(crate) use line::Line;
 pub(crate) use longpoll::LongPoll;
 pub(crate) use raw_http::{Http, Response};
 pub(crate) use raw_websocket::{Frame, RawWebSocket, UPGRADE};

@@ -159,6 +159,13 @@ impl RawWebSocket {
         }
     }
 
+    /// Sends no more, and waits until the server has let go of the connection.
+    pub(crate) async fn hang_up(mut self) {
+        let _ = self.stream.shutdown().await;
+        let mut unread = Vec::new();
+        let _ = soon(self.stream.read_to_end(&mut unread)).await;
+    }
+
     async fn fill(&mut self, buffer: &mut [u8]) -> Option<()> {
         self.stream.read_exact(buffer).await.ok().map(|_| ())
     }

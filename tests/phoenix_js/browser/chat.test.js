@@ -104,9 +104,71 @@ describe("the chat page in Chromium", () => {
 
     await ann.page.getByTestId("transport-ws").click();
     await ann.connectedOver("WebSocket");
+    await ann.session("same session").waitFor();
     await ann.says("and back");
     await bob.message("and back").waitFor();
     assert.equal(await ann.messages().count(), 3);
+  });
+
+  for (const transport of ["websocket", "longpoll"]) {
+    test(`a cut connection over ${transport} is followed by the same session: nothing lost, nothing twice`, async (t) => {
+      const room = unique("room-");
+      const ann = await enter(t, { room, transport });
+      const bob = await enter(t, { room, transport: "websocket" });
+      await bob.says("before");
+      await ann.message("before").waitFor();
+
+      await ann.stopsTheClock(); // so that she is away until all is written
+      await ann.tries("cut");
+      await ann.page.getByTestId("status").filter({ hasText: "reconnecting" }).waitFor();
+      for (const text of ["one", "two", "three"]) {
+        await bob.says(text);
+        await bob.heard(text).waitFor();
+      }
+      await ann.says("from afar");
+      assert.equal(await ann.messages().count(), 2, "she hears nothing");
+      await ann.page.clock.resume();
+
+      await ann.session("same session, 3 messages replayed").waitFor();
+      for (const tab of [ann, bob]) {
+        await tab.heard("from afar").waitFor();
+        assert.deepEqual(await tab.texts(), ["before", "one", "two", "three", "from afar"]);
+      }
+    });
+  }
+
+  test("where WebSocket is blocked long poll goes on with the session, until it is not", async (t) => {
+    const room = unique("room-");
+    const [ann, bob] = [await enter(t, { room, transport: "websocket" }), await enter(t, { room, transport: "websocket" })];
+    await ann.stopsTheClock();
+    await ann.tries("block-ws");
+    await bob.says("while she looks for a way");
+    await bob.heard("while she looks for a way").waitFor();
+    await ann.page.clock.resume();
+    await ann.session("same session, 1 message replayed").waitFor();
+    await ann.connectedOver("Long poll");
+    await bob.says("by long poll");
+    await ann.message("by long poll").waitFor();
+
+    await ann.tries("block-ws");
+    await ann.connectedOver("WebSocket");
+    await ann.session("same session, nothing was missed").waitFor();
+    await ann.says("and back");
+    for (const tab of [ann, bob]) {
+      await tab.heard("and back").waitFor();
+      assert.deepEqual(await tab.texts(), ["while she looks for a way", "by long poll", "and back"]);
+    }
+  });
+
+  test("whoever leaves and enters again at once sees the history", async (t) => {
+    const [ann] = await both(t);
+    await ann.says("still there?");
+    await ann.heard("still there?").waitFor();
+    for (let times = 0; times < 3; times += 1) {
+      await ann.page.getByRole("button", { name: "Leave" }).click();
+      await ann.page.getByTestId("join").click();
+      await ann.heard("still there?").waitFor();
+    }
   });
 
   test("a reload keeps the history and whose it is", async (t) => {
@@ -129,6 +191,7 @@ describe("the chat page in Chromium", () => {
     await server.stop();
     await bob.says("into the void");
     server = await start(server.host);
+    await Promise.all([ann, bob].map((tab) => tab.session("new session, caught up from history").waitFor()));
 
     await ann.message("into the void").waitFor();
     await ann.says("after the restart");
@@ -136,7 +199,7 @@ describe("the chat page in Chromium", () => {
     const cat = await enter(t, { room: ann.room, transport: "websocket" });
     for (const tab of [ann, bob, cat]) {
       await tab.message("after the restart").waitFor();
-      assert.deepEqual(await tab.messages().locator(".bubble").allInnerTexts(), [
+      assert.deepEqual(await tab.texts(), [
         "before the restart",
         "into the void",
         "after the restart",
@@ -188,9 +251,21 @@ describe("the chat page in Chromium", () => {
       page,
       status: () => page.getByTestId("status").innerText(),
       messages: () => page.getByTestId("message"),
+      texts: () => page.getByTestId("message").locator(".bubble").allInnerTexts(),
+      session: (text) => page.getByTestId("session").filter({ hasText: text }),
       message: (text) => page.getByTestId("message").filter({ has: page.getByText(text, { exact: true }) }),
       typing: (text) => page.getByTestId("typing").filter({ hasText: text === "" ? /^$/ : text }),
       connectedOver: (name) => page.getByTestId("status").filter({ hasText: `${name} · connected` }).waitFor(),
+      /** A message that has come from the server, one's own as well. */
+      heard: (text) => tab.message(text).and(page.locator("[data-id]")),
+      async tries(button) {
+        await page.getByTestId("try").locator("summary").click();
+        await page.getByTestId(button).click();
+      },
+      async stopsTheClock() {
+        await page.clock.install();
+        await page.clock.pauseAt(Date.now() + 1000);
+      },
       async says(text) {
         await page.getByTestId("message-input").fill(text);
         await page.getByTestId("send").click();

@@ -12,7 +12,8 @@ async function load(name) {
   // before 1.7 it looks for globals on `self` only; before 1.8 its long poll knows no `fetch`
   globalThis.self ??= globalThis;
   if (minor < 8) globalThis.XMLHttpRequest = XMLHttpRequest;
-  const { Socket, LongPoll } = await import(name);
+  const module = await import(name);
+  const { Socket, LongPoll } = module.default ?? module;
   return {
     version,
     Socket,
@@ -21,6 +22,8 @@ async function load(name) {
       batchOverLongPoll: minor >= 7,
       binaryUpOverLongPoll: minor >= 7,
       fallBack: minor >= 7,
+      /** 1.5 lets its last heartbeat run on after a disconnect. */
+      endHeartbeat: minor >= 6,
       sendAuthToken: minor >= 8,
       /** Older ones take the 410 of an ended session for a first one and believe themselves still joined. */
       noticeAnEndedPoll: minor > 8 || (minor === 8 && patch >= 2),
@@ -48,16 +51,20 @@ class Client {
     return `phoenix ${this.phoenix.version} over ${this.transport}`;
   }
 
-  /** A socket that is not connected yet. The test's end disconnects it. `to` is a proxy or another server. */
-  socket(t, { to = this.server, ...options } = {}) {
-    const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, {
+  /**
+   * A socket that is not connected yet. The test's end disconnects it. `to` is a proxy or another server, and `keep`
+   * has the last word on the options.
+   */
+  socket(t, { to = this.server, keep = (options) => options, ...options } = {}) {
+    const defaults = {
       transport: this.overWebSocket ? WebSocket : this.phoenix.LongPoll,
       timeout: 8000,
       rejoinAfterMs: () => 20,
       reconnectAfterMs: () => 20,
       sessionStorage: new Storage(),
-      ...options,
-    });
+      heartbeatIntervalMs: this.can.endHeartbeat ? 30_000 : 1_000,
+    };
+    const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, keep({ ...defaults, ...options }));
     t.after(() => {
       // before 1.8 a reconnect that is under way survives a disconnect
       socket.connect = () => {};

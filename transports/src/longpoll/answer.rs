@@ -28,7 +28,7 @@ pub(super) fn too_large() -> Answer {
 
 /// An answer to a poll.
 pub(super) fn poll(status: StatusCode, messages: &[Message], token: Token) -> Answer {
-    let size: usize = messages.iter().map(|message| message.bytes().len() + 16).sum();
+    let size: usize = messages.iter().map(|message| message.size() + 16).sum();
     let mut body = Vec::with_capacity(size + 96);
     body.extend_from_slice(br#"{"messages":["#);
     for (index, message) in messages.iter().enumerate() {
@@ -81,10 +81,11 @@ fn with_cors(mut answer: Answer) -> Answer {
 fn write_string(body: &mut Vec<u8>, message: &Message) {
     if message.is_binary() {
         body.push(b'"');
-        body.extend_from_slice(STANDARD.encode(message.bytes()).as_bytes());
+        body.extend_from_slice(STANDARD.encode(message.rest()).as_bytes());
         body.push(b'"');
     } else {
-        let text = String::from_utf8_lossy(message.bytes());
+        let bytes = message.to_bytes();
+        let text = String::from_utf8_lossy(&bytes);
         serde_json::to_writer(body, &text).expect("a Vec takes everything");
     }
 }

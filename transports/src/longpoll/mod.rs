@@ -18,6 +18,7 @@ use std::future::{self, Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Buf;
 use http::header::CONTENT_TYPE;
@@ -92,9 +93,12 @@ where
         let Ok(params) = params::parse(parts.uri.query().unwrap_or_default()) else {
             return ready(response::bad_request());
         };
-        let token = token(&parts.headers, &params);
+        let text = token(&parts.headers, &params);
+        let token = text.and_then(Token::decode);
+        // Whoever shows a token that means nothing here had a session somewhere.
+        let returning = text.is_some_and(|text| !matches!(text, "" | "null"));
         match parts.method {
-            Method::GET => self.0.get(token, params, &parts),
+            Method::GET => self.0.get(token, returning, params, &parts),
             Method::POST => self.0.post(token, &parts.headers, body),
             Method::OPTIONS => ready(answer::preflight(&parts.headers)),
             _ => ready(answer::bad_method()),
@@ -102,13 +106,12 @@ where
     }
 }
 
-/// A client may send it either way; the header counts before the query.
-fn token(headers: &HeaderMap, params: &Map<String, Value>) -> Option<Token> {
-    let text = match headers.get("x-phoenix-longpoll-token") {
-        Some(token) => token.to_str().ok()?,
-        None => params.get("token")?.as_str()?,
-    };
-    Token::decode(text)
+/// A client may send its token either way; the header counts before the query.
+fn token<'a>(headers: &'a HeaderMap, params: &'a Map<String, Value>) -> Option<&'a str> {
+    match headers.get("x-phoenix-longpoll-token") {
+        Some(token) => token.to_str().ok(),
+        None => params.get("token")?.as_str(),
+    }
 }
 
 impl<H: Handler> Server<H> {
@@ -116,49 +119,66 @@ impl<H: Handler> Server<H> {
     fn get(
         self: &Arc<Self>,
         token: Option<Token>,
+        returning: bool,
         params: Map<String, Value>,
         parts: &Parts,
     ) -> ResponseFuture {
-        if let Some(poll) = token.and_then(|token| self.begin_poll(token)) {
-            return ResponseFuture(Box::pin(poll.wait()));
+        match token.map(|token| self.begin_poll(token)) {
+            Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
+            Some(Err(Ended::Kept)) => {
+                return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
+            }
+            Some(Err(Ended::Gone)) | None => {}
         }
-        let info = ConnectInfo::with_params(params, parts, Transport::LongPoll);
+        let mut info = ConnectInfo::with_params(params, parts, Transport::LongPoll);
+        info.set_returning(returning);
         ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
     }
 
-    fn begin_poll(self: &Arc<Self>, token: Token) -> Option<HeldPoll<H>> {
-        let (session, id) = self.ask(token, LongPollSession::begin_poll)?;
-        Some(HeldPoll { server: Arc::clone(self), session, token, id })
+    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<HeldPoll<H>, Ended> {
+        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+        match session.with(|session| session.begin_poll(token.cursor)) {
+            Ok(id) => Ok(HeldPoll { server: Arc::clone(self), session, token, id }),
+            Err(session::Gone) => Err(self.end(token, &session)),
+        }
     }
 
-    /// Asks a token's session. `None` if it is gone, or says so; one that is over is forgotten.
-    fn ask<R>(
-        &self,
-        token: Token,
-        question: impl FnOnce(&mut LongPollSession<H::Session>, u64) -> Result<R, session::Gone>,
-    ) -> Option<(Arc<Shared<H::Session>>, R)> {
-        let session = self.registry.find(&token.id)?;
-        let (answer, is_over) =
-            session.with(|session| (question(session, token.cursor), session.is_over()));
-        if is_over {
+    /// The session of a POST.
+    fn find(&self, token: Token) -> Result<Arc<Shared<H::Session>>, Ended> {
+        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+        match session.with(|session| session.check(token.cursor)) {
+            Ok(()) => Ok(session),
+            Err(session::Gone) => Err(self.end(token, &session)),
+        }
+    }
+
+    /// A token that is good no more. That a kept session is over is said once: a client that heard
+    /// of a new one instead, as with 410, may go on believing that its channels are joined.
+    fn end(&self, token: Token, session: &Shared<H::Session>) -> Ended {
+        let (is_kept, is_over) = session.with(|session| (session.is_kept(), session.is_over()));
+        if is_kept || is_over {
             self.registry.remove(&token.id);
         }
-        Some((session, answer.ok()?))
+        if is_kept { Ended::Kept } else { Ended::Gone }
     }
 
     /// Asks the handler. The new session's first token says 410, which is how a Phoenix client
     /// learns of a session.
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
-        let binary = info.param("binary") == Some("base64");
-        let Ok((session, drain)) = self.gateway.connect(info).await else {
+        let (binary, received) = (info.param("binary") == Some("base64"), info.received());
+        let pause = info.session().is_some().then_some(FIRST_ANSWER);
+        let Ok(connected) = self.gateway.connect_to_session(info).await else {
             return answer::status(StatusCode::FORBIDDEN);
         };
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
         let mut id = Id::default();
         if let Err(error) = getrandom::fill(&mut id) {
             tracing::error!(%error, "no random bytes for a session's token");
             return answer::status(StatusCode::FORBIDDEN);
         }
-        let session = LongPollSession::new(session, drain, binary, Instant::now());
+        let session = LongPollSession::new(connected, received, binary, Instant::now());
         self.registry.insert(id, session);
         answer::poll(StatusCode::GONE, &[], Token { id, cursor: 0 })
     }
@@ -175,10 +195,15 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let session = token.and_then(|token| self.ask(token, LongPollSession::check));
-        let Some((session, ())) = session else {
-            self.spawn_discard(Box::pin(body));
-            return ready(answer::status(StatusCode::GONE));
+        let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
+            Ok(session) => session,
+            Err(ended) => {
+                self.spawn_discard(Box::pin(body));
+                return ready(answer::status(match ended {
+                    Ended::Kept => StatusCode::INTERNAL_SERVER_ERROR,
+                    Ended::Gone => StatusCode::GONE,
+                }));
+            }
         };
         if body.size_hint().lower() > self.largest_body() as u64 {
             self.spawn_discard(Box::pin(body));
@@ -249,6 +274,14 @@ impl<H: Handler> Server<H> {
     }
 }
 
+/// What a token that is good no more was for.
+enum Ended {
+    /// A session that was kept.
+    Kept,
+    /// Any other, or none.
+    Gone,
+}
+
 /// A poll that waits. It holds nothing of its request. Dropping it, because it was answered or its
 /// client went away, starts the session's clock.
 struct HeldPoll<H: Handler> {
@@ -279,7 +312,9 @@ impl<H: Handler> HeldPoll<H> {
             }
             Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, &[], token),
             Answered::Over => {
-                self.server.registry.remove(&token.id);
+                if !self.session.with(|session| session.is_kept()) {
+                    self.server.registry.remove(&token.id);
+                }
                 answer::poll(StatusCode::NO_CONTENT, &[], token)
             }
         }
@@ -314,6 +349,10 @@ async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Vec<u8>, U
     }
     Ok(bytes)
 }
+
+/// How long the answer that hands out a token of a kept session is held back: phoenix.js 1.8.12 sets
+/// its close handler a moment after it connects, and loses it if it is answered before.
+const FIRST_ANSWER: Duration = Duration::from_millis(15);
 
 fn ready(answer: Answer) -> ResponseFuture {
     ResponseFuture(Box::pin(future::ready(answer)))
@@ -374,7 +413,8 @@ mod tests {
         let gateway = Gateway::new(Silent, CheckOrigin::off(), Limits::default());
         let LongPoll(server) = LongPoll::new(gateway, LongPollConfig::new());
         let (_outbox, drain) = Outbox::new(1000);
-        let session = LongPollSession::new(Silent, drain, false, Instant::now());
+        let connected = crate::session::Connected::Own(Silent, drain);
+        let session = LongPollSession::new(connected, None, false, Instant::now());
         let session = Arc::new(Shared::new(session));
         let token = Token { id: [0; 16], cursor: 0 };
         let size = size_of_val(&HeldPoll { server, session, token, id: 0 }.wait());

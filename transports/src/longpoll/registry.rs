@@ -12,14 +12,14 @@ use super::token::Id;
 use crate::session::Session;
 
 #[derive(Debug)]
-pub(super) struct Registry<S> {
+pub(super) struct Registry<S: Session> {
     patience: Duration,
     /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
     sessions: Mutex<Sessions<S>>,
 }
 
 #[derive(Debug)]
-struct Sessions<S> {
+struct Sessions<S: Session> {
     by_id: HashMap<Id, Arc<Shared<S>>>,
     /// The task below, which there is while there is a session. It may have ended before its time,
     /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
@@ -104,7 +104,8 @@ mod tests {
 
     fn session() -> (LongPollSession<Silent>, Outbox) {
         let (outbox, drain) = Outbox::new(1000);
-        (LongPollSession::new(Silent, drain, false, Instant::now()), outbox)
+        let connected = crate::session::Connected::Own(Silent, drain);
+        (LongPollSession::new(connected, None, false, Instant::now()), outbox)
     }
 
     const PATIENCE: Duration = Duration::from_secs(15);
@@ -174,7 +175,10 @@ mod tests {
         let registry = Registry::new(PATIENCE);
         for (id, panics) in [([1; 16], true), ([2; 16], false)] {
             let (outbox, drain) = Outbox::new(1000);
-            let session = LongPollSession::new(Fragile(panics), drain, false, Instant::now());
+            let session = {
+                let connected = crate::session::Connected::Own(Fragile(panics), drain);
+                LongPollSession::new(connected, None, false, Instant::now())
+            };
             registry.insert(id, session);
             tokio::time::sleep(2 * PATIENCE).await;
             assert!(outbox.is_closed());

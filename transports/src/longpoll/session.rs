@@ -17,27 +17,26 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::batch::Batch;
+use crate::connect_info::Transport;
 use crate::frame::{Close, Message};
-use crate::session::{Drain, Session};
+use crate::session::{Attached, Connected, Drain, Session, Unknown};
 
 /// A session that polls and POSTs share.
 ///
 /// The lock guards the whole session. It is held while a batch is handled, which keeps the order of
 /// POSTs, and never across an await.
 #[derive(Debug)]
-pub(super) struct Shared<S>(Mutex<LongPollSession<S>>);
+pub(super) struct Shared<S: Session>(Mutex<LongPollSession<S>>);
 
 #[derive(Debug)]
-pub(super) struct LongPollSession<S> {
-    /// `None` once it is over.
-    session: Option<S>,
-    drain: Drain,
+pub(super) struct LongPollSession<S: Session> {
+    link: Link<S>,
+    /// Whether the session outlives this token.
+    kept: bool,
     closed: bool,
     /// Whether the client can read binary messages.
     binary: bool,
-    /// Everything above `acknowledged`, in order.
-    messages: VecDeque<Message>,
-    acknowledged: u64,
+    /// The newest cursor that was handed out.
     sent: u64,
     /// The newest poll; older ones are answered with nothing.
     newest: PollId,
@@ -45,6 +44,15 @@ pub(super) struct LongPollSession<S> {
     waker: Option<Waker>,
     /// When the last poll ended; `None` while one waits.
     idle_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Link<S: Session> {
+    /// The token was not used yet: clients ask for some that they never use.
+    Unused(Connected<S>, Option<u64>),
+    Used(Attached<S>, Drain),
+    /// It is over, and what was not acknowledged can still be asked for.
+    Over(Option<Drain>),
 }
 
 /// Polls are counted, so that an older one sees that it is.
@@ -81,7 +89,7 @@ impl<S: Session> Shared<S> {
             session
         });
         let result = f(&mut session);
-        let over = if session.closed { session.session.take() } else { None };
+        let over = if session.closed { session.end() } else { None };
         drop(session);
         drop(over);
         result
@@ -89,14 +97,26 @@ impl<S: Session> Shared<S> {
 }
 
 impl<S: Session> LongPollSession<S> {
-    pub(super) fn new(session: S, drain: Drain, binary: bool, now: Instant) -> Self {
+    /// A session of the token's own, or one that is kept and that the token's first use attaches to.
+    pub(super) fn new(
+        connected: Connected<S>,
+        received: Option<u64>,
+        binary: bool,
+        now: Instant,
+    ) -> Self {
+        let kept = matches!(connected, Connected::Kept(_));
+        let link = match connected {
+            Connected::Own(session, drain) => {
+                drain.keep(0);
+                Link::Used(Attached::Own(session), drain)
+            }
+            kept => Link::Unused(kept, received),
+        };
         Self {
-            session: Some(session),
-            drain,
+            link,
+            kept,
             closed: false,
             binary,
-            messages: VecDeque::new(),
-            acknowledged: 0,
             sent: 0,
             newest: 0,
             waker: None,
@@ -104,10 +124,17 @@ impl<S: Session> LongPollSession<S> {
         }
     }
 
+    /// Whether the session outlives this token.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// A poll arrived: acknowledges what the token's answer carried and ends an older poll.
     pub(super) fn begin_poll(&mut self, cursor: u64) -> Result<PollId, Gone> {
         self.check(cursor)?;
-        self.acknowledge(cursor);
+        if let Some(drain) = self.drain() {
+            drain.acknowledge(cursor).map_err(|_: Unknown| Gone)?;
+        }
         if self.is_over() {
             return Err(Gone);
         }
@@ -128,7 +155,7 @@ impl<S: Session> LongPollSession<S> {
             self.waker = Some(cx.waker().clone());
         }
         self.collect();
-        if self.closed || !self.messages.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if self.closed || self.has_messages() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// What a poll is answered by now. It waits no longer.
@@ -138,9 +165,12 @@ impl<S: Session> LongPollSession<S> {
         }
         self.waker = None;
         self.collect();
-        if !self.messages.is_empty() {
-            self.sent = self.acknowledged + self.messages.len() as u64;
-            return Answered::Messages(self.messages.iter().cloned().collect(), self.sent);
+        if let Some((mut messages, position)) = self.drain().map(Drain::unacknowledged) {
+            messages.retain(|message| self.can_read(message));
+            if !messages.is_empty() {
+                self.sent = position;
+                return Answered::Messages(messages, position);
+            }
         }
         if self.closed { Answered::Over } else { Answered::Nothing }
     }
@@ -156,21 +186,30 @@ impl<S: Session> LongPollSession<S> {
         }
     }
 
-    /// Whether a token of this session is good for a POST.
+    /// Whether a token of this session is good. Its use shows that the client is there.
     pub(super) fn check(&mut self, cursor: u64) -> Result<(), Gone> {
+        if let Link::Unused(..) = self.link {
+            self.attach();
+        }
+        if let Some(drain) = self.drain() {
+            drain.unpark();
+        }
         self.collect();
         if cursor > self.sent || self.is_over() { Err(Gone) } else { Ok(()) }
     }
 
     /// Whether nothing will come of it any more.
     pub(super) fn is_over(&self) -> bool {
-        self.closed && self.messages.is_empty()
+        self.closed && !self.has_messages()
     }
 
     /// Handles a batch. A message that is not accepted ends the session.
     pub(super) fn handle_in(&mut self, batch: &Batch) -> Result<Result<(), Close>, Gone> {
         self.collect();
-        let session = self.session.as_mut().filter(|_| !self.closed).ok_or(Gone)?;
+        let Link::Used(session, _) = &mut self.link else { return Err(Gone) };
+        if self.closed {
+            return Err(Gone);
+        }
         let handled = batch.deliver(|message| session.handle_in(message));
         if let Err(close) = handled {
             self.close(close);
@@ -178,58 +217,106 @@ impl<S: Session> LongPollSession<S> {
         Ok(handled)
     }
 
-    /// Ends the session if no poll came for as long as `patience`. Whether it is over.
+    /// Ends the session if no poll came for as long as `patience`; one that is kept is parked. Whether
+    /// the token is worth nothing any more.
     pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> bool {
         self.collect();
-        let idle = self.idle_since.map(|since| now.saturating_duration_since(since));
-        if idle.is_some_and(|idle| idle >= patience) {
-            self.close(Close::Normal);
+        let idle =
+            self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if idle < patience {
+            return !self.kept && self.is_over();
         }
-        self.is_over()
+        if !self.kept {
+            self.close(Close::Normal);
+            return true;
+        }
+        if let Some(drain) = self.drain() {
+            drain.park();
+        }
+        // Its next use is told that the session is over, not that there never was one.
+        let is_over = self.closed || matches!(self.link, Link::Unused(..));
+        is_over && idle >= patience + REMEMBERED
     }
 
-    /// Forgets what is acknowledged and lets the outbox take as much again.
-    fn acknowledge(&mut self, cursor: u64) {
-        let count = cursor.saturating_sub(self.acknowledged);
-        let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.messages.len());
-        let cost = self.messages.drain(..count).map(|message| message.cost()).sum();
-        self.drain.release(cost);
-        self.acknowledged += count as u64;
-        if self.messages.is_empty() {
-            // An idle session keeps no buffer.
-            self.messages = VecDeque::new();
+    fn attach(&mut self) {
+        self.link = match std::mem::replace(&mut self.link, Link::Over(None)) {
+            Link::Unused(connected, received) => {
+                match connected.attach(received, Transport::LongPoll) {
+                    Some((session, drain)) => Link::Used(session, drain),
+                    None => Link::Over(None),
+                }
+            }
+            link => link,
+        };
+        self.closed |= matches!(self.link, Link::Over(_));
+    }
+
+    fn drain(&self) -> Option<&Drain> {
+        match &self.link {
+            Link::Used(_, drain) | Link::Over(Some(drain)) => Some(drain),
+            Link::Unused(..) | Link::Over(None) => None,
         }
+    }
+
+    fn has_messages(&self) -> bool {
+        let readable = |message: &Message| self.can_read(message);
+        self.drain().is_some_and(|drain| drain.any_unacknowledged(readable))
+    }
+
+    fn can_read(&self, message: &Message) -> bool {
+        self.binary || !message.is_binary()
     }
 
     /// Takes what waits in the outbox, and sees whether it is closed. The outbox will wake the poll
     /// that waits, whoever called this.
     fn collect(&mut self) {
         let mut cx = Context::from_waker(self.waker.as_ref().unwrap_or(Waker::noop()));
+        let (Link::Used(_, drain) | Link::Over(Some(drain))) = &mut self.link else { return };
         let mut taken = VecDeque::new();
         while !self.closed {
-            match self.drain.poll_take(&mut cx, &mut taken) {
+            match drain.poll_take(&mut cx, &mut taken) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.closed = true,
                 Poll::Pending => break,
             }
         }
-        for message in taken {
-            if message.is_binary() && !self.binary {
-                metrics::counter!("tower_channels_longpoll_binary_skipped").increment(1);
-                tracing::debug!("a binary message for a client that cannot read it was skipped");
-                self.drain.release(message.cost());
-            } else {
-                self.messages.push_back(message);
+        let skipped = taken.iter().filter(|message| !self.binary && message.is_binary()).count();
+        if skipped > 0 {
+            metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped as u64);
+            tracing::debug!(skipped, "binary messages for a client that cannot read them");
+            if !self.has_messages()
+                && let Some(drain) = self.drain()
+            {
+                let _ = drain.acknowledge(drain.position());
             }
         }
     }
 
     fn close(&mut self, close: Close) {
-        self.drain.close(close);
-        self.messages = VecDeque::new();
+        if let Some(drain) = self.drain() {
+            let _ = drain.acknowledge(drain.position());
+            drain.close(close);
+        }
         self.closed = true;
     }
+
+    /// Takes out what the application made.
+    fn end(&mut self) -> Option<Attached<S>> {
+        match std::mem::replace(&mut self.link, Link::Over(None)) {
+            Link::Used(session, drain) => {
+                self.link = Link::Over(Some(drain));
+                Some(session)
+            }
+            link => {
+                self.link = link;
+                None
+            }
+        }
+    }
 }
+
+/// How long the token of a kept session that is over is remembered.
+const REMEMBERED: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {
@@ -270,7 +357,8 @@ mod tests {
     fn session(binary: bool) -> (LongPollSession<Echo>, Outbox) {
         let (outbox, drain) = Outbox::new(1000);
         let echo = Echo(outbox.clone());
-        (LongPollSession::new(echo, drain, binary, Instant::now()), outbox)
+        let connected = Connected::Own(echo, drain);
+        (LongPollSession::new(connected, None, binary, Instant::now()), outbox)
     }
 
     fn batch(text: &str) -> Batch {
@@ -329,9 +417,9 @@ mod tests {
         let (mut session, outbox) = session(false);
         outbox.push(Message::text("a"));
         poll(&mut session, 0).unwrap();
-        assert_eq!(session.drain.backlog(), Message::text("a").cost());
+        assert_eq!(session.drain().unwrap().backlog(), Message::text("a").cost());
         poll(&mut session, 1).unwrap();
-        assert_eq!(session.drain.backlog(), 0);
+        assert_eq!(session.drain().unwrap().backlog(), 0);
     }
 
     #[test]
@@ -395,9 +483,10 @@ mod tests {
         let waiting = session.begin_poll(0).unwrap();
         outbox.push(Message::binary(vec![1]));
         assert!(!is_ready(&mut session, waiting));
-        assert_eq!(session.drain.backlog(), 0);
+        assert_eq!(session.drain().unwrap().backlog(), 0);
         outbox.push(Message::text("a"));
-        assert_eq!(session.answer(waiting), messages(["a"], 1));
+        // What was skipped had a number, too.
+        assert_eq!(session.answer(waiting), messages(["a"], 2));
     }
 
     #[test]
@@ -460,7 +549,7 @@ mod tests {
         let shared = Shared::new(session);
         outbox.close(Close::GoingAway);
         assert_eq!(shared.with(|session| session.begin_poll(0)), Err(Gone));
-        shared.with(|session| assert!(session.session.is_none()));
+        shared.with(|session| assert!(matches!(session.link, Link::Over(_))));
     }
 
     #[test]

@@ -2,10 +2,15 @@
 //! and makes a [`Session`], which takes what arrives in order; whatever leaves, from any task, goes
 //! through the [`Outbox`].
 
+mod kept;
+mod log;
 mod outbox;
 
 use std::future::Future;
 
+pub use self::kept::ContinuityConfig;
+pub(crate) use self::kept::{Attached, Connected, KeptSessions};
+pub(crate) use self::outbox::Unknown;
 pub use self::outbox::{Drain, Outbox};
 use crate::connect_info::ConnectInfo;
 use crate::frame::{Close, Inbound};
@@ -33,6 +38,23 @@ pub trait Session: Send + 'static {
     /// Takes the next message. It must not block; what takes time belongs to a task of its own. An
     /// `Err` ends the connection for the reason given.
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close>;
+
+    /// Who the client is. A kept session is handed only to a connection of the same id, and is kept
+    /// only if it has one, unless [`ContinuityConfig::anonymous`] says otherwise.
+    fn id(&self) -> Option<&str> {
+        None
+    }
+
+    /// A connection has taken the session up: the first one, or another. They are counted from 1; a
+    /// session that is not kept never hears of it. Until its lane is opened for this attachment,
+    /// what is pushed into a lane of the outbox waits.
+    fn attached(&mut self, attachment: u64) {
+        let _ = attachment;
+    }
+
+    /// The connection has lasted for [`ContinuityConfig::rejoin_grace`]: a lane that was not opened
+    /// again by now will not be.
+    fn settle(&mut self) {}
 }
 
 /// [`Handler::connect`] said no: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.

@@ -2,36 +2,54 @@
 //!
 //! Its limit counts bytes until they are *released*, that is written or acknowledged, not merely
 //! taken: a reader that stops reading cannot hide its backlog in the transport.
+//!
+//! An outbox is plain, a queue that one connection empties, or *kept*: then it has a [`Log`] and
+//! outlives its connections, each of which is an attachment with a [`Drain`] of its own.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+pub(crate) use super::log::Unknown;
+use super::log::{Attached, CONTROL, Lane, Log};
 use crate::backlog::Backlog;
 use crate::frame::{Close, Message};
 
 /// The sending side; a cheap clone. Never blocks and never fails: a message for a client that is
 /// gone is dropped.
 #[derive(Clone)]
-pub struct Outbox(Arc<Shared>);
+pub struct Outbox {
+    shared: Arc<Shared>,
+    lane: Lane,
+}
 
-/// The writing side, held by the transport alone. Dropping it closes the outbox.
-pub struct Drain(Arc<Shared>);
+/// The writing side, held by the transport alone. Dropping it closes a plain outbox, and parks a kept
+/// one.
+pub struct Drain {
+    shared: Arc<Shared>,
+    /// Which attachment this is; 0 for that of a plain outbox.
+    attachment: u64,
+}
 
 /// The lock guards the queue for a few instructions at a time and is never held across an await, a
 /// wake-up or a system call.
 struct Shared(Mutex<State>);
 
 struct State {
-    queue: VecDeque<Message>,
+    queue: Queue,
     /// All that was pushed and not yet released.
     backlog: Backlog,
     close: Option<Close>,
     /// The drain's task, while it waits.
     waker: Option<Waker>,
-    /// Whether the drain has been dropped.
+    /// Whether nobody will write what is left.
     over: bool,
+}
+
+enum Queue {
+    Plain(VecDeque<Message>),
+    Kept(Box<Log>),
 }
 
 impl Outbox {
@@ -40,27 +58,104 @@ impl Outbox {
     /// Over it the connection ends as [`Close::Overflow`]; see [`Backlog`] for what counts.
     pub fn new(limit: usize) -> (Self, Drain) {
         let state = State {
-            queue: VecDeque::new(),
+            queue: Queue::Plain(VecDeque::new()),
             backlog: Backlog::new(limit),
             close: None,
             waker: None,
             over: false,
         };
         let shared = Arc::new(Shared(Mutex::new(state)));
-        (Self(Arc::clone(&shared)), Drain(shared))
+        (Self { shared: Arc::clone(&shared), lane: CONTROL }, Drain { shared, attachment: 0 })
     }
 
     /// Puts a message at the end. After a close it is dropped.
     pub fn push(&self, message: Message) {
-        let mut state = self.0.lock();
+        self.admit(message, |state, lane, message| match &mut state.queue {
+            Queue::Plain(queue) => queue.push_back(message),
+            Queue::Kept(log) => {
+                let cost = message.cost();
+                if !log.push(lane, message) {
+                    state.backlog.remove(cost);
+                }
+            }
+        });
+    }
+
+    /// Pushes the answer to a message of which a client sends the next only after it has read the
+    /// answer to the last, as a heartbeat: so a kept session learns what has arrived.
+    pub fn push_pulse(&self, message: Message) {
+        self.admit(message, |state, _, message| match &mut state.queue {
+            Queue::Plain(queue) => queue.push_back(message),
+            Queue::Kept(log) => log.push_pulse(message, &mut state.backlog),
+        });
+    }
+
+    /// An outbox to the same client whose messages belong together: when a kept session's connection
+    /// is replaced they are held back until the lane is [opened](Self::open) again. Without a kept
+    /// session it makes no difference.
+    #[must_use]
+    pub fn lane(&self) -> Self {
+        let lane = match &mut self.shared.lock().queue {
+            Queue::Plain(_) => CONTROL,
+            Queue::Kept(log) => log.lane(),
+        };
+        Self { shared: Arc::clone(&self.shared), lane }
+    }
+
+    /// The same outbox without its lane: what is pushed overtakes what waits.
+    #[must_use]
+    pub fn control(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), lane: CONTROL }
+    }
+
+    /// Opens the lane with an answer that goes before all that waits in it. If a newer connection
+    /// than `attachment` has the session by now, nothing happens.
+    pub fn open(&self, attachment: u64, answer: Message) {
+        self.admit(answer, |state, lane, answer| match &mut state.queue {
+            Queue::Plain(queue) => queue.push_back(answer),
+            Queue::Kept(log) => {
+                let cost = answer.cost();
+                if !log.open(lane, attachment, answer) {
+                    state.backlog.remove(cost);
+                }
+            }
+        });
+    }
+
+    /// Holds what is pushed into the lane until it is opened again.
+    pub fn hold(&self) {
+        if let Queue::Kept(log) = &mut self.shared.lock().queue {
+            log.hold(self.lane);
+        }
+    }
+
+    /// Whether the answer that opened the lane is known to have arrived.
+    pub fn is_open_known(&self) -> bool {
+        match &self.shared.lock().queue {
+            Queue::Plain(_) => true,
+            Queue::Kept(log) => log.is_open_known(self.lane),
+        }
+    }
+
+    /// Says that nothing follows in the lane.
+    pub fn end_lane(&self) {
+        let mut state = self.shared.lock();
+        let State { queue, backlog, .. } = &mut *state;
+        if let Queue::Kept(log) = queue {
+            log.end_lane(self.lane, backlog);
+        }
+    }
+
+    fn admit(&self, message: Message, push: impl FnOnce(&mut State, Lane, Message)) {
+        let mut state = self.shared.lock();
         if state.close.is_some() {
             return;
         }
         if state.backlog.add(message.cost()) {
-            state.queue.push_back(message);
+            push(&mut state, self.lane, message);
         } else {
             metrics::counter!("tower_channels_outbox_overflows").increment(1);
-            state.queue = VecDeque::new();
+            state.clear();
             state.close = Some(Close::Overflow);
         }
         State::wake(state);
@@ -68,20 +163,47 @@ impl Outbox {
 
     /// Ends the connection once everything pushed so far has been written. The first close counts.
     pub fn close(&self, close: Close) {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         state.close.get_or_insert(close);
         State::wake(state);
     }
 
     /// Whether it takes no more messages.
     pub fn is_closed(&self) -> bool {
-        self.0.lock().close.is_some()
+        self.shared.lock().close.is_some()
     }
 
     /// Whether the transport has let go of the connection: a close has been written, or there was
     /// no point in it.
     pub fn is_over(&self) -> bool {
-        self.0.lock().over
+        let state = self.shared.lock();
+        match &state.queue {
+            Queue::Plain(_) => state.over,
+            Queue::Kept(log) if log.attachment() == 0 => state.over,
+            Queue::Kept(log) => state.close.is_some() && !log.is_attached(),
+        }
+    }
+
+    /// Begins an attachment to a kept outbox and ends the one before. See [`Log::attach`].
+    pub(crate) fn attach(&self, received: Option<u64>) -> Drain {
+        let mut state = self.shared.lock();
+        let State { queue, backlog, .. } = &mut *state;
+        let attachment = match queue {
+            Queue::Plain(_) => 0,
+            Queue::Kept(log) => {
+                let Attached { attachment, replayed } = log.attach(received, backlog);
+                metrics::counter!("tower_channels_messages_replayed").increment(replayed as u64);
+                tracing::debug!(attachment, replayed, "a kept session was attached");
+                attachment
+            }
+        };
+        State::wake(state);
+        Drain { shared: Arc::clone(&self.shared), attachment }
+    }
+
+    /// Whether a connection holds the kept outbox.
+    pub(crate) fn is_attached(&self) -> bool {
+        matches!(&self.shared.lock().queue, Queue::Kept(log) if log.is_attached())
     }
 }
 
@@ -94,13 +216,36 @@ impl Drain {
         cx: &mut Context<'_>,
         batch: &mut VecDeque<Message>,
     ) -> Poll<Result<(), Close>> {
-        let mut state = self.0.lock();
-        if !state.queue.is_empty() {
-            if batch.is_empty() {
-                std::mem::swap(batch, &mut state.queue);
-            } else {
-                batch.append(&mut state.queue);
+        self.poll_take_some(cx, batch, usize::MAX, usize::MAX)
+    }
+
+    /// As [`poll_take`](Self::poll_take). Of a kept outbox it takes about `chunk` bytes, and none but
+    /// control while `window` bytes are on their way.
+    pub(crate) fn poll_take_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut VecDeque<Message>,
+        chunk: usize,
+        window: usize,
+    ) -> Poll<Result<(), Close>> {
+        let mut state = self.shared.lock();
+        let taken = match &mut state.queue {
+            Queue::Plain(queue) if queue.is_empty() => false,
+            Queue::Plain(queue) => {
+                if batch.is_empty() {
+                    std::mem::swap(batch, queue);
+                } else {
+                    batch.append(queue);
+                }
+                true
             }
+            // A newer connection has taken the session over.
+            Queue::Kept(log) if log.attachment() != self.attachment => {
+                return Poll::Ready(Err(Close::Restart));
+            }
+            Queue::Kept(log) => log.take(batch, chunk, window),
+        };
+        if taken {
             return Poll::Ready(Ok(()));
         }
         if let Some(close) = state.close {
@@ -112,29 +257,127 @@ impl Drain {
         Poll::Pending
     }
 
-    /// Gives back the room of messages that were taken and are now written or acknowledged.
+    /// Gives back the room of messages that were taken from a plain outbox and are now written. A kept
+    /// one waits until they are acknowledged.
     pub fn release(&self, cost: usize) {
-        self.0.lock().backlog.remove(cost);
+        let mut state = self.shared.lock();
+        if let Queue::Plain(_) = state.queue {
+            state.backlog.remove(cost);
+        }
     }
 
     /// The cost of all that was pushed and not yet released.
     pub fn backlog(&self) -> usize {
-        self.0.lock().backlog.bytes()
+        self.shared.lock().backlog.bytes()
     }
 
-    /// Ends the outbox from the transport's side: whatever waits is dropped.
+    /// Makes an outbox a kept one, whose messages are numbered from `received` on. Until the first
+    /// attachment this drain keeps its use.
+    pub(crate) fn keep(&self, received: u64) {
+        let mut state = self.shared.lock();
+        let mut log = Box::new(Log::new(received));
+        if let Queue::Plain(queue) = &mut state.queue {
+            for message in queue.drain(..) {
+                log.push(CONTROL, message);
+            }
+        }
+        state.queue = Queue::Kept(log);
+    }
+
+    /// Makes the outbox one that outlives its connections, of which this is none.
+    pub(crate) fn into_kept(self, received: u64) -> Outbox {
+        self.keep(received);
+        let outbox = Outbox { shared: Arc::clone(&self.shared), lane: CONTROL };
+        // An attachment that is over: this drain is superseded, and the outbox without a connection.
+        outbox.attach(None).park();
+        outbox
+    }
+
+    /// Whether the outbox is kept beyond this connection.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.attachment != 0
+    }
+
+    /// The position behind all that was taken; 0 for a plain outbox.
+    pub(crate) fn position(&self) -> u64 {
+        self.current(|log, _| log.position()).unwrap_or(0)
+    }
+
+    /// Everything before this position has arrived.
+    pub(crate) fn acknowledge(&self, position: u64) -> Result<(), Unknown> {
+        self.current(|log, backlog| log.acknowledge(position, backlog)).unwrap_or(Ok(()))
+    }
+
+    /// Everything before this position has reached the client's network.
+    pub(crate) fn pong(&self, position: u64) {
+        self.current(|log, backlog| log.pong(position, backlog));
+    }
+
+    /// What was taken and not acknowledged, and the position behind it.
+    pub(crate) fn unacknowledged(&self) -> (Vec<Message>, u64) {
+        let all = |log: &mut Log| (log.unacknowledged().cloned().collect(), log.position());
+        self.current(|log, _| all(log)).unwrap_or_default()
+    }
+
+    /// Whether there is such a message among those.
+    pub(crate) fn any_unacknowledged(&self, mut wanted: impl FnMut(&Message) -> bool) -> bool {
+        self.current(|log, _| log.unacknowledged().any(&mut wanted)).unwrap_or(false)
+    }
+
+    /// The connection is idle, and may never come back: its session is parked, for now.
+    pub(crate) fn park(&self) {
+        self.current(|log, _| log.detach(log.attachment(), false));
+    }
+
+    /// The connection is there after all.
+    pub(crate) fn unpark(&self) {
+        self.current(|log, _| log.return_to(log.attachment()));
+    }
+
+    /// Which attachment this is; 0 if there is only one.
+    pub(crate) fn attachment(&self) -> u64 {
+        self.attachment
+    }
+
+    /// Whether this is a kept outbox's connection no more.
+    pub(crate) fn is_superseded(&self) -> bool {
+        matches!(&self.shared.lock().queue, Queue::Kept(log) if log.attachment() != self.attachment)
+    }
+
+    /// The log, while this attachment has it.
+    fn current<R>(&self, work: impl FnOnce(&mut Log, &mut Backlog) -> R) -> Option<R> {
+        let mut state = self.shared.lock();
+        let State { queue, backlog, .. } = &mut *state;
+        match queue {
+            Queue::Kept(log) if log.attachment() == self.attachment => Some(work(log, backlog)),
+            _ => None,
+        }
+    }
+
+    /// Ends the outbox from the transport's side: whatever waits is dropped. Of a kept outbox only
+    /// the connection ends.
     pub fn close(&self, close: Close) {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
+        if self.attachment != 0 {
+            if let Queue::Kept(log) = &mut state.queue {
+                log.detach(self.attachment, close == Close::Normal);
+            }
+            return;
+        }
         state.close.get_or_insert(close);
-        state.queue = VecDeque::new();
+        state.clear();
         State::wake(state);
     }
 }
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        self.close(Close::Normal);
-        self.0.lock().over = true;
+        if self.is_superseded() {
+            return;
+        }
+        // Who lets go without a word was cut off.
+        self.close(Close::GoingAway);
+        self.shared.lock().over = true;
     }
 }
 
@@ -146,6 +389,13 @@ impl Shared {
 }
 
 impl State {
+    fn clear(&mut self) {
+        match &mut self.queue {
+            Queue::Plain(queue) => *queue = VecDeque::new(),
+            Queue::Kept(log) => log.clear(),
+        }
+    }
+
     /// Unlocks and wakes the drain's task, once: until it polls again, pushes are free of wake-ups.
     fn wake(mut state: MutexGuard<'_, Self>) {
         let waker = state.waker.take();
@@ -158,9 +408,8 @@ impl State {
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox")
-            .field("backlog", &self.0.lock().backlog.bytes())
-            .finish_non_exhaustive()
+        let backlog = self.shared.lock().backlog.bytes();
+        f.debug_struct("Outbox").field("backlog", &backlog).finish_non_exhaustive()
     }
 }
 

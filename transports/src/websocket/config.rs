@@ -20,6 +20,7 @@ pub struct WebSocketConfig {
     pub(crate) idle_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) empty_continuations: bool,
+    pub(crate) session_pings: bool,
 }
 
 impl WebSocketConfig {
@@ -31,6 +32,7 @@ impl WebSocketConfig {
             idle_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             empty_continuations: false,
+            session_pings: true,
         }
     }
 
@@ -63,6 +65,14 @@ impl WebSocketConfig {
     /// of no use. Default: close code 1008.
     pub fn empty_continuations(mut self, allowed: bool) -> Self {
         self.empty_continuations = allowed;
+        self
+    }
+
+    /// Whether kept sessions are told by Pings what has arrived. Default: yes. Without them they wait
+    /// for the client's next heartbeat, and a busy one may overflow its outbox until then; turn them
+    /// off behind proxies that answer Pings themselves.
+    pub fn session_pings(mut self, pings: bool) -> Self {
+        self.session_pings = pings;
         self
     }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::config::WebSocketConfig;
 use super::decoder::{Decoder, Event};
-use super::head::{write_close, write_pong};
+use super::head::{write_close, write_ping, write_pong};
 use super::scratch;
 use super::writer::Writer;
 use crate::frame::Close;
@@ -49,10 +49,21 @@ struct Wire<Io, S> {
     eof: bool,
     /// A backlog above this stops the reading.
     pause_at: usize,
+    pings: Option<Pings>,
+    /// When the connection began.
+    opened: Instant,
     /// When bytes came last, or when closing began.
     since: Instant,
     idle_timeout: Duration,
     close_timeout: Duration,
+}
+
+/// How a kept session learns what has arrived: a Ping names the position up to which all was written,
+/// and its Pong says that the client's network has it. One is under way at a time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pings {
+    sent: u64,
+    answered: u64,
 }
 
 /// The life of a connection, in this order.
@@ -100,6 +111,7 @@ where
         limits: &Limits,
     ) -> Self {
         let since = Instant::now();
+        let (kept, pings) = (drain.is_kept(), config.session_pings);
         let wire = Wire {
             io,
             session: Some(session),
@@ -109,7 +121,10 @@ where
             phase: Phase::Open,
             unflushed: false,
             eof: false,
-            pause_at: limits.outbox / 2,
+            // A kept session counts what is not acknowledged, and the acknowledgement must be read.
+            pause_at: if kept { usize::MAX } else { limits.outbox / 2 },
+            pings: (kept && pings).then(Pings::default),
+            opened: since,
             since,
             idle_timeout: config.idle_timeout.min(FOREVER),
             close_timeout: config.close_timeout.min(FOREVER),
@@ -197,14 +212,20 @@ where
     fn take(&mut self, bytes: &mut [u8]) {
         let Some(session) = self.session.as_mut().filter(|_| !bytes.is_empty()) else { return };
         self.since = Instant::now();
-        let control = &mut self.writer.control;
+        let (control, drain, pings) = (&mut self.writer.control, &self.drain, &mut self.pings);
         let result = self.decoder.decode(bytes, |event| match event {
             Event::Message(message) => session.handle_in(message),
             Event::Ping(payload) => {
                 write_pong(payload, control);
                 Ok(())
             }
-            Event::Pong(_) => Ok(()),
+            Event::Pong(payload) => {
+                if let (Some(pings), Ok(position)) = (&mut *pings, payload.try_into()) {
+                    pings.answered = u64::from_be_bytes(position).min(pings.sent);
+                    drain.pong(pings.answered);
+                }
+                Ok(())
+            }
             Event::Close(_) => Err(Close::Normal),
         });
         if let Err(close) = result {
@@ -232,7 +253,7 @@ where
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
         loop {
             if self.writer.batch.is_empty() {
-                let _ = self.poll_outbox(cx);
+                let _ = self.poll_outbox(cx, CHUNK);
             }
             if !self.writer.is_empty() {
                 if self.poll_write(cx)?.is_ready() {
@@ -240,14 +261,18 @@ where
                 }
                 // Blocked, and yet an overflow must be noticed when it happens.
                 let before = self.phase;
-                while self.poll_outbox(cx).is_ready() {}
+                while self.poll_outbox(cx, 0).is_ready() {}
                 if self.phase == before {
                     return Ok(());
                 }
                 continue;
             }
             match self.phase {
-                Phase::Open => return self.poll_flush(cx).map(drop),
+                Phase::Open => {
+                    if !self.ping() {
+                        return self.poll_flush(cx).map(drop);
+                    }
+                }
                 Phase::Finishing(close) => {
                     write_close(close, &mut self.writer.control);
                     self.phase = Phase::Farewell;
@@ -266,12 +291,37 @@ where
         }
     }
 
-    /// Takes what waits in the outbox. Ready if something changed.
-    fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Asks whether all that was written has arrived. Whether there is something to ask.
+    fn ping(&mut self) -> bool {
+        let Some(pings) = &mut self.pings else { return false };
+        let position = self.drain.position();
+        let asks = pings.answered == pings.sent && position > pings.sent;
+        if asks {
+            pings.sent = position;
+            write_ping(&position.to_be_bytes(), &mut self.writer.control);
+        }
+        asks
+    }
+
+    /// How much of a kept session may be under way, so that control has not far to overtake. Where
+    /// something on the way swallows Pongs there is no telling.
+    fn window(&self) -> usize {
+        match self.pings {
+            Some(Pings { answered: 0, .. }) if self.opened.elapsed() > PONGS_EXPECTED => usize::MAX,
+            Some(_) => WINDOW,
+            None => usize::MAX,
+        }
+    }
+
+    /// Takes what waits in the outbox; of a kept session about `chunk` bytes. Ready if something
+    /// changed.
+    fn poll_outbox(&mut self, cx: &mut Context<'_>, chunk: usize) -> Poll<()> {
         if self.phase != Phase::Open {
             return Poll::Pending;
         }
-        if let Err(close) = ready!(self.drain.poll_take(cx, &mut self.writer.batch)) {
+        let window = self.window();
+        let taken = self.drain.poll_take_some(cx, &mut self.writer.batch, chunk, window);
+        if let Err(close) = ready!(taken) {
             self.begin_close(close);
         }
         Poll::Ready(())
@@ -316,7 +366,7 @@ where
         tracing::debug!(code = close.code(), "closing a WebSocket");
         if close == Close::Overflow {
             self.writer.abandon();
-        } else {
+        } else if !self.drain.is_kept() {
             let mut cx = Context::from_waker(Waker::noop());
             let _ = self.drain.poll_take(&mut cx, &mut self.writer.batch);
         }
@@ -345,6 +395,13 @@ impl<Io, S> fmt::Debug for Connection<Io, S> {
         f.debug_struct("Connection").field("phase", &self.wire.phase).finish_non_exhaustive()
     }
 }
+
+/// How much of a kept session is written at once, and how much may be under way.
+const CHUNK: usize = 64 * 1024;
+const WINDOW: usize = 256 * 1024;
+
+/// After this long without any Pong none is expected.
+const PONGS_EXPECTED: Duration = Duration::from_secs(5);
 
 /// A clock can be asked for this; for much more it could not.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);

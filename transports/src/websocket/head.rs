@@ -66,13 +66,47 @@ impl Head {
 /// How long a client's head may be.
 pub(super) const MAX_HEAD: usize = 14;
 
-/// Room for the longest head that we send.
-pub(super) type HeadBuffer = [u8; 10];
+/// Room for the longest frame head that we send.
+type HeadBuffer = [u8; 10];
 
-/// Writes the head of a message's frame and says how long it is.
-pub(super) fn write_head(message: &Message, head: &mut HeadBuffer) -> usize {
-    let opcode = if message.is_binary() { OpCode::Binary } else { OpCode::Text };
-    Frame::new(true, opcode, None, Payload::Borrowed(message.bytes())).fmt_head(head)
+/// Adds what comes before the shared rest of a message: its frame's head, and its own. Says how much
+/// that is.
+pub(super) fn write_head(message: &Message, out: &mut Vec<u8>) -> usize {
+    let (len, own) = (out.len(), message.head());
+    let own = own.as_str().as_bytes();
+    let mut head = HeadBuffer::default();
+    let size = frame_head(message.is_binary(), own.len() + message.rest().len(), &mut head);
+    out.extend_from_slice(&head[..size]);
+    out.extend_from_slice(own);
+    out.len() - len
+}
+
+/// How long a message is with its frame's head.
+pub(super) fn frame_len(message: &Message) -> usize {
+    let size = message.size();
+    frame_head(message.is_binary(), size, &mut HeadBuffer::default()) + size
+}
+
+/// A whole frame's head (5.2): unmasked, as a server's are.
+fn frame_head(binary: bool, len: usize, head: &mut HeadBuffer) -> usize {
+    head[0] = FIN | if binary { OpCode::Binary } else { OpCode::Text } as u8;
+    if len <= usize::from(MAX_CONTROL) {
+        head[1] = len as u8;
+        2
+    } else if let Ok(len) = u16::try_from(len) {
+        head[1] = 126;
+        head[2..4].copy_from_slice(&len.to_be_bytes());
+        4
+    } else {
+        head[1] = 127;
+        head[2..].copy_from_slice(&(len as u64).to_be_bytes());
+        10
+    }
+}
+
+/// Adds a Ping, whose Pong will bring the payload back.
+pub(super) fn write_ping(payload: &[u8], out: &mut Vec<u8>) {
+    write_control(Frame::new(true, OpCode::Ping, None, Payload::Borrowed(payload)), out);
 }
 
 /// Adds a Pong with a Ping's payload, which is at most 125 bytes.
@@ -155,10 +189,10 @@ mod tests {
 
     #[test]
     fn our_heads_are_not_masked() {
-        let mut head = HeadBuffer::default();
-        let mut written = |message: Message| {
-            let size = write_head(&message, &mut head);
-            head[..size].to_vec()
+        let written = |message: Message| {
+            let mut head = Vec::new();
+            assert_eq!(write_head(&message, &mut head), head.len());
+            head
         };
         assert_eq!(written(Message::text("hi")), [0x81, 2]);
         assert_eq!(written(Message::binary(vec![0; 300])), [0x82, 126, 1, 44]);

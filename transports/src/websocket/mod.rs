@@ -36,14 +36,14 @@ use self::handshake::Handshake;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::gateway::Gateway;
 use crate::response::{self, Answer};
-use crate::session::{Drain, Handler};
+use crate::session::{Connected, Handler};
 
 /// Answers upgrade requests, at whatever path it is mounted. A cheap clone.
 ///
 /// The server under it must support upgrades: hyper's `with_upgrades`, hyper-util's
 /// `serve_connection_with_upgrades`, or `axum::serve`. For HTTP/2 it must allow extended CONNECT:
 /// `enable_connect_protocol`, which `axum::serve` calls by itself.
-pub struct WebSocket<H> {
+pub struct WebSocket<H: Handler> {
     gateway: Gateway<H>,
     config: Arc<WebSocketConfig>,
 }
@@ -82,7 +82,8 @@ impl<H: Handler> WebSocket<H> {
         };
         let handshake = Handshake::check(&parts);
         drop(parts);
-        let Ok((session, drain)) = self.gateway.connect(info).await else {
+        let received = info.received();
+        let Ok(connected) = self.gateway.connect_to_session(info).await else {
             return response::empty(StatusCode::FORBIDDEN);
         };
         let handshake = match handshake {
@@ -93,18 +94,21 @@ impl<H: Handler> WebSocket<H> {
             tracing::error!("the server under the WebSocket service does not support upgrades");
             return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
-        self.spawn(upgrade, session, drain);
+        self.spawn(upgrade, connected, received);
         handshake.answer()
     }
 
     /// Two tasks, one after the other: what the first needed to wait for the upgrade is gone when
     /// the connection begins its long life.
-    fn spawn(self, upgrade: OnUpgrade, session: H::Session, drain: Drain) {
+    fn spawn(self, upgrade: OnUpgrade, connected: Connected<H::Session>, received: Option<u64>) {
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(io) => {
                     let Self { gateway, config } = self;
                     let limits = gateway.limits();
+                    // Not before the client has the connection: another may be in use until then.
+                    let attached = connected.attach(received, Transport::WebSocket);
+                    let Some((session, drain)) = attached else { return };
                     tokio::spawn(Connection::new(io, session, drain, &config, limits));
                 }
                 Err(error) => tracing::debug!(%error, "a client was gone before its upgrade"),
@@ -128,13 +132,13 @@ impl<H: Handler, B> Service<http::Request<B>> for WebSocket<H> {
     }
 }
 
-impl<H> Clone for WebSocket<H> {
+impl<H: Handler> Clone for WebSocket<H> {
     fn clone(&self) -> Self {
         Self { gateway: self.gateway.clone(), config: Arc::clone(&self.config) }
     }
 }
 
-impl<H> fmt::Debug for WebSocket<H> {
+impl<H: Handler> fmt::Debug for WebSocket<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WebSocket").field("config", &self.config).finish_non_exhaustive()
     }

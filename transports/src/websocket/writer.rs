@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::head::{HeadBuffer, write_head};
+use super::head::{frame_len, write_head};
 use crate::frame::Message;
 
 /// Messages and control frames on their way out, in order.
@@ -131,10 +131,10 @@ impl<'a> Payloads<'a> {
 
     /// Adds a message's frame without its first `skip` bytes.
     fn add(&mut self, message: &'a Message, skip: usize, copied: usize, scratch: &mut Vec<u8>) {
-        let mut head = HeadBuffer::default();
-        let size = write_head(message, &mut head);
-        scratch.extend_from_slice(&head[skip.min(size)..size]);
-        let payload = &message.bytes()[skip.saturating_sub(size)..];
+        let from = scratch.len();
+        let size = write_head(message, scratch);
+        scratch.drain(from..from + skip.min(size));
+        let payload = &message.rest()[skip.saturating_sub(size)..];
         if payload.len() > copied {
             self.size += payload.len();
             self.places.push((scratch.len(), payload));
@@ -144,10 +144,6 @@ impl<'a> Payloads<'a> {
             scratch.extend_from_slice(&payload[..room]);
         }
     }
-}
-
-fn frame_len(message: &Message) -> usize {
-    write_head(message, &mut HeadBuffer::default()) + message.bytes().len()
 }
 
 /// How much may be copied together: enough that a hundred small messages share a system call, so
@@ -212,7 +208,7 @@ mod tests {
         assert_eq!(pieces, [&b"\x81\x01a\x82\x7e\x01\x2c"[..], &[7; 300], b"\x81\x01b"]);
         let mut scratch = Vec::new();
         let payloads = writer.gather(COPIED, &mut scratch);
-        assert_eq!(payloads.places[0].1.as_ptr(), messages[1].bytes().as_ptr());
+        assert_eq!(payloads.places[0].1.as_ptr(), messages[1].rest().as_ptr());
     }
 
     #[test]

@@ -1,0 +1,266 @@
+// The npm package in `client/`: what `keepSession` makes of each version of phoenix.js, against a scripted server.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { describe } from "node:test";
+import { setTimeout as passing } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { keepSession } from "../../client/index.js";
+import { Storage, clients } from "./support/client.js";
+import { called, collect, next, ok } from "./support/promises.js";
+import { startScripted } from "./support/scripted.js";
+import { test } from "./support/test.js";
+import { until } from "./support/until.js";
+
+const TOPIC = "room:1";
+const SOON = { returnAfterMs: () => 50, steadyAfterMs: 150, longPollFallbackMs: 100 };
+const event = (ref, n) => JSON.stringify([null, ref, TOPIC, "news", { n }]);
+/** A binary broadcast. */
+const bytes = (text) => Buffer.concat([Buffer.from([2, TOPIC.length, 4]), Buffer.from(`${TOPIC}news${text}`)]);
+
+for (const version of ["phoenix-1.5", "phoenix-1.6", "phoenix-1.7", "phoenix-1.8.0", "phoenix-1.8"]) {
+  for (const client of await clients(version)) describe(client.name, () => keeping(client));
+}
+
+for (const version of ["phoenix-1.7", "phoenix-1.8.0", "phoenix-1.8"]) {
+  const [client] = await clients(version);
+  describe(`phoenix ${client.phoenix.version} on long poll`, () => returning(client));
+}
+
+test("types are checked as phoenix.js users expect", async () => {
+  const here = fileURLToPath(new URL(".", import.meta.url));
+  await promisify(execFile)("node_modules/.bin/tsc", ["-p", "."], { cwd: here }).catch(({ stdout }) => {
+    throw new Error(stdout);
+  });
+});
+
+/** Numbers and parameters. */
+function keeping(client) {
+  test("a socket has one id of its own for all its connections", async (t) => {
+    const { server } = await joined(t);
+    await reconnected(server);
+    await joined(t, { server });
+    const [first, second, other] = server.connects.map(({ params }) => params.session);
+    assert.match(first, /^[A-Za-z0-9_-]{22,64}$/);
+    assert.equal(second, first);
+    assert.notEqual(other, first);
+  });
+
+  test("parameters of one's own are kept, made afresh if they are a function", async (t) => {
+    const plain = await joined(t, { params: { token: "a" } });
+    const tokens = ["b", "c"];
+    const made = await joined(t, { params: () => ({ token: tokens.shift() }) });
+    await reconnected(made.server);
+    const seen = [plain, made].flatMap(({ server }) => server.connects.map(({ params }) => params.token));
+    assert.deepEqual(seen, ["a", "b", "c"]);
+  });
+
+  test("each connection says the last number that was received", async (t) => {
+    const { server, room } = await joined(t);
+    const news = collect(room, "news");
+    server.say(event("s:4", 4));
+    server.say(event("s:7", 7));
+    await until("both are heard", () => news.length === 2);
+    await reconnected(server);
+    assert.deepEqual(server.connects.map(({ params }) => params.received), ["0", "7"]);
+  });
+
+  test("what was seen is dropped, whatever its number was worth before", async (t) => {
+    const { server, room } = await joined(t);
+    const news = collect(room, "news");
+    for (const n of [1, 2, 2, 1, 3]) server.say(event(`s:${n}`, n));
+    await until("the last is heard", () => news.at(-1)?.n === 3);
+    assert.deepEqual(news.map(({ n }) => n), [1, 2, 3]);
+  });
+
+  test("phoenix.js sees null where the number was", async (t) => {
+    const { server, socket } = await joined(t);
+    const heard = called((f) => socket.onMessage((message) => message.event === "news" && f(message)));
+    server.say(event("s:1", 1));
+    assert.equal((await heard).ref, null);
+  });
+
+  test("replies pass, and count for nothing", async (t) => {
+    const { server, room } = await joined(t);
+    await Promise.all([ok(room.push("ping")), ok(room.push("ping"))]);
+    await reconnected(server);
+    assert.equal(server.connects.at(-1).params.received, "0");
+  });
+
+  test("a binary message is decoded and counts one", async (t) => {
+    const { server, room } = await joined(t);
+    const news = collect(room, "news");
+    server.say(event("s:1", 1));
+    server.say(bytes("two"));
+    server.say(event("s:2", 2));
+    server.say(event("s:3", 3));
+    await until("the last is heard", () => news.at(-1)?.n === 3);
+    assert.deepEqual(news.map((payload) => payload.n ?? Buffer.from(payload).toString()), [1, "two", 3]);
+  });
+
+  test("a decoder of one's own is used", async (t) => {
+    const decode = (text, done) => {
+      const [join_ref, ref, topic, event, payload] = JSON.parse(text);
+      done({ join_ref, ref, topic, event, payload: { ...payload, mine: true } });
+    };
+    const { server, room } = await joined(t, { decode });
+    const news = next(room, "news");
+    server.say(event("s:1", 1));
+    assert.deepEqual(await news, { n: 1, mine: true });
+  });
+
+  test("what is decoded after its connection has gone is not taken for seen", async (t) => {
+    const late = [];
+    const decode = (text, done) => {
+      const [join_ref, ref, topic, event, payload] = JSON.parse(text);
+      const deliver = () => done({ join_ref, ref, topic, event, payload });
+      if (event === "news") late.push(deliver);
+      else deliver();
+    };
+    const { server } = await joined(t, { decode });
+    server.say(event("s:1", 1));
+    await until("it has come", () => late.length === 1);
+    await reconnected(server);
+    late[0]();
+    await reconnected(server);
+    assert.equal(server.connects.at(-1).params.received, "0");
+  });
+
+  test("options are for one socket", async (t) => {
+    const options = keepSession();
+    const { socket } = await joined(t, { keep: (defaults) => ({ ...defaults, ...options }) });
+    const other = client.socket(t, { to: socket, keep: (defaults) => ({ ...defaults, ...options }) });
+    assert.throws(() => other.connect(), /another socket/);
+  });
+
+  async function joined(t, { server, ...options } = {}) {
+    server ??= await startScripted();
+    t.after(server.stop);
+    const socket = client.connect(t, { to: server, keep: keepSession, ...options });
+    const room = socket.channel(TOPIC);
+    await ok(room.join());
+    return { server, socket, room };
+  }
+
+  async function reconnected(server) {
+    const before = server.connects.length;
+    server.cut();
+    await until("it has come back", () => server.connects.length > before);
+  }
+}
+
+/** The way back to WebSocket, for versions that fall back by themselves. */
+function returning(client) {
+  const { LongPoll } = client.phoenix;
+  const onLongPoll = (socket) => socket.transport === LongPoll && socket.isConnected();
+  const onWebSocket = (socket) => socket.transport !== LongPoll && socket.isConnected();
+
+  test("a socket comes back to WebSocket when that works again", async (t) => {
+    const { server, socket, room } = await fallenBack(t);
+    server.upgrades = "accept";
+    await until("it is back", () => onWebSocket(socket) && room.state === "joined");
+    await ok(room.push("ping"));
+  });
+
+  test("what was received over long poll is known over WebSocket", async (t) => {
+    const { server, socket, room } = await fallenBack(t);
+    const news = collect(room, "news");
+    server.say(event("s:3", 3));
+    await until("it is heard", () => news.length === 1);
+    server.upgrades = "accept";
+    await until("it is back", () => onWebSocket(socket));
+    const { params } = server.connects.filter(({ params }) => params.session).at(-1);
+    assert.equal(params.received, "3");
+  });
+
+  test("the WebSocket that is tried first is not in the session", async (t) => {
+    const { server, socket } = await fallenBack(t, { params: { token: "a" } });
+    server.upgrades = "accept";
+    await until("it is back", () => onWebSocket(socket));
+    const [first, second] = server.connects.filter(({ transport }) => transport === "websocket");
+    assert.deepEqual([first.params.session, first.params.token], [undefined, "a"]);
+    assert.equal(second.params.session, server.connects[0].params.session);
+  });
+
+  test("a WebSocket that dies young is not returned to, and each try waits longer", async (t) => {
+    const tries = [];
+    const returnAfterMs = (n) => {
+      tries.push(n);
+      return 30;
+    };
+    const { server, socket, room } = await fallenBack(t, { returnAfterMs });
+    const closes = [];
+    socket.onClose(() => closes.push("close"));
+    room.onError(() => closes.push("error"));
+    server.upgrades = 60;
+    await until("it was tried three times", () => tries.length >= 4);
+    assert.deepEqual([tries.slice(0, 4), closes, onLongPoll(socket)], [[1, 2, 3, 4], [], true]);
+  });
+
+  test("a WebSocket that never answers is not returned to", async (t) => {
+    const tries = [];
+    const { server, socket } = await fallenBack(t, { returnAfterMs: (n) => tries.push(n) && 30 });
+    server.upgrades = "accept";
+    server.mute = true;
+    await until("it was tried twice", () => tries.length >= 3);
+    assert.ok(onLongPoll(socket));
+  });
+
+  test("a socket does not move while a push is on its way", async (t) => {
+    const { server, socket, room } = await fallenBack(t);
+    let arrive;
+    server.uploads = new Promise((resolve) => (arrive = resolve));
+    room.push("ping");
+    server.upgrades = "accept";
+    await until("a WebSocket has lived", () => server.connects.at(-1).transport === "websocket");
+    await passing(3 * SOON.steadyAfterMs);
+    assert.ok(onLongPoll(socket));
+    arrive();
+    await until("it is back", () => onWebSocket(socket));
+  });
+
+  test("a socket that is back reconnects by WebSocket, and so does the next of the page", async (t) => {
+    const sessionStorage = new Storage();
+    const { server, socket } = await fallenBack(t, { sessionStorage });
+    server.upgrades = "accept";
+    await until("it is back", () => onWebSocket(socket));
+    await passing(20);
+    server.connects.length = 0;
+    server.cut();
+    await until("it has reconnected", () => server.connects.length > 0 && socket.isConnected());
+    const other = client.connect(t, { to: server, keep: keepSession, sessionStorage, ...SOON });
+    await until("the other is there", () => other.isConnected());
+    assert.deepEqual(server.connects.map(({ transport }) => transport), ["websocket", "websocket"]);
+  });
+
+  test("a page that begins on long poll, as the last one ended there, comes to WebSocket", async (t) => {
+    const sessionStorage = new Storage();
+    sessionStorage.setItem("phx:fallback:LongPoll", "true");
+    sessionStorage.setItem(`phx:fallback:${LongPoll.name}`, "true");
+    const server = await startScripted();
+    t.after(server.stop);
+    const socket = client.connect(t, { to: server, keep: keepSession, sessionStorage, ...SOON });
+    await until("it has begun", () => onLongPoll(socket));
+    await until("it is on WebSocket", () => onWebSocket(socket));
+  });
+
+  test("a socket that is disconnected tries nothing", async (t) => {
+    const { server, socket } = await fallenBack(t, { returnAfterMs: () => 100 });
+    server.upgrades = "accept";
+    socket.disconnect();
+    server.connects.length = 0;
+    await passing(300);
+    assert.deepEqual(server.connects, []);
+  });
+
+  async function fallenBack(t, options) {
+    const server = await startScripted();
+    t.after(server.stop);
+    server.upgrades = "refuse";
+    const socket = client.connect(t, { to: server, keep: keepSession, ...SOON, ...options });
+    const room = socket.channel(TOPIC);
+    await ok(room.join());
+    assert.ok(onLongPoll(socket));
+    return { server, socket, room };
+  }
+}

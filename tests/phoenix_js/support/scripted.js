@@ -1,0 +1,99 @@
+// A server that does what a test tells it: it takes every connection, remembers its parameters, answers joins and
+// heartbeats, and says what the test puts into its mouth. For what only a client does.
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { WebSocketServer } from "ws";
+
+const WINDOW_MS = 200;
+
+export async function startScripted() {
+  const http = createServer((request, response) => longPoll(request, response));
+  const webSockets = new WebSocketServer({ noServer: true });
+  const polls = new Map(); // token -> what waits for the next poll, and the poll that waits
+  const script = {
+    /** The parameters of each connection that was accepted, as `{ transport, params }`. */
+    connects: [],
+    /** `accept`, `refuse`, or milliseconds after which a WebSocket dies. */
+    upgrades: "accept",
+    /** Whether WebSockets are left without an answer. */
+    mute: false,
+    /** Uploads wait for this. */
+    uploads: Promise.resolve(),
+    say,
+    cut,
+    stop,
+  };
+
+  http.on("upgrade", (request, socket, head) => {
+    if (script.upgrades === "refuse") return socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+    webSockets.handleUpgrade(request, socket, head, (client) => {
+      connected("websocket", new URL(request.url, "http://host").searchParams);
+      client.on("message", (data, binary) => binary || script.mute || client.send(answer(data.toString())));
+      if (script.upgrades > 0) setTimeout(() => client.terminate(), script.upgrades);
+    });
+  });
+
+  async function longPoll(request, response) {
+    const { searchParams } = new URL(request.url, "http://host");
+    const end = (body) => response.end(JSON.stringify(body));
+    const known = searchParams.getAll("token").at(-1); // an application may have a parameter of that name
+    if (request.method === "POST") {
+      const chunks = await request.toArray();
+      await script.uploads;
+      for (const line of Buffer.concat(chunks).toString().split("\n")) speak(polls.get(known), answer(line));
+      return end({ status: 200 });
+    }
+    if (!polls.has(known) && known?.startsWith("t-")) return end({ status: 500 });
+    if (!polls.has(known)) {
+      const token = `t-${script.connects.length}`;
+      polls.set(token, { token, waiting: [], flush: null });
+      connected("longpoll", searchParams);
+      return end({ status: 410, token, messages: [] });
+    }
+    const poll = polls.get(known);
+    poll.flush = () => {
+      clearTimeout(timer);
+      poll.flush = null;
+      end({ status: poll.waiting.length ? 200 : 204, token: poll.token, messages: poll.waiting.splice(0) });
+    };
+    const timer = setTimeout(poll.flush, poll.waiting.length ? 0 : WINDOW_MS);
+  }
+
+  function connected(transport, params) {
+    script.connects.push({ transport, params: Object.fromEntries(params) });
+  }
+
+  function answer(text) {
+    const [joinRef, ref, topic] = JSON.parse(text);
+    return JSON.stringify([joinRef, ref, topic, "phx_reply", { status: "ok", response: {} }]);
+  }
+
+  function speak(poll, message) {
+    if (!poll) return;
+    poll.waiting.push(message);
+    poll.flush?.();
+  }
+
+  /** To everyone: a text, or bytes, which a long poll carries as base64. */
+  function say(message) {
+    const bytes = typeof message !== "string";
+    for (const client of webSockets.clients) client.send(message);
+    for (const poll of polls.values()) speak(poll, bytes ? Buffer.from(message).toString("base64") : message);
+  }
+
+  /** Ends every connection without a word. */
+  function cut() {
+    for (const client of webSockets.clients) client.terminate();
+    polls.clear();
+    http.closeAllConnections();
+  }
+
+  function stop() {
+    http.close();
+    cut();
+  }
+
+  http.listen(0, "127.0.0.1");
+  await once(http, "listening");
+  return Object.assign(script, { host: `127.0.0.1:${http.address().port}` });
+}

@@ -1,0 +1,19 @@
+// What compiles, and what does not, with `keepSession`; `client.test.js` runs the compiler over it.
+import { Socket } from "phoenix";
+import { keepSession } from "../../client/index.js";
+
+new Socket("/socket", keepSession());
+new Socket("/socket", keepSession({ params: { token: "t" }, longPollFallbackMs: 2500 }));
+new Socket("/socket", keepSession({ params: () => ({ token: "t" }), returnAfterMs: (tries) => 1000 * tries }));
+
+const options = keepSession({ timeout: 5000, steadyAfterMs: 1000 });
+const timeout: number = options.timeout;
+const params: Record<string, unknown> = options.params();
+new Socket("/socket", { ...options, timeout, heartbeatIntervalMs: 10_000, params: () => params });
+
+// @ts-expect-error: a number is no function of the tries
+keepSession({ returnAfterMs: 1000 });
+// @ts-expect-error: options of phoenix.js are checked as well
+keepSession({ longPollFallbackMs: "soon" });
+// @ts-expect-error: nor are there options that nobody knows
+keepSession({ longpollFallbackMs: 2500 });

@@ -1,0 +1,373 @@
+//! Sessions that outlive their connections, by the id that the client chose for them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::outbox::{Drain, Outbox};
+use super::{Close, Inbound, Session};
+use crate::connect_info::Transport;
+
+/// How long sessions are kept, and whose.
+///
+/// A client asks for a kept session with the connect parameter `session`, its own random id. Who
+/// knows the id and connects under the same socket id is that client: the id needs no secrecy as
+/// long as `connect` proves the socket id. An anonymous session is protected by its id alone.
+#[derive(Clone, Copy, Debug)]
+pub struct ContinuityConfig {
+    /// How long a session without a connection is kept. Default 60 s. Zero: no session is kept.
+    pub session_ttl: Duration,
+    /// How long a client has to join again after it returned. Default 10 s.
+    pub rejoin_grace: Duration,
+    /// Whether sessions without a socket id are kept, too. Default no.
+    pub anonymous: bool,
+    /// How many WebSockets of a session in a row may die young before the next ones are refused for
+    /// [`flapping_pause`](Self::flapping_pause), so that its client falls back to long poll. Default
+    /// 5; 0: never.
+    pub flapping_limit: u32,
+    /// At what age a WebSocket no longer dies young. Default 3 s.
+    pub flapping_age: Duration,
+    /// How long WebSockets of a flapping session are refused. Default 10 s.
+    pub flapping_pause: Duration,
+}
+
+impl Default for ContinuityConfig {
+    fn default() -> Self {
+        Self {
+            session_ttl: Duration::from_secs(60),
+            rejoin_grace: Duration::from_secs(10),
+            anonymous: false,
+            flapping_limit: 5,
+            flapping_age: Duration::from_secs(3),
+            flapping_pause: Duration::from_secs(10),
+        }
+    }
+}
+
+/// All kept sessions of an endpoint.
+pub(crate) struct KeptSessions<S> {
+    config: ContinuityConfig,
+    /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
+    sessions: Mutex<Sessions<S>>,
+}
+
+struct Sessions<S> {
+    by_id: HashMap<String, Arc<Kept<S>>>,
+    /// The task that ends them, which there is while there is one. It may have ended before its time,
+    /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
+    sweeper: Option<JoinHandle<()>>,
+}
+
+/// A session that outlives its connections.
+pub(crate) struct Kept<S> {
+    config: ContinuityConfig,
+    socket_id: Option<String>,
+    outbox: Outbox,
+    /// The lock is held while a message is handled, and never across an await.
+    state: Mutex<State<S>>,
+}
+
+struct State<S> {
+    /// `None` once it is over.
+    session: Option<S>,
+    attachment: u64,
+    transport: Transport,
+    since: Instant,
+    settled: bool,
+    /// When it was first seen without a connection.
+    parked: Option<Instant>,
+    /// When living connections were taken over, within [`TAKEOVER_TIME`].
+    takeovers: Vec<Instant>,
+    died_young: u32,
+    last_death: Instant,
+}
+
+/// What a connect became: a session of its own, or one that is kept.
+pub(crate) enum Connected<S> {
+    Own(S, Drain),
+    Kept(Arc<Kept<S>>),
+}
+
+/// A session as one connection has it.
+pub(crate) enum Attached<S: Session> {
+    Own(S),
+    Kept { kept: Arc<Kept<S>>, attachment: u64 },
+}
+
+impl<S: Session> KeptSessions<S> {
+    pub(crate) fn new(config: ContinuityConfig) -> Arc<Self> {
+        let sessions = Sessions { by_id: HashMap::new(), sweeper: None };
+        Arc::new(Self { config, sessions: Mutex::new(sessions) })
+    }
+
+    /// Whether the transport may be used for this session now. A WebSocket that keeps dying is
+    /// refused for a while.
+    pub(crate) fn admits(&self, id: &str, transport: Transport) -> bool {
+        let kept = self.lock().by_id.get(id).map(Arc::clone);
+        transport != Transport::WebSocket || kept.is_none_or(|kept| !kept.is_flapping())
+    }
+
+    /// Finds the session that a connection asks for, or keeps the new one as such. The new one is
+    /// dropped if it is not needed.
+    pub(crate) fn connect(
+        self: &Arc<Self>,
+        id: &str,
+        received: Option<u64>,
+        session: S,
+        drain: Drain,
+    ) -> Connected<S> {
+        if self.config.session_ttl.is_zero() || (session.id().is_none() && !self.config.anonymous) {
+            return Connected::Own(session, drain);
+        }
+        let mut sessions = self.lock();
+        if let Some(known) = sessions.by_id.get(id) {
+            if known.socket_id.as_deref() != session.id() || known.is_contested() {
+                drop(sessions);
+                tracing::info!("a session was asked for that has another owner");
+                return Connected::Own(session, drain);
+            }
+            if known.is_alive() {
+                let known = Arc::clone(known);
+                drop(sessions);
+                return Connected::Kept(known);
+            }
+        }
+        let now = Instant::now();
+        let kept = Arc::new(Kept {
+            config: self.config,
+            socket_id: session.id().map(Into::into),
+            outbox: drain.into_kept(received.unwrap_or(0)),
+            state: Mutex::new(State {
+                session: Some(session),
+                attachment: 0,
+                transport: Transport::InMemory,
+                since: now,
+                settled: true,
+                parked: Some(now),
+                takeovers: Vec::new(),
+                died_young: 0,
+                last_death: now,
+            }),
+        });
+        let gone = sessions.by_id.insert(id.to_owned(), Arc::clone(&kept));
+        if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
+            sessions.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self), self.tick())));
+        }
+        drop(sessions);
+        drop(gone);
+        Connected::Kept(kept)
+    }
+
+    fn tick(&self) -> Duration {
+        let shortest = self.config.session_ttl.min(self.config.rejoin_grace) / 8;
+        shortest.clamp(Duration::from_millis(10), Duration::from_secs(5))
+    }
+
+    /// Ends what expired. Whether anything is left.
+    fn sweep(&self, now: Instant) -> bool {
+        let all: Vec<_> = {
+            let sessions = self.lock();
+            sessions.by_id.iter().map(|(id, kept)| (id.clone(), Arc::clone(kept))).collect()
+        };
+        for (id, kept) in all {
+            if kept.expire(now) {
+                let mut sessions = self.lock();
+                if sessions.by_id.get(&id).is_some_and(|known| Arc::ptr_eq(known, &kept)) {
+                    sessions.by_id.remove(&id);
+                }
+            }
+        }
+        let mut sessions = self.lock();
+        if sessions.by_id.is_empty() {
+            *sessions = Sessions { by_id: HashMap::new(), sweeper: None };
+        }
+        sessions.sweeper.is_some()
+    }
+
+    /// Nothing panics while holding the lock, so poison has no meaning here.
+    fn lock(&self) -> MutexGuard<'_, Sessions<S>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends with the last session, or with the endpoint.
+async fn sweep<S: Session>(sessions: Weak<KeptSessions<S>>, tick: Duration) {
+    loop {
+        tokio::time::sleep(tick).await;
+        let Some(sessions) = sessions.upgrade() else { return };
+        if !sessions.sweep(Instant::now()) {
+            return;
+        }
+    }
+}
+
+impl<S: Session> Connected<S> {
+    /// Begins to use the session on a connection. `None` if it has ended meanwhile.
+    pub(crate) fn attach(
+        self,
+        received: Option<u64>,
+        transport: Transport,
+    ) -> Option<(Attached<S>, Drain)> {
+        match self {
+            Self::Own(session, drain) => Some((Attached::Own(session), drain)),
+            Self::Kept(kept) => {
+                let drain = kept.attach(received, transport)?;
+                let attachment = drain.attachment();
+                Some((Attached::Kept { kept, attachment }, drain))
+            }
+        }
+    }
+}
+
+impl<S: Session> Kept<S> {
+    fn attach(&self, received: Option<u64>, transport: Transport) -> Option<Drain> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let State { session, takeovers, .. } = &mut *state;
+        let session = session.as_mut()?;
+        if self.outbox.is_attached() {
+            takeovers.retain(|at| now.duration_since(*at) < TAKEOVER_TIME);
+            takeovers.push(now);
+        }
+        let drain = self.outbox.attach(received);
+        session.attached(drain.attachment());
+        state.attachment = drain.attachment();
+        (state.transport, state.since) = (transport, now);
+        (state.settled, state.parked) = (false, None);
+        let label = transport.name();
+        metrics::counter!("tower_channels_sessions_attached", "transport" => label).increment(1);
+        Some(drain)
+    }
+
+    fn handle_in(&self, attachment: u64, message: Inbound<'_>) -> Result<(), Close> {
+        let mut state = self.lock();
+        if attachment != state.attachment {
+            return Err(Close::Restart);
+        }
+        let Some(session) = &mut state.session else { return Err(Close::GoingAway) };
+        let handled = session.handle_in(message);
+        if let Err(close) = handled {
+            let gone = state.session.take();
+            drop(state);
+            self.outbox.close(close);
+            drop(gone);
+        }
+        handled
+    }
+
+    /// A connection is gone. The session stays, unless its outbox is closed.
+    fn detached(&self, attachment: u64) {
+        let mut state = self.lock();
+        if attachment != state.attachment {
+            return;
+        }
+        let now = Instant::now();
+        if state.transport == Transport::WebSocket {
+            let young = now.duration_since(state.since) < self.config.flapping_age;
+            state.died_young = if young { state.died_young + 1 } else { 0 };
+            state.last_death = now;
+        }
+        let gone = if self.outbox.is_closed() { state.session.take() } else { None };
+        drop(state);
+        drop(gone);
+        metrics::counter!("tower_channels_sessions_parked").increment(1);
+        tracing::debug!(attachment, "a session was parked");
+    }
+
+    /// Ends the session if it was parked for long enough, or its outbox is closed. Whether it is over.
+    fn expire(&self, now: Instant) -> bool {
+        let attached = self.outbox.is_attached();
+        let mut state = self.lock();
+        if attached {
+            state.parked = None;
+        } else {
+            let parked = *state.parked.get_or_insert(now);
+            let expired = now.duration_since(parked) >= self.config.session_ttl;
+            if expired || self.outbox.is_closed() {
+                let gone = state.session.take();
+                drop(state);
+                if gone.is_some() {
+                    metrics::counter!("tower_channels_sessions_expired").increment(1);
+                    tracing::debug!("a parked session has ended");
+                }
+                self.outbox.close(Close::GoingAway);
+                drop(gone);
+                return true;
+            }
+        }
+        if !state.settled && now.duration_since(state.since) >= self.config.rejoin_grace {
+            state.settled = true;
+            if let Some(session) = &mut state.session {
+                session.settle();
+            }
+        }
+        state.session.is_none() && !attached
+    }
+
+    fn is_alive(&self) -> bool {
+        self.lock().session.is_some() && !self.outbox.is_closed()
+    }
+
+    /// Whether two clients take it from each other.
+    fn is_contested(&self) -> bool {
+        let now = Instant::now();
+        let recent = |at: &&Instant| now.duration_since(**at) < TAKEOVER_TIME;
+        self.lock().takeovers.iter().filter(recent).count() >= TAKEOVERS
+    }
+
+    fn is_flapping(&self) -> bool {
+        let state = self.lock();
+        self.config.flapping_limit > 0
+            && state.died_young >= self.config.flapping_limit
+            && state.last_death.elapsed() < self.config.flapping_pause
+    }
+
+    /// A panic in a session is the application's, and ends nothing but what it was about.
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Session> Session for Attached<S> {
+    fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
+        match self {
+            Self::Own(session) => session.handle_in(message),
+            Self::Kept { kept, attachment } => kept.handle_in(*attachment, message),
+        }
+    }
+}
+
+impl<S: Session> Drop for Attached<S> {
+    fn drop(&mut self) {
+        if let Self::Kept { kept, attachment } = self {
+            kept.detached(*attachment);
+        }
+    }
+}
+
+impl<S> fmt::Debug for KeptSessions<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptSessions").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl<S: Session> fmt::Debug for Attached<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Self::Own(_)) { "Own" } else { "Kept" })
+    }
+}
+
+impl<S> fmt::Debug for Connected<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Self::Own(..)) { "Own" } else { "Kept" })
+    }
+}
+
+/// So many takeovers of a living connection within so much time are two clients with one id: the
+/// next one gets a session of its own.
+const TAKEOVERS: usize = 8;
+const TAKEOVER_TIME: Duration = Duration::from_secs(4);
