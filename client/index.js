@@ -19,8 +19,7 @@ export function keepSession(options = {}) {
   function params() {
     if (socket === null) meet(this);
     if (socket !== this) throw new Error("these options belong to another socket: call keepSession() for each");
-    // whatever an earlier connection has still to say is said again on the next one
-    if (last && (last !== this.conn || last.readyState !== OPEN)) last.onmessage = () => {};
+    if (last && (last !== this.conn || last.readyState !== OPEN)) silence(last);
     const own = typeof options.params === "function" ? options.params.call(this) : options.params;
     return { ...own, session, received, binary: "base64" };
   }
@@ -146,6 +145,14 @@ function returnToWebSocket(socket, options) {
 
 /** Backoff; clients that lost their WebSockets together do not come back together. */
 const patience = (tries) => (RETURN_AFTER_MS[tries - 1] ?? RETURN_AT_LAST_AFTER_MS) * (0.75 + Math.random() / 2);
+
+/**
+ * Older versions listen on to a connection that they have replaced. What it has still to say is said again on the
+ * next one, and its end is not the end of that one.
+ */
+function silence(conn) {
+  for (const event of ["onopen", "onmessage", "onerror", "onclose"]) conn[event] = () => {};
+}
 
 /** 128 random bits in 22 characters. */
 function newId() {

@@ -14,7 +14,8 @@ export function members(client, kept) {
     const params = { user_id: user, session };
     const keep = (options) => withId(keepSession({ ...options, ...SOON }), session);
     const socket = client.socket(t, { to, params, ...(kept && { keep }), ...options });
-    if (options.longPollFallbackMs && !client.can.fallBack) fallBackByHand(socket, LongPoll);
+    const helpless = !client.can.fallBack && client.can.changeTransport;
+    if (options.longPollFallbackMs && helpless) fallBackByHand(socket, LongPoll);
     const me = { user, socket, ...enter(socket, topic), isOnLongPoll: () => socket.transport === LongPoll };
     socket.connect();
     await ok(me.joined);
