@@ -24,7 +24,8 @@ use crate::serializer::Outgoing;
 ///
 /// Callbacks run one at a time, in the order in which their causes came. When the client joins the
 /// same topic again, the running callback is cancelled at its next await, as Phoenix kills the old
-/// process.
+/// process, and the new join begins once the old value is dropped. A client that merely goes away
+/// cancels nothing: what it sent before is handled, and then the channel terminates.
 ///
 /// ```
 /// use tower_channels::{Channel, Joined, Payload, Refused, Reply, Result, Socket, Stop};
@@ -76,9 +77,9 @@ pub trait Channel: Sized + Send + 'static {
     /// Decides whether the client may join, and makes the channel's state.
     ///
     /// A [`Refused`] answers the join with an error. Any other error, or a panic, answers
-    /// `{"reason":"join crashed"}`, and so does not answering within the endpoint's join timeout
-    /// with `{"reason":"join timed out"}`. What the client sends meanwhile waits; other channels
-    /// and heartbeats do not.
+    /// `{"reason":"join crashed"}`. One that takes longer than the endpoint's join timeout is
+    /// cancelled and answered `{"reason":"join timed out"}`. What the client sends meanwhile waits;
+    /// other channels and heartbeats do not.
     fn join(
         topic: &str,
         payload: Payload,
@@ -143,7 +144,8 @@ pub trait Channel: Sized + Send + 'static {
     }
 
     /// Runs last, when the channel ends in order: not after a crash, nor when another join of the
-    /// same topic took its place. The client may be gone already.
+    /// same topic took its place, which also cancels it at its next await. So what must happen at
+    /// every end belongs into `Drop`. The client may be gone already.
     fn terminate(
         &mut self,
         reason: Reason,
@@ -208,7 +210,7 @@ impl<C: Channel> Socket<C> {
         self.link.push(event, &payload.into());
     }
 
-    /// Sends an event to everyone on the topic, this client included.
+    /// Sends an event to everyone on the topic, this client included once it has joined.
     pub fn broadcast(&self, event: &str, payload: impl Into<Payload>) {
         self.link.broadcast(event, payload.into(), None);
     }
@@ -311,6 +313,12 @@ pub struct Handle<C: Channel> {
 
 impl<C: Channel> Handle<C> {
     /// Sends what [`Channel::handle_info`] will receive. Never blocks.
+    ///
+    /// # Errors
+    /// If the channel has ended or its client is gone, or if more than [`Builder::max_mailbox`] waits
+    /// already.
+    ///
+    /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
     pub fn send(&self, info: C::Info) -> Result<(), Undelivered> {
         self.mailbox.send(Mail::Info(Box::new(info)))
     }

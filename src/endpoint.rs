@@ -219,7 +219,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
     }
 
     /// How many bytes of a client's messages may wait for one channel's handler. Default 1 MiB.
-    /// Over it that channel crashes; the others go on.
+    /// Over it that channel crashes; the others go on. What else would have to wait there is not
+    /// let in: an intercepted broadcast is dropped and counted, `Handle::send` returns an error.
     pub fn max_mailbox(mut self, bytes: usize) -> Self {
         self.channel_limits.mailbox = bytes;
         self

@@ -36,7 +36,7 @@ pub(crate) enum Mail {
 /// Why [`Handle::send`](crate::Handle::send) was in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undelivered {
-    /// The channel has ended.
+    /// The channel has ended, or ends once it has handled what waits.
     Ended,
     /// Too much waits already.
     Full,

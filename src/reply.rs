@@ -129,7 +129,8 @@ impl Stop {
         Self(Why::Normal(Reply::None))
     }
 
-    /// Answers the push that is being handled before the channel ends. On a crash it does nothing.
+    /// Answers the push that is being handled before the channel ends. On a crash, and outside of
+    /// [`Channel::handle_in`](crate::Channel::handle_in), it does nothing.
     #[must_use]
     pub fn reply(self, reply: Reply) -> Self {
         match self.0 {

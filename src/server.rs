@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 
 use crate::channel::{Channel, Link, Socket};
@@ -21,8 +22,14 @@ pub(crate) struct Join<A> {
     pub(crate) timeout: Duration,
     /// The connection that the join came over.
     pub(crate) attachment: u64,
+    pub(crate) seat: Seat,
     pub(crate) replaced: Option<Replaced>,
 }
+
+/// The place of a client's channel on its topic, which passes to the channel that replaces it: a
+/// channel begins once it has the lock, and holds it until nothing of it is left. It is tokio's,
+/// since it is waited for.
+pub(crate) type Seat = Arc<tokio::sync::Mutex<()>>;
 
 /// The channel whose topic is joined again.
 pub(crate) struct Replaced {
@@ -33,17 +40,23 @@ pub(crate) struct Replaced {
 
 /// Starts a channel. The task answers the join itself, so that a slow one holds up nothing.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
-    let Join { link, letters, reference, payload, timeout, attachment, replaced } = join;
+    let Join { link, letters, reference, payload, timeout, attachment, seat, replaced } = join;
     let stage = Stage::Joining { reference, attachment, replaced };
     // Made before the task, so that it does its work even if the task never runs.
-    let guard = Guard { link: Arc::new(link), letters, stage, subscription: None };
-    tokio::spawn(run::<C>(guard, payload, timeout))
+    let guard = Guard { link: Arc::new(link), letters, stage, subscription: None, seat: None };
+    tokio::spawn(run::<C>(guard, payload, timeout, seat))
 }
 
-async fn run<C: Channel>(mut guard: Guard<C::Assigns>, payload: Payload, timeout: Duration) {
-    if let Stage::Joining { replaced: Some(old), .. } = &mut guard.stage {
-        old.cancel().await;
+async fn run<C: Channel>(
+    mut guard: Guard<C::Assigns>,
+    payload: Payload,
+    timeout: Duration,
+    seat: Seat,
+) {
+    if let Stage::Joining { replaced: Some(old), .. } = &guard.stage {
+        old.task.abort();
     }
+    guard.seat = Some(seat.lock_owned().await);
     let mut socket = Socket::<C>::new(Arc::clone(&guard.link));
     let joined = {
         let join = C::join(&guard.link.topic, payload, &socket);
@@ -126,6 +139,8 @@ struct Guard<A> {
     letters: Letters,
     stage: Stage,
     subscription: Option<Subscription>,
+    /// The last to go, for the next join of this topic begins then.
+    seat: Option<OwnedMutexGuard<()>>,
 }
 
 enum Stage {
@@ -163,7 +178,10 @@ impl<A> Guard<A> {
             mailbox: link.mailbox.clone(),
             intercept: C::INTERCEPT,
         };
-        let answer = || link.open(attachment, &reference, response.clone());
+        let answer = || {
+            let response = response.clone();
+            link.mailbox.unless_over(|| link.open(attachment, &reference, response));
+        };
         self.subscription = Some(link.pubsub.subscribe(&link.topic, subscriber, answer));
         close(link, replaced);
         Some((channel, response))
@@ -252,15 +270,6 @@ impl<A> Guard<A> {
                 link.end(&link.sent_join_ref, "phx_error", payload);
             }),
         }
-    }
-}
-
-impl Replaced {
-    /// Cancels the old channel and waits until it is gone.
-    async fn cancel(&mut self) {
-        self.task.abort();
-        // Whether it was aborted or ended on its own a moment ago makes no difference.
-        let _ = (&mut self.task).await;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::message::{Incoming, Name, Ref};
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::router::{Router, Start};
-use crate::server::{Join, Replaced};
+use crate::server::{Join, Replaced, Seat};
 use crate::sessions::Membership;
 
 /// What every socket of an endpoint shares.
@@ -69,6 +69,7 @@ struct Channel {
     attachment: u64,
     /// Whether the client has shown that it knows of that join's answer.
     known: bool,
+    seat: Seat,
 }
 
 impl<A: Send + Sync + 'static> SocketSession<A> {
@@ -181,8 +182,9 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
 
     fn start(&mut self, start: Start<A>, topic: SmolStr, message: &Incoming<'_>) {
         let Incoming { join_ref, reference, payload, .. } = message;
-        let replaced = self.channels.remove(&topic).and_then(|old| {
-            let Channel { sent_join_ref, mailbox, task, .. } = old;
+        let old = self.channels.remove(&topic);
+        let seat = old.as_ref().map_or_else(Seat::default, |old| Arc::clone(&old.seat));
+        let replaced = old.and_then(|Channel { sent_join_ref, mailbox, task, .. }| {
             mailbox.replace().then_some(Replaced { mailbox, task, sent_join_ref })
         });
         let (mailbox, letters) = mailbox::mailbox(self.rules.limits.mailbox);
@@ -204,10 +206,12 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             payload: payload.to_payload(),
             timeout: self.rules.limits.join_timeout,
             attachment: self.attachment,
+            seat: Arc::clone(&seat),
             replaced,
         });
         let (sent_join_ref, attachment) = (join_ref.clone(), self.attachment);
-        let channel = Channel { sent_join_ref, mailbox, task, outbox, attachment, known: false };
+        let channel =
+            Channel { sent_join_ref, mailbox, task, seat, outbox, attachment, known: false };
         self.channels.insert(topic, channel);
     }
 
@@ -267,6 +271,12 @@ const REMEMBERED: usize = 128;
 impl<A: Send + Sync + 'static> Session for SocketSession<A> {
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
         let message = self.client.version.decode(message).map_err(|_| Close::Malformed)?;
+        let is_join = message.event.as_text() == Some("phx_join");
+        if is_join && message.join_ref.as_json().is_none() {
+            // From a binary frame and no text: neither the answer nor the channel's end could be
+            // told.
+            return Err(Close::Malformed);
+        }
         if !self.is_repeated(&message.reference) {
             self.dispatch(&message);
         }

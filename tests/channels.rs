@@ -409,6 +409,25 @@ async fn a_replaced_channel_is_silent_even_where_it_cannot_be_cancelled() {
     assert!(!events.contains(&"late".to_owned()), "{events:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_never_on_a_topic_twice() {
+    let endpoint = endpoint();
+    let mut ann = joined(&endpoint, "ann", "room:1").await;
+    ann.send("room:1", "block", json!({}));
+    assert_eq!(ann.next_push().await.0, "blocking");
+    ann.send("room:1", "phx_join", json!({}));
+    ann.send("room:1", "phx_join", json!({}));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    endpoint.broadcast("room:1", "said", json!({}));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    ann.send("room:1", "stop", json!({}));
+    let mut events = Vec::new();
+    while events.iter().filter(|event| *event == "phx_close").count() < 3 {
+        events.push(ann.next_push().await.0);
+    }
+    assert_eq!(events.iter().filter(|event| *event == "said").count(), 1, "{events:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_join_that_is_replaced_while_it_runs_is_closed_and_never_answered() {
     let endpoint = endpoint();

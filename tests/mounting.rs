@@ -1,7 +1,10 @@
 //! How an endpoint is mounted, without a network: requests go to its services as they are.
 
+use std::time::Duration;
+
 use http::Request;
 use http_body_util::{BodyExt, Full};
+use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_channels::transports::{NotFound, SocketService};
 use tower_channels::{Channel, Connect, Endpoint, Joined, Payload, Refused, Socket};
@@ -28,20 +31,46 @@ async fn ask(service: SocketService<Connect<()>, NotFound>, request: Request<Str
     String::from_utf8(body.to_vec()).expect("text")
 }
 
+fn request(method: &str, token: &str, body: &str) -> Request<String> {
+    let uri = format!("/socket/longpoll?vsn=2.0.0&token={token}");
+    Request::builder().method(method).uri(uri).body(body.to_owned()).expect("a request")
+}
+
+fn token(answer: &str) -> &str {
+    let (_, token) = answer.split_once(r#""token":""#).expect("a token");
+    token.trim_end_matches(['"', '}'])
+}
+
 /// As a server does that makes a service for each connection: a client's next poll may come over
 /// another one.
 #[tokio::test(start_paused = true)]
 async fn a_long_poll_session_is_known_to_every_service_of_its_endpoint() {
     let endpoint = endpoint();
-    let connect = Request::get("/socket/longpoll?vsn=2.0.0").body(String::new()).expect("valid");
-    let connected = ask(endpoint.service("/socket"), connect).await;
+    let connected = ask(endpoint.service("/socket"), request("GET", "", "")).await;
     assert!(connected.contains(r#""status":410"#), "{connected}");
-    let (_, token) = connected.split_once(r#""token":""#).expect("a token");
-    let path = format!("/socket/longpoll?vsn=2.0.0&token={}", &token[..token.len() - 2]);
-    let join = r#"["1","1","room:a","phx_join",{}]"#.to_owned();
-    let posted = ask(endpoint.service("/socket"), Request::post(&path).body(join).expect("valid"));
-    assert_eq!(posted.await, r#"{"status":200}"#);
-    let poll = Request::get(&path).body(String::new()).expect("valid");
+    let join = request("POST", token(&connected), r#"["1","1","room:a","phx_join",{}]"#);
+    assert_eq!(ask(endpoint.service("/socket"), join).await, r#"{"status":200}"#);
+    let poll = request("GET", token(&connected), "");
     let polled = ask(endpoint.service("/socket"), poll).await;
     assert!(polled.contains("phx_reply") && polled.contains(r#""status":200"#), "{polled}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_as_soon_as_the_last_long_poll_client_knows() {
+    let endpoint = endpoint();
+    let service = endpoint.service("/socket");
+    let connected = ask(service.clone(), request("GET", "", "")).await;
+    let heartbeat = request("POST", token(&connected), r#"[null,"1","phoenix","heartbeat",{}]"#);
+    ask(service.clone(), heartbeat).await;
+    let answered = ask(service.clone(), request("GET", token(&connected), "")).await;
+    let began = Instant::now();
+    let drain = tokio::spawn(async move { endpoint.drain(Duration::from_secs(60)).await });
+    tokio::task::yield_now().await;
+    // What was answered before is not acknowledged: it may have been lost.
+    let repeated = ask(service.clone(), request("GET", token(&connected), "")).await;
+    assert_eq!(repeated, answered);
+    let refused = ask(service, request("GET", token(&answered), "")).await;
+    assert_eq!(refused, r#"{"status":403}"#);
+    assert!(drain.await.expect("no panic"));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }

@@ -29,6 +29,7 @@ scenarios! {
         a_truncated_message_breaks_the_session,
         json_in_a_binary_message_breaks_the_session,
         a_topic_that_is_not_utf8_breaks_the_session,
+        a_join_ref_that_no_answer_can_repeat_breaks_the_session,
     ]
 }
 
@@ -217,6 +218,11 @@ async fn json_in_a_binary_message_breaks_the_session(stage: Stage) {
 
 async fn a_topic_that_is_not_utf8_breaks_the_session(stage: Stage) {
     let bytes = layout(0, &[b"1", b"2", b"room:\xff", b"ping"], b"abc");
+    member(&stage).await.break_with_binary(&bytes).await;
+}
+
+async fn a_join_ref_that_no_answer_can_repeat_breaks_the_session(stage: Stage) {
+    let bytes = layout(0, &[b"\xff", b"2", b"room:b", b"phx_join"], b"abc");
     member(&stage).await.break_with_binary(&bytes).await;
 }
 

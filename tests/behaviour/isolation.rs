@@ -19,7 +19,7 @@ scenarios! {
         a_slow_handler_delays_no_other_client_on_its_topic,
         a_slow_handler_does_not_hold_up_a_join_of_its_own_topic,
         a_channel_for_which_too_much_waits_crashes_alone,
-        a_broken_client_takes_its_hanging_channels_along_and_nobody_else,
+        a_broken_client_whose_channels_hang_hurts_nobody_else,
     ]
 }
 
@@ -150,7 +150,7 @@ async fn a_channel_for_which_too_much_waits_crashes_alone(stage: Stage) {
     client.expect(UNMATCHED).await;
 }
 
-async fn a_broken_client_takes_its_hanging_channels_along_and_nobody_else(stage: Stage) {
+async fn a_broken_client_whose_channels_hang_hurts_nobody_else(stage: Stage) {
     let stage = slow(stage).await;
     let mut other = stage.client("").await;
     join(&mut other, "1", "slow:a").await;

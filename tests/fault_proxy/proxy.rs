@@ -101,6 +101,7 @@ struct Stats {
     connections: u64,
     upgrades: u64,
     refused: u64,
+    kills: u64,
     cut: u64,
     truncated: u64,
     swallowed: u64,
@@ -272,13 +273,18 @@ impl Proxy {
         Duration::from_micros(micros.unwrap_or(0))
     }
 
+    fn end(&self, end: End) {
+        self.state().stats.kills += 1;
+        self.ends.send_replace(end);
+    }
+
     async fn kill_every(self: Arc<Self>, ms: u64, jitter: u64, times: Option<u64>) {
         let mut orders = self.killers.subscribe();
         let mut left = times.unwrap_or(u64::MAX);
         while left > 0 {
             let pause = (ms + self.state().dice.below(2 * jitter + 1)).saturating_sub(jitter);
             tokio::select! {
-                () = sleep(Duration::from_millis(pause)) => self.ends.send_replace(End::Kill),
+                () = sleep(Duration::from_millis(pause)) => self.end(End::Kill),
                 _ = orders.changed() => return,
             };
             left -= 1;
@@ -316,8 +322,8 @@ fn order(proxy: &Arc<Proxy>, head: &str) -> Option<String> {
     let on = number("on").unwrap_or(1) > 0;
     match (method, path) {
         ("GET", "/stats") => return Some(proxy.state().stats.to_json()),
-        ("POST", "/kill") => drop(proxy.ends.send_replace(End::Kill)),
-        ("POST", "/reset") => drop(proxy.ends.send_replace(End::Reset)),
+        ("POST", "/kill") => proxy.end(End::Kill),
+        ("POST", "/reset") => proxy.end(End::Reset),
         ("POST", "/kill_every") => {
             proxy.killers.send_modify(|order| *order += 1);
             let ms = number("ms")?;
@@ -348,12 +354,12 @@ fn order(proxy: &Arc<Proxy>, head: &str) -> Option<String> {
 
 impl Stats {
     fn to_json(&self) -> String {
-        let Self { open, connections, upgrades, refused, cut, truncated, swallowed, up, down } =
-            self;
+        let Self { open, connections, upgrades, refused, kills, .. } = self;
+        let Self { cut, truncated, swallowed, up, down, .. } = self;
         format!(
             "{{\"open\":{open},\"connections\":{connections},\"upgrades\":{upgrades},\
-             \"refused\":{refused},\"cut\":{cut},\"truncated\":{truncated},\
-             \"swallowed\":{swallowed},\"up\":{up},\"down\":{down}}}"
+             \"refused\":{refused},\"kills\":{kills},\"cut\":{cut},\
+             \"truncated\":{truncated},\"swallowed\":{swallowed},\"up\":{up},\"down\":{down}}}"
         )
     }
 }

@@ -7,6 +7,7 @@ use tower_layer::Layer;
 
 use crate::limits::Limits;
 use crate::longpoll::LongPoll;
+use crate::path::is_path;
 use crate::service::{SocketService, Transports};
 use crate::session::Handler;
 use crate::websocket::WebSocket;
@@ -75,17 +76,12 @@ impl<H: Handler> fmt::Debug for SocketLayer<H> {
 }
 
 fn validate_prefix(prefix: &str) -> Result<(), String> {
-    if prefix.is_empty() {
+    if prefix.is_empty() || is_path(prefix) {
         return Ok(());
     }
-    let segments = prefix.strip_prefix('/').unwrap_or_default().split('/');
-    if segments.map(str::trim).any(str::is_empty) || prefix.contains(['?', '#', '*', '{', '}', ' '])
-    {
-        return Err(format!(
-            "the prefix {prefix:?} must be empty, or one or more names after a slash each, such as \"/socket\""
-        ));
-    }
-    Ok(())
+    Err(format!(
+        "the prefix {prefix:?} must be empty, or one or more names after a slash each, such as \"/socket\""
+    ))
 }
 
 fn validate_limits(limits: &Limits) -> Result<(), String> {

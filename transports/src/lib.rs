@@ -9,6 +9,7 @@ mod limits;
 pub mod longpoll;
 mod origin;
 mod params;
+mod path;
 mod response;
 pub mod service;
 mod session;

@@ -2,7 +2,8 @@
 // message after another, and what it has not seen when the socket is closed it never sees. So do browsers.
 import { WebSocket } from "ws";
 
-export const busyWebSocket = (msPerMessage) =>
+/** `page.msPerMessage` is how long it takes over each. */
+export const busyWebSocket = (page) =>
   class BusyWebSocket {
     #socket;
     #waiting = [];
@@ -20,7 +21,7 @@ export const busyWebSocket = (msPerMessage) =>
       this.#socket.onclose = (event) => this.onclose(event);
       this.#socket.onmessage = ({ data }) => {
         this.#waiting.push(data);
-        this.#timer ??= setTimeout(() => this.#see(), msPerMessage);
+        this.#timer ??= setTimeout(() => this.#see(), page.msPerMessage);
       };
     }
 
@@ -41,6 +42,6 @@ export const busyWebSocket = (msPerMessage) =>
       this.#timer = null;
       if (this.#waiting.length === 0) return;
       this.onmessage({ data: this.#waiting.shift() });
-      this.#timer ??= setTimeout(() => this.#see(), msPerMessage);
+      this.#timer ??= setTimeout(() => this.#see(), page.msPerMessage);
     }
   };

@@ -22,6 +22,7 @@ async function load(name) {
       batchOverLongPoll: minor >= 7,
       binaryUpOverLongPoll: minor >= 7,
       fallBack: minor >= 7,
+      changeTransport: minor >= 6,
       /** 1.5 lets its last heartbeat run on after a disconnect. */
       endHeartbeat: minor >= 6,
       sendAuthToken: minor >= 8,

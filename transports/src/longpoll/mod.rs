@@ -155,11 +155,11 @@ impl<H: Handler> Server<H> {
     /// A token that is good no more. That a kept session is over is said once: a client that heard
     /// of a new one instead, as with 410, may go on believing that its channels are joined.
     fn end(&self, token: Token, session: &Shared<H::Session>) -> Ended {
-        if !session.with(|session| session.is_kept()) {
-            return Ended::Gone;
+        let (is_kept, is_over) = session.with(|session| (session.is_kept(), session.is_over()));
+        if is_kept || is_over {
+            self.registry.remove(&token.id);
         }
-        self.registry.remove(&token.id);
-        Ended::Kept
+        if is_kept { Ended::Kept } else { Ended::Gone }
     }
 
     /// Asks the handler. The new session's first token says 410, which is how a Phoenix client

@@ -135,7 +135,7 @@ impl<S: Session> LongPollSession<S> {
         if let Some(drain) = self.drain() {
             drain.acknowledge(cursor).map_err(|_: Unknown| Gone)?;
         }
-        if self.closed && !self.has_messages() {
+        if self.is_over() {
             return Err(Gone);
         }
         self.newest += 1;
@@ -195,10 +195,12 @@ impl<S: Session> LongPollSession<S> {
             drain.unpark();
         }
         self.collect();
-        if cursor > self.sent || (self.closed && !self.has_messages()) {
-            return Err(Gone);
-        }
-        Ok(())
+        if cursor > self.sent || self.is_over() { Err(Gone) } else { Ok(()) }
+    }
+
+    /// Whether nothing will come of it any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.closed && !self.has_messages()
     }
 
     /// Handles a batch. A message that is not accepted ends the session.
@@ -222,7 +224,7 @@ impl<S: Session> LongPollSession<S> {
         let idle =
             self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if idle < patience {
-            return !self.kept && self.closed && !self.has_messages();
+            return !self.kept && self.is_over();
         }
         if !self.kept {
             self.close(Close::Normal);

@@ -328,11 +328,18 @@ impl Log {
         if position > self.position() {
             return Err(Unknown);
         }
-        // A client that reads numbers says by them what it has seen; this was its transport.
-        if self.numbered {
-            self.pong(position, backlog);
-        } else {
+        // No other attachment will come.
+        if self.attachment == 0 {
             self.forget(position, backlog);
+            return Ok(());
+        }
+        let before = self.ponged;
+        self.pong(position, backlog);
+        // A client that reads numbers says by them what it has seen; this was its transport. Of one
+        // that does not, the next acknowledgement shows that it has dealt with the last: phoenix.js
+        // polls again before it dispatches an answer, and may stop in between.
+        if !self.numbered && position > before {
+            self.forget(before, backlog);
         }
         Ok(())
     }

@@ -1,0 +1,3 @@
+import { continuity } from "./continuity/index.js";
+
+await continuity("phoenix-1.7");

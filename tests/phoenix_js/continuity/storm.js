@@ -1,0 +1,86 @@
+// The main proof: two writers, cut again and again and driven over to the other transport, hear all that was said.
+import assert from "node:assert/strict";
+import { unique } from "../support/client.js";
+import { startFaultProxy } from "../support/fault_proxy.js";
+import { until } from "../support/until.js";
+
+const SHORT = { messages: 60, kills: 6, patienceMs: 30_000 };
+const LONG = { messages: 200, kills: 20, patienceMs: 90_000 };
+const WRITE_EVERY_MS = 20;
+
+export function storm(test, client, member, full) {
+  const { messages, kills, patienceMs } = full ? LONG : SHORT;
+
+  test("two writers that are cut again and again and forced over hear all", { timeout: 5 * patienceMs }, async (t) => {
+    const proxy = await startFaultProxy(client.server);
+    t.after(proxy.stop);
+    t.diagnostic(`FAULT_SEED=${proxy.seed}`);
+    const topic = unique("room:");
+    const observer = await member(t, { to: client.server, topic });
+    const through = { to: proxy, topic, longPollFallbackMs: 300 };
+    const writers = await Promise.all(["a", "b"].map((user) => member(t, { ...through, user: unique(user) })));
+
+    const stop = writers.map((writer) => write(writer));
+    await cut(kills / 2);
+
+    if (client.can.changeTransport) {
+      await proxy.refuseUpgrades(true);
+      await proxy.kill();
+      await all("are on long poll", (writer) => writer.isThere() && writer.isOnLongPoll());
+      await proxy.truncate({ count: 3, one_in: 5 });
+    }
+    await cut(kills / 2);
+    await proxy.refuseUpgrades(false);
+    await all("have written enough", ({ user }) => by(user, observer).length >= messages);
+    stop.forEach((end) => end());
+    await proxy.truncate({ count: 0 });
+    await all("have heard all", (writer) => missing(writer).length === 0).finally(report);
+
+    if (!member.kept) return;
+    await all("are back on WebSocket", (writer) => writer.isThere() && !writer.isOnLongPoll());
+    for (const writer of writers) {
+      for (const { user } of writers) assert.deepEqual(by(user, writer), by(user, observer));
+      assert.deepEqual(writer.heard.joined, [{ user_id: writer.user }]);
+    }
+
+    function all(what, condition) {
+      return until(`both ${what}`, () => writers.every(condition), patienceMs);
+    }
+
+    function missing({ heard }) {
+      return observer.heard.new_msg.filter((said) => !heard.new_msg.some((message) => same(message, said)));
+    }
+
+    function report() {
+      for (const writer of writers) {
+        const { length } = observer.heard.new_msg;
+        const lost = missing(writer).length;
+        const twice = writer.heard.new_msg.length - (length - lost);
+        const { written, user } = writer;
+        const handled = by(user, observer).length;
+        t.diagnostic(`heard ${length - lost} of ${length}, ${twice} of them twice; wrote ${written}, ${handled} arrived`);
+        if (lost) t.diagnostic(`lost ${JSON.stringify(missing(writer))}`);
+      }
+    }
+
+    /** Cuts all connections so many times, at moments that the seed chooses. */
+    async function cut(times) {
+      const before = (await proxy.stats()).kills;
+      await proxy.killEvery({ ms: 350, jitter: 200, times });
+      await until("all is cut", async () => (await proxy.stats()).kills >= before + times);
+    }
+  });
+}
+
+/** Writes until the returned function is called. */
+function write(writer) {
+  let n = 0;
+  const timer = setInterval(() => {
+    writer.written = n += 1;
+    writer.room.push("new_msg", { user: writer.user, n });
+  }, WRITE_EVERY_MS);
+  return () => clearInterval(timer);
+}
+
+const same = (one, other) => one.user === other.user && one.n === other.n;
+const by = (user, { heard }) => heard.new_msg.filter((said) => said.user === user).map(({ n }) => n);

@@ -1,0 +1,391 @@
+//! Everything at once, on several threads: what holds whatever comes between what.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tower::ServiceExt;
+use tower_channels::test::{Client, Event, connect};
+use tower_channels::transports::LongPoll;
+use tower_channels::{
+    Channel, Close, Connect, Endpoint, Joined, LongPollConfig, Payload, Refused, Reply, Result,
+    Socket, Stop,
+};
+
+/// What can be done to a channel.
+const EVENTS: [&str; 10] =
+    ["ping", "say", "whisper", "shout", "later", "nap", "stop", "stop_reply", "crash", "panic"];
+
+/// How many channels there are.
+type Alive = Arc<AtomicUsize>;
+
+/// Does what it is told, and is counted.
+struct Chaos(Alive);
+
+impl Channel for Chaos {
+    type Assigns = Alive;
+    type Info = ();
+
+    const INTERCEPT: &'static [&'static str] = &["shouted"];
+
+    async fn join(_: &str, how: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        match how.parse::<u64>()? % 8 {
+            0 => return Err(Refused::reason("not today")),
+            1 => panic!("asked to"),
+            2 => tokio::task::yield_now().await,
+            3 => tokio::time::sleep(Duration::from_millis(1)).await,
+            _ => {}
+        }
+        let count = Arc::clone(socket.assigns());
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(Self(count).into())
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        socket.push("joined", json!({}));
+        Ok(())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        match event {
+            "ping" => return Ok(Reply::Ok(payload)),
+            "say" => socket.broadcast("said", payload),
+            "whisper" => socket.broadcast_from("said", payload),
+            "shout" => socket.broadcast("shouted", payload),
+            "later" => {
+                let (answer, handle, socket) =
+                    (socket.reply_ref(), socket.handle(), socket.clone());
+                tokio::spawn(async move {
+                    tokio::task::yield_now().await;
+                    socket.push("late", json!({}));
+                    answer.reply(Reply::ack());
+                    // It may have ended.
+                    let _ = handle.send(());
+                });
+            }
+            "nap" => tokio::time::sleep(Duration::from_millis(1)).await,
+            "stop" => return Err(Stop::normal()),
+            "stop_reply" => return Err(Stop::normal().reply(Reply::Ok(payload))),
+            "panic" => panic!("asked to"),
+            _ => return Err(Stop::unmatched(event)),
+        }
+        Ok(Reply::None)
+    }
+
+    async fn handle_info(&mut self, (): (), socket: &Socket<Self>) -> Result<()> {
+        socket.push("informed", json!({}));
+        Ok(())
+    }
+}
+
+impl Drop for Chaos {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Numbers that look random and are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.roll(from.len() as u64) as usize]
+    }
+}
+
+/// One client at work, and what it was told.
+struct Worker {
+    /// Whether it may be disconnected at any time.
+    is_wild: bool,
+    client: Client<Alive>,
+    dice: Dice,
+    /// How many refs it has given.
+    refs: u64,
+    joins: HashSet<String>,
+    /// A leave is answered with the join_ref that it carried, even if nothing is joined.
+    leaves: HashSet<String>,
+    told: Vec<Event>,
+}
+
+impl Worker {
+    fn new(client: Client<Alive>, dice: Dice, is_wild: bool) -> Self {
+        let (joins, leaves) = Default::default();
+        Self { is_wild, client, dice, refs: 0, joins, leaves, told: Vec::new() }
+    }
+
+    /// Sends something, and waits for nothing.
+    async fn act(&mut self) {
+        let topic = self.dice.pick(&["room:a", "room:b", "room:c"]);
+        self.refs += 1;
+        match self.dice.roll(10) {
+            // A join that waits would mind a connection that closes.
+            0..3 if self.is_wild => drop(self.client.send(topic, "phx_join", json!(2))),
+            0..3 => {
+                let join = self.client.join(topic, json!(self.dice.roll(1000)));
+                // The join is sent at once, and its answer looked for later.
+                if tokio::time::timeout(Duration::ZERO, join).await.is_err() {
+                    self.joins.insert(self.refs.to_string());
+                }
+            }
+            3 => drop(self.leaves.insert(self.client.send(topic, "phx_leave", json!({})))),
+            _ => drop(self.client.send(topic, self.dice.pick(&EVENTS), json!(number()))),
+        }
+        if self.dice.roll(4) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until each join is answered or has ended, and until nothing is left to come.
+    async fn settle(&mut self) {
+        let mut open = self.joins.clone();
+        while !open.is_empty() {
+            let event = self.client.next_message().await;
+            open.retain(|join| !settles(&event, join));
+            self.told.push(event);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let heartbeat = Some(self.client.send("phoenix", "heartbeat", json!({})));
+        while self.told.last().is_none_or(|event| event.reference != heartbeat) {
+            self.told.push(self.client.next_message().await);
+        }
+    }
+
+    /// No push is answered twice, no broadcast comes twice, and nothing follows a channel's end.
+    fn check(&self) {
+        let (mut answered, mut ended) = (HashSet::new(), HashSet::new());
+        let mut broadcasts = HashSet::new();
+        for event in &self.told {
+            if let Some(reference) = event.reference.as_ref().filter(|_| !is_end(event)) {
+                assert!(answered.insert(reference), "{event:?} is a second answer");
+                if self.leaves.contains(reference) {
+                    continue;
+                }
+            }
+            if let Some(join_ref) = &event.join_ref {
+                let all =
+                    self.told.iter().filter(|event| event.join_ref.as_ref() == Some(join_ref));
+                assert!(
+                    !ended.contains(join_ref),
+                    "{event:?} follows its end: {:#?}",
+                    all.collect::<Vec<_>>()
+                );
+                if is_end(event) {
+                    ended.insert(join_ref);
+                }
+            } else if event.event == "said" {
+                let number: u64 = event.payload.parse().expect("a number");
+                assert!(broadcasts.insert(number), "{event:?} came twice");
+            }
+        }
+    }
+}
+
+fn is_end(event: &Event) -> bool {
+    matches!(&*event.event, "phx_close" | "phx_error")
+}
+
+fn settles(event: &Event, join: &str) -> bool {
+    let told = if is_end(event) { &event.join_ref } else { &event.reference };
+    told.as_deref() == Some(join)
+}
+
+/// Another number each time, by which broadcasts are known.
+fn number() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}
+
+fn endpoint(alive: &Alive) -> Endpoint<Alive> {
+    let alive = Arc::clone(alive);
+    let connect = move |_| {
+        let alive = Arc::clone(&alive);
+        async move { Ok(alive) }
+    };
+    Endpoint::builder(connect)
+        .id(|_| Some("everyone".to_owned()))
+        .channel::<Chaos>("room:*")
+        .long_poll(LongPollConfig::new().window(Duration::from_secs(60)))
+        .build()
+}
+
+/// Panics that were asked for are not worth a word.
+fn be_quiet_about_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref() != Some(&"asked to") {
+            usual(info);
+        }
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_that_do_everything_at_once_leave_nothing_behind() {
+    be_quiet_about_panics();
+    let alive = Alive::default();
+    let (quiet, wild) = (endpoint(&alive), endpoint(&alive));
+    let work = |seed: u64| {
+        let (quiet, wild) = (quiet.clone(), wild.clone());
+        async move {
+            let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+            for round in 0..20 {
+                let is_wild = round % 3 == 0;
+                let endpoint = if is_wild { &wild } else { &quiet };
+                let client = connect(endpoint, &[]).await.expect("connects");
+                let mut worker = Worker::new(client, Dice(dice.roll(u64::MAX) | 1), is_wild);
+                for _ in 0..dice.roll(60) {
+                    worker.act().await;
+                    if dice.roll(20) == 0 {
+                        endpoint.broadcast("room:a", "said", json!(number()));
+                    }
+                }
+                match dice.roll(3) {
+                    // It vanishes in the middle of it all.
+                    0 => {}
+                    _ if is_wild => {
+                        wild.disconnect("everyone");
+                        assert_eq!(worker.client.closed().await, Close::GoingAway);
+                    }
+                    _ => {
+                        worker.settle().await;
+                        worker.check();
+                    }
+                }
+            }
+        }
+    };
+    for worker in (1..=16).map(|seed| tokio::spawn(work(seed))).collect::<Vec<_>>() {
+        worker.await.expect("no panic");
+    }
+    let left = || {
+        let tasks = Handle::current().metrics().num_alive_tasks();
+        (quiet.sessions(), wild.sessions(), alive.load(Ordering::SeqCst), tasks)
+    };
+    let nothing_left = async {
+        while left() != (0, 0, 0, 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let nothing_left = tokio::time::timeout(Duration::from_secs(5), nothing_left).await;
+    assert!(nothing_left.is_ok(), "left: {:?}", left());
+}
+
+/// A long-poll client: its service, and its newest token.
+#[derive(Clone)]
+struct Poller {
+    service: LongPoll<Connect<Alive>>,
+    token: Arc<Mutex<String>>,
+}
+
+impl Poller {
+    async fn ask(&self, body: Option<String>, token: &str) -> Value {
+        let uri = format!("/?vsn=2.0.0&token={token}");
+        let request = match body {
+            None => Request::get(uri).body(Full::default()),
+            Some(body) => Request::post(uri)
+                .header("content-type", "application/x-ndjson")
+                .body(Full::<bytes::Bytes>::from(body)),
+        };
+        let Ok(answer) = self.service.clone().oneshot(request.expect("a request")).await;
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        serde_json::from_slice(&body).expect("JSON")
+    }
+
+    fn token(&self) -> String {
+        self.token.lock().expect("not poisoned").clone()
+    }
+
+    /// Sends heartbeats, some at a time.
+    async fn send(self, count: u64, mut dice: Dice) {
+        let mut sent = 0;
+        while sent < count {
+            let batch = (1 + dice.roll(5)).min(count - sent);
+            let lines = (sent..sent + batch)
+                .map(|number| format!("[null,{number},\"phoenix\",\"heartbeat\",{{}}]\n"));
+            let answer = self.ask(Some(lines.collect()), &self.token()).await;
+            assert_eq!(answer, json!({ "status": 200 }));
+            sent += batch;
+            if dice.roll(3) == 0 {
+                tokio::time::sleep(Duration::from_micros(dice.roll(500))).await;
+            }
+        }
+    }
+
+    /// Polls until all answers have come, in order and without a gap. On the way some polls are
+    /// given up, some overtaken by another, and some repeated as though their answer had been lost.
+    async fn receive(self, count: u64, mut dice: Dice) {
+        let mut seen = 0;
+        while seen < count {
+            let token = self.token();
+            let poll = self.ask(None, &token);
+            let answer = match dice.roll(8) {
+                0 => {
+                    let given_up = Duration::from_micros(dice.roll(1000));
+                    match tokio::time::timeout(given_up, poll).await {
+                        Ok(answer) => answer,
+                        Err(_) => continue,
+                    }
+                }
+                1 => {
+                    let (older, token) = (self.clone(), token.clone());
+                    let older = tokio::spawn(async move { older.ask(None, &token).await });
+                    let answer = poll.await;
+                    // It may have been the newer one.
+                    older.abort();
+                    answer
+                }
+                _ => poll.await,
+            };
+            if answer["status"] == 204 || dice.roll(8) == 0 {
+                continue;
+            }
+            let messages = answer["messages"].as_array().expect("messages");
+            for message in messages {
+                let message: Value =
+                    serde_json::from_str(message.as_str().expect("text")).expect("JSON");
+                let number = message[1].as_u64().expect("a ref");
+                assert!(number <= seen, "{number} came before {seen}");
+                seen = seen.max(number + 1);
+            }
+            *self.token.lock().expect("not poisoned") =
+                answer["token"].as_str().expect("a token").to_owned();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn polls_and_posts_at_once_lose_nothing_and_wait_for_nothing() {
+    let endpoint = endpoint(&Alive::default());
+    let mut tasks = Vec::new();
+    for seed in 1..=8 {
+        let poller = Poller { service: endpoint.long_poll(), token: Arc::default() };
+        let connected = poller.ask(None, "").await;
+        assert_eq!(connected["status"], 410);
+        *poller.token.lock().expect("not poisoned") =
+            connected["token"].as_str().expect("a token").to_owned();
+        tasks.push(tokio::spawn(poller.clone().send(1000, Dice(seed))));
+        tasks.push(tokio::spawn(poller.receive(1000, Dice(seed + 100))));
+    }
+    for task in tasks {
+        // A poll that was not woken would wait for a minute.
+        let done = tokio::time::timeout(Duration::from_secs(20), task).await;
+        done.expect("in time").expect("no panic");
+    }
+    assert_eq!(endpoint.sessions(), 8);
+}
