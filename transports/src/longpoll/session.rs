@@ -179,6 +179,12 @@ impl<S: Session> LongPollSession<S> {
     pub(super) fn end_poll(&mut self, poll: PollId, now: Instant) {
         if poll == self.newest {
             self.idle_since = Some(now);
+            if self.kept
+                && let Some(drain) = self.drain()
+            {
+                // Only a poll that waits shows that the client is there.
+                drain.park();
+            }
             if self.waker.take().is_some() {
                 // The outbox lets go of the task, too.
                 self.collect();

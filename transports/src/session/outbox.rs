@@ -324,9 +324,10 @@ impl Drain {
         self.current(|log, _| log.unacknowledged().any(&mut wanted)).unwrap_or(false)
     }
 
-    /// The connection is idle, and may never come back: its session is parked, for now.
+    /// The connection is idle, and may never come back: its session is parked, for now. Nobody knows
+    /// what the client made of what it was told last.
     pub(crate) fn park(&self) {
-        self.current(|log, _| log.detach(log.attachment(), false));
+        self.current(|log, _| log.detach(log.attachment(), true));
     }
 
     /// The connection is there after all.
