@@ -112,7 +112,7 @@ impl Walk {
                 let lane = self.log.lane();
                 assert!(self.lanes.insert(lane, LaneModel::default()).is_none(), "a lane twice");
             }
-            _ if value % 4 == 0 => self.end_lane(value),
+            _ if value.is_multiple_of(4) => self.end_lane(value),
             _ => {}
         }
     }
@@ -264,7 +264,7 @@ impl Walk {
     /// cut off has read what its network had.
     fn part(&mut self, value: usize) {
         let attachment = self.log.attachment();
-        let parted = value % 2 == 0;
+        let parted = value.is_multiple_of(2);
         if !parted {
             self.read_ponged();
         }
