@@ -683,6 +683,8 @@ async fn read_one(server: &Server) -> Line {
     let mut line = Line::open(server, WebSocket, SESSION).await;
     line.join("1", "room:a").await;
     line.pong().await;
+    // The server has read the Pong: it answers what came after it.
+    line.heartbeat().await;
     server.broadcast("room:a", "new_msg", r#"{"n":1}"#).await;
     line.expect(&new_msg("room:a", 1)).await;
     line
@@ -693,6 +695,7 @@ async fn what_a_pong_has_acknowledged_is_not_sent_again_over_a_line_that_was_cut
     let server = Server::start().await;
     let mut line = read_one(&server).await;
     line.pong().await;
+    line.heartbeat().await;
     line.cut().await;
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.rejoin("7", "room:a").await;
