@@ -337,7 +337,7 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
         info: ConnectInfo,
         outbox: Outbox,
     ) -> Result<SocketSession<A>, transports::Refused> {
-        let returning = info.is_returning();
+        let (returning, resuming) = (info.is_returning(), info.is_resuming());
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Refused)?;
         let assigns = (self.connect)(info).await.map_err(|refused| {
             if let Some(error) = refused.error {
@@ -346,7 +346,7 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
             transports::Refused
         })?;
         let id = (self.id)(&assigns);
-        let Ok(membership) = self.sessions.enter(&outbox, id.clone()) else {
+        let Ok(membership) = self.sessions.enter(&outbox, id.clone(), resuming) else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);
             return Err(transports::Refused);
         };

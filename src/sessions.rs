@@ -43,10 +43,17 @@ impl Sessions {
         Self(Arc::new(Shared { limit, all, by_id: Arc::new(Topics::new()) }))
     }
 
-    /// Takes a place, and the socket id that [`disconnect`](Self::disconnect) will name.
-    pub(crate) fn enter(&self, outbox: &Outbox, id: Option<String>) -> Result<Membership, Full> {
+    /// Takes a place, and the socket id that [`disconnect`](Self::disconnect) will name. Who is
+    /// `resuming` a session that has its place may come in beyond the limit, until that is found.
+    pub(crate) fn enter(
+        &self,
+        outbox: &Outbox,
+        id: Option<String>,
+        resuming: bool,
+    ) -> Result<Membership, Full> {
         let mut all = self.0.all();
-        if all.draining || all.outboxes.len() >= self.0.limit {
+        let is_full = all.outboxes.len() >= self.0.limit && !resuming;
+        if all.draining || is_full {
             return Err(Full);
         }
         let key = all.outboxes.insert(outbox.clone());
@@ -128,10 +135,10 @@ mod tests {
     #[test]
     fn there_is_room_for_as_many_as_the_limit_says() {
         let sessions = Sessions::new(1);
-        let first = sessions.enter(&outbox(), None).expect("room");
-        assert!(sessions.enter(&outbox(), None).is_err());
+        let first = sessions.enter(&outbox(), None, false).expect("room");
+        assert!(sessions.enter(&outbox(), None, false).is_err());
         drop(first);
-        assert!(sessions.enter(&outbox(), None).is_ok());
+        assert!(sessions.enter(&outbox(), None, false).is_ok());
     }
 
     #[test]
@@ -140,8 +147,8 @@ mod tests {
         let (a, _a) = Outbox::new(1000);
         let (b, _b) = Outbox::new(1000);
         let _members = [
-            sessions.enter(&a, Some("user:1".into())).expect("room"),
-            sessions.enter(&b, Some("user:2".into())).expect("room"),
+            sessions.enter(&a, Some("user:1".into()), false).expect("room"),
+            sessions.enter(&b, Some("user:2".into()), false).expect("room"),
         ];
         sessions.disconnect("user:1");
         assert!(a.is_closed());
@@ -152,7 +159,7 @@ mod tests {
     async fn a_drain_ends_all_sessions_and_waits_for_them() {
         let sessions = Sessions::new(2000);
         let (outboxes, drains): (Vec<_>, Vec<_>) = (0..1200).map(|_| Outbox::new(1000)).unzip();
-        let enter = |outbox| sessions.enter(outbox, None).expect("room");
+        let enter = |outbox| sessions.enter(outbox, None, false).expect("room");
         let members: Vec<_> = outboxes.iter().map(enter).collect();
         let drain = tokio::spawn({
             let sessions = sessions.clone();
@@ -160,7 +167,7 @@ mod tests {
         });
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert!(outboxes.iter().all(Outbox::is_closed));
-        assert!(sessions.enter(&outbox(), None).is_err());
+        assert!(sessions.enter(&outbox(), None, false).is_err());
         drop(members);
         assert!(!drain.is_finished(), "the connections are still being closed");
         drop(drains);
@@ -171,7 +178,7 @@ mod tests {
     async fn a_drain_does_not_wait_for_ever() {
         let sessions = Sessions::new(10);
         let (outbox, _drain) = Outbox::new(1000);
-        let _member = sessions.enter(&outbox, None).expect("room");
+        let _member = sessions.enter(&outbox, None, false).expect("room");
         assert!(!sessions.drain(Duration::from_secs(1)).await);
     }
 }

@@ -56,6 +56,19 @@ async fn a_long_poll_session_is_known_to_every_service_of_its_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_returns_to_its_session_where_there_is_no_place_for_another() {
+    let builder = Endpoint::builder(|_| async { Ok(()) }).id(|()| Some("user:1".into()));
+    let endpoint = builder.channel::<Room>("room:*").max_sessions(1).build();
+    for (session, status) in [("a", 410), ("a", 410), ("b", 403), ("a", 410)] {
+        let uri = format!("/socket/longpoll?vsn=2.0.0&session={}", session.repeat(30));
+        let connect = Request::get(uri).body(String::new()).expect("a request");
+        let answer = ask(endpoint.service("/socket"), connect).await;
+        assert!(answer.contains(&format!(r#""status":{status}"#)), "{session}: {answer}");
+        assert_eq!(endpoint.sessions(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_ends_as_soon_as_the_last_long_poll_client_knows() {
     let endpoint = endpoint();
     let service = endpoint.service("/socket");

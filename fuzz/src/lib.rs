@@ -8,6 +8,7 @@ mod chunks;
 mod json;
 pub mod ndjson;
 pub mod query;
+pub mod session;
 pub mod token;
 pub mod v1_text;
 pub mod v2_binary;
@@ -20,9 +21,10 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("ndjson", ndjson::check),
     ("query", query::check),
+    ("session", session::check),
     ("token", token::check),
     ("v1_text", v1_text::check),
     ("v2_binary", v2_binary::check),

@@ -21,6 +21,11 @@ fn queries_are_read_as_they_were_meant() {
 }
 
 #[test]
+fn a_session_loses_nothing_and_says_nothing_twice() {
+    run("session");
+}
+
+#[test]
 fn tokens_are_what_they_were_made_of() {
     run("token");
 }

@@ -521,6 +521,18 @@ async fn a_websocket_without_a_session_is_sent_no_pings() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_on_which_nothing_was_said_is_asked_nothing() {
+    let server = Server::start().await;
+    let mut line = Line::open(&server, WebSocket, SESSION).await;
+    line.join("1", "room:a").await;
+    line.cut().await;
+    let mut line = Line::open(&server, WebSocket, SESSION).await;
+    line.websocket().send_bytes(&masked(0x80 | PING, b"first")).await;
+    line.websocket().expect_frame(PONG, b"first").await;
+    line.rejoin("7", "room:a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_of_every_legal_length_are_taken() {
     let server = Server::start().await;
     for id in ["Az09_-Az09_-Az09_-Az09", &"a".repeat(64)] {
@@ -671,6 +683,8 @@ async fn read_one(server: &Server) -> Line {
     let mut line = Line::open(server, WebSocket, SESSION).await;
     line.join("1", "room:a").await;
     line.pong().await;
+    // The server has read the Pong: it answers what came after it.
+    line.heartbeat().await;
     server.broadcast("room:a", "new_msg", r#"{"n":1}"#).await;
     line.expect(&new_msg("room:a", 1)).await;
     line
@@ -681,6 +695,7 @@ async fn what_a_pong_has_acknowledged_is_not_sent_again_over_a_line_that_was_cut
     let server = Server::start().await;
     let mut line = read_one(&server).await;
     line.pong().await;
+    line.heartbeat().await;
     line.cut().await;
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.rejoin("7", "room:a").await;

@@ -50,6 +50,7 @@ pub struct ConnectInfo {
     extensions: Extensions,
     auth_token: Option<String>,
     returning: bool,
+    resuming: bool,
 }
 
 impl ConnectInfo {
@@ -81,6 +82,7 @@ impl ConnectInfo {
                 Transport::InMemory => None,
             },
             returning: false,
+            resuming: false,
         }
     }
 
@@ -94,6 +96,7 @@ impl ConnectInfo {
             extensions: Extensions::new(),
             auth_token: None,
             returning: false,
+            resuming: false,
         }
     }
 
@@ -118,6 +121,16 @@ impl ConnectInfo {
     /// Whether the client believes to have a session already, which this server does not know.
     pub fn is_returning(&self) -> bool {
         self.returning
+    }
+
+    /// Whether the client asks for a session that is kept here, and so is likely to need no place of
+    /// its own.
+    pub fn is_resuming(&self) -> bool {
+        self.resuming
+    }
+
+    pub(crate) fn set_resuming(&mut self, resuming: bool) {
+        self.resuming = resuming;
     }
 
     pub(crate) fn set_returning(&mut self, returning: bool) {

@@ -48,13 +48,14 @@ impl<H: Handler> Gateway<H> {
     /// Connects, to the session that the client asks for or to one of its own.
     pub(crate) async fn connect_to_session(
         &self,
-        info: ConnectInfo,
+        mut info: ConnectInfo,
     ) -> Result<Connected<H::Session>, Refused> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.as_deref().is_some_and(|id| !self.0.kept.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             return Err(Refused);
         }
+        info.set_resuming(id.as_deref().is_some_and(|id| self.0.kept.knows(id)));
         let transport = info.transport().name();
         let (session, drain) = self.connect(info).await?;
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);

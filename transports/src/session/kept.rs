@@ -51,7 +51,8 @@ impl Default for ContinuityConfig {
 /// All kept sessions of an endpoint.
 pub(crate) struct KeptSessions<S> {
     config: ContinuityConfig,
-    /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
+    /// The lock guards the map for one look-up or change. A session's lock may be taken under it,
+    /// and never the other way round.
     sessions: Mutex<Sessions<S>>,
 }
 
@@ -109,6 +110,12 @@ impl<S: Session> KeptSessions<S> {
     pub(crate) fn admits(&self, id: &str, transport: Transport) -> bool {
         let kept = self.lock().by_id.get(id).map(Arc::clone);
         transport != Transport::WebSocket || kept.is_none_or(|kept| !kept.is_flapping())
+    }
+
+    /// Whether there is such a session, whoever's it is.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        let kept = self.lock().by_id.get(id).map(Arc::clone);
+        kept.is_some_and(|kept| kept.is_alive())
     }
 
     /// Finds the session that a connection asks for, or keeps the new one as such. The new one is

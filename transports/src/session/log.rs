@@ -409,3 +409,113 @@ impl Log {
 
 /// How much of what the network has acknowledged is kept.
 pub(super) const TAIL: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log with one open lane, on its first attachment.
+    fn log(received: Option<u64>) -> (Log, Backlog, Lane) {
+        let (mut log, mut backlog) = (Log::new(0), Backlog::new(1 << 30));
+        log.attach(received, &mut backlog);
+        let lane = log.lane();
+        assert!(open(&mut log, &mut backlog, lane));
+        (log, backlog, lane)
+    }
+
+    fn open(log: &mut Log, backlog: &mut Backlog, lane: Lane) -> bool {
+        let answer = Message::text("joined");
+        backlog.add(answer.cost());
+        log.open(lane, log.attachment(), answer)
+    }
+
+    fn push(log: &mut Log, backlog: &mut Backlog, lane: Lane, text: &str) {
+        let message = Message::slotted("[", text.to_owned());
+        backlog.add(message.cost());
+        log.push(lane, message);
+    }
+
+    fn take(log: &mut Log) -> Vec<String> {
+        let mut batch = VecDeque::new();
+        log.take(&mut batch, usize::MAX, usize::MAX);
+        let text = |message: &Message| String::from_utf8_lossy(&message.to_bytes()).into_owned();
+        batch.iter().map(text).collect()
+    }
+
+    #[test]
+    fn what_was_written_waits_for_its_lane_on_the_next_attachment_and_is_numbered_anew() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        push(&mut log, &mut backlog, lane, ",a");
+        push(&mut log, &mut backlog, lane, ",b");
+        assert_eq!(take(&mut log), ["joined", "[\"s:1\",a", "[\"s:2\",b"]);
+        log.attach(Some(1), &mut backlog);
+        assert!(take(&mut log).is_empty());
+        open(&mut log, &mut backlog, lane);
+        assert_eq!(take(&mut log), ["joined", "[\"s:3\",b"]);
+    }
+
+    #[test]
+    fn a_client_that_reads_no_numbers_gets_none_even_if_it_did_before() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        push(&mut log, &mut backlog, lane, ",a");
+        take(&mut log);
+        log.attach(None, &mut backlog);
+        open(&mut log, &mut backlog, lane);
+        assert_eq!(take(&mut log), ["joined", "[null,a"]);
+    }
+
+    #[test]
+    fn numbers_go_on_from_what_the_client_has_seen_of_another_session() {
+        let (mut log, mut backlog, lane) = log(Some(41));
+        push(&mut log, &mut backlog, lane, ",a");
+        assert_eq!(take(&mut log), ["joined", "[\"s:42\",a"]);
+    }
+
+    #[test]
+    fn what_the_network_has_is_kept_up_to_a_limit() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        let large = "x".repeat(TAIL / 4);
+        for _ in 0..10 {
+            push(&mut log, &mut backlog, lane, &large);
+        }
+        take(&mut log);
+        log.pong(log.position(), &mut backlog);
+        assert_eq!(backlog.bytes(), 0);
+        let (_, tail) = log.costs();
+        assert!(tail <= TAIL && tail > TAIL / 2, "{tail}");
+        log.attach(Some(0), &mut backlog);
+        open(&mut log, &mut backlog, lane);
+        assert_eq!(take(&mut log).len(), 4, "the newest three, and the answer");
+    }
+
+    #[test]
+    fn a_poll_of_a_client_that_reads_numbers_is_no_proof_that_it_has_seen_them() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        push(&mut log, &mut backlog, lane, ",a");
+        take(&mut log);
+        assert_eq!(log.acknowledge(log.position(), &mut backlog), Ok(()));
+        assert_eq!(log.unacknowledged().count(), 0);
+        log.attach(Some(0), &mut backlog);
+        open(&mut log, &mut backlog, lane);
+        assert_eq!(take(&mut log), ["joined", "[\"s:2\",a"]);
+    }
+
+    #[test]
+    fn a_lane_that_is_known_on_one_attachment_is_not_on_the_next() {
+        let (mut log, mut backlog, lane) = log(None);
+        take(&mut log);
+        assert!(!log.is_open_known(lane));
+        log.pong(log.position(), &mut backlog);
+        assert!(log.is_open_known(lane));
+        log.attach(None, &mut backlog);
+        assert!(!log.is_open_known(lane));
+    }
+
+    #[test]
+    fn an_answer_for_an_attachment_that_is_over_opens_nothing() {
+        let (mut log, mut backlog, lane) = log(None);
+        log.attach(None, &mut backlog);
+        assert!(!log.open(lane, log.attachment() - 1, Message::text("late")));
+        assert!(take(&mut log).is_empty());
+    }
+}

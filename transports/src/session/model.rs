@@ -248,9 +248,9 @@ impl Walk {
         self.log.pong(position, &mut self.backlog);
     }
 
-    /// A poll: the client has read so much.
+    /// A poll: the client has read so much. One that reads numbers may not have: they will tell.
     fn acknowledge(&mut self, value: usize) {
-        let position = self.position(0);
+        let position = self.position(if self.numbered { value } else { 0 });
         let unknown = self.log.position() + 1 + value as u64;
         assert!(self.log.acknowledge(unknown, &mut self.backlog).is_err());
         assert!(self.log.acknowledge(position, &mut self.backlog).is_ok());
@@ -300,6 +300,9 @@ impl Walk {
         self.wire.clear();
         self.written.clear();
         self.lanes.values_mut().for_each(|lane| lane.open = false);
+        assert!(!self.lanes.keys().any(|lane| self.log.is_open_known(*lane)), "not joined again");
+        self.log.detach(self.stale, false);
+        assert!(self.log.is_attached(), "an older attachment ends nothing");
         self.ponged = self.log.position();
         (self.attached, self.beating) = (true, false);
     }

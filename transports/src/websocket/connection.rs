@@ -60,10 +60,12 @@ struct Wire<Io, S> {
 
 /// How a kept session learns what has arrived: a Ping names the position up to which all was written,
 /// and its Pong says that the client's network has it. One is under way at a time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Pings {
     sent: u64,
     answered: u64,
+    /// Whether a Pong has come at all.
+    heard: bool,
 }
 
 /// The life of a connection, in this order.
@@ -112,6 +114,7 @@ where
     ) -> Self {
         let since = Instant::now();
         let (kept, pings) = (drain.is_kept(), config.session_pings);
+        let start = drain.position();
         let wire = Wire {
             io,
             session: Some(session),
@@ -123,7 +126,8 @@ where
             eof: false,
             // A kept session counts what is not acknowledged, and the acknowledgement must be read.
             pause_at: if kept { usize::MAX } else { limits.outbox / 2 },
-            pings: (kept && pings).then(Pings::default),
+            // What an earlier connection wrote is none of this one's business.
+            pings: (kept && pings).then_some(Pings { sent: start, answered: start, heard: false }),
             opened: since,
             since,
             idle_timeout: config.idle_timeout.min(FOREVER),
@@ -222,6 +226,7 @@ where
             Event::Pong(payload) => {
                 if let (Some(pings), Ok(position)) = (&mut *pings, payload.try_into()) {
                     pings.answered = u64::from_be_bytes(position).min(pings.sent);
+                    pings.heard = true;
                     drain.pong(pings.answered);
                 }
                 Ok(())
@@ -307,7 +312,9 @@ where
     /// something on the way swallows Pongs there is no telling.
     fn window(&self) -> usize {
         match self.pings {
-            Some(Pings { answered: 0, .. }) if self.opened.elapsed() > PONGS_EXPECTED => usize::MAX,
+            Some(Pings { heard: false, .. }) if self.opened.elapsed() > PONGS_EXPECTED => {
+                usize::MAX
+            }
             Some(_) => WINDOW,
             None => usize::MAX,
         }

@@ -1,0 +1,226 @@
+//! Sessions that nobody is connected to: what 10,000 of them hold, what they add to a broadcast, and
+//! what those who are connected notice of them. One thread does everything, over connections without a
+//! network.
+//!
+//! `cargo bench --bench parked`
+
+use std::cell::Cell;
+use std::fs;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use allocation_counter::measure;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::runtime::Runtime;
+use tokio::task::{LocalSet, spawn_local};
+use tower_channels::{
+    Channel, CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Joined, Payload, Refused,
+    Result, Socket,
+};
+
+const PARKED: usize = 10_000;
+const CONNECTED: usize = 100;
+/// So many that no outbox overflows.
+const BROADCASTS: usize = 100;
+
+struct Room;
+
+impl Channel for Room {
+    type Assigns = Option<String>;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        Ok(Self.into())
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (runtime, local) = (runtime.expect("a runtime"), LocalSet::new());
+    let endpoint = endpoint();
+    let block_on = |work: &dyn Fn() -> Work<()>| local.block_on(&runtime, work());
+
+    // What is made once, by the first.
+    block_on(&|| park(endpoint.clone(), 0, 1));
+    let received = Rc::new(Cell::new(0));
+    for _ in 0..CONNECTED {
+        let (endpoint, received) = (endpoint.clone(), Rc::clone(&received));
+        local.block_on(&runtime, async move {
+            let member = member(&endpoint, "").await;
+            spawn_local(read(member, received));
+        });
+    }
+    let few = deliver(&runtime, &local, &endpoint, &received);
+
+    let held = measure(|| block_on(&|| park(endpoint.clone(), 1, PARKED))).bytes_current;
+    assert_eq!(endpoint.sessions(), 1 + PARKED + CONNECTED);
+    let mut many = None;
+    let kept = measure(|| many = Some(deliver(&runtime, &local, &endpoint, &received)));
+    let many = many.expect("delivered");
+    let idle = {
+        let before = cpu();
+        local.block_on(&runtime, async { tokio::time::sleep(IDLE).await });
+        cpu() - before
+    };
+    // They hold what they are said to hold.
+    let replayed = local.block_on(&runtime, replay(&endpoint, 1));
+    assert_eq!(replayed, BROADCASTS);
+
+    let each = |bytes: i64| bytes as f64 / PARKED as f64;
+    println!("{CONNECTED} connected, {BROADCASTS} broadcasts of 160 bytes; medians\n");
+    println!("{:<48}{:>12}{:>12}", "parked sessions", 1, 1 + PARKED);
+    row("CPU of a broadcast", few.cpu, many.cpu);
+    row("until it is queued for everyone", few.queued, many.queued);
+    row("until the last connected client has it", few.delivered, many.delivered);
+    row("of that, after it was queued", few.delivered - few.queued, many.delivered - many.queued);
+    println!();
+    let per_session = (many.cpu.saturating_sub(few.cpu)).as_nanos() as f64 / PARKED as f64;
+    println!("a broadcast for one parked session      {per_session:>10.0} ns");
+    println!("heap of a parked session                {:>10.0} bytes", each(held));
+    println!(
+        "heap of a message kept for one          {:>10.0} bytes",
+        each(kept.bytes_current) / BROADCASTS as f64
+    );
+    let share = idle.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+    println!("CPU while nothing happens               {share:>10.2} %");
+}
+
+type Work<T> = std::pin::Pin<Box<dyn Future<Output = T>>>;
+
+const IDLE: Duration = Duration::from_secs(5);
+
+fn row(what: &str, few: Duration, many: Duration) {
+    println!("{what:<48}{:>9.1} us{:>9.1} us", few.as_secs_f64() * 1e6, many.as_secs_f64() * 1e6);
+}
+
+fn endpoint() -> Endpoint<Option<String>> {
+    let connect = |info: ConnectInfo| async move { Ok(info.param("session").map(str::to_owned)) };
+    let ttl = Duration::from_secs(600);
+    Endpoint::builder(connect)
+        .id(Option::clone)
+        .channel::<Room>("room:*")
+        .check_origin(CheckOrigin::off())
+        .continuity(ContinuityConfig { session_ttl: ttl, ..Default::default() })
+        .build()
+}
+
+/// A connection with `room:a` joined.
+async fn member(endpoint: &Endpoint<Option<String>>, parameters: &str) -> BufReader<DuplexStream> {
+    let (client, server) = tokio::io::duplex(16 * 1024);
+    let service = TowerToHyperService::new(endpoint.service("/socket"));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(server), service);
+    tokio::spawn(connection.with_upgrades());
+    let mut client = BufReader::new(client);
+    let request = format!(
+        "GET /socket/websocket?vsn=2.0.0&{parameters} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(client.read_u8().await.expect("an answer"));
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    let join = br#"["1","1","room:a","phx_join",{}]"#;
+    // A mask of zeros masks nothing.
+    let head = [0x81, 0x80 | join.len() as u8, 0, 0, 0, 0];
+    client.write_all(&[&head, &join[..]].concat()).await.expect("written");
+    let reply = frame(&mut client).await.unwrap_or_default();
+    assert!(reply.ends_with(b"\"response\":{}}]"), "{}", String::from_utf8_lossy(&reply));
+    client
+}
+
+/// The next message; none once the connection has ended. Pings are not answered.
+async fn frame(client: &mut BufReader<DuplexStream>) -> Option<Vec<u8>> {
+    loop {
+        let opcode = client.read_u8().await.ok()?;
+        let size = match client.read_u8().await.ok()? {
+            126 => usize::from(client.read_u16().await.ok()?),
+            size => usize::from(size),
+        };
+        let mut payload = vec![0; size];
+        client.read_exact(&mut payload).await.ok()?;
+        if opcode == 0x81 {
+            return Some(payload);
+        }
+    }
+}
+
+async fn read(mut client: BufReader<DuplexStream>, received: Rc<Cell<usize>>) {
+    while frame(&mut client).await.is_some() {
+        received.set(received.get() + 1);
+    }
+}
+
+/// Makes sessions and leaves them.
+fn park(endpoint: Endpoint<Option<String>>, first: usize, count: usize) -> Work<()> {
+    Box::pin(async move {
+        for index in first..first + count {
+            drop(member(&endpoint, &format!("session={index:022}")).await);
+        }
+        // The last of them must be noticed.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    })
+}
+
+/// Takes a parked session up and counts what it had kept.
+async fn replay(endpoint: &Endpoint<Option<String>>, index: usize) -> usize {
+    let mut client = member(endpoint, &format!("session={index:022}")).await;
+    let mut count = 0;
+    let next = async {
+        while let Some(frame) = frame(&mut client).await {
+            count += usize::from(frame.starts_with(b"[null,null,\"room:a\",\"new_msg\""));
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(200), next).await;
+    count
+}
+
+struct Delivery {
+    cpu: Duration,
+    queued: Duration,
+    delivered: Duration,
+}
+
+/// Broadcasts, each after the one before has arrived.
+fn deliver(
+    runtime: &Runtime,
+    local: &LocalSet,
+    endpoint: &Endpoint<Option<String>>,
+    received: &Cell<usize>,
+) -> Delivery {
+    let payload = Payload::from(json!({ "body": "x".repeat(120) }));
+    let (mut queued, mut delivered) = (Vec::new(), Vec::new());
+    let used = cpu();
+    for _ in 0..BROADCASTS {
+        let target = received.get() + CONNECTED;
+        let began = Instant::now();
+        endpoint.broadcast("room:a", "new_msg", payload.clone());
+        queued.push(began.elapsed());
+        local.block_on(runtime, async {
+            while received.get() < target {
+                tokio::task::yield_now().await;
+            }
+        });
+        delivered.push(began.elapsed());
+    }
+    // The clock of a thread is too coarse for one alone.
+    let cpu = (cpu() - used) / BROADCASTS as u32;
+    let [queued, delivered] = [queued, delivered].map(|mut all| {
+        all.sort();
+        all[all.len() / 2]
+    });
+    Delivery { cpu, queued, delivered }
+}
+
+/// What this thread has used.
+fn cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = stat.split(' ').next().and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or(0))
+}
