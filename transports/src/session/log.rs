@@ -33,6 +33,8 @@ pub(super) struct Log {
     /// Which attachment may write; 0 before the first, for an outbox that is kept for one alone.
     attachment: u64,
     attached: bool,
+    /// Whether the attachment's connection is gone for good, and not only idle.
+    gone: bool,
     /// Whether the client ended the last attachment itself, and so may have thrown away what it had
     /// not read.
     parted: bool,
@@ -76,6 +78,8 @@ struct LaneState {
     opened: u64,
     /// The position of the answer that opened it, once it is written.
     opening: Option<u64>,
+    /// Whether its owner says the whole anew each time it is opened.
+    refreshed: bool,
 }
 
 /// What came of [`Log::attach`].
@@ -97,6 +101,7 @@ impl Log {
         Self {
             attachment: 0,
             attached: true,
+            gone: false,
             parted: false,
             numbered: false,
             control: VecDeque::new(),
@@ -147,10 +152,12 @@ impl Log {
             message.set_number(0);
             self.waiting.push_front((lane, message));
         }
-        // Control is not repeated, and what belongs to an ended lane has nobody who waits for it.
+        // Control is not repeated, what belongs to an ended lane has nobody who waits for it, and what
+        // is transient will be said anew.
         let lanes = &self.lanes;
         self.waiting.retain(|(lane, message)| {
-            let kept = lanes.contains_key(lane);
+            let refreshed = |state: &LaneState| state.refreshed && message.is_transient();
+            let kept = lanes.get(lane).is_some_and(|state| !refreshed(state));
             if !kept {
                 backlog.remove(message.cost());
             }
@@ -162,13 +169,22 @@ impl Log {
         self.ponged = self.first;
         self.pulse = None;
         self.attachment += 1;
-        (self.attached, self.parted) = (true, false);
+        (self.attached, self.gone, self.parted) = (true, false, false);
         self.numbered = received.is_some();
         Attached { attachment: self.attachment, replayed: self.waiting.len() }
     }
 
     /// The connection of an attachment is gone; `parted` if the client closed it.
     pub(super) fn detach(&mut self, attachment: u64, parted: bool) {
+        if attachment == self.attachment {
+            self.idle(attachment, parted);
+            self.gone = true;
+        }
+    }
+
+    /// The connection of an attachment is idle, and may be gone; `parted` if the client may have
+    /// left it.
+    pub(super) fn idle(&mut self, attachment: u64, parted: bool) {
         if attachment == self.attachment && self.attached {
             (self.attached, self.parted) = (false, parted);
         }
@@ -177,7 +193,7 @@ impl Log {
     /// The connection of the current attachment shows that it is there after all.
     pub(super) fn return_to(&mut self, attachment: u64) {
         if attachment == self.attachment {
-            (self.attached, self.parted) = (true, false);
+            (self.attached, self.gone, self.parted) = (true, false, false);
         }
     }
 
@@ -188,17 +204,30 @@ impl Log {
         self.last_lane
     }
 
-    /// Pushes a message. `false` if its lane has ended.
+    /// Says that transient messages of a lane need not outlive the connection for which they were
+    /// meant.
+    pub(super) fn refresh(&mut self, lane: Lane) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            state.refreshed = true;
+        }
+    }
+
+    /// Pushes a message. `false` if it is not needed: its lane has ended, or will be refreshed.
     pub(super) fn push(&mut self, lane: Lane, message: Message) -> bool {
         if lane == CONTROL {
             self.push_control(message, Kind::Plain);
             return true;
         }
-        let known = self.lanes.contains_key(&lane);
-        if known {
+        let held = |state: &LaneState| {
+            self.attachment != 0 && (self.gone || state.opened != self.attachment)
+        };
+        let needed =
+            |state: &LaneState| !(message.is_transient() && state.refreshed && held(state));
+        let needed = self.lanes.get(&lane).is_some_and(needed);
+        if needed {
             self.waiting.push_back((lane, message));
         }
-        known
+        needed
     }
 
     /// Before the first attachment there is nothing to overtake: all keeps its order.
@@ -235,7 +264,7 @@ impl Log {
     /// Holds a lane until it is opened again.
     pub(super) fn hold(&mut self, lane: Lane) {
         if let Some(state) = self.lanes.get_mut(&lane) {
-            *state = LaneState::default();
+            (state.opened, state.opening) = (0, None);
         }
     }
 
@@ -498,6 +527,51 @@ mod tests {
         log.attach(Some(0), &mut backlog);
         open(&mut log, &mut backlog, lane);
         assert_eq!(take(&mut log), ["joined", "[\"s:2\",a"]);
+    }
+
+    fn push_transient(log: &mut Log, backlog: &mut Backlog, lane: Lane, text: &str) -> bool {
+        let message = Message::slotted("[", text.to_owned()).transient();
+        backlog.add(message.cost());
+        log.push(lane, message)
+    }
+
+    #[test]
+    fn what_is_transient_is_not_replayed_into_a_lane_that_is_refreshed() {
+        let (mut log, mut backlog, lane) = log(None);
+        log.refresh(lane);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",written"));
+        push(&mut log, &mut backlog, lane, ",lasting");
+        take(&mut log);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",waiting"));
+        log.detach(log.attachment(), false);
+        assert!(!push_transient(&mut log, &mut backlog, lane, ",parked"));
+        log.attach(None, &mut backlog);
+        assert!(!push_transient(&mut log, &mut backlog, lane, ",held"));
+        open(&mut log, &mut backlog, lane);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",fresh"));
+        assert_eq!(take(&mut log), ["joined", "[null,lasting", "[null,fresh"]);
+    }
+
+    #[test]
+    fn what_is_transient_waits_for_a_connection_that_is_only_idle() {
+        let (mut log, mut backlog, lane) = log(None);
+        log.refresh(lane);
+        take(&mut log);
+        log.idle(log.attachment(), true);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",a"));
+        log.return_to(log.attachment());
+        assert_eq!(take(&mut log), ["[null,a"]);
+    }
+
+    #[test]
+    fn what_is_transient_is_like_the_rest_in_a_lane_that_nobody_refreshes() {
+        let (mut log, mut backlog, lane) = log(None);
+        take(&mut log);
+        log.detach(log.attachment(), false);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",a"));
+        log.attach(None, &mut backlog);
+        open(&mut log, &mut backlog, lane);
+        assert_eq!(take(&mut log), ["joined", "[null,a"]);
     }
 
     #[test]

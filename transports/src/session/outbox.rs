@@ -129,6 +129,15 @@ impl Outbox {
         }
     }
 
+    /// Says that whoever owns the lane repeats what matters of its
+    /// [transient](Message::transient) messages each time it is opened: so what waits of them for a
+    /// connection that is gone is dropped.
+    pub fn refresh(&self) {
+        if let Queue::Kept(log) = &mut self.shared.lock().queue {
+            log.refresh(self.lane);
+        }
+    }
+
     /// Whether the answer that opened the lane is known to have arrived.
     pub fn is_open_known(&self) -> bool {
         match &self.shared.lock().queue {
@@ -327,7 +336,7 @@ impl Drain {
     /// The connection is idle, and may never come back: its session is parked, for now. Nobody knows
     /// what the client made of what it was told last.
     pub(crate) fn park(&self) {
-        self.current(|log, _| log.detach(log.attachment(), true));
+        self.current(|log, _| log.idle(log.attachment(), true));
     }
 
     /// The connection is there after all.
