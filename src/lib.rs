@@ -6,6 +6,7 @@ mod endpoint;
 mod mailbox;
 mod message;
 mod payload;
+mod presence;
 mod pubsub;
 mod reply;
 mod router;

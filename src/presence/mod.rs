@@ -1,0 +1,5 @@
+//! Presence: who is on a topic.
+
+#![allow(dead_code)]
+
+mod tracker;
