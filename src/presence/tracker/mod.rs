@@ -165,6 +165,11 @@ impl Tracker {
         ids.iter().filter_map(|(owner, topic, key)| self.untrack(*owner, topic, key)).collect()
     }
 
+    /// What an owner tracks under a key.
+    pub(crate) fn get(&self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> Option<Entry> {
+        self.owned.get(&(owner, topic.clone(), key.clone())).cloned()
+    }
+
     /// The topic's presences now. Takes no time, and may be walked while others change.
     pub(crate) fn list(&self, topic: &str) -> Snapshot {
         self.topics.get(topic).cloned().unwrap_or_default()
