@@ -43,7 +43,6 @@ for (const [whose, replaced] of Object.entries(PRESENCES)) {
 
     test("who looks elsewhere for a while is away, until they look again", async (t) => {
       const [ann, bob] = await both(t);
-      await ann.page.clock.install();
       await ann.turns(true);
       await ann.page.clock.fastForward(11_000);
       await bob.sees(`${ann.name}, away`, `${bob.name} (you)`);
@@ -54,7 +53,6 @@ for (const [whose, replaced] of Object.entries(PRESENCES)) {
     test("who is away in one tab and not in another is here", async (t) => {
       const [ann, bob] = await both(t);
       const again = await enter(t, { room: ann.room, name: ann.name, transport: "websocket" });
-      await ann.page.clock.install();
       await ann.turns(true);
       await ann.page.clock.fastForward(11_000);
       await ann.says("said after that");

@@ -15,6 +15,7 @@ export async function enterChat(t, { browser, host, room, transport, name = uniq
   for (const [file, path] of Object.entries(replaced)) {
     await page.route(`**/${file}`, (route) => route.fulfill({ path, contentType: "text/javascript" }));
   }
+  await page.clock.install(); // before any timer is set: it goes as ever, until it is stopped
   await page.goto(`http://${host}/`);
   await page.getByTestId(transport === "websocket" ? "transport-ws" : "transport-lp").click();
   await page.getByTestId("name").fill(name);
@@ -43,10 +44,7 @@ export async function enterChat(t, { browser, host, room, transport, name = uniq
       await page.getByTestId("try").locator("summary").click();
       await page.getByTestId(button).click();
     },
-    async stopsTheClock() {
-      await page.clock.install();
-      await page.clock.pauseAt(Date.now() + 1000);
-    },
+    stopsTheClock: () => page.clock.pauseAt(Date.now() + 1000),
     async says(text) {
       await page.getByTestId("message-input").fill(text);
       await page.getByTestId("send").click();
