@@ -3,3 +3,6 @@
 #![allow(dead_code)]
 
 mod tracker;
+
+#[doc(hidden)]
+pub use self::tracker::model;

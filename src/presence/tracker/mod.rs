@@ -4,6 +4,8 @@
 mod clock;
 mod entry;
 mod message;
+#[doc(hidden)]
+pub mod model;
 mod replicas;
 mod replication;
 mod state;

@@ -52,6 +52,11 @@ impl Topics {
         changes.joins.iter().for_each(|entry| self.insert(entry.clone()));
     }
 
+    /// The topics that have entries.
+    pub(super) fn names(&self) -> impl Iterator<Item = &SmolStr> {
+        self.0.keys()
+    }
+
     pub(super) fn get(&self, topic: &str) -> Option<&Snapshot> {
         self.0.get(topic)
     }
