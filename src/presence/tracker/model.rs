@@ -306,10 +306,9 @@ impl World {
                 }
                 continue;
             };
-            let is_there = peer.state().entries().any(|other| other == entry);
+            let is_there = peer.state().contains(entry);
             let maker = self.nodes.iter().find(|node| node.tracker.replica == *replica);
-            let is_live =
-                maker.is_some_and(|node| node.tracker.own.entries().any(|other| other == entry));
+            let is_live = maker.is_some_and(|node| node.tracker.own.contains(entry));
             if peer.state().seen().contains(entry.dot()) && !is_there {
                 assert!(!is_live, "{entry:?} was removed by nobody");
                 removed.push(phx_ref.clone());

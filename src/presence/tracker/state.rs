@@ -52,6 +52,10 @@ impl State {
         self.entries.values()
     }
 
+    pub(super) fn contains(&self, entry: &Entry) -> bool {
+        self.entries.get(&entry.dot()) == Some(entry)
+    }
+
     /// An operation of the replica itself: it removes an entry, adds one, or does both.
     pub(super) fn operate(&mut self, operation: u64, old: Option<&Entry>, new: Option<&Entry>) {
         self.seen.insert(operation);
