@@ -32,8 +32,9 @@ pub(super) struct Message {
     pub(super) more: bool,
     /// Of which replicas more is wanted than the sender has seen.
     pub(super) request: Vec<(Replica, Seen)>,
-    /// A replica that the sender has given up for good, and all earlier ones of that name.
-    pub(super) gone: Option<Replica>,
+    /// The receiver, if the sender has given it up for good, and the newest incarnation of its name
+    /// that is known.
+    pub(super) gone: Option<(Replica, u64)>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +55,13 @@ struct Wire<'a> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     request: Vec<WireRequest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    gone: Option<Replica>,
+    gone: Option<WireGone>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireGone {
+    of: Replica,
+    newest: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,7 +115,10 @@ impl Message {
             states: self.fragments.iter().map(WireFragment::new).collect(),
             more: self.more,
             request: self.request.iter().map(request).collect(),
-            gone: self.gone.clone(),
+            gone: self
+                .gone
+                .as_ref()
+                .map(|(of, newest)| WireGone { of: of.clone(), newest: *newest }),
         };
         serde_json::to_string(&wire).expect("numbers, texts and JSON make JSON")
     }
@@ -128,7 +138,8 @@ impl Message {
         is_unique(wire.request.iter().map(|request| &request.of))?;
         wire.clock.iter().try_for_each(|clock| is_number(clock.to).and(is_replica(&clock.of)))?;
         wire.request.iter().try_for_each(|request| is_replica(&request.of))?;
-        wire.gone.iter().try_for_each(is_replica)?;
+        let is_gone = |gone: &WireGone| is_number(gone.newest).and(is_replica(&gone.of));
+        wire.gone.iter().try_for_each(is_gone)?;
         is_replica(&wire.from)?;
         Ok(Self {
             from: wire.from,
@@ -136,7 +147,7 @@ impl Message {
             fragments: wire.states.into_iter().map(WireFragment::read).collect::<Result<_, _>>()?,
             more: wire.more,
             request: wire.request.into_iter().map(|request| (request.of, request.seen)).collect(),
-            gone: wire.gone,
+            gone: wire.gone.map(|gone| (gone.of, gone.newest)),
         })
     }
 }

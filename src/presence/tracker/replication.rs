@@ -52,8 +52,8 @@ impl Tracker {
         if self.is_of_its_own(&from) {
             return;
         }
-        if let Some(gone) = gone {
-            self.renew(&gone, changes);
+        if let Some((gone, newest)) = gone {
+            self.renew(&gone, newest, changes);
         }
         if self.others.is_past(&from) {
             outgoing.extend(self.tell_gone(&from));
@@ -157,20 +157,20 @@ impl Tracker {
 
     /// Tells a replica that it is past, unless another one lives in its place.
     fn tell_gone(&self, from: &Replica) -> Option<Outgoing> {
-        let incarnation = self.others.newest(&from.name)?;
-        let gone = Replica { name: from.name.clone(), incarnation };
+        let newest = self.others.newest(&from.name)?;
         let is_replaced = self.others.is_up(&from.name);
-        (!is_replaced).then(|| self.send(Some(from), |message| message.gone = Some(gone)))
+        let gone = Some((from.clone(), newest));
+        (!is_replaced).then(|| self.send(Some(from), |message| message.gone = gone))
     }
 
     /// Begins a new incarnation, if others have given up this one: its entries are made anew.
-    fn renew(&mut self, gone: &Replica, changes: &mut Changes) {
-        let Replica { name, incarnation } = &self.replica;
-        let is_own = gone.name == *name && gone.incarnation >= *incarnation;
-        if !is_own || gone.incarnation >= MAX_NUMBER || self.others.is_up(name) {
+    fn renew(&mut self, gone: &Replica, newest: u64, changes: &mut Changes) {
+        let incarnation = newest.max(gone.incarnation) + 1;
+        let is_replaced = self.others.is_up(&gone.name);
+        if *gone != self.replica || is_replaced || incarnation > MAX_NUMBER {
             return;
         }
-        self.replica.incarnation = gone.incarnation + 1;
+        self.replica.incarnation = incarnation;
         (self.own, self.log, self.sent) = Default::default();
         let mut entries: Vec<_> = self.owned.values_mut().collect();
         entries.sort_unstable();
