@@ -9,6 +9,8 @@ pub mod model;
 mod replicas;
 mod replication;
 mod state;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -154,8 +156,7 @@ impl Tracker {
             return Err(TrackError::TooLarge);
         }
         message::object(&meta).ok_or(TrackError::NoObject)?;
-        let entry = self.make(topic, key, meta, None);
-        self.operate(None, Some(&entry));
+        let entry = self.add(topic, key, meta, None);
         self.owned.insert(id, entry.clone());
         Ok(entry)
     }
@@ -176,8 +177,8 @@ impl Tracker {
             return Err(TrackError::TooLarge);
         }
         message::object(&meta).ok_or(TrackError::NoObject)?;
-        let new = self.make(topic, key, meta, Some(old.phx_ref().clone()));
-        self.operate(Some(&old), Some(&new));
+        self.remove(&old);
+        let new = self.add(topic, key, meta, Some(old.phx_ref().clone()));
         self.owned.insert(id, new.clone());
         Ok((old, new))
     }
@@ -190,7 +191,7 @@ impl Tracker {
         key: &SmolStr,
     ) -> Option<Entry> {
         let old = self.owned.remove(&(owner, topic.clone(), key.clone()))?;
-        self.operate(Some(&old), None);
+        self.remove(&old);
         Some(old)
     }
 
@@ -222,23 +223,22 @@ impl Tracker {
         self.topics.get(topic).map_or(0, Snapshot::len)
     }
 
-    /// An entry that the next operation adds.
-    fn make(&mut self, topic: &SmolStr, key: &SmolStr, meta: Meta, prev: Option<SmolStr>) -> Entry {
+    /// The next operation adds an entry.
+    fn add(&mut self, topic: &SmolStr, key: &SmolStr, meta: Meta, prev: Option<SmolStr>) -> Entry {
         self.age = (self.age + 1).min(MAX_NUMBER);
-        let parts = Parts { age: self.age, topic: topic.clone(), key: key.clone(), meta, prev };
-        Entry::new(&self.replica, self.own.seen().prefix() + 1, parts)
+        let (topic, key) = (topic.clone(), key.clone());
+        let parts = Parts { age: self.age, topic, key, meta, prev };
+        let entry = Entry::new(&self.replica, self.own.seen().prefix() + 1, parts);
+        self.own.add(entry.clone());
+        self.topics.insert(entry.clone());
+        entry
     }
 
-    /// The next operation of this replica itself.
-    fn operate(&mut self, old: Option<&Entry>, new: Option<&Entry>) {
+    /// The next operation removes one.
+    fn remove(&mut self, entry: &Entry) {
         let operation = self.own.seen().prefix() + 1;
-        self.own.operate(operation, old, new);
-        if let Some(old) = old {
-            self.log.push(operation, old.dot(), self.config.max_log);
-            self.topics.remove(old);
-        }
-        if let Some(new) = new {
-            self.topics.insert(new.clone());
-        }
+        self.own.remove(operation, entry);
+        self.log.push(operation, entry.dot(), self.config.max_log);
+        self.topics.remove(entry);
     }
 }

@@ -343,7 +343,7 @@ fn topics() -> [SmolStr; 2] {
 fn place(value: usize) -> (u64, SmolStr, SmolStr) {
     let [first, second] = topics();
     let topic = if value & 1 == 0 { first } else { second };
-    ((value / 8 % 4) as u64, topic, format_smolstr!("key{}", value / 2 % 3))
+    ((value / 8 % 3) as u64, topic, format_smolstr!("key{}", value / 2 % 2))
 }
 
 fn shown(entry: &Entry) -> Shown {

@@ -176,3 +176,35 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use smol_str::format_smolstr;
+
+    use super::*;
+
+    fn replica(number: usize) -> Replica {
+        Replica { name: format_smolstr!("{number}"), incarnation: 1 }
+    }
+
+    #[test]
+    fn the_latest_of_those_that_are_gone_are_remembered() {
+        let mut replicas = Replicas::default();
+        (0..3 * MAX_GONE).for_each(|number| replicas.give_up(replica(number)));
+        replicas.give_up(replica(3 * MAX_GONE - 1));
+        assert_eq!((replicas.gone.len(), replicas.gone_order.len()), (MAX_GONE, MAX_GONE));
+        assert!(replicas.is_past(&replica(3 * MAX_GONE - 1)));
+        assert!(!replicas.is_past(&replica(0)));
+    }
+
+    #[test]
+    fn no_more_replicas_are_known_than_may_be() {
+        let mut replicas = Replicas::default();
+        for number in 0..2 * MAX_REPLICAS {
+            replicas.admit(&replica(number), Duration::ZERO, &mut Changes::default());
+        }
+        assert_eq!(replicas.known.len(), MAX_REPLICAS - 1);
+        let again = replicas.admit(&replica(1), Duration::ZERO, &mut Changes::default());
+        assert!(again.is_some());
+    }
+}

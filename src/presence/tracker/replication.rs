@@ -183,7 +183,7 @@ impl Tracker {
                 prev: Some(entry.phx_ref().clone()),
             };
             let new = Entry::new(&self.replica, dot, parts);
-            self.own.operate(dot, None, Some(&new));
+            self.own.add(new.clone());
             changes.joins.push(new.clone());
             changes.leaves.push(std::mem::replace(entry, new));
         }
