@@ -388,6 +388,11 @@ impl Log {
         }
     }
 
+    /// The client itself has read all that was written.
+    pub(super) fn read(&mut self, backlog: &mut Backlog) {
+        self.forget(self.position(), backlog);
+    }
+
     /// What this attachment wrote and the client's transport has not acknowledged.
     pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &Message> {
         let acknowledged = (self.ponged - self.first) as usize;

@@ -275,6 +275,12 @@ impl Drain {
         }
     }
 
+    /// Says that the client itself has read all that was taken: none of it will be sent again. It
+    /// makes no difference to a plain outbox.
+    pub fn read(&self) {
+        self.current(|log, backlog| log.read(backlog));
+    }
+
     /// The cost of all that was pushed and not yet released.
     pub fn backlog(&self) -> usize {
         self.shared.lock().backlog.bytes()
