@@ -14,19 +14,11 @@
 //!
 //! This is plain code: it knows no task, no clock and no socket.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use super::lanes::{CONTROL, Lane, Lanes};
 use crate::backlog::Backlog;
 use crate::frame::Message;
-
-/// Names what is held and opened together.
-pub(super) type Lane = u32;
-
-/// Control messages, in lane 0.
-pub(super) const CONTROL: Lane = 0;
-
-/// What is left of lanes that have ended: it leaves on this attachment or not at all.
-const ENDED: Lane = Lane::MAX;
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -41,7 +33,7 @@ pub(super) struct Log {
     /// Whether the client reads numbers.
     numbered: bool,
     control: VecDeque<Control>,
-    waiting: VecDeque<(Lane, Message)>,
+    waiting: Lanes,
     /// What this attachment wrote, from the position `first` on.
     written: VecDeque<(Lane, Message)>,
     first: u64,
@@ -53,8 +45,6 @@ pub(super) struct Log {
     next_number: u64,
     /// The position behind the last pulse that was written.
     pulse: Option<u64>,
-    lanes: HashMap<Lane, LaneState>,
-    last_lane: Lane,
 }
 
 #[derive(Debug)]
@@ -70,16 +60,6 @@ enum Kind {
     Pulse,
     /// The answer that opened a lane.
     Opening(Lane),
-}
-
-#[derive(Debug, Default)]
-struct LaneState {
-    /// The attachment for which it is open.
-    opened: u64,
-    /// The position of the answer that opened it, once it is written.
-    opening: Option<u64>,
-    /// Whether its owner says the whole anew each time it is opened.
-    refreshed: bool,
 }
 
 /// What came of [`Log::attach`].
@@ -105,7 +85,7 @@ impl Log {
             parted: false,
             numbered: false,
             control: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Lanes::default(),
             written: VecDeque::new(),
             first: 0,
             ponged: 0,
@@ -113,8 +93,6 @@ impl Log {
             under_way: 0,
             next_number: received.saturating_add(1),
             pulse: None,
-            lanes: HashMap::new(),
-            last_lane: CONTROL,
         }
     }
 
@@ -143,26 +121,16 @@ impl Log {
         for Control { message, .. } in self.control.drain(..) {
             backlog.remove(message.cost());
         }
-        let (ponged, position) = ((self.ponged - self.first) as usize, self.position());
-        let written: Vec<_> = self.written.drain(..).enumerate().collect();
-        for (index, (lane, mut message)) in written.into_iter().rev() {
+        let position = self.position();
+        let ponged = (self.ponged - self.first) as usize;
+        let mut written = std::mem::take(&mut self.written);
+        for (index, (_, message)) in written.iter_mut().enumerate() {
             if index < ponged {
                 backlog.restore(message.cost());
             }
             message.set_number(0);
-            self.waiting.push_front((lane, message));
         }
-        // Control is not repeated, what belongs to an ended lane has nobody who waits for it, and what
-        // is transient will be said anew.
-        let lanes = &self.lanes;
-        self.waiting.retain(|(lane, message)| {
-            let refreshed = |state: &LaneState| state.refreshed && message.is_transient();
-            let kept = lanes.get(lane).is_some_and(|state| !refreshed(state));
-            if !kept {
-                backlog.remove(message.cost());
-            }
-            kept
-        });
+        backlog.remove(self.waiting.hold_all(written));
         self.first = position;
         self.under_way = 0;
         self.tail = 0;
@@ -171,7 +139,7 @@ impl Log {
         self.attachment += 1;
         (self.attached, self.gone, self.parted) = (true, false, false);
         self.numbered = received.is_some();
-        Attached { attachment: self.attachment, replayed: self.waiting.len() }
+        Attached { attachment: self.attachment, replayed: self.waiting.held() }
     }
 
     /// The connection of an attachment is gone; `parted` if the client closed it.
@@ -199,17 +167,13 @@ impl Log {
 
     /// A new lane, which is held until it is opened.
     pub(super) fn lane(&mut self) -> Lane {
-        self.last_lane += 1;
-        self.lanes.insert(self.last_lane, LaneState::default());
-        self.last_lane
+        self.waiting.add()
     }
 
     /// Says that transient messages of a lane need not outlive the connection for which they were
     /// meant.
     pub(super) fn refresh(&mut self, lane: Lane) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.refreshed = true;
-        }
+        self.waiting.refresh(lane);
     }
 
     /// Pushes a message. `false` if it is not needed: its lane has ended, or will be refreshed.
@@ -218,22 +182,13 @@ impl Log {
             self.push_control(message, Kind::Plain);
             return true;
         }
-        let held = |state: &LaneState| {
-            self.attachment != 0 && (self.gone || state.opened != self.attachment)
-        };
-        let needed =
-            |state: &LaneState| !(message.is_transient() && state.refreshed && held(state));
-        let needed = self.lanes.get(&lane).is_some_and(needed);
-        if needed {
-            self.waiting.push_back((lane, message));
-        }
-        needed
+        self.waiting.push(lane, message, self.gone)
     }
 
     /// Before the first attachment there is nothing to overtake: all keeps its order.
     fn push_control(&mut self, message: Message, kind: Kind) {
         if self.attachment == 0 {
-            self.waiting.push_back((CONTROL, message));
+            self.waiting.push_control(message);
         } else {
             self.control.push_back(Control { message, kind });
         }
@@ -253,9 +208,7 @@ impl Log {
     pub(super) fn open(&mut self, lane: Lane, attachment: u64, answer: Message) -> bool {
         let current = attachment == self.attachment;
         if current {
-            let state = self.lanes.entry(lane).or_default();
-            state.opened = attachment;
-            state.opening = None;
+            self.waiting.open(lane);
             self.push_control(answer, Kind::Opening(lane));
         }
         current
@@ -263,33 +216,18 @@ impl Log {
 
     /// Holds a lane until it is opened again.
     pub(super) fn hold(&mut self, lane: Lane) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            (state.opened, state.opening) = (0, None);
-        }
+        self.waiting.hold(lane);
     }
 
     /// Whether the answer that opened a lane for this attachment has arrived.
     pub(super) fn is_open_known(&self, lane: Lane) -> bool {
-        let state = self.lanes.get(&lane).filter(|state| state.opened == self.attachment);
-        let opening = state.and_then(|state| state.opening);
+        let opening = self.waiting.opening(lane);
         opening.is_some_and(|position| position < self.first.max(self.ponged))
     }
 
     /// Nothing follows in a lane. What waits in it is lost if it is held.
     pub(super) fn end_lane(&mut self, lane: Lane, backlog: &mut Backlog) {
-        let Some(state) = self.lanes.remove(&lane) else { return };
-        let open = state.opened == self.attachment;
-        self.waiting.retain_mut(|(other, message)| {
-            if *other != lane {
-                return true;
-            }
-            if open {
-                *other = ENDED;
-            } else {
-                backlog.remove(message.cost());
-            }
-            open
-        });
+        backlog.remove(self.waiting.end(lane));
     }
 
     /// Hands out what is to be written next: control first, then open lanes in order, until about
@@ -307,28 +245,16 @@ impl Log {
             match kind {
                 Kind::Plain => {}
                 Kind::Pulse => self.pulse = Some(position + 1),
-                Kind::Opening(lane) => {
-                    if let Some(state) = self.lanes.get_mut(&lane) {
-                        state.opening = Some(position);
-                    }
-                }
+                Kind::Opening(lane) => self.waiting.opened_at(lane, position),
             }
             self.write(CONTROL, message, batch);
         }
         let mut room = chunk.min(window.saturating_sub(self.under_way));
-        let mut at = 0;
-        while room > 0 && at < self.waiting.len() {
-            let lane = self.waiting[at].0;
-            let open = self.attachment == 0
-                || lane == ENDED
-                || self.lanes.get(&lane).is_some_and(|state| state.opened == self.attachment);
-            match open.then(|| self.waiting.remove(at)).flatten() {
-                Some((lane, message)) => {
-                    room = room.saturating_sub(message.cost());
-                    self.write(lane, message, batch);
-                }
-                None => at += 1,
-            }
+        while room > 0
+            && let Some((lane, message)) = self.waiting.pop()
+        {
+            room = room.saturating_sub(message.cost());
+            self.write(lane, message, batch);
         }
         batch.len() > before
     }
@@ -408,19 +334,20 @@ impl Log {
     pub(super) fn costs(&self) -> (usize, usize) {
         let ponged = (self.ponged - self.first) as usize;
         let control = self.control.iter().map(|control| control.message.cost());
-        let lanes = self.waiting.iter().chain(self.written.iter().skip(ponged));
+        let under_way = self.written.iter().skip(ponged).map(|(_, message)| message.cost());
         let tail = self.written.iter().take(ponged).map(|(_, message)| message.cost()).sum();
-        (control.chain(lanes.map(|(_, message)| message.cost())).sum(), tail)
+        (control.chain(under_way).sum::<usize>() + self.waiting.cost(), tail)
     }
 
     /// How many lanes have not ended.
     pub(super) fn lanes(&self) -> usize {
-        self.lanes.len()
+        self.waiting.len()
     }
 
     /// Drops all that was not written: nobody will.
     pub(super) fn clear(&mut self) {
-        (self.control, self.waiting) = (VecDeque::new(), VecDeque::new());
+        self.control = VecDeque::new();
+        self.waiting.clear();
     }
 
     fn forget(&mut self, position: u64, backlog: &mut Backlog) {

@@ -3,6 +3,7 @@
 //! through the [`Outbox`].
 
 mod kept;
+mod lanes;
 mod log;
 #[doc(hidden)]
 pub mod model;

@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use super::log::{CONTROL, Lane, Log, TAIL};
+use super::lanes::{CONTROL, Lane};
+use super::log::{Log, TAIL};
 use crate::backlog::Backlog;
 use crate::frame::Message;
 

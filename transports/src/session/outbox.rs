@@ -11,8 +11,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::lanes::{CONTROL, Lane};
 pub(crate) use super::log::Unknown;
-use super::log::{Attached, CONTROL, Lane, Log};
+use super::log::{Attached, Log};
 use crate::backlog::Backlog;
 use crate::frame::{Close, Message};
 
