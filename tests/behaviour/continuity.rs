@@ -678,6 +678,29 @@ async fn what_only_the_network_has_acknowledged_is_sent_again_if_received_says_l
     line.ping("7", "room:a").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_has_not_seen_what_is_no_longer_kept_gets_a_new_session() {
+    for to in [WebSocket, Poll] {
+        let server = Server::start().await;
+        let mut older = Line::open(&server, WebSocket, &parameters(true, 0)).await;
+        older.join("1", "room:a").await;
+        let large = format!(r#""{}""#, "x".repeat(100_000));
+        for _ in 0..5 {
+            server.broadcast("room:a", "new_msg", &large).await;
+            older.recv().await;
+        }
+        older.pong().await;
+        // The server has read the Pong. What it acknowledged is more than is kept for a page that has
+        // seen only the first.
+        older.heartbeat().await;
+        older.pong().await;
+        let mut line = Line::open(&server, to, &parameters(true, 2)).await;
+        line.join("7", "room:a").await;
+        assert_eq!(line.received(), 3);
+        older.websocket().expect_close(1012).await;
+    }
+}
+
 /// The last words of a connection that a client without numbers has lost.
 async fn read_one(server: &Server) -> Line {
     let mut line = Line::open(server, WebSocket, SESSION).await;

@@ -8,45 +8,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::config::ContinuityConfig;
 use super::outbox::{Drain, Outbox};
 use super::{Close, Inbound, Session};
 use crate::connect_info::Transport;
-
-/// How long sessions are kept, and whose.
-///
-/// A client asks for a kept session with the connect parameter `session`, its own random id. Who
-/// knows the id and connects under the same socket id is that client: the id needs no secrecy as
-/// long as `connect` proves the socket id. An anonymous session is protected by its id alone.
-#[derive(Clone, Copy, Debug)]
-pub struct ContinuityConfig {
-    /// How long a session without a connection is kept. Default 60 s. Zero: no session is kept.
-    pub session_ttl: Duration,
-    /// How long a client has to join again after it returned. Default 10 s.
-    pub rejoin_grace: Duration,
-    /// Whether sessions without a socket id are kept, too. Default no.
-    pub anonymous: bool,
-    /// How many WebSockets of a session in a row may die young before the next ones are refused for
-    /// [`flapping_pause`](Self::flapping_pause), so that its client falls back to long poll. Default
-    /// 5; 0: never.
-    pub flapping_limit: u32,
-    /// At what age a WebSocket no longer dies young. Default 3 s.
-    pub flapping_age: Duration,
-    /// How long WebSockets of a flapping session are refused. Default 10 s.
-    pub flapping_pause: Duration,
-}
-
-impl Default for ContinuityConfig {
-    fn default() -> Self {
-        Self {
-            session_ttl: Duration::from_secs(60),
-            rejoin_grace: Duration::from_secs(10),
-            anonymous: false,
-            flapping_limit: 5,
-            flapping_age: Duration::from_secs(3),
-            flapping_pause: Duration::from_secs(10),
-        }
-    }
-}
 
 /// All kept sessions of an endpoint.
 pub(crate) struct KeptSessions<S> {
@@ -137,7 +102,7 @@ impl<S: Session> KeptSessions<S> {
                 tracing::info!("a session was asked for that has another owner");
                 return Connected::Own(session, drain);
             }
-            if known.is_alive() {
+            if known.is_alive() && known.outbox.has_all_after(received) {
                 let known = Arc::clone(known);
                 drop(sessions);
                 return Connected::Kept(known);
@@ -165,7 +130,9 @@ impl<S: Session> KeptSessions<S> {
             sessions.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self), self.tick())));
         }
         drop(sessions);
-        drop(gone);
+        if gone.is_some_and(|gone| gone.end(Close::Restart)) {
+            tracing::info!("a session begins anew: its client has missed too much");
+        }
         Connected::Kept(kept)
     }
 
@@ -240,7 +207,11 @@ impl<S: Session> Kept<S> {
             takeovers.retain(|at| now.duration_since(*at) < TAKEOVER_TIME);
             takeovers.push(now);
         }
-        let drain = self.outbox.attach(received);
+        let Some(drain) = self.outbox.attach(received) else {
+            drop(state);
+            self.end(Close::Restart);
+            return None;
+        };
         session.attached(drain.attachment());
         state.attachment = drain.attachment();
         (state.transport, state.since) = (transport, now);
@@ -285,24 +256,29 @@ impl<S: Session> Kept<S> {
         tracing::debug!(attachment, "a session was parked");
     }
 
+    /// Ends the session, and its connection. Whether it was there.
+    fn end(&self, close: Close) -> bool {
+        let gone = self.lock().session.take();
+        self.outbox.close(close);
+        gone.is_some()
+    }
+
     /// Ends the session if it was parked for long enough, or its outbox is closed. Whether it is over.
     fn expire(&self, now: Instant) -> bool {
         let attached = self.outbox.is_attached();
         let mut state = self.lock();
         if attached {
+            self.outbox.age(now, self.config.acknowledged_ttl);
             state.parked = None;
         } else {
             let parked = *state.parked.get_or_insert(now);
             let expired = now.duration_since(parked) >= self.config.session_ttl;
             if expired || self.outbox.is_closed() {
-                let gone = state.session.take();
                 drop(state);
-                if gone.is_some() {
+                if self.end(Close::GoingAway) {
                     metrics::counter!("tower_channels_sessions_expired").increment(1);
                     tracing::debug!("a parked session has ended");
                 }
-                self.outbox.close(Close::GoingAway);
-                drop(gone);
                 return true;
             }
         }

@@ -9,12 +9,20 @@
 //! attachment wrote and the client may not have waits again when the next one begins, and is
 //! numbered anew as it is written. Nothing is written twice on one attachment.
 //!
+//! No number is given twice: an attachment's are above all that were given before, and what it took
+//! over bears none until it is written again. So `written` is the span of numbers of one attachment,
+//! and what a client has seen of another, or of a session of the same name that is gone, acknowledges
+//! nothing of it.
+//!
 //! A *lane* is what belongs together: with the next attachment it is held until it is opened again.
 //! Lane 0 is control: it is never held, goes before everything else, and is not repeated.
 //!
 //! This is plain code: it knows no task, no clock and no socket.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::lanes::{CONTROL, Lane, Lanes};
 use crate::backlog::Backlog;
@@ -40,6 +48,11 @@ pub(super) struct Log {
     ponged: u64,
     /// The cost of what lies between `first` and `ponged`, which no longer counts as backlog.
     tail: usize,
+    /// How far `ponged` was at some time, to see what has been in the tail since then.
+    aged: Option<(Instant, u64)>,
+    /// The highest number that left the tail although the client may not have seen it. (A reply has
+    /// none. If it is lost its push times out, which the client sees.)
+    given_up: u64,
     /// The cost of what lies behind `ponged`.
     under_way: usize,
     next_number: u64,
@@ -90,6 +103,8 @@ impl Log {
             first: 0,
             ponged: 0,
             tail: 0,
+            aged: None,
+            given_up: 0,
             under_way: 0,
             next_number: received.saturating_add(1),
             pulse: None,
@@ -104,16 +119,24 @@ impl Log {
         self.attached
     }
 
+    /// Whether a client that reads numbers and has seen this one can go on without a gap.
+    pub(super) fn has_all_after(&self, received: Option<u64>) -> bool {
+        received.is_none_or(|received| received >= self.given_up)
+    }
+
     /// Begins an attachment. `received` is the last number that the client has seen, if it reads
-    /// numbers. If it does not, what its network has acknowledged may still be lost behind it: when
-    /// it parted itself, or seems to be alive elsewhere.
-    pub(super) fn attach(&mut self, received: Option<u64>, backlog: &mut Backlog) -> Attached {
+    /// numbers; `None` if there would be a gap. If it does not, what its network has acknowledged may
+    /// still be lost behind it: when it parted itself, or seems to be alive elsewhere.
+    pub(super) fn attach(
+        &mut self,
+        received: Option<u64>,
+        backlog: &mut Backlog,
+    ) -> Option<Attached> {
+        if !self.has_all_after(received) {
+            return None;
+        }
         if let Some(received) = received {
-            let is_seen = |(_, message): &(Lane, Message)| {
-                message.number() != 0 && message.number() <= received
-            };
-            let seen = self.written.iter().rposition(is_seen).map_or(0, |last| last + 1);
-            self.forget(self.first + seen as u64, backlog);
+            self.forget(self.first + self.seen(received) as u64, backlog);
             self.next_number = self.next_number.max(received.saturating_add(1));
         } else if !self.attached && !self.parted {
             self.forget(self.ponged, backlog);
@@ -134,12 +157,24 @@ impl Log {
         self.first = position;
         self.under_way = 0;
         self.tail = 0;
+        self.aged = None;
         self.ponged = self.first;
         self.pulse = None;
         self.attachment += 1;
         (self.attached, self.gone, self.parted) = (true, false, false);
         self.numbered = received.is_some();
-        Attached { attachment: self.attachment, replayed: self.waiting.held() }
+        Some(Attached { attachment: self.attachment, replayed: self.waiting.held() })
+    }
+
+    /// How much of what was written a client has seen that has seen this number.
+    fn seen(&self, received: u64) -> usize {
+        // It was not given here.
+        if received >= self.next_number {
+            return 0;
+        }
+        let is_seen =
+            |(_, message): &(Lane, Message)| message.number() != 0 && message.number() <= received;
+        self.written.iter().rposition(is_seen).map_or(0, |last| last + 1)
     }
 
     /// The connection of an attachment is gone; `parted` if the client closed it.
@@ -310,7 +345,32 @@ impl Log {
             self.ponged += 1;
         }
         while self.tail > TAIL {
-            self.forget(self.first + 1, backlog);
+            self.give_up(self.first + 1);
+        }
+    }
+
+    /// Gives up what the client's network has had for `ttl` at least, and for twice that at most, if
+    /// it is called again and again.
+    pub(super) fn age(&mut self, now: Instant, ttl: Duration) {
+        if let Some((since, ponged)) = self.aged {
+            if now.saturating_duration_since(since) < ttl {
+                return;
+            }
+            self.give_up(ponged);
+        }
+        self.aged = Some((now, self.ponged));
+    }
+
+    /// Forgets of the tail what lies before this position.
+    fn give_up(&mut self, position: u64) {
+        while self.first < position.min(self.ponged) {
+            let Some((_, message)) = self.written.pop_front() else { return };
+            self.given_up = self.given_up.max(message.number());
+            self.tail -= message.cost();
+            self.first += 1;
+        }
+        if self.written.is_empty() {
+            self.written = VecDeque::new();
         }
     }
 
@@ -368,7 +428,7 @@ impl Log {
     }
 }
 
-/// How much of what the network has acknowledged is kept.
+/// How much of what the network has acknowledged is kept at most.
 pub(super) const TAIL: usize = 256 * 1024;
 
 #[cfg(test)]
@@ -432,6 +492,125 @@ mod tests {
         assert_eq!(take(&mut log), ["joined", "[\"s:42\",a"]);
     }
 
+    fn texts(count: u32) -> Vec<String> {
+        (1..=count).map(|n| format!(",{n}")).collect()
+    }
+
+    /// Opens the lane, and reads what was written in it with these numbers.
+    fn replay(log: &mut Log, backlog: &mut Backlog, lane: Lane) -> Vec<String> {
+        open(log, backlog, lane);
+        take(log).split_off(1)
+    }
+
+    #[test]
+    fn a_number_of_the_attachment_before_acknowledges_nothing_of_the_last_one() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        assert_eq!(take(&mut log), ["joined", "[\"s:1\",1", "[\"s:2\",2"]);
+        log.attach(Some(0), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:3\",1", "[\"s:4\",2"]);
+        log.attach(Some(2), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:5\",1", "[\"s:6\",2"]);
+    }
+
+    #[test]
+    fn a_number_of_the_last_attachment_acknowledges_what_that_one_wrote_and_nothing_that_waits() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        let other = log.lane();
+        open(&mut log, &mut backlog, other);
+        push(&mut log, &mut backlog, other, ",other");
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        assert_eq!(take(&mut log).len(), 5);
+        log.attach(Some(0), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:4\",1", "[\"s:5\",2"]);
+        log.attach(Some(4), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:6\",2"]);
+        assert_eq!(replay(&mut log, &mut backlog, other), ["[\"s:7\",other"]);
+    }
+
+    #[test]
+    fn a_number_of_an_attachment_that_wrote_nothing_is_that_of_the_one_before() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(3).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        for _ in 0..3 {
+            log.attach(Some(1), &mut backlog);
+            assert!(take(&mut log).is_empty());
+        }
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:4\",2", "[\"s:5\",3"]);
+    }
+
+    #[test]
+    fn a_number_that_was_never_given_acknowledges_nothing() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        log.attach(Some(9), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:10\",1", "[\"s:11\",2"]);
+    }
+
+    #[test]
+    fn a_number_acknowledges_nothing_of_an_attachment_that_gave_none() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        log.attach(None, &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[null,1", "[null,2"]);
+        log.attach(Some(2), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:3\",1", "[\"s:4\",2"]);
+    }
+
+    const TTL: Duration = Duration::from_secs(90);
+
+    #[test]
+    fn what_the_network_has_is_kept_for_its_time_and_not_twice_as_long() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        let start = Instant::now();
+        log.age(start, TTL);
+        push(&mut log, &mut backlog, lane, ",a");
+        take(&mut log);
+        log.pong(log.position(), &mut backlog);
+        push(&mut log, &mut backlog, lane, ",b");
+        take(&mut log);
+        for (seconds, kept) in [(89, true), (90, true), (179, true), (180, false)] {
+            log.age(start + Duration::from_secs(seconds), TTL);
+            assert_eq!(log.costs().1 > 0, kept, "after {seconds} s");
+        }
+        assert_eq!(log.unacknowledged().count(), 1, "what the network does not have stays");
+    }
+
+    #[test]
+    fn a_client_that_has_not_seen_what_was_given_up_cannot_go_on() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(3).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        log.pong(log.position() - 1, &mut backlog);
+        let start = Instant::now();
+        log.age(start, TTL);
+        log.age(start + TTL, TTL);
+        assert!(log.attach(Some(1), &mut backlog).is_none());
+        assert!(log.attach(Some(2), &mut backlog).is_some());
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:4\",3"]);
+    }
+
+    #[test]
+    fn what_a_heartbeat_has_proven_is_not_given_up() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        push(&mut log, &mut backlog, lane, ",a");
+        take(&mut log);
+        log.pong(log.position(), &mut backlog);
+        let start = Instant::now();
+        log.age(start, TTL);
+        for _ in 0..2 {
+            let beat = Message::text("beat");
+            backlog.add(beat.cost());
+            log.push_pulse(beat, &mut backlog);
+            take(&mut log);
+        }
+        log.age(start + TTL, TTL);
+        assert!(log.has_all_after(Some(0)));
+    }
+
     #[test]
     fn what_the_network_has_is_kept_up_to_a_limit() {
         let (mut log, mut backlog, lane) = log(Some(0));
@@ -444,7 +623,8 @@ mod tests {
         assert_eq!(backlog.bytes(), 0);
         let (_, tail) = log.costs();
         assert!(tail <= TAIL && tail > TAIL / 2, "{tail}");
-        log.attach(Some(0), &mut backlog);
+        assert!(log.attach(Some(0), &mut backlog).is_none(), "the first seven are lost");
+        log.attach(Some(7), &mut backlog);
         open(&mut log, &mut backlog, lane);
         assert_eq!(take(&mut log).len(), 4, "the newest three, and the answer");
     }

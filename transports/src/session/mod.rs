@@ -2,6 +2,7 @@
 //! and makes a [`Session`], which takes what arrives in order; whatever leaves, from any task, goes
 //! through the [`Outbox`].
 
+mod config;
 mod kept;
 mod lanes;
 mod log;
@@ -11,7 +12,7 @@ mod outbox;
 
 use std::future::Future;
 
-pub use self::kept::ContinuityConfig;
+pub use self::config::ContinuityConfig;
 pub(crate) use self::kept::{Attached, Connected, KeptSessions};
 pub(crate) use self::outbox::Unknown;
 pub use self::outbox::{Drain, Outbox};
