@@ -117,6 +117,7 @@ async fn serve<C: Channel>(
                     Ok(changed) => {
                         let response = changed.unwrap_or_else(|| response.clone());
                         socket.link().open(attachment, &reference, response);
+                        socket.shared_link().refresh_presence();
                         metrics::counter!("tower_channels_channels_resumed").increment(1);
                         Ok(())
                     }
@@ -256,6 +257,7 @@ impl<A> Drop for Guard<A> {
             tracing::error!(topic = %self.link.topic, "channel panicked");
         }
         self.say_the_end();
+        self.link.untrack_all();
         self.link.client.outbox.end_lane();
     }
 }

@@ -13,6 +13,7 @@ use crate::channel::Link;
 use crate::client::Client;
 use crate::mailbox::{self, Mail, Mailbox, Undelivered};
 use crate::message::{Incoming, Name, Ref};
+use crate::presence::{Presence, Tracking};
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::router::{Router, Start};
@@ -23,6 +24,7 @@ use crate::sessions::Membership;
 pub(crate) struct Rules<A> {
     pub(crate) router: Router<A>,
     pub(crate) pubsub: PubSub,
+    pub(crate) presence: Presence,
     pub(crate) limits: ChannelLimits,
 }
 
@@ -197,6 +199,8 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             sent_join_ref: join_ref.clone(),
             client,
             pubsub: self.rules.pubsub.clone(),
+            presence: self.rules.presence.clone(),
+            tracking: Tracking::default(),
             mailbox: mailbox.address().clone(),
         };
         let task = start(Join {
