@@ -12,7 +12,7 @@ use tower_channels::{
 struct Room(u32);
 
 impl Channel for Room {
-    type Assigns = ();
+    type Assigns = String;
     type Info = ();
 
     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
@@ -52,17 +52,22 @@ impl Channel for Room {
     }
 }
 
-fn endpoint() -> Endpoint<()> {
-    Endpoint::builder(|_| async { Ok(()) })
-        .id(|()| Some("user:7".into()))
+fn endpoint() -> Endpoint<String> {
+    endpoint_with(ContinuityConfig::default())
+}
+
+fn endpoint_with(continuity: ContinuityConfig) -> Endpoint<String> {
+    Endpoint::builder(|info| async move { Ok(info.param("user").unwrap_or("ann").to_owned()) })
+        .id(|user: &String| Some(user.clone()))
         .channel::<Room>("room:*")
+        .continuity(continuity)
         .build()
 }
 
 const SESSION: (&str, &str) = ("session", "0123456789abcdefghijkl");
 const NUMBERED: [(&str, &str); 2] = [SESSION, ("received", "0")];
 
-async fn member(endpoint: &Endpoint<()>, params: &[(&str, &str)]) -> Client<()> {
+async fn member(endpoint: &Endpoint<String>, params: &[(&str, &str)]) -> Client<String> {
     let mut ann = connect(endpoint, params).await.expect("connects");
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
     ann
@@ -175,7 +180,7 @@ async fn the_newest_connection_of_a_session_closes_the_one_before() {
 async fn a_disconnect_ends_the_session_too() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
-    endpoint.disconnect("user:7");
+    endpoint.disconnect("ann");
     assert_eq!(ann.closed().await, Close::GoingAway);
     ann.reconnect().await.expect("connects");
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
@@ -184,13 +189,65 @@ async fn a_disconnect_ends_the_session_too() {
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_not_joined_again_in_time_ends() {
     let grace = Duration::from_secs(3);
-    let endpoint = Endpoint::builder(|_| async { Ok(()) })
-        .id(|()| Some("user:7".into()))
-        .channel::<Room>("room:*")
-        .continuity(ContinuityConfig { rejoin_grace: grace, ..Default::default() })
-        .build();
+    let endpoint = endpoint_with(ContinuityConfig { rejoin_grace: grace, ..Default::default() });
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.reconnect().await.expect("connects");
     tokio::time::sleep(2 * grace).await;
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+}
+
+/// Connects with a session of this id, and joins.
+async fn tab(endpoint: &Endpoint<String>, user: &str, id: u32) -> Client<String> {
+    let id = format!("{id:022}");
+    let mut tab = connect(endpoint, &[("user", user), ("session", &id)]).await.expect("connects");
+    assert_eq!(tab.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    tab
+}
+
+/// Whether the tab's session is still there when it returns.
+async fn returns(mut tab: Client<String>) -> bool {
+    tab.reconnect().await.expect("connects");
+    tab.join("room:1", json!({})).await == resumed(1)
+}
+
+fn two_tabs_each() -> Endpoint<String> {
+    endpoint_with(ContinuityConfig { max_per_id: 2, ..Default::default() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_session_too_many_of_a_user_ends_the_one_that_was_parked_for_longest() {
+    let endpoint = two_tabs_each();
+    let mut second = tab(&endpoint, "ann", 2).await;
+    let mut first = tab(&endpoint, "ann", 1).await;
+    let mut other = tab(&endpoint, "bob", 3).await;
+    other.drop_connection();
+    first.drop_connection();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    second.drop_connection();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let third = tab(&endpoint, "ann", 4).await;
+    assert_eq!(endpoint.sessions(), 3);
+    assert!(returns(second).await && returns(third).await && returns(other).await);
+    assert!(!returns(first).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_session_too_many_of_a_user_whose_tabs_are_all_open_is_not_kept() {
+    let endpoint = two_tabs_each();
+    let (first, second) = (tab(&endpoint, "ann", 1).await, tab(&endpoint, "ann", 2).await);
+    let third = tab(&endpoint, "ann", 3).await;
+    assert!(!returns(third).await);
+    assert!(returns(first).await && returns(second).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_no_longer_takes_a_users_place() {
+    let endpoint = two_tabs_each();
+    for round in 0..5 {
+        let (one, two) =
+            (tab(&endpoint, "ann", 2 * round).await, tab(&endpoint, "ann", 2 * round + 1).await);
+        assert!(returns(one).await && returns(two).await, "round {round}");
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(endpoint.sessions(), 0);
+    }
 }

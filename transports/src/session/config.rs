@@ -19,7 +19,12 @@ pub struct ContinuityConfig {
     pub acknowledged_ttl: Duration,
     /// How long a client has to join again after it returned. Default 10 s.
     pub rejoin_grace: Duration,
-    /// Whether sessions without a socket id are kept, too. Default no.
+    /// How many sessions are kept for one socket id: a user has a few tabs, and must not hold the
+    /// server's memory with made-up session ids. Default 32. Over it the one ends that has been
+    /// parked for longest; if none is, the newcomer's session is not kept.
+    pub max_per_id: usize,
+    /// Whether sessions without a socket id are kept, too. Default no. Their number is bounded only by
+    /// that of all sessions.
     pub anonymous: bool,
     /// How many WebSockets of a session in a row may die young before the next ones are refused for
     /// [`flapping_pause`](Self::flapping_pause), so that its client falls back to long poll. Default
@@ -37,6 +42,7 @@ impl Default for ContinuityConfig {
             session_ttl: Duration::from_secs(60),
             acknowledged_ttl: Duration::from_secs(90),
             rejoin_grace: Duration::from_secs(10),
+            max_per_id: 32,
             anonymous: false,
             flapping_limit: 5,
             flapping_age: Duration::from_secs(3),
