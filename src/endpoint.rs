@@ -305,6 +305,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.router.check()?;
         self.websocket.validate()?;
         self.long_poll.validate()?;
+        self.presence.validate()?;
         for (name, is_zero) in [
             ("max_message", self.limits.message == 0),
             ("max_outbox", self.limits.outbox == 0),

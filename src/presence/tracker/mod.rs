@@ -12,7 +12,6 @@ use smol_str::SmolStr;
 use self::entry::Parts;
 pub(crate) use self::entry::{Entry, Meta, Owner, Replica};
 use self::topics::Topics;
-#[allow(unused_imports)]
 pub(crate) use self::topics::{Metas, Snapshot};
 
 /// The largest topic or key in bytes.
