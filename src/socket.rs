@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::task::JoinHandle;
-use tower_channels_transports::{Close, Inbound, Outbox, Session};
+use tower_channels_transports::{Close, Inbound, Outbox, Session, Transport};
 
 use crate::channel::Link;
 use crate::client::Client;
@@ -53,8 +53,8 @@ pub struct SocketSession<A> {
     attachment: u64,
     /// Whether the client had its time to join again on this connection.
     settled: bool,
-    /// The newest refs of this connection: a browser may repeat a POST.
-    handled: VecDeque<Ref>,
+    /// The newest refs of this connection, if it is one of POSTs, which a browser may repeat.
+    handled: Option<VecDeque<Ref>>,
     /// Ends with the session.
     _membership: Membership,
 }
@@ -92,7 +92,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             heals,
             attachment: 0,
             settled: false,
-            handled: VecDeque::new(),
+            handled: None,
             _membership: membership,
         }
     }
@@ -123,15 +123,15 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
 
     /// Whether a message of a kept session was handled already on this connection.
     fn is_repeated(&mut self, reference: &Ref) -> bool {
-        if self.attachment == 0 || reference.is_null() {
+        let Some(handled) = self.handled.as_mut().filter(|_| !reference.is_null()) else {
             return false;
-        }
-        let repeated = self.handled.contains(reference);
+        };
+        let repeated = handled.contains(reference);
         if !repeated {
-            if self.handled.len() == REMEMBERED {
-                self.handled.pop_front();
+            if handled.len() == REMEMBERED {
+                handled.pop_front();
             }
-            self.handled.push_back(reference.clone());
+            handled.push_back(reference.clone());
         }
         repeated
     }
@@ -291,11 +291,11 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.id.as_deref()
     }
 
-    fn attached(&mut self, attachment: u64) {
+    fn attached(&mut self, attachment: u64, transport: Transport) {
         self.client.kept = true;
         self.attachment = attachment;
         self.settled = false;
-        self.handled.clear();
+        self.handled = (transport == Transport::LongPoll).then(VecDeque::new);
     }
 
     /// Ends the channels that the client has not joined again.

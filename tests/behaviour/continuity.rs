@@ -830,6 +830,17 @@ async fn a_post_that_is_repeated_is_handled_once() {
     line.ping("1", "room:a").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_repeats_nothing_and_a_ref_that_comes_again_is_another_message() {
+    let server = Server::start().await;
+    let mut line = Line::open(&server, WebSocket, SESSION).await;
+    line.join("1", "room:a").await;
+    for number in 1..=3 {
+        line.send(&format!(r#"["1","2","room:a","new_msg",{{"n":{number}}}]"#)).await;
+        line.expect(&new_msg("room:a", number)).await;
+    }
+}
+
 // Control goes first.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

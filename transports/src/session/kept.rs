@@ -274,7 +274,7 @@ impl<S: Session> Kept<S> {
             self.end(Close::Restart);
             return None;
         };
-        session.attached(drain.attachment());
+        session.attached(drain.attachment(), transport);
         state.attachment = drain.attachment();
         (state.transport, state.since) = (transport, now);
         (state.settled, state.parked) = (false, None);
