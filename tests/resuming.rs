@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, Close, ContinuityConfig, Endpoint, Joined, Payload, Refused, Reply, Result, Socket,
+    Builder, Channel, Close, ContinuityConfig, Endpoint, Joined, Payload, Refused, Reply, Result,
+    Socket,
 };
 
 /// Counts how often it was resumed.
@@ -27,6 +28,7 @@ impl Channel for Room {
         self.0 += 1;
         match payload.parse::<&str>() {
             Ok("unchanged") => Ok(None),
+            Ok("panic") => panic!("asked to"),
             Ok("refuse") => Err(Refused::reason("no longer")),
             _ => Ok(Some(json!({ "resumed": self.0 }).into())),
         }
@@ -39,6 +41,11 @@ impl Channel for Room {
         socket: &Socket<Self>,
     ) -> Result<Reply> {
         match event {
+            "crash" => {
+                socket.push("crashing", json!({}));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                panic!("asked to");
+            }
             "later" => {
                 let answer = socket.reply_ref();
                 tokio::spawn(async move {
@@ -57,11 +64,13 @@ fn endpoint() -> Endpoint<String> {
 }
 
 fn endpoint_with(continuity: ContinuityConfig) -> Endpoint<String> {
+    builder().continuity(continuity).build()
+}
+
+fn builder() -> Builder<String> {
     Endpoint::builder(|info| async move { Ok(info.param("user").unwrap_or("ann").to_owned()) })
         .id(|user: &String| Some(user.clone()))
         .channel::<Room>("room:*")
-        .continuity(continuity)
-        .build()
 }
 
 const SESSION: (&str, &str) = ("session", "0123456789abcdefghijkl");
@@ -141,6 +150,41 @@ async fn after_a_resume_that_was_refused_a_join_is_the_first_again() {
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.reconnect().await.expect("connects");
     assert_eq!(ann.join("room:1", json!("refuse")).await, Reply::reason("no longer"));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_waits_for_a_channel_which_crashes_is_answered_and_the_next_is_the_first_again()
+{
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.send("room:1", "crash", json!({}));
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::reason("join crashed"));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_whose_resume_panics_is_answered_and_the_next_is_the_first_again() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!("panic")).await, Reply::reason("join crashed"));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_for_which_a_channel_has_no_room_is_answered_too() {
+    let endpoint = builder().max_mailbox(1).build();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.send("room:1", "crash", json!({}));
+    assert_eq!(ann.next_push().await.0, "crashing");
+    // There is room for any one message, and one more.
+    (0..2).for_each(|_| drop(ann.send("room:1", "ping", json!({}))));
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::reason("join crashed"));
+    // As phoenix.js does it tries again later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }
 
