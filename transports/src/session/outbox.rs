@@ -324,7 +324,9 @@ impl Drain {
         self.keep(received);
         let outbox = Outbox { shared: Arc::clone(&self.shared), lane: CONTROL };
         // An attachment that is over: this drain is superseded, and the outbox without a connection.
-        outbox.attach(None).inspect(Drain::park);
+        if let Some(drain) = outbox.attach(None) {
+            drain.park();
+        }
         outbox
     }
 
