@@ -11,7 +11,7 @@ export function members(client, kept) {
 
   /** A member of `topic` that has joined. With `longPollFallbackMs`, a client that cannot fall back is helped. */
   async function member(t, { to, topic, user = unique("user"), session = newId(), ...options }) {
-    const params = { user_id: user, session };
+    const params = kept ? { user_id: user } : { user_id: user, session };
     const keep = (options) => withId(keepSession({ ...options, ...SOON }), session);
     const socket = client.socket(t, { to, params, ...(kept && { keep }), ...options });
     const helpless = !client.can.fallBack && client.can.changeTransport;
