@@ -32,7 +32,9 @@ for (const kept of [false, true]) {
       const params = kept ? { user_id: user } : { user_id: user, session: newId() };
       await page.evaluate(join, { url: `ws://${to.host}/socket`, topic, kept, options: { params, longPollFallbackMs } });
       const push = (event, payload) => page.evaluate(([e, p]) => void room.push(e, p), [event, payload]).catch(() => {});
-      return { user, heard, room: { push }, isThere: () => state.isThere, isOnLongPoll: () => state.isOnLongPoll };
+      const isAnswered = () => page.evaluate(() => answered());
+      const [isThere, isOnLongPoll] = [() => state.isThere, () => state.isOnLongPoll];
+      return { user, heard, room: { push }, isAnswered, isThere, isOnLongPoll };
     }
   });
 }
@@ -45,6 +47,11 @@ async function join({ url, topic, kept, options }) {
   const socket = new Phoenix.Socket(url, kept ? keepSession({ ...impatient, ...soon }) : impatient);
   const room = (window.room = socket.channel(topic));
   for (const event of ["new_msg", "joined"]) room.on(event, (payload) => hear(event, payload));
+  window.answered = () =>
+    new Promise((done) => {
+      const ping = room.push("ping");
+      ping.receive("ok", () => done(true)).receive("timeout", () => done(false));
+    });
   const isOnLongPoll = () => socket.transport === Phoenix.LongPoll;
   const isThere = () => socket.isConnected() && room.state === "joined";
   setInterval(() => tell({ isThere: isThere(), isOnLongPoll: isOnLongPoll() }), 50);

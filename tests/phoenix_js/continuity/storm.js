@@ -39,6 +39,9 @@ export function storm(test, client, member, full) {
     await all("have written enough", ({ user }) => by(user, observer).length >= messages);
     stop.forEach((end) => end());
     await proxy.truncate({ count: 0 });
+    // what was on its way has arrived, at the server and then at the observer
+    await all("are answered", (writer) => writer.isAnswered());
+    await until("the observer is answered", () => observer.isAnswered());
     await all("have heard all", (writer) => missing(writer).length === 0).finally(report);
 
     if (!member.kept) return;
@@ -49,7 +52,8 @@ export function storm(test, client, member, full) {
     }
 
     function all(what, condition) {
-      return until(`both ${what}`, () => writers.every(condition), patienceMs);
+      const both = async () => (await Promise.all(writers.map(condition))).every(Boolean);
+      return until(`both ${what}`, both, patienceMs);
     }
 
     function missing({ heard }) {
