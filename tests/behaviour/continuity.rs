@@ -437,18 +437,47 @@ async fn the_first_answer_of_a_kept_session_waits_for_a_slow_close_handler() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_eight_takeovers_at_once_the_newcomer_gets_a_session_of_its_own() {
-    let server = Server::start().await;
-    let mut line = Line::open(&server, WebSocket, SESSION).await;
-    for _ in 0..8 {
-        let mut older = std::mem::replace(&mut line, Line::open(&server, WebSocket, SESSION).await);
-        older.websocket().expect_close(1012).await;
+async fn a_client_that_is_cut_again_and_again_keeps_its_session() {
+    for transport in [WebSocket, Poll] {
+        let server = Server::start().await;
+        let mut line = Line::open(&server, transport, SESSION).await;
+        line.join("1", "room:a").await;
+        line.settle().await;
+        // The server learns of none of these cuts.
+        let mut dead = Vec::new();
+        for _ in 0..20 {
+            let mut next = Line::open(&server, transport, SESSION).await;
+            next.rejoin("7", "room:a").await;
+            dead.push(std::mem::replace(&mut line, next));
+        }
+        line.settle().await;
+        line.ping("7", "room:a").await;
     }
-    line.join("1", "room:a").await;
-    let mut own = Client::connect(&server, WebSocket, Version::V2, SESSION).await;
-    own.send(r#"["1","1","room:a","phx_join",{}]"#).await;
-    own.expect(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
-    line.ping("1", "room:a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_clients_that_take_a_session_from_each_other_one_gets_a_session_of_its_own() {
+    for transport in [WebSocket, Poll] {
+        let server = Server::start().await;
+        let mut line = Line::open(&server, transport, SESSION).await;
+        line.join("1", "room:a").await;
+        line.settle().await;
+        let own = soon(async {
+            loop {
+                let mut next = Line::open(&server, transport, SESSION).await;
+                next.send(r#"["7","7","room:a","phx_join",{}]"#).await;
+                if next.recv().await.starts_with(r#"["7","7","#) {
+                    return next;
+                }
+                std::mem::replace(&mut line, next).give_way().await;
+            }
+        });
+        let mut own = own.await;
+        own.expect(r#"["7",null,"room:a","joined",{"user_id":"u1"}]"#).await;
+        server.broadcast("room:a", "new_msg", r#"{"n":1}"#).await;
+        own.expect(&new_msg("room:a", 1)).await;
+        line.skip_to(&new_msg("room:a", 1)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use std::panic::Location;
 use serde_json::{Value, json};
 
 use super::longpoll::{JSON, NDJSON};
-use super::raw_websocket::{BINARY, PING, PONG, TEXT, close, frame};
+use super::raw_websocket::{BINARY, CLOSE, PING, PONG, TEXT, close, frame};
 use super::{DEADLINE, LongPoll, RawWebSocket, Server, Transport, Version, base64, notation, soon};
 
 pub(crate) struct Line {
@@ -310,6 +310,21 @@ impl Line {
         socket.send_bytes(&close(1000, b"")).await;
         socket.hang_up().await;
         self.received
+    }
+
+    /// Finds that another connection has taken the session over, as a client does that is still there.
+    pub(crate) async fn give_way(self) {
+        match self.link {
+            Link::WebSocket(mut socket) => {
+                soon(async { while socket.next().await.expect("a close").opcode != CLOSE {} })
+                    .await;
+                socket.send_bytes(&close(1012, b"")).await;
+                socket.hang_up().await;
+            }
+            Link::LongPoll { mut session, .. } => {
+                assert_eq!(session.poll().await, json!({"status": 500}));
+            }
+        }
     }
 
     fn next_ref(&mut self) -> String {

@@ -48,7 +48,8 @@ struct State<S> {
     settled: bool,
     /// When it was first seen without a connection.
     parked: Option<Instant>,
-    /// When living connections were taken over, within [`TAKEOVER_TIME`].
+    /// When it was found that a client had taken it from another that was there, within
+    /// [`TAKEOVER_TIME`].
     takeovers: Vec<Instant>,
     died_young: u32,
     last_death: Instant,
@@ -265,7 +266,7 @@ impl<S: Session> Kept<S> {
         let mut state = self.lock();
         let State { session, takeovers, .. } = &mut *state;
         let session = session.as_mut()?;
-        if self.outbox.is_attached() {
+        if self.outbox.was_contested() {
             takeovers.retain(|at| now.duration_since(*at) < TAKEOVER_TIME);
             takeovers.push(now);
         }
@@ -417,7 +418,8 @@ impl<S> fmt::Debug for Connected<S> {
     }
 }
 
-/// So many takeovers of a living connection within so much time are two clients with one id: the
-/// next one gets a session of its own.
+/// So many takeovers from a client that was there within so much time are two clients with one id: the
+/// next one gets a session of its own. A client that comes back from a connection that died, or that it
+/// gave up, is none: nobody answers on that connection that it was taken over.
 const TAKEOVERS: usize = 8;
-const TAKEOVER_TIME: Duration = Duration::from_secs(4);
+const TAKEOVER_TIME: Duration = Duration::from_secs(10);

@@ -38,6 +38,8 @@ pub(super) struct Log {
     /// Whether the client ended the last attachment itself, and so may have thrown away what it had
     /// not read.
     parted: bool,
+    /// Whether a connection that was taken over showed since the last attachment that it lives.
+    contested: bool,
     /// Whether the client reads numbers.
     numbered: bool,
     control: VecDeque<Control>,
@@ -96,6 +98,7 @@ impl Log {
             attached: true,
             gone: false,
             parted: false,
+            contested: false,
             numbered: false,
             control: VecDeque::new(),
             waiting: Lanes::default(),
@@ -198,6 +201,16 @@ impl Log {
         if attachment == self.attachment {
             (self.attached, self.gone, self.parted) = (true, false, false);
         }
+    }
+
+    /// An attachment shows that its client is there, although a newer one took the session over.
+    pub(super) fn contest(&mut self, attachment: u64) {
+        self.contested |= attachment != self.attachment;
+    }
+
+    /// Whether an attachment did so since this was asked last.
+    pub(super) fn was_contested(&mut self) -> bool {
+        std::mem::take(&mut self.contested)
     }
 
     /// A new lane, which is held until it is opened.

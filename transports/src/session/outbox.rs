@@ -234,6 +234,15 @@ impl Outbox {
     pub(crate) fn is_attached(&self) -> bool {
         matches!(&self.shared.lock().queue, Queue::Kept(log) if log.is_attached())
     }
+
+    /// Whether a connection whose session was taken over has shown since this was asked last that its
+    /// client is there: that client and the newer one are two.
+    pub(crate) fn was_contested(&self) -> bool {
+        match &mut self.shared.lock().queue {
+            Queue::Plain(_) => false,
+            Queue::Kept(log) => log.was_contested(),
+        }
+    }
 }
 
 impl Drain {
@@ -380,6 +389,13 @@ impl Drain {
     /// Whether this is a kept outbox's connection no more.
     pub(crate) fn is_superseded(&self) -> bool {
         matches!(&self.shared.lock().queue, Queue::Kept(log) if log.attachment() != self.attachment)
+    }
+
+    /// The client of this connection is there. Matters only after a newer one has taken its session.
+    pub(crate) fn contest(&self) {
+        if let Queue::Kept(log) = &mut self.shared.lock().queue {
+            log.contest(self.attachment);
+        }
     }
 
     /// The log, while this attachment has it.

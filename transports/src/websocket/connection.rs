@@ -203,6 +203,10 @@ where
 
     /// Hands over what was read. Once closing has begun nothing has a meaning any more.
     fn take(&mut self, bytes: &mut [u8]) {
+        if self.phase == Phase::Lingering && !bytes.is_empty() {
+            // Whoever answers a CLOSE is there.
+            self.drain.contest();
+        }
         let Some(session) = self.session.as_mut().filter(|_| !bytes.is_empty()) else { return };
         self.since = Instant::now();
         let (control, drain, pings) = (&mut self.writer.control, &self.drain, &mut self.pings);
