@@ -99,6 +99,8 @@ macro_rules! way {
     };
 }
 
+mod presence;
+
 ways![
     a_live_channel_answers_a_join_with_what_its_first_join_was_answered,
     what_is_broadcast_meanwhile_comes_in_order_after_the_rejoin_and_not_before,
