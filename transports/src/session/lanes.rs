@@ -216,7 +216,8 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.hold_all(VecDeque::new());
         let (a, b) = (lanes.add(), lanes.add());
-        (lanes.open(a), lanes.open(b));
+        lanes.open(a);
+        lanes.open(b);
         push(&mut lanes, a, "a1");
         push(&mut lanes, b, "b1");
         push(&mut lanes, a, "a2");
