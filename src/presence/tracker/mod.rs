@@ -24,7 +24,6 @@ pub(crate) use self::entry::{Entry, Meta, Owner, Replica};
 use self::replicas::Replicas;
 use self::state::{Log, State};
 use self::topics::Topics;
-#[allow(unused_imports)]
 pub(crate) use self::topics::{Metas, Snapshot};
 
 /// The largest topic or key in bytes.
@@ -205,6 +204,11 @@ impl Tracker {
             .take_while(|(other, ..)| *other == owner)
             .collect();
         ids.iter().filter_map(|(owner, topic, key)| self.untrack(*owner, topic, key)).collect()
+    }
+
+    /// What an owner tracks under a key.
+    pub(crate) fn get(&self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> Option<Entry> {
+        self.owned.get(&(owner, topic.clone(), key.clone())).cloned()
     }
 
     /// The topic's presences now. Takes no time, and may be walked while others change.
