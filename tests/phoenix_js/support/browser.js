@@ -46,3 +46,6 @@ export async function servePage() {
 
 /** The same script, for pages that do not bring it. */
 export const SCRIPT = new URL("phoenix.js", PACKAGE).pathname;
+
+/** The same as a module. */
+export const MODULE = new URL("phoenix.mjs", PACKAGE).pathname;
