@@ -17,8 +17,10 @@ export function presence(client) {
     const ann = await enter(t, server, { topic, user: "ann", name: "Ann" });
     const bob = await enter(t, server, { topic, user: "bob", name: "Bob" });
     const seen = (list) => list.map(([key, metas]) => [key, ...metas.map(({ name }) => name)]).sort();
-    const see = (what) =>
-      until(`both see ${JSON.stringify(what)}`, () => [ann, bob].every((one) => JSON.stringify(seen(one.list())) === JSON.stringify(what)));
+    const see = (what) => {
+      const sees = (one) => JSON.stringify(seen(one.list())) === JSON.stringify(what);
+      return until(`both see ${JSON.stringify(what)}`, () => sees(ann) && sees(bob));
+    };
     await see([["ann", "Ann"], ["bob", "Bob"]]);
     await bob.rename("Bobby");
     await see([["ann", "Ann"], ["bob", "Bobby"]]);
