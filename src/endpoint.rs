@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tower_channels_transports::{
     self as transports, CheckOrigin, ConnectInfo, ContinuityConfig, Drain, Gateway, Handler,
-    Limits, LongPoll, LongPollConfig, NotFound, Outbox, SocketLayer, SocketService, WebSocket,
-    WebSocketConfig,
+    Limits, LongPoll, LongPollConfig, NotFound, Outbox, Session, SocketLayer, SocketService,
+    WebSocket, WebSocketConfig,
 };
 
 use crate::channel::Channel;
@@ -153,7 +153,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     pub(crate) async fn connect(
         &self,
         info: ConnectInfo,
-    ) -> Result<(SocketSession<A>, Drain), transports::Refused> {
+    ) -> Result<(impl Session + use<A>, Drain), transports::Refused> {
         self.gateway.connect(info).await
     }
 }
@@ -305,6 +305,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.router.check()?;
         self.websocket.validate()?;
         self.long_poll.validate()?;
+        self.presence.validate()?;
         for (name, is_zero) in [
             ("max_message", self.limits.message == 0),
             ("max_outbox", self.limits.outbox == 0),

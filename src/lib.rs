@@ -27,6 +27,8 @@ pub use self::presence::{
     Fetched, Meta, MetaUpdate, Missed, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, Tracked,
 };
+#[doc(hidden)]
+pub use self::presence::model;
 pub use self::reply::{Joined, Reason, Refused, Reply, Result, Stop};
 pub use self::socket::SocketSession;
 pub use tower_channels_transports as transports;

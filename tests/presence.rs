@@ -387,7 +387,7 @@ async fn a_task_is_present_until_it_drops_its_handle() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_tracked_for_a_channel_that_has_ended() {
     let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    struct Leaks(tokio::sync::mpsc::UnboundedSender<Socket<Leaks>>);
+    struct Leaks(tokio::sync::mpsc::UnboundedSender<Socket<Self>>);
     impl Channel for Leaks {
         type Assigns = tokio::sync::mpsc::UnboundedSender<Socket<Self>>;
         type Info = ();

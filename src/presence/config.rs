@@ -73,6 +73,16 @@ impl PresenceConfig {
         self.fetch_timeout = timeout;
         self
     }
+
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        if self.max_meta < "{}".len() {
+            return Err("no meta is as small as `max_meta`".to_owned());
+        }
+        if self.fetch_timeout.is_zero() {
+            return Err("`fetch_timeout` is zero, with which nothing could be fetched".to_owned());
+        }
+        Ok(())
+    }
 }
 
 impl Default for PresenceConfig {

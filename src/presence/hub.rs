@@ -174,7 +174,7 @@ impl Hub {
         let snapshot = shard.tracker.list(topic);
         shard.seen(topic);
         drop(shard);
-        presences(snapshot.iter().flat_map(|(_, metas)| metas.iter()))
+        Presences::from(&snapshot)
     }
 
     pub(super) fn get_by_key(&self, topic: &str, key: &str) -> Presences {
@@ -182,7 +182,7 @@ impl Hub {
         let entries = shard.tracker.get_by_key(topic, key);
         shard.seen(topic);
         drop(shard);
-        presences(&entries)
+        presences(entries)
     }
 
     pub(super) fn count(&self, topic: &str) -> usize {
@@ -249,10 +249,9 @@ impl Hub {
         // Who joins twice in a row asks twice.
         waiting.sort_unstable_by_key(|recipient| Arc::as_ptr(recipient).addr());
         waiting.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let snapshot = snapshot.unwrap_or_default();
-        let list = presences(snapshot.iter().flat_map(|(_, metas)| metas.iter()));
+        let list = snapshot.as_ref().map(Presences::from).unwrap_or_default();
         let (joins, leaves) = pending.into_changes();
-        let (joins, leaves) = (presences(&joins), presences(&leaves));
+        let (joins, leaves) = (presences(joins), presences(leaves));
         let diff = PresenceDiff { topic: topic.to_string(), joins, leaves };
         Some(Announcement { topic: topic.clone(), list, waiting, diff })
     }
@@ -293,8 +292,8 @@ impl Shard {
     }
 }
 
-fn presences<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Presences {
-    entries.into_iter().map(|entry| (entry.key().clone(), Meta::new(entry.clone()))).collect()
+fn presences(entries: Vec<Entry>) -> Presences {
+    entries.into_iter().map(|entry| (entry.key().clone(), Meta::new(entry))).collect()
 }
 
 impl From<TrackError> for PresenceError {

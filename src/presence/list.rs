@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
 use super::meta::Meta;
+use super::tracker::{Metas, Snapshot};
 
 /// Keys, such as the ids of users, and how each of them is present.
 ///
@@ -73,6 +74,7 @@ impl Presences {
     }
 }
 
+/// Of a key that comes several times, the metas follow each other.
 impl FromIterator<(SmolStr, Meta)> for Presences {
     fn from_iter<I: IntoIterator<Item = (SmolStr, Meta)>>(metas: I) -> Self {
         let mut all = Self::default();
@@ -80,6 +82,16 @@ impl FromIterator<(SmolStr, Meta)> for Presences {
             all.0.entry(key).or_default().metas.push(meta);
         }
         all
+    }
+}
+
+impl From<&Snapshot> for Presences {
+    fn from(snapshot: &Snapshot) -> Self {
+        let present = |metas: &Metas| Present {
+            metas: metas.iter().cloned().map(Meta::new).collect(),
+            fetched: Map::new(),
+        };
+        Self(snapshot.iter().map(|(key, metas)| (key.clone(), present(metas))).collect())
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) use self::hub::{Hub, Recipient};
 pub use self::list::{PresenceDiff, Presences, Present};
 pub use self::meta::{Meta, MetaUpdate};
 pub use self::task::Tracked;
+#[doc(hidden)]
+pub use self::tracker::model;
 pub(crate) use self::tracker::Owner;
 pub(crate) use self::tracking::Tracking;
 

@@ -89,9 +89,13 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
             return Some(Message::slotted(HEAD, out));
         }
         Outgoing::End { join_ref, topic, event, payload } => {
-            head(&mut out, Some(join_ref.as_json()?), event);
+            let reference = if join_ref.is_null() { None } else { Some(join_ref.as_json()?) };
+            head(&mut out, reference, event);
             out.extend_from_slice(payload.as_bytes());
             tail(&mut out, &Name::from(*topic));
+            if reference.is_none() {
+                return Some(Message::slotted(HEAD, out));
+            }
         }
     }
     Some(Message::text(out))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use smol_str::SmolStr;
 
@@ -18,7 +19,7 @@ pub(crate) struct Owner(pub(crate) u64);
 
 /// One life of a node. A restarted node has the same name and a higher incarnation, and what its
 /// earlier ones tracked is gone for good.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Replica {
     /// At most 255 bytes.
     pub(crate) name: SmolStr,

@@ -1,7 +1,16 @@
 //! Who is where, on one replica and as far as it knows on all others: plain code that knows no
 //! task, no clock and no socket.
 
+mod clock;
 mod entry;
+mod message;
+#[doc(hidden)]
+pub mod model;
+mod replicas;
+mod replication;
+mod state;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -9,10 +18,12 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use self::clock::MAX_NUMBER;
 use self::entry::Parts;
 pub(crate) use self::entry::{Entry, Meta, Owner, Replica};
+use self::replicas::Replicas;
+use self::state::{Log, State};
 use self::topics::Topics;
-#[allow(unused_imports)]
 pub(crate) use self::topics::{Metas, Snapshot};
 
 /// The largest topic or key in bytes.
@@ -41,10 +52,18 @@ pub(crate) struct Config {
 pub(crate) struct Tracker {
     replica: Replica,
     config: Config,
+    /// All that is shown: its own entries and those of all replicas that are up.
     topics: Topics,
     owned: BTreeMap<(Owner, SmolStr, SmolStr), Entry>,
+    own: State,
+    log: Log,
+    /// How many of its operations the others have been told.
+    sent: u64,
+    /// The highest age of an entry seen so far.
     age: u64,
-    counter: u64,
+    others: Replicas,
+    last_tick: Option<Duration>,
+    last_heartbeat: Option<Duration>,
 }
 
 /// What came and went by a message or by the passing of time.
@@ -75,6 +94,8 @@ pub(crate) enum TrackError {
     NotTracked,
     /// The topic or the key is larger than [`MAX_TEXT`] or the meta than [`MAX_META`].
     TooLarge,
+    /// The meta is no JSON object.
+    NoObject,
 }
 
 /// A message that is none, or of a version that is not understood. Nothing of it was applied.
@@ -94,9 +115,28 @@ impl Default for Config {
 }
 
 impl Tracker {
+    /// A replica that knows of none but itself.
     pub(crate) fn new(replica: Replica, config: Config) -> Self {
-        let (topics, owned) = Default::default();
-        Self { replica, config, topics, owned, age: 0, counter: 0 }
+        let (topics, owned, own, log, others) = Default::default();
+        let (sent, age, last_tick, last_heartbeat) = Default::default();
+        Self {
+            replica,
+            config,
+            topics,
+            owned,
+            own,
+            log,
+            sent,
+            age,
+            others,
+            last_tick,
+            last_heartbeat,
+        }
+    }
+
+    /// Itself. The incarnation grows if others have taken it for gone.
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.replica
     }
 
     /// Adds an entry. Its costs do not depend on how many there are.
@@ -114,7 +154,8 @@ impl Tracker {
         if topic.len() > MAX_TEXT || key.len() > MAX_TEXT || meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        let entry = self.add(topic.clone(), key.clone(), meta, None);
+        message::object(&meta).ok_or(TrackError::NoObject)?;
+        let entry = self.add(topic, key, meta, None);
         self.owned.insert(id, entry.clone());
         Ok(entry)
     }
@@ -134,9 +175,9 @@ impl Tracker {
         if meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        self.topics.remove(&old);
-        let prev = Some(old.phx_ref().clone());
-        let new = self.add(topic.clone(), key.clone(), meta, prev);
+        message::object(&meta).ok_or(TrackError::NoObject)?;
+        self.remove(&old);
+        let new = self.add(topic, key, meta, Some(old.phx_ref().clone()));
         self.owned.insert(id, new.clone());
         Ok((old, new))
     }
@@ -149,7 +190,7 @@ impl Tracker {
         key: &SmolStr,
     ) -> Option<Entry> {
         let old = self.owned.remove(&(owner, topic.clone(), key.clone()))?;
-        self.topics.remove(&old);
+        self.remove(&old);
         Some(old)
     }
 
@@ -186,29 +227,22 @@ impl Tracker {
         self.topics.get(topic).map_or(0, Snapshot::len)
     }
 
-    /// What the passing of time brings: what to send, and who went down. To be called a few times
-    /// in each `heartbeat`. `now` is the time since any start, the same in all calls.
-    pub(crate) fn tick(&mut self, now: Duration) -> (Changes, Vec<Outgoing>) {
-        let _ = now;
-        Default::default()
-    }
-
-    /// Takes a message of another replica, or this one's own, which is ignored.
-    pub(crate) fn receive(
-        &mut self,
-        now: Duration,
-        message: &[u8],
-    ) -> Result<(Changes, Vec<Outgoing>), Malformed> {
-        let _ = (now, message);
-        Err(Malformed("not understood yet"))
-    }
-
-    fn add(&mut self, topic: SmolStr, key: SmolStr, meta: Meta, prev: Option<SmolStr>) -> Entry {
-        self.counter += 1;
-        self.age += 1;
+    /// The next operation adds an entry.
+    fn add(&mut self, topic: &SmolStr, key: &SmolStr, meta: Meta, prev: Option<SmolStr>) -> Entry {
+        self.age = (self.age + 1).min(MAX_NUMBER);
+        let (topic, key) = (topic.clone(), key.clone());
         let parts = Parts { age: self.age, topic, key, meta, prev };
-        let entry = Entry::new(&self.replica, self.counter, parts);
+        let entry = Entry::new(&self.replica, self.own.seen().prefix() + 1, parts);
+        self.own.add(entry.clone());
         self.topics.insert(entry.clone());
         entry
+    }
+
+    /// The next operation removes one.
+    fn remove(&mut self, entry: &Entry) {
+        let operation = self.own.seen().prefix() + 1;
+        self.own.remove(operation, entry);
+        self.log.push(operation, entry.dot(), self.config.max_log);
+        self.topics.remove(entry);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
 use smol_str::SmolStr;
 
+use super::Changes;
 use super::entry::Entry;
 
 #[derive(Debug, Default)]
@@ -44,6 +45,16 @@ impl Topics {
                 self.0.remove(entry.topic());
             }
         }
+    }
+
+    pub(super) fn apply(&mut self, changes: &Changes) {
+        changes.leaves.iter().for_each(|entry| self.remove(entry));
+        changes.joins.iter().for_each(|entry| self.insert(entry.clone()));
+    }
+
+    /// The topics that have entries.
+    pub(super) fn names(&self) -> impl Iterator<Item = &SmolStr> {
+        self.0.keys()
     }
 
     pub(super) fn get(&self, topic: &str) -> Option<&Snapshot> {

@@ -12,6 +12,7 @@ mod connection;
 mod decoder;
 mod handshake;
 mod head;
+mod pings;
 mod scratch;
 mod utf8;
 mod writer;
