@@ -23,12 +23,12 @@ pub use self::endpoint::{BuildError, Builder, Connect, Endpoint};
 pub use self::mailbox::Undelivered;
 pub use self::message::{Incoming, IncomingPayload, Name, Ref};
 pub use self::payload::Payload;
+#[doc(hidden)]
+pub use self::presence::model;
 pub use self::presence::{
     Fetched, Meta, MetaUpdate, Missed, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, Tracked,
 };
-#[doc(hidden)]
-pub use self::presence::model;
 pub use self::reply::{Joined, Reason, Refused, Reply, Result, Stop};
 pub use self::socket::SocketSession;
 pub use tower_channels_transports as transports;

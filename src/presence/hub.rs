@@ -302,6 +302,7 @@ impl From<TrackError> for PresenceError {
             TrackError::AlreadyTracked => Self::AlreadyTracked,
             TrackError::NotTracked => Self::NotTracked,
             TrackError::TooLarge => Self::MetaTooLong,
+            TrackError::NoObject => Self::NoObject,
         }
     }
 }

@@ -20,9 +20,9 @@ pub(crate) use self::hub::{Hub, Recipient};
 pub use self::list::{PresenceDiff, Presences, Present};
 pub use self::meta::{Meta, MetaUpdate};
 pub use self::task::Tracked;
+pub(crate) use self::tracker::Owner;
 #[doc(hidden)]
 pub use self::tracker::model;
-pub(crate) use self::tracker::Owner;
 pub(crate) use self::tracking::Tracking;
 
 /// Who is present on which topic. A cheap clone, from [`Endpoint::presence`] or [`Socket::presence`].

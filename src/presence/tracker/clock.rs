@@ -40,10 +40,6 @@ impl Seen {
         self.0.len() > 1 || self.0.first().is_some_and(|&(first, _)| first != 1)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn ranges(&self) -> &[(u64, u64)] {
         &self.0
     }

@@ -68,10 +68,6 @@ impl Snapshot {
         self.0.size()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn get(&self, key: &str) -> Option<&Metas> {
         self.0.get(key)
     }
