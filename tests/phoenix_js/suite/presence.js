@@ -7,6 +7,9 @@ import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 import { until } from "../support/until.js";
 
+/** Sessions have to end before a walk is over. */
+const PATIENT = { timeout: 40_000 };
+
 export function presence(client) {
   let server;
   before(async () => (server = await startServer(example("reference"), { env: WALK_ENV })));
@@ -31,7 +34,7 @@ export function presence(client) {
   });
 
   for (const keep of [false, true]) {
-    test(`lists agree after a random walk ${keep ? "of kept sessions" : "without sessions"}`, (t) =>
+    test(`lists agree after a random walk ${keep ? "of kept sessions" : "without sessions"}`, PATIENT, (t) =>
       walk(t, { server, topic: unique("lobby:"), keep, enter: (proxy, who) => enter(t, proxy, who) }));
   }
 
