@@ -98,6 +98,25 @@ for (const [whose, replaced] of Object.entries(PRESENCES)) {
       });
     }
 
+    test("who comes back to a kept session under another name has that name", async (t) => {
+      const room = unique("room-");
+      const ann = await enter(t, { room, transport: "websocket" });
+      await ann.page.evaluate(async (topic) => {
+        const { Socket } = await import("/channels.js");
+        const socket = new Socket("/socket", { secret: "the secret of Bob" });
+        const names = ["Bob", "Robert"];
+        const channel = socket.channel(topic, () => ({ name: names.shift(), last_seen_id: 0 }));
+        const joined = () => new Promise((resolve) => (channel.onjoin = resolve));
+        channel.join();
+        socket.connect();
+        await joined();
+        socket.cut(0);
+        window.answer = joined();
+      }, `room:${room}`);
+      assert.equal((await ann.page.evaluate(() => answer)).resumed, true);
+      await ann.sees(`${ann.name} (you)`, "Robert");
+    });
+
     for (const width of [340, 1280]) {
       test(`nothing else moves when people come and go on a page ${width} px wide`, async (t) => {
         const [room, viewport] = [unique("room-"), { width, height: 740 }];
