@@ -99,17 +99,22 @@ impl Lanes {
         self.lanes.get(&lane).and_then(|state| state.opening)
     }
 
-    /// Holds a lane until it is opened again.
-    pub(super) fn hold(&mut self, lane: Lane) {
-        let Some(state) = self.lanes.get_mut(&lane).filter(|_| self.holding) else { return };
+    /// Holds a lane until it is opened again. Returns the cost of what is not needed: what is
+    /// transient will be said anew.
+    pub(super) fn hold(&mut self, lane: Lane) -> usize {
+        let Some(state) = self.lanes.get_mut(&lane).filter(|_| self.holding) else { return 0 };
         state.hold();
+        let mut dropped = 0;
         for (other, message) in std::mem::take(&mut self.row) {
-            if other == lane {
-                state.held.push_back(message);
-            } else {
+            if other != lane {
                 self.row.push_back((other, message));
+            } else if state.refreshed && message.is_transient() {
+                dropped += message.cost();
+            } else {
+                state.held.push_back(message);
             }
         }
+        dropped
     }
 
     /// Holds all lanes, now and from now on; what was `written` in them goes before what waits. Returns
