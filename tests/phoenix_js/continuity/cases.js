@@ -44,8 +44,8 @@ export function cases(test, client, member, full) {
     const { proxy, me } = await through(t, { server, heartbeatIntervalMs: 400 });
     await say(me, 1, 5, server);
     await hears(me, 5);
-    await proxy.delay(1500);
-    await passing(700);
+    await proxy.delay(2000);
+    await passing(1200);
     await proxy.delay(0);
     let n = 5;
     await until("it hears again", async () => {
@@ -55,7 +55,7 @@ export function cases(test, client, member, full) {
   });
 
   overWebSocket("what a busy page had not read when its heartbeat closed the socket is said again", async (t) => {
-    const page = { msPerMessage: 10 };
+    const page = { msPerMessage: 40 };
     const { proxy, me } = await through(t, { transport: busyWebSocket(page), heartbeatIntervalMs: 400 });
     me.socket.onClose(() => (page.msPerMessage = 0));
     await proxy.rate(200_000);
@@ -133,7 +133,7 @@ export function cases(test, client, member, full) {
 
   /** A server that keeps sessions for a moment only. */
   async function briefly(t) {
-    const env = { SESSION_TTL_MS: 300, WINDOW_MS: 200 };
+    const env = { SESSION_TTL_MS: 600, WINDOW_MS: 200 };
     const server = await startServer(example("reference"), { env });
     t.after(() => server.stop());
     return server;

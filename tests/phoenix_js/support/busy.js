@@ -20,6 +20,7 @@ export const busyWebSocket = (page) =>
       this.#socket.onerror = (event) => this.onerror(event);
       this.#socket.onclose = (event) => this.onclose(event);
       this.#socket.onmessage = ({ data }) => {
+        if (this.readyState !== WebSocket.OPEN) return; // what comes after `close()` is not seen either
         this.#waiting.push(data);
         this.#timer ??= setTimeout(() => this.#see(), page.msPerMessage);
       };
