@@ -218,7 +218,9 @@ where
                 Ok(())
             }
             Event::Pong(payload) => {
-                if let Some(position) = pings.as_mut().and_then(|pings| pings.answered(payload)) {
+                if let Some(position) =
+                    pings.as_mut().and_then(|pings| pings.answered(payload, Instant::now()))
+                {
                     drain.pong(position);
                 }
                 Ok(())
@@ -671,7 +673,7 @@ mod tests {
         assert!(!it.turn());
         let received = it.received();
         let pings = received.windows(10).filter(|bytes| bytes[..9] == ping(0)[..9]);
-        assert_eq!(pings.map(|bytes| bytes[9]).collect::<Vec<_>>(), [3], "the fourth is its last");
+        assert_eq!(pings.map(|bytes| bytes[9]).collect::<Vec<_>>(), [2], "the rest waits for the answer");
     }
 
     #[tokio::test(start_paused = true)]
