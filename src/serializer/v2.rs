@@ -117,19 +117,15 @@ fn text(
     payload: &[u8],
 ) -> Option<Message> {
     let mut out = Vec::with_capacity(64 + topic.len() + event.len() + payload.len());
-    let slotted = join_ref.is_null() && reference.is_null();
-    if slotted {
-        out.push(b',');
-        write_json(&mut out, topic);
-    } else {
-        head(&mut out, join_ref, reference, &Name::from(topic))?;
-    }
+    head(&mut out, join_ref, reference, &Name::from(topic))?;
     out.push(b',');
     write_json(&mut out, event);
     out.push(b',');
     out.extend_from_slice(payload);
     out.push(b']');
-    Some(if slotted { Message::slotted("[null,", out) } else { Message::text(out) })
+    // What has neither is a push or a broadcast: the place of its ref is for a number.
+    let slotted = join_ref.is_null() && reference.is_null();
+    Some(if slotted { Message::slotted(out, "[null,".len()) } else { Message::text(out) })
 }
 
 /// `[join_ref,ref,topic`

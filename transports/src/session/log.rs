@@ -430,7 +430,7 @@ mod tests {
     }
 
     fn push(log: &mut Log, backlog: &mut Backlog, lane: Lane, text: &str) {
-        let message = Message::slotted("[", text.to_owned());
+        let message = Message::slotted(format!("[null{text}"), 1);
         backlog.add(message.cost());
         log.push(lane, message);
     }
