@@ -16,7 +16,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream as Served};
-use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket};
+use tower_channels::{
+    Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, WebSocketConfig,
+};
 
 use self::support::{Thread, connect, frame, join, push};
 
@@ -151,7 +153,9 @@ async fn serve(started: mpsc::Sender<(Thread, SocketAddr, SocketAddr)>) {
     let addresses = [&ours, &least].map(|listener| listener.local_addr().expect("an address"));
     started.send((Thread::current(), addresses[0], addresses[1])).expect("someone waits");
     let connect = |_| async { Ok(()) };
-    let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").build();
+    // Most clients do nothing but listen.
+    let config = WebSocketConfig::new().idle_timeout(Duration::from_secs(3600));
+    let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").websocket(config).build();
     let service = TowerToHyperService::new(endpoint.service("/socket"));
     let peers = Arc::new(Mutex::new(Vec::new()));
     loop {
