@@ -13,6 +13,7 @@ const OPEN = 1;
 export function keepSession(options = {}) {
   const session = newId();
   let received = 0;
+  let isNumbered = true; // whether the server gives numbers, which it may not to two clients of one session
   let socket = null;
   let last = null; // the connection that opened last
 
@@ -20,8 +21,7 @@ export function keepSession(options = {}) {
     if (socket === null) meet(this);
     if (socket !== this) throw new Error("these options belong to another socket: call keepSession() for each");
     if (last && (last !== this.conn || last.readyState !== OPEN)) silence(last);
-    const own = typeof options.params === "function" ? options.params.call(this) : options.params;
-    return { ...own, session, received, binary: "base64" };
+    return { ...ownParams(this, options), session, received, binary: "base64" };
   }
 
   function meet(newcomer) {
@@ -34,17 +34,20 @@ export function keepSession(options = {}) {
   function decode(data, done) {
     const { conn } = this;
     const inner = options.decode ?? this.defaultDecoder;
-    inner.call(this, isBase64(data) ? fromBase64(data) : data, (message) => {
+    const decodable = isBase64(data) ? fromBase64(data) : data;
+    inner.call(this, decodable, (message) => {
       // taken down while it was decoded: phoenix.js drops it, and it is said again
-      if (this.conn === conn && isNews(message)) done(message);
+      if (this.conn === conn && isNews(message, typeof decodable === "string")) done(message);
     });
   }
 
   /** Reads the number that stands where a ref would be null. Only binary messages have no place for one. */
-  function isNews(message) {
+  function isNews(message, isText) {
     const numbered = /^s:(\d+)$/.exec(message.ref);
     if (numbered) message.ref = null;
     if (message.ref != null) return true; // a reply
+    if (isText) isNumbered = numbered !== null;
+    if (!isNumbered) return true;
     const number = numbered ? Number(numbered[1]) : received + 1;
     if (number <= received) return false;
     received = number;
@@ -129,7 +132,11 @@ function returnToWebSocket(socket, options) {
   function newScout() {
     const endPoint = socket.endPoint.replace(/\/websocket$/, "");
     const quiet = { longPollFallbackMs: 0, reconnectAfterMs: () => NEVER_MS, logger: null, debug: false };
-    const scout = new socket.constructor(endPoint, { ...options, ...quiet });
+    const params = () => {
+      const { session, ...others } = ownParams(scout, options);
+      return others;
+    };
+    const scout = new socket.constructor(endPoint, { ...options, ...quiet, params });
     scout.onOpen(() => scout.ping(() => (answered = true)));
     return scout;
   }
@@ -141,6 +148,11 @@ function returnToWebSocket(socket, options) {
       if (socket.sessionStore?.getItem(key)) socket.sessionStore.setItem(key, "");
     }
   }
+}
+
+/** What the application gives, as an object or a function. */
+function ownParams(socket, { params }) {
+  return { ...(typeof params === "function" ? params.call(socket) : params) };
 }
 
 /** Backoff; clients that lost their WebSockets together do not come back together. */

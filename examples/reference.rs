@@ -19,14 +19,14 @@ use hyper::{Method, Request, Response, StatusCode, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::{Layer, service_fn};
 use tower_channels::{
     Channel, CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Joined, LongPollConfig, Payload,
-    Refused, Reply, Result, Socket, Stop, WebSocketConfig,
+    Presence, PresenceError, Refused, Reply, Result, Socket, Stop, WebSocketConfig,
 };
 
 fn main() -> io::Result<()> {
@@ -137,6 +137,7 @@ fn endpoint(config: &Config) -> Endpoint<User> {
     Endpoint::builder(connect)
         .id(|user| user.id.as_ref().map(|id| format!("user_socket:{id}")))
         .channel::<Room>("room:*")
+        .channel::<Lobby>("lobby:*")
         .check_origin(origins)
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))
         .long_poll(LongPollConfig::default().window(config.window))
@@ -258,6 +259,54 @@ impl Channel for Room {
             socket.push(event, Payload::json(&payload)?);
         }
         Ok(())
+    }
+}
+
+/// `lobby:*`: who is there, under what name.
+struct Lobby {
+    name: Option<Box<RawValue>>,
+}
+
+impl Lobby {
+    fn key(socket: &Socket<Self>) -> &str {
+        socket.assigns().id.as_deref().unwrap_or("anon")
+    }
+}
+
+impl Channel for Lobby {
+    type Assigns = User;
+    type Info = ();
+
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        let mut payload: Object = payload.parse().unwrap_or_default();
+        Ok(Self { name: payload.remove("name") }.into())
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        let meta = BTreeMap::from([("name", self.name.take())]);
+        Presence::track(socket, Self::key(socket), meta)?;
+        Presence::push_state(socket);
+        Ok(())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        match event {
+            "rename" => {
+                let name: Value = serde_json::from_str(field(&payload, "name")?.get())?;
+                match Presence::update(socket, Self::key(socket), json!({ "name": name })) {
+                    Ok(()) | Err(PresenceError::NotTracked) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            "leave_presence" => Presence::untrack(socket, Self::key(socket)),
+            _ => return Err(Stop::unmatched(event)),
+        }
+        Ok(Reply::ack())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::mailbox::{Address, Mail, Undelivered};
 use crate::message::{Name, Ref};
 use crate::payload::Payload;
+use crate::presence::{Presence, Tracking};
 use crate::pubsub::{Broadcast, PubSub};
 use crate::reply::{Joined, Reason, Refused, Reply, Result, Stop};
 use crate::serializer::Outgoing;
@@ -174,6 +175,8 @@ pub(crate) struct Link<A> {
     pub(crate) sent_join_ref: Ref,
     pub(crate) client: Client,
     pub(crate) pubsub: PubSub,
+    pub(crate) presence: Presence,
+    pub(crate) tracking: Tracking,
     pub(crate) mailbox: Address,
 }
 
@@ -184,6 +187,10 @@ impl<C: Channel> Socket<C> {
 
     /// What the channel's own task needs of it.
     pub(crate) fn link(&self) -> &Link<C::Assigns> {
+        &self.link
+    }
+
+    pub(crate) fn shared_link(&self) -> &Arc<Link<C::Assigns>> {
         &self.link
     }
 
@@ -231,6 +238,11 @@ impl<C: Channel> Socket<C> {
         ReplyRef { link: Arc::clone(&self.link) as Arc<dyn Answer>, reference }
     }
 
+    /// Who is present on which topic of the endpoint.
+    pub fn presence(&self) -> &Presence {
+        &self.link.presence
+    }
+
     /// A way for other tasks to send this channel an [`Info`](Channel::Info).
     pub fn handle(&self) -> Handle<C> {
         Handle { mailbox: self.link.mailbox.clone(), info: PhantomData }
@@ -243,6 +255,14 @@ impl<A> Link<A> {
         let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
         let push = Outgoing::Push { join_ref, topic, event, payload };
         self.mailbox.unless_over(|| self.client.send(&push));
+    }
+
+    /// Sends an event that is worthless once the connection is gone, to a channel that says it anew.
+    pub(crate) fn push_transient(&self, event: &str, payload: &Payload) {
+        let Self { topic, .. } = self;
+        let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
+        let push = Outgoing::Push { join_ref, topic, event, payload };
+        self.mailbox.unless_over(|| self.client.send_transient(&push));
     }
 
     fn broadcast(&self, event: &str, payload: Payload, from: Option<&Address>) {

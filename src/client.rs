@@ -25,6 +25,13 @@ impl Client {
         }
     }
 
+    /// Sends a message that is worthless once the connection is gone.
+    pub(crate) fn send_transient(&self, message: &Outgoing<'_>) {
+        if let Some(message) = self.encode(message) {
+            self.outbox.push(message.transient());
+        }
+    }
+
     fn encode(&self, message: &Outgoing<'_>) -> Option<Message> {
         let encoded = self.version.encode(message);
         if encoded.is_none() {

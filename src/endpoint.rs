@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tower_channels_transports::{
     self as transports, CheckOrigin, ConnectInfo, ContinuityConfig, Drain, Gateway, Handler,
-    Limits, LongPoll, LongPollConfig, NotFound, Outbox, SocketLayer, SocketService, WebSocket,
-    WebSocketConfig,
+    Limits, LongPoll, LongPollConfig, NotFound, Outbox, Session, SocketLayer, SocketService,
+    WebSocket, WebSocketConfig,
 };
 
 use crate::channel::Channel;
 use crate::client::Client;
 use crate::payload::Payload;
+use crate::presence::{Hub, Presence, PresenceConfig};
 use crate::pubsub::{Broadcast, PubSub};
 use crate::reply::{Refused, Result};
 use crate::router::Router;
@@ -45,6 +46,7 @@ use crate::socket::{ChannelLimits, Rules, SocketSession};
 pub struct Endpoint<A: Send + Sync + 'static> {
     gateway: Gateway<Connect<A>>,
     pubsub: PubSub,
+    presence: Presence,
     sessions: Sessions,
     websocket: WebSocket<Connect<A>>,
     /// One for all: a client's polls may reach the endpoint through any of its services.
@@ -76,6 +78,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
             websocket: WebSocketConfig::default(),
             long_poll: LongPollConfig::default(),
             continuity: ContinuityConfig::default(),
+            presence: PresenceConfig::default(),
         }
     }
 
@@ -127,6 +130,11 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         self.sessions.disconnect(id);
     }
 
+    /// Who is present on which topic.
+    pub fn presence(&self) -> Presence {
+        self.presence.clone()
+    }
+
     /// How many clients are connected.
     pub fn sessions(&self) -> usize {
         self.sessions.count()
@@ -145,7 +153,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     pub(crate) async fn connect(
         &self,
         info: ConnectInfo,
-    ) -> Result<(SocketSession<A>, Drain), transports::Refused> {
+    ) -> Result<(impl Session + use<A>, Drain), transports::Refused> {
         self.gateway.connect(info).await
     }
 }
@@ -163,6 +171,7 @@ pub struct Builder<A> {
     websocket: WebSocketConfig,
     long_poll: LongPollConfig,
     continuity: ContinuityConfig,
+    presence: PresenceConfig,
 }
 
 impl<A: Send + Sync + 'static> Builder<A> {
@@ -201,6 +210,12 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// How long sessions outlive their connections, for clients that ask for it, and whose.
     pub fn continuity(mut self, config: ContinuityConfig) -> Self {
         self.continuity = config;
+        self
+    }
+
+    /// How presence is announced, and what is added to it.
+    pub fn presence(mut self, config: PresenceConfig) -> Self {
+        self.presence = config;
         self
     }
 
@@ -265,9 +280,11 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.check().map_err(BuildError)?;
         let sessions = Sessions::new(self.max_sessions);
         let pubsub = PubSub::new();
+        let presence = Presence::new(Hub::new(self.presence, pubsub.clone()));
         let rules = Arc::new(Rules {
             router: self.router,
             pubsub: pubsub.clone(),
+            presence: presence.clone(),
             limits: self.channel_limits,
         });
         let handler =
@@ -279,6 +296,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
             long_poll: LongPoll::new(gateway.clone(), self.long_poll),
             gateway,
             pubsub,
+            presence,
             sessions,
         })
     }
@@ -287,6 +305,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.router.check()?;
         self.websocket.validate()?;
         self.long_poll.validate()?;
+        self.presence.validate()?;
         for (name, is_zero) in [
             ("max_message", self.limits.message == 0),
             ("max_outbox", self.limits.outbox == 0),
@@ -360,6 +379,7 @@ impl<A: Send + Sync + 'static> Clone for Endpoint<A> {
         Self {
             gateway: self.gateway.clone(),
             pubsub: self.pubsub.clone(),
+            presence: self.presence.clone(),
             sessions: self.sessions.clone(),
             websocket: self.websocket.clone(),
             long_poll: self.long_poll.clone(),

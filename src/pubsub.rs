@@ -17,6 +17,7 @@ pub(crate) struct Broadcast {
     topic: SmolStr,
     event: SmolStr,
     payload: Payload,
+    transient: bool,
     /// What each version makes of it: `None` where it cannot be said.
     encoded: [OnceLock<Option<Message>>; Version::COUNT],
 }
@@ -80,7 +81,12 @@ impl Subscriber {
 
 impl Broadcast {
     pub(crate) fn new(topic: SmolStr, event: SmolStr, payload: Payload) -> Self {
-        Self { topic, event, payload, encoded: Default::default() }
+        Self { topic, event, payload, transient: false, encoded: Default::default() }
+    }
+
+    /// Makes it one that is worthless to a client that was away: it will be told anew.
+    pub(crate) fn transient(self) -> Self {
+        Self { transient: true, ..self }
     }
 
     pub(crate) fn event(&self) -> &str {
@@ -93,7 +99,10 @@ impl Broadcast {
 
     fn encode(&self, version: Version) -> Option<Message> {
         let Self { topic, event, payload, .. } = self;
-        let encode = || version.encode(&Outgoing::Broadcast { topic, event, payload });
+        let encode = || {
+            let message = version.encode(&Outgoing::Broadcast { topic, event, payload })?;
+            Some(if self.transient { message.transient() } else { message })
+        };
         self.encoded[version.index()].get_or_init(encode).clone()
     }
 }

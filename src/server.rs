@@ -43,7 +43,14 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let Join { link, letters, reference, payload, timeout, attachment, seat, replaced } = join;
     let stage = Stage::Joining { reference, attachment, replaced };
     // Made before the task, so that it does its work even if the task never runs.
-    let guard = Guard { link: Arc::new(link), letters, stage, subscription: None, seat: None };
+    let guard = Guard {
+        link: Arc::new(link),
+        letters,
+        stage,
+        resuming: None,
+        subscription: None,
+        seat: None,
+    };
     tokio::spawn(run::<C>(guard, payload, timeout, seat))
 }
 
@@ -64,7 +71,7 @@ async fn run<C: Channel>(
     };
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
     let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
-    let end = serve(&mut channel, response, &mut socket, &mut guard.letters).await;
+    let end = serve(&mut channel, response, &mut socket, &mut guard).await;
     guard.end(channel, &socket, end).await;
 }
 
@@ -84,12 +91,12 @@ async fn serve<C: Channel>(
     channel: &mut C,
     response: Payload,
     socket: &mut Socket<C>,
-    letters: &mut Letters,
+    guard: &mut Guard<C::Assigns>,
 ) -> End {
     if let Err(stop) = channel.after_join(socket).await {
         return End::Stopped(stop, None);
     }
-    while let Some(mail) = letters.next().await {
+    while let Some(mail) = guard.letters.next().await {
         // A channel that catches up leaves others their turn: its client must be able to read.
         tokio::task::coop::consume_budget().await;
         let handled = match mail {
@@ -113,10 +120,14 @@ async fn serve<C: Channel>(
                 Err(_) => Ok(()),
             },
             Mail::Resume { reference, payload, attachment } => {
-                match channel.resume(payload, socket).await {
+                guard.resuming = Some(reference.clone());
+                let resumed = channel.resume(payload, socket).await;
+                guard.resuming = None;
+                match resumed {
                     Ok(changed) => {
                         let response = changed.unwrap_or_else(|| response.clone());
                         socket.link().open(attachment, &reference, response);
+                        socket.shared_link().refresh_presence();
                         metrics::counter!("tower_channels_channels_resumed").increment(1);
                         Ok(())
                     }
@@ -138,6 +149,8 @@ struct Guard<A> {
     link: Arc<Link<A>>,
     letters: Letters,
     stage: Stage,
+    /// The ref of the join that [`Channel::resume`] is to answer.
+    resuming: Option<Ref>,
     subscription: Option<Subscription>,
     /// The last to go, for the next join of this topic begins then.
     seat: Option<OwnedMutexGuard<()>>,
@@ -246,7 +259,16 @@ impl<A> Guard<A> {
     fn over(&mut self, last_words: impl FnOnce(&Link<A>)) {
         self.subscription = None;
         let link = &self.link;
-        self.letters.end(|| last_words(link));
+        let waiting = self.letters.end(|| last_words(link));
+        // A client that has returned hears nothing of its channels until their joins are answered.
+        let joins = waiting.into_iter().filter_map(|mail| match mail {
+            Mail::Resume { reference, .. } => Some(reference),
+            _ => None,
+        });
+        for reference in self.resuming.take().into_iter().chain(joins) {
+            let crashed = Refused::from("join crashed").response;
+            link.reply_to_join(&reference, &Reply::Error(crashed));
+        }
     }
 }
 
@@ -256,6 +278,7 @@ impl<A> Drop for Guard<A> {
             tracing::error!(topic = %self.link.topic, "channel panicked");
         }
         self.say_the_end();
+        self.link.untrack_all();
         self.link.client.outbox.end_lane();
     }
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::task::JoinHandle;
-use tower_channels_transports::{Close, Inbound, Outbox, Session};
+use tower_channels_transports::{Close, Inbound, Outbox, Session, Transport};
 
 use crate::channel::Link;
 use crate::client::Client;
 use crate::mailbox::{self, Mail, Mailbox, Undelivered};
 use crate::message::{Incoming, Name, Ref};
+use crate::presence::{Presence, Tracking};
 use crate::pubsub::PubSub;
-use crate::reply::Reply;
+use crate::reply::{Refused, Reply};
 use crate::router::{Router, Start};
 use crate::server::{Join, Replaced, Seat};
 use crate::sessions::Membership;
@@ -23,6 +24,7 @@ use crate::sessions::Membership;
 pub(crate) struct Rules<A> {
     pub(crate) router: Router<A>,
     pub(crate) pubsub: PubSub,
+    pub(crate) presence: Presence,
     pub(crate) limits: ChannelLimits,
 }
 
@@ -51,8 +53,8 @@ pub struct SocketSession<A> {
     attachment: u64,
     /// Whether the client had its time to join again on this connection.
     settled: bool,
-    /// The newest refs of this connection: a browser may repeat a POST.
-    handled: VecDeque<Ref>,
+    /// The newest refs of this connection, if it is one of POSTs, which a browser may repeat.
+    handled: Option<VecDeque<Ref>>,
     /// Ends with the session.
     _membership: Membership,
 }
@@ -90,7 +92,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             heals,
             attachment: 0,
             settled: false,
-            handled: VecDeque::new(),
+            handled: None,
             _membership: membership,
         }
     }
@@ -121,15 +123,15 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
 
     /// Whether a message of a kept session was handled already on this connection.
     fn is_repeated(&mut self, reference: &Ref) -> bool {
-        if self.attachment == 0 || reference.is_null() {
+        let Some(handled) = self.handled.as_mut().filter(|_| !reference.is_null()) else {
             return false;
-        }
-        let repeated = self.handled.contains(reference);
+        };
+        let repeated = handled.contains(reference);
         if !repeated {
-            if self.handled.len() == REMEMBERED {
-                self.handled.pop_front();
+            if handled.len() == REMEMBERED {
+                handled.pop_front();
             }
-            self.handled.push_back(reference.clone());
+            handled.push_back(reference.clone());
         }
         repeated
     }
@@ -150,25 +152,30 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let Some(start) = self.rules.router.find(topic) else {
             return self.client.reply_unmatched(reference, &name);
         };
-        let joined = self.is_joined(topic);
-        if joined && self.attachment > 0 {
-            return self.resume(topic, message);
+        if self.attachment > 0 && self.is_joined(topic) && self.resume(topic, message) {
+            return;
         }
-        if !joined && self.is_full() {
+        if !self.is_joined(topic) && self.is_full() {
             let full = Reply::reason("too many channels joined");
             return self.client.reply(join_ref, reference, &name, &full);
         }
         self.start(start, topic.into(), message);
     }
 
-    /// Joins again a channel that is alive in a kept session.
-    fn resume(&mut self, topic: &str, message: &Incoming<'_>) {
+    /// Joins again a channel that is alive in a kept session. `false` if it has just ended.
+    fn resume(&mut self, topic: &str, message: &Incoming<'_>) -> bool {
         let Incoming { join_ref, reference, payload, .. } = message;
-        let Some(channel) = self.channels.get_mut(topic) else { return };
+        let Some(channel) = self.channels.get_mut(topic) else { return false };
         channel.sent_join_ref = join_ref.clone();
         (channel.attachment, channel.known) = (self.attachment, false);
-        let (reference, attachment) = (reference.clone(), self.attachment);
-        channel.send(topic, Mail::Resume { reference, payload: payload.to_payload(), attachment });
+        let (payload, attachment) = (payload.to_payload(), self.attachment);
+        let mail = Mail::Resume { reference: reference.clone(), payload, attachment };
+        let sent = channel.send(topic, mail);
+        if let Err(Undelivered::Full) = sent {
+            let crashed = Reply::Error(Refused::from("join crashed").response);
+            self.client.reply(join_ref, reference, &Name::from(topic), &crashed);
+        }
+        !matches!(sent, Err(Undelivered::Ended))
     }
 
     /// Whether all places are taken by channels that have not ended.
@@ -197,6 +204,8 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             sent_join_ref: join_ref.clone(),
             client,
             pubsub: self.rules.pubsub.clone(),
+            presence: self.rules.presence.clone(),
+            tracking: Tracking::default(),
             mailbox: mailbox.address().clone(),
         };
         let task = start(Join {
@@ -248,22 +257,22 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             }
             None => Mail::Nonsense,
         };
-        channel.send(topic, mail);
+        // One that ends hears no more, and its client hears of the end.
+        let _ = channel.send(topic, mail);
         true
     }
 }
 
 impl Channel {
-    fn send(&self, topic: &str, mail: Mail) {
-        match self.mailbox.address().send(mail) {
-            Ok(()) | Err(Undelivered::Ended) => {}
-            Err(Undelivered::Full) => {
-                // The handler is slower than its client, and waiting for it would hold up the other
-                // channels: this one crashes.
-                tracing::error!(topic, "channel crashed: too many messages wait for its handler");
-                self.task.abort();
-            }
+    fn send(&self, topic: &str, mail: Mail) -> Result<(), Undelivered> {
+        let sent = self.mailbox.address().send(mail);
+        if let Err(Undelivered::Full) = sent {
+            // The handler is slower than its client, and waiting for it would hold up the other
+            // channels: this one crashes.
+            tracing::error!(topic, "channel crashed: too many messages wait for its handler");
+            self.task.abort();
         }
+        sent
     }
 
     /// Whether the client knows that it is joined.
@@ -294,11 +303,11 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.id.as_deref()
     }
 
-    fn attached(&mut self, attachment: u64) {
+    fn attached(&mut self, attachment: u64, transport: Transport) {
         self.client.kept = true;
         self.attachment = attachment;
         self.settled = false;
-        self.handled.clear();
+        self.handled = (transport == Transport::LongPoll).then(VecDeque::new);
     }
 
     /// Ends the channels that the client has not joined again.

@@ -34,6 +34,43 @@
 //! assert_eq!(bob.next_push().await, ("new_msg".into(), json!("hi").into()));
 //! # }
 //! ```
+//!
+//! A client that connects with a `session` can lose its connection and return, which is what
+//! [`Channel::resume`](crate::Channel::resume) is for:
+//!
+//! ```
+//! # use serde_json::json;
+//! # use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Reply, Socket};
+//! # struct Room;
+//! # impl Channel for Room {
+//! #     type Assigns = ();
+//! #     type Info = ();
+//! #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+//! #         Ok(Room.into())
+//! #     }
+//! #     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>, Refused> {
+//! #         Ok(Some(json!("welcome back").into()))
+//! #     }
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let endpoint = Endpoint::builder(|_| async { Ok(()) })
+//!     .id(|()| Some("user:7".into()))
+//!     .channel::<Room>("room:*")
+//!     .build();
+//! let session = [("session", "any-22-to-64-characters")];
+//! let mut ann = tower_channels::test::connect(&endpoint, &session).await.unwrap();
+//! ann.join("room:1", json!({})).await;
+//!
+//! ann.drop_connection();
+//! endpoint.broadcast("room:1", "new_msg", json!("while you were away"));
+//! ann.reconnect().await.unwrap();
+//!
+//! let answer = ann.join("room:1", json!({})).await;
+//! assert_eq!(answer, Reply::ok(json!("welcome back")));
+//! assert_eq!(ann.next_push().await, ("new_msg".into(), json!("while you were away").into()));
+//! # }
+//! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -44,47 +81,55 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tower_channels_transports::{Close, ConnectInfo, Drain, Inbound, Message, Session as _};
+use tower_channels_transports::{Close, ConnectInfo, Drain, Inbound, Message, Session};
 
 use crate::endpoint::Endpoint;
 use crate::payload::Payload;
 use crate::reply::{Refused, Reply};
-use crate::socket::SocketSession;
 
 /// Connects a client with these parameters. It speaks protocol 2.0.0 unless `vsn` says otherwise;
 /// only 2.0.0 can be read by [`Client`].
+///
+/// With `session`, 22 to 64 characters of `A-Za-z0-9_-`, it asks for a session that is kept; a client
+/// with a `received` of `"0"`, or any other number, reads numbers, too.
 pub async fn connect<A: Send + Sync + 'static>(
     endpoint: &Endpoint<A>,
     params: &[(&str, &str)],
 ) -> Result<Client<A>, Refused> {
     let mut all = Map::from_iter([("vsn".to_owned(), Value::from("2.0.0"))]);
     all.extend(params.iter().map(|&(name, value)| (name.to_owned(), Value::from(value))));
-    let refused = |_| Refused::reason("the endpoint refused the connection");
-    let (session, drain) = endpoint.connect(ConnectInfo::in_memory(all)).await.map_err(refused)?;
-    Ok(Client {
-        session: Some(session),
-        drain,
-        batch: VecDeque::new(),
+    let mut client = Client {
+        endpoint: endpoint.clone(),
+        params: all,
+        connection: None,
         unread: VecDeque::new(),
         joined: HashMap::new(),
         last_ref: 0,
-    })
+    };
+    client.reconnect().await?;
+    Ok(client)
 }
 
 /// A client without a network. Dropping it is a lost connection.
 ///
 /// What comes is kept until it is asked for: an unexpected push stays visible. Whatever is awaited
 /// and does not come within five seconds panics.
-pub struct Client<A> {
-    /// `None` once the connection is closed.
-    session: Option<SocketSession<A>>,
-    drain: Drain,
-    /// Taken from the drain and not yet decoded.
-    batch: VecDeque<Message>,
+pub struct Client<A: Send + Sync + 'static> {
+    endpoint: Endpoint<A>,
+    params: Map<String, Value>,
+    /// `None` once it is closed or lost.
+    connection: Option<Connection>,
     unread: VecDeque<Event>,
     /// The join_ref of each topic.
     joined: HashMap<String, String>,
     last_ref: u64,
+}
+
+struct Connection {
+    session: Box<dyn Session>,
+    drain: Drain,
+    /// The last number that was seen, if the client reads numbers.
+    received: Option<u64>,
 }
 
 /// A message from the server, as [`Client::next_message`] returns it.
@@ -154,20 +199,53 @@ impl<A: Send + Sync + 'static> Client<A> {
 
     /// Forgets everything that came and was not asked for, and says how much that was.
     pub fn discard(&mut self) -> usize {
-        let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Ok(())) = self.drain.poll_take(&mut cx, &mut self.batch) {}
-        self.drain.release(self.batch.iter().map(Message::cost).sum());
-        self.batch.drain(..).count() + self.unread.drain(..).count()
+        if let Some(connection) = &mut self.connection {
+            let mut cx = Context::from_waker(Waker::noop());
+            while let Poll::Ready(Ok(())) = connection.poll_receive(&mut cx, &mut self.unread) {}
+        }
+        self.unread.drain(..).count()
     }
 
-    /// Why the server closed the connection, which must happen.
+    /// Why the server closed the connection, which must happen. [`reconnect`](Self::reconnect) opens
+    /// another.
     pub async fn closed(&mut self) -> Close {
         loop {
             if let Err(close) = self.receive("close").await {
-                self.session = None;
+                self.drop_connection();
                 return close;
             }
         }
+    }
+
+    /// Loses the connection without a word. What came before and was not asked for stays unread; a
+    /// session that is kept sends the rest when its topic is joined again.
+    pub fn drop_connection(&mut self) {
+        let lost = self.connection.take();
+        if let Some(received) = lost.and_then(|lost| lost.received) {
+            self.params.insert("received".to_owned(), received.to_string().into());
+        }
+    }
+
+    /// Connects again with the parameters of the first time, to the session that was kept if there is
+    /// one. If there is a connection it is dropped before.
+    ///
+    /// As every client it has to join its topics again then: [`Channel::resume`] answers where the
+    /// channel has lived on, and [`Channel::join`] where it has not.
+    ///
+    /// [`Channel::join`]: crate::Channel::join
+    /// [`Channel::resume`]: crate::Channel::resume
+    ///
+    /// # Errors
+    /// If `connect` refuses it this time.
+    pub async fn reconnect(&mut self) -> Result<(), Refused> {
+        self.drop_connection();
+        let info = ConnectInfo::in_memory(self.params.clone());
+        let refused = |_| Refused::reason("the endpoint refused the connection");
+        let (session, drain) = self.endpoint.connect(info).await.map_err(refused)?;
+        let received = self.params.get("received").and_then(Value::as_str);
+        let received = received.and_then(|number| number.parse().ok());
+        self.connection = Some(Connection { session: Box::new(session), drain, received });
+        Ok(())
     }
 
     /// The first unread message that `wanted` takes; the others stay unread, in order.
@@ -184,19 +262,18 @@ impl<A: Send + Sync + 'static> Client<A> {
 
     /// Waits for at least one message.
     async fn receive(&mut self, what: &str) -> Result<(), Close> {
-        let take = poll_fn(|cx| self.drain.poll_take(cx, &mut self.batch));
-        let taken = tokio::time::timeout(PATIENCE, take).await;
-        taken.unwrap_or_else(|_| panic!("awaited a {what}; unread: {:?}", self.unread))?;
-        for message in self.batch.drain(..) {
-            self.drain.release(message.cost());
-            self.unread.push_back(Event::decode(&message));
-        }
-        Ok(())
+        let connection = self.connection.as_mut();
+        let connection =
+            connection.unwrap_or_else(|| panic!("awaited a {what} without connection"));
+        let receive = poll_fn(|cx| connection.poll_receive(cx, &mut self.unread));
+        let received = tokio::time::timeout(PATIENCE, receive).await;
+        received.unwrap_or_else(|_| panic!("awaited a {what}; unread: {:?}", self.unread))
     }
 
     fn write(&mut self, topic: &str, event: &str, reference: &str, payload: &Payload) {
         let join_ref = self.joined.get(topic).map_or("", String::as_str);
-        let session = self.session.as_mut().expect("the connection is closed");
+        let Connection { session, drain, .. } =
+            self.connection.as_mut().expect("the connection is closed");
         let handled = if let Some(data) = payload.as_binary() {
             let texts = [join_ref, reference, topic, event];
             let lengths = texts.iter().map(|text| u8::try_from(text.len()).expect("short text"));
@@ -211,7 +288,7 @@ impl<A: Send + Sync + 'static> Client<A> {
             session.handle_in(Inbound::Text(&frame.to_string()))
         };
         if let Err(close) = handled {
-            self.drain.close(close);
+            drain.close(close);
         }
     }
 
@@ -221,7 +298,41 @@ impl<A: Send + Sync + 'static> Client<A> {
     }
 }
 
+impl Connection {
+    /// Reads all that waits. Ready with at least one message, or with the reason of the end.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        unread: &mut VecDeque<Event>,
+    ) -> Poll<Result<(), Close>> {
+        let mut batch = VecDeque::new();
+        let taken = self.drain.poll_take(cx, &mut batch);
+        self.drain.release(batch.iter().map(Message::cost).sum());
+        self.drain.read();
+        for message in batch {
+            let mut event = Event::decode(&message);
+            if let Some(received) = &mut self.received {
+                event.count(received);
+            }
+            unread.push_back(event);
+        }
+        taken
+    }
+}
+
 impl Event {
+    /// Takes the number of a numbered message, which stands in the place of its ref. A binary one has
+    /// no such place, and its reader counts.
+    fn count(&mut self, received: &mut u64) {
+        let number = self.reference.as_deref().and_then(|text| text.strip_prefix("s:"));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            *received = number;
+            self.reference = None;
+        } else if self.payload.as_binary().is_some() && self.event != "phx_reply" {
+            *received += 1;
+        }
+    }
+
     /// Reads what the server wrote, which it wrote well.
     fn decode(message: &Message) -> Self {
         let decoded = if message.is_binary() {
@@ -284,7 +395,7 @@ impl Event {
     }
 }
 
-impl<A> fmt::Debug for Client<A> {
+impl<A: Send + Sync + 'static> fmt::Debug for Client<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("unread", &self.unread).finish_non_exhaustive()
     }

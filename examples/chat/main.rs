@@ -1,4 +1,4 @@
-//! A chat, as one page and one server: rooms, who is typing, reactions, and a history that outlives both ends.
+//! A chat, as one page and one server: rooms, who is there, reactions, and a history that outlives both ends.
 //!
 //! ```text
 //! cargo run --example chat          then open http://127.0.0.1:4000 in two tabs, each on its own transport
@@ -10,13 +10,17 @@
 //! | --- | --- |
 //! | `main.rs` | the server: the endpoint under `/socket`, the page at `/` |
 //! | `room.rs` | the channel `room:*`: events, what they may contain, who hears of them |
+//! | `presence.rs` | who is in a room, who types and who is away |
 //! | `history.rs` | what is remembered, and how a client learns what it missed |
 //! | `page/channels.js` | the Phoenix protocol as a browser speaks it, over WebSocket and long poll, in one session |
+//! | `page/presence.js` | who is present, out of what the server says of it |
+//! | `page/people.js` | the row of people in the room, and whether somebody is at this page |
 //! | `page/chat.js` | the page: what it shows and what it sends |
 
 #![allow(unreachable_pub, reason = "`pub` says what a file offers to the others")]
 
 mod history;
+mod presence;
 mod room;
 
 use std::env;
@@ -47,6 +51,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
         .route("/chat.css", file_of("text/css", include_str!("page/chat.css")))
         .route("/chat.js", file_of("text/javascript", include_str!("page/chat.js")))
+        .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
+        .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
         .route("/channels.js", file_of("text/javascript", include_str!("page/channels.js")))
         .layer(endpoint.layer("/socket"));
 

@@ -8,7 +8,7 @@
 //! | `delete` | `id` | `id`, `change` | `message` |
 //! | `older` | `before` | `messages`, `older` | |
 //! | `catch_up` | `last_seen_id` | as the join | |
-//! | `typing` | `on` | none | `typing`, except who types |
+//! | `doing` | `typing`, `away` | none | `presence_diff`: see `presence.rs` |
 //!
 //! A page whose session was kept joins as ever, and its live channel answers with `resumed` and `change`: the events
 //! up to that number follow, as if the page had never been away.
@@ -18,9 +18,11 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tower_channels::{Channel, ConnectInfo, Joined, Payload, Refused, Reply, Result, Socket, Stop};
 
 use crate::history::{CatchUp, Error, History, Outcome, Person, Store};
+use crate::presence::{Doing, Paused, RESERVED};
 
 /// What `connect` learned about the person at the other end; all channels of the socket see it.
 pub struct User {
@@ -31,7 +33,10 @@ pub struct User {
 /// A person in a room.
 pub struct Room {
     room: String,
-    person: Person,
+    pub person: Person,
+    pub doing: Doing,
+    /// Says `Paused` some time after the last word of typing.
+    pub pause: JoinSet<()>,
     /// What the join's reply told: the last change the person has seen.
     seen: i64,
     history: Store,
@@ -59,7 +64,7 @@ pub async fn connect(info: ConnectInfo, history: Store) -> std::result::Result<U
 
 impl Channel for Room {
     type Assigns = User;
-    type Info = ();
+    type Info = Paused;
 
     async fn join(
         topic: &str,
@@ -79,7 +84,8 @@ impl Channel for Room {
             entered.await.map_err(|error: Error| Refused::reason(reason(&error)))?;
         let seen = missed.change;
         let reply = welcome(author, &missed);
-        Ok(Joined::new(Self { room, person, seen, history }).reply(reply))
+        let (doing, pause) = (Doing::default(), JoinSet::new());
+        Ok(Joined::new(Self { room, person, doing, pause, seen, history }).reply(reply))
     }
 
     /// The page was away, and this channel was not: all events meanwhile come right after this answer. It says how
@@ -89,28 +95,28 @@ impl Channel for Room {
     async fn resume(
         &mut self,
         payload: Payload,
-        _: &Socket<Self>,
+        socket: &Socket<Self>,
     ) -> std::result::Result<Option<Payload>, Refused> {
-        let resumed: Answer = async {
+        let resumed = async {
             let Join { name, last_seen_id } = parse(&payload)?;
-            self.person.name = valid_name(&name)?;
+            let name = valid_name(&name)?;
             if last_seen_id.is_none() {
                 let missed = catch_up(&self.history, &self.room, None).await?;
-                return Ok(welcome(self.person.author, &missed));
+                return Ok((name, welcome(self.person.author, &missed)));
             }
             let room = self.room.clone();
             let change = self.history.run(move |history| history.last_change(&room)).await?;
-            Ok(json!({ "resumed": true, "change": change }))
-        }
-        .await;
-        match resumed {
-            Ok(answer) => Ok(Some(answer.into())),
-            Err(error) => Err(Refused::reason(reason(&error))),
-        }
+            Ok((name, json!({ "resumed": true, "change": change })))
+        };
+        let (name, answer) =
+            resumed.await.map_err(|error: Error| Refused::reason(reason(&error)))?;
+        self.rename(name, socket)?;
+        Ok(Some(answer.into()))
     }
 
     /// From here on the room's broadcasts arrive. What was said between the reply and now did not.
     async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        self.appear(socket)?;
         let missed = catch_up(&self.history, &self.room, Some(self.seen)).await?;
         if missed.change > self.seen {
             socket.push("missed", json!(missed));
@@ -125,18 +131,31 @@ impl Channel for Room {
         socket: &Socket<Self>,
     ) -> Result<Reply> {
         let answer = match event {
-            "new_msg" => self.new_msg(&payload, socket).await,
+            "new_msg" => {
+                self.pauses(socket)?;
+                self.new_msg(&payload, socket).await
+            }
             "react" => self.react(&payload, socket).await,
             "delete" => self.delete(&payload, socket).await,
             "older" => self.older(&payload).await,
             "catch_up" => self.catch_up(&payload).await,
-            "typing" => return Ok(self.typing(&payload, socket)),
+            // Nobody waits for an answer, so a payload that makes no sense is passed over.
+            "doing" => {
+                if let Ok(doing) = parse(&payload) {
+                    self.does(doing, socket)?;
+                }
+                return Ok(Reply::None);
+            }
             _ => return Err(Stop::unmatched(event)),
         };
         Ok(match answer {
             Ok(response) => Reply::ok(response),
             Err(error) => Reply::reason(reason(&error)),
         })
+    }
+
+    async fn handle_info(&mut self, _: Paused, socket: &Socket<Self>) -> Result<()> {
+        Ok(self.pauses(socket)?)
     }
 }
 
@@ -172,11 +191,6 @@ struct Older {
 #[derive(Deserialize)]
 struct LastSeen {
     last_seen_id: i64,
-}
-
-#[derive(Deserialize)]
-struct Typing {
-    on: bool,
 }
 
 impl Room {
@@ -235,15 +249,6 @@ impl Room {
         let LastSeen { last_seen_id } = parse(payload)?;
         Ok(json!(catch_up(&self.history, &self.room, Some(last_seen_id)).await?))
     }
-
-    /// Nobody waits for an answer, so a payload that makes no sense is passed over.
-    fn typing(&self, payload: &Payload, socket: &Socket<Self>) -> Reply {
-        if let Ok(Typing { on }) = parse(payload) {
-            let Person { author, name } = &self.person;
-            socket.broadcast_from("typing", json!({ "author": author, "name": name, "on": on }));
-        }
-        Reply::None
-    }
 }
 
 /// What a join answers: who the person is to the others, how they may react, and what they missed.
@@ -273,6 +278,9 @@ fn valid_name(name: &str) -> std::result::Result<String, Error> {
     let name = name.trim();
     if !(1..=32).contains(&name.chars().count()) || name.chars().any(char::is_control) {
         return Err(Error::Refused("a name has 1 to 32 characters"));
+    }
+    if RESERVED.contains(&name) {
+        return Err(Error::Refused("this name is reserved"));
     }
     Ok(name.to_owned())
 }
@@ -309,35 +317,46 @@ fn reason(error: &Error) -> &'static str {
 const EMOJI: [&str; 6] = ["👍", "🎉", "😂", "😮", "👀", "💜"];
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use tower_channels::{Endpoint, test};
 
     use super::*;
 
-    type Client = test::Client<User>;
+    pub type Client = test::Client<User>;
 
-    fn chat() -> Endpoint<User> {
+    pub fn chat() -> Endpoint<User> {
         let history = Store::new(History::in_memory());
         Endpoint::builder(move |info| connect(info, history.clone()))
             .channel::<Room>("room:*")
             .build()
     }
 
-    async fn person(chat: &Endpoint<User>, name: &str) -> Client {
-        let secret = format!("the secret of {name}");
-        let mut person = test::connect(chat, &[("secret", &secret)]).await.unwrap();
+    pub async fn stranger(chat: &Endpoint<User>, secret: &str) -> Client {
+        test::connect(chat, &[("secret", secret)]).await.unwrap()
+    }
+
+    pub async fn enter(chat: &Endpoint<User>, secret: &str, name: &str) -> Client {
+        let mut person = stranger(chat, secret).await;
         response(person.join("room:lobby", json!({ "name": name })).await);
         person
     }
 
-    async fn say(person: &mut Client, body: &str) -> Value {
+    pub async fn person(chat: &Endpoint<User>, name: &str) -> Client {
+        enter(chat, &format!("the secret of {name}"), name).await
+    }
+
+    pub async fn say(person: &mut Client, body: &str) -> Value {
         response(person.push("room:lobby", "new_msg", json!({ "body": body })).await)
     }
 
-    /// The next event that the person gets, and its payload.
+    /// The next event that the person gets, and its payload. Who is there is another matter.
     async fn heard(person: &mut Client) -> (String, Value) {
-        let (event, payload) = person.next_push().await;
-        (event, payload.parse().unwrap())
+        loop {
+            let (event, payload) = person.next_push().await;
+            if !event.starts_with("presence_") {
+                return (event, payload.parse().unwrap());
+            }
+        }
     }
 
     fn response(reply: Reply) -> Value {
@@ -365,7 +384,7 @@ mod tests {
         let mut ada = person(&chat, "Ada").await;
         let seen = say(&mut ada, "seen").await["change"].clone();
         say(&mut ada, "missed").await;
-        let mut bob = test::connect(&chat, &[("secret", "the secret of Bob")]).await.unwrap();
+        let mut bob = stranger(&chat, "the secret of Bob").await;
         let join = json!({ "name": "Bob", "last_seen_id": seen });
         let joined = response(bob.join("room:lobby", join).await);
         assert_eq!(joined["reset"], false);
@@ -395,15 +414,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn typing_is_heard_by_the_others() {
-        let chat = chat();
-        let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
-        ada.send("room:lobby", "typing", json!({ "on": true }));
-        let typing = json!({ "author": 1, "name": "Ada", "on": true });
-        assert_eq!(heard(&mut bob).await, ("typing".into(), typing));
-    }
-
-    #[tokio::test]
     async fn a_payload_that_makes_no_sense_is_an_error_and_the_room_goes_on() {
         let chat = chat();
         let mut ada = person(&chat, "Ada").await;
@@ -417,7 +427,7 @@ mod tests {
     #[tokio::test]
     async fn a_room_is_not_joined_without_a_proper_name_of_person_and_room() {
         let chat = chat();
-        let mut ada = test::connect(&chat, &[("secret", "the secret of Ada")]).await.unwrap();
+        let mut ada = stranger(&chat, "the secret of Ada").await;
         for name in ["", "  ", "a\nb", &"x".repeat(33)] {
             let reply = ada.join("room:lobby", json!({ "name": name })).await;
             assert_eq!(reply, Reply::reason("a name has 1 to 32 characters"), "{name:?}");

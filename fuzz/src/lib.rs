@@ -7,6 +7,8 @@ mod base64;
 mod chunks;
 mod json;
 pub mod ndjson;
+pub mod presence_message;
+pub mod presence_replicas;
 pub mod query;
 pub mod session;
 pub mod token;
@@ -21,8 +23,10 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     ("ndjson", ndjson::check),
+    ("presence_message", presence_message::check),
+    ("presence_replicas", presence_replicas::check),
     ("query", query::check),
     ("session", session::check),
     ("token", token::check),

@@ -16,6 +16,16 @@ fn ndjson_bodies_are_the_messages_in_them() {
 }
 
 #[test]
+fn presence_messages_are_taken_whole_or_not_at_all() {
+    run("presence_message");
+}
+
+#[test]
+fn replicas_of_presence_agree_in_the_end() {
+    run("presence_replicas");
+}
+
+#[test]
 fn queries_are_read_as_they_were_meant() {
     run("query");
 }

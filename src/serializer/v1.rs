@@ -92,6 +92,9 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
             head(&mut out, join_ref.as_json()?, event);
             out.extend_from_slice(payload.as_bytes());
             tail(&mut out, &Name::from(*topic));
+            if join_ref.is_null() {
+                return Some(Message::slotted(out, HEAD.len()));
+            }
         }
     }
     Some(Message::text(out))

@@ -1,5 +1,5 @@
 //! A session that outlives its connections. The first half of the scenarios crosses from a connection
-//! to the next, over each pair of transports, with numbers and without.
+//! to the next, over each pair of transports, with numbers and without, in both versions of the protocol.
 
 use std::time::{Duration, Instant};
 
@@ -26,11 +26,17 @@ struct Way {
     from: Transport,
     to: Transport,
     numbered: bool,
+    version: Version,
 }
 
 impl Way {
     async fn begin(&self) -> Line {
-        Line::open(&self.server, self.from, &parameters(self.numbered, 0)).await
+        self.line(self.from, 0).await
+    }
+
+    async fn line(&self, transport: Transport, received: u64) -> Line {
+        let parameters = parameters(self.numbered, received);
+        Line::of_version(self.version, &self.server, transport, &parameters).await
     }
 
     /// A first connection with `room:a` joined, and nothing that would be said again.
@@ -42,7 +48,7 @@ impl Way {
     }
 
     async fn back(&self, received: u64) -> Line {
-        Line::open(&self.server, self.to, &parameters(self.numbered, received)).await
+        self.line(self.to, received).await
     }
 
     async fn broadcast(&self, topic: &str, number: u32) {
@@ -73,17 +79,27 @@ macro_rules! ways {
 
 macro_rules! way {
     ($from:ident $to:ident $numbered:literal: $($scenario:ident)*) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $scenario() {
-                use crate::support::{Server, Transport};
-                let (from, to) = (Transport::$from, Transport::$to);
-                let server = Server::start().await;
-                super::$scenario(super::Way { server, from, to, numbered: $numbered }).await;
-            }
-        )*
+        way!(v1 V1 $from $to $numbered: $($scenario)*);
+        way!(v2 V2 $from $to $numbered: $($scenario)*);
+    };
+    ($name:ident $version:ident $from:ident $to:ident $numbered:literal: $($scenario:ident)*) => {
+        mod $name {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $scenario() {
+                    use crate::support::{Server, Transport, Version};
+                    let (from, to) = (Transport::$from, Transport::$to);
+                    let (server, version) = (Server::start().await, Version::$version);
+                    let way =
+                        super::super::Way { server, from, to, numbered: $numbered, version };
+                    super::super::$scenario(way).await;
+                }
+            )*
+        }
     };
 }
+
+mod presence;
 
 ways![
     a_live_channel_answers_a_join_with_what_its_first_join_was_answered,
@@ -291,8 +307,7 @@ async fn several_returns_lose_nothing(way: Way) {
     for round in 0..4 {
         way.broadcast("room:a", 2 * round).await;
         let transport = if round % 2 == 0 { way.to } else { way.from };
-        let parameters = parameters(way.numbered, received);
-        let mut line = Line::open(&way.server, transport, &parameters).await;
+        let mut line = way.line(transport, received).await;
         let join_ref = &format!("again-{round}");
         line.rejoin(join_ref, "room:a").await;
         way.broadcast("room:a", 2 * round + 1).await;
@@ -331,7 +346,7 @@ async fn another_user_gets_nothing_of_the_session(way: Way) {
     let received = way.member().await.cut().await;
     way.broadcast("room:a", 1).await;
     let other = "user_id=u2&session=0123456789abcdefghijkl&received=0";
-    let mut client = Client::connect(&way.server, way.to, Version::V2, other).await;
+    let mut client = Client::connect(&way.server, way.to, way.version, other).await;
     // A session of its own ends with its connection, and so is Phoenix's to the letter.
     client.send(r#"["1","1","room:a","phx_join",{}]"#).await;
     client.expect(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -424,18 +439,47 @@ async fn the_first_answer_of_a_kept_session_waits_for_a_slow_close_handler() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_eight_takeovers_at_once_the_newcomer_gets_a_session_of_its_own() {
-    let server = Server::start().await;
-    let mut line = Line::open(&server, WebSocket, SESSION).await;
-    for _ in 0..8 {
-        let mut older = std::mem::replace(&mut line, Line::open(&server, WebSocket, SESSION).await);
-        older.websocket().expect_close(1012).await;
+async fn a_client_that_is_cut_again_and_again_keeps_its_session() {
+    for transport in [WebSocket, Poll] {
+        let server = Server::start().await;
+        let mut line = Line::open(&server, transport, SESSION).await;
+        line.join("1", "room:a").await;
+        line.settle().await;
+        // The server learns of none of these cuts.
+        let mut dead = Vec::new();
+        for _ in 0..20 {
+            let mut next = Line::open(&server, transport, SESSION).await;
+            next.rejoin("7", "room:a").await;
+            dead.push(std::mem::replace(&mut line, next));
+        }
+        line.settle().await;
+        line.ping("7", "room:a").await;
     }
-    line.join("1", "room:a").await;
-    let mut own = Client::connect(&server, WebSocket, Version::V2, SESSION).await;
-    own.send(r#"["1","1","room:a","phx_join",{}]"#).await;
-    own.expect(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
-    line.ping("1", "room:a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_clients_that_take_a_session_from_each_other_one_gets_a_session_of_its_own() {
+    for transport in [WebSocket, Poll] {
+        let server = Server::start().await;
+        let mut line = Line::open(&server, transport, SESSION).await;
+        line.join("1", "room:a").await;
+        line.settle().await;
+        let own = soon(async {
+            loop {
+                let mut next = Line::open(&server, transport, SESSION).await;
+                next.send(r#"["7","7","room:a","phx_join",{}]"#).await;
+                if next.recv().await.starts_with(r#"["7","7","#) {
+                    return next;
+                }
+                std::mem::replace(&mut line, next).give_way().await;
+            }
+        });
+        let mut own = own.await;
+        own.expect(r#"["7",null,"room:a","joined",{"user_id":"u1"}]"#).await;
+        server.broadcast("room:a", "new_msg", r#"{"n":1}"#).await;
+        own.expect(&new_msg("room:a", 1)).await;
+        line.skip_to(&new_msg("room:a", 1)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -678,6 +722,29 @@ async fn what_only_the_network_has_acknowledged_is_sent_again_if_received_says_l
     line.ping("7", "room:a").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_has_not_seen_what_is_no_longer_kept_gets_a_new_session() {
+    for to in [WebSocket, Poll] {
+        let server = Server::start().await;
+        let mut older = Line::open(&server, WebSocket, &parameters(true, 0)).await;
+        older.join("1", "room:a").await;
+        let large = format!(r#""{}""#, "x".repeat(100_000));
+        for _ in 0..5 {
+            server.broadcast("room:a", "new_msg", &large).await;
+            older.recv().await;
+        }
+        older.pong().await;
+        // The server has read the Pong. What it acknowledged is more than is kept for a page that has
+        // seen only the first.
+        older.heartbeat().await;
+        older.pong().await;
+        let mut line = Line::open(&server, to, &parameters(true, 2)).await;
+        line.join("7", "room:a").await;
+        assert_eq!(line.received(), 3);
+        older.websocket().expect_close(1012).await;
+    }
+}
+
 /// The last words of a connection that a client without numbers has lost.
 async fn read_one(server: &Server) -> Line {
     let mut line = Line::open(server, WebSocket, SESSION).await;
@@ -807,6 +874,17 @@ async fn a_post_that_is_repeated_is_handled_once() {
     line.ping("1", "room:a").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_repeats_nothing_and_a_ref_that_comes_again_is_another_message() {
+    let server = Server::start().await;
+    let mut line = Line::open(&server, WebSocket, SESSION).await;
+    line.join("1", "room:a").await;
+    for number in 1..=3 {
+        line.send(&format!(r#"["1","2","room:a","new_msg",{{"n":{number}}}]"#)).await;
+        line.expect(&new_msg("room:a", number)).await;
+    }
+}
+
 // Control goes first.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -922,7 +1000,7 @@ async fn a_malformed_message_ends_the_session() {
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.join("1", "room:a").await;
     line.pong().await;
-    line.send("not json").await;
+    line.websocket().send_text("not json").await;
     line.websocket().expect_close(1011).await;
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.join("7", "room:a").await;

@@ -26,6 +26,7 @@ mod limits;
 mod malformed;
 mod polling;
 mod posting;
+mod presence;
 mod pushing;
 mod shutdown;
 mod stale_refs;

@@ -98,6 +98,19 @@ function keeping(client) {
     assert.deepEqual(news.map((payload) => payload.n ?? Buffer.from(payload).toString()), [1, "two", 3]);
   });
 
+  test("where the server gives no numbers, none are counted", async (t) => {
+    const { server, room } = await joined(t);
+    const news = collect(room, "news");
+    server.say(event("s:4", 4));
+    await until("it is heard", () => news.length === 1);
+    await reconnected(server);
+    server.say(event(null, 5));
+    server.say(bytes("six"));
+    await until("both are heard", () => news.length === 3);
+    await reconnected(server);
+    assert.deepEqual(server.connects.map(({ params }) => params.received), ["0", "4", "4"]);
+  });
+
   test("a decoder of one's own is used", async (t) => {
     const decode = (text, done) => {
       const [join_ref, ref, topic, event, payload] = JSON.parse(text);
@@ -174,7 +187,7 @@ function returning(client) {
   });
 
   test("the WebSocket that is tried first is not in the session", async (t) => {
-    const { server, socket } = await fallenBack(t, { params: { token: "a" } });
+    const { server, socket } = await fallenBack(t, { params: { token: "a", session: "one's own" } });
     server.upgrades = "accept";
     await until("it is back", () => onWebSocket(socket));
     const [first, second] = server.connects.filter(({ transport }) => transport === "websocket");

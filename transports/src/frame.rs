@@ -21,6 +21,7 @@ pub enum Inbound<'a> {
 pub struct Message {
     bytes: Bytes,
     form: Form,
+    transient: bool,
     /// 0 for none.
     number: u64,
 }
@@ -42,7 +43,7 @@ impl Message {
     /// A text message. The bytes must be UTF-8: nothing checks them again, and a client closes the
     /// connection over text that is not.
     pub fn text(text: impl Into<Bytes>) -> Self {
-        Self { bytes: text.into(), form: Form::Text, number: 0 }
+        Self { bytes: text.into(), form: Form::Text, transient: false, number: 0 }
     }
 
     /// A text message with a slot: the `null` at `slot`, in bytes, in the place of which the string
@@ -58,13 +59,23 @@ impl Message {
 
     /// A binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), form: Form::Binary, number: 0 }
+        Self { bytes: bytes.into(), form: Form::Binary, transient: false, number: 0 }
     }
 
     /// Makes a binary message one that takes a number.
     pub fn counted(self) -> Self {
         let form = if self.form == Form::Binary { Form::CountedBinary } else { self.form };
         Self { form, ..self }
+    }
+
+    /// Makes it one that is worthless later, in a lane that [is refreshed](crate::Outbox::refresh).
+    pub fn transient(self) -> Self {
+        Self { transient: true, ..self }
+    }
+
+    /// Whether it is worthless later.
+    pub(crate) fn is_transient(&self) -> bool {
+        self.transient
     }
 
     /// Whether it leaves as a binary frame; otherwise it is UTF-8.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::connect_info::ConnectInfo;
 use crate::limits::Limits;
 use crate::origin::CheckOrigin;
-use crate::session::{Connected, ContinuityConfig, Drain, Handler, KeptSessions, Outbox, Refused};
+use crate::session::{
+    Connected, ContinuityConfig, Drain, Handler, KeptSessions, Outbox, Refused, Session,
+};
 
 /// A [`Handler`] with what guards it. A cheap clone; every service of an endpoint holds one.
 pub struct Gateway<H: Handler>(Arc<Shared<H>>);
@@ -57,7 +59,7 @@ impl<H: Handler> Gateway<H> {
         }
         info.set_resuming(id.as_deref().is_some_and(|id| self.0.kept.knows(id)));
         let transport = info.transport().name();
-        let (session, drain) = self.connect(info).await?;
+        let (session, drain) = self.ask(info).await?;
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
         Ok(match id {
             Some(id) => self.0.kept.connect(&id, received, session, drain),
@@ -65,10 +67,21 @@ impl<H: Handler> Gateway<H> {
         })
     }
 
-    /// Asks the handler, for as long as it may take, and hands out both ends of the new session.
+    /// Connects and attaches at once, to the session that the client asks for or to one of its own.
+    /// Dropping the session and the drain is the end of the connection; a kept session outlives it.
     ///
     /// Cancel safety: dropping the future drops the handler's.
-    pub async fn connect(&self, info: ConnectInfo) -> Result<(H::Session, Drain), Refused> {
+    pub async fn connect(
+        &self,
+        info: ConnectInfo,
+    ) -> Result<(impl Session + use<H>, Drain), Refused> {
+        let (received, transport) = (info.received(), info.transport());
+        let connected = self.connect_to_session(info).await?;
+        connected.attach(received, transport).ok_or(Refused)
+    }
+
+    /// Asks the handler, for as long as it may take, and hands out both ends of the new session.
+    async fn ask(&self, info: ConnectInfo) -> Result<(H::Session, Drain), Refused> {
         let (outbox, drain) = Outbox::new(self.0.limits.outbox);
         let connect = self.0.handler.connect(info, outbox);
         match tokio::time::timeout(self.0.limits.connect_timeout, connect).await {

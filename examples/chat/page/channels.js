@@ -149,6 +149,8 @@ class LongPollTransport {
     try {
       // What is on its way up may arrive; what would come down, nobody reads.
       const options = { method, headers, body, signal: method === "GET" ? this.aborted.signal : undefined };
+      // A last word arrives although its page is gone. Browsers do that for at most 64 KiB.
+      options.keepalive = body?.length < 8_000;
       return await (await fetch(`${this.path}/longpoll?${query}`, options)).json();
     } catch {
       return { status: 0 };
@@ -472,6 +474,11 @@ class Channel {
     this.#socket = socket;
     this.topic = topic;
     this.#payload = payload;
+  }
+
+  // Which stay in the topic this is; null before the first.
+  joinRef() {
+    return this.#joinRef;
   }
 
   on(event, handler) {

@@ -6,6 +6,8 @@
 // the join and the reply brings what is missing. To the reader all of that is the same: nothing lost, nothing twice.
 
 import { Socket, randomId } from "./channels.js";
+import { Doing, hue, initials, showPeople } from "./people.js";
+import { Presence } from "./presence.js";
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
@@ -35,7 +37,6 @@ class Room {
   messages = new Map(); // id -> message
   rows = new Map(); // id -> its <li>
   unsent = new Map(); // key -> { body, row }: written, but not yet seen coming back
-  typing = new Map(); // author -> { name, timer }
   me = null;
   emoji = [];
 
@@ -48,8 +49,9 @@ class Room {
     this.channel.onchange = showStatus;
     this.channel
       .on("message", (message) => this.received(message))
-      .on("missed", (missed) => this.caughtUp(missed))
-      .on("typing", ({ author, name, on }) => this.types(author, on && name));
+      .on("missed", (missed) => this.caughtUp(missed));
+    this.presence = new Presence(this.channel);
+    this.presence.onSync(() => showPeople(this.people()));
     this.channel.join();
   }
 
@@ -68,6 +70,7 @@ class Room {
       this.caughtUp(missed);
       if (isBack) note("new session, caught up from history");
     }
+    this.channel.send("doing", doing.now());
     // What was on its way when the connection was lost may have arrived: see `say`.
     for (const key of this.unsent.keys()) this.deliver(key);
   }
@@ -132,7 +135,6 @@ class Room {
     const { id, author, key } = message;
     if (author === this.me) this.sent(key);
     if (id < this.floor || this.messages.get(id)?.change >= message.change) return;
-    if (author !== this.me && !this.messages.has(id)) this.types(author, false);
     if (message.body === null) {
       this.remove(id);
       return;
@@ -230,17 +232,20 @@ class Room {
     }
   }
 
-  // Somebody types (`name`), or has stopped. Who says nothing more for a while has stopped as well.
-  types(author, name) {
-    clearTimeout(this.typing.get(author)?.timer);
-    this.typing.delete(author);
-    if (name) this.typing.set(author, { name, timer: setTimeout(() => this.types(author, false), 5_000) });
-    showTyping([...this.typing.values()].map((person) => person.name));
+  // Everybody once, in how many tabs ever: typing in one of them, or away from all.
+  people() {
+    return this.presence.list((name, { metas }) => ({
+      name,
+      tabs: metas.length,
+      me: metas.some((meta) => meta.author === this.me),
+      typing: metas.some((meta) => meta.typing),
+      away: metas.every((meta) => meta.away),
+    }));
   }
 
   leave() {
     this.channel.leave();
-    this.typing.forEach(({ timer }) => clearTimeout(timer));
+    showPeople([]);
   }
 }
 
@@ -261,10 +266,14 @@ function leave() {
   room.leave();
   room = null;
   $("log").replaceChildren();
-  showTyping([]);
   showRoom();
   showStatus();
 }
+
+// A tab that is closed has left. One that the browser only puts aside is cut off, and may come back.
+addEventListener("pagehide", ({ persisted }) => {
+  if (!persisted) room?.channel.leave();
+});
 
 function showRoom() {
   $("welcome").hidden = room !== null;
@@ -368,19 +377,6 @@ function dayName(day) {
   });
 }
 
-function initials(name) {
-  const words = name.trim().split(/\s+/);
-  const letters = words.length > 1 ? [words[0], words.at(-1)] : words;
-  return letters.map((word) => [...word][0] ?? "").join("").toUpperCase();
-}
-
-// The same colour for the same name, for everybody.
-function hue(name) {
-  let hash = 2166136261; // FNV-1a
-  for (const letter of name) hash = Math.imul(hash ^ letter.codePointAt(0), 16777619);
-  return (hash >>> 0) % 360;
-}
-
 // Who is at the end of the log stays there, whatever is added to it or takes room from it.
 let stuck = true;
 
@@ -437,14 +433,14 @@ $("log").addEventListener("keydown", (event) => {
 // ---- Writing --------------------------------------------------------------------------------------------------
 
 const LONGEST = 2000; // the server refuses more
-let typedAt = 0; // when the others were last told that we type
+const doing = new Doing(() => room?.channel.send("doing", doing.now()));
 
 $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const body = $("body").value.trim();
   if (body === "") return;
   setBody("");
-  typedAt = 0;
+  doing.sends();
   room.say(body);
 });
 
@@ -461,11 +457,7 @@ $("body").addEventListener("keydown", (event) => {
 
 $("body").addEventListener("input", () => {
   setBody($("body").value);
-  const on = $("body").value !== "";
-  if (on && Date.now() - typedAt < 2_000) return;
-  if (!on && typedAt === 0) return;
-  typedAt = on ? Date.now() : 0;
-  room.channel.send("typing", { on });
+  doing.types($("body").value !== "");
 });
 
 function setBody(text) {
@@ -475,11 +467,6 @@ function setBody(text) {
   const left = LONGEST - [...text.trim()].length;
   $("left").textContent = left < 200 ? left : "";
   $("left").classList.toggle("over", left < 0);
-}
-
-function showTyping(names) {
-  const who = names.length > 2 ? "Several people" : names.join(" and ");
-  $("typing").textContent = names.length === 0 ? "" : `${who} ${names.length === 1 ? "is" : "are"} typing`;
 }
 
 // ---- The connection -------------------------------------------------------------------------------------------

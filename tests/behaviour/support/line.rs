@@ -1,16 +1,17 @@
-//! One connection of a kept session, over either transport, by a client of 2.0.0 that counts what it
-//! receives.
+//! One connection of a kept session, over either transport, by a client that counts what it receives.
+//! It is spoken to in the notation of 2.0.0.
 
 use std::collections::VecDeque;
 use std::panic::Location;
 
 use serde_json::{Value, json};
 
-use super::longpoll::NDJSON;
-use super::raw_websocket::{BINARY, PING, PONG, TEXT, close, frame};
-use super::{DEADLINE, LongPoll, RawWebSocket, Server, Transport, base64, soon};
+use super::longpoll::{JSON, NDJSON};
+use super::raw_websocket::{BINARY, CLOSE, PING, PONG, TEXT, close, frame};
+use super::{DEADLINE, LongPoll, RawWebSocket, Server, Transport, Version, base64, notation, soon};
 
 pub(crate) struct Line {
+    version: Version,
     link: Link,
     /// Whether it was told to number what it sends.
     numbered: bool,
@@ -37,7 +38,16 @@ enum Arrival {
 impl Line {
     /// Connects with these parameters; with `received` among them numbers are expected.
     pub(crate) async fn open(server: &Server, transport: Transport, parameters: &str) -> Self {
-        let parameters = format!("vsn=2.0.0&{parameters}");
+        Self::of_version(Version::V2, server, transport, parameters).await
+    }
+
+    pub(crate) async fn of_version(
+        version: Version,
+        server: &Server,
+        transport: Transport,
+        parameters: &str,
+    ) -> Self {
+        let parameters = format!("{}&{parameters}", version.parameter());
         let link = match transport {
             Transport::WebSocket => Link::WebSocket(RawWebSocket::open(server, &parameters).await),
             Transport::LongPoll => {
@@ -50,7 +60,8 @@ impl Line {
             digits.parse().expect("a number")
         });
         let numbered = received.is_some();
-        Self { link, numbered, received: received.unwrap_or(0), count: 0, ponged: 0, beats: 0 }
+        let received = received.unwrap_or(0);
+        Self { version, link, numbered, received, count: 0, ponged: 0, beats: 0 }
     }
 
     /// The newest number.
@@ -76,12 +87,19 @@ impl Line {
         self.send_all(&[message]).await;
     }
 
-    /// Sends several messages at once.
+    /// Sends several messages, at once where the transport can.
     pub(crate) async fn send_all(&mut self, messages: &[&str]) {
+        let messages: Vec<_> =
+            messages.iter().map(|message| notation::outgoing(self.version, message)).collect();
         match &mut self.link {
             Link::WebSocket(socket) => {
                 let frames = messages.iter().map(|text| frame(0x80 | TEXT, text.as_bytes()));
                 socket.send_bytes(&frames.collect::<Vec<_>>().concat()).await;
+            }
+            Link::LongPoll { session, .. } if self.version == Version::V1 => {
+                for message in messages {
+                    assert_eq!(session.post(JSON, &message).await, json!({"status": 200}));
+                }
             }
             Link::LongPoll { session, .. } => {
                 let answer = session.post(NDJSON, &messages.join("\n")).await;
@@ -116,7 +134,9 @@ impl Line {
         let caller = Location::caller();
         async move {
             match self.soon_arrival(caller).await {
-                Some(Arrival::Text(text)) => self.count_text(&text, caller),
+                Some(Arrival::Text(text)) => {
+                    self.count_text(&notation::incoming(self.version, &text), caller)
+                }
                 other => panic!("{caller}: expected a text, got {other:?}"),
             }
         }
@@ -176,7 +196,17 @@ impl Line {
                 let reference = self.next_ref();
                 let join = format!(r#"["last","{reference}","{topic}","phx_join",{{}}]"#);
                 self.send(&join).await;
-                while self.recv().await != ok(&reference, topic) {}
+                let reply = loop {
+                    let got = self.recv().await;
+                    if got.starts_with(&format!(r#"[null,"{reference}","#)) {
+                        break got;
+                    }
+                };
+                if reply != ok(&reference, topic) {
+                    // It came while the channel was about to crash.
+                    assert!(reply.contains(r#""join crashed""#), "{caller}: {reply}");
+                    continue;
+                }
                 let reference = self.next_ref();
                 self.send(&format!(r#"["last","{reference}","{topic}","ping",{{}}]"#)).await;
                 loop {
@@ -204,7 +234,7 @@ impl Line {
                 let Ok(Some(Arrival::Text(text))) = arrival else {
                     panic!("{caller}: {arrival:?} after {skipped:?}");
                 };
-                let text = self.count_text(&text, caller);
+                let text = self.count_text(&notation::incoming(self.version, &text), caller);
                 if text == message {
                     return;
                 }
@@ -282,6 +312,21 @@ impl Line {
         self.received
     }
 
+    /// Finds that another connection has taken the session over, as a client does that is still there.
+    pub(crate) async fn give_way(self) {
+        match self.link {
+            Link::WebSocket(mut socket) => {
+                soon(async { while socket.next().await.expect("a close").opcode != CLOSE {} })
+                    .await;
+                socket.send_bytes(&close(1012, b"")).await;
+                socket.hang_up().await;
+            }
+            Link::LongPoll { mut session, .. } => {
+                assert_eq!(session.poll().await, json!({"status": 500}));
+            }
+        }
+    }
+
     fn next_ref(&mut self) -> String {
         self.beats += 1;
         format!("line-{}", self.beats)
@@ -303,7 +348,7 @@ impl Line {
                         waiting.extend(messages.filter_map(Value::as_str).map(str::to_owned));
                     }
                     let message = waiting.pop_front()?;
-                    if message.starts_with('[') {
+                    if message.starts_with(['[', '{']) {
                         Arrival::Text(message)
                     } else {
                         Arrival::Binary(base64::decode(&message))

@@ -5,6 +5,7 @@ pub(crate) mod binary;
 mod client;
 mod corpus;
 pub(crate) mod line;
+pub(crate) mod lobby;
 pub(crate) mod longpoll;
 mod notation;
 mod raw_http;

@@ -5,11 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe } from "node:test";
 import { launch } from "../support/browser.js";
+import { enterChat } from "../support/chat.js";
 import { unique } from "../support/client.js";
 import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 
-const WITHIN_MS = 10_000;
 const PAGE_OF_HISTORY = 50;
 
 describe("the chat page in Chromium", () => {
@@ -232,47 +232,5 @@ describe("the chat page in Chromium", () => {
     return Promise.all([enter(t, { room, transport: "websocket" }), enter(t, { room, transport: "longpoll" })]);
   }
 
-  /** Somebody new who joins. A context is a browser of its own: nothing is shared but the server. */
-  async function enter(t, { room, transport, viewport = { width: 900, height: 700 } }) {
-    const context = await browser.newContext({ viewport });
-    t.after(() => context.close());
-    const page = await context.newPage();
-    page.setDefaultTimeout(WITHIN_MS);
-    await page.goto(`http://${server.host}/`);
-    await page.getByTestId(transport === "websocket" ? "transport-ws" : "transport-lp").click();
-    const name = unique("visitor ");
-    await page.getByTestId("name").fill(name);
-    await page.getByTestId("room").fill(room);
-    await page.getByTestId("join").click();
-
-    const tab = {
-      name,
-      room,
-      page,
-      status: () => page.getByTestId("status").innerText(),
-      messages: () => page.getByTestId("message"),
-      texts: () => page.getByTestId("message").locator(".bubble").allInnerTexts(),
-      session: (text) => page.getByTestId("session").filter({ hasText: text }),
-      message: (text) => page.getByTestId("message").filter({ has: page.getByText(text, { exact: true }) }),
-      typing: (text) => page.getByTestId("typing").filter({ hasText: text === "" ? /^$/ : text }),
-      connectedOver: (name) => page.getByTestId("status").filter({ hasText: `${name} · connected` }).waitFor(),
-      /** A message that has come from the server, one's own as well. */
-      heard: (text) => tab.message(text).and(page.locator("[data-id]")),
-      async tries(button) {
-        await page.getByTestId("try").locator("summary").click();
-        await page.getByTestId(button).click();
-      },
-      async stopsTheClock() {
-        await page.clock.install();
-        await page.clock.pauseAt(Date.now() + 1000);
-      },
-      async says(text) {
-        await page.getByTestId("message-input").fill(text);
-        await page.getByTestId("send").click();
-      },
-    };
-    await tab.connectedOver(transport === "websocket" ? "WebSocket" : "Long poll");
-    await page.getByTestId("message-input").waitFor();
-    return tab;
-  }
+  const enter = (t, options) => enterChat(t, { browser, host: server.host, ...options });
 });

@@ -19,7 +19,7 @@ export async function continuity(name, { judge = true } = {}) {
     for (const kept of [false, true]) {
       const member = members(client, kept);
       describe(`${client.name}, ${kept ? "with keepSession" : "as it is"}`, () => {
-        if (client.overWebSocket) storm(test, client, member, FULL);
+        storm(test, client, member, FULL);
         cases(test, client, member, FULL);
       });
     }

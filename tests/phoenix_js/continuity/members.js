@@ -1,7 +1,7 @@
 // Who takes part: a client with a session id, in a room, and what it hears there.
 import { keepSession } from "../../../client/index.js";
 import { unique } from "../support/client.js";
-import { ok } from "../support/promises.js";
+import { ok, outcome } from "../support/promises.js";
 
 /** The way back to WebSocket, for the impatient. */
 const SOON = { returnAfterMs: () => 200, steadyAfterMs: 200 };
@@ -11,7 +11,7 @@ export function members(client, kept) {
 
   /** A member of `topic` that has joined. With `longPollFallbackMs`, a client that cannot fall back is helped. */
   async function member(t, { to, topic, user = unique("user"), session = newId(), ...options }) {
-    const params = { user_id: user, session };
+    const params = kept ? { user_id: user } : { user_id: user, session };
     const keep = (options) => withId(keepSession({ ...options, ...SOON }), session);
     const socket = client.socket(t, { to, params, ...(kept && { keep }), ...options });
     const helpless = !client.can.fallBack && client.can.changeTransport;
@@ -27,7 +27,9 @@ export function members(client, kept) {
     const room = socket.channel(topic);
     const heard = { news: [], new_msg: [], joined: [] };
     for (const event of Object.keys(heard)) room.on(event, (payload) => heard[event].push(payload));
-    return { room, heard, joined: room.join(), isThere: () => socket.isConnected() && room.state === "joined" };
+    const isThere = () => socket.isConnected() && room.state === "joined";
+    const isAnswered = async () => (await outcome(room.push("ping")))[0] === "ok";
+    return { room, heard, joined: room.join(), isThere, isAnswered };
   }
 
   return Object.assign(member, { kept, enter });

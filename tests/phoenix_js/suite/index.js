@@ -7,6 +7,7 @@ import { broadcasts } from "./broadcasts.js";
 import { channels } from "./channels.js";
 import { connections } from "./connections.js";
 import { fallback } from "./fallback.js";
+import { presence } from "./presence.js";
 import { recovery } from "./recovery.js";
 
 export async function suite(name) {
@@ -15,7 +16,7 @@ export async function suite(name) {
 
   for (const client of await clients(name, server)) {
     describe(client.name, () => {
-      for (const part of [connections, channels, broadcasts, binary, recovery]) describe(part.name, () => part(client));
+      for (const part of [connections, channels, broadcasts, binary, presence, recovery]) describe(part.name, () => part(client));
       if (client.overWebSocket) describe(fallback.name, () => fallback(client));
     });
   }

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { chromium } from "playwright-core";
 
 const BROWSERS = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const CLIENT = new URL("../../../client/index.js", import.meta.url);
 const PACKAGE = new URL("../node_modules/phoenix-1.8/priv/static/", import.meta.url);
 
 /** `hosts` are names that lead to loopback. */
@@ -27,12 +28,13 @@ export function launch({ hosts = [] } = {}) {
   });
 }
 
-/** Serves a page on loopback whose only content is the official package, as `Phoenix`. */
+/** Serves a page on loopback whose only content is the official package, as `Phoenix`; and `client/` beside it. */
 export async function servePage() {
   const server = createServer((request, response) => {
-    if (request.url === "/phoenix.js") {
+    const script = { "/phoenix.js": new URL("phoenix.js", PACKAGE), "/keep_session.js": CLIENT }[request.url];
+    if (script) {
       response.setHeader("content-type", "text/javascript");
-      return createReadStream(new URL("phoenix.js", PACKAGE)).pipe(response);
+      return createReadStream(script).pipe(response);
     }
     response.setHeader("content-type", "text/html");
     response.end('<!doctype html><title>page</title><script src="/phoenix.js"></script>');
@@ -44,3 +46,6 @@ export async function servePage() {
 
 /** The same script, for pages that do not bring it. */
 export const SCRIPT = new URL("phoenix.js", PACKAGE).pathname;
+
+/** The same as a module. */
+export const MODULE = new URL("phoenix.mjs", PACKAGE).pathname;

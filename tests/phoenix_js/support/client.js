@@ -13,11 +13,12 @@ async function load(name) {
   globalThis.self ??= globalThis;
   if (minor < 8) globalThis.XMLHttpRequest = XMLHttpRequest;
   const module = await import(name);
-  const { Socket, LongPoll } = module.default ?? module;
+  const { Socket, LongPoll, Presence } = module.default ?? module;
   return {
     version,
     Socket,
     LongPoll,
+    Presence,
     can: {
       batchOverLongPoll: minor >= 7,
       binaryUpOverLongPoll: minor >= 7,
@@ -52,19 +53,21 @@ class Client {
     return `phoenix ${this.phoenix.version} over ${this.transport}`;
   }
 
+  /** What makes a socket one of this client. */
+  options() {
+    return {
+      transport: this.overWebSocket ? WebSocket : this.phoenix.LongPoll,
+      sessionStorage: new Storage(),
+      heartbeatIntervalMs: this.can.endHeartbeat ? 30_000 : 1_000,
+    };
+  }
+
   /**
    * A socket that is not connected yet. The test's end disconnects it. `to` is a proxy or another server, and `keep`
    * has the last word on the options.
    */
   socket(t, { to = this.server, keep = (options) => options, ...options } = {}) {
-    const defaults = {
-      transport: this.overWebSocket ? WebSocket : this.phoenix.LongPoll,
-      timeout: 8000,
-      rejoinAfterMs: () => 20,
-      reconnectAfterMs: () => 20,
-      sessionStorage: new Storage(),
-      heartbeatIntervalMs: this.can.endHeartbeat ? 30_000 : 1_000,
-    };
+    const defaults = { timeout: 8000, rejoinAfterMs: () => 20, reconnectAfterMs: () => 20, ...this.options() };
     const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, keep({ ...defaults, ...options }));
     t.after(() => {
       // before 1.8 a reconnect that is under way survives a disconnect

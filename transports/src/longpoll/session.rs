@@ -131,7 +131,11 @@ impl<S: Session> LongPollSession<S> {
 
     /// A poll arrived: acknowledges what the token's answer carried and ends an older poll.
     pub(super) fn begin_poll(&mut self, cursor: u64) -> Result<PollId, Gone> {
-        self.check(cursor)?;
+        self.check(cursor).inspect_err(|Gone| {
+            if let Some(drain) = self.drain() {
+                drain.contest();
+            }
+        })?;
         if let Some(drain) = self.drain() {
             drain.acknowledge(cursor).map_err(|_: Unknown| Gone)?;
         }

@@ -8,45 +8,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::config::ContinuityConfig;
 use super::outbox::{Drain, Outbox};
 use super::{Close, Inbound, Session};
 use crate::connect_info::Transport;
-
-/// How long sessions are kept, and whose.
-///
-/// A client asks for a kept session with the connect parameter `session`, its own random id. Who
-/// knows the id and connects under the same socket id is that client: the id needs no secrecy as
-/// long as `connect` proves the socket id. An anonymous session is protected by its id alone.
-#[derive(Clone, Copy, Debug)]
-pub struct ContinuityConfig {
-    /// How long a session without a connection is kept. Default 60 s. Zero: no session is kept.
-    pub session_ttl: Duration,
-    /// How long a client has to join again after it returned. Default 10 s.
-    pub rejoin_grace: Duration,
-    /// Whether sessions without a socket id are kept, too. Default no.
-    pub anonymous: bool,
-    /// How many WebSockets of a session in a row may die young before the next ones are refused for
-    /// [`flapping_pause`](Self::flapping_pause), so that its client falls back to long poll. Default
-    /// 5; 0: never.
-    pub flapping_limit: u32,
-    /// At what age a WebSocket no longer dies young. Default 3 s.
-    pub flapping_age: Duration,
-    /// How long WebSockets of a flapping session are refused. Default 10 s.
-    pub flapping_pause: Duration,
-}
-
-impl Default for ContinuityConfig {
-    fn default() -> Self {
-        Self {
-            session_ttl: Duration::from_secs(60),
-            rejoin_grace: Duration::from_secs(10),
-            anonymous: false,
-            flapping_limit: 5,
-            flapping_age: Duration::from_secs(3),
-            flapping_pause: Duration::from_secs(10),
-        }
-    }
-}
 
 /// All kept sessions of an endpoint.
 pub(crate) struct KeptSessions<S> {
@@ -58,6 +23,8 @@ pub(crate) struct KeptSessions<S> {
 
 struct Sessions<S> {
     by_id: HashMap<String, Arc<Kept<S>>>,
+    /// The session ids of each socket id.
+    by_socket_id: HashMap<String, Vec<String>>,
     /// The task that ends them, which there is while there is one. It may have ended before its time,
     /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
     sweeper: Option<JoinHandle<()>>,
@@ -81,7 +48,8 @@ struct State<S> {
     settled: bool,
     /// When it was first seen without a connection.
     parked: Option<Instant>,
-    /// When living connections were taken over, within [`TAKEOVER_TIME`].
+    /// When it was found that a client had taken it from another that was there, within
+    /// [`TAKEOVER_TIME`].
     takeovers: Vec<Instant>,
     died_young: u32,
     last_death: Instant,
@@ -101,8 +69,7 @@ pub(crate) enum Attached<S: Session> {
 
 impl<S: Session> KeptSessions<S> {
     pub(crate) fn new(config: ContinuityConfig) -> Arc<Self> {
-        let sessions = Sessions { by_id: HashMap::new(), sweeper: None };
-        Arc::new(Self { config, sessions: Mutex::new(sessions) })
+        Arc::new(Self { config, sessions: Mutex::new(Sessions::new()) })
     }
 
     /// Whether the transport may be used for this session now. A WebSocket that keeps dying is
@@ -137,13 +104,24 @@ impl<S: Session> KeptSessions<S> {
                 tracing::info!("a session was asked for that has another owner");
                 return Connected::Own(session, drain);
             }
-            if known.is_alive() {
+            if known.is_alive() && known.outbox.has_all_after(received) {
                 let known = Arc::clone(known);
                 drop(sessions);
                 return Connected::Kept(known);
             }
         }
         let now = Instant::now();
+        let gone = sessions.remove(id);
+        let crowded_out = match session.id() {
+            Some(socket_id) => sessions.make_room(socket_id, self.config.max_per_id, now),
+            None => Ok(None),
+        };
+        let Ok(crowded_out) = crowded_out else {
+            drop(sessions);
+            let _ = gone.map(|gone| gone.end(Close::Restart));
+            tracing::info!("a session is not kept: its socket id has too many");
+            return Connected::Own(session, drain);
+        };
         let kept = Arc::new(Kept {
             config: self.config,
             socket_id: session.id().map(Into::into),
@@ -160,12 +138,17 @@ impl<S: Session> KeptSessions<S> {
                 last_death: now,
             }),
         });
-        let gone = sessions.by_id.insert(id.to_owned(), Arc::clone(&kept));
+        sessions.insert(id, Arc::clone(&kept));
         if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
             sessions.sweeper = Some(tokio::spawn(sweep(Arc::downgrade(self), self.tick())));
         }
         drop(sessions);
-        drop(gone);
+        if gone.is_some_and(|gone| gone.end(Close::Restart)) {
+            tracing::info!("a session begins anew: its client has missed too much");
+        }
+        if crowded_out.is_some_and(|oldest| oldest.end(Close::GoingAway)) {
+            tracing::info!("a parked session has ended: its socket id has too many");
+        }
         Connected::Kept(kept)
     }
 
@@ -184,13 +167,13 @@ impl<S: Session> KeptSessions<S> {
             if kept.expire(now) {
                 let mut sessions = self.lock();
                 if sessions.by_id.get(&id).is_some_and(|known| Arc::ptr_eq(known, &kept)) {
-                    sessions.by_id.remove(&id);
+                    sessions.remove(&id);
                 }
             }
         }
         let mut sessions = self.lock();
         if sessions.by_id.is_empty() {
-            *sessions = Sessions { by_id: HashMap::new(), sweeper: None };
+            *sessions = Sessions::new();
         }
         sessions.sweeper.is_some()
     }
@@ -200,6 +183,53 @@ impl<S: Session> KeptSessions<S> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl<S: Session> Sessions<S> {
+    fn new() -> Self {
+        Self { by_id: HashMap::new(), by_socket_id: HashMap::new(), sweeper: None }
+    }
+
+    fn insert(&mut self, id: &str, kept: Arc<Kept<S>>) {
+        if let Some(socket_id) = &kept.socket_id {
+            self.by_socket_id.entry(socket_id.clone()).or_default().push(id.to_owned());
+        }
+        self.by_id.insert(id.to_owned(), kept);
+    }
+
+    fn remove(&mut self, id: &str) -> Option<Arc<Kept<S>>> {
+        let kept = self.by_id.remove(id)?;
+        if let Some(socket_id) = &kept.socket_id
+            && let Some(ids) = self.by_socket_id.get_mut(socket_id)
+        {
+            ids.retain(|known| known != id);
+            if ids.is_empty() {
+                self.by_socket_id.remove(socket_id);
+            }
+        }
+        Some(kept)
+    }
+
+    /// Makes room for another session of a socket id that may have `max`. Returns the one that has to
+    /// end for it: that which has been parked for longest.
+    fn make_room(
+        &mut self,
+        socket_id: &str,
+        max: usize,
+        now: Instant,
+    ) -> Result<Option<Arc<Kept<S>>>, Full> {
+        let ids = self.by_socket_id.get(socket_id).map_or(&[][..], Vec::as_slice);
+        if ids.len() < max {
+            return Ok(None);
+        }
+        let parked = ids.iter().filter_map(|id| Some((self.by_id.get(id)?.parked_since(now)?, id)));
+        let longest = parked.min_by_key(|(since, _)| *since).map(|(_, id)| id.clone());
+        let id = longest.ok_or(Full)?;
+        Ok(self.remove(&id))
+    }
+}
+
+/// All sessions of a socket id are in use.
+struct Full;
 
 /// Ends with the last session, or with the endpoint.
 async fn sweep<S: Session>(sessions: Weak<KeptSessions<S>>, tick: Duration) {
@@ -236,12 +266,16 @@ impl<S: Session> Kept<S> {
         let mut state = self.lock();
         let State { session, takeovers, .. } = &mut *state;
         let session = session.as_mut()?;
-        if self.outbox.is_attached() {
+        if self.outbox.was_contested() {
             takeovers.retain(|at| now.duration_since(*at) < TAKEOVER_TIME);
             takeovers.push(now);
         }
-        let drain = self.outbox.attach(received);
-        session.attached(drain.attachment());
+        let Some(drain) = self.outbox.attach(received) else {
+            drop(state);
+            self.end(Close::Restart);
+            return None;
+        };
+        session.attached(drain.attachment(), transport);
         state.attachment = drain.attachment();
         (state.transport, state.since) = (transport, now);
         (state.settled, state.parked) = (false, None);
@@ -285,24 +319,29 @@ impl<S: Session> Kept<S> {
         tracing::debug!(attachment, "a session was parked");
     }
 
+    /// Ends the session, and its connection. Whether it was there.
+    fn end(&self, close: Close) -> bool {
+        let gone = self.lock().session.take();
+        self.outbox.close(close);
+        gone.is_some()
+    }
+
     /// Ends the session if it was parked for long enough, or its outbox is closed. Whether it is over.
     fn expire(&self, now: Instant) -> bool {
         let attached = self.outbox.is_attached();
         let mut state = self.lock();
         if attached {
+            self.outbox.age(now, self.config.acknowledged_ttl);
             state.parked = None;
         } else {
             let parked = *state.parked.get_or_insert(now);
             let expired = now.duration_since(parked) >= self.config.session_ttl;
             if expired || self.outbox.is_closed() {
-                let gone = state.session.take();
                 drop(state);
-                if gone.is_some() {
+                if self.end(Close::GoingAway) {
                     metrics::counter!("tower_channels_sessions_expired").increment(1);
                     tracing::debug!("a parked session has ended");
                 }
-                self.outbox.close(Close::GoingAway);
-                drop(gone);
                 return true;
             }
         }
@@ -313,6 +352,11 @@ impl<S: Session> Kept<S> {
             }
         }
         state.session.is_none() && !attached
+    }
+
+    /// Since when it has been without a connection, if it is; `now` if nobody has seen that yet.
+    fn parked_since(&self, now: Instant) -> Option<Instant> {
+        if self.outbox.is_attached() { None } else { Some(self.lock().parked.unwrap_or(now)) }
     }
 
     fn is_alive(&self) -> bool {
@@ -374,7 +418,8 @@ impl<S> fmt::Debug for Connected<S> {
     }
 }
 
-/// So many takeovers of a living connection within so much time are two clients with one id: the
-/// next one gets a session of its own.
+/// So many takeovers from a client that was there within so much time are two clients with one id: the
+/// next one gets a session of its own. A client that comes back from a connection that died, or that it
+/// gave up, is none: nobody answers on that connection that it was taken over.
 const TAKEOVERS: usize = 8;
-const TAKEOVER_TIME: Duration = Duration::from_secs(4);
+const TAKEOVER_TIME: Duration = Duration::from_secs(10);

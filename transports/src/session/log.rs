@@ -9,50 +9,57 @@
 //! attachment wrote and the client may not have waits again when the next one begins, and is
 //! numbered anew as it is written. Nothing is written twice on one attachment.
 //!
+//! No number is given twice: an attachment's are above all that were given before, and what it took
+//! over bears none until it is written again. So `written` is the span of numbers of one attachment,
+//! and what a client has seen of another, or of a session of the same name that is gone, acknowledges
+//! nothing of it.
+//!
 //! A *lane* is what belongs together: with the next attachment it is held until it is opened again.
 //! Lane 0 is control: it is never held, goes before everything else, and is not repeated.
 //!
 //! This is plain code: it knows no task, no clock and no socket.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::lanes::{CONTROL, Lane, Lanes};
 use crate::backlog::Backlog;
 use crate::frame::Message;
-
-/// Names what is held and opened together.
-pub(super) type Lane = u32;
-
-/// Control messages, in lane 0.
-pub(super) const CONTROL: Lane = 0;
-
-/// What is left of lanes that have ended: it leaves on this attachment or not at all.
-const ENDED: Lane = Lane::MAX;
 
 #[derive(Debug)]
 pub(super) struct Log {
     /// Which attachment may write; 0 before the first, for an outbox that is kept for one alone.
     attachment: u64,
     attached: bool,
+    /// Whether the attachment's connection is gone for good, and not only idle.
+    gone: bool,
     /// Whether the client ended the last attachment itself, and so may have thrown away what it had
     /// not read.
     parted: bool,
+    /// Whether a connection that was taken over showed since the last attachment that it lives.
+    contested: bool,
     /// Whether the client reads numbers.
     numbered: bool,
     control: VecDeque<Control>,
-    waiting: VecDeque<(Lane, Message)>,
+    waiting: Lanes,
     /// What this attachment wrote, from the position `first` on.
     written: VecDeque<(Lane, Message)>,
     first: u64,
     ponged: u64,
     /// The cost of what lies between `first` and `ponged`, which no longer counts as backlog.
     tail: usize,
+    /// How far `ponged` was at some time, to see what has been in the tail since then.
+    aged: Option<(Instant, u64)>,
+    /// The highest number that left the tail although the client may not have seen it. (A reply has
+    /// none. If it is lost its push times out, which the client sees.)
+    given_up: u64,
     /// The cost of what lies behind `ponged`.
     under_way: usize,
     next_number: u64,
     /// The position behind the last pulse that was written.
     pulse: Option<u64>,
-    lanes: HashMap<Lane, LaneState>,
-    last_lane: Lane,
 }
 
 #[derive(Debug)]
@@ -68,14 +75,6 @@ enum Kind {
     Pulse,
     /// The answer that opened a lane.
     Opening(Lane),
-}
-
-#[derive(Debug, Default)]
-struct LaneState {
-    /// The attachment for which it is open.
-    opened: u64,
-    /// The position of the answer that opened it, once it is written.
-    opening: Option<u64>,
 }
 
 /// What came of [`Log::attach`].
@@ -97,19 +96,21 @@ impl Log {
         Self {
             attachment: 0,
             attached: true,
+            gone: false,
             parted: false,
+            contested: false,
             numbered: false,
             control: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Lanes::default(),
             written: VecDeque::new(),
             first: 0,
             ponged: 0,
             tail: 0,
+            aged: None,
+            given_up: 0,
             under_way: 0,
             next_number: received.saturating_add(1),
             pulse: None,
-            lanes: HashMap::new(),
-            last_lane: CONTROL,
         }
     }
 
@@ -121,16 +122,24 @@ impl Log {
         self.attached
     }
 
+    /// Whether a client that reads numbers and has seen this one can go on without a gap.
+    pub(super) fn has_all_after(&self, received: Option<u64>) -> bool {
+        received.is_none_or(|received| received >= self.given_up)
+    }
+
     /// Begins an attachment. `received` is the last number that the client has seen, if it reads
-    /// numbers. If it does not, what its network has acknowledged may still be lost behind it: when
-    /// it parted itself, or seems to be alive elsewhere.
-    pub(super) fn attach(&mut self, received: Option<u64>, backlog: &mut Backlog) -> Attached {
+    /// numbers; `None` if there would be a gap. If it does not, what its network has acknowledged may
+    /// still be lost behind it: when it parted itself, or seems to be alive elsewhere.
+    pub(super) fn attach(
+        &mut self,
+        received: Option<u64>,
+        backlog: &mut Backlog,
+    ) -> Option<Attached> {
+        if !self.has_all_after(received) {
+            return None;
+        }
         if let Some(received) = received {
-            let is_seen = |(_, message): &(Lane, Message)| {
-                message.number() != 0 && message.number() <= received
-            };
-            let seen = self.written.iter().rposition(is_seen).map_or(0, |last| last + 1);
-            self.forget(self.first + seen as u64, backlog);
+            self.forget(self.first + self.seen(received) as u64, backlog);
             self.next_number = self.next_number.max(received.saturating_add(1));
         } else if !self.attached && !self.parted {
             self.forget(self.ponged, backlog);
@@ -138,37 +147,50 @@ impl Log {
         for Control { message, .. } in self.control.drain(..) {
             backlog.remove(message.cost());
         }
-        let (ponged, position) = ((self.ponged - self.first) as usize, self.position());
-        let written: Vec<_> = self.written.drain(..).enumerate().collect();
-        for (index, (lane, mut message)) in written.into_iter().rev() {
+        let position = self.position();
+        let ponged = (self.ponged - self.first) as usize;
+        let mut written = std::mem::take(&mut self.written);
+        for (index, (_, message)) in written.iter_mut().enumerate() {
             if index < ponged {
                 backlog.restore(message.cost());
             }
             message.set_number(0);
-            self.waiting.push_front((lane, message));
         }
-        // Control is not repeated, and what belongs to an ended lane has nobody who waits for it.
-        let lanes = &self.lanes;
-        self.waiting.retain(|(lane, message)| {
-            let kept = lanes.contains_key(lane);
-            if !kept {
-                backlog.remove(message.cost());
-            }
-            kept
-        });
+        backlog.remove(self.waiting.hold_all(written));
         self.first = position;
         self.under_way = 0;
         self.tail = 0;
+        self.aged = None;
         self.ponged = self.first;
         self.pulse = None;
         self.attachment += 1;
-        (self.attached, self.parted) = (true, false);
+        (self.attached, self.gone, self.parted) = (true, false, false);
         self.numbered = received.is_some();
-        Attached { attachment: self.attachment, replayed: self.waiting.len() }
+        Some(Attached { attachment: self.attachment, replayed: self.waiting.held() })
+    }
+
+    /// How much of what was written a client has seen that has seen this number.
+    fn seen(&self, received: u64) -> usize {
+        // It was not given here.
+        if received >= self.next_number {
+            return 0;
+        }
+        let is_seen =
+            |(_, message): &(Lane, Message)| message.number() != 0 && message.number() <= received;
+        self.written.iter().rposition(is_seen).map_or(0, |last| last + 1)
     }
 
     /// The connection of an attachment is gone; `parted` if the client closed it.
     pub(super) fn detach(&mut self, attachment: u64, parted: bool) {
+        if attachment == self.attachment {
+            self.idle(attachment, parted);
+            self.gone = true;
+        }
+    }
+
+    /// The connection of an attachment is idle, and may be gone; `parted` if the client may have
+    /// left it.
+    pub(super) fn idle(&mut self, attachment: u64, parted: bool) {
         if attachment == self.attachment && self.attached {
             (self.attached, self.parted) = (false, parted);
         }
@@ -177,34 +199,44 @@ impl Log {
     /// The connection of the current attachment shows that it is there after all.
     pub(super) fn return_to(&mut self, attachment: u64) {
         if attachment == self.attachment {
-            (self.attached, self.parted) = (true, false);
+            (self.attached, self.gone, self.parted) = (true, false, false);
         }
+    }
+
+    /// An attachment shows that its client is there, although a newer one took the session over.
+    pub(super) fn contest(&mut self, attachment: u64) {
+        self.contested |= attachment != self.attachment;
+    }
+
+    /// Whether an attachment did so since this was asked last.
+    pub(super) fn was_contested(&mut self) -> bool {
+        std::mem::take(&mut self.contested)
     }
 
     /// A new lane, which is held until it is opened.
     pub(super) fn lane(&mut self) -> Lane {
-        self.last_lane += 1;
-        self.lanes.insert(self.last_lane, LaneState::default());
-        self.last_lane
+        self.waiting.add()
     }
 
-    /// Pushes a message. `false` if its lane has ended.
+    /// Says that transient messages of a lane need not outlive the connection for which they were
+    /// meant.
+    pub(super) fn refresh(&mut self, lane: Lane) {
+        self.waiting.refresh(lane);
+    }
+
+    /// Pushes a message. `false` if it is not needed: its lane has ended, or will be refreshed.
     pub(super) fn push(&mut self, lane: Lane, message: Message) -> bool {
         if lane == CONTROL {
             self.push_control(message, Kind::Plain);
             return true;
         }
-        let known = self.lanes.contains_key(&lane);
-        if known {
-            self.waiting.push_back((lane, message));
-        }
-        known
+        self.waiting.push(lane, message, self.gone)
     }
 
     /// Before the first attachment there is nothing to overtake: all keeps its order.
     fn push_control(&mut self, message: Message, kind: Kind) {
         if self.attachment == 0 {
-            self.waiting.push_back((CONTROL, message));
+            self.waiting.push_control(message);
         } else {
             self.control.push_back(Control { message, kind });
         }
@@ -224,9 +256,7 @@ impl Log {
     pub(super) fn open(&mut self, lane: Lane, attachment: u64, answer: Message) -> bool {
         let current = attachment == self.attachment;
         if current {
-            let state = self.lanes.entry(lane).or_default();
-            state.opened = attachment;
-            state.opening = None;
+            self.waiting.open(lane);
             self.push_control(answer, Kind::Opening(lane));
         }
         current
@@ -234,33 +264,18 @@ impl Log {
 
     /// Holds a lane until it is opened again.
     pub(super) fn hold(&mut self, lane: Lane) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            *state = LaneState::default();
-        }
+        self.waiting.hold(lane);
     }
 
     /// Whether the answer that opened a lane for this attachment has arrived.
     pub(super) fn is_open_known(&self, lane: Lane) -> bool {
-        let state = self.lanes.get(&lane).filter(|state| state.opened == self.attachment);
-        let opening = state.and_then(|state| state.opening);
+        let opening = self.waiting.opening(lane);
         opening.is_some_and(|position| position < self.first.max(self.ponged))
     }
 
     /// Nothing follows in a lane. What waits in it is lost if it is held.
     pub(super) fn end_lane(&mut self, lane: Lane, backlog: &mut Backlog) {
-        let Some(state) = self.lanes.remove(&lane) else { return };
-        let open = state.opened == self.attachment;
-        self.waiting.retain_mut(|(other, message)| {
-            if *other != lane {
-                return true;
-            }
-            if open {
-                *other = ENDED;
-            } else {
-                backlog.remove(message.cost());
-            }
-            open
-        });
+        backlog.remove(self.waiting.end(lane));
     }
 
     /// Hands out what is to be written next: control first, then open lanes in order, until about
@@ -278,28 +293,16 @@ impl Log {
             match kind {
                 Kind::Plain => {}
                 Kind::Pulse => self.pulse = Some(position + 1),
-                Kind::Opening(lane) => {
-                    if let Some(state) = self.lanes.get_mut(&lane) {
-                        state.opening = Some(position);
-                    }
-                }
+                Kind::Opening(lane) => self.waiting.opened_at(lane, position),
             }
             self.write(CONTROL, message, batch);
         }
         let mut room = chunk.min(window.saturating_sub(self.under_way));
-        let mut at = 0;
-        while room > 0 && at < self.waiting.len() {
-            let lane = self.waiting[at].0;
-            let open = self.attachment == 0
-                || lane == ENDED
-                || self.lanes.get(&lane).is_some_and(|state| state.opened == self.attachment);
-            match open.then(|| self.waiting.remove(at)).flatten() {
-                Some((lane, message)) => {
-                    room = room.saturating_sub(message.cost());
-                    self.write(lane, message, batch);
-                }
-                None => at += 1,
-            }
+        while room > 0
+            && let Some((lane, message)) = self.waiting.pop()
+        {
+            room = room.saturating_sub(message.cost());
+            self.write(lane, message, batch);
         }
         batch.len() > before
     }
@@ -355,8 +358,38 @@ impl Log {
             self.ponged += 1;
         }
         while self.tail > TAIL {
-            self.forget(self.first + 1, backlog);
+            self.give_up(self.first + 1);
         }
+    }
+
+    /// Gives up what the client's network has had for `ttl` at least, and for twice that at most, if
+    /// it is called again and again.
+    pub(super) fn age(&mut self, now: Instant, ttl: Duration) {
+        if let Some((since, ponged)) = self.aged {
+            if now.saturating_duration_since(since) < ttl {
+                return;
+            }
+            self.give_up(ponged);
+        }
+        self.aged = Some((now, self.ponged));
+    }
+
+    /// Forgets of the tail what lies before this position.
+    fn give_up(&mut self, position: u64) {
+        while self.first < position.min(self.ponged) {
+            let Some((_, message)) = self.written.pop_front() else { return };
+            self.given_up = self.given_up.max(message.number());
+            self.tail -= message.cost();
+            self.first += 1;
+        }
+        if self.written.is_empty() {
+            self.written = VecDeque::new();
+        }
+    }
+
+    /// The client itself has read all that was written.
+    pub(super) fn read(&mut self, backlog: &mut Backlog) {
+        self.forget(self.position(), backlog);
     }
 
     /// What this attachment wrote and the client's transport has not acknowledged.
@@ -374,19 +407,20 @@ impl Log {
     pub(super) fn costs(&self) -> (usize, usize) {
         let ponged = (self.ponged - self.first) as usize;
         let control = self.control.iter().map(|control| control.message.cost());
-        let lanes = self.waiting.iter().chain(self.written.iter().skip(ponged));
+        let under_way = self.written.iter().skip(ponged).map(|(_, message)| message.cost());
         let tail = self.written.iter().take(ponged).map(|(_, message)| message.cost()).sum();
-        (control.chain(lanes.map(|(_, message)| message.cost())).sum(), tail)
+        (control.chain(under_way).sum::<usize>() + self.waiting.cost(), tail)
     }
 
     /// How many lanes have not ended.
     pub(super) fn lanes(&self) -> usize {
-        self.lanes.len()
+        self.waiting.len()
     }
 
     /// Drops all that was not written: nobody will.
     pub(super) fn clear(&mut self) {
-        (self.control, self.waiting) = (VecDeque::new(), VecDeque::new());
+        self.control = VecDeque::new();
+        self.waiting.clear();
     }
 
     fn forget(&mut self, position: u64, backlog: &mut Backlog) {
@@ -407,7 +441,7 @@ impl Log {
     }
 }
 
-/// How much of what the network has acknowledged is kept.
+/// How much of what the network has acknowledged is kept at most.
 pub(super) const TAIL: usize = 256 * 1024;
 
 #[cfg(test)]
@@ -471,6 +505,125 @@ mod tests {
         assert_eq!(take(&mut log), ["joined", "[\"s:42\",a"]);
     }
 
+    fn texts(count: u32) -> Vec<String> {
+        (1..=count).map(|n| format!(",{n}")).collect()
+    }
+
+    /// Opens the lane, and reads what was written in it with these numbers.
+    fn replay(log: &mut Log, backlog: &mut Backlog, lane: Lane) -> Vec<String> {
+        open(log, backlog, lane);
+        take(log).split_off(1)
+    }
+
+    #[test]
+    fn a_number_of_the_attachment_before_acknowledges_nothing_of_the_last_one() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        assert_eq!(take(&mut log), ["joined", "[\"s:1\",1", "[\"s:2\",2"]);
+        log.attach(Some(0), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:3\",1", "[\"s:4\",2"]);
+        log.attach(Some(2), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:5\",1", "[\"s:6\",2"]);
+    }
+
+    #[test]
+    fn a_number_of_the_last_attachment_acknowledges_what_that_one_wrote_and_nothing_that_waits() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        let other = log.lane();
+        open(&mut log, &mut backlog, other);
+        push(&mut log, &mut backlog, other, ",other");
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        assert_eq!(take(&mut log).len(), 5);
+        log.attach(Some(0), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:4\",1", "[\"s:5\",2"]);
+        log.attach(Some(4), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:6\",2"]);
+        assert_eq!(replay(&mut log, &mut backlog, other), ["[\"s:7\",other"]);
+    }
+
+    #[test]
+    fn a_number_of_an_attachment_that_wrote_nothing_is_that_of_the_one_before() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(3).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        for _ in 0..3 {
+            log.attach(Some(1), &mut backlog);
+            assert!(take(&mut log).is_empty());
+        }
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:4\",2", "[\"s:5\",3"]);
+    }
+
+    #[test]
+    fn a_number_that_was_never_given_acknowledges_nothing() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        log.attach(Some(9), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:10\",1", "[\"s:11\",2"]);
+    }
+
+    #[test]
+    fn a_number_acknowledges_nothing_of_an_attachment_that_gave_none() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(2).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        log.attach(None, &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[null,1", "[null,2"]);
+        log.attach(Some(2), &mut backlog);
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:3\",1", "[\"s:4\",2"]);
+    }
+
+    const TTL: Duration = Duration::from_secs(90);
+
+    #[test]
+    fn what_the_network_has_is_kept_for_its_time_and_not_twice_as_long() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        let start = Instant::now();
+        log.age(start, TTL);
+        push(&mut log, &mut backlog, lane, ",a");
+        take(&mut log);
+        log.pong(log.position(), &mut backlog);
+        push(&mut log, &mut backlog, lane, ",b");
+        take(&mut log);
+        for (seconds, kept) in [(89, true), (90, true), (179, true), (180, false)] {
+            log.age(start + Duration::from_secs(seconds), TTL);
+            assert_eq!(log.costs().1 > 0, kept, "after {seconds} s");
+        }
+        assert_eq!(log.unacknowledged().count(), 1, "what the network does not have stays");
+    }
+
+    #[test]
+    fn a_client_that_has_not_seen_what_was_given_up_cannot_go_on() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        texts(3).iter().for_each(|text| push(&mut log, &mut backlog, lane, text));
+        take(&mut log);
+        log.pong(log.position() - 1, &mut backlog);
+        let start = Instant::now();
+        log.age(start, TTL);
+        log.age(start + TTL, TTL);
+        assert!(log.attach(Some(1), &mut backlog).is_none());
+        assert!(log.attach(Some(2), &mut backlog).is_some());
+        assert_eq!(replay(&mut log, &mut backlog, lane), ["[\"s:4\",3"]);
+    }
+
+    #[test]
+    fn what_a_heartbeat_has_proven_is_not_given_up() {
+        let (mut log, mut backlog, lane) = log(Some(0));
+        push(&mut log, &mut backlog, lane, ",a");
+        take(&mut log);
+        log.pong(log.position(), &mut backlog);
+        let start = Instant::now();
+        log.age(start, TTL);
+        for _ in 0..2 {
+            let beat = Message::text("beat");
+            backlog.add(beat.cost());
+            log.push_pulse(beat, &mut backlog);
+            take(&mut log);
+        }
+        log.age(start + TTL, TTL);
+        assert!(log.has_all_after(Some(0)));
+    }
+
     #[test]
     fn what_the_network_has_is_kept_up_to_a_limit() {
         let (mut log, mut backlog, lane) = log(Some(0));
@@ -483,7 +636,8 @@ mod tests {
         assert_eq!(backlog.bytes(), 0);
         let (_, tail) = log.costs();
         assert!(tail <= TAIL && tail > TAIL / 2, "{tail}");
-        log.attach(Some(0), &mut backlog);
+        assert!(log.attach(Some(0), &mut backlog).is_none(), "the first seven are lost");
+        log.attach(Some(7), &mut backlog);
         open(&mut log, &mut backlog, lane);
         assert_eq!(take(&mut log).len(), 4, "the newest three, and the answer");
     }
@@ -498,6 +652,51 @@ mod tests {
         log.attach(Some(0), &mut backlog);
         open(&mut log, &mut backlog, lane);
         assert_eq!(take(&mut log), ["joined", "[\"s:2\",a"]);
+    }
+
+    fn push_transient(log: &mut Log, backlog: &mut Backlog, lane: Lane, text: &str) -> bool {
+        let message = Message::slotted(format!("[null{text}"), 1).transient();
+        backlog.add(message.cost());
+        log.push(lane, message)
+    }
+
+    #[test]
+    fn what_is_transient_is_not_replayed_into_a_lane_that_is_refreshed() {
+        let (mut log, mut backlog, lane) = log(None);
+        log.refresh(lane);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",written"));
+        push(&mut log, &mut backlog, lane, ",lasting");
+        take(&mut log);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",waiting"));
+        log.detach(log.attachment(), false);
+        assert!(!push_transient(&mut log, &mut backlog, lane, ",parked"));
+        log.attach(None, &mut backlog);
+        assert!(!push_transient(&mut log, &mut backlog, lane, ",held"));
+        open(&mut log, &mut backlog, lane);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",fresh"));
+        assert_eq!(take(&mut log), ["joined", "[null,lasting", "[null,fresh"]);
+    }
+
+    #[test]
+    fn what_is_transient_waits_for_a_connection_that_is_only_idle() {
+        let (mut log, mut backlog, lane) = log(None);
+        log.refresh(lane);
+        take(&mut log);
+        log.idle(log.attachment(), true);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",a"));
+        log.return_to(log.attachment());
+        assert_eq!(take(&mut log), ["[null,a"]);
+    }
+
+    #[test]
+    fn what_is_transient_is_like_the_rest_in_a_lane_that_nobody_refreshes() {
+        let (mut log, mut backlog, lane) = log(None);
+        take(&mut log);
+        log.detach(log.attachment(), false);
+        assert!(push_transient(&mut log, &mut backlog, lane, ",a"));
+        log.attach(None, &mut backlog);
+        open(&mut log, &mut backlog, lane);
+        assert_eq!(take(&mut log), ["joined", "[null,a"]);
     }
 
     #[test]

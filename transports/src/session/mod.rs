@@ -2,7 +2,9 @@
 //! and makes a [`Session`], which takes what arrives in order; whatever leaves, from any task, goes
 //! through the [`Outbox`].
 
+mod config;
 mod kept;
+mod lanes;
 mod log;
 #[doc(hidden)]
 pub mod model;
@@ -10,11 +12,11 @@ mod outbox;
 
 use std::future::Future;
 
-pub use self::kept::ContinuityConfig;
+pub use self::config::ContinuityConfig;
 pub(crate) use self::kept::{Attached, Connected, KeptSessions};
 pub(crate) use self::outbox::Unknown;
 pub use self::outbox::{Drain, Outbox};
-use crate::connect_info::ConnectInfo;
+use crate::connect_info::{ConnectInfo, Transport};
 use crate::frame::{Close, Inbound};
 
 /// Decides who may connect. One value serves every connection of an endpoint.
@@ -47,11 +49,11 @@ pub trait Session: Send + 'static {
         None
     }
 
-    /// A connection has taken the session up: the first one, or another. They are counted from 1; a
-    /// session that is not kept never hears of it. Until its lane is opened for this attachment,
+    /// A connection over this transport has taken the session up: the first one, or another. They are
+    /// counted from 1; a session that is not kept never hears of it. Until its lane is opened for this attachment,
     /// what is pushed into a lane of the outbox waits.
-    fn attached(&mut self, attachment: u64) {
-        let _ = attachment;
+    fn attached(&mut self, attachment: u64, transport: Transport) {
+        let _ = (attachment, transport);
     }
 
     /// The connection has lasted for [`ContinuityConfig::rejoin_grace`]: a lane that was not opened

@@ -5,8 +5,12 @@
 //! arrives, loses connections in every way, and comes back. It panics if the log did what it must not.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Duration;
 
-use super::log::{CONTROL, Lane, Log, TAIL};
+use tokio::time::Instant;
+
+use super::lanes::{CONTROL, Lane};
+use super::log::{Log, TAIL};
 use crate::backlog::Backlog;
 use crate::frame::Message;
 
@@ -19,8 +23,8 @@ pub fn walk(bytes: &[u8]) {
     let start = bytes.next().unwrap_or(0);
     let mut walk = Walk::new(start & 1 == 1, if start & 2 == 2 { 4_000 } else { 1 << 30 });
     while let Some(step) = bytes.next() {
-        walk.step(step % 20, usize::from(bytes.next().unwrap_or(0)));
-        if walk.overflowed {
+        walk.step(step % 21, usize::from(bytes.next().unwrap_or(0)));
+        if walk.is_over {
             return;
         }
         walk.check();
@@ -33,7 +37,8 @@ struct Walk {
     backlog: Backlog,
     limit: usize,
     largest: usize,
-    overflowed: bool,
+    /// Whether the session has ended: its outbox overflowed, or its client came back too late.
+    is_over: bool,
     /// Whether the client reads numbers.
     numbered: bool,
     received: u64,
@@ -55,6 +60,9 @@ struct Walk {
     beating: bool,
     /// Attachments that are over.
     stale: u64,
+    now: Instant,
+    /// Whether replies that the client had not read were given up.
+    gave_up: bool,
 }
 
 /// A lane and a place in it.
@@ -68,6 +76,15 @@ struct LaneModel {
     open: bool,
 }
 
+impl LaneModel {
+    /// Of what is missing before this place, replies may have been given up.
+    fn skip_given_up(&mut self, gave_up: bool, place: u32) {
+        while gave_up && self.seen < place && self.seen % 3 == 2 {
+            self.seen += 1;
+        }
+    }
+}
+
 impl Walk {
     fn new(numbered: bool, limit: usize) -> Self {
         let (mut log, mut backlog) = (Log::new(0), Backlog::new(limit));
@@ -77,7 +94,7 @@ impl Walk {
             backlog,
             limit,
             largest: 0,
-            overflowed: false,
+            is_over: false,
             numbered,
             received: 0,
             lanes: BTreeMap::new(),
@@ -91,6 +108,8 @@ impl Walk {
             control: 0,
             beating: false,
             stale: 0,
+            now: Instant::now(),
+            gave_up: false,
         }
     }
 
@@ -112,7 +131,8 @@ impl Walk {
                 let lane = self.log.lane();
                 assert!(self.lanes.insert(lane, LaneModel::default()).is_none(), "a lane twice");
             }
-            _ if value.is_multiple_of(4) => self.end_lane(value),
+            19 if value.is_multiple_of(4) => self.end_lane(value),
+            20 if self.attached => self.age(value),
             _ => {}
         }
     }
@@ -134,8 +154,8 @@ impl Walk {
 
     fn admit(&mut self, message: &Message) -> bool {
         self.largest = self.largest.max(message.cost());
-        self.overflowed = !self.backlog.add(message.cost());
-        !self.overflowed
+        self.is_over = !self.backlog.add(message.cost());
+        !self.is_over
     }
 
     fn push(&mut self, value: usize) {
@@ -229,6 +249,7 @@ impl Walk {
         let ended = &mut self.ended;
         let model = self.lanes.get_mut(&lane).or_else(|| ended.get_mut(&lane));
         let model = model.expect("a lane that there was");
+        model.skip_given_up(self.gave_up, place);
         assert!(place <= model.seen, "{lane}:{place} came, {} is missing", model.seen);
         let again = place < model.seen;
         assert!(!(again && self.numbered && takes_number), "{lane}:{place} came twice");
@@ -288,14 +309,35 @@ impl Walk {
     }
 
     fn read_ponged(&mut self) {
-        let unread = self.log.position() - self.wire.len() as u64;
-        let count = self.ponged.saturating_sub(unread);
+        let count = self.ponged.saturating_sub(self.read_to());
         self.read(count as usize);
     }
 
+    /// The position up to which the client has read.
+    fn read_to(&self) -> u64 {
+        self.log.position() - self.wire.len() as u64
+    }
+
+    /// Time passes, and what the network has had for long is given up. A client that reads no numbers
+    /// has read it.
+    fn age(&mut self, value: usize) {
+        if !self.numbered {
+            self.read_ponged();
+        }
+        self.now += Duration::from_secs(value as u64);
+        self.log.age(self.now, Duration::from_secs(90));
+        self.gave_up |= self.read_to() < self.ponged;
+    }
+
+    /// Comes back, unless there would be a gap.
     fn attach(&mut self) {
         self.stale = self.log.attachment();
-        self.log.attach(self.numbered.then_some(self.received), &mut self.backlog);
+        let received = self.numbered.then_some(self.received);
+        if self.log.attach(received, &mut self.backlog).is_none() {
+            assert!(self.read_to() < self.ponged, "a client that has read all there was may go on");
+            self.is_over = true;
+            return;
+        }
         assert_eq!(self.log.attachment(), self.stale + 1);
         self.wire.clear();
         self.written.clear();
@@ -351,6 +393,9 @@ impl Walk {
     /// The client comes back, joins everything and reads all there is: nothing is missing.
     fn come_back(&mut self) {
         self.attach();
+        if self.is_over {
+            return;
+        }
         for lane in self.lanes.keys().copied().collect::<Vec<_>>() {
             let answer = Message::text(format!("{CONTROL}:{}", u32::MAX - lane));
             self.backlog.restore(answer.cost());
@@ -359,7 +404,8 @@ impl Walk {
         }
         self.take(0);
         self.read(usize::MAX);
-        for (lane, model) in &self.lanes {
+        for (lane, model) in &mut self.lanes {
+            model.skip_given_up(self.gave_up, model.pushed);
             assert_eq!(model.seen, model.pushed, "lane {lane} to its end");
             assert!(!self.log.is_open_known(*lane));
         }

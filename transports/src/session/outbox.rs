@@ -10,9 +10,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::lanes::{CONTROL, Lane};
 pub(crate) use super::log::Unknown;
-use super::log::{Attached, CONTROL, Lane, Log};
+use super::log::{Attached, Log};
 use crate::backlog::Backlog;
 use crate::frame::{Close, Message};
 
@@ -129,6 +133,15 @@ impl Outbox {
         }
     }
 
+    /// Says that whoever owns the lane repeats what matters of its
+    /// [transient](Message::transient) messages each time it is opened: so what waits of them for a
+    /// connection that is gone is dropped.
+    pub fn refresh(&self) {
+        if let Queue::Kept(log) = &mut self.shared.lock().queue {
+            log.refresh(self.lane);
+        }
+    }
+
     /// Whether the answer that opened the lane is known to have arrived.
     pub fn is_open_known(&self) -> bool {
         match &self.shared.lock().queue {
@@ -184,26 +197,51 @@ impl Outbox {
         }
     }
 
-    /// Begins an attachment to a kept outbox and ends the one before. See [`Log::attach`].
-    pub(crate) fn attach(&self, received: Option<u64>) -> Drain {
+    /// Begins an attachment to a kept outbox and ends the one before, unless there would be a gap. See
+    /// [`Log::attach`].
+    pub(crate) fn attach(&self, received: Option<u64>) -> Option<Drain> {
         let mut state = self.shared.lock();
         let State { queue, backlog, .. } = &mut *state;
         let attachment = match queue {
             Queue::Plain(_) => 0,
             Queue::Kept(log) => {
-                let Attached { attachment, replayed } = log.attach(received, backlog);
+                let Attached { attachment, replayed } = log.attach(received, backlog)?;
                 metrics::counter!("tower_channels_messages_replayed").increment(replayed as u64);
                 tracing::debug!(attachment, replayed, "a kept session was attached");
                 attachment
             }
         };
         State::wake(state);
-        Drain { shared: Arc::clone(&self.shared), attachment }
+        Some(Drain { shared: Arc::clone(&self.shared), attachment })
+    }
+
+    /// Whether a client that has seen so much can go on without a gap.
+    pub(crate) fn has_all_after(&self, received: Option<u64>) -> bool {
+        match &self.shared.lock().queue {
+            Queue::Plain(_) => true,
+            Queue::Kept(log) => log.has_all_after(received),
+        }
+    }
+
+    /// Gives up what the client's network has had for so long. See [`Log::age`].
+    pub(crate) fn age(&self, now: Instant, ttl: Duration) {
+        if let Queue::Kept(log) = &mut self.shared.lock().queue {
+            log.age(now, ttl);
+        }
     }
 
     /// Whether a connection holds the kept outbox.
     pub(crate) fn is_attached(&self) -> bool {
         matches!(&self.shared.lock().queue, Queue::Kept(log) if log.is_attached())
+    }
+
+    /// Whether a connection whose session was taken over has shown since this was asked last that its
+    /// client is there: that client and the newer one are two.
+    pub(crate) fn was_contested(&self) -> bool {
+        match &mut self.shared.lock().queue {
+            Queue::Plain(_) => false,
+            Queue::Kept(log) => log.was_contested(),
+        }
     }
 }
 
@@ -266,6 +304,12 @@ impl Drain {
         }
     }
 
+    /// Says that the client itself has read all that was taken: none of it will be sent again. It
+    /// makes no difference to a plain outbox.
+    pub fn read(&self) {
+        self.current(|log, backlog| log.read(backlog));
+    }
+
     /// The cost of all that was pushed and not yet released.
     pub fn backlog(&self) -> usize {
         self.shared.lock().backlog.bytes()
@@ -289,7 +333,9 @@ impl Drain {
         self.keep(received);
         let outbox = Outbox { shared: Arc::clone(&self.shared), lane: CONTROL };
         // An attachment that is over: this drain is superseded, and the outbox without a connection.
-        outbox.attach(None).park();
+        if let Some(drain) = outbox.attach(None) {
+            drain.park();
+        }
         outbox
     }
 
@@ -327,7 +373,7 @@ impl Drain {
     /// The connection is idle, and may never come back: its session is parked, for now. Nobody knows
     /// what the client made of what it was told last.
     pub(crate) fn park(&self) {
-        self.current(|log, _| log.detach(log.attachment(), true));
+        self.current(|log, _| log.idle(log.attachment(), true));
     }
 
     /// The connection is there after all.
@@ -343,6 +389,13 @@ impl Drain {
     /// Whether this is a kept outbox's connection no more.
     pub(crate) fn is_superseded(&self) -> bool {
         matches!(&self.shared.lock().queue, Queue::Kept(log) if log.attachment() != self.attachment)
+    }
+
+    /// The client of this connection is there. Matters only after a newer one has taken its session.
+    pub(crate) fn contest(&self) {
+        if let Queue::Kept(log) = &mut self.shared.lock().queue {
+            log.contest(self.attachment);
+        }
     }
 
     /// The log, while this attachment has it.

@@ -21,6 +21,7 @@ use super::config::WebSocketConfig;
 use super::decoder::{Decoder, Event};
 use super::group::{self, Group, Member};
 use super::head::{write_close, write_ping, write_pong};
+use super::pings::Pings;
 use super::scratch;
 use super::writer::Writer;
 use crate::frame::Close;
@@ -84,23 +85,12 @@ struct Wire<Io, S> {
     paused: bool,
     /// Writing showed that nobody is at the other end.
     broken: bool,
+    /// Those of a kept session.
     pings: Option<Pings>,
-    /// When the connection began.
-    opened: Instant,
     /// When bytes came last, or when closing began.
     since: Instant,
     idle_timeout: Duration,
     close_timeout: Duration,
-}
-
-/// How a kept session learns what has arrived: a Ping names the position up to which all was written,
-/// and its Pong says that the client's network has it. One is under way at a time.
-#[derive(Clone, Copy, Debug)]
-struct Pings {
-    sent: u64,
-    answered: u64,
-    /// Whether a Pong has come at all.
-    heard: bool,
 }
 
 /// The life of a connection, in this order.
@@ -148,10 +138,10 @@ where
         limits: &Limits,
     ) -> Self {
         let since = Instant::now();
-        let (kept, pings) = (drain.is_kept(), config.session_pings);
-        let start = drain.position();
         let turn = Turn { task: Waker::noop().clone(), leads: None, over: false };
         let shared = Arc::new(Shared { turn: Mutex::new(turn), held: Mutex::new(None) });
+        let kept = drain.is_kept();
+        let pings = (kept && config.session_pings).then(|| Pings::new(drain.position(), since));
         let wire = Wire {
             io,
             session: Some(session),
@@ -166,9 +156,7 @@ where
             pause_at: if kept { usize::MAX } else { limits.outbox / 2 },
             paused: false,
             broken: false,
-            // What an earlier connection wrote is none of this one's business.
-            pings: (kept && pings).then_some(Pings { sent: start, answered: start, heard: false }),
-            opened: since,
+            pings,
             since,
             idle_timeout: config.idle_timeout.min(FOREVER),
             close_timeout: config.close_timeout.min(FOREVER),
@@ -298,8 +286,9 @@ where
                 return Poll::Ready(());
             }
             let deadline = self.deadline();
-            if timer.deadline() > deadline {
-                timer.as_mut().reset(deadline);
+            let wake = self.ping_due().map_or(deadline, |due| due.min(deadline));
+            if timer.deadline() > wake {
+                timer.as_mut().reset(wake);
             }
             ready!(timer.as_mut().poll(cx));
             if Instant::now() < deadline {
@@ -315,9 +304,11 @@ where
     /// A turn that another connection has for this one: it only writes. Whether the task must have a
     /// turn as well.
     fn flush(&mut self, task: &Waker) -> bool {
-        let phase = self.phase;
+        let before = (self.phase, self.ping_due());
         self.broken |= self.write(&mut Context::from_waker(task)).is_err();
-        self.broken || self.phase != phase || (self.paused && !self.is_backed_up())
+        // The timer is the task's.
+        let now = (self.phase, self.ping_due());
+        self.broken || before != now || (self.paused && !self.is_backed_up())
     }
 
     /// Reads and writes until both have to wait.
@@ -363,6 +354,10 @@ where
 
     /// Hands over what was read. Once closing has begun nothing has a meaning any more.
     fn take(&mut self, bytes: &mut [u8]) {
+        if self.phase == Phase::Lingering && !bytes.is_empty() {
+            // Whoever answers a CLOSE is there.
+            self.drain.contest();
+        }
         if self.phase != Phase::Open || bytes.is_empty() {
             return;
         }
@@ -376,10 +371,8 @@ where
                 Ok(())
             }
             Event::Pong(payload) => {
-                if let (Some(pings), Ok(position)) = (&mut *pings, payload.try_into()) {
-                    pings.answered = u64::from_be_bytes(position).min(pings.sent);
-                    pings.heard = true;
-                    drain.pong(pings.answered);
+                if let Some(position) = pings.as_mut().and_then(|pings| pings.answered(payload)) {
+                    drain.pong(position);
                 }
                 Ok(())
             }
@@ -409,6 +402,7 @@ where
     /// Writes until nothing is left or `io` takes no more.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
         loop {
+            self.ping();
             if self.writer.batch.is_empty() {
                 let _ = self.poll_outbox(CHUNK);
             }
@@ -425,11 +419,7 @@ where
                 continue;
             }
             match self.phase {
-                Phase::Open => {
-                    if !self.ping() {
-                        return self.poll_flush(cx).map(drop);
-                    }
-                }
+                Phase::Open => return self.poll_flush(cx).map(drop),
                 Phase::Finishing(close) => {
                     write_close(close, &mut self.writer.control);
                     self.phase = Phase::Farewell;
@@ -448,28 +438,20 @@ where
         }
     }
 
-    /// Asks whether all that was written has arrived. Whether there is something to ask.
-    fn ping(&mut self) -> bool {
-        let Some(pings) = &mut self.pings else { return false };
-        let position = self.drain.position();
-        let asks = pings.answered == pings.sent && position > pings.sent;
-        if asks {
-            pings.sent = position;
-            write_ping(&position.to_be_bytes(), &mut self.writer.control);
+    /// Asks whether all that was written has arrived, if it is time to.
+    fn ping(&mut self) {
+        if self.ping_due().is_some_and(|due| due <= Instant::now())
+            && let Some(pings) = &mut self.pings
+        {
+            let payload = pings.asks(self.drain.position(), Instant::now());
+            write_ping(&payload, &mut self.writer.control);
         }
-        asks
     }
 
-    /// How much of a kept session may be under way, so that control has not far to overtake. Where
-    /// something on the way swallows Pongs there is no telling.
-    fn window(&self) -> usize {
-        match self.pings {
-            Some(Pings { heard: false, .. }) if self.opened.elapsed() > PONGS_EXPECTED => {
-                usize::MAX
-            }
-            Some(_) => WINDOW,
-            None => usize::MAX,
-        }
+    /// When that will be, if nothing else happens.
+    fn ping_due(&self) -> Option<Instant> {
+        let pings = self.pings.as_ref()?;
+        if self.phase == Phase::Open && self.writer.is_empty() { pings.due() } else { None }
     }
 
     /// Takes what waits in the outbox; of a kept session about `chunk` bytes. Ready if something
@@ -478,7 +460,7 @@ where
         if self.phase != Phase::Open {
             return Poll::Pending;
         }
-        let window = self.window();
+        let window = self.pings.as_ref().map_or(usize::MAX, Pings::window);
         let cx = &mut Context::from_waker(&self.pushed);
         let taken = self.drain.poll_take_some(cx, &mut self.writer.batch, chunk, window);
         if let Err(close) = ready!(taken) {
@@ -506,6 +488,9 @@ where
                 let cost = self.writer.advance(size);
                 if cost > 0 {
                     self.drain.release(cost);
+                    if let Some(pings) = &mut self.pings {
+                        pings.wrote(cost);
+                    }
                 }
                 Ok(Poll::Ready(()))
             }
@@ -556,12 +541,8 @@ impl<Io, S> fmt::Debug for Connection<Io, S> {
     }
 }
 
-/// How much of a kept session is written at once, and how much may be under way.
+/// How much of a kept session is written at once.
 const CHUNK: usize = 64 * 1024;
-const WINDOW: usize = 256 * 1024;
-
-/// After this long without any Pong none is expected.
-const PONGS_EXPECTED: Duration = Duration::from_secs(5);
 
 /// A clock can be asked for this; for much more it could not.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -713,8 +694,18 @@ mod tests {
 
     impl Harness {
         fn new() -> Self {
+            Self::with(Outbox::new(LIMITS.outbox))
+        }
+
+        /// A connection of a kept session.
+        fn kept() -> Self {
+            let outbox = Outbox::new(LIMITS.outbox).1.into_kept(0);
+            let drain = outbox.attach(None).expect("no gap");
+            Self::with((outbox, drain))
+        }
+
+        fn with((outbox, drain): (Outbox, Drain)) -> Self {
             let pipe = Pipe::default();
-            let (outbox, drain) = Outbox::new(LIMITS.outbox);
             let alive = Arc::new(());
             let session = Arc::downgrade(&alive);
             let echo = Echo { outbox: outbox.clone(), _alive: alive };
@@ -732,8 +723,8 @@ mod tests {
             change(&mut self.pipe.0.lock().unwrap())
         }
 
-        fn writer<R>(&self, look: impl FnOnce(&Writer) -> R) -> R {
-            look(&self.connection.owner.0.lock().as_ref().expect("not over").wire.writer)
+        fn wire<R>(&self, look: impl FnOnce(&Wire<Pipe, Echo>) -> R) -> R {
+            look(&self.connection.owner.0.lock().as_ref().expect("not over").wire)
         }
 
         /// Lets the client send a frame.
@@ -799,6 +790,60 @@ mod tests {
         assert!(!it.turn());
         let writes: Vec<_> = it.ends(|ends| ends.written.iter().map(Vec::len).collect());
         assert_eq!(writes, [64 * 102 + 40_004 + 5]);
+    }
+
+    fn ping(position: u64) -> Vec<u8> {
+        [&[0x89, 8][..], &position.to_be_bytes()].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_kept_session_is_not_asked_about_each_message() {
+        let mut it = Harness::kept();
+        assert!(!it.turn());
+        it.outbox.push(Message::text("first"));
+        assert!(!it.turn());
+        assert_eq!(it.received(), [text("first"), ping(1)].concat());
+        it.send(0x8a, &1_u64.to_be_bytes());
+        for _ in 0..9 {
+            it.outbox.push(Message::text("more"));
+            assert!(!it.advance(10).await);
+            assert_eq!(it.received(), text("more"));
+        }
+        it.woken();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(it.woken(), "nothing else happens");
+        assert!(!it.turn());
+        assert_eq!(it.received(), ping(10));
+        it.send(0x8a, &10_u64.to_be_bytes());
+        assert!(!it.turn());
+        assert!(!it.advance(1000).await);
+        assert_eq!(it.received(), b"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_replay_is_asked_about_on_its_way() {
+        let mut it = Harness::kept();
+        let room = it.outbox.lane();
+        (0..3).for_each(|_| room.push(big()));
+        room.open(it.wire(|wire| wire.drain.attachment()), Message::text("joined"));
+        assert!(!it.turn());
+        let received = it.received();
+        let pings = received.windows(10).filter(|bytes| bytes[..9] == ping(0)[..9]);
+        assert_eq!(pings.map(|bytes| bytes[9]).collect::<Vec<_>>(), [3], "the fourth is its last");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_session_that_cannot_be_written_to_sleeps_until_it_can() {
+        let mut it = Harness::kept();
+        it.ends(|ends| ends.room = 3);
+        it.outbox.push(Message::text("first"));
+        assert!(!it.turn());
+        it.woken();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!it.woken());
+        it.ends(|ends| ends.room = usize::MAX);
+        assert!(!it.turn());
+        assert_eq!(it.received(), [text("first"), ping(1)].concat());
     }
 
     #[tokio::test(start_paused = true)]
@@ -1028,7 +1073,7 @@ mod tests {
             it.send(0x89, b"ping");
         }
         assert!(!it.turn());
-        let control = it.writer(|writer| writer.control.len());
+        let control = it.wire(|wire| wire.writer.control.len());
         assert!(control < scratch::READ_SIZE);
         assert!(!it.advance(59_999).await);
         assert!(it.session.upgrade().is_some());
@@ -1062,7 +1107,7 @@ mod tests {
         it.send(0x80, b"");
         it.send(0x89, b"");
         assert!(!it.turn());
-        let kept = it.writer(|writer| (writer.batch.capacity(), writer.control.capacity()));
+        let kept = it.wire(|wire| (wire.writer.batch.capacity(), wire.writer.control.capacity()));
         assert!(kept.0 <= 4 && kept.1 == 0, "{kept:?}");
         let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>()
             + size_of::<Shared<hyper::upgrade::Upgraded, [usize; 2]>>();

@@ -13,6 +13,7 @@ mod decoder;
 mod group;
 mod handshake;
 mod head;
+mod pings;
 mod scratch;
 mod utf8;
 mod writer;

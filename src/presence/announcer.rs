@@ -1,0 +1,66 @@
+//! The task that says what happened on a topic. There is one while there is something to say.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::hub::{Announcement, Hub};
+use crate::payload::Payload;
+
+/// Collects for the configured interval, announces, and so on until nothing has happened.
+///
+/// One task a topic, so that what waits for the fetch hook keeps its order.
+pub(super) async fn run(hub: Arc<Hub>, topic: SmolStr) {
+    let mut guard = Guard { hub: &hub, topic: &topic, done: false };
+    loop {
+        if hub.config.interval.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(hub.config.interval).await;
+        }
+        let Some(announcement) = hub.announcement(&topic) else { break };
+        if let Err(error) = announcement.say(&hub).await {
+            tracing::error!(%topic, %error, "presence could not be announced");
+        }
+    }
+    guard.done = true;
+}
+
+impl Announcement {
+    async fn say(self, hub: &Hub) -> Result<(), serde_json::Error> {
+        let Self { topic, mut list, waiting, mut diff } = self;
+        let mut keys: Vec<_> =
+            [&list, &diff.joins, &diff.leaves].into_iter().flat_map(|all| all.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let fetched = hub.fetch(&topic, keys.into_iter().map(Into::into).collect()).await;
+        for presences in [&mut list, &mut diff.joins, &mut diff.leaves] {
+            presences.fetched(&fetched);
+        }
+        // First the list: it holds what the diff says, and a client that has neither can use the diff
+        // only after it.
+        if !waiting.is_empty() {
+            let state = Payload::json(&list)?;
+            waiting.iter().for_each(|recipient| recipient.receive_state(&state));
+        }
+        if diff.joins.is_empty() && diff.leaves.is_empty() {
+            return Ok(());
+        }
+        hub.broadcast(topic, diff)
+    }
+}
+
+/// Sees to it that an announcer that ends before its time, as with its runtime, is replaced.
+struct Guard<'a> {
+    hub: &'a Hub,
+    topic: &'a SmolStr,
+    done: bool,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.hub.unannounced(self.topic);
+        }
+    }
+}

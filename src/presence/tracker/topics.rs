@@ -1,0 +1,91 @@
+//! What can be seen: topics, their keys, and the entries under each.
+//!
+//! Persistent maps, so that a list is taken in no time and walked while others track. As long as
+//! nobody holds a list, changes are made in place.
+
+use std::collections::HashMap;
+
+use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
+use smol_str::SmolStr;
+
+use super::Changes;
+use super::entry::Entry;
+
+#[derive(Debug, Default)]
+pub(super) struct Topics(HashMap<SmolStr, Snapshot>);
+
+/// A topic's presences at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Snapshot(HashTrieMapSync<SmolStr, Metas>);
+
+/// The entries under one key, never none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metas(RedBlackTreeSetSync<Entry>);
+
+impl Topics {
+    pub(super) fn insert(&mut self, entry: Entry) {
+        let Snapshot(keys) = self.0.entry(entry.topic().clone()).or_default();
+        if let Some(Metas(metas)) = keys.get_mut(entry.key()) {
+            metas.insert_mut(entry);
+        } else {
+            let key = entry.key().clone();
+            let mut metas = RedBlackTreeSetSync::new_sync();
+            metas.insert_mut(entry);
+            keys.insert_mut(key, Metas(metas));
+        }
+    }
+
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        let Some(Snapshot(keys)) = self.0.get_mut(entry.topic()) else { return };
+        let Some(Metas(metas)) = keys.get_mut(entry.key()) else { return };
+        metas.remove_mut(entry);
+        if metas.is_empty() {
+            keys.remove_mut(entry.key());
+            if keys.is_empty() {
+                self.0.remove(entry.topic());
+            }
+        }
+    }
+
+    pub(super) fn apply(&mut self, changes: &Changes) {
+        changes.leaves.iter().for_each(|entry| self.remove(entry));
+        changes.joins.iter().for_each(|entry| self.insert(entry.clone()));
+    }
+
+    /// The topics that have entries.
+    pub(super) fn names(&self) -> impl Iterator<Item = &SmolStr> {
+        self.0.keys()
+    }
+
+    pub(super) fn get(&self, topic: &str) -> Option<&Snapshot> {
+        self.0.get(topic)
+    }
+}
+
+impl Snapshot {
+    /// The number of keys.
+    pub(crate) fn len(&self) -> usize {
+        self.0.size()
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Metas> {
+        self.0.get(key)
+    }
+
+    /// In no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&SmolStr, &Metas)> {
+        self.0.iter()
+    }
+}
+
+impl Metas {
+    /// Oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+
+    /// At least 1.
+    pub(crate) fn len(&self) -> usize {
+        self.0.size()
+    }
+}

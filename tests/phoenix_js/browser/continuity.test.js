@@ -1,0 +1,60 @@
+// The storm of `continuity/` in a real browser: its WebSocket, its fetch, its way of repeating requests.
+import { after, before, describe } from "node:test";
+import { newId } from "../continuity/members.js";
+import { storm } from "../continuity/storm.js";
+import { launch, servePage } from "../support/browser.js";
+import { unique } from "../support/client.js";
+import { example, startServer } from "../support/server.js";
+import { test } from "../support/test.js";
+
+const FULL = process.env.CONTINUITY === "full";
+
+const client = { overWebSocket: true, can: { changeTransport: true } };
+let pages, browser;
+before(async () => {
+  [client.server, pages, browser] = await Promise.all([startServer(example("reference")), servePage(), launch()]);
+});
+after(() => Promise.all([client.server?.stop(), pages?.stop(), browser?.close()]));
+
+for (const kept of [false, true]) {
+  describe(`the newest client in Chromium, ${kept ? "with keepSession" : "as it is"}`, () => {
+    storm(test, client, Object.assign(member, { kept }), FULL);
+
+    /** A member of `topic` that has joined, in a page of its own. */
+    async function member(t, { to, topic, user = unique("user"), longPollFallbackMs }) {
+      const page = await browser.newPage();
+      t.after(() => page.close());
+      const heard = { new_msg: [], joined: [] };
+      let state = {};
+      await page.exposeFunction("hear", (event, payload) => heard[event].push(payload));
+      await page.exposeFunction("tell", (now) => (state = now));
+      await page.goto(`http://127.0.0.1:${pages.port}/`);
+      const params = kept ? { user_id: user } : { user_id: user, session: newId() };
+      await page.evaluate(join, { url: `ws://${to.host}/socket`, topic, kept, options: { params, longPollFallbackMs } });
+      const push = (event, payload) => page.evaluate(([e, p]) => void room.push(e, p), [event, payload]).catch(() => {});
+      const isAnswered = () => page.evaluate(() => answered());
+      const [isThere, isOnLongPoll] = [() => state.isThere, () => state.isOnLongPoll];
+      return { user, heard, room: { push }, isAnswered, isThere, isOnLongPoll };
+    }
+  });
+}
+
+/** Runs in the page, and says there what is heard and how things stand. */
+async function join({ url, topic, kept, options }) {
+  const { keepSession } = await import("/keep_session.js");
+  const impatient = { ...options, timeout: 8000, reconnectAfterMs: () => 20, rejoinAfterMs: () => 20 };
+  const soon = { returnAfterMs: () => 200, steadyAfterMs: 200 };
+  const socket = new Phoenix.Socket(url, kept ? keepSession({ ...impatient, ...soon }) : impatient);
+  const room = (window.room = socket.channel(topic));
+  for (const event of ["new_msg", "joined"]) room.on(event, (payload) => hear(event, payload));
+  window.answered = () =>
+    new Promise((done) => {
+      const ping = room.push("ping");
+      ping.receive("ok", () => done(true)).receive("timeout", () => done(false));
+    });
+  const isOnLongPoll = () => socket.transport === Phoenix.LongPoll;
+  const isThere = () => socket.isConnected() && room.state === "joined";
+  setInterval(() => tell({ isThere: isThere(), isOnLongPoll: isOnLongPoll() }), 50);
+  socket.connect();
+  await new Promise((joined) => room.join().receive("ok", joined));
+}

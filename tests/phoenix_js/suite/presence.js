@@ -1,0 +1,41 @@
+// Who is there: `Presence` of the package against the server's own list.
+import assert from "node:assert/strict";
+import { after, before } from "node:test";
+import { unique } from "../support/client.js";
+import { WALK_ENV, follow, walk } from "../support/lobby.js";
+import { example, startServer } from "../support/server.js";
+import { test } from "../support/test.js";
+import { until } from "../support/until.js";
+
+export function presence(client) {
+  let server;
+  before(async () => (server = await startServer(example("reference"), { env: WALK_ENV })));
+  after(() => server.stop());
+
+  test("joins, names and leaves are seen by all who are there", async (t) => {
+    const topic = unique("lobby:");
+    const ann = await enter(t, server, { topic, user: "ann", name: "Ann" });
+    const bob = await enter(t, server, { topic, user: "bob", name: "Bob" });
+    const seen = (list) => list.map(([key, metas]) => [key, ...metas.map(({ name }) => name)]).sort();
+    const see = (what) =>
+      until(`both see ${JSON.stringify(what)}`, () => [ann, bob].every((one) => JSON.stringify(seen(one.list())) === JSON.stringify(what)));
+    await see([["ann", "Ann"], ["bob", "Bob"]]);
+    await bob.rename("Bobby");
+    await see([["ann", "Ann"], ["bob", "Bobby"]]);
+    const tab = await enter(t, server, { topic, user: "bob", name: "tab" });
+    await see([["ann", "Ann"], ["bob", "Bobby", "tab"]]);
+    assert.equal(await tab.leave(), "ok");
+    await see([["ann", "Ann"], ["bob", "Bobby"]]);
+  });
+
+  for (const keep of [false, true]) {
+    test(`lists agree after a random walk ${keep ? "of kept sessions" : "without sessions"}`, (t) =>
+      walk(t, { server, topic: unique("lobby:"), keep, enter: (proxy, who) => enter(t, proxy, who) }));
+  }
+
+  function enter(t, to, who) {
+    const me = follow(client.phoenix, `ws://${to.host}/socket`, { ...who, options: client.options() });
+    t.after(me.disconnect);
+    return me;
+  }
+}

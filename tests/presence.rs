@@ -1,0 +1,461 @@
+//! Who is present, as a client and as the server sees it, on the in-memory client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tower_channels::test::{Client, connect};
+use tower_channels::{
+    Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, PresenceError, Refused, Reply,
+    Result, Socket, Stop,
+};
+
+struct User(String);
+
+/// Tracks its client under its name.
+struct Lobby;
+
+impl Channel for Lobby {
+    type Assigns = User;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        Ok(Self.into())
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        Presence::push_state(socket);
+        match Presence::track(socket, &socket.assigns().0, json!({ "n": 0 })) {
+            Err(PresenceError::ReservedKey) => Ok(()),
+            tracked => Ok(tracked?),
+        }
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        let key = &socket.assigns().0;
+        let done = match event {
+            "track" => {
+                let (key, meta): (String, Value) = payload.parse()?;
+                Presence::track(socket, &key, meta)
+            }
+            "set" => Presence::update(socket, key, payload.parse::<Value>()?),
+            "count" => Presence::update(socket, key, |meta: &mut Map<String, Value>| {
+                let n = meta["n"].as_u64().unwrap_or_default();
+                meta.insert("n".into(), (n + 1).into());
+            }),
+            "list" => {
+                let list = socket.presence().list(socket.topic()).await;
+                return Ok(Reply::Ok(Payload::json(&list)?));
+            }
+            "untrack" => {
+                Presence::untrack(socket, key);
+                Ok(())
+            }
+            "crash" => return Err(Stop::from("asked to")),
+            _ => return Err(Stop::unmatched(event)),
+        };
+        Ok(done.map_or_else(|error| Reply::reason(&error.to_string()), |()| Reply::ack()))
+    }
+}
+
+fn endpoint(config: PresenceConfig) -> Endpoint<User> {
+    Endpoint::builder(
+        |info| async move { Ok(User(info.param("name").unwrap_or("anon").to_owned())) },
+    )
+    .id(|user| Some(user.0.clone()))
+    .channel::<Lobby>("lobby")
+    .presence(config)
+    .build()
+}
+
+async fn client(endpoint: &Endpoint<User>, name: &str) -> Client<User> {
+    connect(endpoint, &[("name", name)]).await.expect("everyone may connect")
+}
+
+/// A client that has joined and received the state and the diff with its own join.
+async fn joined(endpoint: &Endpoint<User>, name: &str) -> Client<User> {
+    let mut client = client(endpoint, name).await;
+    assert_eq!(client.join("lobby", json!({})).await, Reply::ack());
+    let (state, _) = client.next_push().await;
+    let (diff, _) = client.next_push().await;
+    assert_eq!((state.as_str(), diff.as_str()), ("presence_state", "presence_diff"));
+    client
+}
+
+async fn next(client: &mut Client<User>) -> (String, Value) {
+    let (event, payload) = client.next_push().await;
+    (event, payload.parse().expect("JSON"))
+}
+
+async fn diff(client: &mut Client<User>) -> Value {
+    let (event, diff) = next(client).await;
+    assert_eq!(event, "presence_diff");
+    diff
+}
+
+/// The keys of an object.
+fn keys(of: &Value) -> Vec<&str> {
+    of.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// Applies a diff as phoenix.js does.
+fn apply(state: &mut Value, diff: &Value) {
+    let state = state.as_object_mut().expect("an object");
+    let metas = |present: &Value| present["metas"].as_array().expect("metas").clone();
+    for (key, joined) in diff["joins"].as_object().expect("an object") {
+        let joined = metas(joined);
+        let mut all = state.get(key).map(metas).unwrap_or_default();
+        all.retain(|meta| !joined.iter().any(|new| new["phx_ref"] == meta["phx_ref"]));
+        all.extend(joined);
+        state.insert(key.clone(), json!({ "metas": all }));
+    }
+    for (key, left) in diff["leaves"].as_object().expect("an object") {
+        let Some(present) = state.get(key) else { continue };
+        let left = metas(left);
+        let mut all = metas(present);
+        all.retain(|meta| !left.iter().any(|old| old["phx_ref"] == meta["phx_ref"]));
+        if all.is_empty() {
+            state.remove(key);
+        } else {
+            state.insert(key.clone(), json!({ "metas": all }));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_joiner_receives_the_state_with_itself_and_then_the_diff() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = client(&endpoint, "ann").await;
+    ann.join("lobby", json!({})).await;
+    let (event, state) = next(&mut ann).await;
+    assert_eq!(event, "presence_state");
+    let phx_ref = state["ann"]["metas"][0]["phx_ref"].clone();
+    assert_eq!(state, json!({ "ann": { "metas": [{ "n": 0, "phx_ref": phx_ref }] } }));
+    assert_eq!(phx_ref.as_str().map(str::len), Some(16));
+    assert_eq!(diff(&mut ann).await, json!({ "joins": state, "leaves": {} }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_tabs_of_one_user_are_two_metas_the_oldest_first() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut first = joined(&endpoint, "ann").await;
+    first.push("lobby", "set", json!({ "tab": 1 })).await;
+    let mut second = client(&endpoint, "ann").await;
+    second.join("lobby", json!({})).await;
+    let (_, state) = next(&mut second).await;
+    assert_eq!(state["ann"]["metas"][0]["tab"], 1);
+    assert_eq!(state["ann"]["metas"][1]["n"], 0);
+    assert_eq!(endpoint.presence().count("lobby"), 1, "one user");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_is_answered_and_then_a_leave_of_the_old_meta_and_a_join_of_the_new() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    assert_eq!(ann.push("lobby", "count", json!({})).await, Reply::ack());
+    let first = diff(&mut ann).await;
+    let old = &first["leaves"]["ann"]["metas"][0];
+    let new = &first["joins"]["ann"]["metas"][0];
+    assert_eq!((&old["n"], &new["n"]), (&json!(0), &json!(1)));
+    assert_eq!(new["phx_ref_prev"], old["phx_ref"]);
+    assert!(old.get("phx_ref_prev").is_none());
+    ann.push("lobby", "set", json!({ "phx_ref": "mine", "n": 2 })).await;
+    let second = diff(&mut ann).await;
+    assert_eq!(second["leaves"]["ann"]["metas"][0], *new, "with its own phx_ref_prev");
+    assert_ne!(second["joins"]["ann"]["metas"][0]["phx_ref"], "mine");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_untracks_goes_with_a_diff_and_once() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    assert_eq!(ann.push("lobby", "untrack", json!({})).await, Reply::ack());
+    let gone = diff(&mut ann).await;
+    assert_eq!((keys(&gone["joins"]), keys(&gone["leaves"])), (vec![], vec!["ann"]));
+    assert_eq!(ann.push("lobby", "untrack", json!({})).await, Reply::ack());
+    assert_eq!(
+        ann.push("lobby", "count", json!({})).await,
+        Reply::reason("the key is not tracked")
+    );
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ann.discard(), 0);
+    assert_eq!(endpoint.presence().count("lobby"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_hears_nothing_of_it_and_the_others_do() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    let mut bob = joined(&endpoint, "bob").await;
+    diff(&mut ann).await;
+    assert_eq!(bob.leave("lobby").await, Reply::ack());
+    assert_eq!(next(&mut bob).await.0, "phx_close");
+    assert_eq!(keys(&diff(&mut ann).await["leaves"]), ["bob"]);
+    assert_eq!(bob.discard(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_and_a_disconnect_end_the_presence() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    let mut bob = joined(&endpoint, "bob").await;
+    let carl = joined(&endpoint, "carl").await;
+    ann.discard();
+    bob.send("lobby", "crash", json!({}));
+    assert_eq!(keys(&diff(&mut ann).await["leaves"]), ["bob"]);
+    drop(carl);
+    assert_eq!(keys(&diff(&mut ann).await["leaves"]), ["carl"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_replaces_another_replaces_its_presence() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    ann.join("lobby", json!({})).await;
+    let mut state = json!({});
+    loop {
+        let (event, payload) = next(&mut ann).await;
+        match event.as_str() {
+            "presence_state" => state = payload,
+            "presence_diff" => apply(&mut state, &payload),
+            _ => continue,
+        }
+        if event == "presence_diff" {
+            break;
+        }
+    }
+    assert_eq!(state["ann"]["metas"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_joins_at_one_time_are_one_diff_to_each() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut watcher = joined(&endpoint, "watcher").await;
+    let mut clients = Vec::new();
+    for n in 0..1000 {
+        clients.push(client(&endpoint, &format!("user-{n}")).await);
+    }
+    for client in &mut clients {
+        client.send("lobby", "phx_join", json!({}));
+    }
+    let joins = diff(&mut watcher).await;
+    assert_eq!(keys(&joins["joins"]).len(), 1000);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(watcher.discard(), 0, "and nothing more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_and_goes_between_two_announcements_is_none_of_them() {
+    let endpoint = endpoint(PresenceConfig::default().interval(Duration::from_millis(100)));
+    let mut ann = joined(&endpoint, "ann").await;
+    let bot = endpoint.presence().enter("lobby", "bot", json!({})).expect("it may");
+    drop(bot);
+    for _ in 0..50 {
+        ann.push("lobby", "count", json!({})).await;
+    }
+    let all = diff(&mut ann).await;
+    assert_eq!((keys(&all["joins"]), keys(&all["leaves"])), (vec!["ann"], vec!["ann"]));
+    assert_eq!(all["joins"]["ann"]["metas"].as_array().map(Vec::len), Some(1));
+    assert_eq!(all["joins"]["ann"]["metas"][0]["n"], 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_seen_something_in_a_list_is_told_that_it_went() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    let bot = endpoint.presence().enter("lobby", "bot", json!({})).expect("it may");
+    let Reply::Ok(list) = ann.push("lobby", "list", json!({})).await else { panic!("no list") };
+    let mut state: Value = list.parse().expect("JSON");
+    assert_eq!(keys(&state), ["ann", "bot"]);
+    drop(bot);
+    let gone = diff(&mut ann).await;
+    apply(&mut state, &gone);
+    assert_eq!(keys(&state), ["ann"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interval_of_zero_announces_at_once() {
+    let endpoint = endpoint(PresenceConfig::default().interval(Duration::ZERO));
+    let started = tokio::time::Instant::now();
+    let mut ann = joined(&endpoint, "ann").await;
+    ann.push("lobby", "count", json!({})).await;
+    diff(&mut ann).await;
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_javascript_reserves_and_metas_that_are_no_objects_are_errors() {
+    let endpoint = endpoint(PresenceConfig::default().max_meta(100));
+    let mut ann = joined(&endpoint, "ann").await;
+    for (key, meta, error) in [
+        ("__proto__", json!({}), PresenceError::ReservedKey),
+        ("constructor", json!({}), PresenceError::ReservedKey),
+        ("prototype", json!({}), PresenceError::ReservedKey),
+        ("ann", json!({}), PresenceError::AlreadyTracked),
+        (&*"k".repeat(256), json!({}), PresenceError::KeyTooLong),
+        ("x", json!(["no object"]), PresenceError::NoObject),
+        ("x", json!({ "long": "x".repeat(100) }), PresenceError::MetaTooLong),
+    ] {
+        let answer = ann.push("lobby", "track", json!([key, meta])).await;
+        assert_eq!(answer, Reply::reason(&error.to_string()), "{key}");
+    }
+    assert_eq!(endpoint.presence().count("lobby"), 1);
+    assert_eq!(ann.push("lobby", "track", json!(["x", {}])).await, Reply::ack());
+    assert_eq!(endpoint.presence().count("lobby"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fetch_hook_is_asked_once_for_a_list_and_once_for_an_announcement() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let config = PresenceConfig::default().fetch(move |topic, keys| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let more = |key: String| {
+                let name = format!("{key} of {topic}");
+                (key, json!({ "name": name, "metas": "stay as they are" }))
+            };
+            keys.into_iter().map(more).collect::<HashMap<_, _>>()
+        }
+    });
+    let endpoint = endpoint(config);
+    let mut ann = client(&endpoint, "ann").await;
+    ann.join("lobby", json!({})).await;
+    let (_, state) = next(&mut ann).await;
+    assert_eq!(state["ann"]["name"], "ann of lobby");
+    assert!(state["ann"]["metas"].is_array());
+    assert_eq!(diff(&mut ann).await["joins"]["ann"]["name"], "ann of lobby");
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let list = endpoint.presence().list("lobby").await;
+    assert_eq!(list.get("ann").and_then(|ann| ann.fetched("name")), Some(&json!("ann of lobby")));
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    let ann = endpoint.presence().get_by_key("lobby", "ann").await.expect("she is there");
+    assert_eq!(ann.metas().len(), 1);
+    assert!(endpoint.presence().get_by_key("lobby", "bob").await.is_none());
+    assert_eq!(calls.load(Ordering::Relaxed), 3, "not for who is not there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn presence_goes_on_without_a_fetch_hook_that_hangs_or_crashes() {
+    let config = PresenceConfig::default().fetch_timeout(Duration::from_secs(1)).fetch(
+        |_, keys: Vec<String>| async move {
+            if keys.contains(&"crash".to_owned()) {
+                panic!("the hook crashed");
+            }
+            std::future::pending().await
+        },
+    );
+    let endpoint = endpoint(config);
+    let mut ann = joined(&endpoint, "ann").await;
+    let bot = endpoint.presence().enter("lobby", "crash", json!({})).expect("it may");
+    assert_eq!(keys(&diff(&mut ann).await["joins"]), ["crash"]);
+    drop(bot);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_hears_of_changes_as_clients_do() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut changes = endpoint.presence().changes();
+    let ann = joined(&endpoint, "ann").await;
+    let diff = changes.next().await.expect("the endpoint is there").expect("nothing is missed");
+    assert_eq!(diff.topic, "lobby");
+    assert_eq!(diff.joins.keys().collect::<Vec<_>>(), ["ann"]);
+    drop(ann);
+    let diff = changes.next().await.expect("the endpoint is there").expect("nothing is missed");
+    assert_eq!(diff.leaves.keys().collect::<Vec<_>>(), ["ann"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_present_until_it_drops_its_handle() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    let bot = endpoint.presence().enter("lobby", "bot", json!({ "mood": "fine" })).expect("it may");
+    assert_eq!(diff(&mut ann).await["joins"]["bot"]["metas"][0]["mood"], "fine");
+    bot.update(json!({ "mood": "tired" })).expect("it may");
+    assert_eq!(diff(&mut ann).await["joins"]["bot"]["metas"][0]["mood"], "tired");
+    drop(bot);
+    assert_eq!(keys(&diff(&mut ann).await["leaves"]), ["bot"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_tracked_for_a_channel_that_has_ended() {
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    struct Leaks(tokio::sync::mpsc::UnboundedSender<Socket<Self>>);
+    impl Channel for Leaks {
+        type Assigns = tokio::sync::mpsc::UnboundedSender<Socket<Self>>;
+        type Info = ();
+
+        async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+            Ok(Self(socket.assigns().clone()).into())
+        }
+
+        async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+            self.0.send(socket.clone())?;
+            Ok(())
+        }
+    }
+    let endpoint = Endpoint::builder(move |_| {
+        let said = said.clone();
+        async move { Ok(said) }
+    })
+    .channel::<Leaks>("leaks")
+    .build();
+    let mut client = connect(&endpoint, &[]).await.expect("everyone may connect");
+    client.join("leaks", json!({})).await;
+    let socket = heard.recv().await.expect("it joined");
+    Presence::track(&socket, "a", json!({})).expect("it lives");
+    client.leave("leaks").await;
+    assert_eq!(client.next_push().await.0, "phx_close");
+    assert_eq!(Presence::track(&socket, "b", json!({})), Err(PresenceError::Ended));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(endpoint.presence().count("leaks"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn views_agree_with_the_list_after_a_random_walk() {
+    let endpoint = endpoint(PresenceConfig::default().interval(Duration::from_millis(3)));
+    let mut watcher = joined(&endpoint, "watcher").await;
+    watcher.discard();
+    let Reply::Ok(list) = watcher.push("lobby", "list", json!({})).await else { panic!("no list") };
+    let mut view: Value = list.parse().expect("JSON");
+    let mut here: HashMap<u64, Client<User>> = HashMap::new();
+    let mut random = 7u64;
+    for step in 0..500 {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let (slot, what) = (random >> 33 & 7, random >> 60);
+        match here.get_mut(&slot) {
+            None => {
+                let mut new = client(&endpoint, &format!("user-{}", slot % 4)).await;
+                new.join("lobby", json!({})).await;
+                here.insert(slot, new);
+            }
+            Some(_) if what < 3 => drop(here.remove(&slot)),
+            Some(client) if what < 5 => {
+                client.leave("lobby").await;
+                here.remove(&slot);
+            }
+            Some(client) if what == 5 => drop(client.join("lobby", json!({})).await),
+            Some(client) => drop(client.push("lobby", "count", json!({})).await),
+        }
+        if step % 7 == 0 {
+            tokio::time::sleep(Duration::from_millis(what)).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let Reply::Ok(list) = watcher.push("lobby", "list", json!({})).await else { panic!("no list") };
+    let list: Value = list.parse().expect("JSON");
+    assert!(keys(&list).len() > 1);
+    while list != view {
+        let (event, payload) = next(&mut watcher).await;
+        assert_eq!(event, "presence_diff");
+        apply(&mut view, &payload);
+    }
+    assert_eq!(watcher.discard(), 0);
+}
