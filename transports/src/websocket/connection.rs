@@ -846,6 +846,56 @@ mod tests {
         assert_eq!(it.received(), [text("first"), ping(1)].concat());
     }
 
+    /// Two connections to which something was pushed, one after the other.
+    fn woken_together() -> [Harness; 2] {
+        let mut both = [Harness::new(), Harness::new()];
+        for it in &mut both {
+            assert!(!it.turn());
+        }
+        both.iter().for_each(|it| it.outbox.push(Message::text("a")));
+        both
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_of_those_woken_together_writes_for_the_others() {
+        let [mut first, second] = woken_together();
+        assert!(first.woken() && !second.woken());
+        assert!(!first.turn());
+        assert_eq!([first.received(), second.received()], [text("a"), text("a")]);
+        second.outbox.push(Message::text("b"));
+        assert!(second.woken(), "it leads the next group");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_wakes_the_task_of_whoever_was_written_for() {
+        let [mut first, mut second] = woken_together();
+        second.outbox.close(Close::Restart);
+        assert!(!first.turn());
+        assert_eq!(second.received(), [text("a"), close(Close::Restart)].concat());
+        assert!(second.woken() && second.session.upgrade().is_some());
+        assert!(!second.turn());
+        assert!(second.session.upgrade().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_cannot_be_written_to_at_once_goes_on_by_itself() {
+        let [mut first, mut second] = woken_together();
+        second.ends(|ends| ends.room = 1);
+        assert!(!first.turn());
+        second.ends(|ends| ends.room = usize::MAX);
+        assert!(!second.turn());
+        assert_eq!(second.received(), text("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_woken_together_with_one_that_is_gone_go_on_by_themselves() {
+        let [first, mut second] = woken_together();
+        drop(first);
+        assert!(second.woken());
+        assert!(!second.turn());
+        assert_eq!(second.received(), text("a"));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_message_is_handled_and_its_answer_written_in_the_same_turn() {
         let mut it = Harness::new();
