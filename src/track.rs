@@ -26,7 +26,7 @@ impl Presence {
     }
 
     /// Changes what a channel said of its client: to another JSON object, or with a function of the
-    /// old one.
+    /// old one. If several tasks do so at the same time, the last one counts.
     ///
     /// ```
     /// # use serde_json::json;

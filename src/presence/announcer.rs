@@ -64,3 +64,33 @@ impl Drop for Guard<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::presence::{PresenceConfig, Recipient};
+    use crate::pubsub::PubSub;
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Recipient for Counting {
+        fn receive_state(&self, _: &Payload) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_the_state_twice_before_it_comes_receives_it_once() {
+        let hub = Arc::new(Hub::new(PresenceConfig::default(), PubSub::new()));
+        let all: [Arc<Counting>; 3] = Default::default();
+        for recipient in all.iter().chain(&all[..2]) {
+            hub.request_state(&"lobby".into(), Arc::clone(recipient) as Arc<dyn Recipient>);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(all.map(|recipient| recipient.0.load(Ordering::Relaxed)), [1, 1, 1]);
+    }
+}

@@ -238,7 +238,7 @@ impl Hub {
     /// What is to be said now. `None` if that is nothing: then the announcer ends.
     pub(super) fn announcement(&self, topic: &SmolStr) -> Option<Announcement> {
         let mut shard = self.shard(topic);
-        let Unsaid { pending, waiting, .. } = shard.unsaid.remove(topic)?;
+        let Unsaid { pending, mut waiting, .. } = shard.unsaid.remove(topic)?;
         if pending.is_empty() && waiting.is_empty() {
             return None;
         }
@@ -246,6 +246,9 @@ impl Hub {
         shard.unsaid.insert(topic.clone(), unsaid);
         let snapshot = (!waiting.is_empty()).then(|| shard.tracker.list(topic));
         drop(shard);
+        // Who joins twice in a row asks twice.
+        waiting.sort_unstable_by_key(|recipient| Arc::as_ptr(recipient).addr());
+        waiting.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let list = snapshot.as_ref().map(Presences::from).unwrap_or_default();
         let (joins, leaves) = pending.into_changes();
         let (joins, leaves) = (presences(joins), presences(leaves));

@@ -10,7 +10,7 @@ use tower_channels::{
 };
 
 use super::Transport::{LongPoll as Poll, WebSocket};
-use super::{SESSION, Way, brief_grace, brief_ttl, new_msg, parameters};
+use super::{SESSION, Way, brief_grace, brief_ttl, new_msg};
 use crate::reference::Config;
 use crate::support::line::ok;
 use crate::support::lobby::{Present, joins, leaves, phx_ref, renamed};
@@ -218,8 +218,7 @@ async fn each_return_brings_the_state_again(way: Way) {
         let diff = watcher.rename("new").await;
         watcher.meta = renamed(&diff, "watcher", &watcher.meta, "new");
         let transport = if round % 2 == 0 { way.to } else { way.from };
-        let parameters = parameters(way.numbered, received);
-        let mut line = Line::open(&way.server, transport, &parameters).await;
+        let mut line = way.line(transport, received).await;
         line.rejoin("7", "lobby:a").await;
         assert_eq!(line.state().await, present([("u1", &meta), ("watcher", &watcher.meta)]));
         line.settle().await;

@@ -19,7 +19,7 @@ impl Present {
         client.send(&format!(r#"["1","1","lobby:a","phx_join",{payload}]"#)).await;
         let reply = client.recv().await;
         assert!(reply.ends_with(r#","1","lobby:a","phx_reply",{"status":"ok","response":{}}]"#));
-        let (state, own) = state_and_own([client.recv().await, client.recv().await], key);
+        let (state, own) = state_and_own(&[client.recv().await, client.recv().await], key);
         Self { client, state, meta: own }
     }
 
@@ -54,7 +54,7 @@ impl Line {
     pub(crate) async fn enter(&mut self, key: &str) -> Value {
         self.begin_join("1", "lobby:a").await;
         self.expect(&super::line::ok("1", "lobby:a")).await;
-        state_and_own([self.recv().await, self.recv().await], key).1
+        state_and_own(&[self.recv().await, self.recv().await], key).1
     }
 
     /// The next message is the list.
@@ -71,7 +71,7 @@ impl Line {
 }
 
 /// What follows the reply of a join, in either order: the state, and a diff of this join alone.
-fn state_and_own(messages: [String; 2], key: &str) -> (Value, Value) {
+fn state_and_own(messages: &[String; 2], key: &str) -> (Value, Value) {
     let mut both = messages.each_ref().map(|text| event(text));
     both.sort_by_key(|(event, _)| event == "presence_state");
     let [(diff_event, diff), (state_event, state)] = both;

@@ -25,7 +25,8 @@ describe("presence in Chromium", () => {
         t.after(() => page.close());
         await page.goto(`http://127.0.0.1:${pages.port}/`);
         await page.addScriptTag({ content: `window.people = []; ${follow}` });
-        await walk(t, { server, topic: unique("lobby:"), keep, enter: (proxy, who) => enter(page, transport, proxy, who) });
+        const arrive = (proxy, who) => enter(page, transport, proxy, who);
+        await walk(t, { server, topic: unique("lobby:"), keep, enter: arrive });
       });
     }
   }

@@ -7,6 +7,9 @@ import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 import { until } from "../support/until.js";
 
+/** Sessions have to end before a walk is over. */
+const PATIENT = { timeout: 40_000 };
+
 export function presence(client) {
   let server;
   before(async () => (server = await startServer(example("reference"), { env: WALK_ENV })));
@@ -17,8 +20,10 @@ export function presence(client) {
     const ann = await enter(t, server, { topic, user: "ann", name: "Ann" });
     const bob = await enter(t, server, { topic, user: "bob", name: "Bob" });
     const seen = (list) => list.map(([key, metas]) => [key, ...metas.map(({ name }) => name)]).sort();
-    const see = (what) =>
-      until(`both see ${JSON.stringify(what)}`, () => [ann, bob].every((one) => JSON.stringify(seen(one.list())) === JSON.stringify(what)));
+    const see = (what) => {
+      const sees = (one) => JSON.stringify(seen(one.list())) === JSON.stringify(what);
+      return until(`both see ${JSON.stringify(what)}`, () => sees(ann) && sees(bob));
+    };
     await see([["ann", "Ann"], ["bob", "Bob"]]);
     await bob.rename("Bobby");
     await see([["ann", "Ann"], ["bob", "Bobby"]]);
@@ -29,7 +34,7 @@ export function presence(client) {
   });
 
   for (const keep of [false, true]) {
-    test(`lists agree after a random walk ${keep ? "of kept sessions" : "without sessions"}`, (t) =>
+    test(`lists agree after a random walk ${keep ? "of kept sessions" : "without sessions"}`, PATIENT, (t) =>
       walk(t, { server, topic: unique("lobby:"), keep, enter: (proxy, who) => enter(t, proxy, who) }));
   }
 

@@ -99,17 +99,22 @@ impl Lanes {
         self.lanes.get(&lane).and_then(|state| state.opening)
     }
 
-    /// Holds a lane until it is opened again.
-    pub(super) fn hold(&mut self, lane: Lane) {
-        let Some(state) = self.lanes.get_mut(&lane).filter(|_| self.holding) else { return };
+    /// Holds a lane until it is opened again. Returns the cost of what is not needed: what is
+    /// transient will be said anew.
+    pub(super) fn hold(&mut self, lane: Lane) -> usize {
+        let Some(state) = self.lanes.get_mut(&lane).filter(|_| self.holding) else { return 0 };
         state.hold();
+        let mut dropped = 0;
         for (other, message) in std::mem::take(&mut self.row) {
-            if other == lane {
-                state.held.push_back(message);
-            } else {
+            if other != lane {
                 self.row.push_back((other, message));
+            } else if state.refreshed && message.is_transient() {
+                dropped += message.cost();
+            } else {
+                state.held.push_back(message);
             }
         }
+        dropped
     }
 
     /// Holds all lanes, now and from now on; what was `written` in them goes before what waits. Returns
@@ -147,7 +152,12 @@ impl Lanes {
 
     /// The next message of an open lane.
     pub(super) fn pop(&mut self) -> Option<(Lane, Message)> {
-        self.row.pop_front()
+        let next = self.row.pop_front();
+        // A replay leaves no memory behind.
+        if self.row.is_empty() && self.row.capacity() > 8 {
+            self.row = VecDeque::new();
+        }
+        next
     }
 
     /// How many messages are held.
@@ -216,7 +226,8 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.hold_all(VecDeque::new());
         let (a, b) = (lanes.add(), lanes.add());
-        (lanes.open(a), lanes.open(b));
+        lanes.open(a);
+        lanes.open(b);
         push(&mut lanes, a, "a1");
         push(&mut lanes, b, "b1");
         push(&mut lanes, a, "a2");
@@ -224,6 +235,15 @@ mod tests {
         assert_eq!(row(&mut lanes), ["b1"]);
         lanes.open(a);
         assert_eq!(row(&mut lanes), ["a1", "a2"]);
+    }
+
+    #[test]
+    fn a_replay_leaves_no_memory_behind() {
+        let mut lanes = Lanes::default();
+        let lane = lanes.add();
+        (0..100).for_each(|_| push(&mut lanes, lane, "x"));
+        assert_eq!(row(&mut lanes).len(), 100);
+        assert_eq!(lanes.row.capacity(), 0);
     }
 
     #[test]

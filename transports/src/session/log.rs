@@ -263,8 +263,8 @@ impl Log {
     }
 
     /// Holds a lane until it is opened again.
-    pub(super) fn hold(&mut self, lane: Lane) {
-        self.waiting.hold(lane);
+    pub(super) fn hold(&mut self, lane: Lane, backlog: &mut Backlog) {
+        backlog.remove(self.waiting.hold(lane));
     }
 
     /// Whether the answer that opened a lane for this attachment has arrived.
@@ -675,6 +675,19 @@ mod tests {
         open(&mut log, &mut backlog, lane);
         assert!(push_transient(&mut log, &mut backlog, lane, ",fresh"));
         assert_eq!(take(&mut log), ["joined", "[null,lasting", "[null,fresh"]);
+    }
+
+    #[test]
+    fn what_is_transient_is_not_said_after_all_in_a_lane_that_is_held_and_refreshed() {
+        let (mut log, mut backlog, lane) = log(None);
+        log.refresh(lane);
+        take(&mut log);
+        let before = backlog.bytes();
+        assert!(push_transient(&mut log, &mut backlog, lane, ",waiting"));
+        log.hold(lane, &mut backlog);
+        assert_eq!(backlog.bytes(), before);
+        open(&mut log, &mut backlog, lane);
+        assert_eq!(take(&mut log), ["joined"]);
     }
 
     #[test]

@@ -369,7 +369,7 @@ impl Walk {
 
     fn hold(&mut self, value: usize) {
         let Some(lane) = self.lane(value) else { return };
-        self.log.hold(lane);
+        self.log.hold(lane, &mut self.backlog);
         self.lanes.entry(lane).or_default().open = false;
     }
 

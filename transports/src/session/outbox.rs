@@ -128,8 +128,10 @@ impl Outbox {
 
     /// Holds what is pushed into the lane until it is opened again.
     pub fn hold(&self) {
-        if let Queue::Kept(log) = &mut self.shared.lock().queue {
-            log.hold(self.lane);
+        let mut state = self.shared.lock();
+        let State { queue, backlog, .. } = &mut *state;
+        if let Queue::Kept(log) = queue {
+            log.hold(self.lane, backlog);
         }
     }
 

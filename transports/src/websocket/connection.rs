@@ -35,7 +35,8 @@ use crate::session::{Drain, Session};
 #[pin_project]
 pub struct Connection<Io, S> {
     owner: Owner<Io, S>,
-    /// Never set later than the deadline, and set anew only when it fires: a message costs it nothing.
+    /// Never set later than the deadline or the next Ping of a kept session, and otherwise set anew only
+    /// when it fires: a message costs it nothing.
     #[pin]
     timer: Sleep,
 }
