@@ -105,7 +105,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
                 self.client.reply_to_heartbeat(reference, topic);
             }
             (Some(name), Some("phx_join")) if name != "phoenix" => self.join(name, message),
-            (Some(name), _) if self.is_joined(name) => self.deliver(name, message),
+            (Some(name), _) if self.deliver(name, message) => {}
             // Leaving what is not joined succeeds.
             (_, Some("phx_leave")) => {
                 self.client.reply(join_ref, reference, topic, &Reply::ack());
@@ -224,13 +224,18 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         self.channels.insert(topic, channel);
     }
 
-    /// Gives a message to the channel that is joined.
-    fn deliver(&mut self, topic: &str, message: &Incoming<'_>) {
+    /// Gives a message to the channel that is joined. `false` if there is none; one that has ended is
+    /// forgotten.
+    fn deliver(&mut self, topic: &str, message: &Incoming<'_>) -> bool {
         let Incoming { join_ref, reference, event, payload, .. } = message;
-        let Some(channel) = self.channels.get_mut(topic) else { return };
+        let Some(channel) = self.channels.get_mut(topic) else { return false };
+        if channel.mailbox.address().is_over() {
+            self.channels.remove(topic);
+            return false;
+        }
         // Meant for a channel that was joined under another join_ref: dropped without an answer.
         if !join_ref.is_null() && *join_ref != channel.sent_join_ref {
-            return;
+            return true;
         }
         let reference = reference.clone();
         let mail = match event.as_text() {
@@ -241,7 +246,8 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
                     channel.attachment = 0;
                     channel.outbox.hold();
                     let topic = &Name::from(topic);
-                    return self.client.reply(&Ref::NULL, &reference, topic, &Reply::ack());
+                    self.client.reply(&Ref::NULL, &reference, topic, &Reply::ack());
+                    return true;
                 }
                 Mail::Leave { reference }
             }
@@ -253,6 +259,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         };
         // One that ends hears no more, and its client hears of the end.
         let _ = channel.send(topic, mail);
+        true
     }
 }
 

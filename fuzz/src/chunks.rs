@@ -17,8 +17,8 @@ impl<'a> Input<'a> {
         Self { flags: first & 0xf0, sizes, wire }
     }
 
-    pub(crate) fn turns(&self) -> Turns<'a> {
-        Turns { sizes: self.sizes, next: 0, paused: false }
+    pub(crate) fn turns(&self) -> Turns {
+        Turns { sizes: self.sizes.to_vec(), next: 0, paused: false }
     }
 
     /// The bytes in their chunks. A turn of nothing is an empty chunk.
@@ -38,13 +38,13 @@ impl<'a> Input<'a> {
 /// How much passes next: the sizes, over and over. A size of 0 is a turn in which nothing does, and
 /// of two in a row the second is 1, so that it all comes to an end. Without sizes there is no bound.
 #[derive(Clone)]
-pub(crate) struct Turns<'a> {
-    sizes: &'a [u8],
+pub(crate) struct Turns {
+    sizes: Vec<u8>,
     next: usize,
     paused: bool,
 }
 
-impl Turns<'_> {
+impl Turns {
     /// `None` where nothing passes.
     pub(crate) fn next(&mut self) -> Option<usize> {
         if self.sizes.is_empty() {

@@ -77,6 +77,6 @@ fn serve(input: Input<'_>) -> Vec<u8> {
         let hour = Duration::from_secs(3600);
         tokio::time::timeout(hour, connection).await.expect("it comes to an end");
         assert!(outbox.is_over(), "whoever pushes can know of the end");
-        written.take()
+        std::mem::take(&mut *written.lock().expect("no panic"))
     })
 }

@@ -13,19 +13,21 @@ pub(crate) fn is_sound(text: &str) -> bool {
 /// A cheap pass without branches that nearly every message ends with: no exponent, no `\u`, no long
 /// run of digits, few brackets.
 fn is_suspicious(text: &[u8]) -> bool {
-    let mut found = false;
-    for pair in text.windows(2) {
-        found |= pair[0].is_ascii_digit() & (pair[1] | 0x20 == b'e');
-        found |= (pair[0] == b'\\') & (pair[1] == b'u');
-    }
+    let pairs = text.iter().zip(text.get(1..).unwrap_or_default());
+    let found = pairs.fold(0, |found, (first, second)| {
+        let exponent = first.is_ascii_digit() & (second | 0x20 == b'e');
+        let unit = (*first == b'\\') & (*second == b'u');
+        found | u8::from(exponent) | u8::from(unit)
+    });
     // A double has at most 309 digits before its point, so a longer run shows in two samples.
     let mut before = false;
+    let mut long = false;
     for byte in text.iter().step_by(150) {
-        found |= before & byte.is_ascii_digit();
+        long |= before & byte.is_ascii_digit();
         before = byte.is_ascii_digit();
     }
-    let brackets = text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    found || brackets > DEEPEST
+    let nested = || text.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > DEEPEST;
+    found != 0 || long || (text.len() > DEEPEST && nested())
 }
 
 /// Walks valid JSON text. `None` where something is not sound.

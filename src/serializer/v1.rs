@@ -77,24 +77,23 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
     let mut out = Vec::with_capacity(128);
     match message {
         Outgoing::Reply { reference, topic, status, response, .. } => {
-            head(&mut out, Some(reference.as_json()?), "phx_reply");
+            head(&mut out, reference.as_json()?, "phx_reply");
             write_reply(&mut out, status, response)?;
             tail(&mut out, topic);
         }
         Outgoing::Push { topic, event, payload, .. }
         | Outgoing::Broadcast { topic, event, payload } => {
-            head(&mut out, None, event);
+            head(&mut out, "null", event);
             out.extend_from_slice(payload.as_json()?);
             tail(&mut out, &Name::from(*topic));
-            return Some(Message::slotted(HEAD, out));
+            return Some(Message::slotted(out, HEAD.len()));
         }
         Outgoing::End { join_ref, topic, event, payload } => {
-            let reference = if join_ref.is_null() { None } else { Some(join_ref.as_json()?) };
-            head(&mut out, reference, event);
+            head(&mut out, join_ref.as_json()?, event);
             out.extend_from_slice(payload.as_bytes());
             tail(&mut out, &Name::from(*topic));
-            if reference.is_none() {
-                return Some(Message::slotted(HEAD, out));
+            if join_ref.is_null() {
+                return Some(Message::slotted(out, HEAD.len()));
             }
         }
     }
@@ -104,12 +103,10 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
 /// What comes before the ref.
 const HEAD: &str = "{\"ref\":";
 
-/// All up to the payload; without a ref, what follows the slot for it.
-fn head(out: &mut Vec<u8>, reference: Option<&str>, event: &str) {
-    if let Some(reference) = reference {
-        out.extend_from_slice(HEAD.as_bytes());
-        out.extend_from_slice(reference.as_bytes());
-    }
+/// All up to the payload.
+fn head(out: &mut Vec<u8>, reference: &str, event: &str) {
+    out.extend_from_slice(HEAD.as_bytes());
+    out.extend_from_slice(reference.as_bytes());
     out.extend_from_slice(b",\"event\":");
     write_json(out, event);
     out.extend_from_slice(b",\"payload\":");

@@ -14,6 +14,9 @@ const PUSH: u8 = 0;
 const REPLY: u8 = 1;
 const BROADCAST: u8 = 2;
 
+/// What a reply has beside the texts in it.
+const REPLY_SIZE: usize = r#"[,,"","phx_reply",{"status":"","response":}]"#.len();
+
 /// Reads a text frame. Elements past the fifth are ignored.
 pub(super) fn decode_text(text: &str) -> Result<Incoming<'_>, Malformed> {
     let mut json = serde_json::Deserializer::from_str(text);
@@ -82,7 +85,11 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
                 ];
                 return binary(REPLY, &texts, data);
             }
-            let mut out = Vec::with_capacity(96 + response.len());
+            let topic_text = topic.as_text().unwrap_or_default();
+            let texts = [join_ref.as_json()?, reference.as_json()?, topic_text, status];
+            let size = texts.map(str::len).iter().sum::<usize>() + response.len();
+            // Just enough, unless the topic has to be escaped: so it is shared where it is.
+            let mut out = Vec::with_capacity(size + REPLY_SIZE);
             head(&mut out, join_ref, reference, topic)?;
             out.extend_from_slice(b",\"phx_reply\",");
             write_reply(&mut out, status, response)?;
@@ -117,19 +124,15 @@ fn text(
     payload: &[u8],
 ) -> Option<Message> {
     let mut out = Vec::with_capacity(64 + topic.len() + event.len() + payload.len());
-    let slotted = join_ref.is_null() && reference.is_null();
-    if slotted {
-        out.push(b',');
-        write_json(&mut out, topic);
-    } else {
-        head(&mut out, join_ref, reference, &Name::from(topic))?;
-    }
+    head(&mut out, join_ref, reference, &Name::from(topic))?;
     out.push(b',');
     write_json(&mut out, event);
     out.push(b',');
     out.extend_from_slice(payload);
     out.push(b']');
-    Some(if slotted { Message::slotted("[null,", out) } else { Message::text(out) })
+    // What has neither is a push or a broadcast: the place of its ref is for a number.
+    let slotted = join_ref.is_null() && reference.is_null();
+    Some(if slotted { Message::slotted(out, "[null,".len()) } else { Message::text(out) })
 }
 
 /// `[join_ref,ref,topic`

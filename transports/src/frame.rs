@@ -1,6 +1,6 @@
 //! What crosses the contract: messages in, messages out, and the reasons for which a connection ends.
 
-use std::fmt::{self, Write as _};
+use std::io::Write;
 
 use bytes::Bytes;
 
@@ -15,8 +15,8 @@ pub enum Inbound<'a> {
 
 /// A message for a client. Cloning shares the bytes.
 ///
-/// A kept session numbers what it sends: a message may have a *slot* for that between a head and the
-/// shared rest of it. Where there is no number the slot holds `null`.
+/// A kept session numbers what it sends: a message may have a *slot* for that, a `null` in its text
+/// that gives way to the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     bytes: Bytes,
@@ -29,12 +29,15 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Text,
-    /// What stands before the slot; the bytes follow it.
-    Slotted(&'static str),
+    /// Where the slot begins.
+    Slotted(u32),
     Binary,
     /// It takes a number although it has no place for it: its reader counts.
     CountedBinary,
 }
+
+/// What stands in a slot as long as there is no number.
+const SLOT: &[u8] = b"null";
 
 impl Message {
     /// A text message. The bytes must be UTF-8: nothing checks them again, and a client closes the
@@ -43,9 +46,15 @@ impl Message {
         Self { bytes: text.into(), form: Form::Text, transient: false, number: 0 }
     }
 
-    /// A text message: `head`, `null` or the string `s:` and a number, and `rest`.
-    pub fn slotted(head: &'static str, rest: impl Into<Bytes>) -> Self {
-        Self { bytes: rest.into(), form: Form::Slotted(head), transient: false, number: 0 }
+    /// A text message with a slot: the `null` at `slot`, in bytes, in the place of which the string
+    /// `s:` and a number may be written. If there is none the message has no slot.
+    pub fn slotted(text: impl Into<Bytes>, slot: usize) -> Self {
+        let message = Self::text(text);
+        let is_slot = message.bytes.get(slot..).is_some_and(|rest| rest.starts_with(SLOT));
+        match u32::try_from(slot) {
+            Ok(slot) if is_slot => Self { form: Form::Slotted(slot), ..message },
+            _ => message,
+        }
     }
 
     /// A binary message.
@@ -89,64 +98,53 @@ impl Message {
         self.number
     }
 
-    /// Its bytes without any transport's framing. They are put together if it has a slot.
+    /// Its bytes without any transport's framing. They are put together if it has a number.
     pub fn to_bytes(&self) -> Bytes {
-        let head = self.head();
-        if head.as_str().is_empty() {
+        if self.numbered_slot().is_none() {
             return self.bytes.clone();
         }
-        [head.as_str().as_bytes(), &self.bytes].concat().into()
+        let mut bytes = Vec::with_capacity(self.size());
+        self.write_head(&mut bytes);
+        bytes.extend_from_slice(self.rest());
+        bytes.into()
     }
 
     /// How many bytes it has.
     pub fn size(&self) -> usize {
-        self.head().as_str().len() + self.bytes.len()
+        self.head_len() + self.rest().len()
     }
 
-    /// What comes before [`rest`](Self::rest): nothing, or all up to the slot's end.
-    pub(crate) fn head(&self) -> MessageHead {
-        let mut head = MessageHead { bytes: [0; 40], len: 0 };
-        if let Form::Slotted(before) = self.form {
-            // What does not fit is a mistake of this crate's users, and spoils their own messages.
-            let _ = head.write_str(before).and_then(|()| match self.number {
-                0 => head.write_str("null"),
-                number => write!(head, "\"s:{number}\""),
-            });
+    /// Adds what comes before [`rest`](Self::rest): nothing, unless it was numbered.
+    pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
+        if let Some(slot) = self.numbered_slot() {
+            out.extend_from_slice(&self.bytes[..slot]);
+            // Writing into memory cannot fail.
+            let _ = write!(out, "\"s:{}\"", self.number);
         }
-        head
     }
 
-    /// The part that is shared.
-    pub(crate) fn rest(&self) -> &Bytes {
-        &self.bytes
+    /// How much [`write_head`](Self::write_head) adds.
+    pub(crate) fn head_len(&self) -> usize {
+        let digits = || self.number.checked_ilog10().map_or(1, |log| log as usize + 1);
+        self.numbered_slot().map_or(0, |slot| slot + "\"s:\"".len() + digits())
+    }
+
+    /// All of it, or what comes after its number.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.numbered_slot().map_or(&self.bytes, |slot| &self.bytes[slot + SLOT.len()..])
+    }
+
+    /// Where its number is written.
+    fn numbered_slot(&self) -> Option<usize> {
+        match self.form {
+            Form::Slotted(slot) if self.number != 0 => Some(slot as usize),
+            _ => None,
+        }
     }
 
     /// What it counts against the outbox limit: its bytes and what its place in a queue costs.
     pub fn cost(&self) -> usize {
         self.bytes.len() + size_of::<Self>()
-    }
-}
-
-/// The head of a message, on the stack.
-#[derive(Debug)]
-pub(crate) struct MessageHead {
-    bytes: [u8; 40],
-    len: usize,
-}
-
-impl MessageHead {
-    pub(crate) fn as_str(&self) -> &str {
-        // It was written as text.
-        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
-    }
-}
-
-impl fmt::Write for MessageHead {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.len += text.len();
-        Ok(())
     }
 }
 
@@ -188,6 +186,31 @@ impl Close {
             Self::Malformed => 1011,
             Self::Restart => 1012,
             Self::Overflow => 1013,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_takes_the_place_of_the_slot() {
+        let mut message = Message::slotted("[null,null,1]", 6);
+        assert_eq!((message.to_bytes(), message.size()), ("[null,null,1]".into(), 13));
+        for number in [1, 9, 10, 99, 100, u64::MAX] {
+            message.set_number(number);
+            let expected = format!("[null,\"s:{number}\",1]");
+            assert_eq!((message.size(), message.to_bytes()), (expected.len(), expected.into()));
+        }
+    }
+
+    #[test]
+    fn where_no_null_is_there_is_no_slot() {
+        for slot in [0, 2, 8, 9, 100, usize::MAX] {
+            let mut message = Message::slotted("[null,nul", slot);
+            message.set_number(7);
+            assert_eq!(message.to_bytes(), "[null,nul");
         }
     }
 }

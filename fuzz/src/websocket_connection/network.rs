@@ -1,9 +1,8 @@
 //! The client's side of the connection: what it sends, when it hangs up, what it takes.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -30,28 +29,31 @@ pub(super) fn is_patient(flags: u8) -> bool {
     flags & (HANGS_UP | STALLS | BREAKS) == 0
 }
 
-pub(super) struct Network<'a> {
+pub(super) struct Network {
     flags: u8,
-    unread: &'a [u8],
-    reads: Turns<'a>,
-    writes: Turns<'a>,
-    flushes: Turns<'a>,
-    written: Rc<RefCell<Vec<u8>>>,
+    /// What the client sends, and how much of it has passed.
+    wire: Vec<u8>,
+    read: usize,
+    reads: Turns,
+    writes: Turns,
+    flushes: Turns,
+    written: Arc<Mutex<Vec<u8>>>,
     is_shut: bool,
     calls: usize,
 }
 
-impl<'a> Network<'a> {
+impl Network {
     /// The network, and what will have been written to it.
-    pub(super) fn new(input: Input<'a>) -> (Self, Rc<RefCell<Vec<u8>>>) {
-        let written = Rc::new(RefCell::new(Vec::new()));
+    pub(super) fn new(input: Input<'_>) -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let written = Arc::new(Mutex::new(Vec::new()));
         let network = Self {
             flags: input.flags,
-            unread: input.wire,
+            wire: input.wire.to_vec(),
+            read: 0,
             reads: input.turns(),
             writes: input.turns(),
             flushes: input.turns(),
-            written: Rc::clone(&written),
+            written: Arc::clone(&written),
             is_shut: false,
             calls: 0,
         };
@@ -71,7 +73,7 @@ impl<'a> Network<'a> {
     fn room(&mut self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         self.count_call();
         assert!(!self.is_shut, "a write after the end of the stream");
-        let left = WHILE.saturating_sub(self.written.borrow().len());
+        let left = WHILE.saturating_sub(self.written.lock().expect("no panic").len());
         if left == 0 && self.has(BREAKS) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -91,26 +93,26 @@ fn turn(size: Option<usize>, waker: &Waker) -> Poll<usize> {
     size.map_or(Poll::Pending, Poll::Ready)
 }
 
-impl Read for Network<'_> {
+impl Read for Network {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         self.count_call();
-        if self.unread.is_empty() {
+        if self.read == self.wire.len() {
             return if self.has(HANGS_UP) { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         let Poll::Ready(size) = turn(self.reads.next(), cx.waker()) else { return Poll::Pending };
-        let (read, rest) =
-            self.unread.split_at(size.min(self.unread.len()).min(buffer.remaining()));
-        buffer.put_slice(read);
-        self.unread = rest;
+        let left = &self.wire[self.read..];
+        let size = size.min(left.len()).min(buffer.remaining());
+        buffer.put_slice(&left[..size]);
+        self.read += size;
         Poll::Ready(Ok(()))
     }
 }
 
-impl Write for Network<'_> {
+impl Write for Network {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -128,7 +130,7 @@ impl Write for Network<'_> {
         assert!(offered > 0, "a write of nothing");
         self.room(cx).map_ok(|room| {
             let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
-            self.written.borrow_mut().extend(bytes.take(room));
+            self.written.lock().expect("no panic").extend(bytes.take(room));
             room.min(offered)
         })
     }

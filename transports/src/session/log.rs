@@ -464,7 +464,7 @@ mod tests {
     }
 
     fn push(log: &mut Log, backlog: &mut Backlog, lane: Lane, text: &str) {
-        let message = Message::slotted("[", text.to_owned());
+        let message = Message::slotted(format!("[null{text}"), 1);
         backlog.add(message.cost());
         log.push(lane, message);
     }
@@ -655,7 +655,7 @@ mod tests {
     }
 
     fn push_transient(log: &mut Log, backlog: &mut Backlog, lane: Lane, text: &str) -> bool {
-        let message = Message::slotted("[", text.to_owned()).transient();
+        let message = Message::slotted(format!("[null{text}"), 1).transient();
         backlog.add(message.cost());
         log.push(lane, message)
     }

@@ -146,7 +146,7 @@ impl Walk {
     fn message((lane, place): Name) -> Message {
         let text = format!("{lane}:{place}");
         match place % 3 {
-            0 => Message::slotted("[null,", text),
+            0 => Message::slotted(format!("null,{text}"), 0),
             1 => Message::binary(text).counted(),
             _ => Message::text(text),
         }
@@ -418,6 +418,7 @@ impl Walk {
 
 fn name(message: &Message) -> Name {
     let text = str::from_utf8(message.rest()).unwrap_or_default();
+    let text = text.rsplit(',').next().unwrap_or_default();
     let mut parts = text.split(':').map(|part| part.parse().ok());
     match (parts.next().flatten(), parts.next().flatten()) {
         (Some(lane), Some(place)) => (lane, place),

@@ -1,4 +1,5 @@
-//! One WebSocket, from the upgrade to the last byte: a single future, and so a single task.
+//! One WebSocket, from the upgrade to the last byte: a single future, and so a single task. Only
+//! what is pushed may be written by the task of another one, in a [`Group`].
 //!
 //! It reads into a buffer of its thread and writes from one, so that an idle connection holds
 //! neither. What has a meaning lies in the sans-io halves, [`Decoder`] and `Writer`; here is only
@@ -8,7 +9,8 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBuf, Write};
@@ -17,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::config::WebSocketConfig;
 use super::decoder::{Decoder, Event};
+use super::group::{self, Group, Member};
 use super::head::{write_close, write_ping, write_pong};
 use super::pings::Pings;
 use super::scratch;
@@ -25,23 +28,51 @@ use crate::frame::Close;
 use crate::limits::Limits;
 use crate::session::{Drain, Session};
 
-/// A WebSocket after its handshake. The future ends when the connection has.
+/// A WebSocket after its handshake. The future ends when the connection has. It must be polled when
+/// it is woken: others may depend on it.
 ///
 /// Cancel safety: dropping it cuts the connection.
 #[pin_project]
 pub struct Connection<Io, S> {
-    wire: Wire<Io, S>,
+    owner: Owner<Io, S>,
     /// Never set later than the deadline or the next Ping of a kept session, and otherwise set anew only
     /// when it fires: a message costs it nothing.
     #[pin]
     timer: Sleep,
 }
 
+/// The end of the connection when it is dropped.
+struct Owner<Io, S>(Arc<Shared<Io, S>>);
+
+/// What those who write for this connection reach. It is the outbox's waker.
+struct Shared<Io, S> {
+    turn: Mutex<Turn>,
+    /// None once the connection is over. The lock is held for a turn.
+    held: Mutex<Option<Held<Io, S>>>,
+}
+
+/// What leads to the next turn of the task. The lock is never held for more than an assignment.
+struct Turn {
+    task: Waker,
+    /// Those for whom the task writes in its next turn.
+    leads: Option<Arc<Group>>,
+    /// There will be no turn.
+    over: bool,
+}
+
+struct Held<Io, S> {
+    wire: Wire<Io, S>,
+    /// What the transport wakes, whoever called it.
+    task: Waker,
+}
+
 struct Wire<Io, S> {
     io: Io,
-    /// Dropped as soon as closing begins.
+    /// Dropped as soon as closing has begun.
     session: Option<S>,
     drain: Drain,
+    /// What the outbox wakes.
+    pushed: Waker,
     decoder: Decoder,
     writer: Writer,
     phase: Phase,
@@ -51,6 +82,10 @@ struct Wire<Io, S> {
     eof: bool,
     /// A backlog above this stops the reading.
     pause_at: usize,
+    /// It has stopped the reading.
+    paused: bool,
+    /// Writing showed that nobody is at the other end.
+    broken: bool,
     /// Those of a kept session.
     pings: Option<Pings>,
     /// When bytes came last, or when closing began.
@@ -88,7 +123,7 @@ enum Stopped {
 
 impl<Io, S> Connection<Io, S>
 where
-    Io: Read + Write + Unpin,
+    Io: Read + Write + Unpin + Send + 'static,
     S: Session,
 {
     /// Serves `session` over `io`, on which the handshake is done.
@@ -104,12 +139,15 @@ where
         limits: &Limits,
     ) -> Self {
         let since = Instant::now();
+        let turn = Turn { task: Waker::noop().clone(), leads: None, over: false };
+        let shared = Arc::new(Shared { turn: Mutex::new(turn), held: Mutex::new(None) });
         let kept = drain.is_kept();
         let pings = (kept && config.session_pings).then(|| Pings::new(drain.position(), since));
         let wire = Wire {
             io,
             session: Some(session),
             drain,
+            pushed: Arc::clone(&shared).into(),
             decoder: Decoder::new(limits.message).empty_continuations(config.empty_continuations),
             writer: Writer::default(),
             phase: Phase::Open,
@@ -117,43 +155,122 @@ where
             eof: false,
             // A kept session counts what is not acknowledged, and the acknowledgement must be read.
             pause_at: if kept { usize::MAX } else { limits.outbox / 2 },
+            paused: false,
+            broken: false,
             pings,
             since,
             idle_timeout: config.idle_timeout.min(FOREVER),
             close_timeout: config.close_timeout.min(FOREVER),
         };
-        Self { timer: tokio::time::sleep_until(wire.deadline()), wire }
+        let timer = tokio::time::sleep_until(wire.deadline());
+        *shared.lock() = Some(Held { wire, task: Waker::noop().clone() });
+        Self { owner: Owner(shared), timer }
     }
 }
 
 impl<Io, S> Future for Connection<Io, S>
 where
-    Io: Read + Write + Unpin,
+    Io: Read + Write + Unpin + Send + 'static,
     S: Session,
 {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let mut budget = READ_BUDGET;
-        loop {
-            if this.wire.exchange(cx, &mut budget).is_err() {
-                return Poll::Ready(());
-            }
-            let deadline = this.wire.deadline();
-            let wake = this.wire.ping_due().map_or(deadline, |due| due.min(deadline));
-            if this.timer.deadline() > wake {
-                this.timer.as_mut().reset(wake);
-            }
-            ready!(this.timer.as_mut().poll(cx));
-            if Instant::now() < deadline {
-                this.timer.as_mut().reset(deadline);
-            } else if this.wire.phase == Phase::Open {
-                this.wire.begin_close(Close::Protocol);
-            } else {
-                return Poll::Ready(());
-            }
+        let this = self.project();
+        let shared = &this.owner.0;
+        if let Some(group) = shared.begin_turn(cx.waker()) {
+            group.serve();
         }
+        let mut held = shared.lock();
+        let Some(Held { wire, task }) = &mut *held else { return Poll::Ready(()) };
+        if !task.will_wake(cx.waker()) {
+            task.clone_from(cx.waker());
+        }
+        let poll = wire.poll(cx, this.timer);
+        let over = if wire.phase == Phase::Open { None } else { wire.session.take() };
+        // Its `Drop` is the application's.
+        drop(held);
+        drop(over);
+        poll
+    }
+}
+
+impl<Io, S> Shared<Io, S> {
+    /// A turn of the task begins. Those for whom it is to write come first.
+    fn begin_turn(&self, task: &Waker) -> Option<Arc<Group>> {
+        let mut turn = self.turn();
+        if !turn.task.will_wake(task) {
+            turn.task.clone_from(task);
+        }
+        turn.leads.take()
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A panic of the session is the end of the task, and so of the connection.
+    fn lock(&self) -> MutexGuard<'_, Option<Held<Io, S>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<Io, S> Wake for Shared<Io, S>
+where
+    Io: Read + Write + Unpin + Send + 'static,
+    S: Session,
+{
+    fn wake(self: Arc<Self>) {
+        group::join(self);
+    }
+}
+
+impl<Io, S> Member for Shared<Io, S>
+where
+    Io: Read + Write + Unpin + Send + 'static,
+    S: Session,
+{
+    fn flush(&self) {
+        let needs_task = match self.held.try_lock() {
+            Ok(mut held) => held.as_mut().is_some_and(|Held { wire, task }| wire.flush(task)),
+            // It has a turn at this moment, which may be past its writing.
+            Err(_) => true,
+        };
+        if needs_task {
+            self.wake_task();
+        }
+    }
+
+    fn lead(&self, group: &Arc<Group>) {
+        let mut turn = self.turn();
+        let leads = !turn.over && turn.leads.is_none();
+        if leads {
+            turn.leads = Some(Arc::clone(group));
+        }
+        drop(turn);
+        if !leads {
+            drop(group.end());
+        }
+        self.wake_task();
+    }
+
+    fn wake_task(&self) {
+        let task = self.turn().task.clone();
+        task.wake();
+    }
+}
+
+impl<Io, S> Drop for Owner<Io, S> {
+    fn drop(&mut self) {
+        let mut turn = self.0.turn();
+        turn.over = true;
+        let leads = turn.leads.take();
+        drop(turn);
+        if let Some(group) = leads {
+            drop(group.end());
+        }
+        let held = self.0.lock().take();
+        drop(held);
     }
 }
 
@@ -162,11 +279,45 @@ where
     Io: Read + Write + Unpin,
     S: Session,
 {
+    /// A turn of the task.
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        let mut budget = READ_BUDGET;
+        loop {
+            if self.broken || self.exchange(cx, &mut budget).is_err() {
+                return Poll::Ready(());
+            }
+            let deadline = self.deadline();
+            let wake = self.ping_due().map_or(deadline, |due| due.min(deadline));
+            if timer.deadline() > wake {
+                timer.as_mut().reset(wake);
+            }
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() < deadline {
+                timer.as_mut().reset(deadline);
+            } else if self.phase == Phase::Open {
+                self.begin_close(Close::Protocol);
+            } else {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// A turn that another connection has for this one: it only writes. Whether the task must have a
+    /// turn as well.
+    fn flush(&mut self, task: &Waker) -> bool {
+        let before = (self.phase, self.ping_due());
+        self.broken |= self.write(&mut Context::from_waker(task)).is_err();
+        // The timer is the task's.
+        let now = (self.phase, self.ping_due());
+        self.broken || before != now || (self.paused && !self.is_backed_up())
+    }
+
     /// Reads and writes until both have to wait.
     fn exchange(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Result<(), Gone> {
         loop {
             let stopped = self.read(cx, budget)?;
             self.write(cx)?;
+            self.paused = stopped == Stopped::BackedUp;
             match stopped {
                 Stopped::BackedUp if !self.is_backed_up() => {}
                 Stopped::Exhausted => {
@@ -208,7 +359,10 @@ where
             // Whoever answers a CLOSE is there.
             self.drain.contest();
         }
-        let Some(session) = self.session.as_mut().filter(|_| !bytes.is_empty()) else { return };
+        if self.phase != Phase::Open || bytes.is_empty() {
+            return;
+        }
+        let Some(session) = &mut self.session else { return };
         self.since = Instant::now();
         let (control, drain, pings) = (&mut self.writer.control, &self.drain, &mut self.pings);
         let result = self.decoder.decode(bytes, |event| match event {
@@ -253,7 +407,7 @@ where
         loop {
             self.ping();
             if self.writer.batch.is_empty() {
-                let _ = self.poll_outbox(cx, CHUNK);
+                let _ = self.poll_outbox(CHUNK);
             }
             if !self.writer.is_empty() {
                 if self.poll_write(cx)?.is_ready() {
@@ -261,7 +415,7 @@ where
                 }
                 // Blocked, and yet an overflow must be noticed when it happens.
                 let before = self.phase;
-                while self.poll_outbox(cx, 0).is_ready() {}
+                while self.poll_outbox(0).is_ready() {}
                 if self.phase == before {
                     return Ok(());
                 }
@@ -305,11 +459,12 @@ where
 
     /// Takes what waits in the outbox; of a kept session about `chunk` bytes. Ready if something
     /// changed.
-    fn poll_outbox(&mut self, cx: &mut Context<'_>, chunk: usize) -> Poll<()> {
+    fn poll_outbox(&mut self, chunk: usize) -> Poll<()> {
         if self.phase != Phase::Open {
             return Poll::Pending;
         }
         let window = self.pings.as_ref().map_or(usize::MAX, Pings::window);
+        let cx = &mut Context::from_waker(&self.pushed);
         let taken = self.drain.poll_take_some(cx, &mut self.writer.batch, chunk, window);
         if let Err(close) = ready!(taken) {
             self.begin_close(close);
@@ -364,7 +519,6 @@ where
             let _ = self.drain.poll_take(&mut cx, &mut self.writer.batch);
         }
         self.drain.close(close);
-        self.session = None;
         self.decoder = Decoder::new(0);
         self.phase = Phase::Finishing(close);
         self.since = Instant::now();
@@ -385,7 +539,8 @@ impl From<io::Error> for Gone {
 
 impl<Io, S> fmt::Debug for Connection<Io, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("phase", &self.wire.phase).finish_non_exhaustive()
+        let phase = self.owner.0.lock().as_ref().map(|held| held.wire.phase);
+        f.debug_struct("Connection").field("phase", &phase).finish_non_exhaustive()
     }
 }
 
@@ -571,6 +726,10 @@ mod tests {
             change(&mut self.pipe.0.lock().unwrap())
         }
 
+        fn wire<R>(&self, look: impl FnOnce(&Wire<Pipe, Echo>) -> R) -> R {
+            look(&self.connection.owner.0.lock().as_ref().expect("not over").wire)
+        }
+
         /// Lets the client send a frame.
         fn send(&self, first: u8, payload: &[u8]) {
             let mut frame = fastwebsockets::Frame::new(
@@ -669,7 +828,7 @@ mod tests {
         let mut it = Harness::kept();
         let room = it.outbox.lane();
         (0..3).for_each(|_| room.push(big()));
-        room.open(it.connection.wire.drain.attachment(), Message::text("joined"));
+        room.open(it.wire(|wire| wire.drain.attachment()), Message::text("joined"));
         assert!(!it.turn());
         let received = it.received();
         let pings = received.windows(10).filter(|bytes| bytes[..9] == ping(0)[..9]);
@@ -688,6 +847,56 @@ mod tests {
         it.ends(|ends| ends.room = usize::MAX);
         assert!(!it.turn());
         assert_eq!(it.received(), [text("first"), ping(1)].concat());
+    }
+
+    /// Two connections to which something was pushed, one after the other.
+    fn woken_together() -> [Harness; 2] {
+        let mut both = [Harness::new(), Harness::new()];
+        for it in &mut both {
+            assert!(!it.turn());
+        }
+        both.iter().for_each(|it| it.outbox.push(Message::text("a")));
+        both
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_of_those_woken_together_writes_for_the_others() {
+        let [mut first, second] = woken_together();
+        assert!(first.woken() && !second.woken());
+        assert!(!first.turn());
+        assert_eq!([first.received(), second.received()], [text("a"), text("a")]);
+        second.outbox.push(Message::text("b"));
+        assert!(second.woken(), "it leads the next group");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_wakes_the_task_of_whoever_was_written_for() {
+        let [mut first, mut second] = woken_together();
+        second.outbox.close(Close::Restart);
+        assert!(!first.turn());
+        assert_eq!(second.received(), [text("a"), close(Close::Restart)].concat());
+        assert!(second.woken() && second.session.upgrade().is_some());
+        assert!(!second.turn());
+        assert!(second.session.upgrade().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_cannot_be_written_to_at_once_goes_on_by_itself() {
+        let [mut first, mut second] = woken_together();
+        second.ends(|ends| ends.room = 1);
+        assert!(!first.turn());
+        second.ends(|ends| ends.room = usize::MAX);
+        assert!(!second.turn());
+        assert_eq!(second.received(), text("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_woken_together_with_one_that_is_gone_go_on_by_themselves() {
+        let [first, mut second] = woken_together();
+        drop(first);
+        assert!(second.woken());
+        assert!(!second.turn());
+        assert_eq!(second.received(), text("a"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -917,7 +1126,8 @@ mod tests {
             it.send(0x89, b"ping");
         }
         assert!(!it.turn());
-        assert!(it.connection.wire.writer.control.len() < scratch::READ_SIZE);
+        let control = it.wire(|wire| wire.writer.control.len());
+        assert!(control < scratch::READ_SIZE);
         assert!(!it.advance(59_999).await);
         assert!(it.session.upgrade().is_some());
         assert!(!it.advance(1).await);
@@ -950,9 +1160,10 @@ mod tests {
         it.send(0x80, b"");
         it.send(0x89, b"");
         assert!(!it.turn());
-        let Writer { batch, control, .. } = &it.connection.wire.writer;
-        assert_eq!((batch.capacity(), control.capacity()), (0, 0));
-        let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>();
-        assert!(size <= 512, "{size}");
+        let kept = it.wire(|wire| (wire.writer.batch.capacity(), wire.writer.control.capacity()));
+        assert!(kept.0 <= 4 && kept.1 == 0, "{kept:?}");
+        let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>()
+            + size_of::<Shared<hyper::upgrade::Upgraded, [usize; 2]>>();
+        assert!(size <= 640, "{size}");
     }
 }

@@ -72,12 +72,11 @@ type HeadBuffer = [u8; 10];
 /// Adds what comes before the shared rest of a message: its frame's head, and its own. Says how much
 /// that is.
 pub(super) fn write_head(message: &Message, out: &mut Vec<u8>) -> usize {
-    let (len, own) = (out.len(), message.head());
-    let own = own.as_str().as_bytes();
+    let len = out.len();
     let mut head = HeadBuffer::default();
-    let size = frame_head(message.is_binary(), own.len() + message.rest().len(), &mut head);
+    let size = frame_head(message.is_binary(), message.size(), &mut head);
     out.extend_from_slice(&head[..size]);
-    out.extend_from_slice(own);
+    message.write_head(out);
     out.len() - len
 }
 

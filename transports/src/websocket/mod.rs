@@ -10,6 +10,7 @@
 mod config;
 mod connection;
 mod decoder;
+mod group;
 mod handshake;
 mod head;
 mod pings;

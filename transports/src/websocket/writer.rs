@@ -80,9 +80,9 @@ impl Writer {
         size - left
     }
 
-    /// An idle connection holds no queue.
+    /// An idle connection holds no room for many messages, and none for control frames.
     fn give_memory_back(&mut self) {
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && self.batch.capacity() > KEPT {
             self.batch = VecDeque::new();
         }
         if self.control.is_empty() {
@@ -145,6 +145,10 @@ impl<'a> Payloads<'a> {
         }
     }
 }
+
+/// The room that an empty queue keeps: a message now and then is not worth an allocation each. The
+/// outbox gets it in exchange for its own.
+const KEPT: usize = 4;
 
 /// How much may be copied together: enough that a hundred small messages share a system call, so
 /// little that an attempt on a blocked connection costs nothing to speak of.
@@ -236,7 +240,8 @@ mod tests {
         assert_eq!(writer.advance(7 + 3 + 2), messages[0].cost());
         assert_eq!(writer.advance(301), 0);
         assert_eq!(writer.advance(1), messages[1].cost());
-        assert_eq!((writer.batch.capacity(), writer.control.capacity()), (0, 0));
+        assert!(writer.batch.capacity() <= KEPT);
+        assert_eq!(writer.control.capacity(), 0);
     }
 
     #[test]

@@ -1,0 +1,96 @@
+//! What several benches need: a client without any comfort, and the time that a thread has used.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A WebSocket with `topic` joined.
+pub(crate) fn join(server: SocketAddr, topic: &str) -> TcpStream {
+    let mut client = connect(server);
+    client
+        .write_all(
+            b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+              Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+              Sec-WebSocket-Version: 13\r\n\r\n",
+        )
+        .expect("written");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).expect("an answer");
+        answer.extend(byte);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    client.write_all(&push("1", topic, "phx_join", "{}")).expect("written");
+    let reply = frame(&mut client);
+    assert!(reply.ends_with(b"\"response\":{}}]"), "{}", String::from_utf8_lossy(&reply));
+    client
+}
+
+/// A connection that waits for ever for nothing.
+pub(crate) fn connect(server: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(server).expect("connected");
+    client.set_nodelay(true).expect("a socket option");
+    client.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");
+    client
+}
+
+/// A message as a client's frame. Its mask of zeros masks nothing.
+pub(crate) fn push(reference: &str, topic: &str, event: &str, payload: &str) -> Vec<u8> {
+    let message = format!(r#"["1","{reference}","{topic}","{event}",{payload}]"#);
+    let mut frame = vec![0x81];
+    match u8::try_from(message.len()) {
+        Ok(short @ ..=125) => frame.push(0x80 | short),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend(u16::try_from(message.len()).expect("not that long").to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(message.as_bytes());
+    frame
+}
+
+/// The next frame that the server sends, with its head.
+pub(crate) fn frame(client: &mut TcpStream) -> Vec<u8> {
+    let mut frame = vec![0; 2];
+    client.read_exact(&mut frame).expect("a frame");
+    let mut size = usize::from(frame[1]);
+    if size == 126 {
+        frame.resize(4, 0);
+        client.read_exact(&mut frame[2..]).expect("a frame");
+        size = usize::from(u16::from_be_bytes([frame[2], frame[3]]));
+    }
+    let head = frame.len();
+    frame.resize(head + size, 0);
+    client.read_exact(&mut frame[head..]).expect("a frame");
+    frame
+}
+
+/// A thread of this process, watched by another one.
+pub(crate) struct Thread(String);
+
+impl Thread {
+    /// The thread that calls this.
+    pub(crate) fn current() -> Self {
+        let link = fs::read_link("/proc/thread-self").expect("it is Linux");
+        Self(format!("/proc/{}", link.display()))
+    }
+
+    /// What it has used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let text = fs::read_to_string(format!("{}/schedstat", self.0)).unwrap_or_default();
+        let nanoseconds = text.split(' ').next().and_then(|text| text.parse().ok());
+        Duration::from_nanos(nanoseconds.unwrap_or(0))
+    }
+
+    /// How many clock ticks of that were its own, and how many the kernel's: a coarse measure.
+    pub(crate) fn ticks(&self) -> [u64; 2] {
+        let text = fs::read_to_string(format!("{}/stat", self.0)).unwrap_or_default();
+        // Behind the name, which may hold anything, come the fields from the third on.
+        let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let mut ticks = fields.skip(11).map(|field| field.parse().unwrap_or(0));
+        [ticks.next().unwrap_or(0), ticks.next().unwrap_or(0)]
+    }
+}

@@ -1,0 +1,192 @@
+//! Connections that are woken together are written to together.
+//!
+//! A broadcast wakes a thousand connections in a row, and most of them for nothing but a write. So
+//! the first that a thread wakes gets a turn of its task, and those that follow join its group: the
+//! first one writes for them, without the turn of a task for each.
+//!
+//! A group is small, so that others have their turns in between and other threads take their share.
+
+use std::cell::Cell;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::vec;
+
+/// A connection, as its group knows it.
+pub(super) trait Member: Send + Sync {
+    /// Writes what waits. Never waits itself, not even for a lock that another thread holds.
+    fn flush(&self);
+
+    /// Asks for a turn of the connection's task, which then [serves](Group::serve) `group`.
+    fn lead(&self, group: &Arc<Group>);
+
+    /// Asks for a turn of the connection's task.
+    fn wake_task(&self);
+}
+
+/// Connections that wait for the turn of one more, their leader.
+#[derive(Default)]
+pub(super) struct Group(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Whether the leader's turn is still to come.
+    open: bool,
+    members: Vec<Arc<dyn Member>>,
+}
+
+thread_local! {
+    /// The group of those whom this thread woke last. Only this thread adds to it.
+    static NEWEST: Cell<Option<Arc<Group>>> = const { Cell::new(None) };
+}
+
+/// Sees to it that `member` is written to: by the newest group of this thread, or as the leader of
+/// another.
+pub(super) fn join(member: Arc<dyn Member>) {
+    let newest = NEWEST.try_with(Cell::take).ok().flatten();
+    let refused = match &newest {
+        Some(group) => group.add(member),
+        None => Err((member, Refusal::Full)),
+    };
+    let Err((member, refusal)) = refused else { return keep(newest) };
+    // A group that was served is as good as a new one.
+    let group = newest.filter(|_| refusal == Refusal::Over).unwrap_or_default();
+    group.lock().open = true;
+    keep(Some(Arc::clone(&group)));
+    member.lead(&group);
+}
+
+fn keep(newest: Option<Arc<Group>>) {
+    let _ = NEWEST.try_with(|home| home.set(newest));
+}
+
+/// Why a group takes no member.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Full,
+    Over,
+}
+
+impl Group {
+    fn add(&self, member: Arc<dyn Member>) -> Result<(), (Arc<dyn Member>, Refusal)> {
+        let mut state = self.lock();
+        if !state.open {
+            return Err((member, Refusal::Over));
+        }
+        if state.members.len() == SIZE {
+            return Err((member, Refusal::Full));
+        }
+        if state.members.capacity() == 0 {
+            state.members.reserve_exact(SIZE);
+        }
+        state.members.push(member);
+        Ok(())
+    }
+
+    /// Writes for all members, and takes no more. It is the leader who calls this.
+    pub(super) fn serve(&self) {
+        self.end().0.by_ref().for_each(|member| member.flush());
+    }
+
+    /// Takes no more. The members that are dropped unserved get turns of their own.
+    pub(super) fn end(&self) -> Unserved {
+        let mut state = self.lock();
+        state.open = false;
+        Unserved(mem::take(&mut state.members).into_iter())
+    }
+
+    /// Nothing panics while holding the lock, so poison has no meaning here.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody is forgotten, even if the leader panics or is gone.
+pub(super) struct Unserved(vec::IntoIter<Arc<dyn Member>>);
+
+impl Drop for Unserved {
+    fn drop(&mut self) {
+        self.0.by_ref().for_each(|member| member.wake_task());
+    }
+}
+
+/// How many a leader writes for: enough that its turn is shared by many, so few that it is short.
+const SIZE: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Probe {
+        /// What was asked of it, a letter each.
+        asked: Mutex<String>,
+        leads: Mutex<Option<Arc<Group>>>,
+    }
+
+    impl Probe {
+        fn asked(&self) -> String {
+            mem::take(&mut self.asked.lock().unwrap())
+        }
+
+        fn group(&self) -> Arc<Group> {
+            self.leads.lock().unwrap().take().expect("it leads")
+        }
+    }
+
+    impl Member for Probe {
+        fn flush(&self) {
+            self.asked.lock().unwrap().push('f');
+        }
+
+        fn lead(&self, group: &Arc<Group>) {
+            *self.leads.lock().unwrap() = Some(Arc::clone(group));
+            self.asked.lock().unwrap().push('l');
+        }
+
+        fn wake_task(&self) {
+            self.asked.lock().unwrap().push('w');
+        }
+    }
+
+    fn probes<const N: usize>() -> [Arc<Probe>; N] {
+        let probes = std::array::from_fn(|_| Arc::new(Probe::default()));
+        probes.iter().for_each(|probe: &Arc<Probe>| join(Arc::clone(probe) as Arc<dyn Member>));
+        probes
+    }
+
+    #[test]
+    fn the_first_leads_and_writes_for_those_that_follow() {
+        let [first, second, third] = probes();
+        first.group().serve();
+        assert_eq!([first, second, third].map(|probe| probe.asked()), ["l", "f", "f"]);
+    }
+
+    #[test]
+    fn whoever_is_woken_after_the_leaders_turn_leads() {
+        let [first] = probes();
+        first.group().serve();
+        let [next, follower] = probes();
+        assert_eq!([next, follower].map(|probe| probe.asked()), ["l", ""]);
+    }
+
+    #[test]
+    fn a_full_group_is_followed_by_another() {
+        let probes = probes::<{ 2 * SIZE + 2 }>();
+        let leaders = probes.iter().filter(|probe| probe.leads.lock().unwrap().is_some());
+        assert_eq!(leaders.count(), 2);
+    }
+
+    #[test]
+    fn members_whose_leader_is_gone_get_turns_of_their_own() {
+        let [first, second] = probes();
+        drop(first.group().end());
+        assert_eq!(second.asked(), "w");
+    }
+
+    #[test]
+    fn other_threads_have_groups_of_their_own() {
+        let [first] = probes();
+        let [elsewhere] = std::thread::spawn(probes::<1>).join().expect("no panic");
+        assert_eq!([first, elsewhere].map(|probe| probe.asked()), ["l", "l"]);
+    }
+}
