@@ -85,7 +85,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_the_state_twice_before_it_comes_receives_it_once() {
-        let hub = Arc::new(Hub::new(PresenceConfig::default(), PubSub::new()));
+        let hub = Arc::new(Hub::new(PresenceConfig::default(), PubSub::new(1000)));
         let all: [Arc<Counting>; 3] = Default::default();
         for recipient in all.iter().chain(&all[..2]) {
             hub.request_state(&"lobby".into(), Arc::clone(recipient) as Arc<dyn Recipient>);
