@@ -360,6 +360,38 @@ async fn presence_goes_on_without_a_fetch_hook_that_hangs_or_crashes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_fetch_hook_is_not_asked_about_nobody() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let config = PresenceConfig::default().fetch(move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async { HashMap::new() }
+    });
+    assert!(endpoint(config).presence().list("nowhere").await.is_empty());
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_for_which_nobody_waits_any_more_ends() {
+    let running = Arc::new(());
+    let held = Arc::clone(&running);
+    let config = PresenceConfig::default().fetch(move |_, _| {
+        let held = Arc::clone(&held);
+        async move {
+            let _held = held;
+            std::future::pending().await
+        }
+    });
+    let presence = endpoint(config).presence();
+    let _ann = presence.enter("lobby", "ann", json!({}));
+    let second = Duration::from_secs(1);
+    assert!(tokio::time::timeout(second, presence.list("lobby")).await.is_err());
+    // That of the announcement ends later.
+    tokio::time::sleep(10 * second).await;
+    assert_eq!(Arc::strong_count(&running), 2, "only the hook itself is left");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_server_hears_of_changes_as_clients_do() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut changes = endpoint.presence().changes();
