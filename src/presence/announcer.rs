@@ -12,8 +12,10 @@ use crate::payload::Payload;
 /// One task a topic, so that what waits for the fetch hook keeps its order.
 pub(super) fn run(hub: Arc<Hub>, topic: SmolStr) -> impl Future<Output = ()> {
     // Made before the task, so that it does its work even if the task never runs.
-    let mut guard = Guard { hub, topic, done: false };
+    let guard = Guard { hub, topic, done: false };
     async move {
+        // All of it, not some fields.
+        let mut guard = guard;
         let Guard { hub, topic, .. } = &guard;
         loop {
             if hub.config.interval.is_zero() {
@@ -104,7 +106,7 @@ mod tests {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             runtime.enable_time().start_paused(true).build().expect("a runtime")
         };
-        let presence = Presence::new(Hub::new(PresenceConfig::default(), PubSub::new()));
+        let presence = Presence::new(Hub::new(PresenceConfig::default(), PubSub::new(1000)));
         let mut changes = presence.changes();
         let first = runtime();
         let entered = first.enter();
