@@ -1,5 +1,9 @@
 //! What several benches need: a client without any comfort, and the time that a thread has used.
 
+#![allow(dead_code, reason = "no bench needs all of it")]
+
+pub(crate) mod local;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -93,4 +97,15 @@ impl Thread {
         let mut ticks = fields.skip(11).map(|field| field.parse().unwrap_or(0));
         [ticks.next().unwrap_or(0), ticks.next().unwrap_or(0)]
     }
+}
+
+/// The one in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A number that the environment may set.
+pub(crate) fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

@@ -832,7 +832,11 @@ mod tests {
         assert!(!it.turn());
         let received = it.received();
         let pings = received.windows(10).filter(|bytes| bytes[..9] == ping(0)[..9]);
-        assert_eq!(pings.map(|bytes| bytes[9]).collect::<Vec<_>>(), [2], "the rest waits for the answer");
+        assert_eq!(
+            pings.map(|bytes| bytes[9]).collect::<Vec<_>>(),
+            [2],
+            "the rest waits for the answer"
+        );
     }
 
     #[tokio::test(start_paused = true)]
