@@ -99,13 +99,17 @@ fn write_string(body: &mut Vec<u8>, message: &Message) {
     if message.is_binary() {
         body.extend_from_slice(STANDARD.encode(message.rest()).as_bytes());
     } else {
-        for &byte in &*message.to_bytes() {
-            match byte {
-                b'"' | b'\\' => body.extend_from_slice(&[b'\\', byte]),
-                0..0x20 => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                _ => body.push(byte),
+        let bytes = message.to_bytes();
+        let mut rest = &bytes[..];
+        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
+            body.extend_from_slice(&rest[..at]);
+            match rest[at] {
+                byte @ 0..0x20 => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+                byte => body.extend_from_slice(&[b'\\', byte]),
             }
+            rest = &rest[at + 1..];
         }
+        body.extend_from_slice(rest);
     }
     body.push(b'"');
 }
