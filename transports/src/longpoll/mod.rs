@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
@@ -283,20 +283,10 @@ struct HeldPoll<H: Handler> {
 
 impl<H: Handler> HeldPoll<H> {
     async fn wait(self) -> Answer {
-        let mut waited = false;
-        let ready = poll_fn(|cx| {
-            let ready = self.session.with(|session| session.poll_ready(self.id, cx));
-            waited |= ready.is_pending();
-            ready
-        });
-        let window = tokio::time::timeout(self.server.config.window, ready).await;
-        if waited && window.is_ok() {
-            // What is pushed in the same moment, as a join's reply and a first push, leaves in the
-            // same answer.
-            tokio::task::yield_now().await;
-        }
+        let answered = poll_fn(|cx| self.session.with(|session| session.poll_answer(self.id, cx)));
+        let answered = tokio::time::timeout(self.server.config.window, answered).await;
         let token = self.token;
-        match self.session.with(|session| session.answer(self.id)) {
+        match answered.unwrap_or(Answered::Nothing) {
             Answered::Messages(messages, cursor) => {
                 answer::poll(StatusCode::OK, &messages, Token { cursor, ..token })
             }
@@ -323,21 +313,27 @@ enum Unread {
     Broken,
 }
 
-/// Reads a body of at most `limit` bytes, and reserves nothing on its word.
-async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Vec<u8>, Unread> {
-    let mut bytes = Vec::new();
+/// Reads a body of at most `limit` bytes, and reserves nothing on its word. One that comes whole is
+/// not copied.
+async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Unread> {
+    let (mut whole, mut pieces) = (Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-        if data.remaining() > limit - bytes.len() {
+        if data.remaining() > limit - whole.len() - pieces.len() {
             return Err(Unread::TooLarge);
         }
+        if whole.is_empty() && pieces.is_empty() {
+            whole = data.copy_to_bytes(data.remaining());
+            continue;
+        }
+        pieces.extend_from_slice(&std::mem::take(&mut whole));
         while data.has_remaining() {
             let chunk = data.chunk();
-            bytes.extend_from_slice(chunk);
+            pieces.extend_from_slice(chunk);
             data.advance(chunk.len());
         }
     }
-    Ok(bytes)
+    Ok(if pieces.is_empty() { whole } else { pieces.into() })
 }
 
 /// How long the answer that hands out a token of a kept session is held back: phoenix.js 1.8.12 sets
