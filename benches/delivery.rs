@@ -6,7 +6,6 @@
 
 mod support;
 
-use std::env;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -20,7 +19,7 @@ use tower_channels::{
     Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, WebSocketConfig,
 };
 
-use self::support::{Thread, connect, frame, join, push};
+use self::support::{Thread, connect, frame, join, median, push, setting};
 
 struct Room;
 
@@ -57,8 +56,7 @@ struct Constants {
 static CONSTANTS: OnceLock<Constants> = OnceLock::new();
 
 fn main() {
-    let connections =
-        env::var("CONNECTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let connections = setting("CONNECTIONS", 200);
     let (started, server) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -71,7 +69,7 @@ fn main() {
     let first = &mut clients[0];
     let ping = push("2", "room:a", "ping", &payload);
     first.write_all(&ping).expect("written");
-    let pong = frame(first);
+    let pong = frame(&mut *first);
     let publish = push("2", "room:a", "new_msg", &payload);
     first.write_all(&publish).expect("written");
     let delivery = clients.iter_mut().fold(Vec::new(), |_, client| frame(client));
@@ -118,11 +116,6 @@ fn main() {
 const ROUNDS: usize = 15;
 /// What a server uses in its turn.
 const ROUND: Duration = Duration::from_millis(100);
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
 
 /// Everyone asks, and everyone is answered.
 fn exchange(clients: &[TcpStream], question: &[u8], answer: &[u8]) -> usize {

@@ -4,23 +4,25 @@
 //!
 //! `cargo bench --bench parked`
 
+mod support;
+
 use std::cell::Cell;
-use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::io::{BufReader, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
 use tower_channels::{
     Channel, CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Joined, Payload, Refused,
     Result, Socket,
 };
+
+use self::support::local::{self, frame};
+use self::support::{Thread, median};
 
 const PARKED: usize = 10_000;
 const CONNECTED: usize = 100;
@@ -40,34 +42,35 @@ impl Channel for Room {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let (runtime, local) = (runtime.expect("a runtime"), LocalSet::new());
+    let (runtime, tasks) = (runtime.expect("a runtime"), LocalSet::new());
     let endpoint = endpoint();
-    let block_on = |work: &dyn Fn() -> Work<()>| local.block_on(&runtime, work());
+    let block_on = |work: &dyn Fn() -> Work<()>| tasks.block_on(&runtime, work());
 
     // What is made once, by the first.
     block_on(&|| park(endpoint.clone(), 0, 1));
     let received = Rc::new(Cell::new(0));
     for _ in 0..CONNECTED {
         let (endpoint, received) = (endpoint.clone(), Rc::clone(&received));
-        local.block_on(&runtime, async move {
+        tasks.block_on(&runtime, async move {
             let member = member(&endpoint, "").await;
             spawn_local(read(member, received));
         });
     }
-    let few = deliver(&runtime, &local, &endpoint, &received);
+    let few = deliver(&runtime, &tasks, &endpoint, &received);
 
     let held = measure(|| block_on(&|| park(endpoint.clone(), 1, PARKED))).bytes_current;
     assert_eq!(endpoint.sessions(), 1 + PARKED + CONNECTED);
     let mut many = None;
-    let kept = measure(|| many = Some(deliver(&runtime, &local, &endpoint, &received)));
+    let kept = measure(|| many = Some(deliver(&runtime, &tasks, &endpoint, &received)));
     let many = many.expect("delivered");
     let idle = {
-        let before = cpu();
-        local.block_on(&runtime, async { tokio::time::sleep(IDLE).await });
-        cpu() - before
+        let thread = Thread::current();
+        let before = thread.cpu();
+        tasks.block_on(&runtime, async { tokio::time::sleep(IDLE).await });
+        thread.cpu() - before
     };
     // They hold what they are said to hold.
-    let replayed = local.block_on(&runtime, replay(&endpoint, 1));
+    let replayed = tasks.block_on(&runtime, replay(&endpoint, 1));
     assert_eq!(replayed, BROADCASTS);
 
     let each = |bytes: i64| bytes as f64 / PARKED as f64;
@@ -110,45 +113,11 @@ fn endpoint() -> Endpoint<Option<String>> {
 
 /// A connection with `room:a` joined.
 async fn member(endpoint: &Endpoint<Option<String>>, parameters: &str) -> BufReader<DuplexStream> {
-    let (client, server) = tokio::io::duplex(16 * 1024);
     let service = TowerToHyperService::new(endpoint.service("/socket"));
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(server), service);
-    tokio::spawn(connection.with_upgrades());
-    let mut client = BufReader::new(client);
-    let request = format!(
-        "GET /socket/websocket?vsn=2.0.0&{parameters} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
-         Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Version: 13\r\n\r\n"
-    );
-    client.write_all(request.as_bytes()).await.expect("written");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(client.read_u8().await.expect("an answer"));
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
-    let join = br#"["1","1","room:a","phx_join",{}]"#;
-    // A mask of zeros masks nothing.
-    let head = [0x81, 0x80 | join.len() as u8, 0, 0, 0, 0];
-    client.write_all(&[&head, &join[..]].concat()).await.expect("written");
-    let reply = frame(&mut client).await.unwrap_or_default();
-    assert!(reply.ends_with(b"\"response\":{}}]"), "{}", String::from_utf8_lossy(&reply));
+    let mut client = BufReader::new(local::connect(service));
+    local::upgrade(&mut client, parameters).await;
+    local::join(&mut client, "room:a").await;
     client
-}
-
-/// The next message; none once the connection has ended. Pings are not answered.
-async fn frame(client: &mut BufReader<DuplexStream>) -> Option<Vec<u8>> {
-    loop {
-        let opcode = client.read_u8().await.ok()?;
-        let size = match client.read_u8().await.ok()? {
-            126 => usize::from(client.read_u16().await.ok()?),
-            size => usize::from(size),
-        };
-        let mut payload = vec![0; size];
-        client.read_exact(&mut payload).await.ok()?;
-        if opcode == 0x81 {
-            return Some(payload);
-        }
-    }
 }
 
 async fn read(mut client: BufReader<DuplexStream>, received: Rc<Cell<usize>>) {
@@ -190,37 +159,28 @@ struct Delivery {
 /// Broadcasts, each after the one before has arrived.
 fn deliver(
     runtime: &Runtime,
-    local: &LocalSet,
+    tasks: &LocalSet,
     endpoint: &Endpoint<Option<String>>,
     received: &Cell<usize>,
 ) -> Delivery {
     let payload = Payload::from(json!({ "body": "x".repeat(120) }));
     let (mut queued, mut delivered) = (Vec::new(), Vec::new());
-    let used = cpu();
+    let thread = Thread::current();
+    let used = thread.cpu();
     for _ in 0..BROADCASTS {
         let target = received.get() + CONNECTED;
         let began = Instant::now();
         endpoint.broadcast("room:a", "new_msg", payload.clone());
-        queued.push(began.elapsed());
-        local.block_on(runtime, async {
+        queued.push(began.elapsed().as_secs_f64());
+        tasks.block_on(runtime, async {
             while received.get() < target {
                 tokio::task::yield_now().await;
             }
         });
-        delivered.push(began.elapsed());
+        delivered.push(began.elapsed().as_secs_f64());
     }
     // The clock of a thread is too coarse for one alone.
-    let cpu = (cpu() - used) / BROADCASTS as u32;
-    let [queued, delivered] = [queued, delivered].map(|mut all| {
-        all.sort();
-        all[all.len() / 2]
-    });
+    let cpu = (thread.cpu() - used) / BROADCASTS as u32;
+    let [queued, delivered] = [queued, delivered].map(|all| Duration::from_secs_f64(median(all)));
     Delivery { cpu, queued, delivered }
-}
-
-/// What this thread has used.
-fn cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = stat.split(' ').next().and_then(|text| text.parse().ok());
-    Duration::from_nanos(nanoseconds.unwrap_or(0))
 }

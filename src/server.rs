@@ -64,6 +64,8 @@ async fn run<C: Channel>(
     };
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
     let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
+    // A state that `join` asked for came too early, if it came already.
+    guard.link.refresh_presence();
     let end = serve(&mut channel, response, &mut socket, &mut guard).await;
     guard.end(channel, &socket, end).await;
 }

@@ -44,7 +44,8 @@ pub struct SocketSession<A> {
     rules: Arc<Rules<A>>,
     assigns: Arc<A>,
     client: Client,
-    channels: HashMap<SmolStr, Channel>,
+    /// Boxed, for the map has more places than most clients have channels.
+    channels: HashMap<SmolStr, Box<Channel>>,
     /// The socket's id.
     id: Option<String>,
     /// Whether the client came with a token of a session that is gone, and may believe that its
@@ -192,7 +193,8 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let Incoming { join_ref, reference, payload, .. } = message;
         let old = self.channels.remove(&topic);
         let seat = old.as_ref().map_or_else(Seat::default, |old| Arc::clone(&old.seat));
-        let replaced = old.and_then(|Channel { sent_join_ref, mailbox, task, .. }| {
+        let replaced = old.and_then(|old| {
+            let Channel { sent_join_ref, mailbox, task, .. } = *old;
             mailbox.replace().then_some(Replaced { mailbox, task, sent_join_ref })
         });
         let (mailbox, letters) = mailbox::mailbox(self.rules.limits.mailbox);
@@ -224,7 +226,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let (sent_join_ref, attachment) = (join_ref.clone(), self.attachment);
         let channel =
             Channel { sent_join_ref, mailbox, task, seat, outbox, attachment, known: false };
-        self.channels.insert(topic, channel);
+        self.channels.insert(topic, Box::new(channel));
     }
 
     /// Gives a message to the channel that is joined. `false` if there is none; one that has ended is

@@ -1,5 +1,9 @@
 //! What several benches need: a client without any comfort, and the time that a thread has used.
 
+#![allow(dead_code, reason = "no bench needs all of it")]
+
+pub(crate) mod local;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -40,11 +44,15 @@ pub(crate) fn connect(server: SocketAddr) -> TcpStream {
 pub(crate) fn push(reference: &str, topic: &str, event: &str, payload: &str) -> Vec<u8> {
     let message = format!(r#"["1","{reference}","{topic}","{event}",{payload}]"#);
     let mut frame = vec![0x81];
-    match u8::try_from(message.len()) {
-        Ok(short @ ..=125) => frame.push(0x80 | short),
-        _ => {
+    match (u8::try_from(message.len()), u16::try_from(message.len())) {
+        (Ok(short @ ..=125), _) => frame.push(0x80 | short),
+        (_, Ok(size)) => {
             frame.push(0x80 | 126);
-            frame.extend(u16::try_from(message.len()).expect("not that long").to_be_bytes());
+            frame.extend(size.to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 127);
+            frame.extend((message.len() as u64).to_be_bytes());
         }
     }
     frame.extend([0; 4]);
@@ -53,14 +61,14 @@ pub(crate) fn push(reference: &str, topic: &str, event: &str, payload: &str) -> 
 }
 
 /// The next frame that the server sends, with its head.
-pub(crate) fn frame(client: &mut TcpStream) -> Vec<u8> {
+pub(crate) fn frame(mut client: impl Read) -> Vec<u8> {
     let mut frame = vec![0; 2];
     client.read_exact(&mut frame).expect("a frame");
     let mut size = usize::from(frame[1]);
-    if size == 126 {
-        frame.resize(4, 0);
+    if size > 125 {
+        frame.resize(if size == 126 { 4 } else { 10 }, 0);
         client.read_exact(&mut frame[2..]).expect("a frame");
-        size = usize::from(u16::from_be_bytes([frame[2], frame[3]]));
+        size = frame[2..].iter().fold(0, |size, byte| size << 8 | usize::from(*byte));
     }
     let head = frame.len();
     frame.resize(head + size, 0);
@@ -93,4 +101,15 @@ impl Thread {
         let mut ticks = fields.skip(11).map(|field| field.parse().unwrap_or(0));
         [ticks.next().unwrap_or(0), ticks.next().unwrap_or(0)]
     }
+}
+
+/// The one in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A number that the environment may set.
+pub(crate) fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

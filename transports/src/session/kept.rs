@@ -15,7 +15,7 @@ use crate::connect_info::Transport;
 
 /// All kept sessions of an endpoint.
 pub(crate) struct KeptSessions<S> {
-    config: ContinuityConfig,
+    config: Arc<ContinuityConfig>,
     /// The lock guards the map for one look-up or change. A session's lock may be taken under it,
     /// and never the other way round.
     sessions: Mutex<Sessions<S>>,
@@ -32,7 +32,7 @@ struct Sessions<S> {
 
 /// A session that outlives its connections.
 pub(crate) struct Kept<S> {
-    config: ContinuityConfig,
+    config: Arc<ContinuityConfig>,
     socket_id: Option<String>,
     outbox: Outbox,
     /// The lock is held while a message is handled, and never across an await.
@@ -69,7 +69,7 @@ pub(crate) enum Attached<S: Session> {
 
 impl<S: Session> KeptSessions<S> {
     pub(crate) fn new(config: ContinuityConfig) -> Arc<Self> {
-        Arc::new(Self { config, sessions: Mutex::new(Sessions::new()) })
+        Arc::new(Self { config: Arc::new(config), sessions: Mutex::new(Sessions::new()) })
     }
 
     /// Whether the transport may be used for this session now. A WebSocket that keeps dying is
@@ -123,7 +123,7 @@ impl<S: Session> KeptSessions<S> {
             return Connected::Own(session, drain);
         };
         let kept = Arc::new(Kept {
-            config: self.config,
+            config: Arc::clone(&self.config),
             socket_id: session.id().map(Into::into),
             outbox: drain.into_kept(received.unwrap_or(0)),
             state: Mutex::new(State {
@@ -191,7 +191,9 @@ impl<S: Session> Sessions<S> {
 
     fn insert(&mut self, id: &str, kept: Arc<Kept<S>>) {
         if let Some(socket_id) = &kept.socket_id {
-            self.by_socket_id.entry(socket_id.clone()).or_default().push(id.to_owned());
+            // Most have one.
+            let ids = self.by_socket_id.entry(socket_id.clone());
+            ids.or_insert_with(|| Vec::with_capacity(1)).push(id.to_owned());
         }
         self.by_id.insert(id.to_owned(), kept);
     }

@@ -17,7 +17,8 @@ pub(super) const CONTROL: Lane = 0;
 pub(super) struct Lanes {
     /// Of lanes that are open, or were when they ended.
     row: VecDeque<(Lane, Message)>,
-    lanes: HashMap<Lane, State>,
+    /// Boxed, for the map has more places than most clients have lanes.
+    lanes: HashMap<Lane, Box<State>>,
     last: Lane,
     /// Whether lanes are held until they are opened.
     holding: bool,
@@ -43,7 +44,8 @@ impl Lanes {
     /// A new lane.
     pub(super) fn add(&mut self) -> Lane {
         self.last += 1;
-        self.lanes.insert(self.last, State { open: !self.holding, ..State::default() });
+        let state = State { open: !self.holding, ..State::default() };
+        self.lanes.insert(self.last, Box::new(state));
         self.last
     }
 

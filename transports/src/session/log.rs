@@ -297,6 +297,8 @@ impl Log {
             }
             self.write(CONTROL, message, batch);
         }
+        // Control is rare: an idle session holds no room for it.
+        self.control = VecDeque::new();
         let mut room = chunk.min(window.saturating_sub(self.under_way));
         while room > 0
             && let Some((lane, message)) = self.waiting.pop()
@@ -314,6 +316,10 @@ impl Log {
         }
         self.under_way += message.cost();
         batch.push_back(message.clone());
+        // Of most sessions that are parked this is the answer to a join alone.
+        if self.written.capacity() == 0 {
+            self.written.reserve_exact(1);
+        }
         self.written.push_back((lane, message));
     }
 

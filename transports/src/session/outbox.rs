@@ -433,7 +433,12 @@ impl Drop for Drain {
         }
         // Who lets go without a word was cut off.
         self.close(Close::GoingAway);
-        self.shared.lock().over = true;
+        let mut state = self.shared.lock();
+        state.over = true;
+        // A kept outbox would hold what is left of the connection as long as it is parked.
+        let waker = state.waker.take();
+        drop(state);
+        drop(waker);
     }
 }
 
@@ -519,6 +524,23 @@ mod tests {
         assert_eq!(drain.backlog(), 0);
         outbox.push(message);
         assert!(!outbox.is_closed());
+    }
+
+    #[test]
+    fn a_parked_outbox_holds_nothing_of_its_connection() {
+        struct Task;
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+        let outbox = Outbox::new(1000).1.into_kept(0);
+        let mut drain = outbox.attach(None).expect("a new one has no gap");
+        let task = Arc::new(Task);
+        let waker = Waker::from(Arc::clone(&task));
+        let mut cx = Context::from_waker(&waker);
+        assert!(drain.poll_take(&mut cx, &mut VecDeque::new()).is_pending());
+        drop((drain, waker));
+        assert!(!outbox.is_attached() && !outbox.is_closed());
+        assert_eq!(Arc::strong_count(&task), 1);
     }
 
     #[test]

@@ -1,0 +1,178 @@
+//! How long a quiet client waits for its echo while others make trouble: one that reads nothing and is
+//! sent much, one that pushes without end, a topic of 200, and one whose messages are huge. The server
+//! has one thread. Where there are fewer processors than threads the machine adds waits of its own: how
+//! late the quiet client is woken from a sleep stands beside its echoes.
+//!
+//! `cargo bench --bench fairness`
+
+mod support;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tower_channels::{
+    Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, WebSocketConfig,
+};
+
+use self::support::{Thread, frame, join, push};
+
+const ECHOES: usize = 2000;
+const PAUSE: Duration = Duration::from_millis(2);
+const CROWD: usize = 200;
+const HUGE: usize = 1_000_000;
+const ROUNDS: usize = 3;
+
+struct Room;
+
+impl Channel for Room {
+    type Assigns = ();
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        Ok(Self.into())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        if event == "ping" {
+            return Ok(Reply::Ok(payload));
+        }
+        socket.broadcast("new_msg", payload);
+        Ok(Reply::None)
+    }
+}
+
+fn main() {
+    let (started, server) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(serve(&started));
+    });
+    let (thread, server) = server.recv().expect("a server");
+    let quiet = join(server, "room:quiet");
+    let crowd: Vec<_> = (0..CROWD).map(|_| join(server, "room:hot")).collect();
+    let [listens, _reads_nothing] = [(), ()].map(|()| join(server, "room:deaf"));
+    let [floods, sends_huge] = ["room:flood", "room:huge"].map(|topic| join(server, topic));
+
+    let deaf = || publish(&[&listens], "room:deaf", 16 * 1024);
+    let flood = || flood(&floods);
+    let hot = || publish(&crowd.iter().collect::<Vec<_>>(), "room:hot", 64);
+    let huge = || echo(&sends_huge, "room:huge", HUGE);
+    let [deaf, flood, hot, huge]: [Trouble<'_>; 4] = [&deaf, &flood, &hot, &huge];
+    let rows: [(&str, &[Trouble<'_>]); 6] = [
+        ("nobody else", &[]),
+        ("one reads nothing and is sent 16 KiB often", &[deaf]),
+        ("one pushes without end", &[flood]),
+        ("a topic of 200 that is broadcast to often", &[hot]),
+        ("one sends and is sent messages of 1 MB", &[huge]),
+        ("all of them", &[deaf, flood, hot, huge]),
+    ];
+    println!("an echo in ms, {ECHOES} of them; of {ROUNDS} rounds the one with the middle p99\n");
+    println!(
+        "{:<44}{:>8}{:>8}{:>8}{:>12}{:>10}",
+        "", "median", "p99", "target", "woken, p99", "server"
+    );
+    for (what, troubles) in rows {
+        let mut rounds: Vec<_> = (0..ROUNDS).map(|_| round(&quiet, troubles, &thread)).collect();
+        rounds.sort_by(|a, b| a.p99.total_cmp(&b.p99));
+        let Round { median, p99, woken, busy } = rounds[ROUNDS / 2];
+        println!("{what:<44}{median:>8.2}{p99:>8.2}{:>8}{woken:>12.2}{busy:>8.0} %", "< 5");
+    }
+}
+
+/// Makes its trouble once, again and again.
+type Trouble<'a> = &'a (dyn Fn() + Sync);
+
+struct Round {
+    median: f64,
+    p99: f64,
+    /// How late the quiet client is woken.
+    woken: f64,
+    /// The share of the time that the server's thread was running.
+    busy: f64,
+}
+
+fn round(quiet: &TcpStream, troubles: &[Trouble<'_>], server: &Thread) -> Round {
+    let over = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        for trouble in troubles {
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    trouble();
+                }
+            });
+        }
+        let (began, cpu) = (Instant::now(), server.cpu());
+        let (mut echoes, mut late) = (Vec::new(), Vec::new());
+        for _ in 0..ECHOES {
+            let rest = Instant::now();
+            thread::sleep(PAUSE);
+            late.push(rest.elapsed().saturating_sub(PAUSE).as_secs_f64() * 1e3);
+            let asked = Instant::now();
+            echo(quiet, "room:quiet", 64);
+            echoes.push(asked.elapsed().as_secs_f64() * 1e3);
+        }
+        let busy = (server.cpu() - cpu).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+        over.store(true, Ordering::Relaxed);
+        for all in [&mut echoes, &mut late] {
+            all.sort_by(f64::total_cmp);
+        }
+        let p99 = ECHOES * 99 / 100;
+        Round { median: echoes[ECHOES / 2], p99: echoes[p99], woken: late[p99], busy }
+    })
+}
+
+/// Asks, and hears the answer.
+fn echo(mut client: &TcpStream, topic: &str, size: usize) {
+    client.write_all(&push("2", topic, "ping", &text(size))).expect("written");
+    frame(client);
+}
+
+/// Asks much at a time, and then hears the answers.
+fn flood(mut client: &TcpStream) {
+    let pings = push("2", "room:flood", "ping", &text(64)).repeat(500);
+    client.write_all(&pings).expect("written");
+    (0..500).for_each(|_| drop(frame(client)));
+}
+
+/// The first of `clients` says something to its topic, and they all hear it.
+fn publish(clients: &[&TcpStream], topic: &str, size: usize) {
+    let mut first = clients[0];
+    first.write_all(&push("2", topic, "new_msg", &text(size))).expect("written");
+    clients.iter().for_each(|client| drop(frame(*client)));
+    thread::sleep(Duration::from_millis(5));
+}
+
+fn text(size: usize) -> String {
+    format!("\"{}\"", "x".repeat(size))
+}
+
+async fn serve(started: &mpsc::Sender<(Thread, SocketAddr)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    // So much that who reads nothing stays to the end.
+    let endpoint = Endpoint::builder(|_| async { Ok(()) })
+        .channel::<Room>("room:*")
+        .max_outbox(1 << 30)
+        .websocket(WebSocketConfig::new().idle_timeout(Duration::from_secs(3600)))
+        .build();
+    started.send((Thread::current(), address)).expect("someone waits");
+    let service = TowerToHyperService::new(endpoint.service("/socket"));
+    while let Ok((io, _)) = listener.accept().await {
+        io.set_nodelay(true).expect("a socket option");
+        let http = http1::Builder::new().serve_connection(TokioIo::new(io), service.clone());
+        tokio::spawn(http.with_upgrades());
+    }
+}
