@@ -69,7 +69,7 @@ fn main() {
     let first = &mut clients[0];
     let ping = push("2", "room:a", "ping", &payload);
     first.write_all(&ping).expect("written");
-    let pong = frame(first);
+    let pong = frame(&mut *first);
     let publish = push("2", "room:a", "new_msg", &payload);
     first.write_all(&publish).expect("written");
     let delivery = clients.iter_mut().fold(Vec::new(), |_, client| frame(client));

@@ -52,7 +52,7 @@ fn main() {
         println!("{what:<44}{all:>8.0}{least:>8.0}{:>8.0}{target:>9}", all - least);
     };
     row("a WebSocket with a joined channel", websocket(CLIENTS), idle, "4096");
-    let kept = held(CLIENTS, |service, index| websocket_kept(service, index));
+    let kept = held(CLIENTS, websocket_kept);
     row("the same, its session kept", kept, idle, "-");
     let parked = held(CLIENTS, |service, index| async move {
         drop(websocket_kept(service, index).await);

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use smol_str::SmolStr;
 
@@ -12,7 +13,7 @@ use crate::mailbox::{Address, Mail, Undelivered};
 use crate::message::{Name, Ref};
 use crate::payload::Payload;
 use crate::presence::{Presence, Tracking};
-use crate::pubsub::{Broadcast, PubSub};
+use crate::pubsub::{Broadcast, PubSub, Subscription};
 use crate::reply::{Joined, Reason, Refused, Reply, Result, Stop};
 use crate::serializer::Outgoing;
 
@@ -178,6 +179,10 @@ pub(crate) struct Link<A> {
     pub(crate) presence: Presence,
     pub(crate) tracking: Tracking,
     pub(crate) mailbox: Address,
+    /// While the channel is joined.
+    pub(crate) subscription: Mutex<Option<Subscription>>,
+    /// Whether the subscription rests, or did until lately.
+    pub(crate) rests: AtomicBool,
 }
 
 impl<C: Channel> Socket<C> {
@@ -250,7 +255,37 @@ impl<C: Channel> Socket<C> {
 }
 
 impl<A> Link<A> {
+    /// Subscribes to the topic, or ends the subscription.
+    pub(crate) fn subscribe(&self, subscription: Option<Subscription>) {
+        let mut current = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, subscription);
+        drop(current);
+        drop(old);
+    }
+
+    /// The client is away: what is broadcast waits at the topic.
+    pub(crate) fn rest(&self) {
+        let subscription = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        // The flag first: whoever sees the rest must see it.
+        self.rests.store(true, Ordering::Release);
+        let follows = self.tracking.follows();
+        let rests = subscription.as_ref().is_some_and(|subscription| subscription.rest(follows));
+        self.rests.store(rests, Ordering::Release);
+    }
+
+    /// What was broadcast while the client was away comes before what is said to it now.
+    pub(crate) fn wake(&self) {
+        if self.rests.load(Ordering::Acquire) {
+            let subscription = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(subscription) = &*subscription {
+                subscription.wake();
+            }
+            self.rests.store(false, Ordering::Release);
+        }
+    }
+
     fn push(&self, event: &str, payload: &Payload) {
+        self.wake();
         let Self { topic, .. } = self;
         let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
         let push = Outgoing::Push { join_ref, topic, event, payload };
@@ -259,6 +294,7 @@ impl<A> Link<A> {
 
     /// Sends an event that is worthless once the connection is gone, to a channel that says it anew.
     pub(crate) fn push_transient(&self, event: &str, payload: &Payload) {
+        self.wake();
         let Self { topic, .. } = self;
         let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
         let push = Outgoing::Push { join_ref, topic, event, payload };
@@ -266,17 +302,20 @@ impl<A> Link<A> {
     }
 
     fn broadcast(&self, event: &str, payload: Payload, from: Option<&Address>) {
+        self.wake();
         self.pubsub.broadcast(Broadcast::new(self.topic.clone(), event.into(), payload), from);
     }
 
     /// Answers a push, unless the channel has ended.
     pub(crate) fn reply(&self, reference: &Ref, reply: &Reply) {
+        self.wake();
         let topic = self.topic_name();
         self.mailbox.unless_over(|| self.client.reply(&self.join_ref, reference, &topic, reply));
     }
 
     /// Answers the join with success: with the join_ref as it was sent.
     pub(crate) fn open(&self, attachment: u64, reference: &Ref, response: Payload) {
+        self.wake();
         let (join_ref, topic) = (&self.sent_join_ref, &self.topic_name());
         self.client.open(attachment, join_ref, reference, topic, &Reply::Ok(response));
     }

@@ -279,7 +279,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
     pub fn try_build(self) -> Result<Endpoint<A>, BuildError> {
         self.check().map_err(BuildError)?;
         let sessions = Sessions::new(self.max_sessions);
-        let pubsub = PubSub::new();
+        let pubsub = PubSub::new(self.limits.outbox);
         let presence = Presence::new(Hub::new(self.presence, pubsub.clone()));
         let rules = Arc::new(Rules {
             router: self.router,

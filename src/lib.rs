@@ -3,6 +3,7 @@
 mod channel;
 mod client;
 mod endpoint;
+mod history;
 mod mailbox;
 mod message;
 mod payload;

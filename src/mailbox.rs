@@ -27,6 +27,8 @@ pub(crate) enum Mail {
     Info(Box<dyn Any + Send>),
     /// The client joins again in a kept session.
     Resume { reference: Ref, payload: Payload, attachment: u64 },
+    /// The client is away, and its session is kept.
+    Rest,
     /// The client leaves.
     Leave { reference: Ref },
     /// The client sent what no handler could be given.
@@ -236,7 +238,7 @@ impl Mail {
         let payload = match self {
             Self::In { payload, .. } | Self::Resume { payload, .. } => payload.len(),
             Self::Out(broadcast) => broadcast.payload().len(),
-            Self::Info(_) | Self::Leave { .. } | Self::Nonsense => 0,
+            Self::Info(_) | Self::Rest | Self::Leave { .. } | Self::Nonsense => 0,
         };
         size_of::<Self>() + payload
     }

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
-use tower_channels_transports::Message;
+use tower_channels_transports::{Close, Message};
 
 use crate::client::Client;
+use crate::history::History;
 use crate::mailbox::{Address, Mail};
 use crate::payload::Payload;
 use crate::serializer::{Outgoing, Version};
@@ -28,18 +29,35 @@ pub(crate) struct Subscriber {
     pub(crate) mailbox: Address,
     /// The events that go to the mailbox, for `Channel::handle_out`.
     pub(crate) intercept: &'static [&'static str],
+    pub(crate) rest: Option<Rest>,
+}
+
+/// A subscriber whose client is away. It costs a broadcast next to nothing: what it misses is kept
+/// once for all who rest on the topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest {
+    /// The position in the topic's history of what it missed first.
+    since: u64,
+    /// Whether the client will be sent anew what is transient.
+    follows: bool,
 }
 
 /// A subscription, which ends when it is dropped.
-pub(crate) type Subscription = Member<Subscriber>;
+pub(crate) struct Subscription(Member<Subscriber, Missed>);
+
+type Missed = History<Arc<Broadcast>>;
 
 /// Topics and their subscribers. A cheap clone.
 #[derive(Clone)]
-pub(crate) struct PubSub(Arc<Topics<Subscriber>>);
+pub(crate) struct PubSub {
+    topics: Arc<Topics<Subscriber, Missed>>,
+    /// How many bytes are kept of a topic for those who rest: what may wait for a client.
+    limit: usize,
+}
 
 impl PubSub {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Topics::new()))
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { topics: Arc::new(Topics::new()), limit }
     }
 
     /// Subscribes; what `first` sends comes before every broadcast.
@@ -49,21 +67,83 @@ impl PubSub {
         subscriber: Subscriber,
         first: impl FnOnce(),
     ) -> Subscription {
-        self.0.add(topic, subscriber, first)
+        Subscription(self.topics.add(topic, subscriber, first))
     }
 
     /// Sends to everyone on the topic but the channel whose mailbox is `from`.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Address>) {
         let broadcast = Arc::new(broadcast);
-        self.0.each(&broadcast.topic, |subscriber| {
-            if !from.is_some_and(|from| from.is(&subscriber.mailbox)) {
-                subscriber.receive(&broadcast);
+        self.topics.with(&broadcast.topic, |subscribers, missed| {
+            if !broadcast.transient {
+                missed.push(Arc::clone(&broadcast), broadcast.cost(), self.limit);
+            }
+            for (_, subscriber) in subscribers {
+                if subscriber.sleeps_on(&broadcast, missed) {
+                    continue;
+                }
+                if !from.is_some_and(|from| from.is(&subscriber.mailbox)) {
+                    subscriber.receive(&broadcast);
+                }
+            }
+        });
+    }
+}
+
+impl Subscription {
+    /// The client is away: until it wakes, broadcasts are kept for it on its topic. Not of a channel
+    /// that intercepts: it goes on handling them. `false` if it does not rest.
+    pub(crate) fn rest(&self, follows: bool) -> bool {
+        let rest = |subscriber: &mut Subscriber, missed: &mut Missed| {
+            if subscriber.rest.is_none() && subscriber.intercept.is_empty() {
+                subscriber.rest = Some(Rest { since: missed.rest(), follows });
+            }
+            subscriber.rest.is_some()
+        };
+        self.0.with(rest).unwrap_or(false)
+    }
+
+    /// Sends what was kept. Without effect if it does not rest.
+    pub(crate) fn wake(&self) {
+        self.0.with(Subscriber::wake);
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.0.with(|subscriber, missed| {
+            if subscriber.rest.take().is_some() {
+                missed.leave();
             }
         });
     }
 }
 
 impl Subscriber {
+    /// Whether a broadcast is none of its business while it rests.
+    fn sleeps_on(&mut self, broadcast: &Broadcast, missed: &mut Missed) -> bool {
+        let Some(Rest { since, follows }) = self.rest else { return false };
+        if missed.has_lost(since) {
+            // As when so much waits in the outbox itself: the session begins anew.
+            self.rest = None;
+            missed.leave();
+            metrics::counter!("tower_channels_outbox_overflows").increment(1);
+            self.client.outbox.close(Close::Overflow);
+            return true;
+        }
+        if broadcast.transient && !follows {
+            self.wake(missed);
+            return false;
+        }
+        true
+    }
+
+    fn wake(&mut self, missed: &mut Missed) {
+        let Some(Rest { since, .. }) = self.rest.take() else { return };
+        let missed = missed.wake(since);
+        metrics::counter!("tower_channels_messages_replayed").increment(missed.len() as u64);
+        missed.iter().for_each(|broadcast| self.receive(broadcast));
+    }
+
     fn receive(&self, broadcast: &Arc<Broadcast>) {
         if self.intercept.contains(&&*broadcast.event) {
             // A channel that has ended receives nothing; one that is overrun loses the message as
@@ -95,6 +175,11 @@ impl Broadcast {
 
     pub(crate) fn payload(&self) -> &Payload {
         &self.payload
+    }
+
+    /// What it costs to keep.
+    fn cost(&self) -> usize {
+        self.payload.len() + self.topic.len() + self.event.len() + size_of::<Self>()
     }
 
     fn encode(&self, version: Version) -> Option<Message> {

@@ -10,7 +10,7 @@ use crate::channel::{Channel, Link, Socket};
 use crate::mailbox::{Letters, Mail, Mailbox};
 use crate::message::Ref;
 use crate::payload::Payload;
-use crate::pubsub::{Subscriber, Subscription};
+use crate::pubsub::Subscriber;
 use crate::reply::{Joined, Reason, Refused, Reply, Result, Stop, Why};
 
 /// A join that matched a route.
@@ -43,14 +43,7 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let Join { link, letters, reference, payload, timeout, attachment, seat, replaced } = join;
     let stage = Stage::Joining { reference, attachment, replaced };
     // Made before the task, so that it does its work even if the task never runs.
-    let guard = Guard {
-        link: Arc::new(link),
-        letters,
-        stage,
-        resuming: None,
-        subscription: None,
-        seat: None,
-    };
+    let guard = Guard { link: Arc::new(link), letters, stage, resuming: None, seat: None };
     tokio::spawn(run::<C>(guard, payload, timeout, seat))
 }
 
@@ -71,6 +64,8 @@ async fn run<C: Channel>(
     };
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
     let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
+    // A state that `join` asked for came too early, if it came already.
+    guard.link.refresh_presence();
     let end = serve(&mut channel, response, &mut socket, &mut guard).await;
     guard.end(channel, &socket, end).await;
 }
@@ -134,6 +129,10 @@ async fn serve<C: Channel>(
                     Err(refused) => return End::Refused(refused, reference),
                 }
             }
+            Mail::Rest => {
+                socket.link().rest();
+                Ok(())
+            }
             Mail::Nonsense => Err(Stop::from("an event that is no string")),
             Mail::Leave { reference } => return End::Left(reference),
         };
@@ -151,7 +150,6 @@ struct Guard<A> {
     stage: Stage,
     /// The ref of the join that [`Channel::resume`] is to answer.
     resuming: Option<Ref>,
-    subscription: Option<Subscription>,
     /// The last to go, for the next join of this topic begins then.
     seat: Option<OwnedMutexGuard<()>>,
 }
@@ -190,12 +188,13 @@ impl<A> Guard<A> {
             client: link.client.clone(),
             mailbox: link.mailbox.clone(),
             intercept: C::INTERCEPT,
+            rest: None,
         };
         let answer = || {
             let response = response.clone();
             link.mailbox.unless_over(|| link.open(attachment, &reference, response));
         };
-        self.subscription = Some(link.pubsub.subscribe(&link.topic, subscriber, answer));
+        link.subscribe(Some(link.pubsub.subscribe(&link.topic, subscriber, answer)));
         close(link, replaced);
         Some((channel, response))
     }
@@ -216,7 +215,7 @@ impl<A> Guard<A> {
                     self.link.reply_to_join(&reference, &Reply::Error(response.clone()));
                 }
                 Mail::Leave { reference } => self.link.reply_to_join(&reference, &Reply::ack()),
-                Mail::Out(_) | Mail::Info(_) | Mail::Nonsense => {}
+                Mail::Out(_) | Mail::Info(_) | Mail::Rest | Mail::Nonsense => {}
             }
         }
     }
@@ -257,8 +256,9 @@ impl<A> Guard<A> {
 
     /// Takes no more broadcasts and no more mail, and tells the client of the end.
     fn over(&mut self, last_words: impl FnOnce(&Link<A>)) {
-        self.subscription = None;
         let link = &self.link;
+        link.wake();
+        link.subscribe(None);
         let waiting = self.letters.end(|| last_words(link));
         // A client that has returned hears nothing of its channels until their joins are answered.
         let joins = waiting.into_iter().filter_map(|mail| match mail {

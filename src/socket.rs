@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -209,6 +210,8 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             presence: self.rules.presence.clone(),
             tracking: Tracking::default(),
             mailbox: mailbox.address().clone(),
+            subscription: Mutex::default(),
+            rests: AtomicBool::new(false),
         };
         let task = start(Join {
             link,
@@ -310,6 +313,14 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.attachment = attachment;
         self.settled = false;
         self.handled = (transport == Transport::LongPoll).then(VecDeque::new);
+    }
+
+    /// Lets the channels rest: nobody waits for their broadcasts.
+    fn detached(&mut self) {
+        for channel in self.channels.values() {
+            // One that has no room for this has more to do than to rest.
+            let _ = channel.mailbox.address().send(Mail::Rest);
+        }
     }
 
     /// Ends the channels that the client has not joined again.

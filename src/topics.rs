@@ -12,27 +12,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use slab::Slab;
 use smol_str::SmolStr;
 
-/// Names and their members.
-pub(crate) struct Topics<T> {
-    shards: Box<[Shard<T>]>,
+/// Names and their members, who may have something in common.
+pub(crate) struct Topics<T, C = ()> {
+    shards: Box<[Shard<T, C>]>,
     hasher: RandomState,
 }
 
-type Shard<T> = RwLock<HashMap<SmolStr, Arc<Members<T>>>>;
+type Shard<T, C> = RwLock<HashMap<SmolStr, Arc<Members<T, C>>>>;
 
-struct Members<T>(Mutex<Slab<T>>);
+struct Members<T, C>(Mutex<Crowd<T, C>>);
+
+struct Crowd<T, C> {
+    members: Slab<T>,
+    common: C,
+}
 
 /// A membership, which ends when it is dropped.
-pub(crate) struct Member<T> {
-    topics: Arc<Topics<T>>,
+pub(crate) struct Member<T, C: Default = ()> {
+    topics: Arc<Topics<T, C>>,
     topic: SmolStr,
-    members: Arc<Members<T>>,
+    members: Arc<Members<T, C>>,
     key: usize,
 }
 
 const SHARDS: usize = 64;
 
-impl<T> Topics<T> {
+impl<T, C: Default> Topics<T, C> {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         Self { shards, hasher: RandomState::new() }
@@ -45,13 +50,13 @@ impl<T> Topics<T> {
         topic: &SmolStr,
         value: T,
         first: impl FnOnce(),
-    ) -> Member<T> {
+    ) -> Member<T, C> {
         let shard = self.shard(topic);
-        let insert = |members: &Arc<Members<T>>| {
-            let mut slab = members.lock();
+        let insert = |members: &Arc<Members<T, C>>| {
+            let mut crowd = members.lock();
             first();
-            let key = slab.insert(value);
-            drop(slab);
+            let key = crowd.members.insert(value);
+            drop(crowd);
             let (topics, members) = (Arc::clone(self), Arc::clone(members));
             Member { topics, topic: topic.clone(), members, key }
         };
@@ -63,39 +68,54 @@ impl<T> Topics<T> {
         }
         drop(known);
         let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Members(Mutex::new(Slab::new())));
+        let new =
+            || Arc::new(Members(Mutex::new(Crowd { members: Slab::new(), common: C::default() })));
         insert(known.entry(topic.clone()).or_insert_with(new))
     }
 
     /// Calls `visit` for each member.
     pub(crate) fn each(&self, topic: &str, mut visit: impl FnMut(&T)) {
+        self.with(topic, |members, _| members.iter().for_each(|(_, member)| visit(member)));
+    }
+
+    /// Calls `work` with all members and what they have in common, if there is any.
+    pub(crate) fn with(&self, topic: &str, work: impl FnOnce(&mut Slab<T>, &mut C)) {
         let known = self.shard(topic).read().unwrap_or_else(PoisonError::into_inner);
         let Some(members) = known.get(topic).map(Arc::clone) else { return };
         drop(known);
-        members.lock().iter().for_each(|(_, member)| visit(member));
+        let Crowd { members, common } = &mut *members.lock();
+        work(members, common);
     }
 
-    fn shard(&self, topic: &str) -> &Shard<T> {
+    fn shard(&self, topic: &str) -> &Shard<T, C> {
         &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
     }
 }
 
-impl<T> Members<T> {
-    fn lock(&self) -> MutexGuard<'_, Slab<T>> {
+impl<T, C> Members<T, C> {
+    fn lock(&self) -> MutexGuard<'_, Crowd<T, C>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Drop for Member<T> {
+impl<T, C: Default> Member<T, C> {
+    /// Calls `work` with the member and what all have in common.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T, &mut C) -> R) -> Option<R> {
+        let Crowd { members, common } = &mut *self.members.lock();
+        members.get_mut(self.key).map(|member| work(member, common))
+    }
+}
+
+impl<T, C: Default> Drop for Member<T, C> {
     fn drop(&mut self) {
-        let mut slab = self.members.lock();
-        let gone = slab.try_remove(self.key);
-        let empty = slab.is_empty();
-        drop(slab);
+        let mut crowd = self.members.lock();
+        let gone = crowd.members.try_remove(self.key);
+        let empty = crowd.members.is_empty();
+        drop(crowd);
         if empty {
             let shard = self.topics.shard(&self.topic);
             let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
-            if known.get(&self.topic).is_some_and(|members| members.lock().is_empty()) {
+            if known.get(&self.topic).is_some_and(|known| known.lock().members.is_empty()) {
                 known.remove(&self.topic);
             }
         }
@@ -115,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_member_is_reached_until_it_is_dropped() {
-        let topics = Arc::new(Topics::new());
+        let topics = Arc::new(Topics::<u8>::new());
         let a = topics.add(&"t".into(), 1, || ());
         let b = topics.add(&"t".into(), 2, || ());
         assert_eq!(members(&topics, "t"), [1, 2]);
@@ -128,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_topic_without_members_is_forgotten() {
-        let topics = Arc::new(Topics::new());
+        let topics = Arc::new(Topics::<u8>::new());
         for _ in 0..3 {
             drop(topics.add(&"t".into(), 1, || ()));
         }
@@ -138,7 +158,7 @@ mod tests {
 
     #[test]
     fn what_comes_first_runs_before_the_member_can_be_reached() {
-        let topics = Arc::new(Topics::new());
+        let topics = Arc::new(Topics::<u8>::new());
         let mut ran = false;
         let member = topics.add(&"t".into(), 1, || ran = true);
         assert!(ran);

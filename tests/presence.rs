@@ -65,12 +65,27 @@ impl Channel for Lobby {
     }
 }
 
+/// Asks for the state while the client is still joining, which takes it a second.
+struct Early;
+
+impl Channel for Early {
+    type Assigns = User;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        Presence::push_state(socket);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(Self.into())
+    }
+}
+
 fn endpoint(config: PresenceConfig) -> Endpoint<User> {
     Endpoint::builder(
         |info| async move { Ok(User(info.param("name").unwrap_or("anon").to_owned())) },
     )
     .id(|user| Some(user.0.clone()))
     .channel::<Lobby>("lobby")
+    .channel::<Early>("early")
     .presence(config)
     .build()
 }
@@ -140,6 +155,27 @@ async fn a_joiner_receives_the_state_with_itself_and_then_the_diff() {
     assert_eq!(state, json!({ "ann": { "metas": [{ "n": 0, "phx_ref": phx_ref }] } }));
     assert_eq!(phx_ref.as_str().map(str::len), Some(16));
     assert_eq!(diff(&mut ann).await, json!({ "joins": state, "leaves": {} }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_asked_for_while_joining_knows_of_all_who_came_meanwhile() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let presence = endpoint.presence();
+    let bob = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        presence.enter("early", "bob", json!({}))
+    });
+    for params in
+        [&[("name", "ann")][..], &[("name", "eve"), ("session", "any-22-to-64-characters")]]
+    {
+        let mut client = connect(&endpoint, params).await.expect("everyone may connect");
+        assert_eq!(client.join("early", json!({})).await, Reply::ack());
+        let mut state = json!({});
+        while state.get("bob").is_none() {
+            (_, state) = next(&mut client).await;
+        }
+    }
+    drop(bob);
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,6 +393,38 @@ async fn presence_goes_on_without_a_fetch_hook_that_hangs_or_crashes() {
     let bot = endpoint.presence().enter("lobby", "crash", json!({})).expect("it may");
     assert_eq!(keys(&diff(&mut ann).await["joins"]), ["crash"]);
     drop(bot);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fetch_hook_is_not_asked_about_nobody() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let config = PresenceConfig::default().fetch(move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async { HashMap::new() }
+    });
+    assert!(endpoint(config).presence().list("nowhere").await.is_empty());
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_for_which_nobody_waits_any_more_ends() {
+    let running = Arc::new(());
+    let held = Arc::clone(&running);
+    let config = PresenceConfig::default().fetch(move |_, _| {
+        let held = Arc::clone(&held);
+        async move {
+            let _held = held;
+            std::future::pending().await
+        }
+    });
+    let presence = endpoint(config).presence();
+    let _ann = presence.enter("lobby", "ann", json!({}));
+    let second = Duration::from_secs(1);
+    assert!(tokio::time::timeout(second, presence.list("lobby")).await.is_err());
+    // That of the announcement ends later.
+    tokio::time::sleep(10 * second).await;
+    assert_eq!(Arc::strong_count(&running), 2, "only the hook itself is left");
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,6 +137,74 @@ async fn an_answer_that_comes_late_is_the_answer_of_its_push() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn broadcasts_and_answers_keep_their_order_while_nobody_is_there() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &NUMBERED).await;
+    let say = |n: u32| endpoint.broadcast("room:1", "said", json!(n));
+    for _ in 0..2 {
+        let reference = ann.send("room:1", "later", json!("late"));
+        ann.drop_connection();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        say(1);
+        say(2);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        say(3);
+        ann.reconnect().await.expect("connects");
+        let joined = ann.send("room:1", "phx_join", json!("unchanged"));
+        assert_eq!(ann.next_message().await.reference, Some(joined));
+        for expected in ["said", "said", "phx_reply", "said"] {
+            let message = ann.next_message().await;
+            assert_eq!(message.event, expected);
+            assert!(message.event != "phx_reply" || message.reference.as_ref() == Some(&reference));
+        }
+    }
+    assert_eq!(ann.discard(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_are_away_at_different_times_each_get_what_they_missed() {
+    let endpoint = endpoint();
+    let say = |n: u32| endpoint.broadcast("room:1", "said", json!(n));
+    let mut clients = Vec::new();
+    for user in ["ann", "bob", "cid"] {
+        let session = format!("0123456789abcdefghi{user}");
+        let params = [("user", user), ("session", &session), ("received", "0")];
+        clients.push(member(&endpoint, &params).await);
+    }
+    let settle = || tokio::time::sleep(Duration::from_millis(10));
+    for (n, client) in (1..).zip(&mut clients) {
+        client.drop_connection();
+        settle().await;
+        say(n);
+    }
+    for (n, client) in (4..).zip(&mut clients) {
+        client.reconnect().await.expect("connects");
+        client.join("room:1", json!({})).await;
+        say(n);
+    }
+    for client in &mut clients {
+        for n in 1..=6_u32 {
+            assert_eq!(client.next_push().await, ("said".into(), json!(n).into()));
+        }
+        assert_eq!(client.discard(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_away_for_too_much_joins_anew() {
+    let endpoint = builder().max_outbox(1000).build();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.drop_connection();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    for n in 0..100 {
+        endpoint.broadcast("room:1", "said", json!(n));
+    }
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.discard(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn resume_may_leave_the_first_answer_as_it_was() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;

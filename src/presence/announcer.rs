@@ -10,20 +10,26 @@ use crate::payload::Payload;
 /// Collects for the configured interval, announces, and so on until nothing has happened.
 ///
 /// One task a topic, so that what waits for the fetch hook keeps its order.
-pub(super) async fn run(hub: Arc<Hub>, topic: SmolStr) {
-    let mut guard = Guard { hub: &hub, topic: &topic, done: false };
-    loop {
-        if hub.config.interval.is_zero() {
-            tokio::task::yield_now().await;
-        } else {
-            tokio::time::sleep(hub.config.interval).await;
+pub(super) fn run(hub: Arc<Hub>, topic: SmolStr) -> impl Future<Output = ()> {
+    // Made before the task, so that it does its work even if the task never runs.
+    let guard = Guard { hub, topic, done: false };
+    async move {
+        // All of it, not some fields.
+        let mut guard = guard;
+        let Guard { hub, topic, .. } = &guard;
+        loop {
+            if hub.config.interval.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(hub.config.interval).await;
+            }
+            let Some(announcement) = hub.announcement(topic) else { break };
+            if let Err(error) = announcement.say(hub).await {
+                tracing::error!(%topic, %error, "presence could not be announced");
+            }
         }
-        let Some(announcement) = hub.announcement(&topic) else { break };
-        if let Err(error) = announcement.say(&hub).await {
-            tracing::error!(%topic, %error, "presence could not be announced");
-        }
+        guard.done = true;
     }
-    guard.done = true;
 }
 
 impl Announcement {
@@ -51,16 +57,16 @@ impl Announcement {
 }
 
 /// Sees to it that an announcer that ends before its time, as with its runtime, is replaced.
-struct Guard<'a> {
-    hub: &'a Hub,
-    topic: &'a SmolStr,
+struct Guard {
+    hub: Arc<Hub>,
+    topic: SmolStr,
     done: bool,
 }
 
-impl Drop for Guard<'_> {
+impl Drop for Guard {
     fn drop(&mut self) {
         if !self.done {
-            self.hub.unannounced(self.topic);
+            self.hub.unannounced(&self.topic);
         }
     }
 }
@@ -71,7 +77,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::presence::{PresenceConfig, Recipient};
+    use crate::presence::{Presence, PresenceConfig, Recipient};
     use crate::pubsub::PubSub;
 
     #[derive(Default)]
@@ -85,12 +91,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_the_state_twice_before_it_comes_receives_it_once() {
-        let hub = Arc::new(Hub::new(PresenceConfig::default(), PubSub::new()));
+        let hub = Arc::new(Hub::new(PresenceConfig::default(), PubSub::new(1000)));
         let all: [Arc<Counting>; 3] = Default::default();
         for recipient in all.iter().chain(&all[..2]) {
             hub.request_state(&"lobby".into(), Arc::clone(recipient) as Arc<dyn Recipient>);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(all.map(|recipient| recipient.0.load(Ordering::Relaxed)), [1, 1, 1]);
+    }
+
+    #[test]
+    fn after_a_runtime_that_ended_before_it_announced_another_one_announces_all() {
+        let runtime = || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_time().start_paused(true).build().expect("a runtime")
+        };
+        let presence = Presence::new(Hub::new(PresenceConfig::default(), PubSub::new(1000)));
+        let mut changes = presence.changes();
+        let first = runtime();
+        let entered = first.enter();
+        let _ann = presence.enter("lobby", "ann", serde_json::json!({}));
+        drop(entered);
+        drop(first);
+        runtime().block_on(async {
+            let _bob = presence.enter("lobby", "bob", serde_json::json!({}));
+            let announced = tokio::time::timeout(Duration::from_secs(1), changes.next());
+            let diff = announced.await.expect("it is announced").expect("an endpoint");
+            assert_eq!(diff.expect("none is missed").joins.len(), 2);
+        });
     }
 }

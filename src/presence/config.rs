@@ -44,7 +44,8 @@ impl PresenceConfig {
     /// stand beside the key's `metas`.
     ///
     /// Announcements of one topic wait for it, in order. If it panics, or takes longer than
-    /// [`fetch_timeout`](Self::fetch_timeout), that is logged and they go without.
+    /// [`fetch_timeout`](Self::fetch_timeout), that is logged and they go without. It is not called
+    /// where there is no key, and ends early where nobody waits for its answer any more.
     ///
     /// ```
     /// # use std::collections::HashMap;

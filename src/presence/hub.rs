@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use super::PresenceError;
 use super::announcer;
@@ -195,17 +196,18 @@ impl Hub {
 
     /// What the application knows of keys elsewhere.
     pub(super) async fn fetch(&self, topic: &str, keys: Vec<String>) -> Fetched {
-        let Some(fetch) = &self.config.fetch else { return Fetched::new() };
+        let Some(fetch) = self.config.fetch.as_ref().filter(|_| !keys.is_empty()) else {
+            return Fetched::new();
+        };
         let (fetch, topic) = (Arc::clone(fetch), topic.to_owned());
-        // A task of its own, so that a panic in it ends nothing else.
-        let mut fetching = tokio::spawn(async move { fetch(topic, keys).await });
-        match tokio::time::timeout(self.config.fetch_timeout, &mut fetching).await {
-            Ok(Ok(fetched)) => return fetched,
-            Ok(Err(error)) => tracing::error!(%error, "the presence fetch hook crashed"),
-            Err(_) => {
-                fetching.abort();
-                tracing::error!("the presence fetch hook timed out");
-            }
+        // A task of its own, so that a panic in it ends nothing else. It ends with the set.
+        let mut fetching = JoinSet::new();
+        fetching.spawn(async move { fetch(topic, keys).await });
+        match tokio::time::timeout(self.config.fetch_timeout, fetching.join_next()).await {
+            Ok(Some(Ok(fetched))) => return fetched,
+            Ok(Some(Err(error))) => tracing::error!(%error, "the presence fetch hook crashed"),
+            Ok(None) => {}
+            Err(_) => tracing::error!("the presence fetch hook timed out"),
         }
         Fetched::new()
     }

@@ -57,20 +57,11 @@ impl ConnectInfo {
     /// Reads a request's head.
     pub(crate) fn from_parts(parts: &Parts, transport: Transport) -> Result<Self, BadQuery> {
         let params = params::parse(parts.uri.query().unwrap_or_default())?;
-        Ok(Self::with_params(params, parts, transport))
-    }
-
-    /// Reads a request's head whose query was read before.
-    pub(crate) fn with_params(
-        params: Map<String, Value>,
-        parts: &Parts,
-        transport: Transport,
-    ) -> Self {
         let shown = parts.headers.iter().filter(|(name, _)| is_shown(name));
         let mut extensions = parts.extensions.clone();
         // The connection itself is the transport's: kept here it would hold hyper's buffers.
         extensions.remove::<OnUpgrade>();
-        Self {
+        Ok(Self {
             transport,
             params,
             uri: parts.uri.to_string().try_into().unwrap_or_default(),
@@ -83,7 +74,7 @@ impl ConnectInfo {
             },
             returning: false,
             resuming: false,
-        }
+        })
     }
 
     /// A client that is no request: it has parameters alone.

@@ -5,6 +5,7 @@
 //! - a map or list after a text replaces the text;
 //! - of `a[]` and `a[b]` under one name, the kind that came last decides and the other is dropped.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -17,10 +18,21 @@ pub struct BadQuery;
 pub(crate) fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
     let mut root = Level::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        root.insert(&decode(key)?, decode(value)?)?;
+        let (key, value) = divide(pair);
+        root.insert(&decode(key)?, decode(value)?.into_owned())?;
     }
     Ok(root.into_map())
+}
+
+/// The last text of this plain name, if it can be read. The rest of the query is not looked at.
+pub(crate) fn last<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let mut pairs = query.rsplit('&').map(divide);
+    let (_, value) = pairs.find(|(key, _)| decode(key).is_ok_and(|key| key == name))?;
+    decode(value).ok()
+}
+
+fn divide(pair: &str) -> (&str, &str) {
+    pair.split_once('=').unwrap_or((pair, ""))
 }
 
 /// A [`Value`] is dropped by recursion: a query must not say how deep.
@@ -119,7 +131,10 @@ impl Slot {
 }
 
 /// `application/x-www-form-urlencoded`; an escape that is none is taken literally, as Elixir does.
-fn decode(text: &str) -> Result<String, BadQuery> {
+fn decode(text: &str) -> Result<Cow<'_, str>, BadQuery> {
+    if !text.contains(['+', '%']) {
+        return Ok(Cow::Borrowed(text));
+    }
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
     while let [first, rest @ ..] = bytes {
@@ -136,7 +151,7 @@ fn decode(text: &str) -> Result<String, BadQuery> {
             (byte, _) => *byte,
         });
     }
-    String::from_utf8(decoded).map_err(|_| BadQuery)
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| BadQuery)
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -194,6 +209,16 @@ mod tests {
     fn bytes_that_are_not_utf8_are_a_bad_query() {
         assert_eq!(parse("a=%ff"), Err(BadQuery));
         assert_eq!(parse("%c3=1"), Err(BadQuery));
+    }
+
+    #[test]
+    fn a_single_parameter_is_found_as_it_is_in_the_whole() {
+        for query in ["a=1&b=2&a=3", "a=1&", "x=%ff&%61=%2B", "a", "b=a", "", "aa=1&&a=x=y&b[a]=2"]
+        {
+            let whole = parse(&query.replace("%ff", "")).unwrap();
+            assert_eq!(last(query, "a").as_deref(), whole.get("a").and_then(Value::as_str));
+        }
+        assert_eq!(last("a=%ff", "a"), None);
     }
 
     #[test]

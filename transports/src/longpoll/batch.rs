@@ -5,13 +5,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 
 use crate::frame::{Close, Inbound};
 
 /// A body that was looked at whole: it is handled from the first message on, or not at all.
 #[derive(Debug)]
 pub(super) struct Batch {
-    body: Vec<u8>,
+    body: Bytes,
     ndjson: bool,
 }
 
@@ -26,7 +27,7 @@ pub(super) enum Unfit {
 
 impl Batch {
     /// Looks at a body. `limit` is what one message may have, a binary one after decoding.
-    pub(super) fn new(body: Vec<u8>, ndjson: bool, limit: usize) -> Result<Self, Unfit> {
+    pub(super) fn new(body: Bytes, ndjson: bool, limit: usize) -> Result<Self, Unfit> {
         let batch = Self { body, ndjson };
         let mut scratch = Vec::new();
         for line in batch.lines() {
@@ -93,7 +94,7 @@ mod tests {
 
     fn read(body: &[u8], ndjson: bool, limit: usize) -> Result<Vec<String>, Unfit> {
         let mut messages = Vec::new();
-        Batch::new(body.to_vec(), ndjson, limit)?
+        Batch::new(Bytes::copy_from_slice(body), ndjson, limit)?
             .deliver(|message| {
                 messages.push(match message {
                     Inbound::Text(text) => format!("text {text}"),
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_text_that_is_not_utf8_is_reached_in_its_turn() {
-        let batch = Batch::new(b"[1]\n[\xff]\n[2]".to_vec(), true, 1000).unwrap();
+        let batch = Batch::new(b"[1]\n[\xff]\n[2]"[..].into(), true, 1000).unwrap();
         let mut handled = 0;
         let result = batch.deliver(|_| {
             handled += 1;
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn nothing_is_handled_after_a_message_that_is_not_accepted() {
-        let batch = Batch::new(b"[1]\n[2]\n[3]".to_vec(), true, 1000).unwrap();
+        let batch = Batch::new(b"[1]\n[2]\n[3]"[..].into(), true, 1000).unwrap();
         let mut handled = 0;
         let result = batch.deliver(|_| {
             handled += 1;

@@ -24,7 +24,7 @@ pub fn read_body(
     limit: usize,
     handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
 ) -> Body {
-    match Batch::new(body.to_vec(), ndjson, limit) {
+    match Batch::new(body.to_vec().into(), ndjson, limit) {
         Ok(batch) => Body::Handled(batch.deliver(handle_in)),
         Err(Unfit::Undecodable) => Body::Undecodable,
         Err(Unfit::TooLarge) => Body::TooLarge,

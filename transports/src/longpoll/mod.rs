@@ -12,6 +12,7 @@ mod registry;
 mod session;
 mod token;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{self, Future, poll_fn};
@@ -20,13 +21,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderName, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -90,16 +90,9 @@ where
         if !self.0.gateway.check_origin().allows(&parts) {
             return ready(answer::status(StatusCode::FORBIDDEN));
         }
-        let Ok(params) = params::parse(parts.uri.query().unwrap_or_default()) else {
-            return ready(response::bad_request());
-        };
-        let text = token(&parts.headers, &params);
-        let token = text.and_then(Token::decode);
-        // Whoever shows a token that means nothing here had a session somewhere.
-        let returning = text.is_some_and(|text| !matches!(text, "" | "null"));
         match parts.method {
-            Method::GET => self.0.get(token, returning, params, &parts),
-            Method::POST => self.0.post(token, &parts.headers, body),
+            Method::GET => self.0.get(&parts),
+            Method::POST => self.0.post(&parts, body),
             Method::OPTIONS => ready(answer::preflight(&parts.headers)),
             _ => ready(answer::bad_method()),
         }
@@ -107,31 +100,31 @@ where
 }
 
 /// A client may send its token either way; the header counts before the query.
-fn token<'a>(headers: &'a HeaderMap, params: &'a Map<String, Value>) -> Option<&'a str> {
-    match headers.get("x-phoenix-longpoll-token") {
-        Some(token) => token.to_str().ok(),
-        None => params.get("token")?.as_str(),
+fn token(parts: &Parts) -> Option<Cow<'_, str>> {
+    match parts.headers.get(TOKEN) {
+        Some(token) => token.to_str().ok().map(Cow::Borrowed),
+        None => params::last(parts.uri.query()?, "token"),
     }
 }
 
+const TOKEN: HeaderName = HeaderName::from_static("x-phoenix-longpoll-token");
+
 impl<H: Handler> Server<H> {
     /// A poll or, without a session, a connect.
-    fn get(
-        self: &Arc<Self>,
-        token: Option<Token>,
-        returning: bool,
-        params: Map<String, Value>,
-        parts: &Parts,
-    ) -> ResponseFuture {
-        match token.map(|token| self.begin_poll(token)) {
+    fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
+        let text = token(parts);
+        match text.as_deref().and_then(Token::decode).map(|token| self.begin_poll(token)) {
             Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
             Some(Err(Ended::Kept)) => {
                 return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
             }
             Some(Err(Ended::Gone)) | None => {}
         }
-        let mut info = ConnectInfo::with_params(params, parts, Transport::LongPoll);
-        info.set_returning(returning);
+        let Ok(mut info) = ConnectInfo::from_parts(parts, Transport::LongPoll) else {
+            return ready(response::bad_request());
+        };
+        // Whoever shows a token that means nothing here had a session somewhere.
+        info.set_returning(text.is_some_and(|text| !matches!(&*text, "" | "null")));
         ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
     }
 
@@ -184,17 +177,13 @@ impl<H: Handler> Server<H> {
     }
 
     /// Messages from a client.
-    fn post<B>(
-        self: &Arc<Self>,
-        token: Option<Token>,
-        headers: &HeaderMap,
-        body: B,
-    ) -> ResponseFuture
+    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> ResponseFuture
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Send,
     {
+        let token = token(parts).as_deref().and_then(Token::decode);
         let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
             Ok(session) => session,
             Err(ended) => {
@@ -209,7 +198,8 @@ impl<H: Handler> Server<H> {
             self.spawn_discard(Box::pin(body));
             return ready(answer::too_large());
         }
-        let ndjson = headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/x-ndjson");
+        let ndjson = parts.headers.get(CONTENT_TYPE);
+        let ndjson = ndjson.is_some_and(|value| value == "application/x-ndjson");
         ResponseFuture(Box::pin(Arc::clone(self).receive(session, ndjson, body)))
     }
 
@@ -293,20 +283,10 @@ struct HeldPoll<H: Handler> {
 
 impl<H: Handler> HeldPoll<H> {
     async fn wait(self) -> Answer {
-        let mut waited = false;
-        let ready = poll_fn(|cx| {
-            let ready = self.session.with(|session| session.poll_ready(self.id, cx));
-            waited |= ready.is_pending();
-            ready
-        });
-        let window = tokio::time::timeout(self.server.config.window, ready).await;
-        if waited && window.is_ok() {
-            // What is pushed in the same moment, as a join's reply and a first push, leaves in the
-            // same answer.
-            tokio::task::yield_now().await;
-        }
+        let answered = poll_fn(|cx| self.session.with(|session| session.poll_answer(self.id, cx)));
+        let answered = tokio::time::timeout(self.server.config.window, answered).await;
         let token = self.token;
-        match self.session.with(|session| session.answer(self.id)) {
+        match answered.unwrap_or(Answered::Nothing) {
             Answered::Messages(messages, cursor) => {
                 answer::poll(StatusCode::OK, &messages, Token { cursor, ..token })
             }
@@ -333,21 +313,27 @@ enum Unread {
     Broken,
 }
 
-/// Reads a body of at most `limit` bytes, and reserves nothing on its word.
-async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Vec<u8>, Unread> {
-    let mut bytes = Vec::new();
+/// Reads a body of at most `limit` bytes, and reserves nothing on its word. One that comes whole is
+/// not copied.
+async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Unread> {
+    let (mut whole, mut pieces) = (Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-        if data.remaining() > limit - bytes.len() {
+        if data.remaining() > limit - whole.len() - pieces.len() {
             return Err(Unread::TooLarge);
         }
+        if whole.is_empty() && pieces.is_empty() {
+            whole = data.copy_to_bytes(data.remaining());
+            continue;
+        }
+        pieces.extend_from_slice(&std::mem::take(&mut whole));
         while data.has_remaining() {
             let chunk = data.chunk();
-            bytes.extend_from_slice(chunk);
+            pieces.extend_from_slice(chunk);
             data.advance(chunk.len());
         }
     }
-    Ok(bytes)
+    Ok(if pieces.is_empty() { whole } else { pieces.into() })
 }
 
 /// How long the answer that hands out a token of a kept session is held back: phoenix.js 1.8.12 sets

@@ -150,24 +150,23 @@ impl<S: Session> LongPollSession<S> {
         Ok(self.newest)
     }
 
-    /// Ready as soon as [`answer`](Self::answer) has something to say.
-    pub(super) fn poll_ready(&mut self, poll: PollId, cx: &mut Context<'_>) -> Poll<()> {
-        if poll != self.newest {
-            return Poll::Ready(());
-        }
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+    /// What a poll is answered, as soon as there is something to say.
+    pub(super) fn poll_answer(&mut self, poll: PollId, cx: &mut Context<'_>) -> Poll<Answered> {
+        if poll == self.newest && !self.waker.as_ref().is_some_and(|old| old.will_wake(cx.waker()))
+        {
             self.waker = Some(cx.waker().clone());
         }
-        self.collect();
-        if self.closed || self.has_messages() { Poll::Ready(()) } else { Poll::Pending }
+        match self.answer(poll) {
+            Answered::Nothing if poll == self.newest => Poll::Pending,
+            answered => Poll::Ready(answered),
+        }
     }
 
-    /// What a poll is answered by now. It waits no longer.
+    /// What a poll is answered by now.
     pub(super) fn answer(&mut self, poll: PollId) -> Answered {
         if poll != self.newest {
             return Answered::Nothing;
         }
-        self.waker = None;
         self.collect();
         if let Some((mut messages, position)) = self.drain().map(Drain::unacknowledged) {
             messages.retain(|message| self.can_read(message));
@@ -372,7 +371,7 @@ mod tests {
     }
 
     fn batch(text: &str) -> Batch {
-        Batch::new(text.into(), false, 1000).unwrap()
+        Batch::new(text.to_owned().into(), false, 1000).unwrap()
     }
 
     fn messages<const N: usize>(texts: [&'static str; N], cursor: u64) -> Answered {
@@ -388,7 +387,7 @@ mod tests {
     }
 
     fn is_ready(session: &mut LongPollSession<Echo>, poll: PollId) -> bool {
-        session.poll_ready(poll, &mut Context::from_waker(Waker::noop())).is_ready()
+        session.poll_answer(poll, &mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
@@ -438,7 +437,7 @@ mod tests {
         let wakes = Arc::new(Wakes::default());
         let poll = session.begin_poll(0).unwrap();
         let waker = Waker::from(Arc::clone(&wakes));
-        assert!(session.poll_ready(poll, &mut Context::from_waker(&waker)).is_pending());
+        assert!(session.poll_answer(poll, &mut Context::from_waker(&waker)).is_pending());
         // A POST meanwhile looks into the outbox as well.
         session.check(0).unwrap();
         outbox.push(Message::text("a"));
@@ -452,7 +451,7 @@ mod tests {
         let wakes = Arc::new(Wakes::default());
         let older = session.begin_poll(0).unwrap();
         let waker = Waker::from(Arc::clone(&wakes));
-        assert!(session.poll_ready(older, &mut Context::from_waker(&waker)).is_pending());
+        assert!(session.poll_answer(older, &mut Context::from_waker(&waker)).is_pending());
         let newer = session.begin_poll(0).unwrap();
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         outbox.push(Message::text("a"));
@@ -479,7 +478,7 @@ mod tests {
         let wakes = Arc::new(Wakes::default());
         let poll = session.begin_poll(0).unwrap();
         let waker = Waker::from(Arc::clone(&wakes));
-        assert!(session.poll_ready(poll, &mut Context::from_waker(&waker)).is_pending());
+        assert!(session.poll_answer(poll, &mut Context::from_waker(&waker)).is_pending());
         drop(waker);
         session.end_poll(poll, Instant::now());
         assert_eq!(Arc::strong_count(&wakes), 1);
@@ -522,7 +521,7 @@ mod tests {
         let waker = Waker::from(Arc::clone(&wakes));
         let poll = shared.with(|session| session.begin_poll(0)).unwrap();
         shared.with(|session| {
-            assert!(session.poll_ready(poll, &mut Context::from_waker(&waker)).is_pending());
+            assert!(session.poll_answer(poll, &mut Context::from_waker(&waker)).is_pending());
         });
         let handled = shared.with(|session| session.handle_in(&batch("bad")));
         assert_eq!(handled, Ok(Err(Close::Malformed)));

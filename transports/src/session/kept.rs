@@ -315,6 +315,9 @@ impl<S: Session> Kept<S> {
             state.last_death = now;
         }
         let gone = if self.outbox.is_closed() { state.session.take() } else { None };
+        if let Some(session) = &mut state.session {
+            session.detached();
+        }
         drop(state);
         drop(gone);
         metrics::counter!("tower_channels_sessions_parked").increment(1);

@@ -56,6 +56,9 @@ pub trait Session: Send + 'static {
         let _ = (attachment, transport);
     }
 
+    /// The connection that has the session is gone. There may be another, or none: then the session ends.
+    fn detached(&mut self) {}
+
     /// The connection has lasted for [`ContinuityConfig::rejoin_grace`]: a lane that was not opened
     /// again by now will not be.
     fn settle(&mut self) {}

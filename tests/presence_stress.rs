@@ -1,0 +1,396 @@
+//! Presence on several threads: whatever comes between what, in the end everyone sees the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
+use tower_channels::test::{Client, Event, connect};
+use tower_channels::{
+    Channel, ContinuityConfig, Endpoint, Joined, Payload, Presence, PresenceConfig, Refused, Reply,
+    Result, Socket, Stop,
+};
+
+/// For how long.
+const TIME: Duration = Duration::from_secs(1);
+
+const TOPICS: [&str; 3] = ["room:a", "room:b", "room:c"];
+
+/// Tracks whatever it is told to.
+struct Room;
+
+impl Channel for Room {
+    type Assigns = String;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        // What is tracked so early goes with a join that fails.
+        let _ = Presence::track(socket, "early", json!({}));
+        Ok(Self.into())
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        Presence::push_state(socket);
+        Ok(())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        let key = payload.parse::<String>()?;
+        // What fails is what was done already.
+        match event {
+            "track" => drop(Presence::track(socket, &key, json!({ "n": 0 }))),
+            "untrack" => Presence::untrack(socket, &key),
+            "update" => drop(Presence::update(socket, &key, |meta: &mut Map<String, Value>| {
+                let n = meta.get("n").and_then(Value::as_u64).unwrap_or_default();
+                meta.insert("n".into(), (n + 1).into());
+            })),
+            "list" => drop(socket.presence().list(socket.topic()).await),
+            "elsewhere" => {
+                let socket = socket.clone();
+                tokio::spawn(async move { Presence::track(&socket, &key, json!({})) });
+            }
+            "state" => Presence::push_state(socket),
+            "stop" => return Err(Stop::normal()),
+            _ => return Err(Stop::unmatched(event)),
+        }
+        Ok(Reply::None)
+    }
+}
+
+/// Numbers that look random and are the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.roll(from.len() as u64) as usize]
+    }
+}
+
+/// What phoenix.js makes of states and diffs.
+#[derive(Default)]
+struct View {
+    /// `None` until the state came that was sent for the newest join.
+    state: Option<Value>,
+    pending: Vec<Value>,
+}
+
+impl View {
+    fn joins(&mut self) {
+        *self = Self::default();
+    }
+
+    fn take(&mut self, event: &str, payload: Value) {
+        match (event, &mut self.state) {
+            ("presence_state", state) => {
+                let state = state.insert(payload);
+                self.pending.drain(..).for_each(|diff| apply(state, &diff));
+            }
+            ("presence_diff", Some(state)) => apply(state, &payload),
+            ("presence_diff", None) => self.pending.push(payload),
+            _ => {}
+        }
+    }
+}
+
+fn apply(state: &mut Value, diff: &Value) {
+    let state = state.as_object_mut().expect("an object");
+    let metas = |present: &Value| present["metas"].as_array().expect("metas").clone();
+    for (key, joined) in diff["joins"].as_object().expect("an object") {
+        let new = metas(joined);
+        let mut all = state.get(key).map(metas).unwrap_or_default();
+        all.retain(|meta| !new.iter().any(|new| new["phx_ref"] == meta["phx_ref"]));
+        all.extend(new);
+        let mut joined = joined.clone();
+        joined["metas"] = all.into();
+        state.insert(key.clone(), joined);
+    }
+    for (key, left) in diff["leaves"].as_object().expect("an object") {
+        let Some(present) = state.get_mut(key) else { continue };
+        let left = metas(left);
+        let mut all = metas(present);
+        all.retain(|meta| !left.iter().any(|old| old["phx_ref"] == meta["phx_ref"]));
+        if all.is_empty() {
+            state.remove(key);
+        } else {
+            present["metas"] = all.into();
+        }
+    }
+}
+
+/// The refs of each key.
+fn refs(list: &Value) -> HashMap<String, Vec<String>> {
+    let refs = |present: &Value| {
+        let metas = present["metas"].as_array().expect("metas");
+        let mut refs: Vec<_> =
+            metas.iter().map(|meta| meta["phx_ref"].as_str().expect("a ref").to_owned()).collect();
+        refs.sort_unstable();
+        refs
+    };
+    let list = list.as_object().expect("an object");
+    list.iter().map(|(key, present)| (key.clone(), refs(present))).collect()
+}
+
+/// A client that follows all topics, and may lose its connection.
+struct Observer {
+    client: Client<String>,
+    views: HashMap<String, View>,
+}
+
+impl Observer {
+    async fn new(endpoint: &Endpoint<String>, name: &str, params: &[(&str, &str)]) -> Self {
+        let params: Vec<_> = params.iter().copied().chain([("name", name)]).collect();
+        let client = connect(endpoint, &params).await.expect("connects");
+        let mut observer = Self { client, views: HashMap::new() };
+        observer.join().await;
+        observer
+    }
+
+    async fn join(&mut self) {
+        for topic in TOPICS {
+            self.views.entry(topic.to_owned()).or_default().joins();
+            assert_eq!(self.client.join(topic, json!({})).await, Reply::ack());
+        }
+    }
+
+    async fn read(&mut self) {
+        let nothing = self.client.send("phoenix", "heartbeat", json!({}));
+        loop {
+            let Event { reference, topic, event, payload, .. } = self.client.next_message().await;
+            if reference.as_ref() == Some(&nothing) {
+                return;
+            }
+            if event.starts_with("presence_") {
+                let view = self.views.entry(topic).or_default();
+                view.take(&event, payload.parse().expect("JSON"));
+            }
+        }
+    }
+
+    async fn agrees(&mut self, presence: &Presence) -> Result<(), String> {
+        self.read().await;
+        for topic in TOPICS {
+            let list = serde_json::to_value(presence.list(topic).await).expect("JSON");
+            let Some(view) = &self.views[topic].state else { return Err("no state".into()) };
+            if refs(&list) != refs(view) {
+                return Err(format!("{topic}: {view} is not {list}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+const SESSIONS: [&str; 4] = [
+    "one-session-of-22-letters",
+    "two-session-of-22-letters",
+    "three-session-of-22-letter",
+    "four-session-of-22-letters",
+];
+
+fn endpoint(config: PresenceConfig) -> Endpoint<String> {
+    Endpoint::builder(|info| async move { Ok(info.param("name").unwrap_or("anon").to_owned()) })
+        .id(|name| Some(name.clone()))
+        .channel::<Room>("room:*")
+        .continuity(ContinuityConfig {
+            session_ttl: Duration::from_millis(300),
+            ..ContinuityConfig::default()
+        })
+        .presence(config)
+        .build()
+}
+
+async fn work(endpoint: Endpoint<String>, seed: u64, until: tokio::time::Instant) {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+    while tokio::time::Instant::now() < until {
+        let name = format!("worker {seed}");
+        let session = format!("worker-{seed:020}-{}", dice.roll(2));
+        let mut params = vec![("name", name.as_str())];
+        if dice.roll(2) == 0 {
+            params.push(("session", &session));
+        }
+        let mut client = connect(&endpoint, &params).await.expect("connects");
+        let _ =
+            tokio::time::timeout(Duration::ZERO, client.join(dice.pick(&TOPICS), json!({}))).await;
+        for _ in 0..dice.roll(60) {
+            let topic = dice.pick(&TOPICS);
+            match dice.roll(12) {
+                0..2 => {
+                    let join = client.join(topic, json!({}));
+                    let _ = tokio::time::timeout(Duration::ZERO, join).await;
+                }
+                2 => drop(client.send(topic, "phx_leave", json!({}))),
+                3 => client.reconnect().await.expect("connects"),
+                _ => {
+                    let events = [
+                        "track",
+                        "track",
+                        "track",
+                        "untrack",
+                        "update",
+                        "update",
+                        "list",
+                        "elsewhere",
+                        "state",
+                        "stop",
+                    ];
+                    let key = dice.pick(&["ann", "bob", "eve"]);
+                    client.send(topic, dice.pick(&events), json!(key));
+                }
+            }
+            match dice.roll(8) {
+                0..4 => tokio::task::yield_now().await,
+                4 => tokio::time::sleep(Duration::from_millis(dice.roll(4))).await,
+                _ => {}
+            }
+            client.discard();
+        }
+    }
+}
+
+async fn views_agree(config: PresenceConfig) {
+    let endpoint = endpoint(config);
+    let presence = endpoint.presence();
+    let mut changes = presence.changes();
+    let until = tokio::time::Instant::now() + TIME;
+    let workers: Vec<_> =
+        (1..=16).map(|seed| tokio::spawn(work(endpoint.clone(), seed, until))).collect();
+    let enters = tokio::spawn({
+        let presence = presence.clone();
+        async move {
+            let mut dice = Dice(77);
+            let mut all = Vec::new();
+            while tokio::time::Instant::now() < until {
+                let tracked = presence.enter(dice.pick(&TOPICS), "bot", json!({}));
+                all.push(tracked.expect("it may"));
+                if all.len() > 5 {
+                    drop(all.swap_remove(dice.roll(5) as usize));
+                }
+                tokio::time::sleep(Duration::from_micros(dice.roll(3000))).await;
+            }
+        }
+    });
+    let follow = tokio::spawn(async move {
+        let mut views: HashMap<String, Value> = HashMap::new();
+        while let Some(change) = changes.next().await {
+            let change = change.expect("nothing is missed");
+            let view = views.entry(change.topic.clone()).or_insert_with(|| json!({}));
+            apply(view, &serde_json::to_value(&*change).expect("JSON"));
+        }
+        views
+    });
+    let observers: Vec<_> = SESSIONS
+        .iter()
+        .enumerate()
+        .map(|(index, session)| {
+            let (endpoint, presence) = (endpoint.clone(), presence.clone());
+            tokio::spawn(async move {
+                let name = format!("observer {index}");
+                let mut params = Vec::new();
+                if index > 0 {
+                    params.push(("session", *session));
+                }
+                if index > 1 {
+                    params.push(("received", "0"));
+                }
+                let mut observer = Observer::new(&endpoint, &name, &params).await;
+                let mut dice = Dice(index as u64 + 1);
+                while tokio::time::Instant::now() < until {
+                    observer.read().await;
+                    tokio::time::sleep(Duration::from_millis(dice.roll(10))).await;
+                    if dice.roll(5) == 0 {
+                        observer.client.drop_connection();
+                        tokio::time::sleep(Duration::from_millis(dice.roll(20))).await;
+                        observer.client.discard();
+                        observer.client.reconnect().await.expect("connects");
+                        observer.join().await;
+                    }
+                }
+                for left in (0..1000).rev() {
+                    match observer.agrees(&presence).await {
+                        Ok(())
+                            if endpoint.sessions() <= SESSIONS.len()
+                                && TOPICS.iter().all(|topic| presence.count(topic) == 1) =>
+                        {
+                            break;
+                        }
+                        Err(error) if left == 0 => panic!("{error}"),
+                        _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                    }
+                }
+                for topic in TOPICS {
+                    assert_eq!(presence.count(topic), 1, "only `early`");
+                }
+                observer
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.expect("no panic");
+    }
+    enters.await.expect("no panic");
+    let mut done = Vec::new();
+    for observer in observers {
+        done.push(observer.await.expect("no panic"));
+    }
+    drop(done);
+    let nobody = async {
+        while endpoint.sessions() > 0 || TOPICS.iter().any(|topic| presence.count(topic) > 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let left = tokio::time::timeout(Duration::from_secs(10), nobody).await;
+    assert!(
+        left.is_ok(),
+        "left: {} {:?}",
+        endpoint.sessions(),
+        TOPICS.map(|topic| presence.count(topic))
+    );
+    let ended = tokio::time::timeout(Duration::from_secs(5), async {
+        while Handle::current().metrics().num_alive_tasks() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(ended.await.is_ok(), "tasks: {}", Handle::current().metrics().num_alive_tasks());
+    drop((presence, endpoint));
+    let views = tokio::time::timeout(Duration::from_secs(5), follow).await;
+    let views = views.expect("the endpoint is gone").expect("no panic");
+    for (topic, view) in views {
+        assert_eq!(view, json!({}), "{topic}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_the_end_all_views_agree_and_nothing_is_left() {
+    views_agree(PresenceConfig::default().interval(Duration::from_millis(2))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn views_agree_where_changes_are_announced_at_once() {
+    views_agree(PresenceConfig::default().interval(Duration::ZERO)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_agree_where_announcements_wait_for_a_slow_fetch_hook() {
+    let lazy = Arc::new(std::sync::Mutex::new(Dice(5)));
+    let config =
+        PresenceConfig::default().interval(Duration::from_millis(1)).fetch(move |_, keys| {
+            let wait = Duration::from_millis(lazy.lock().expect("not poisoned").roll(40));
+            async move {
+                tokio::time::sleep(wait).await;
+                keys.into_iter().map(|key| (key.clone(), json!({ "name": key }))).collect()
+            }
+        });
+    views_agree(config).await;
+}
