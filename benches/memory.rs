@@ -22,9 +22,11 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload, Refused, Result,
-    Socket, WebSocketConfig,
+    Channel, CheckOrigin, Connect, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload, Refused,
+    Result, Socket, WebSocketConfig,
 };
+
+use tower_channels::transports::{NotFound, SocketService};
 
 use self::support::{local, push};
 
@@ -42,7 +44,7 @@ impl Channel for Room {
 }
 
 fn main() {
-    let websocket = |clients| held(clients, |endpoint, _| websocket(endpoint, String::new()));
+    let websocket = |clients| held(clients, |service, _| websocket(service, String::new()));
     let idle = held(CLIENTS, |_, _| least_websocket());
     println!("bytes of the heap for each of {CLIENTS}\n");
     println!("{:<44}{:>8}{:>8}{:>8}{:>9}", "", "all", "least", "ours", "target");
@@ -52,11 +54,11 @@ fn main() {
     row("a WebSocket with a joined channel", websocket(CLIENTS), idle, "4096");
     let kept = held(CLIENTS, websocket_kept);
     row("the same, its session kept", kept, idle, "-");
-    let parked = held(CLIENTS, |endpoint, index| async move {
-        drop(websocket_kept(endpoint, index).await);
+    let parked = held(CLIENTS, |service, index| async move {
+        drop(websocket_kept(service, index).await);
     });
     row("a kept session without a connection", parked, 0.0, "3072");
-    let poll = held(CLIENTS, |endpoint, _| poll(endpoint));
+    let poll = held(CLIENTS, |service, _| poll(service));
     row(
         "a poll that waits, with a joined channel",
         poll,
@@ -75,18 +77,15 @@ fn main() {
 }
 
 /// The bytes for each of so many clients, counted once what is made with the first is there.
-fn held<C, F: Future<Output = C>>(
-    clients: usize,
-    open: impl Fn(Endpoint<Option<String>>, usize) -> F,
-) -> f64 {
+fn held<C, F: Future<Output = C>>(clients: usize, open: impl Fn(Service, usize) -> F) -> f64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let endpoint = endpoint();
+    let service = service();
     let mut held = Vec::with_capacity(1 + clients);
     let mut add = |indices: std::ops::Range<usize>| {
         runtime.block_on(async {
             for index in indices {
-                held.push(open(endpoint.clone(), index).await);
+                held.push(open(service.clone(), index).await);
             }
             // The server comes to rest.
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -97,32 +96,35 @@ fn held<C, F: Future<Output = C>>(
     measured.bytes_current as f64 / clients as f64
 }
 
-fn endpoint() -> Endpoint<Option<String>> {
+type Service = TowerToHyperService<SocketService<Connect<Option<String>>, NotFound>>;
+
+fn service() -> Service {
     let connect = |info: ConnectInfo| async move { Ok(info.param("session").map(str::to_owned)) };
     let forever = Duration::from_secs(3600);
-    Endpoint::builder(connect)
+    let endpoint = Endpoint::builder(connect)
         .id(Option::clone)
         .channel::<Room>("room:*")
         .check_origin(CheckOrigin::off())
         .websocket(WebSocketConfig::new().idle_timeout(forever))
         .long_poll(LongPollConfig::new().window(forever))
-        .build()
+        .build();
+    TowerToHyperService::new(endpoint.service("/socket"))
 }
 
-async fn websocket(endpoint: Endpoint<Option<String>>, parameters: String) -> DuplexStream {
-    let mut client = local::connect(TowerToHyperService::new(endpoint.service("/socket")));
+async fn websocket(service: Service, parameters: String) -> DuplexStream {
+    let mut client = local::connect(service);
     local::upgrade(&mut client, &parameters).await;
     local::join(&mut client, "room:a").await;
     client
 }
 
-async fn websocket_kept(endpoint: Endpoint<Option<String>>, index: usize) -> DuplexStream {
-    websocket(endpoint, format!("session={index:022}")).await
+async fn websocket_kept(service: Service, index: usize) -> DuplexStream {
+    websocket(service, format!("session={index:022}")).await
 }
 
 /// A poll that nobody answers.
-async fn poll(endpoint: Endpoint<Option<String>>) -> DuplexStream {
-    let mut client = local::connect(TowerToHyperService::new(endpoint.service("/socket")));
+async fn poll(service: Service) -> DuplexStream {
+    let mut client = local::connect(service);
     local::ask(&mut client, "GET", "", "").await;
     let token = token(&local::answer(&mut client).await);
     local::ask(&mut client, "POST", &token, r#"["1","1","room:a","phx_join",{}]"#).await;

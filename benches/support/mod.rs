@@ -88,8 +88,17 @@ impl Thread {
 
     /// What it has used.
     pub(crate) fn cpu(&self) -> Duration {
+        self.statistic(0)
+    }
+
+    /// For how long it could have run and had no processor.
+    pub(crate) fn waited(&self) -> Duration {
+        self.statistic(1)
+    }
+
+    fn statistic(&self, field: usize) -> Duration {
         let text = fs::read_to_string(format!("{}/schedstat", self.0)).unwrap_or_default();
-        let nanoseconds = text.split(' ').next().and_then(|text| text.parse().ok());
+        let nanoseconds = text.split(' ').nth(field).and_then(|text| text.parse().ok());
         Duration::from_nanos(nanoseconds.unwrap_or(0))
     }
 
