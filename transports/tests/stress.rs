@@ -138,7 +138,7 @@ fn whoever_pushes_and_then_keeps_its_thread_busy_holds_up_one_connection_at_most
         });
         let mut waiting = 0;
         for (reader, _) in &mut clients {
-            let received = tokio::time::timeout(Duration::from_millis(300), read_frame(reader));
+            let received = tokio::time::timeout(Duration::from_secs(2), read_frame(reader));
             waiting += usize::from(received.await.is_err());
         }
         drop(done);
