@@ -4,7 +4,6 @@
 //!
 //! `cargo bench --bench polling`; `CONNECTIONS` (default 200) needs eight file descriptors each.
 
-#[allow(dead_code)]
 mod support;
 
 use std::convert::Infallible;
