@@ -10,12 +10,14 @@ pub(crate) struct History<T> {
     first: u64,
     /// What they cost together.
     cost: usize,
+    /// What none of them exceeds.
+    largest: usize,
     resting: usize,
 }
 
 impl<T> Default for History<T> {
     fn default() -> Self {
-        Self { messages: VecDeque::new(), first: 0, cost: 0, resting: 0 }
+        Self { messages: VecDeque::new(), first: 0, cost: 0, largest: 0, resting: 0 }
     }
 }
 
@@ -44,27 +46,24 @@ impl<T> History<T> {
         self.resting -= 1;
         if self.resting == 0 {
             self.first += self.messages.len() as u64;
-            (self.messages, self.cost) = (VecDeque::new(), 0);
+            (self.messages, self.cost, self.largest) = (VecDeque::new(), 0, 0);
         }
     }
 
-    /// Keeps a message if anyone rests. If all but the largest cost more than `limit`, the oldest are
-    /// given up.
+    /// Keeps a message if anyone rests. If they cost more than `limit` and the largest that there was,
+    /// the oldest are given up.
     pub(crate) fn push(&mut self, message: T, cost: usize, limit: usize) {
         if self.resting == 0 {
             return;
         }
         self.messages.push_back((message, cost));
         self.cost += cost;
-        while self.cost > limit && self.cost - self.largest() > limit {
+        self.largest = self.largest.max(cost);
+        while self.cost > limit + self.largest {
             let given_up = self.messages.pop_front();
             self.cost -= given_up.map_or(0, |(_, cost)| cost);
             self.first += 1;
         }
-    }
-
-    fn largest(&self) -> usize {
-        self.messages.iter().map(|(_, cost)| *cost).max().unwrap_or(0)
     }
 
     /// Whether who rests since this position has missed what was given up.

@@ -132,7 +132,7 @@ impl Slot {
 
 /// `application/x-www-form-urlencoded`; an escape that is none is taken literally, as Elixir does.
 fn decode(text: &str) -> Result<Cow<'_, str>, BadQuery> {
-    if !text.contains(['+', '%']) {
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
         return Ok(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());

@@ -110,3 +110,39 @@ async fn what_many_tasks_push_at_once_arrives_whole_and_in_order() {
         connection.abort();
     }
 }
+
+#[test]
+fn whoever_pushes_and_then_keeps_its_thread_busy_holds_up_one_connection_at_most() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let limits = Limits::default();
+        let (mut outboxes, mut clients) = (Vec::new(), Vec::new());
+        for _ in 0..8 {
+            let (client, server) = duplex(100);
+            let (outbox, drain) = Outbox::new(limits.outbox);
+            let session = Echo(outbox.clone());
+            let config = WebSocketConfig::new();
+            tokio::spawn(Connection::new(TokioIo::new(server), session, drain, &config, &limits));
+            let (mut reader, writer) = split(client);
+            outbox.push(Message::binary("connected"));
+            read_frame(&mut reader).await;
+            outboxes.push(outbox);
+            clients.push((reader, writer));
+        }
+        let (done, busy) = std::sync::mpsc::channel::<()>();
+        let pushing = tokio::spawn(async move {
+            outboxes.iter().for_each(|outbox| outbox.push(Message::binary("a")));
+            let _ = busy.recv();
+            outboxes
+        });
+        let mut waiting = 0;
+        for (reader, _) in &mut clients {
+            let received = tokio::time::timeout(Duration::from_secs(2), read_frame(reader));
+            waiting += usize::from(received.await.is_err());
+        }
+        drop(done);
+        assert!(waiting <= 1, "{waiting} wait");
+        pushing.await.expect("no panic");
+    });
+}

@@ -853,14 +853,17 @@ mod tests {
         assert_eq!(it.received(), [text("first"), ping(1)].concat());
     }
 
-    /// Two connections to which something was pushed, one after the other.
+    /// Two connections to which something was pushed, one soon after the other. Between them is one
+    /// that gets a turn of its own.
     fn woken_together() -> [Harness; 2] {
-        let mut both = [Harness::new(), Harness::new()];
-        for it in &mut both {
+        let mut all = [Harness::new(), Harness::new(), Harness::new()];
+        for it in &mut all {
             assert!(!it.turn());
         }
-        both.iter().for_each(|it| it.outbox.push(Message::text("a")));
-        both
+        all.iter().for_each(|it| it.outbox.push(Message::text("a")));
+        let [first, second, third] = all;
+        assert!(second.woken());
+        [first, third]
     }
 
     #[tokio::test(start_paused = true)]

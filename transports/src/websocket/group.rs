@@ -4,6 +4,10 @@
 //! the first that a thread wakes gets a turn of its task, and those that follow join its group: the
 //! first one writes for them, without the turn of a task for each.
 //!
+//! The second gets a turn as well. What is woken last is where no other thread takes it before the one
+//! that woke it is done with what it does, which may be long; then that is the second, and not the
+//! leader with all the others behind it.
+//!
 //! A group is small, so that others have their turns in between and other threads take their share.
 
 use std::cell::Cell;
@@ -31,6 +35,8 @@ pub(super) struct Group(Mutex<State>);
 struct State {
     /// Whether the leader's turn is still to come.
     open: bool,
+    /// Whether there is a second.
+    followed: bool,
     members: Vec<Arc<dyn Member>>,
 }
 
@@ -50,7 +56,7 @@ pub(super) fn join(member: Arc<dyn Member>) {
     let Err((member, refusal)) = refused else { return keep(newest) };
     // A group that was served is as good as a new one.
     let group = newest.filter(|_| refusal == Refusal::Over).unwrap_or_default();
-    group.lock().open = true;
+    group.begin();
     keep(Some(Arc::clone(&group)));
     member.lead(&group);
 }
@@ -67,10 +73,21 @@ enum Refusal {
 }
 
 impl Group {
+    fn begin(&self) {
+        let mut state = self.lock();
+        (state.open, state.followed) = (true, false);
+    }
+
     fn add(&self, member: Arc<dyn Member>) -> Result<(), (Arc<dyn Member>, Refusal)> {
         let mut state = self.lock();
         if !state.open {
             return Err((member, Refusal::Over));
+        }
+        if !state.followed {
+            state.followed = true;
+            drop(state);
+            member.wake_task();
+            return Ok(());
         }
         if state.members.len() == SIZE {
             return Err((member, Refusal::Full));
@@ -156,31 +173,32 @@ mod tests {
 
     #[test]
     fn the_first_leads_and_writes_for_those_that_follow() {
-        let [first, second, third] = probes();
+        let [first, second, third, fourth] = probes();
         first.group().serve();
-        assert_eq!([first, second, third].map(|probe| probe.asked()), ["l", "f", "f"]);
+        let asked = [first, second, third, fourth].map(|probe| probe.asked());
+        assert_eq!(asked, ["l", "w", "f", "f"]);
     }
 
     #[test]
     fn whoever_is_woken_after_the_leaders_turn_leads() {
         let [first] = probes();
         first.group().serve();
-        let [next, follower] = probes();
-        assert_eq!([next, follower].map(|probe| probe.asked()), ["l", ""]);
+        let [next, second, third] = probes();
+        assert_eq!([next, second, third].map(|probe| probe.asked()), ["l", "w", ""]);
     }
 
     #[test]
     fn a_full_group_is_followed_by_another() {
-        let probes = probes::<{ 2 * SIZE + 2 }>();
+        let probes = probes::<{ 2 * (SIZE + 2) }>();
         let leaders = probes.iter().filter(|probe| probe.leads.lock().unwrap().is_some());
         assert_eq!(leaders.count(), 2);
     }
 
     #[test]
     fn members_whose_leader_is_gone_get_turns_of_their_own() {
-        let [first, second] = probes();
+        let [first, _second, third] = probes();
         drop(first.group().end());
-        assert_eq!(second.asked(), "w");
+        assert_eq!(third.asked(), "w");
     }
 
     #[test]
