@@ -188,6 +188,14 @@ impl Letters {
         .await
     }
 
+    /// Gives back the room in which mail waited, if none does.
+    pub(crate) fn shrink(&mut self) {
+        let mut state = self.0.lock();
+        if state.queue.is_empty() {
+            state.queue = VecDeque::new();
+        }
+    }
+
     /// Refuses further mail and hands out what waited. The `last_words` are said before anyone can
     /// see that it is over. If another join took over nothing is said, and nothing handed out: that
     /// one speaks of the end.

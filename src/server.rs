@@ -131,6 +131,7 @@ async fn serve<C: Channel>(
             }
             Mail::Rest => {
                 socket.link().rest();
+                guard.letters.shrink();
                 Ok(())
             }
             Mail::Nonsense => Err(Stop::from("an event that is no string")),
