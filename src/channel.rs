@@ -191,11 +191,7 @@ impl<C: Channel> Socket<C> {
     }
 
     /// What the channel's own task needs of it.
-    pub(crate) fn link(&self) -> &Link<C::Assigns> {
-        &self.link
-    }
-
-    pub(crate) fn shared_link(&self) -> &Arc<Link<C::Assigns>> {
+    pub(crate) fn link(&self) -> &Arc<Link<C::Assigns>> {
         &self.link
     }
 
@@ -285,20 +281,20 @@ impl<A> Link<A> {
     }
 
     fn push(&self, event: &str, payload: &Payload) {
-        self.wake();
-        let Self { topic, .. } = self;
-        let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
-        let push = Outgoing::Push { join_ref, topic, event, payload };
-        self.mailbox.unless_over(|| self.client.send(&push));
+        self.say(event, payload, Client::send);
     }
 
     /// Sends an event that is worthless once the connection is gone, to a channel that says it anew.
     pub(crate) fn push_transient(&self, event: &str, payload: &Payload) {
+        self.say(event, payload, Client::send_transient);
+    }
+
+    fn say(&self, event: &str, payload: &Payload, send: fn(&Client, &Outgoing<'_>)) {
         self.wake();
         let Self { topic, .. } = self;
-        let join_ref = if self.client.kept { &Ref::NULL } else { &self.join_ref };
+        let join_ref = self.client.spoken(&self.join_ref);
         let push = Outgoing::Push { join_ref, topic, event, payload };
-        self.mailbox.unless_over(|| self.client.send_transient(&push));
+        self.mailbox.unless_over(|| send(&self.client, &push));
     }
 
     fn broadcast(&self, event: &str, payload: Payload, from: Option<&Address>) {

@@ -32,6 +32,12 @@ impl Client {
         }
     }
 
+    /// The join_ref that a message of a channel bears, which joined with this one.
+    pub(crate) fn spoken<'a>(&self, join_ref: &'a Ref) -> &'a Ref {
+        static NULL: Ref = Ref::NULL;
+        if self.kept { &NULL } else { join_ref }
+    }
+
     fn encode(&self, message: &Outgoing<'_>) -> Option<Message> {
         let encoded = self.version.encode(message);
         if encoded.is_none() {
@@ -96,7 +102,7 @@ impl Client {
             self.outbox.close(Close::Malformed);
             return None;
         }
-        let join_ref = if self.kept { &Ref::NULL } else { join_ref };
+        let join_ref = self.spoken(join_ref);
         self.encode(&Outgoing::Reply { join_ref, reference, topic, status, response })
     }
 
@@ -108,7 +114,7 @@ impl Client {
 
     /// Says that a channel has ended, with `phx_close` or `phx_error`.
     pub(crate) fn end(&self, join_ref: &Ref, topic: &str, event: &str, payload: &str) {
-        let join_ref = if self.kept { &Ref::NULL } else { join_ref };
+        let join_ref = self.spoken(join_ref);
         self.send(&Outgoing::End { join_ref, topic, event, payload });
     }
 }

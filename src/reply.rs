@@ -91,9 +91,7 @@ impl Refused {
     pub fn with(response: impl Into<Payload>) -> Self {
         Self { response: response.into(), error: None }
     }
-}
 
-impl Refused {
     /// Logs the error that it came from, if it was none of the application's words.
     pub(crate) fn log(&self, topic: &str) {
         if let Some(error) = &self.error {

@@ -122,7 +122,7 @@ async fn serve<C: Channel>(
                     Ok(changed) => {
                         let response = changed.unwrap_or_else(|| response.clone());
                         socket.link().open(attachment, &reference, response);
-                        socket.shared_link().refresh_presence();
+                        socket.link().refresh_presence();
                         metrics::counter!("tower_channels_channels_resumed").increment(1);
                         Ok(())
                     }

@@ -66,7 +66,7 @@ impl Presence {
     /// sent again whenever the client has returned to a session that was kept: the diffs that it
     /// missed meanwhile are not.
     pub fn push_state<C: Channel>(socket: &Socket<C>) {
-        let link = socket.shared_link();
+        let link = socket.link();
         link.tracking.follow();
         link.client.outbox.refresh();
         link.presence.0.request_state(&link.topic, Arc::clone(link) as Arc<dyn Recipient>);
@@ -83,6 +83,13 @@ impl<A> Link<A> {
         self.mailbox.unless_over(|| done = work(self.tracking.owner(&self.presence.0)));
         done
     }
+
+    /// The channel has ended.
+    pub(crate) fn untrack_all(&self) {
+        if let Some(owner) = self.tracking.known_owner() {
+            self.presence.0.leave(owner, &self.topic);
+        }
+    }
 }
 
 impl<A: Send + Sync + 'static> Link<A> {
@@ -90,15 +97,6 @@ impl<A: Send + Sync + 'static> Link<A> {
     pub(crate) fn refresh_presence(self: &Arc<Self>) {
         if self.tracking.follows() {
             self.presence.0.request_state(&self.topic, Arc::clone(self) as Arc<dyn Recipient>);
-        }
-    }
-}
-
-impl<A> Link<A> {
-    /// The channel has ended.
-    pub(crate) fn untrack_all(&self) {
-        if let Some(owner) = self.tracking.known_owner() {
-            self.presence.0.leave(owner, &self.topic);
         }
     }
 }
