@@ -15,35 +15,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream as Served};
-use tower_channels::{
-    Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, WebSocketConfig,
-};
+use tower_channels::{Endpoint, WebSocketConfig};
 
+use self::support::room::Room;
 use self::support::{Thread, connect, frame, join, median, push, setting};
-
-struct Room;
-
-impl Channel for Room {
-    type Assigns = ();
-    type Info = ();
-
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
-        Ok(Self.into())
-    }
-
-    async fn handle_in(
-        &mut self,
-        event: &str,
-        payload: Payload,
-        socket: &Socket<Self>,
-    ) -> Result<Reply> {
-        if event == "ping" {
-            return Ok(Reply::Ok(payload));
-        }
-        socket.broadcast("new_msg", payload);
-        Ok(Reply::None)
-    }
-}
 
 /// What the other server knows: the messages, and what they are answered with.
 struct Constants {

@@ -18,10 +18,9 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tower_channels::{
-    Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, WebSocketConfig,
-};
+use tower_channels::{Endpoint, WebSocketConfig};
 
+use self::support::room::Room;
 use self::support::{Thread, frame, join, push};
 
 const ECHOES: usize = 1000;
@@ -29,30 +28,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 const CROWD: usize = 200;
 const HUGE: usize = 1_000_000;
 const ROUNDS: usize = 5;
-
-struct Room;
-
-impl Channel for Room {
-    type Assigns = ();
-    type Info = ();
-
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
-        Ok(Self.into())
-    }
-
-    async fn handle_in(
-        &mut self,
-        event: &str,
-        payload: Payload,
-        socket: &Socket<Self>,
-    ) -> Result<Reply> {
-        if event == "ping" {
-            return Ok(Reply::Ok(payload));
-        }
-        socket.broadcast("new_msg", payload);
-        Ok(Reply::None)
-    }
-}
 
 fn main() {
     let (started, server) = mpsc::channel();

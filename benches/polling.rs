@@ -23,33 +23,10 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket};
+use tower_channels::{Endpoint, Result};
 
+use self::support::room::Room;
 use self::support::{Thread, connect};
-
-struct Room;
-
-impl Channel for Room {
-    type Assigns = ();
-    type Info = ();
-
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
-        Ok(Self.into())
-    }
-
-    async fn handle_in(
-        &mut self,
-        event: &str,
-        payload: Payload,
-        socket: &Socket<Self>,
-    ) -> Result<Reply> {
-        if event == "ping" {
-            return Ok(Reply::Ok(payload));
-        }
-        socket.broadcast("new_msg", payload);
-        Ok(Reply::None)
-    }
-}
 
 /// One session: a connection for its polls, one for its POSTs, and the path of both.
 struct Client {

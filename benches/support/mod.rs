@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no bench needs all of it")]
 
 pub(crate) mod local;
+pub(crate) mod room;
 
 use std::fs;
 use std::io::{Read, Write};

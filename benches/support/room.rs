@@ -1,0 +1,28 @@
+//! The channel of the benches that do more than listen.
+
+use tower_channels::{Channel, Joined, Payload, Refused, Reply, Result, Socket};
+
+/// Answers `ping` with what it carries, and tells everyone all else.
+pub(crate) struct Room;
+
+impl Channel for Room {
+    type Assigns = ();
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        Ok(Self.into())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        if event == "ping" {
+            return Ok(Reply::Ok(payload));
+        }
+        socket.broadcast("new_msg", payload);
+        Ok(Reply::None)
+    }
+}
