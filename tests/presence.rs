@@ -12,6 +12,11 @@ use tower_channels::{
     Result, Socket, Stop,
 };
 
+#[path = "support/diff.rs"]
+mod diff;
+
+use self::diff::apply;
+
 struct User(String);
 
 /// Tracks its client under its name.
@@ -118,30 +123,6 @@ async fn diff(client: &mut Client<User>) -> Value {
 /// The keys of an object.
 fn keys(of: &Value) -> Vec<&str> {
     of.as_object().expect("an object").keys().map(String::as_str).collect()
-}
-
-/// Applies a diff as phoenix.js does.
-fn apply(state: &mut Value, diff: &Value) {
-    let state = state.as_object_mut().expect("an object");
-    let metas = |present: &Value| present["metas"].as_array().expect("metas").clone();
-    for (key, joined) in diff["joins"].as_object().expect("an object") {
-        let joined = metas(joined);
-        let mut all = state.get(key).map(metas).unwrap_or_default();
-        all.retain(|meta| !joined.iter().any(|new| new["phx_ref"] == meta["phx_ref"]));
-        all.extend(joined);
-        state.insert(key.clone(), json!({ "metas": all }));
-    }
-    for (key, left) in diff["leaves"].as_object().expect("an object") {
-        let Some(present) = state.get(key) else { continue };
-        let left = metas(left);
-        let mut all = metas(present);
-        all.retain(|meta| !left.iter().any(|old| old["phx_ref"] == meta["phx_ref"]));
-        if all.is_empty() {
-            state.remove(key);
-        } else {
-            state.insert(key.clone(), json!({ "metas": all }));
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]

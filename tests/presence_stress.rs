@@ -12,6 +12,14 @@ use tower_channels::{
     Result, Socket, Stop,
 };
 
+#[path = "support/dice.rs"]
+mod dice;
+#[path = "support/diff.rs"]
+mod diff;
+
+use self::dice::Dice;
+use self::diff::apply;
+
 /// For how long.
 const TIME: Duration = Duration::from_secs(1);
 
@@ -63,22 +71,6 @@ impl Channel for Room {
     }
 }
 
-/// Numbers that look random and are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.roll(from.len() as u64) as usize]
-    }
-}
-
 /// What phoenix.js makes of states and diffs.
 #[derive(Default)]
 struct View {
@@ -101,31 +93,6 @@ impl View {
             ("presence_diff", Some(state)) => apply(state, &payload),
             ("presence_diff", None) => self.pending.push(payload),
             _ => {}
-        }
-    }
-}
-
-fn apply(state: &mut Value, diff: &Value) {
-    let state = state.as_object_mut().expect("an object");
-    let metas = |present: &Value| present["metas"].as_array().expect("metas").clone();
-    for (key, joined) in diff["joins"].as_object().expect("an object") {
-        let new = metas(joined);
-        let mut all = state.get(key).map(metas).unwrap_or_default();
-        all.retain(|meta| !new.iter().any(|new| new["phx_ref"] == meta["phx_ref"]));
-        all.extend(new);
-        let mut joined = joined.clone();
-        joined["metas"] = all.into();
-        state.insert(key.clone(), joined);
-    }
-    for (key, left) in diff["leaves"].as_object().expect("an object") {
-        let Some(present) = state.get_mut(key) else { continue };
-        let left = metas(left);
-        let mut all = metas(present);
-        all.retain(|meta| !left.iter().any(|old| old["phx_ref"] == meta["phx_ref"]));
-        if all.is_empty() {
-            state.remove(key);
-        } else {
-            present["metas"] = all.into();
         }
     }
 }

@@ -17,6 +17,11 @@ use tower_channels::{
     Socket, Stop,
 };
 
+#[path = "support/dice.rs"]
+mod dice;
+
+use self::dice::Dice;
+
 /// What can be done to a channel.
 const EVENTS: [&str; 10] =
     ["ping", "say", "whisper", "shout", "later", "nap", "stop", "stop_reply", "crash", "panic"];
@@ -91,22 +96,6 @@ impl Channel for Chaos {
 impl Drop for Chaos {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Numbers that look random and are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.roll(from.len() as u64) as usize]
     }
 }
 

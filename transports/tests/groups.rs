@@ -1,6 +1,9 @@
 //! Many WebSockets over real sockets, woken together by several threads: connections are cut and
 //! replaced at any moment, and whoever is there receives everything, in order and without delay.
 
+#[path = "../../tests/support/dice.rs"]
+mod dice;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 use tower_channels_transports::websocket::{Connection, WebSocketConfig};
 use tower_channels_transports::{Close, Inbound, Limits, Message, Outbox, Session};
+
+use self::dice::Dice;
 
 struct Mute;
 
@@ -33,18 +38,6 @@ struct Client {
     /// Whether it was cut from either side.
     cut: Arc<AtomicBool>,
     task: JoinHandle<()>,
-}
-
-/// Numbers that look random and are the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
 }
 
 /// Reads frames, asks of each that it is the next one of its sender, and answers it.
