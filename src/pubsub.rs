@@ -186,6 +186,7 @@ impl Broadcast {
         let Self { topic, event, payload, .. } = self;
         let encode = || {
             let message = version.encode(&Outgoing::Broadcast { topic, event, payload })?;
+            let message = message.for_many();
             Some(if self.transient { message.transient() } else { message })
         };
         self.encoded[version.index()].get_or_init(encode).clone()

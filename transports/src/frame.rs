@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
+use fastwebsockets::OpCode;
 
 /// A message from a client, borrowed from the buffer it was read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +20,14 @@ pub enum Inbound<'a> {
 /// that gives way to the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// Its own, behind the head of its WebSocket frame if it [is for many](Self::for_many).
     bytes: Bytes,
+    /// How long that head is.
+    head: u8,
     form: Form,
     transient: bool,
+    /// Where the slot begins in its own bytes, if it is slotted.
+    slot: u32,
     /// 0 for none.
     number: u64,
 }
@@ -29,8 +35,7 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Text,
-    /// Where the slot begins.
-    Slotted(u32),
+    Slotted,
     Binary,
     /// It takes a number although it has no place for it: its reader counts.
     CountedBinary,
@@ -43,7 +48,7 @@ impl Message {
     /// A text message. The bytes must be UTF-8: nothing checks them again, and a client closes the
     /// connection over text that is not.
     pub fn text(text: impl Into<Bytes>) -> Self {
-        Self { bytes: text.into(), form: Form::Text, transient: false, number: 0 }
+        Self::new(text.into(), Form::Text)
     }
 
     /// A text message with a slot: the `null` at `slot`, in bytes, in the place of which the string
@@ -52,14 +57,27 @@ impl Message {
         let message = Self::text(text);
         let is_slot = message.bytes.get(slot..).is_some_and(|rest| rest.starts_with(SLOT));
         match u32::try_from(slot) {
-            Ok(slot) if is_slot => Self { form: Form::Slotted(slot), ..message },
+            Ok(slot) if is_slot => Self { form: Form::Slotted, slot, ..message },
             _ => message,
         }
     }
 
     /// A binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: bytes.into(), form: Form::Binary, transient: false, number: 0 }
+        Self::new(bytes.into(), Form::Binary)
+    }
+
+    fn new(bytes: Bytes, form: Form) -> Self {
+        Self { bytes, head: 0, form, transient: false, slot: 0, number: 0 }
+    }
+
+    /// The same message, put together once with what a WebSocket writes before it: worth a copy of
+    /// its bytes where it goes to many.
+    #[must_use]
+    pub fn for_many(self) -> Self {
+        let mut head = FrameHead::default();
+        let size = frame_head(self.is_binary(), self.own().len(), &mut head);
+        Self { bytes: [&head[..size], self.own()].concat().into(), head: size as u8, ..self }
     }
 
     /// Makes a binary message one that takes a number.
@@ -85,7 +103,7 @@ impl Message {
 
     /// Whether a kept session numbers it.
     pub(crate) fn takes_number(&self) -> bool {
-        matches!(self.form, Form::Slotted(_) | Form::CountedBinary)
+        matches!(self.form, Form::Slotted | Form::CountedBinary)
     }
 
     /// Gives it a number.
@@ -101,7 +119,7 @@ impl Message {
     /// Its bytes without any transport's framing. They are put together if it has a number.
     pub fn to_bytes(&self) -> Bytes {
         if self.numbered_slot().is_none() {
-            return self.bytes.clone();
+            return self.bytes.slice(usize::from(self.head)..);
         }
         let mut bytes = Vec::with_capacity(self.size());
         self.write_head(&mut bytes);
@@ -117,7 +135,7 @@ impl Message {
     /// Adds what comes before [`rest`](Self::rest): nothing, unless it was numbered.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
         if let Some(slot) = self.numbered_slot() {
-            out.extend_from_slice(&self.bytes[..slot]);
+            out.extend_from_slice(&self.own()[..slot]);
             // Writing into memory cannot fail.
             let _ = write!(out, "\"s:{}\"", self.number);
         }
@@ -131,20 +149,50 @@ impl Message {
 
     /// All of it, or what comes after its number.
     pub(crate) fn rest(&self) -> &[u8] {
-        self.numbered_slot().map_or(&self.bytes, |slot| &self.bytes[slot + SLOT.len()..])
+        let own = self.own();
+        self.numbered_slot().map_or(own, |slot| &own[slot + SLOT.len()..])
+    }
+
+    /// Its whole WebSocket frame, if that was put together before and no number changes it.
+    pub(crate) fn frame(&self) -> Option<&[u8]> {
+        (self.head > 0 && self.numbered_slot().is_none()).then_some(&self.bytes)
     }
 
     /// Where its number is written.
     fn numbered_slot(&self) -> Option<usize> {
-        match self.form {
-            Form::Slotted(slot) if self.number != 0 => Some(slot as usize),
-            _ => None,
-        }
+        (self.number != 0 && self.form == Form::Slotted).then_some(self.slot as usize)
+    }
+
+    /// Its bytes without a number, and without any transport's framing.
+    fn own(&self) -> &[u8] {
+        &self.bytes[usize::from(self.head)..]
     }
 
     /// What it counts against the outbox limit: its bytes and what its place in a queue costs.
     pub fn cost(&self) -> usize {
         self.bytes.len() + size_of::<Self>()
+    }
+}
+
+/// Room for the longest head of a WebSocket frame that a server sends.
+pub(crate) type FrameHead = [u8; 10];
+
+/// The head of a whole WebSocket frame (RFC 6455 section 5.2): unmasked, as a server's are. Says how
+/// long it is.
+pub(crate) fn frame_head(binary: bool, len: usize, head: &mut FrameHead) -> usize {
+    const FIN: u8 = 0x80;
+    head[0] = FIN | if binary { OpCode::Binary } else { OpCode::Text } as u8;
+    if len <= 125 {
+        head[1] = len as u8;
+        2
+    } else if let Ok(len) = u16::try_from(len) {
+        head[1] = 126;
+        head[2..4].copy_from_slice(&len.to_be_bytes());
+        4
+    } else {
+        head[1] = 127;
+        head[2..].copy_from_slice(&(len as u64).to_be_bytes());
+        10
     }
 }
 
@@ -202,6 +250,22 @@ mod tests {
             message.set_number(number);
             let expected = format!("[null,\"s:{number}\",1]");
             assert_eq!((message.size(), message.to_bytes()), (expected.len(), expected.into()));
+        }
+    }
+
+    #[test]
+    fn a_message_for_many_is_the_same_message() {
+        for size in [0, 4, 125, 126, 65_535, 65_536] {
+            let text = format!("null{}", "x".repeat(size));
+            let mut plain = Message::slotted(text, 0);
+            let mut many = plain.clone().for_many();
+            assert!(many.frame().is_some_and(|frame| frame.ends_with(&plain.to_bytes())));
+            for number in [0, 7] {
+                plain.set_number(number);
+                many.set_number(number);
+                assert_eq!((many.to_bytes(), many.size()), (plain.to_bytes(), plain.size()));
+            }
+            assert_eq!(many.frame(), None, "a number is no part of it");
         }
     }
 

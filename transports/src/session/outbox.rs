@@ -256,28 +256,32 @@ impl Drain {
         cx: &mut Context<'_>,
         batch: &mut VecDeque<Message>,
     ) -> Poll<Result<(), Close>> {
-        self.poll_take_some(cx, batch, usize::MAX, usize::MAX)
+        self.poll_take_some(cx, batch, 0, usize::MAX, usize::MAX)
     }
 
-    /// As [`poll_take`](Self::poll_take). Of a kept outbox it takes about `chunk` bytes, and none but
-    /// control while `window` bytes are on their way.
+    /// As [`poll_take`](Self::poll_take), after a [`release`](Self::release) of what is `written`. Of
+    /// a kept outbox it takes about `chunk` bytes, and none but control while `window` bytes are on
+    /// their way.
     pub(crate) fn poll_take_some(
         &mut self,
         cx: &mut Context<'_>,
         batch: &mut VecDeque<Message>,
+        written: usize,
         chunk: usize,
         window: usize,
     ) -> Poll<Result<(), Close>> {
         let mut state = self.shared.lock();
-        let taken = match &mut state.queue {
-            Queue::Plain(queue) if queue.is_empty() => false,
+        let State { queue, backlog, .. } = &mut *state;
+        let taken = match queue {
             Queue::Plain(queue) => {
-                if batch.is_empty() {
+                backlog.remove(written);
+                let waits = !queue.is_empty();
+                if waits && batch.is_empty() {
                     std::mem::swap(batch, queue);
-                } else {
+                } else if waits {
                     batch.append(queue);
                 }
-                true
+                waits
             }
             // A newer connection has taken the session over.
             Queue::Kept(log) if log.attachment() != self.attachment => {

@@ -2,7 +2,7 @@
 
 use fastwebsockets::{Frame, OpCode, Payload};
 
-use crate::frame::{Close, Message};
+use crate::frame::{Close, FrameHead, Message, frame_head};
 
 /// A masked frame's head as a client sent it. Whether a frame is in its place is not judged here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +66,11 @@ impl Head {
 /// How long a client's head may be.
 pub(super) const MAX_HEAD: usize = 14;
 
-/// Room for the longest frame head that we send.
-type HeadBuffer = [u8; 10];
-
 /// Adds what comes before the shared rest of a message: its frame's head, and its own. Says how much
 /// that is.
 pub(super) fn write_head(message: &Message, out: &mut Vec<u8>) -> usize {
     let len = out.len();
-    let mut head = HeadBuffer::default();
+    let mut head = FrameHead::default();
     let size = frame_head(message.is_binary(), message.size(), &mut head);
     out.extend_from_slice(&head[..size]);
     message.write_head(out);
@@ -82,25 +79,13 @@ pub(super) fn write_head(message: &Message, out: &mut Vec<u8>) -> usize {
 
 /// How long a message is with its frame's head.
 pub(super) fn frame_len(message: &Message) -> usize {
-    let size = message.size();
-    frame_head(message.is_binary(), size, &mut HeadBuffer::default()) + size
-}
-
-/// A whole frame's head (5.2): unmasked, as a server's are.
-fn frame_head(binary: bool, len: usize, head: &mut HeadBuffer) -> usize {
-    head[0] = FIN | if binary { OpCode::Binary } else { OpCode::Text } as u8;
-    if len <= usize::from(MAX_CONTROL) {
-        head[1] = len as u8;
-        2
-    } else if let Ok(len) = u16::try_from(len) {
-        head[1] = 126;
-        head[2..4].copy_from_slice(&len.to_be_bytes());
-        4
-    } else {
-        head[1] = 127;
-        head[2..].copy_from_slice(&(len as u64).to_be_bytes());
-        10
-    }
+    message.frame().map_or_else(
+        || {
+            let size = message.size();
+            frame_head(message.is_binary(), size, &mut FrameHead::default()) + size
+        },
+        <[u8]>::len,
+    )
 }
 
 /// Adds a Ping, whose Pong will bring the payload back.
@@ -120,7 +105,7 @@ pub(super) fn write_close(close: Close, out: &mut Vec<u8>) {
 }
 
 fn write_control(mut frame: Frame<'_>, out: &mut Vec<u8>) {
-    let mut head = HeadBuffer::default();
+    let mut head = FrameHead::default();
     let size = frame.fmt_head(&mut head);
     out.extend_from_slice(&head[..size]);
     out.extend_from_slice(&frame.payload);

@@ -16,6 +16,7 @@ mod head;
 mod pings;
 mod scratch;
 mod utf8;
+mod wire;
 mod writer;
 
 use std::convert::Infallible;

@@ -27,6 +27,13 @@ impl Writer {
         self.batch.is_empty() && self.control.is_empty()
     }
 
+    /// All that waits, if it is a single message whose frame was put together before.
+    pub(super) fn single(&self) -> Option<&[u8]> {
+        let is_single = self.batch.len() == 1 && self.control.is_empty();
+        let message = self.batch.front().filter(|_| is_single)?;
+        message.frame().map(|frame| &frame[self.written..])
+    }
+
     /// Puts the next bytes together: heads, control frames and payloads of up to `copied` bytes in
     /// `scratch`, the larger payloads as places where they belong between these.
     pub(super) fn gather<'a>(&'a self, copied: usize, scratch: &mut Vec<u8>) -> Payloads<'a> {
@@ -52,9 +59,11 @@ impl Writer {
         if self.written > 0 {
             size = self.advance_message(size, &mut cost);
         }
-        let control = size.min(self.control.len());
-        self.control.drain(..control);
-        size -= control;
+        if !self.control.is_empty() {
+            let control = size.min(self.control.len());
+            self.control.drain(..control);
+            size -= control;
+        }
         while size > 0 && !self.batch.is_empty() {
             size = self.advance_message(size, &mut cost);
         }
@@ -85,7 +94,7 @@ impl Writer {
         if self.batch.is_empty() && self.batch.capacity() > KEPT {
             self.batch = VecDeque::new();
         }
-        if self.control.is_empty() {
+        if self.control.is_empty() && self.control.capacity() > 0 {
             self.control = Vec::new();
         }
     }
@@ -131,10 +140,14 @@ impl<'a> Payloads<'a> {
 
     /// Adds a message's frame without its first `skip` bytes.
     fn add(&mut self, message: &'a Message, skip: usize, copied: usize, scratch: &mut Vec<u8>) {
-        let from = scratch.len();
-        let size = write_head(message, scratch);
-        scratch.drain(from..from + skip.min(size));
-        let payload = &message.rest()[skip.saturating_sub(size)..];
+        let payload = if let Some(frame) = message.frame() {
+            &frame[skip..]
+        } else {
+            let from = scratch.len();
+            let size = write_head(message, scratch);
+            scratch.drain(from..from + skip.min(size));
+            &message.rest()[skip.saturating_sub(size)..]
+        };
         if payload.len() > copied {
             self.size += payload.len();
             self.places.push((scratch.len(), payload));
@@ -217,11 +230,26 @@ mod tests {
 
     #[test]
     fn however_little_leaves_at_a_time_the_bytes_are_the_same() {
-        let messages = [Message::text("a"), large(), Message::text(""), large()];
+        let messages =
+            [Message::text("a"), large(), Message::text("b").for_many(), large().for_many()];
         let whole = write_all(&mut writer(&messages, b"control"), usize::MAX);
         for size in 1..whole.len() {
             assert_eq!(write_all(&mut writer(&messages, b"control"), size), whole, "{size}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_was_put_together_leaves_as_it_is() {
+        let frame = b"\x81\x05hello";
+        let mut single = writer(&[Message::text("hello").for_many()], b"");
+        assert_eq!(single.single(), Some(&frame[..]));
+        assert_eq!(pieces(&single, COPIED), [frame]);
+        single.advance(3);
+        assert_eq!(single.single(), Some(&frame[3..]));
+        assert_eq!(pieces(&single, COPIED), [&frame[3..]]);
+        single.control.extend_from_slice(b"control");
+        assert_eq!(single.single(), None);
+        assert_eq!(write_all(&mut single, 2), [&frame[3..], b"control"].concat());
     }
 
     #[test]

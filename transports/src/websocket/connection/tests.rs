@@ -1,0 +1,617 @@
+//! A connection over a network that the test holds in its hands.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::Wake;
+use std::time::Duration;
+
+use hyper::rt::ReadBufCursor;
+
+use super::*;
+use crate::frame::{Close, Inbound, Message};
+use crate::session::Outbox;
+use crate::websocket::head::write_close;
+use crate::websocket::scratch;
+use crate::websocket::wire::READ_BUDGET;
+
+/// A network of one connection, whose other end is the test.
+#[derive(Clone, Default)]
+struct Pipe(Arc<Mutex<Ends>>);
+
+#[derive(Default)]
+struct Ends {
+    to_read: VecDeque<u8>,
+    eof: bool,
+    broken: bool,
+    /// How much may be written before the pipe is full.
+    room: usize,
+    is_vectored: bool,
+    /// One entry a call. They wait to be flushed, as in a TLS stream.
+    unflushed: Vec<Vec<u8>>,
+    written: Vec<Vec<u8>>,
+    refuses_writes: bool,
+    is_shut_down: bool,
+}
+
+impl Read for Pipe {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut ends = self.0.lock().unwrap();
+        if ends.broken {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if ends.to_read.is_empty() {
+            return if ends.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        let size = buf.remaining().min(ends.to_read.len());
+        buf.put_slice(&ends.to_read.drain(..size).collect::<Vec<_>>());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Pipe {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut ends = self.0.lock().unwrap();
+        assert!(!ends.is_shut_down, "nothing is written after the end");
+        if ends.refuses_writes {
+            return Poll::Ready(Ok(0));
+        }
+        if ends.room == 0 {
+            return Poll::Pending;
+        }
+        let mut bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        bytes.truncate(ends.room);
+        ends.room -= bytes.len();
+        let size = bytes.len();
+        ends.unflushed.push(bytes);
+        Poll::Ready(Ok(size))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ends = &mut *self.0.lock().unwrap();
+        ends.written.append(&mut ends.unflushed);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().unwrap().is_shut_down = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.lock().unwrap().is_vectored
+    }
+}
+
+/// Echoes; `malformed` is what it does not understand.
+struct Echo {
+    outbox: Outbox,
+    _alive: Arc<()>,
+}
+
+impl Session for Echo {
+    fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
+        match message {
+            Inbound::Text("malformed") => return Err(Close::Malformed),
+            Inbound::Text(text) => self.outbox.push(Message::text(text.to_owned())),
+            Inbound::Binary(bytes) => self.outbox.push(Message::binary(bytes.to_vec())),
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Harness {
+    pipe: Pipe,
+    outbox: Outbox,
+    session: Weak<()>,
+    connection: Pin<Box<Connection<Pipe, Echo>>>,
+    wakes: Arc<Wakes>,
+}
+
+const LIMITS: Limits =
+    Limits { message: 200_000, outbox: 100_000, connect_timeout: Duration::ZERO };
+
+impl Harness {
+    fn new() -> Self {
+        Self::with(Outbox::new(LIMITS.outbox))
+    }
+
+    /// A connection of a kept session.
+    fn kept() -> Self {
+        let outbox = Outbox::new(LIMITS.outbox).1.into_kept(0);
+        let drain = outbox.attach(None).expect("no gap");
+        Self::with((outbox, drain))
+    }
+
+    fn with((outbox, drain): (Outbox, Drain)) -> Self {
+        let pipe = Pipe::default();
+        let alive = Arc::new(());
+        let session = Arc::downgrade(&alive);
+        let echo = Echo { outbox: outbox.clone(), _alive: alive };
+        let config = WebSocketConfig::new();
+        let connection = Box::pin(Connection::new(pipe.clone(), echo, drain, &config, &LIMITS));
+        let harness = Self { pipe, outbox, session, connection, wakes: Arc::default() };
+        harness.ends(|ends| {
+            ends.room = usize::MAX;
+            ends.is_vectored = true;
+        });
+        harness
+    }
+
+    fn ends<R>(&self, change: impl FnOnce(&mut Ends) -> R) -> R {
+        change(&mut self.pipe.0.lock().unwrap())
+    }
+
+    fn wire<R>(&self, look: impl FnOnce(&Wire<Pipe, Echo>) -> R) -> R {
+        look(&self.connection.owner.0.lock().as_ref().expect("not over").wire)
+    }
+
+    /// Lets the client send a frame.
+    fn send(&self, first: u8, payload: &[u8]) {
+        let mut frame = fastwebsockets::Frame::new(
+            first & 0x80 != 0,
+            (first & 0x0f).try_into().unwrap(),
+            Some([1, 2, 3, 4]),
+            payload.to_vec().into(),
+        );
+        let mut bytes = vec![0; 14];
+        let size = frame.fmt_head(&mut bytes);
+        bytes.truncate(size);
+        bytes.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(b, m)| b ^ m));
+        self.ends(|ends| ends.to_read.extend(bytes));
+    }
+
+    /// One turn of the connection's task. True once it has ended.
+    fn turn(&mut self) -> bool {
+        let waker = Arc::clone(&self.wakes).into();
+        self.connection.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+    }
+
+    /// Whether it asked for another turn since the last call.
+    fn woken(&self) -> bool {
+        self.wakes.0.swap(0, Ordering::Relaxed) > 0
+    }
+
+    /// Everything written since the last call.
+    fn received(&self) -> Vec<u8> {
+        self.ends(|ends| std::mem::take(&mut ends.written)).concat()
+    }
+
+    async fn advance(&mut self, millis: u64) -> bool {
+        tokio::time::advance(Duration::from_millis(millis)).await;
+        self.turn()
+    }
+}
+
+fn close(close: Close) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write_close(close, &mut frame);
+    frame
+}
+
+fn text(text: &str) -> Vec<u8> {
+    assert!(text.len() < 126);
+    [&[0x81, text.len() as u8], text.as_bytes()].concat()
+}
+
+fn big() -> Message {
+    Message::binary(vec![7; 40_000])
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_leaves_in_one_write() {
+    let mut it = Harness::new();
+    for _ in 0..64 {
+        it.outbox.push(Message::text("x".repeat(100)));
+    }
+    it.outbox.push(big());
+    it.outbox.push(Message::text("end"));
+    assert!(!it.turn());
+    let writes: Vec<_> = it.ends(|ends| ends.written.iter().map(Vec::len).collect());
+    assert_eq!(writes, [64 * 102 + 40_004 + 5]);
+}
+
+fn ping(position: u64) -> Vec<u8> {
+    [&[0x89, 8][..], &position.to_be_bytes()].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_kept_session_is_not_asked_about_each_message() {
+    let mut it = Harness::kept();
+    assert!(!it.turn());
+    it.outbox.push(Message::text("first"));
+    assert!(!it.turn());
+    assert_eq!(it.received(), [text("first"), ping(1)].concat());
+    it.send(0x8a, &1_u64.to_be_bytes());
+    for _ in 0..9 {
+        it.outbox.push(Message::text("more"));
+        assert!(!it.advance(10).await);
+        assert_eq!(it.received(), text("more"));
+    }
+    it.woken();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(it.woken(), "nothing else happens");
+    assert!(!it.turn());
+    assert_eq!(it.received(), ping(10));
+    it.send(0x8a, &10_u64.to_be_bytes());
+    assert!(!it.turn());
+    assert!(!it.advance(1000).await);
+    assert_eq!(it.received(), b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_replay_is_asked_about_on_its_way() {
+    let mut it = Harness::kept();
+    let room = it.outbox.lane();
+    (0..3).for_each(|_| room.push(big()));
+    room.open(it.wire(|wire| wire.drain.attachment()), Message::text("joined"));
+    assert!(!it.turn());
+    let received = it.received();
+    let pings = received.windows(10).filter(|bytes| bytes[..9] == ping(0)[..9]);
+    assert_eq!(
+        pings.map(|bytes| bytes[9]).collect::<Vec<_>>(),
+        [2],
+        "the rest waits for the answer"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_session_that_cannot_be_written_to_sleeps_until_it_can() {
+    let mut it = Harness::kept();
+    it.ends(|ends| ends.room = 3);
+    it.outbox.push(Message::text("first"));
+    assert!(!it.turn());
+    it.woken();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!it.woken());
+    it.ends(|ends| ends.room = usize::MAX);
+    assert!(!it.turn());
+    assert_eq!(it.received(), [text("first"), ping(1)].concat());
+}
+
+/// Two connections to which something was pushed, one soon after the other. Between them is one
+/// that gets a turn of its own.
+fn woken_together() -> [Harness; 2] {
+    let mut all = [Harness::new(), Harness::new(), Harness::new()];
+    for it in &mut all {
+        assert!(!it.turn());
+    }
+    all.iter().for_each(|it| it.outbox.push(Message::text("a")));
+    let [first, second, third] = all;
+    assert!(second.woken());
+    [first, third]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_of_those_woken_together_writes_for_the_others() {
+    let [mut first, second] = woken_together();
+    assert!(first.woken() && !second.woken());
+    assert!(!first.turn());
+    assert_eq!([first.received(), second.received()], [text("a"), text("a")]);
+    second.outbox.push(Message::text("b"));
+    assert!(second.woken(), "it leads the next group");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_wakes_the_task_of_whoever_was_written_for() {
+    let [mut first, mut second] = woken_together();
+    second.outbox.close(Close::Restart);
+    assert!(!first.turn());
+    assert_eq!(second.received(), [text("a"), close(Close::Restart)].concat());
+    assert!(second.woken() && second.session.upgrade().is_some());
+    assert!(!second.turn());
+    assert!(second.session.upgrade().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_written_to_at_once_goes_on_by_itself() {
+    let [mut first, mut second] = woken_together();
+    second.ends(|ends| ends.room = 1);
+    assert!(!first.turn());
+    second.ends(|ends| ends.room = usize::MAX);
+    assert!(!second.turn());
+    assert_eq!(second.received(), text("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_woken_together_with_one_that_is_gone_go_on_by_themselves() {
+    let [first, mut second] = woken_together();
+    drop(first);
+    assert!(second.woken());
+    assert!(!second.turn());
+    assert_eq!(second.received(), text("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_handled_and_its_answer_written_in_the_same_turn() {
+    let mut it = Harness::new();
+    it.send(0x81, b"hello");
+    assert!(!it.turn());
+    assert_eq!(it.received(), text("hello"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_piece_by_piece_arrives_whole() {
+    let mut it = Harness::new();
+    it.outbox.push(Message::text("first"));
+    it.outbox.push(big());
+    it.outbox.push(Message::text("last"));
+    it.ends(|ends| ends.room = 0);
+    for room in (1..60).cycle().take(1500) {
+        it.ends(|ends| ends.room = room);
+        assert!(!it.turn());
+    }
+    let big = [&[0x82, 126, 0x9c, 0x40][..], &[7; 40_000]].concat();
+    assert_eq!(it.received(), [text("first"), big, text("last")].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_goes_between_frames_and_never_inside_one() {
+    let mut it = Harness::new();
+    it.outbox.push(Message::text("first"));
+    it.outbox.push(Message::text("second"));
+    it.ends(|ends| ends.room = 3);
+    assert!(!it.turn());
+    it.send(0x89, b"?");
+    assert!(!it.turn());
+    it.ends(|ends| ends.room = usize::MAX);
+    assert!(!it.turn());
+    assert_eq!(it.received(), [text("first"), b"\x8a\x01?".to_vec(), text("second")].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_cannot_write_vectored_gets_the_same_bytes() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.is_vectored = false);
+    it.outbox.push(big());
+    it.outbox.push(Message::text("end"));
+    assert!(!it.turn());
+    let big = [&[0x82, 126, 0x9c, 0x40][..], &[7; 40_000]].concat();
+    assert_eq!(it.received(), [big, text("end")].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_closed_exactly_after_the_idle_timeout() {
+    let mut it = Harness::new();
+    assert!(!it.turn());
+    assert!(!it.advance(30_000).await);
+    // Half a head counts; what the server sends does not.
+    it.ends(|ends| ends.to_read.push_back(0x81));
+    assert!(!it.turn());
+    it.outbox.push(Message::text("news"));
+    assert!(!it.advance(59_999).await);
+    assert_eq!(it.received(), text("news"));
+    assert!(!it.advance(1).await);
+    assert_eq!(it.received(), close(Close::Protocol));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_hang_up_is_cut_after_the_close_timeout() {
+    let mut it = Harness::new();
+    it.outbox.close(Close::GoingAway);
+    assert!(!it.turn());
+    assert_eq!(it.received(), close(Close::GoingAway));
+    assert!(it.ends(|ends| ends.is_shut_down));
+    it.send(0x81, b"still here");
+    assert!(!it.advance(4_999).await);
+    assert!(it.advance(1).await);
+    assert_eq!(it.received(), b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_hangs_up_ends_the_close() {
+    let mut it = Harness::new();
+    it.outbox.close(Close::Restart);
+    assert!(!it.turn());
+    it.ends(|ends| ends.eof = true);
+    assert!(it.turn());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_cannot_be_written_is_cut_too() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.room = 0);
+    it.outbox.push(big());
+    it.outbox.close(Close::GoingAway);
+    assert!(!it.turn());
+    assert!(!it.advance(4_999).await);
+    assert!(it.advance(1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_pushed_before_a_close_is_written_before_it() {
+    let mut it = Harness::new();
+    it.outbox.push(Message::text("last words"));
+    it.outbox.close(Close::GoingAway);
+    it.outbox.push(Message::text("too late"));
+    assert!(!it.turn());
+    assert_eq!(it.received(), [text("last words"), close(Close::GoingAway)].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overflow_is_noticed_while_nothing_can_be_written() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.room = 1000);
+    it.outbox.push(big());
+    assert!(!it.turn());
+    for _ in 0..4 {
+        assert!(it.session.upgrade().is_some());
+        it.outbox.push(big());
+        assert!(it.woken(), "although it waits for the client");
+        assert!(!it.turn());
+    }
+    assert!(it.session.upgrade().is_none());
+    it.ends(|ends| ends.room = usize::MAX);
+    assert!(!it.turn());
+    // Only the frame that had begun is finished.
+    let received = it.received();
+    assert_eq!(received.len(), 40_004 + 4);
+    assert!(received.ends_with(&close(Close::Overflow)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clients_close_is_answered_and_its_code_not_echoed() {
+    for (payload, answer) in [
+        (&b""[..], Close::Normal),
+        (b"\x03\xe9going away", Close::Normal),
+        (b"\x0f\xa0", Close::Normal),
+        (b"\x03\xf4", Close::Protocol),
+        (b"\x03", Close::Protocol),
+    ] {
+        let mut it = Harness::new();
+        it.send(0x88, payload);
+        it.send(0x81, b"after the end");
+        assert!(!it.turn());
+        assert_eq!(it.received(), close(answer), "{payload:x?}");
+        assert!(it.session.upgrade().is_none());
+        it.ends(|ends| ends.eof = true);
+        assert!(it.turn());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_and_hangs_up_at_once_is_still_answered() {
+    let mut it = Harness::new();
+    it.send(0x88, b"");
+    it.ends(|ends| ends.eof = true);
+    assert!(it.turn());
+    assert_eq!(it.received(), close(Close::Normal));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_before_an_error_is_answered_before_the_close() {
+    for (first, payload, reason) in [
+        (0x81, &b"malformed"[..], Close::Malformed),
+        (0x81, b"\xff", Close::InvalidUtf8),
+        (0x80, b"", Close::Protocol),
+        (0x82, &[0; 200_001], Close::TooBig),
+    ] {
+        let mut it = Harness::new();
+        it.send(0x81, b"fine");
+        it.send(first, payload);
+        it.send(0x81, b"never read");
+        while it.ends(|ends| !ends.to_read.is_empty()) {
+            assert!(!it.turn());
+        }
+        assert_eq!(it.received(), [text("fine"), close(reason)].concat());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_vanishes_ends_it_at_once() {
+    let mut it = Harness::new();
+    assert!(!it.turn());
+    it.ends(|ends| ends.eof = true);
+    assert!(it.turn());
+    let mut it = Harness::new();
+    it.ends(|ends| ends.broken = true);
+    assert!(it.turn());
+    let mut it = Harness::new();
+    it.ends(|ends| ends.refuses_writes = true);
+    it.outbox.push(big());
+    assert!(it.turn());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_and_never_reads_is_not_heard_until_it_does() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.room = 0);
+    for _ in 0..100 {
+        it.send(0x82, &[0; 10_000]);
+    }
+    assert!(!it.turn());
+    let unread = it.ends(|ends| ends.to_read.len());
+    assert!(unread > 700_000, "{unread}");
+    assert!(!it.turn());
+    assert_eq!(it.ends(|ends| ends.to_read.len()), unread);
+    it.ends(|ends| ends.room = usize::MAX);
+    while it.ends(|ends| !ends.to_read.is_empty()) {
+        assert!(!it.turn());
+    }
+    assert_eq!(it.received().len(), 100 * 10_004);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stopped_the_reading_is_written_and_the_reading_goes_on() {
+    let mut it = Harness::new();
+    for _ in 0..scratch::READ_SIZE / 10 + 1 {
+        it.send(0x89, b"ping");
+    }
+    assert!(!it.turn());
+    assert_eq!(it.ends(|ends| ends.to_read.len()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_and_never_reads_is_silent_in_the_end() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.room = 0);
+    for _ in 0..100_000 {
+        it.send(0x89, b"ping");
+    }
+    assert!(!it.turn());
+    let control = it.wire(|wire| wire.writer.control.len());
+    assert!(control < scratch::READ_SIZE);
+    assert!(!it.advance(59_999).await);
+    assert!(it.session.upgrade().is_some());
+    assert!(!it.advance(1).await);
+    assert!(it.session.upgrade().is_none());
+    assert!(it.advance(5_000).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_leaves_others_their_turn() {
+    let mut it = Harness::new();
+    for _ in 0..1000 {
+        it.send(0x8a, &[0; 125]);
+        it.send(0x82, &[0; 10]);
+    }
+    for _ in 0..100 {
+        it.send(0x82, &[0; 10_000]);
+    }
+    let before = it.ends(|ends| ends.to_read.len());
+    assert!(!it.turn());
+    let read = before - it.ends(|ends| ends.to_read.len());
+    assert!(read <= READ_BUDGET + scratch::READ_SIZE, "{read}");
+    assert!(it.woken(), "its turn comes again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_small_and_holds_no_buffer() {
+    let mut it = Harness::new();
+    it.send(0x81, b"hello");
+    it.send(0x01, &[b'x'; 60_000]);
+    it.send(0x80, b"");
+    it.send(0x89, b"");
+    assert!(!it.turn());
+    let kept = it.wire(|wire| (wire.writer.batch.capacity(), wire.writer.control.capacity()));
+    assert!(kept.0 <= 4 && kept.1 == 0, "{kept:?}");
+    let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>()
+        + size_of::<Shared<hyper::upgrade::Upgraded, [usize; 2]>>();
+    assert!(size <= 640, "{size}");
+}
