@@ -2,10 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project::pin_project;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
+use tower_channels_transports::websocket;
 
 use crate::channel::{Channel, Link, Socket};
 use crate::mailbox::{Letters, Mail, Mailbox};
@@ -45,7 +48,19 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let stage = Stage::Joining { reference, attachment, replaced: replaced.map(Box::new) };
     // Made before the task, so that it does its work even if the task never runs.
     let guard = Guard { link: Arc::new(link), letters, stage, seat: None };
-    tokio::spawn(run(Box::pin(begin::<C>(guard, payload, timeout, seat))))
+    tokio::spawn(Speaking(run(Box::pin(begin::<C>(guard, payload, timeout, seat)))))
+}
+
+/// The task of a channel: what it tells its own client is written at the end of its turn.
+#[pin_project]
+struct Speaking<F>(#[pin] F);
+
+impl<F: Future> Future for Speaking<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        websocket::turn(|| self.project().0.poll(cx))
+    }
 }
 
 /// A channel that is joined. What is dropped comes in this order.
