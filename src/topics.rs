@@ -68,8 +68,11 @@ impl<T, C: Default> Topics<T, C> {
         }
         drop(known);
         let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
-        let new =
-            || Arc::new(Members(Mutex::new(Crowd { members: Slab::new(), common: C::default() })));
+        let new = || {
+            // Most socket ids have one member.
+            let crowd = Crowd { members: Slab::with_capacity(1), common: C::default() };
+            Arc::new(Members(Mutex::new(crowd)))
+        };
         insert(known.entry(topic.clone()).or_insert_with(new))
     }
 
