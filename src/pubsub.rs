@@ -11,7 +11,7 @@ use crate::history::History;
 use crate::mailbox::{Address, Mail};
 use crate::payload::Payload;
 use crate::serializer::{Outgoing, Version};
-use crate::topics::{Member, Topics};
+use crate::topics::{Member, Topics, walk};
 
 /// A message to everyone on a topic.
 pub(crate) struct Broadcast {
@@ -77,14 +77,12 @@ impl PubSub {
             if !broadcast.transient {
                 missed.push(Arc::clone(&broadcast), broadcast.cost(), self.limit);
             }
-            for (_, subscriber) in subscribers {
-                if subscriber.sleeps_on(&broadcast, missed) {
-                    continue;
-                }
-                if !from.is_some_and(|from| from.is(&subscriber.mailbox)) {
+            walk(subscribers, Subscriber::prefetch, |subscriber| {
+                let sleeps = subscriber.sleeps_on(&broadcast, missed);
+                if !sleeps && !from.is_some_and(|from| from.is(&subscriber.mailbox)) {
                     subscriber.receive(&broadcast);
                 }
-            }
+            });
         });
     }
 }
@@ -119,6 +117,13 @@ impl Drop for Subscription {
 }
 
 impl Subscriber {
+    /// See [`Outbox::prefetch`](tower_channels_transports::Outbox::prefetch).
+    fn prefetch(&self) {
+        if self.rest.is_none() {
+            self.client.outbox.prefetch();
+        }
+    }
+
     /// Whether a broadcast is none of its business while it rests.
     fn sleeps_on(&mut self, broadcast: &Broadcast, missed: &mut Missed) -> bool {
         let Some(Rest { since, follows }) = self.rest else { return false };

@@ -68,8 +68,11 @@ impl<T, C: Default> Topics<T, C> {
         }
         drop(known);
         let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
-        let new =
-            || Arc::new(Members(Mutex::new(Crowd { members: Slab::new(), common: C::default() })));
+        let new = || {
+            // Most socket ids have one member.
+            let crowd = Crowd { members: Slab::with_capacity(1), common: C::default() };
+            Arc::new(Members(Mutex::new(crowd)))
+        };
         insert(known.entry(topic.clone()).or_insert_with(new))
     }
 
@@ -91,6 +94,23 @@ impl<T, C: Default> Topics<T, C> {
         &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
     }
 }
+
+/// Calls `visit` for each member, and before that `prefetch` for some of them in a row. Of members who
+/// were silent for long nothing is in a cache: so they are fetched side by side and not one by one.
+pub(crate) fn walk<T>(members: &mut Slab<T>, prefetch: impl Fn(&T), mut visit: impl FnMut(&mut T)) {
+    for first in (0..members.capacity()).step_by(AHEAD) {
+        let keys = first..first + AHEAD;
+        keys.clone().filter_map(|key| members.get(key)).for_each(&prefetch);
+        for key in keys {
+            if let Some(member) = members.get_mut(key) {
+                visit(member);
+            }
+        }
+    }
+}
+
+/// How many are fetched at once: more than a processor can wait for, and far less than a cache holds.
+const AHEAD: usize = 32;
 
 impl<T, C> Members<T, C> {
     fn lock(&self) -> MutexGuard<'_, Crowd<T, C>> {

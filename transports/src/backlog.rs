@@ -4,7 +4,7 @@
 ///
 /// The largest thing that waits is not held against the limit: one message as large as the limit
 /// must not make the small one behind it an offence. So a queue holds at most its limit and two of
-/// its largest messages.
+/// its largest messages. A limit, or one thing, of more than 4 GiB counts as one of 4 GiB there.
 ///
 /// ```
 /// use tower_channels_transports::Backlog;
@@ -19,24 +19,23 @@
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Backlog {
-    limit: usize,
     bytes: usize,
+    limit: u32,
     /// The largest that was added since nothing waited.
-    largest: usize,
+    largest: u32,
 }
 
 impl Backlog {
     /// Nothing waits, and `limit` bytes may.
     pub fn new(limit: usize) -> Self {
-        Self { limit, bytes: 0, largest: 0 }
+        Self { bytes: 0, limit: saturated(limit), largest: 0 }
     }
 
     /// Counts one thing more. `false`, and nothing is counted, if what waits is over the limit.
     pub fn add(&mut self, cost: usize) -> bool {
-        let room = self.bytes - self.largest.min(self.bytes) <= self.limit;
+        let room = self.bytes.saturating_sub(self.largest as usize) <= self.limit as usize;
         if room {
-            self.bytes += cost;
-            self.largest = self.largest.max(cost);
+            self.restore(cost);
         }
         room
     }
@@ -44,7 +43,7 @@ impl Backlog {
     /// Counts one thing again that had been counted before, whatever the limit says.
     pub(crate) fn restore(&mut self, cost: usize) {
         self.bytes += cost;
-        self.largest = self.largest.max(cost);
+        self.largest = self.largest.max(saturated(cost));
     }
 
     /// Counts so much less.
@@ -59,4 +58,8 @@ impl Backlog {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+fn saturated(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }

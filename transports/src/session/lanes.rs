@@ -3,7 +3,7 @@
 //! A lane is open or held. What waits in open ones stands in one row, in the order in which it was
 //! pushed; what waits in a held one stands aside, and costs those that are open nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::frame::Message;
 
@@ -17,15 +17,16 @@ pub(super) const CONTROL: Lane = 0;
 pub(super) struct Lanes {
     /// Of lanes that are open, or were when they ended.
     row: VecDeque<(Lane, Message)>,
-    /// Boxed, for the map has more places than most clients have lanes.
-    lanes: HashMap<Lane, Box<State>>,
+    /// In order: they are numbered as they come.
+    lanes: Vec<State>,
     last: Lane,
     /// Whether lanes are held until they are opened.
     holding: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    lane: Lane,
     open: bool,
     /// The position of the answer that opened it, once it is written.
     opening: Option<u64>,
@@ -40,13 +41,26 @@ impl State {
     }
 }
 
+fn place(lanes: &[State], lane: Lane) -> Option<usize> {
+    lanes.binary_search_by_key(&lane, |state| state.lane).ok()
+}
+
+fn find(lanes: &mut [State], lane: Lane) -> Option<&mut State> {
+    place(lanes, lane).map(|at| &mut lanes[at])
+}
+
 impl Lanes {
     /// A new lane.
     pub(super) fn add(&mut self) -> Lane {
         self.last += 1;
-        let state = State { open: !self.holding, ..State::default() };
-        self.lanes.insert(self.last, Box::new(state));
-        self.last
+        let (lane, open) = (self.last, !self.holding);
+        // Most sessions have one.
+        if self.lanes.capacity() == 0 {
+            self.lanes.reserve_exact(1);
+        }
+        let held = VecDeque::new();
+        self.lanes.push(State { lane, open, opening: None, refreshed: false, held });
+        lane
     }
 
     /// How many have not ended.
@@ -57,7 +71,7 @@ impl Lanes {
     /// Says that transient messages of a lane need not outlive the connection for which they were
     /// meant.
     pub(super) fn refresh(&mut self, lane: Lane) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
+        if let Some(state) = find(&mut self.lanes, lane) {
             state.refreshed = true;
         }
     }
@@ -65,7 +79,7 @@ impl Lanes {
     /// Pushes a message, for a connection that may be `gone`. `false` if it is not needed: its lane has
     /// ended, or will be refreshed.
     pub(super) fn push(&mut self, lane: Lane, message: Message, gone: bool) -> bool {
-        let Some(state) = self.lanes.get_mut(&lane) else { return false };
+        let Some(state) = find(&mut self.lanes, lane) else { return false };
         if message.is_transient() && state.refreshed && (gone || !state.open) {
             return false;
         }
@@ -84,27 +98,27 @@ impl Lanes {
 
     /// Opens a lane: what waits in it gets in line.
     pub(super) fn open(&mut self, lane: Lane) {
-        let Some(state) = self.lanes.get_mut(&lane) else { return };
+        let Some(state) = find(&mut self.lanes, lane) else { return };
         (state.open, state.opening) = (true, None);
         self.row.extend(std::mem::take(&mut state.held).into_iter().map(|message| (lane, message)));
     }
 
     /// The answer that opened a lane is written at this position.
     pub(super) fn opened_at(&mut self, lane: Lane, position: u64) {
-        if let Some(state) = self.lanes.get_mut(&lane) {
+        if let Some(state) = find(&mut self.lanes, lane) {
             state.opening = Some(position);
         }
     }
 
     /// Where the answer that opened a lane is written, if it is.
     pub(super) fn opening(&self, lane: Lane) -> Option<u64> {
-        self.lanes.get(&lane).and_then(|state| state.opening)
+        self.lanes[place(&self.lanes, lane)?].opening
     }
 
     /// Holds a lane until it is opened again. Returns the cost of what is not needed: what is
     /// transient will be said anew.
     pub(super) fn hold(&mut self, lane: Lane) -> usize {
-        let Some(state) = self.lanes.get_mut(&lane).filter(|_| self.holding) else { return 0 };
+        let Some(state) = find(&mut self.lanes, lane).filter(|_| self.holding) else { return 0 };
         state.hold();
         let mut dropped = 0;
         for (other, message) in std::mem::take(&mut self.row) {
@@ -125,7 +139,7 @@ impl Lanes {
     pub(super) fn hold_all(&mut self, written: VecDeque<(Lane, Message)>) -> usize {
         self.holding = true;
         let mut dropped = 0;
-        for state in self.lanes.values_mut() {
+        for state in &mut self.lanes {
             state.hold();
             if state.refreshed {
                 state.held.retain(|message| {
@@ -136,7 +150,7 @@ impl Lanes {
         }
         let row = std::mem::take(&mut self.row);
         for (lane, message) in written.into_iter().chain(row).rev() {
-            match self.lanes.get_mut(&lane) {
+            match find(&mut self.lanes, lane) {
                 Some(state) if !(state.refreshed && message.is_transient()) => {
                     state.held.push_front(message);
                 }
@@ -148,8 +162,8 @@ impl Lanes {
 
     /// Nothing follows in a lane. What waits in it is lost if it is held, and this is its cost.
     pub(super) fn end(&mut self, lane: Lane) -> usize {
-        let held = self.lanes.remove(&lane).map(|state| state.held).unwrap_or_default();
-        held.iter().map(Message::cost).sum()
+        let Some(at) = place(&self.lanes, lane) else { return 0 };
+        self.lanes.remove(at).held.iter().map(Message::cost).sum()
     }
 
     /// The next message of an open lane.
@@ -164,19 +178,19 @@ impl Lanes {
 
     /// How many messages are held.
     pub(super) fn held(&self) -> usize {
-        self.lanes.values().map(|state| state.held.len()).sum()
+        self.lanes.iter().map(|state| state.held.len()).sum()
     }
 
     /// The cost of all that waits, by counting.
     pub(super) fn cost(&self) -> usize {
-        let held = self.lanes.values().flat_map(|state| &state.held);
+        let held = self.lanes.iter().flat_map(|state| &state.held);
         self.row.iter().map(|(_, message)| message).chain(held).map(Message::cost).sum()
     }
 
     /// Drops all that waits.
     pub(super) fn clear(&mut self) {
         self.row = VecDeque::new();
-        self.lanes.values_mut().for_each(|state| state.held = VecDeque::new());
+        self.lanes.iter_mut().for_each(|state| state.held = VecDeque::new());
     }
 }
 
