@@ -226,14 +226,15 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// How many bytes may wait for one client. Default 1 MiB. Over it: close code 1013, or a new
+    /// How many bytes may wait for one client. Default 1 MiB, at most 4 GiB. Over it: close code 1013, or a new
     /// long-poll session.
     pub fn max_outbox(mut self, bytes: usize) -> Self {
         self.limits.outbox = bytes;
         self
     }
 
-    /// How many bytes of a client's messages may wait for one channel's handler. Default 1 MiB.
+    /// How many bytes of a client's messages may wait for one channel's handler. Default 1 MiB, at most
+    /// 4 GiB.
     /// Over it that channel crashes; the others go on. What else would have to wait there is not
     /// let in: an intercepted broadcast is dropped and counted, `Handle::send` returns an error.
     pub fn max_mailbox(mut self, bytes: usize) -> Self {
