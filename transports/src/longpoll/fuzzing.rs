@@ -32,7 +32,7 @@ pub fn read_body(
 }
 
 pub fn encode_token(id: [u8; 16], cursor: u64) -> String {
-    Token { id, cursor }.encode()
+    Token { id, cursor }.encode().map(char::from).into_iter().collect()
 }
 
 pub fn decode_token(text: &str) -> Option<([u8; 16], u64)> {

@@ -30,6 +30,7 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use self::answer::Messages;
 use self::batch::{Batch, Unfit};
 pub use self::config::LongPollConfig;
 use self::registry::Registry;
@@ -173,7 +174,7 @@ impl<H: Handler> Server<H> {
         }
         let session = LongPollSession::new(connected, received, binary, Instant::now());
         self.registry.insert(id, session);
-        answer::poll(StatusCode::GONE, &[], Token { id, cursor: 0 })
+        answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
     }
 
     /// Messages from a client.
@@ -288,14 +289,14 @@ impl<H: Handler> HeldPoll<H> {
         let token = self.token;
         match answered.unwrap_or(Answered::Nothing) {
             Answered::Messages(messages, cursor) => {
-                answer::poll(StatusCode::OK, &messages, Token { cursor, ..token })
+                answer::poll(StatusCode::OK, messages, Token { cursor, ..token })
             }
-            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, &[], token),
+            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
             Answered::Over => {
                 if !self.session.with(|session| session.is_kept()) {
                     self.server.registry.remove(&token.id);
                 }
-                answer::poll(StatusCode::NO_CONTENT, &[], token)
+                answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
             }
         }
     }
