@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{self, Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -216,8 +216,14 @@ impl<H: Handler> Server<H> {
         B::Error: Send,
     {
         let mut body = Box::pin(body);
-        let bytes = read(body.as_mut(), self.largest_body());
-        let bytes = match tokio::time::timeout(self.config.body_timeout, bytes).await {
+        let bytes = {
+            let mut bytes = pin!(read(body.as_mut(), self.largest_body()));
+            match at_once(bytes.as_mut()).await {
+                Some(bytes) => Ok(bytes),
+                None => tokio::time::timeout(self.config.body_timeout, bytes).await,
+            }
+        };
+        let bytes = match bytes {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(Unread::TooLarge)) => {
                 self.spawn_discard(body);
@@ -312,6 +318,22 @@ impl<H: Handler> Drop for HeldPoll<H> {
 enum Unread {
     TooLarge,
     Broken,
+}
+
+/// What a future has to say that is polled twice: hyper has a body that came with its head only when
+/// it is asked again. A timer for it would cost more than the body.
+async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    let mut asked = false;
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if asked => Poll::Ready(None),
+        Poll::Pending => {
+            asked = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// Reads a body of at most `limit` bytes, and reserves nothing on its word. One that comes whole is
