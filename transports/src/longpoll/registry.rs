@@ -1,6 +1,7 @@
 //! The sessions of one long-poll service, and the task that ends those nobody polls any more.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,16 +21,36 @@ pub(super) struct Registry<S: Session> {
 
 #[derive(Debug)]
 struct Sessions<S: Session> {
-    by_id: HashMap<Id, Arc<Shared<S>>>,
+    by_id: HashMap<Id, Arc<Shared<S>>, BuildHasherDefault<IdHasher>>,
     /// The task below, which there is while there is a session. It may have ended before its time,
     /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
     reaper: Option<JoinHandle<()>>,
 }
 
+/// Takes an id as its own hash: it was drawn at random, and here alone. Ids that clients make up are
+/// only looked for.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(bytes) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*bytes);
+        }
+    }
+
+    // An array says first how long it is.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl<S: Session> Registry<S> {
     /// `patience` is how long a session may be without a poll.
     pub(super) fn new(patience: Duration) -> Arc<Self> {
-        let sessions = Sessions { by_id: HashMap::new(), reaper: None };
+        let sessions = Sessions { by_id: HashMap::default(), reaper: None };
         Arc::new(Self { patience, sessions: Mutex::new(sessions) })
     }
 
@@ -66,7 +87,7 @@ impl<S: Session> Registry<S> {
         let mut sessions = self.lock();
         if sessions.by_id.is_empty() {
             // A burst of sessions leaves no large map behind.
-            *sessions = Sessions { by_id: HashMap::new(), reaper: None };
+            *sessions = Sessions { by_id: HashMap::default(), reaper: None };
         }
         sessions.reaper.is_some()
     }
