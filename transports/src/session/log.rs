@@ -443,7 +443,8 @@ impl Log {
             }
             self.first += 1;
         }
-        if self.written.is_empty() {
+        // A session that is used keeps the room of one, as most that are parked.
+        if self.written.is_empty() && self.written.capacity() > 1 {
             self.written = VecDeque::new();
         }
     }
