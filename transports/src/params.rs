@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use memchr::memchr2;
+use memchr::{memchr2, memrchr};
 use serde_json::{Map, Value};
 
 /// A query that cannot be read: not UTF-8, or nested deeper than 16. HTTP 400.
@@ -27,10 +27,15 @@ pub(crate) fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
 
 /// The last text of this plain name, if it can be read. The rest of the query is not looked at.
 pub(crate) fn last<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    let mut pairs = query.rsplit('&').map(divide);
-    let is_name = |key: &str| key == name || decode(key).is_ok_and(|key| key == name);
-    let (_, value) = pairs.find(|(key, _)| is_name(key))?;
-    decode(value).ok()
+    let mut rest = query;
+    loop {
+        let end = memrchr(b'&', rest.as_bytes());
+        let (key, value) = divide(&rest[end.map_or(0, |end| end + 1)..]);
+        if key == name || decode(key).is_ok_and(|key| key == name) {
+            return decode(value).ok();
+        }
+        rest = &rest[..end?];
+    }
 }
 
 fn divide(pair: &str) -> (&str, &str) {

@@ -71,7 +71,7 @@ pub(super) fn poll(status: StatusCode, messages: Messages, token: Token) -> Answ
     body.extend_from_slice(br#"],"status":"#);
     body.extend_from_slice(status.as_str().as_bytes());
     body.extend_from_slice(br#","token":""#);
-    body.extend_from_slice(&token.encode());
+    token.write(&mut body);
     body.extend_from_slice(br#""}"#);
     json(body.into())
 }
@@ -173,18 +173,18 @@ mod tests {
         runtime.block_on(answer.into_body().collect()).unwrap().to_bytes()
     }
 
-    const TOKEN: Token = Token { id: [0; 16], cursor: 0 };
+    const TOKEN: Token = Token { id: *b"0123456789abcdefghijkl", cursor: 7 };
 
     #[test]
     fn a_poll_is_answered_with_messages_status_and_token_in_this_order() {
         let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
         assert_eq!(
             body(poll(StatusCode::OK, messages.into_iter().collect(), TOKEN)),
-            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#
+            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"0123456789abcdefghijkl7"}"#
         );
         assert_eq!(
             body(poll(StatusCode::NO_CONTENT, Messages::default(), TOKEN)),
-            r#"{"messages":[],"status":204,"token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#
+            r#"{"messages":[],"status":204,"token":"0123456789abcdefghijkl7"}"#
         );
     }
 

@@ -35,7 +35,7 @@ use self::batch::{Batch, Unfit};
 pub use self::config::LongPollConfig;
 use self::registry::Registry;
 use self::session::{Answered, LongPollSession, PollId, Shared};
-use self::token::{Id, Token};
+use self::token::Token;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::gateway::Gateway;
 use crate::params;
@@ -114,7 +114,7 @@ impl<H: Handler> Server<H> {
     /// A poll or, without a session, a connect.
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
         let text = token(parts);
-        match text.as_deref().and_then(Token::decode).map(|token| self.begin_poll(token)) {
+        match text.as_deref().and_then(Token::read).map(|token| self.begin_poll(token)) {
             Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
             Some(Err(Ended::Kept)) => {
                 return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
@@ -167,11 +167,13 @@ impl<H: Handler> Server<H> {
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
-        let mut id = Id::default();
-        if let Err(error) = getrandom::fill(&mut id) {
-            tracing::error!(%error, "no random bytes for a session's token");
-            return answer::status(StatusCode::FORBIDDEN);
-        }
+        let id = match token::draw_id() {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::error!(%error, "no random bytes for a session's token");
+                return answer::status(StatusCode::FORBIDDEN);
+            }
+        };
         let session = LongPollSession::new(connected, received, binary, Instant::now());
         self.registry.insert(id, session);
         answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
@@ -184,7 +186,7 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let token = token(parts).as_deref().and_then(Token::decode);
+        let token = token(parts).as_deref().and_then(Token::read);
         let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
             Ok(session) => session,
             Err(ended) => {
@@ -425,7 +427,7 @@ mod tests {
         let connected = crate::session::Connected::Own(Silent, drain);
         let session = LongPollSession::new(connected, None, false, Instant::now());
         let session = Arc::new(Shared::new(session));
-        let token = Token { id: [0; 16], cursor: 0 };
+        let token = Token { id: [0; 22], cursor: 0 };
         let size = size_of_val(&HeldPoll { server, session, token, id: 0 }.wait());
         assert!(size <= 256, "{size} bytes");
     }
