@@ -127,33 +127,22 @@ fn write_string(body: &mut Vec<u8>, message: &Message) {
     if message.is_binary() {
         body.extend_from_slice(STANDARD.encode(message.rest()).as_bytes());
     } else {
-        message.to_bytes().chunks(127).for_each(|text| write_escaped(body, text));
+        let mut head = Vec::new();
+        message.write_head(&mut head);
+        write_escaped(body, &head);
+        write_escaped(body, message.rest());
     }
     body.push(b'"');
 }
 
-/// A piece of a text, of 127 bytes at most, each of which may become two. So many of a message are
-/// quotes that it pays not to branch at them.
+/// Byte by byte: so many of a message are quotes that to look for the next one would take longer.
 fn write_escaped(body: &mut Vec<u8>, text: &[u8]) {
-    if text.iter().fold(false, |any, byte| any | (*byte < 0x20)) {
-        return text.iter().for_each(|byte| write_byte(body, *byte));
-    }
-    let (mut escaped, mut end) = ([0; 256], 0_u8);
     for &byte in text {
-        escaped[usize::from(end)] = b'\\';
-        end += u8::from(matches!(byte, b'"' | b'\\'));
-        escaped[usize::from(end)] = byte;
-        end += 1;
-    }
-    body.extend_from_slice(&escaped[..usize::from(end)]);
-}
-
-/// A byte of a text with control characters, which is rare.
-fn write_byte(body: &mut Vec<u8>, byte: u8) {
-    match byte {
-        b'"' | b'\\' => body.extend_from_slice(&[b'\\', byte]),
-        0..0x20 => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-        byte => body.push(byte),
+        match byte {
+            b'"' | b'\\' => body.extend_from_slice(&[b'\\', byte]),
+            0..0x20 => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            byte => body.push(byte),
+        }
     }
 }
 
@@ -190,13 +179,15 @@ mod tests {
 
     #[test]
     fn a_text_stays_what_it_is_in_a_json_string() {
-        let every: String = ('\0'..='\u{ff}').chain("\u{2028}😀".chars()).collect();
-        let printable: String = every.chars().filter(|char| *char >= ' ').collect();
-        for text in [every, printable, "\"\\".repeat(1000), String::new()] {
-            let mut string = Vec::new();
-            write_string(&mut string, &Message::text(text.clone()));
-            assert_eq!(serde_json::from_slice::<String>(&string).unwrap(), text);
-        }
+        let text: String = ('\0'..='\u{ff}').chain("\u{2028}😀".chars()).collect();
+        let mut string = Vec::new();
+        write_string(&mut string, &Message::text(text.clone()));
+        assert_eq!(serde_json::from_slice::<String>(&string).unwrap(), text);
+        let mut numbered = Message::slotted("[null,\"a\"]", 1);
+        numbered.set_number(7);
+        let mut string = Vec::new();
+        write_string(&mut string, &numbered);
+        assert_eq!(serde_json::from_slice::<String>(&string).unwrap(), r#"["s:7","a"]"#);
     }
 
     #[test]

@@ -232,7 +232,11 @@ impl<S: Session> LongPollSession<S> {
         is_over && idle >= patience + REMEMBERED
     }
 
+    /// The first use of the token.
     fn attach(&mut self) {
+        if !matches!(self.link, Link::Unused(..)) {
+            return;
+        }
         self.link = match std::mem::replace(&mut self.link, Link::Over(None)) {
             Link::Unused(connected, received) => {
                 match connected.attach(received, Transport::LongPoll) {
