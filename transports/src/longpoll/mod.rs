@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+mod body;
 mod config;
 pub mod fuzzing;
 mod registry;
@@ -16,12 +17,12 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{self, Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
@@ -32,6 +33,7 @@ use tower_service::Service;
 
 use self::answer::Messages;
 use self::batch::{Batch, Unfit};
+use self::body::Unread;
 pub use self::config::LongPollConfig;
 use self::registry::Registry;
 use self::session::{Answered, LongPollSession, PollId, Shared};
@@ -218,21 +220,15 @@ impl<H: Handler> Server<H> {
         B::Error: Send,
     {
         let mut body = Box::pin(body);
-        let bytes = {
-            let mut bytes = pin!(read(body.as_mut(), self.largest_body()));
-            match at_once(bytes.as_mut()).await {
-                Some(bytes) => Ok(bytes),
-                None => tokio::time::timeout(self.config.body_timeout, bytes).await,
-            }
-        };
-        let bytes = match bytes {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(Unread::TooLarge)) => {
+        let read = body::read(body.as_mut(), self.largest_body(), self.config.body_timeout);
+        let bytes = match read.await {
+            Ok(bytes) => bytes,
+            Err(Unread::TooLarge) => {
                 self.spawn_discard(body);
                 return answer::too_large();
             }
-            Ok(Err(Unread::Broken)) => return answer::status(StatusCode::BAD_REQUEST),
-            Err(_) => return answer::status(StatusCode::REQUEST_TIMEOUT),
+            Err(Unread::Broken) => return answer::status(StatusCode::BAD_REQUEST),
+            Err(Unread::TooSlow) => return answer::status(StatusCode::REQUEST_TIMEOUT),
         };
         let batch = match Batch::new(bytes, ndjson, self.gateway.limits().message) {
             Ok(batch) => batch,
@@ -314,51 +310,6 @@ impl<H: Handler> Drop for HeldPoll<H> {
     fn drop(&mut self) {
         self.session.with(|session| session.end_poll(self.id, Instant::now()));
     }
-}
-
-/// Why a body was not read to its end.
-enum Unread {
-    TooLarge,
-    Broken,
-}
-
-/// What a future has to say that is polled twice: hyper has a body that came with its head only when
-/// it is asked again. A timer for it would cost more than the body.
-async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
-    let mut asked = false;
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if asked => Poll::Ready(None),
-        Poll::Pending => {
-            asked = true;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-/// Reads a body of at most `limit` bytes, and reserves nothing on its word. One that comes whole is
-/// not copied.
-async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Unread> {
-    let (mut whole, mut pieces) = (Bytes::new(), Vec::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-        if data.remaining() > limit - whole.len() - pieces.len() {
-            return Err(Unread::TooLarge);
-        }
-        if whole.is_empty() && pieces.is_empty() {
-            whole = data.copy_to_bytes(data.remaining());
-            continue;
-        }
-        pieces.extend_from_slice(&std::mem::take(&mut whole));
-        while data.has_remaining() {
-            let chunk = data.chunk();
-            pieces.extend_from_slice(chunk);
-            data.advance(chunk.len());
-        }
-    }
-    Ok(if pieces.is_empty() { whole } else { pieces.into() })
 }
 
 /// How long the answer that hands out a token of a kept session is held back: phoenix.js 1.8.12 sets
