@@ -261,13 +261,23 @@ impl<S: Session> LongPollSession<S> {
     fn visit<R>(&mut self, work: impl FnOnce(&mut Visit<'_>, Reader) -> R) -> Option<R> {
         let (Link::Used(_, drain) | Link::Over(Some(drain))) = &self.link else { return None };
         let mut reader = Reader { binary: self.binary, closed: self.closed };
+        let mut skipped = 0;
         let done = drain.visit(|outbox| {
             if !reader.closed {
-                reader.closed = reader.collect(outbox);
+                let see = |message: &Message| skipped += u64::from(!reader.can_read(message));
+                let open = outbox.collect(see);
+                reader.closed = !open;
+            }
+            if skipped > 0 && reader.unread(outbox).next().is_none() {
+                let _ = outbox.acknowledge(outbox.position());
             }
             work(outbox, reader)
         });
         self.closed = reader.closed;
+        if skipped > 0 {
+            metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped);
+            tracing::debug!(skipped, "binary messages for a client that cannot read them");
+        }
         Some(done)
     }
 
@@ -309,20 +319,6 @@ struct Reader {
 }
 
 impl Reader {
-    /// Takes what waits. Whether the outbox is closed.
-    fn collect(self, outbox: &mut Visit<'_>) -> bool {
-        let mut skipped = 0;
-        let open = outbox.collect(|message| skipped += u64::from(!self.can_read(message)));
-        if skipped > 0 {
-            metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped);
-            tracing::debug!(skipped, "binary messages for a client that cannot read them");
-            if self.unread(outbox).next().is_none() {
-                let _ = outbox.acknowledge(outbox.position());
-            }
-        }
-        !open
-    }
-
     fn can_read(self, message: &Message) -> bool {
         self.binary || !message.is_binary()
     }
