@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use memchr::{memchr2, memrchr};
 use serde_json::{Map, Value};
 
 /// A query that cannot be read: not UTF-8, or nested deeper than 16. HTTP 400.
@@ -26,9 +27,15 @@ pub(crate) fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
 
 /// The last text of this plain name, if it can be read. The rest of the query is not looked at.
 pub(crate) fn last<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    let mut pairs = query.rsplit('&').map(divide);
-    let (_, value) = pairs.find(|(key, _)| decode(key).is_ok_and(|key| key == name))?;
-    decode(value).ok()
+    let mut rest = query;
+    loop {
+        let end = memrchr(b'&', rest.as_bytes());
+        let (key, value) = divide(&rest[end.map_or(0, |end| end + 1)..]);
+        if key == name || decode(key).is_ok_and(|key| key == name) {
+            return decode(value).ok();
+        }
+        rest = &rest[..end?];
+    }
 }
 
 fn divide(pair: &str) -> (&str, &str) {
@@ -132,7 +139,7 @@ impl Slot {
 
 /// `application/x-www-form-urlencoded`; an escape that is none is taken literally, as Elixir does.
 fn decode(text: &str) -> Result<Cow<'_, str>, BadQuery> {
-    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+    if memchr2(b'+', b'%', text.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());

@@ -19,7 +19,10 @@ use crate::response::{self, Answer};
 
 /// `{"status":403}`.
 pub(super) fn status(status: StatusCode) -> Answer {
-    json([r#"{"status":"#, status.as_str(), "}"].concat())
+    json(match status {
+        StatusCode::OK => Bytes::from_static(br#"{"status":200}"#),
+        status => [r#"{"status":"#, status.as_str(), "}"].concat().into(),
+    })
 }
 
 /// The one status that HTTP bears too, so that proxies and logs see what is going on.
@@ -29,23 +32,48 @@ pub(super) fn too_large() -> Answer {
     answer
 }
 
+/// Messages for an answer to a poll.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Messages(Vec<u8>);
+
+impl Messages {
+    pub(super) fn push(&mut self, message: &Message) {
+        let Self(body) = self;
+        // With some escapes, and what comes after the last message.
+        body.reserve(message.size() + message.size() / 4 + 128);
+        body.extend_from_slice(if body.is_empty() { BEGINNING } else { b"," });
+        write_string(body, message);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<Message> for Messages {
+    fn from_iter<I: IntoIterator<Item = Message>>(messages: I) -> Self {
+        let mut written = Self::default();
+        messages.into_iter().for_each(|message| written.push(&message));
+        written
+    }
+}
+
+/// How an answer to a poll begins.
+const BEGINNING: &[u8] = br#"{"messages":["#;
+
 /// An answer to a poll.
-pub(super) fn poll(status: StatusCode, messages: &[Message], token: Token) -> Answer {
-    let size: usize = messages.iter().map(|message| message.size() + 64).sum();
-    let mut body = Vec::with_capacity(size + 96);
-    body.extend_from_slice(br#"{"messages":["#);
-    for (index, message) in messages.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        write_string(&mut body, message);
+pub(super) fn poll(status: StatusCode, messages: Messages, token: Token) -> Answer {
+    let Messages(mut body) = messages;
+    if body.is_empty() {
+        body.extend_from_slice(BEGINNING);
     }
     body.extend_from_slice(br#"],"status":"#);
     body.extend_from_slice(status.as_str().as_bytes());
     body.extend_from_slice(br#","token":""#);
-    body.extend_from_slice(token.encode().as_bytes());
+    token.write(&mut body);
     body.extend_from_slice(br#""}"#);
-    json(body)
+    json(body.into())
 }
 
 /// The preflight of a page from another site. Its origin was checked before.
@@ -69,8 +97,8 @@ pub(super) fn bad_method() -> Answer {
     with_cors(response::empty(StatusCode::BAD_REQUEST))
 }
 
-fn json(body: impl Into<Bytes>) -> Answer {
-    let mut answer = Answer::new(Full::new(body.into()));
+fn json(body: Bytes) -> Answer {
+    let mut answer = Answer::new(Full::new(body));
     // A clone costs a fraction of what it costs to put them in one by one.
     answer.headers_mut().clone_from(&JSON);
     answer
@@ -99,19 +127,23 @@ fn write_string(body: &mut Vec<u8>, message: &Message) {
     if message.is_binary() {
         body.extend_from_slice(STANDARD.encode(message.rest()).as_bytes());
     } else {
-        let bytes = message.to_bytes();
-        let mut rest = &bytes[..];
-        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
-            body.extend_from_slice(&rest[..at]);
-            match rest[at] {
-                byte @ 0..0x20 => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-                byte => body.extend_from_slice(&[b'\\', byte]),
-            }
-            rest = &rest[at + 1..];
-        }
-        body.extend_from_slice(rest);
+        let mut head = Vec::new();
+        message.write_head(&mut head);
+        write_escaped(body, &head);
+        write_escaped(body, message.rest());
     }
     body.push(b'"');
+}
+
+/// Byte by byte: so many of a message are quotes that to look for the next one would take longer.
+fn write_escaped(body: &mut Vec<u8>, text: &[u8]) {
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => body.extend_from_slice(&[b'\\', byte]),
+            0..0x20 => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            byte => body.push(byte),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -130,18 +162,18 @@ mod tests {
         runtime.block_on(answer.into_body().collect()).unwrap().to_bytes()
     }
 
-    const TOKEN: Token = Token { id: [0; 16], cursor: 0 };
+    const TOKEN: Token = Token { id: *b"0123456789abcdefghijkl", cursor: 7 };
 
     #[test]
     fn a_poll_is_answered_with_messages_status_and_token_in_this_order() {
         let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
         assert_eq!(
-            body(poll(StatusCode::OK, &messages, TOKEN)),
-            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#
+            body(poll(StatusCode::OK, messages.into_iter().collect(), TOKEN)),
+            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"0123456789abcdefghijkl7"}"#
         );
         assert_eq!(
-            body(poll(StatusCode::NO_CONTENT, &[], TOKEN)),
-            r#"{"messages":[],"status":204,"token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}"#
+            body(poll(StatusCode::NO_CONTENT, Messages::default(), TOKEN)),
+            r#"{"messages":[],"status":204,"token":"0123456789abcdefghijkl7"}"#
         );
     }
 
@@ -151,6 +183,11 @@ mod tests {
         let mut string = Vec::new();
         write_string(&mut string, &Message::text(text.clone()));
         assert_eq!(serde_json::from_slice::<String>(&string).unwrap(), text);
+        let mut numbered = Message::slotted("[null,\"a\"]", 1);
+        numbered.set_number(7);
+        let mut string = Vec::new();
+        write_string(&mut string, &numbered);
+        assert_eq!(serde_json::from_slice::<String>(&string).unwrap(), r#"["s:7","a"]"#);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use memchr::memchr;
 
 use crate::frame::{Close, Inbound};
 
@@ -68,7 +69,13 @@ impl Batch {
 
     /// A body of another type is one line, even an empty one.
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        let lines = self.body.split(|byte| self.ndjson && *byte == b'\n');
+        let mut rest = Some(&self.body[..]);
+        let lines = std::iter::from_fn(move || {
+            let body = rest?;
+            let Some(end) = memchr(b'\n', body).filter(|_| self.ndjson) else { return rest.take() };
+            rest = Some(&body[end + 1..]);
+            Some(&body[..end])
+        });
         lines.filter_map(|line| match line {
             _ if !self.ndjson => Some(line),
             [] | [b'\r'] => None,

@@ -31,12 +31,14 @@ pub fn read_body(
     }
 }
 
-pub fn encode_token(id: [u8; 16], cursor: u64) -> String {
-    Token { id, cursor }.encode()
+pub fn write_token(id: [u8; 22], cursor: u64) -> Vec<u8> {
+    let mut text = Vec::new();
+    Token { id, cursor }.write(&mut text);
+    text
 }
 
-pub fn decode_token(text: &str) -> Option<([u8; 16], u64)> {
-    Token::decode(text).map(|token| (token.id, token.cursor))
+pub fn read_token(text: &str) -> Option<([u8; 22], u64)> {
+    Token::read(text).map(|token| (token.id, token.cursor))
 }
 
 pub fn parse_query(query: &str) -> Result<Map<String, Value>, BadQuery> {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+mod body;
 mod config;
 pub mod fuzzing;
 mod registry;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
@@ -30,11 +31,13 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use self::answer::Messages;
 use self::batch::{Batch, Unfit};
+use self::body::Unread;
 pub use self::config::LongPollConfig;
 use self::registry::Registry;
 use self::session::{Answered, LongPollSession, PollId, Shared};
-use self::token::{Id, Token};
+use self::token::Token;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::gateway::Gateway;
 use crate::params;
@@ -113,7 +116,7 @@ impl<H: Handler> Server<H> {
     /// A poll or, without a session, a connect.
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
         let text = token(parts);
-        match text.as_deref().and_then(Token::decode).map(|token| self.begin_poll(token)) {
+        match text.as_deref().and_then(Token::read).map(|token| self.begin_poll(token)) {
             Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
             Some(Err(Ended::Kept)) => {
                 return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
@@ -166,14 +169,16 @@ impl<H: Handler> Server<H> {
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
-        let mut id = Id::default();
-        if let Err(error) = getrandom::fill(&mut id) {
-            tracing::error!(%error, "no random bytes for a session's token");
-            return answer::status(StatusCode::FORBIDDEN);
-        }
+        let id = match token::draw_id() {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::error!(%error, "no random bytes for a session's token");
+                return answer::status(StatusCode::FORBIDDEN);
+            }
+        };
         let session = LongPollSession::new(connected, received, binary, Instant::now());
         self.registry.insert(id, session);
-        answer::poll(StatusCode::GONE, &[], Token { id, cursor: 0 })
+        answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
     }
 
     /// Messages from a client.
@@ -183,7 +188,7 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let token = token(parts).as_deref().and_then(Token::decode);
+        let token = token(parts).as_deref().and_then(Token::read);
         let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
             Ok(session) => session,
             Err(ended) => {
@@ -215,15 +220,15 @@ impl<H: Handler> Server<H> {
         B::Error: Send,
     {
         let mut body = Box::pin(body);
-        let bytes = read(body.as_mut(), self.largest_body());
-        let bytes = match tokio::time::timeout(self.config.body_timeout, bytes).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(Unread::TooLarge)) => {
+        let read = body::read(body.as_mut(), self.largest_body(), self.config.body_timeout);
+        let bytes = match read.await {
+            Ok(bytes) => bytes,
+            Err(Unread::TooLarge) => {
                 self.spawn_discard(body);
                 return answer::too_large();
             }
-            Ok(Err(Unread::Broken)) => return answer::status(StatusCode::BAD_REQUEST),
-            Err(_) => return answer::status(StatusCode::REQUEST_TIMEOUT),
+            Err(Unread::Broken) => return answer::status(StatusCode::BAD_REQUEST),
+            Err(Unread::TooSlow) => return answer::status(StatusCode::REQUEST_TIMEOUT),
         };
         let batch = match Batch::new(bytes, ndjson, self.gateway.limits().message) {
             Ok(batch) => batch,
@@ -288,14 +293,14 @@ impl<H: Handler> HeldPoll<H> {
         let token = self.token;
         match answered.unwrap_or(Answered::Nothing) {
             Answered::Messages(messages, cursor) => {
-                answer::poll(StatusCode::OK, &messages, Token { cursor, ..token })
+                answer::poll(StatusCode::OK, messages, Token { cursor, ..token })
             }
-            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, &[], token),
+            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
             Answered::Over => {
                 if !self.session.with(|session| session.is_kept()) {
                     self.server.registry.remove(&token.id);
                 }
-                answer::poll(StatusCode::NO_CONTENT, &[], token)
+                answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
             }
         }
     }
@@ -305,35 +310,6 @@ impl<H: Handler> Drop for HeldPoll<H> {
     fn drop(&mut self) {
         self.session.with(|session| session.end_poll(self.id, Instant::now()));
     }
-}
-
-/// Why a body was not read to its end.
-enum Unread {
-    TooLarge,
-    Broken,
-}
-
-/// Reads a body of at most `limit` bytes, and reserves nothing on its word. One that comes whole is
-/// not copied.
-async fn read<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Unread> {
-    let (mut whole, mut pieces) = (Bytes::new(), Vec::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-        if data.remaining() > limit - whole.len() - pieces.len() {
-            return Err(Unread::TooLarge);
-        }
-        if whole.is_empty() && pieces.is_empty() {
-            whole = data.copy_to_bytes(data.remaining());
-            continue;
-        }
-        pieces.extend_from_slice(&std::mem::take(&mut whole));
-        while data.has_remaining() {
-            let chunk = data.chunk();
-            pieces.extend_from_slice(chunk);
-            data.advance(chunk.len());
-        }
-    }
-    Ok(if pieces.is_empty() { whole } else { pieces.into() })
 }
 
 /// How long the answer that hands out a token of a kept session is held back: phoenix.js 1.8.12 sets
@@ -402,7 +378,7 @@ mod tests {
         let connected = crate::session::Connected::Own(Silent, drain);
         let session = LongPollSession::new(connected, None, false, Instant::now());
         let session = Arc::new(Shared::new(session));
-        let token = Token { id: [0; 16], cursor: 0 };
+        let token = Token { id: [0; 22], cursor: 0 };
         let size = size_of_val(&HeldPoll { server, session, token, id: 0 }.wait());
         assert!(size <= 256, "{size} bytes");
     }

@@ -1,6 +1,7 @@
 //! The sessions of one long-poll service, and the task that ends those nobody polls any more.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,16 +21,38 @@ pub(super) struct Registry<S: Session> {
 
 #[derive(Debug)]
 struct Sessions<S: Session> {
-    by_id: HashMap<Id, Arc<Shared<S>>>,
+    by_id: HashMap<Id, Arc<Shared<S>>, BuildHasherDefault<IdHasher>>,
     /// The task below, which there is while there is a session. It may have ended before its time,
     /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
     reaper: Option<JoinHandle<()>>,
 }
 
+/// Hashes by what an id begins with: it was drawn at random, and here alone. Ids that clients make up
+/// are only looked for.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(bytes) = bytes.first_chunk() {
+            // A character is six bits of chance in eight: this spreads them.
+            let wide = u128::from(u64::from_ne_bytes(*bytes)) * 0x9e37_79b9_7f4a_7c15;
+            self.0 = (wide >> 64) as u64 ^ wide as u64;
+        }
+    }
+
+    // An array says first how long it is.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl<S: Session> Registry<S> {
     /// `patience` is how long a session may be without a poll.
     pub(super) fn new(patience: Duration) -> Arc<Self> {
-        let sessions = Sessions { by_id: HashMap::new(), reaper: None };
+        let sessions = Sessions { by_id: HashMap::default(), reaper: None };
         Arc::new(Self { patience, sessions: Mutex::new(sessions) })
     }
 
@@ -66,7 +89,7 @@ impl<S: Session> Registry<S> {
         let mut sessions = self.lock();
         if sessions.by_id.is_empty() {
             // A burst of sessions leaves no large map behind.
-            *sessions = Sessions { by_id: HashMap::new(), reaper: None };
+            *sessions = Sessions { by_id: HashMap::default(), reaper: None };
         }
         sessions.reaper.is_some()
     }
@@ -114,17 +137,17 @@ mod tests {
     async fn a_session_that_is_never_polled_ends() {
         let registry = Registry::new(PATIENCE);
         let (session, outbox) = session();
-        registry.insert([1; 16], session);
+        registry.insert([1; 22], session);
         tokio::time::sleep(Duration::from_secs(14)).await;
-        assert!(registry.find(&[1; 16]).is_some() && !outbox.is_closed());
+        assert!(registry.find(&[1; 22]).is_some() && !outbox.is_closed());
         tokio::time::sleep(Duration::from_secs(5)).await;
-        assert!(registry.find(&[1; 16]).is_none() && outbox.is_closed());
+        assert!(registry.find(&[1; 22]).is_none() && outbox.is_closed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_task_ends_with_the_last_session_and_begins_again_with_the_next() {
         let registry = Registry::new(PATIENCE);
-        for id in [[1; 16], [2; 16]] {
+        for id in [[1; 22], [2; 22]] {
             registry.insert(id, session().0);
             assert!(registry.lock().reaper.is_some());
             tokio::time::sleep(2 * PATIENCE).await;
@@ -137,19 +160,19 @@ mod tests {
     async fn a_session_closed_between_two_polls_does_not_wait_to_expire() {
         let registry = Registry::new(PATIENCE);
         let (session, outbox) = session();
-        registry.insert([1; 16], session);
+        registry.insert([1; 22], session);
         outbox.close(Close::GoingAway);
         tokio::time::sleep(PATIENCE / 3).await;
-        assert!(registry.find(&[1; 16]).is_none());
+        assert!(registry.find(&[1; 22]).is_none());
     }
 
     #[test]
     fn sessions_expire_even_if_the_runtime_of_the_first_is_gone() {
         let registry = Registry::new(Duration::from_millis(40));
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime().expect("a runtime").block_on(async { registry.insert([1; 16], session().0) });
+        runtime().expect("a runtime").block_on(async { registry.insert([1; 22], session().0) });
         runtime().expect("a runtime").block_on(async {
-            registry.insert([2; 16], session().0);
+            registry.insert([2; 22], session().0);
             let expired = async {
                 while !registry.lock().by_id.is_empty() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -173,7 +196,7 @@ mod tests {
             }
         }
         let registry = Registry::new(PATIENCE);
-        for (id, panics) in [([1; 16], true), ([2; 16], false)] {
+        for (id, panics) in [([1; 22], true), ([2; 22], false)] {
             let (outbox, drain) = Outbox::new(1000);
             let session = {
                 let connected = crate::session::Connected::Own(Fragile(panics), drain);
@@ -190,7 +213,7 @@ mod tests {
     async fn sessions_end_with_their_service() {
         let registry = Registry::new(PATIENCE);
         let (session, outbox) = session();
-        registry.insert([1; 16], session);
+        registry.insert([1; 22], session);
         drop(registry);
         assert!(outbox.is_closed());
     }

@@ -9,17 +9,17 @@
 //! An answer carries everything above what is acknowledged, however often it is asked for: a
 //! browser repeats a GET whose connection died, and an answer may be lost with it.
 
-use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::answer::Messages;
 use super::batch::Batch;
 use crate::connect_info::Transport;
 use crate::frame::{Close, Message};
-use crate::session::{Attached, Connected, Drain, Session, Unknown};
+use crate::session::{Attached, Connected, Drain, Session, Visit};
 
 /// A session that polls and POSTs share.
 ///
@@ -40,8 +40,6 @@ pub(super) struct LongPollSession<S: Session> {
     sent: u64,
     /// The newest poll; older ones are answered with nothing.
     newest: PollId,
-    /// The task of the newest poll, while it waits.
-    waker: Option<Waker>,
     /// When the last poll ended; `None` while one waits.
     idle_since: Option<Instant>,
 }
@@ -62,7 +60,7 @@ pub(super) type PollId = u64;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// All messages that are not acknowledged, and the number of the last.
-    Messages(Vec<Message>, u64),
+    Messages(Messages, u64),
     /// None came, or a newer poll gets them.
     Nothing,
     /// None will come: the session is over.
@@ -112,16 +110,7 @@ impl<S: Session> LongPollSession<S> {
             }
             kept => Link::Unused(kept, received),
         };
-        Self {
-            link,
-            kept,
-            closed: false,
-            binary,
-            sent: 0,
-            newest: 0,
-            waker: None,
-            idle_since: Some(now),
-        }
+        Self { link, kept, closed: false, binary, sent: 0, newest: 0, idle_since: Some(now) }
     }
 
     /// Whether the session outlives this token.
@@ -131,20 +120,22 @@ impl<S: Session> LongPollSession<S> {
 
     /// A poll arrived: acknowledges what the token's answer carried and ends an older poll.
     pub(super) fn begin_poll(&mut self, cursor: u64) -> Result<PollId, Gone> {
-        self.check(cursor).inspect_err(|Gone| {
+        self.attach();
+        let known = cursor <= self.sent;
+        let begun = self.visit(|outbox, reader| {
+            outbox.unpark();
+            let gone = !known || outbox.acknowledge(cursor).is_err() || reader.is_over(outbox);
+            if gone { None } else { Some(outbox.take_waiting()) }
+        });
+        let Some(older) = begun.flatten() else {
             if let Some(drain) = self.drain() {
                 drain.contest();
             }
-        })?;
-        if let Some(drain) = self.drain() {
-            drain.acknowledge(cursor).map_err(|_: Unknown| Gone)?;
-        }
-        if self.is_over() {
             return Err(Gone);
-        }
+        };
         self.newest += 1;
         self.idle_since = None;
-        if let Some(older) = self.waker.take() {
+        if let Some(older) = older {
             older.wake();
         }
         Ok(self.newest)
@@ -152,69 +143,63 @@ impl<S: Session> LongPollSession<S> {
 
     /// What a poll is answered, as soon as there is something to say.
     pub(super) fn poll_answer(&mut self, poll: PollId, cx: &mut Context<'_>) -> Poll<Answered> {
-        if poll == self.newest && !self.waker.as_ref().is_some_and(|old| old.will_wake(cx.waker()))
-        {
-            self.waker = Some(cx.waker().clone());
-        }
-        match self.answer(poll) {
-            Answered::Nothing if poll == self.newest => Poll::Pending,
-            answered => Poll::Ready(answered),
-        }
-    }
-
-    /// What a poll is answered by now.
-    pub(super) fn answer(&mut self, poll: PollId) -> Answered {
         if poll != self.newest {
-            return Answered::Nothing;
+            return Poll::Ready(Answered::Nothing);
         }
-        self.collect();
-        if let Some((mut messages, position)) = self.drain().map(Drain::unacknowledged) {
-            messages.retain(|message| self.can_read(message));
+        let answered = self.visit(|outbox, reader| {
+            let mut messages = Messages::default();
+            reader.unread(outbox).for_each(|message| messages.push(message));
             if !messages.is_empty() {
-                self.sent = position;
-                return Answered::Messages(messages, position);
+                Poll::Ready(Answered::Messages(messages, outbox.position()))
+            } else if reader.closed {
+                Poll::Ready(Answered::Over)
+            } else {
+                outbox.wait(cx.waker());
+                Poll::Pending
             }
+        });
+        if let Some(Poll::Ready(Answered::Messages(_, position))) = answered {
+            self.sent = position;
         }
-        if self.closed { Answered::Over } else { Answered::Nothing }
+        answered.unwrap_or(Poll::Ready(Answered::Over))
     }
 
     /// A poll was answered, or its client went away.
     pub(super) fn end_poll(&mut self, poll: PollId, now: Instant) {
-        if poll == self.newest {
-            self.idle_since = Some(now);
-            if self.kept
-                && let Some(drain) = self.drain()
-            {
-                // Only a poll that waits shows that the client is there.
-                drain.park();
-            }
-            if self.waker.take().is_some() {
-                // The outbox lets go of the task, too.
-                self.collect();
-            }
+        if poll != self.newest {
+            return;
         }
+        self.idle_since = Some(now);
+        let waiting = self.drain().map(|drain| {
+            drain.visit(|outbox| {
+                if self.kept {
+                    // Only a poll that waits shows that the client is there.
+                    outbox.park();
+                }
+                outbox.take_waiting()
+            })
+        });
+        drop(waiting);
     }
 
     /// Whether a token of this session is good. Its use shows that the client is there.
     pub(super) fn check(&mut self, cursor: u64) -> Result<(), Gone> {
-        if let Link::Unused(..) = self.link {
-            self.attach();
-        }
-        if let Some(drain) = self.drain() {
-            drain.unpark();
-        }
-        self.collect();
-        if cursor > self.sent || self.is_over() { Err(Gone) } else { Ok(()) }
+        self.attach();
+        let is_over = self.visit(|outbox, reader| {
+            outbox.unpark();
+            reader.is_over(outbox)
+        });
+        if cursor > self.sent || is_over.unwrap_or(true) { Err(Gone) } else { Ok(()) }
     }
 
     /// Whether nothing will come of it any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.closed && !self.has_messages()
+    pub(super) fn is_over(&mut self) -> bool {
+        self.visit(|outbox, reader| reader.is_over(outbox)).unwrap_or(self.closed)
     }
 
     /// Handles a batch. A message that is not accepted ends the session.
     pub(super) fn handle_in(&mut self, batch: &Batch) -> Result<Result<(), Close>, Gone> {
-        self.collect();
+        self.visit(|_, _| {});
         let Link::Used(session, _) = &mut self.link else { return Err(Gone) };
         if self.closed {
             return Err(Gone);
@@ -229,25 +214,29 @@ impl<S: Session> LongPollSession<S> {
     /// Ends the session if no poll came for as long as `patience`; one that is kept is parked. Whether
     /// the token is worth nothing any more.
     pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> bool {
-        self.collect();
+        let is_over = self.is_over();
         let idle =
             self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         if idle < patience {
-            return !self.kept && self.is_over();
+            return !self.kept && is_over;
         }
         if !self.kept {
             self.close(Close::Normal);
             return true;
         }
         if let Some(drain) = self.drain() {
-            drain.park();
+            drain.visit(|outbox| outbox.park());
         }
         // Its next use is told that the session is over, not that there never was one.
         let is_over = self.closed || matches!(self.link, Link::Unused(..));
         is_over && idle >= patience + REMEMBERED
     }
 
+    /// The first use of the token.
     fn attach(&mut self) {
+        if !matches!(self.link, Link::Unused(..)) {
+            return;
+        }
         self.link = match std::mem::replace(&mut self.link, Link::Over(None)) {
             Link::Unused(connected, received) => {
                 match connected.attach(received, Transport::LongPoll) {
@@ -267,44 +256,41 @@ impl<S: Session> LongPollSession<S> {
         }
     }
 
-    fn has_messages(&self) -> bool {
-        let readable = |message: &Message| self.can_read(message);
-        self.drain().is_some_and(|drain| drain.any_unacknowledged(readable))
-    }
-
-    fn can_read(&self, message: &Message) -> bool {
-        self.binary || !message.is_binary()
-    }
-
-    /// Takes what waits in the outbox, and sees whether it is closed. The outbox will wake the poll
-    /// that waits, whoever called this.
-    fn collect(&mut self) {
-        let mut cx = Context::from_waker(self.waker.as_ref().unwrap_or(Waker::noop()));
-        let (Link::Used(_, drain) | Link::Over(Some(drain))) = &mut self.link else { return };
-        let mut taken = VecDeque::new();
-        while !self.closed {
-            match drain.poll_take(&mut cx, &mut taken) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => self.closed = true,
-                Poll::Pending => break,
+    /// Looks into the outbox: takes what waits, sees whether it is closed, and does the work that
+    /// needs it, at one time. `None` if there is no outbox.
+    fn visit<R>(&mut self, work: impl FnOnce(&mut Visit<'_>, Reader) -> R) -> Option<R> {
+        let (Link::Used(_, drain) | Link::Over(Some(drain))) = &self.link else { return None };
+        let mut reader = Reader { binary: self.binary, closed: self.closed };
+        let mut skipped = 0;
+        let done = drain.visit(|outbox| {
+            if !reader.closed {
+                let see = |message: &Message| skipped += u64::from(!reader.can_read(message));
+                let open = outbox.collect(see);
+                reader.closed = !open;
             }
-        }
-        let skipped = taken.iter().filter(|message| !self.binary && message.is_binary()).count();
+            if skipped > 0 && reader.unread(outbox).next().is_none() {
+                let _ = outbox.acknowledge(outbox.position());
+            }
+            work(outbox, reader)
+        });
+        self.closed = reader.closed;
         if skipped > 0 {
-            metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped as u64);
+            metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped);
             tracing::debug!(skipped, "binary messages for a client that cannot read them");
-            if !self.has_messages()
-                && let Some(drain) = self.drain()
-            {
-                let _ = drain.acknowledge(drain.position());
-            }
         }
+        Some(done)
     }
 
     fn close(&mut self, close: Close) {
         if let Some(drain) = self.drain() {
-            let _ = drain.acknowledge(drain.position());
+            let waiting = drain.visit(|outbox| {
+                let _ = outbox.acknowledge(outbox.position());
+                outbox.take_waiting()
+            });
             drain.close(close);
+            if let Some(poll) = waiting {
+                poll.wake();
+            }
         }
         self.closed = true;
     }
@@ -324,6 +310,30 @@ impl<S: Session> LongPollSession<S> {
     }
 }
 
+/// What a client can read of its outbox, and whether that is the end of it.
+#[derive(Clone, Copy)]
+struct Reader {
+    /// Whether it can read binary messages.
+    binary: bool,
+    closed: bool,
+}
+
+impl Reader {
+    fn can_read(self, message: &Message) -> bool {
+        self.binary || !message.is_binary()
+    }
+
+    /// What was not acknowledged.
+    fn unread<'a>(self, outbox: &'a Visit<'_>) -> impl Iterator<Item = &'a Message> {
+        outbox.unacknowledged().filter(move |message| self.can_read(message))
+    }
+
+    /// Whether nothing will come any more.
+    fn is_over(self, outbox: &Visit<'_>) -> bool {
+        self.closed && self.unread(outbox).next().is_none()
+    }
+}
+
 /// How long the token of a kept session that is over is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
@@ -331,7 +341,7 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::task::{Wake, Waker};
 
     use super::*;
     use crate::frame::Inbound;
@@ -375,13 +385,21 @@ mod tests {
     }
 
     fn messages<const N: usize>(texts: [&'static str; N], cursor: u64) -> Answered {
-        Answered::Messages(texts.map(Message::text).into(), cursor)
+        Answered::Messages(texts.map(Message::text).into_iter().collect(), cursor)
+    }
+
+    /// What a poll is answered by now.
+    fn answer(session: &mut LongPollSession<Echo>, poll: PollId) -> Answered {
+        match session.poll_answer(poll, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answered) => answered,
+            Poll::Pending => Answered::Nothing,
+        }
     }
 
     /// Polls once and is answered.
     fn poll(session: &mut LongPollSession<Echo>, cursor: u64) -> Result<Answered, Gone> {
         let poll = session.begin_poll(cursor)?;
-        let answered = session.answer(poll);
+        let answered = answer(session, poll);
         session.end_poll(poll, Instant::now());
         Ok(answered)
     }
@@ -442,7 +460,7 @@ mod tests {
         session.check(0).unwrap();
         outbox.push(Message::text("a"));
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-        assert_eq!(session.answer(poll), messages(["a"], 1));
+        assert_eq!(answer(&mut session, poll), messages(["a"], 1));
     }
 
     #[test]
@@ -456,10 +474,10 @@ mod tests {
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         outbox.push(Message::text("a"));
         assert!(is_ready(&mut session, older));
-        assert_eq!(session.answer(older), Answered::Nothing);
+        assert_eq!(answer(&mut session, older), Answered::Nothing);
         session.end_poll(older, Instant::now());
         assert!(is_ready(&mut session, newer));
-        assert_eq!(session.answer(newer), messages(["a"], 1));
+        assert_eq!(answer(&mut session, newer), messages(["a"], 1));
     }
 
     #[test]
@@ -495,7 +513,7 @@ mod tests {
         assert_eq!(session.drain().unwrap().backlog(), 0);
         outbox.push(Message::text("a"));
         // What was skipped had a number, too.
-        assert_eq!(session.answer(waiting), messages(["a"], 2));
+        assert_eq!(answer(&mut session, waiting), messages(["a"], 2));
     }
 
     #[test]
@@ -503,7 +521,10 @@ mod tests {
         let (mut session, outbox) = session(true);
         let message = Message::binary(vec![1]);
         outbox.push(message.clone());
-        assert_eq!(poll(&mut session, 0), Ok(Answered::Messages(vec![message], 1)));
+        assert_eq!(
+            poll(&mut session, 0),
+            Ok(Answered::Messages([message].into_iter().collect(), 1))
+        );
     }
 
     #[test]
@@ -527,7 +548,7 @@ mod tests {
         assert_eq!(handled, Ok(Err(Close::Malformed)));
         assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
         assert!(outbox.is_closed());
-        assert_eq!(shared.with(|session| session.answer(poll)), Answered::Over);
+        assert_eq!(shared.with(|session| answer(session, poll)), Answered::Over);
         assert_eq!(shared.with(|session| session.handle_in(&batch("more"))), Err(Gone));
         assert_eq!(shared.with(|session| session.begin_poll(0)), Err(Gone));
     }

@@ -168,12 +168,12 @@ impl Lanes {
 
     /// The next message of an open lane.
     pub(super) fn pop(&mut self) -> Option<(Lane, Message)> {
-        let next = self.row.pop_front();
+        let next = self.row.pop_front()?;
         // An idle session holds no room for what may come.
         if self.row.is_empty() {
             self.row = VecDeque::new();
         }
-        next
+        Some(next)
     }
 
     /// How many messages are held.

@@ -278,16 +278,16 @@ impl Log {
         backlog.remove(self.waiting.end(lane));
     }
 
-    /// Hands out what is to be written next: control first, then open lanes in order, until about
-    /// `chunk` bytes, and nothing but control while `window` bytes are on their way already. Says
-    /// whether there was anything.
+    /// Hands to `write` what is to be written next: control first, then open lanes in order, until
+    /// about `chunk` bytes, and nothing but control while `window` bytes are on their way already.
+    /// Says whether there was anything.
     pub(super) fn take(
         &mut self,
-        batch: &mut VecDeque<Message>,
         chunk: usize,
         window: usize,
+        mut write: impl FnMut(&Message),
     ) -> bool {
-        let before = batch.len();
+        let before = self.written.len();
         while let Some(Control { message, kind }) = self.control.pop_front() {
             let position = self.first + self.written.len() as u64;
             match kind {
@@ -295,27 +295,29 @@ impl Log {
                 Kind::Pulse => self.pulse = Some(position + 1),
                 Kind::Opening(lane) => self.waiting.opened_at(lane, position),
             }
-            self.write(CONTROL, message, batch);
+            self.write(CONTROL, message, &mut write);
+            // Control is rare: an idle session holds no room for it.
+            if self.control.is_empty() {
+                self.control = VecDeque::new();
+            }
         }
-        // Control is rare: an idle session holds no room for it.
-        self.control = VecDeque::new();
         let mut room = chunk.min(window.saturating_sub(self.under_way));
         while room > 0
             && let Some((lane, message)) = self.waiting.pop()
         {
             room = room.saturating_sub(message.cost());
-            self.write(lane, message, batch);
+            self.write(lane, message, &mut write);
         }
-        batch.len() > before
+        self.written.len() > before
     }
 
-    fn write(&mut self, lane: Lane, mut message: Message, batch: &mut VecDeque<Message>) {
+    fn write(&mut self, lane: Lane, mut message: Message, write: &mut impl FnMut(&Message)) {
         if self.numbered && message.takes_number() {
             message.set_number(self.next_number);
             self.next_number += 1;
         }
         self.under_way += message.cost();
-        batch.push_back(message.clone());
+        write(&message);
         // Of most sessions that are parked this is the answer to a join alone.
         if self.written.capacity() == 0 {
             self.written.reserve_exact(1);
@@ -441,7 +443,8 @@ impl Log {
             }
             self.first += 1;
         }
-        if self.written.is_empty() {
+        // A session that is used keeps the room of one, as most that are parked.
+        if self.written.is_empty() && self.written.capacity() > 1 {
             self.written = VecDeque::new();
         }
     }
@@ -476,10 +479,11 @@ mod tests {
     }
 
     fn take(log: &mut Log) -> Vec<String> {
-        let mut batch = VecDeque::new();
-        log.take(&mut batch, usize::MAX, usize::MAX);
-        let text = |message: &Message| String::from_utf8_lossy(&message.to_bytes()).into_owned();
-        batch.iter().map(text).collect()
+        let mut texts = Vec::new();
+        log.take(usize::MAX, usize::MAX, |message| {
+            texts.push(String::from_utf8_lossy(&message.to_bytes()).into_owned());
+        });
+        texts
     }
 
     #[test]

@@ -9,13 +9,14 @@ mod log;
 #[doc(hidden)]
 pub mod model;
 mod outbox;
+mod visit;
 
 use std::future::Future;
 
 pub use self::config::ContinuityConfig;
 pub(crate) use self::kept::{Attached, Connected, KeptSessions};
-pub(crate) use self::outbox::Unknown;
 pub use self::outbox::{Drain, Outbox};
+pub(crate) use self::visit::Visit;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::frame::{Close, Inbound};
 

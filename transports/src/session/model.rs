@@ -201,7 +201,7 @@ impl Walk {
         };
         let under_way = self.log.under_way();
         let mut batch = VecDeque::new();
-        let any = self.log.take(&mut batch, chunk, window);
+        let any = self.log.take(chunk, window, |message| batch.push_back(message.clone()));
         assert_eq!(any, !batch.is_empty());
         let (mut cost, mut ordinary) = (0, false);
         for message in batch {

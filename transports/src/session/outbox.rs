@@ -18,8 +18,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lanes::{CONTROL, Lane};
-pub(crate) use super::log::Unknown;
 use super::log::{Attached, Log};
+use super::visit::Visit;
 use crate::backlog::Backlog;
 use crate::frame::{Close, Message};
 
@@ -42,8 +42,8 @@ pub struct Drain {
 /// In this order and of this size for [`Outbox::prefetch`].
 #[repr(C)]
 struct Shared {
-    /// The lock guards the queue for a few instructions at a time and is never held across an await, a
-    /// wake-up or a system call.
+    /// The lock guards the queue for a few instructions at a time, or as long as it takes to write the
+    /// answer to a poll, and is never held across an await, a wake-up or a system call.
     state: Mutex<State>,
     /// Whether nobody will write what is left. It changes under the lock.
     over: AtomicBool,
@@ -317,7 +317,7 @@ impl Drain {
             Queue::Kept(log) if log.attachment() != self.attachment => {
                 return Poll::Ready(Err(Close::Restart));
             }
-            Queue::Kept(log) => log.take(batch, chunk, window),
+            Queue::Kept(log) => log.take(chunk, window, |message| batch.push_back(message.clone())),
         };
         if taken {
             return Poll::Ready(Ok(()));
@@ -370,7 +370,7 @@ impl Drain {
         let outbox = Outbox { shared: Arc::clone(&self.shared), lane: CONTROL };
         // An attachment that is over: this drain is superseded, and the outbox without a connection.
         if let Some(drain) = outbox.attach(None) {
-            drain.park();
+            drain.visit(|outbox| outbox.park());
         }
         outbox
     }
@@ -385,36 +385,20 @@ impl Drain {
         self.current(|log, _| log.position()).unwrap_or(0)
     }
 
-    /// Everything before this position has arrived.
-    pub(crate) fn acknowledge(&self, position: u64) -> Result<(), Unknown> {
-        self.current(|log, backlog| log.acknowledge(position, backlog)).unwrap_or(Ok(()))
-    }
-
     /// Everything before this position has reached the client's network.
     pub(crate) fn pong(&self, position: u64) {
         self.current(|log, backlog| log.pong(position, backlog));
     }
 
-    /// What was taken and not acknowledged, and the position behind it.
-    pub(crate) fn unacknowledged(&self) -> (Vec<Message>, u64) {
-        let all = |log: &mut Log| (log.unacknowledged().cloned().collect(), log.position());
-        self.current(|log, _| all(log)).unwrap_or_default()
-    }
-
-    /// Whether there is such a message among those.
-    pub(crate) fn any_unacknowledged(&self, mut wanted: impl FnMut(&Message) -> bool) -> bool {
-        self.current(|log, _| log.unacknowledged().any(&mut wanted)).unwrap_or(false)
-    }
-
-    /// The connection is idle, and may never come back: its session is parked, for now. Nobody knows
-    /// what the client made of what it was told last.
-    pub(crate) fn park(&self) {
-        self.current(|log, _| log.idle(log.attachment(), true));
-    }
-
-    /// The connection is there after all.
-    pub(crate) fn unpark(&self) {
-        self.current(|log, _| log.return_to(log.attachment()));
+    /// What a long poll does with its outbox at one time.
+    pub(crate) fn visit<R>(&self, work: impl FnOnce(&mut Visit<'_>) -> R) -> R {
+        let mut state = self.shared.lock();
+        let State { queue, backlog, close, waker, .. } = &mut *state;
+        let log = match queue {
+            Queue::Kept(log) if log.attachment() == self.attachment => Some(&mut **log),
+            _ => None,
+        };
+        work(&mut Visit { log, backlog, close: *close, waker })
     }
 
     /// Which attachment this is; 0 if there is only one.
