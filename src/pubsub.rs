@@ -152,7 +152,7 @@ impl Subscriber {
                 metrics::counter!("tower_channels_intercepts_dropped").increment(1);
             }
         } else if let Some(message) = broadcast.encode(self.client.version) {
-            self.client.outbox.push(message);
+            self.client.outbox.push(message.clone());
         } else {
             Client::skipped();
         }
@@ -182,14 +182,14 @@ impl Broadcast {
         self.payload.len() + self.topic.len() + self.event.len() + size_of::<Self>()
     }
 
-    fn encode(&self, version: Version) -> Option<Message> {
+    fn encode(&self, version: Version) -> Option<&Message> {
         let Self { topic, event, payload, .. } = self;
         let encode = || {
             let message = version.encode(&Outgoing::Broadcast { topic, event, payload })?;
             let message = message.for_many();
             Some(if self.transient { message.transient() } else { message })
         };
-        self.encoded[version.index()].get_or_init(encode).clone()
+        self.encoded[version.index()].get_or_init(encode).as_ref()
     }
 }
 

@@ -26,7 +26,7 @@ fn is_suspicious(text: &[u8]) -> bool {
         long |= before & byte.is_ascii_digit();
         before = byte.is_ascii_digit();
     }
-    found != 0 || long || brackets(text) > DEEPEST
+    found != 0 || long || (text.len() > DEEPEST && brackets(text) > DEEPEST)
 }
 
 /// How many brackets open, counted in pieces for which a byte is enough: many at a time.

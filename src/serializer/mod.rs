@@ -7,7 +7,6 @@ mod v2;
 use std::borrow::Cow;
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tower_channels_transports::{Inbound, Message};
 
 use crate::message::{Incoming, LONGEST_NAME, Name, Ref};
@@ -120,8 +119,7 @@ pub enum Outgoing<'a> {
 }
 
 /// A topic or an event out of valid JSON.
-fn name(raw: &RawValue) -> Result<Name<'_>, Malformed> {
-    let json = raw.get();
+fn name(json: &str) -> Result<Name<'_>, Malformed> {
     let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return Ok(Name::Other(json));
     };

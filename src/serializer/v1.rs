@@ -22,8 +22,8 @@ pub(super) fn decode(text: &str) -> Result<Incoming<'_>, Malformed> {
             .map_or(Some(Ref::NULL), |raw| Ref::from_json(raw.get()))
             .ok_or(Malformed)?,
         reference: Ref::from_json(reference.ok_or(Malformed)?.get()).ok_or(Malformed)?,
-        topic: name(topic.ok_or(Malformed)?)?,
-        event: name(event.ok_or(Malformed)?)?,
+        topic: name(topic.ok_or(Malformed)?.get())?,
+        event: name(event.ok_or(Malformed)?.get())?,
         payload: IncomingPayload::Json(payload.ok_or(Malformed)?.get()),
     })
 }

@@ -19,21 +19,49 @@ const REPLY_SIZE: usize = r#"[,,"","phx_reply",{"status":"","response":}]"#.len(
 
 /// Reads a text frame. Elements past the fifth are ignored.
 pub(super) fn decode_text(text: &str) -> Result<Incoming<'_>, Malformed> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let [join_ref, reference, topic, event, payload] = json
-        .deserialize_seq(Five)
-        .and_then(|five| json.end().map(|()| five))
-        .map_err(|_| Malformed)?;
+    let [join_ref, reference, topic, event, payload] = match usual(text) {
+        Some(five) => five,
+        None => any(text).map_err(|_| Malformed)?,
+    };
     if !json::is_sound(text) {
         return Err(Malformed);
     }
     Ok(Incoming {
-        join_ref: Ref::from_json(join_ref.get()).ok_or(Malformed)?,
-        reference: Ref::from_json(reference.get()).ok_or(Malformed)?,
+        join_ref: Ref::from_json(join_ref).ok_or(Malformed)?,
+        reference: Ref::from_json(reference).ok_or(Malformed)?,
         topic: name(topic)?,
         event: name(event)?,
-        payload: IncomingPayload::Json(payload.get()),
+        payload: IncomingPayload::Json(payload),
     })
+}
+
+/// The elements of a frame as clients write it: no spaces, and before the payload nothing but `null`
+/// and strings without escapes. These are cut out in a fraction of the time that a parser takes.
+fn usual(text: &str) -> Option<[&str; 5]> {
+    let mut rest = text.strip_prefix('[')?.strip_suffix(']')?;
+    let mut next = || {
+        let size = match rest.strip_prefix('"') {
+            Some(string) => {
+                let end = string.bytes().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
+                end + "\"\"".len()
+            }
+            None => "null".len(),
+        };
+        let (element, after) = rest.split_at_checked(size)?;
+        rest = after.strip_prefix(',')?;
+        let is_string = element.starts_with('"') && element.ends_with('"');
+        (is_string || element == "null").then_some(element)
+    };
+    let [join_ref, reference, topic, event] = [next()?, next()?, next()?, next()?];
+    let payload: &RawValue = serde_json::from_str(rest).ok()?;
+    Some([join_ref, reference, topic, event, payload.get()])
+}
+
+/// The elements of any array that has five or more.
+fn any(text: &str) -> serde_json::Result<[&str; 5]> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let five = json.deserialize_seq(Five)?;
+    json.end().map(|()| five.map(RawValue::get))
 }
 
 struct Five;
@@ -183,6 +211,35 @@ mod tests {
         assert_eq!(frame.topic, Name::from("room:a"));
         assert_eq!(frame.event, Name::from("ping"));
         assert_eq!(frame.payload, IncomingPayload::Json(r#"{"a":[1, 2]}"#));
+    }
+
+    #[test]
+    fn usual_frames_are_read_as_any_other() {
+        for text in [
+            r#"["1","23","room:a","ping",{"a":[1, "é"]}]"#,
+            r#"[null,"é","","phx_join",null]"#,
+            r#"[null,null,"t","e","\u0041"]"#,
+        ] {
+            assert_eq!(usual(text), any(text).ok(), "{text}");
+            assert!(usual(text).is_some(), "{text}");
+        }
+        for text in [
+            r#"["1","2","t","e",{},"more"]"#,
+            r#"["1","2","t\n","e",{}]"#,
+            r#"["1",2,"t","e",{}]"#,
+            r#"["1","2","t","e",{}"#,
+            r#"["1","2","t","e",]"#,
+            r#"["1""2","t","e",{}]"#,
+            r#"["1","2",null"t","e",{}]"#,
+            r#"["1","2",é"e",{}]"#,
+            "[\"1\",\"2\",\"t\n\",\"e\",{}]",
+            r#"[123","2","t","e",{}]"#,
+            r#"["1","2","t","e",{}]]"#,
+            "[]",
+            "[",
+        ] {
+            assert_eq!(usual(text), None, "{text}");
+        }
     }
 
     #[test]
