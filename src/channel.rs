@@ -375,7 +375,7 @@ impl<C: Channel> Handle<C> {
     ///
     /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
     pub fn send(&self, info: C::Info) -> Result<(), Undelivered> {
-        self.mailbox.send(Mail::Info(Box::new(info)))
+        self.mailbox.send(Mail::Info(Box::new(Some(info))))
     }
 }
 

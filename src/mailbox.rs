@@ -23,7 +23,7 @@ pub(crate) enum Mail {
     In { reference: Ref, event: SmolStr, payload: Payload },
     /// A broadcast that the channel intercepts.
     Out(Arc<Broadcast>),
-    /// What the application sent with `Handle::send`: a `Channel::Info`.
+    /// What the application sent with `Handle::send`: a `Channel::Info`, as an `Option`.
     Info(Box<dyn Any + Send>),
     /// The client joins again in a kept session.
     Resume { reference: Ref, payload: Payload, attachment: u64 },

@@ -1,6 +1,7 @@
 //! The parts of a Phoenix message: refs, names, and what a client sent.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smol_str::SmolStr;
@@ -21,7 +22,7 @@ enum Repr {
     /// that equal refs are equal text.
     Json(SmolStr),
     /// From a binary frame, and not UTF-8: it can be echoed in a binary frame only.
-    Opaque(Bytes),
+    Opaque(Arc<[u8]>),
 }
 
 impl Ref {
@@ -50,7 +51,7 @@ impl Ref {
         }
         Some(Self(match str::from_utf8(bytes) {
             Ok(text) => Repr::Json(serde_json::Value::from(text).to_string().into()),
-            Err(_) => Repr::Opaque(Bytes::copy_from_slice(bytes)),
+            Err(_) => Repr::Opaque(bytes.into()),
         }))
     }
 

@@ -1,10 +1,14 @@
 //! The task behind a joined channel: join, then one mail after the other, then the end.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project::pin_project;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
+use tower_channels_transports::websocket;
 
 use crate::channel::{Channel, Link, Socket};
 use crate::mailbox::{Letters, Mail, Mailbox};
@@ -41,33 +45,67 @@ pub(crate) struct Replaced {
 /// Starts a channel. The task answers the join itself, so that a slow one holds up nothing.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let Join { link, letters, reference, payload, timeout, attachment, seat, replaced } = join;
-    let stage = Stage::Joining { reference, attachment, replaced };
+    let stage = Stage::Joining { reference, attachment, replaced: replaced.map(Box::new) };
     // Made before the task, so that it does its work even if the task never runs.
-    let guard = Guard { link: Arc::new(link), letters, stage, resuming: None, seat: None };
-    tokio::spawn(run::<C>(guard, payload, timeout, seat))
+    let guard = Guard { link: Arc::new(link), letters, stage, seat: None };
+    tokio::spawn(Speaking(run(Box::pin(begin::<C>(guard, payload, timeout, seat)))))
 }
 
-async fn run<C: Channel>(
+/// The task of a channel: what it tells its own client is written at the end of its turn.
+#[pin_project]
+struct Speaking<F>(#[pin] F);
+
+impl<F: Future> Future for Speaking<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        websocket::turn(|| self.project().0.poll(cx))
+    }
+}
+
+/// A channel that is joined. What is dropped comes in this order.
+struct Life<C: Channel> {
+    channel: C,
+    socket: Socket<C>,
+    /// What the join was answered, for those that come after it.
+    response: Payload,
+    guard: Guard<C::Assigns>,
+}
+
+/// A task is as large as the largest of its phases, for as long as it lives. This one waits for mail
+/// most of its life: so the phases that come once are in boxes of their own.
+async fn run<C: Channel>(beginning: Pin<Box<impl Future<Output = Option<Life<C>>>>>) {
+    let Some(mut life) = beginning.await else { return };
+    let end = life.serve().await;
+    Box::pin(life.end(end)).await;
+}
+
+/// Joins. `None` if there is nothing more to come.
+async fn begin<C: Channel>(
     mut guard: Guard<C::Assigns>,
     payload: Payload,
     timeout: Duration,
     seat: Seat,
-) {
+) -> Option<Life<C>> {
     if let Stage::Joining { replaced: Some(old), .. } = &guard.stage {
         old.task.abort();
     }
     guard.seat = Some(seat.lock_owned().await);
-    let mut socket = Socket::<C>::new(Arc::clone(&guard.link));
+    let socket = Socket::<C>::new(Arc::clone(&guard.link));
     let joined = {
         let join = C::join(&guard.link.topic, payload, &socket);
         tokio::time::timeout(timeout, join).await
     };
     let joined = joined.unwrap_or_else(|_| Err(Refused::reason("join timed out")));
-    let Some((mut channel, response)) = guard.joined::<C>(joined) else { return };
+    let (channel, response) = guard.joined::<C>(joined)?;
     // A state that `join` asked for came too early, if it came already.
     guard.link.refresh_presence();
-    let end = serve(&mut channel, response, &mut socket, &mut guard).await;
-    guard.end(channel, &socket, end).await;
+    let mut life = Life { channel, socket, response, guard };
+    if let Err(stop) = life.channel.after_join(&life.socket).await {
+        Box::pin(life.end(End::Stopped(stop, None))).await;
+        return None;
+    }
+    Some(life)
 }
 
 /// Why the loop of a channel ended.
@@ -82,66 +120,101 @@ enum End {
     Stopped(Stop, Option<Ref>),
 }
 
-async fn serve<C: Channel>(
-    channel: &mut C,
-    response: Payload,
-    socket: &mut Socket<C>,
-    guard: &mut Guard<C::Assigns>,
-) -> End {
-    if let Err(stop) = channel.after_join(socket).await {
-        return End::Stopped(stop, None);
-    }
-    while let Some(mail) = guard.letters.next().await {
-        // A channel that catches up leaves others their turn: its client must be able to read.
-        tokio::task::coop::consume_budget().await;
-        let handled = match mail {
-            Mail::In { reference, event, payload } => {
-                socket.set_reference(Some(reference.clone()));
-                let handled = channel.handle_in(&event, payload, socket).await;
-                socket.set_reference(None);
-                match handled {
-                    Ok(reply) => {
-                        socket.link().reply(&reference, &reply);
-                        Ok(())
+impl<C: Channel> Life<C> {
+    /// Handles one mail after the other. Each stays where it is meanwhile: what is moved out of it
+    /// would have a place of its own in the task.
+    async fn serve(&mut self) -> End {
+        let Self { channel, socket, response, guard } = self;
+        loop {
+            // A channel that catches up leaves others their turn: its client must be able to read.
+            tokio::task::coop::consume_budget().await;
+            let Some(mut mail) = guard.letters.next().await else { return End::Closed };
+            let handled = match &mut mail {
+                Mail::In { reference, event, payload } => {
+                    socket.set_reference(Some(reference.clone()));
+                    let payload = std::mem::replace(payload, Payload::EMPTY);
+                    let handled = channel.handle_in(event, payload, socket).await;
+                    socket.set_reference(None);
+                    match handled {
+                        Ok(reply) => {
+                            socket.link().reply(reference, &reply);
+                            Ok(())
+                        }
+                        Err(stop) => return End::Stopped(stop, Some(reference.clone())),
                     }
-                    Err(stop) => return End::Stopped(stop, Some(reference)),
                 }
-            }
-            Mail::Out(broadcast) => {
-                channel.handle_out(broadcast.event(), broadcast.payload().clone(), socket).await
-            }
-            Mail::Info(info) => match info.downcast() {
-                Ok(info) => channel.handle_info(*info, socket).await,
-                Err(_) => Ok(()),
-            },
-            Mail::Resume { reference, payload, attachment } => {
-                guard.resuming = Some(reference.clone());
-                let resumed = channel.resume(payload, socket).await;
-                guard.resuming = None;
-                match resumed {
-                    Ok(changed) => {
-                        let response = changed.unwrap_or_else(|| response.clone());
-                        socket.link().open(attachment, &reference, response);
-                        socket.link().refresh_presence();
-                        metrics::counter!("tower_channels_channels_resumed").increment(1);
-                        Ok(())
+                Mail::Out(broadcast) => {
+                    channel.handle_out(broadcast.event(), broadcast.payload().clone(), socket).await
+                }
+                Mail::Info(info) => match info.downcast_mut().and_then(Option::take) {
+                    Some(info) => channel.handle_info(info, socket).await,
+                    None => Ok(()),
+                },
+                Mail::Resume { reference, payload, attachment } => {
+                    guard.stage = Stage::Joined { resuming: Some(reference.clone()) };
+                    let payload = std::mem::replace(payload, Payload::EMPTY);
+                    let resumed = Box::pin(channel.resume(payload, socket)).await;
+                    guard.stage = Stage::Joined { resuming: None };
+                    match resumed {
+                        Ok(changed) => {
+                            let response = changed.unwrap_or_else(|| response.clone());
+                            socket.link().open(*attachment, reference, response);
+                            socket.link().refresh_presence();
+                            metrics::counter!("tower_channels_channels_resumed").increment(1);
+                            Ok(())
+                        }
+                        Err(refused) => return End::Refused(refused, reference.clone()),
                     }
-                    Err(refused) => return End::Refused(refused, reference),
                 }
+                Mail::Rest => {
+                    socket.link().rest();
+                    guard.letters.shrink();
+                    Ok(())
+                }
+                Mail::Nonsense => Err(Stop::from("an event that is no string")),
+                Mail::Leave { reference } => return End::Left(reference.clone()),
+            };
+            if let Err(stop) = handled {
+                return End::Stopped(stop, None);
             }
-            Mail::Rest => {
-                socket.link().rest();
-                guard.letters.shrink();
-                Ok(())
-            }
-            Mail::Nonsense => Err(Stop::from("an event that is no string")),
-            Mail::Leave { reference } => return End::Left(reference),
-        };
-        if let Err(stop) = handled {
-            return End::Stopped(stop, None);
         }
     }
-    End::Closed
+
+    /// Ends a channel that came to its end without a panic.
+    async fn end(self, end: End) {
+        // The last of these is dropped first.
+        let Self { mut guard, socket, mut channel, .. } = self;
+        let link = Arc::clone(&guard.link);
+        let (reason, reply, reference) = match end {
+            End::Left(reference) => {
+                link.reply_to_join(&reference, &Reply::ack());
+                (Reason::Left, Reply::None, None)
+            }
+            End::Refused(refused, reference) => {
+                refused.log(&link.topic);
+                link.reply_to_join(&reference, &Reply::Error(refused.response));
+                (Reason::Closed, Reply::None, None)
+            }
+            End::Closed => (Reason::Closed, Reply::None, None),
+            End::Stopped(Stop(Why::Normal(reply)), reference) => (Reason::Normal, reply, reference),
+            End::Stopped(Stop(Why::Crash(error)), _) => {
+                tracing::error!(topic = %link.topic, %error, "channel crashed");
+                return;
+            }
+        };
+        if let Some(reference) = reference {
+            link.reply(&reference, &reply);
+        }
+        channel.terminate(reason, &socket).await;
+        // Before the client can hear of the end and join again.
+        drop(channel);
+        match reason {
+            Reason::Closed => guard.over(|_| {}),
+            Reason::Left | Reason::Normal => {
+                guard.over(|link| link.end(&link.sent_join_ref, "phx_close", "{}"));
+            }
+        }
+    }
 }
 
 /// Ends the channel in order, whichever way the task ends: return, panic, or abort.
@@ -149,17 +222,15 @@ struct Guard<A> {
     link: Arc<Link<A>>,
     letters: Letters,
     stage: Stage,
-    /// The ref of the join that [`Channel::resume`] is to answer.
-    resuming: Option<Ref>,
     /// The last to go, for the next join of this topic begins then.
     seat: Option<OwnedMutexGuard<()>>,
 }
 
 enum Stage {
     /// The join is not answered.
-    Joining { reference: Ref, attachment: u64, replaced: Option<Replaced> },
-    /// What ends now has crashed.
-    Joined,
+    Joining { reference: Ref, attachment: u64, replaced: Option<Box<Replaced>> },
+    /// What ends now has crashed. There is the ref of the join that [`Channel::resume`] is to answer.
+    Joined { resuming: Option<Ref> },
     /// The client has been told, or is gone.
     Over,
 }
@@ -180,7 +251,7 @@ impl<A> Guard<A> {
             }
         };
         let Stage::Joining { reference, attachment, replaced } =
-            std::mem::replace(&mut self.stage, Stage::Joined)
+            std::mem::replace(&mut self.stage, Stage::Joined { resuming: None })
         else {
             return None;
         };
@@ -221,42 +292,10 @@ impl<A> Guard<A> {
         }
     }
 
-    /// Ends a channel that came to its end without a panic.
-    async fn end<C: Channel<Assigns = A>>(mut self, mut channel: C, socket: &Socket<C>, end: End) {
-        let (reason, reply, reference) = match end {
-            End::Left(reference) => {
-                self.link.reply_to_join(&reference, &Reply::ack());
-                (Reason::Left, Reply::None, None)
-            }
-            End::Refused(refused, reference) => {
-                refused.log(&self.link.topic);
-                self.link.reply_to_join(&reference, &Reply::Error(refused.response));
-                (Reason::Closed, Reply::None, None)
-            }
-            End::Closed => (Reason::Closed, Reply::None, None),
-            End::Stopped(Stop(Why::Normal(reply)), reference) => (Reason::Normal, reply, reference),
-            End::Stopped(Stop(Why::Crash(error)), _) => {
-                tracing::error!(topic = %self.link.topic, %error, "channel crashed");
-                return;
-            }
-        };
-        if let Some(reference) = reference {
-            self.link.reply(&reference, &reply);
-        }
-        channel.terminate(reason, socket).await;
-        // Before the client can hear of the end and join again.
-        drop(channel);
-        self.stage = Stage::Over;
-        match reason {
-            Reason::Closed => self.over(|_| {}),
-            Reason::Left | Reason::Normal => {
-                self.over(|link| link.end(&link.sent_join_ref, "phx_close", "{}"));
-            }
-        }
-    }
-
     /// Takes no more broadcasts and no more mail, and tells the client of the end.
     fn over(&mut self, last_words: impl FnOnce(&Link<A>)) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Over);
+        let resuming = if let Stage::Joined { resuming } = stage { resuming } else { None };
         let link = &self.link;
         link.wake();
         link.subscribe(None);
@@ -266,7 +305,7 @@ impl<A> Guard<A> {
             Mail::Resume { reference, .. } => Some(reference),
             _ => None,
         });
-        for reference in self.resuming.take().into_iter().chain(joins) {
+        for reference in resuming.into_iter().chain(joins) {
             let crashed = Refused::from("join crashed").response;
             link.reply_to_join(&reference, &Reply::Error(crashed));
         }
@@ -289,7 +328,7 @@ impl<A> Guard<A> {
         match self.stage {
             Stage::Over => {}
             Stage::Joining { .. } => self.refuse(&Refused::from("join crashed").response),
-            Stage::Joined => self.over(|link| {
+            Stage::Joined { .. } => self.over(|link| {
                 let payload = r#"{"reason":"channel_crash"}"#;
                 link.end(&link.sent_join_ref, "phx_error", payload);
             }),
@@ -298,8 +337,8 @@ impl<A> Guard<A> {
 }
 
 /// Says that the replaced channel is closed, once the join that replaced it is answered.
-fn close<A>(link: &Link<A>, replaced: Option<Replaced>) {
-    if let Some(Replaced { mailbox, task, sent_join_ref }) = replaced {
+fn close<A>(link: &Link<A>, replaced: Option<Box<Replaced>>) {
+    if let Some(Replaced { mailbox, task, sent_join_ref }) = replaced.map(|replaced| *replaced) {
         task.abort();
         mailbox.silence();
         link.end(&sent_join_ref, "phx_close", "{}");

@@ -9,6 +9,9 @@
 //! leader with all the others behind it.
 //!
 //! A group is small, so that others have their turns in between and other threads take their share.
+//!
+//! A task that speaks to clients, such as a channel's, may say when its own [`turn`] is: the first
+//! connection that is woken in it is written to at its end, without a turn of any other task.
 
 use std::cell::Cell;
 use std::mem;
@@ -43,11 +46,47 @@ struct State {
 thread_local! {
     /// The group of those whom this thread woke last. Only this thread adds to it.
     static NEWEST: Cell<Option<Arc<Group>>> = const { Cell::new(None) };
+
+    static TURN: Cell<Turn> = const { Cell::new(Turn::None) };
 }
 
-/// Sees to it that `member` is written to: by the newest group of this thread, or as the leader of
-/// another.
+/// What this thread does at the end of what it does now.
+#[derive(Default)]
+enum Turn {
+    /// Nothing.
+    #[default]
+    None,
+    /// It writes for the first who comes.
+    Open,
+    /// It writes for this one.
+    Taken(Arc<dyn Member>),
+}
+
+/// Runs a task's turn, and writes before it returns what the first client was told in it.
+///
+/// It is only one, for a turn may be longer than it should be, and would hold up all the others.
+pub fn turn<R>(work: impl FnOnce() -> R) -> R {
+    struct End(Turn);
+    impl Drop for End {
+        fn drop(&mut self) {
+            if let Ok(Turn::Taken(member)) =
+                TURN.try_with(|turn| turn.replace(mem::take(&mut self.0)))
+            {
+                member.flush();
+            }
+        }
+    }
+    let _end = TURN.try_with(|turn| End(turn.replace(Turn::Open)));
+    work()
+}
+
+/// Sees to it that `member` is written to: by the turn of this thread, by its newest group, or as the
+/// leader of another.
 pub(super) fn join(member: Arc<dyn Member>) {
+    if is_first_in_turn() {
+        let _ = TURN.try_with(|turn| turn.set(Turn::Taken(member)));
+        return;
+    }
     let newest = NEWEST.try_with(Cell::take).ok().flatten();
     let refused = match &newest {
         Some(group) => group.add(member),
@@ -59,6 +98,17 @@ pub(super) fn join(member: Arc<dyn Member>) {
     group.begin();
     keep(Some(Arc::clone(&group)));
     member.lead(&group);
+}
+
+fn is_first_in_turn() -> bool {
+    let is_first = TURN.try_with(|turn| match turn.take() {
+        Turn::Open => true,
+        other => {
+            turn.set(other);
+            false
+        }
+    });
+    is_first.unwrap_or(false)
 }
 
 fn keep(newest: Option<Arc<Group>>) {
@@ -185,6 +235,42 @@ mod tests {
         first.group().serve();
         let [next, second, third] = probes();
         assert_eq!([next, second, third].map(|probe| probe.asked()), ["l", "w", ""]);
+    }
+
+    #[test]
+    fn the_first_in_a_turn_is_written_to_at_its_end() {
+        let [first, second, third] = turn(|| {
+            let probes = probes();
+            assert_eq!(probes.each_ref().map(|probe| probe.asked()), ["", "l", "w"]);
+            probes
+        });
+        assert_eq!([first, second, third].map(|probe| probe.asked()), ["f", "", ""]);
+        let [after] = probes();
+        assert_eq!(after.asked(), "");
+    }
+
+    #[test]
+    fn a_turn_within_a_turn_has_its_own_first() {
+        let asked = turn(|| {
+            let [inner] = turn(probes);
+            let [outer] = probes();
+            [inner.asked(), outer.asked()]
+        });
+        assert_eq!(asked, ["f", ""]);
+    }
+
+    #[test]
+    fn a_turn_that_panics_writes_nevertheless() {
+        let [first] = [Arc::new(Probe::default())];
+        let member = Arc::clone(&first) as Arc<dyn Member>;
+        let panics = std::panic::AssertUnwindSafe(|| {
+            turn(|| {
+                join(member);
+                panic!("as it was asked to");
+            })
+        });
+        assert!(std::panic::catch_unwind(panics).is_err());
+        assert_eq!(first.asked(), "f");
     }
 
     #[test]

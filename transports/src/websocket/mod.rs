@@ -35,6 +35,7 @@ use tower_service::Service;
 pub use self::config::WebSocketConfig;
 pub use self::connection::Connection;
 pub use self::decoder::{Decoder, Event};
+pub use self::group::turn;
 use self::handshake::Handshake;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::gateway::Gateway;
