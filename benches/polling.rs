@@ -2,16 +2,15 @@
 //! the answer, and for a delivery to polls that wait, beside a hyper handler that answers both with
 //! constants and looks at nothing but the path. Both serve in one thread, over loopback, in turns.
 //!
-//! `cargo bench --bench polling`; `CONNECTIONS` (default 200) needs eight file descriptors each.
+//! `cargo bench --bench polling`; `CONNECTIONS` (the sessions, default 1000) needs eight
+//! file descriptors each.
 
 mod support;
 
 use std::convert::Infallible;
-use std::env;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -20,13 +19,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tower_channels::{Endpoint, Result};
 
-use self::support::room::Room;
-use self::support::{Thread, connect};
+use self::support::server::{Costs, Server};
+use self::support::{connect, connections};
 
 /// One session: a connection for its polls, one for its POSTs, and the path of both.
 struct Client {
@@ -103,33 +99,32 @@ fn read(connection: &mut TcpStream) -> String {
 }
 
 fn main() {
-    let count = env::var("CONNECTIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
-    let (started, server) = mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(serve(started, count));
+    let count = connections(1000, 8);
+    let server = Server::new(1);
+    let ours = server.rooms();
+    let waiting: Arc<[Notify]> = (0..count).map(|_| Notify::new()).collect();
+    let least = server.accept(move |io| {
+        let waiting = Arc::clone(&waiting);
+        let service = service_fn(move |request| answer(request, Arc::clone(&waiting)));
+        let http = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+        async { drop(http.await) }
     });
-    let (thread, ours, least) = server.recv().expect("a server");
     let ours = (0..count).map(|_| Client::join(ours)).collect();
     let least = (0..count).map(|id| Client::new(least, format!("/{id}"))).collect();
     let mut both: [Vec<Client>; 2] = [ours, least];
 
     println!("{count} sessions, the server's CPU in us; medians\n");
-    println!("{:<34}{:>8}{:>10}{:>8}", "", "us", "least us", "ratio");
+    println!("{:<34}{:>8}{:>10}{:>8}{:>8}", "", "us", "least us", "ratio", "target");
     let mut row = |what: &str, work: &dyn Fn(&mut [Client]) -> usize| {
-        let mut spent = [const { Vec::new() }; 2];
-        for _ in 0..ROUNDS {
-            for (spent, clients) in spent.iter_mut().zip(&mut both) {
-                let (cpu, mut operations) = (thread.cpu(), 0);
-                while thread.cpu() - cpu < ROUND {
-                    operations += work(clients);
-                }
-                spent.push((thread.cpu() - cpu).as_secs_f64() * 1e6 / operations as f64);
+        let mut costs = [Costs::default(), Costs::default()];
+        for _ in 0..TURNS {
+            for (costs, clients) in costs.iter_mut().zip(&mut both) {
+                server.turn(costs, || work(clients));
             }
         }
-        let ratios = spent[0].iter().zip(&spent[1]).map(|(ours, least)| ours / least).collect();
-        let [ours, least] = spent.map(median);
-        println!("{what:<34}{ours:>8.2}{least:>10.2}{:>8.2}", median(ratios));
+        let [ours, least] = costs;
+        let (us, least_us, ratio) = (ours.us(), least.us(), ours.ratio(&least));
+        println!("{what:<34}{us:>8.2}{least_us:>10.2}{ratio:>8.2}{:>8.2}", 1.30);
     };
     let payload = format!(r#"{{"body":"{}"}}"#, "x".repeat(64));
     let (ping, publish) = (push("ping", &payload), push("new_msg", &payload));
@@ -144,14 +139,7 @@ fn main() {
     });
 }
 
-const ROUNDS: usize = 15;
-/// What a server uses in its turn.
-const ROUND: Duration = Duration::from_millis(100);
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
+const TURNS: usize = 15;
 
 /// Everyone polls, something is posted, and everyone is answered.
 fn exchange(clients: &mut [Client], post: impl Fn(&mut [Client])) -> usize {
@@ -160,33 +148,6 @@ fn exchange(clients: &mut [Client], post: impl Fn(&mut [Client])) -> usize {
     let sizes = clients.iter_mut().map(Client::take);
     assert!(sizes.min() > Some(64), "an answer without the message");
     clients.len()
-}
-
-/// Both servers, for ever.
-async fn serve(started: mpsc::Sender<(Thread, SocketAddr, SocketAddr)>, count: usize) {
-    let listen = || TcpListener::bind("127.0.0.1:0");
-    let (ours, least) = (listen().await.expect("a port"), listen().await.expect("a port"));
-    let addresses = [&ours, &least].map(|listener| listener.local_addr().expect("an address"));
-    started.send((Thread::current(), addresses[0], addresses[1])).expect("someone waits");
-    let connect = |_| async { Ok(()) };
-    let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").build();
-    let service = TowerToHyperService::new(endpoint.service("/socket"));
-    let waiting: Arc<[Notify]> = (0..count).map(|_| Notify::new()).collect();
-    loop {
-        tokio::select! {
-            Ok((io, _)) = ours.accept() => {
-                io.set_nodelay(true).expect("a socket option");
-                let http = http1::Builder::new().serve_connection(TokioIo::new(io), service.clone());
-                tokio::spawn(http.with_upgrades());
-            }
-            Ok((io, _)) = least.accept() => {
-                io.set_nodelay(true).expect("a socket option");
-                let waiting = Arc::clone(&waiting);
-                let service = service_fn(move |request| answer(request, Arc::clone(&waiting)));
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(io), service));
-            }
-        }
-    }
 }
 
 /// The least that a hyper handler can do.

@@ -2,8 +2,11 @@
 
 #![allow(dead_code, reason = "no bench needs all of it")]
 
+pub(crate) mod crowd;
+pub(crate) mod least;
 pub(crate) mod local;
 pub(crate) mod room;
+pub(crate) mod server;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -123,3 +126,19 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 pub(crate) fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
+
+/// How many connections there are: `CONNECTIONS` or the default, or fewer where so many file
+/// descriptors for each are not allowed.
+pub(crate) fn connections(default: usize, descriptors: usize) -> usize {
+    let count = setting("CONNECTIONS", default);
+    count.min((allowed(count * descriptors + SPARE) - SPARE) / descriptors)
+}
+
+/// Raises the limit of open files to `descriptors`, or as far as it may be, and says how far.
+pub(crate) fn allowed(descriptors: usize) -> usize {
+    let limit = rlimit::increase_nofile_limit(descriptors as u64).expect("a limit of open files");
+    usize::try_from(limit).unwrap_or(descriptors)
+}
+
+/// The descriptors of the process without its connections.
+pub(crate) const SPARE: usize = 64;

@@ -1,0 +1,138 @@
+//! A server over loopback on threads of its own, and what these use.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tower_channels::{Endpoint, WebSocketConfig};
+
+use super::room::Room;
+use super::{Thread, median};
+
+/// Ends with its connections when it is dropped.
+pub(crate) struct Server {
+    handle: Handle,
+    threads: Arc<Mutex<Vec<Thread>>>,
+    host: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Server {
+    /// One worker is a runtime of one thread.
+    pub(crate) fn new(workers: usize) -> Self {
+        let threads = Arc::<Mutex<Vec<Thread>>>::default();
+        let started = {
+            let threads = Arc::clone(&threads);
+            move || threads.lock().expect("no panic").push(Thread::current())
+        };
+        let mut runtime = match workers {
+            1 => Builder::new_current_thread(),
+            _ => Builder::new_multi_thread(),
+        };
+        runtime.worker_threads(workers).enable_all().on_thread_start(started.clone());
+        let runtime = runtime.build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        let host = thread::spawn(move || {
+            started();
+            let _ = runtime.block_on(ended);
+        });
+        Self { handle, threads, host: Some((end, host)) }
+    }
+
+    /// Serves each connection to a port of its own.
+    pub(crate) fn accept<F>(&self, serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket option");
+        let address = listener.local_addr().expect("an address");
+        self.handle.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            while let Ok((io, _)) = listener.accept().await {
+                io.set_nodelay(true).expect("a socket option");
+                tokio::spawn(serve(io));
+            }
+        });
+        address
+    }
+
+    /// Serves rooms at `/socket`.
+    pub(crate) fn rooms(&self) -> SocketAddr {
+        // Most clients do nothing but listen.
+        let config = WebSocketConfig::new().idle_timeout(Duration::from_secs(3600));
+        let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*");
+        let service = endpoint.websocket(config).build().service("/socket");
+        let service = TowerToHyperService::new(service);
+        self.accept(move |io| {
+            let http = http1::Builder::new().serve_connection(TokioIo::new(io), service.clone());
+            async { drop(http.with_upgrades().await) }
+        })
+    }
+
+    /// Does `work`, which counts its operations, for so long that the server has used enough.
+    pub(crate) fn turn(&self, costs: &mut Costs, mut work: impl FnMut() -> usize) {
+        let (began, [cpu, user, system]) = (Instant::now(), self.used());
+        let (mut operations, mut now) = (0, [cpu, user, system]);
+        while now[0] - cpu < TURN && began.elapsed() < Duration::from_secs(1) {
+            operations += work();
+            now = self.used();
+        }
+        costs.turns.push((now[0] - cpu) * 1e6 / operations as f64);
+        costs.ticks[0] += now[1] - user;
+        costs.ticks[1] += now[2] - system;
+    }
+
+    /// The seconds of all threads, and the clock ticks in user space and in the kernel.
+    fn used(&self) -> [f64; 3] {
+        let threads = self.threads.lock().expect("no panic");
+        threads.iter().fold([0.0; 3], |[cpu, user, system], thread| {
+            let ticks = thread.ticks().map(|ticks| ticks as f64);
+            [cpu + thread.cpu().as_secs_f64(), user + ticks[0], system + ticks[1]]
+        })
+    }
+}
+
+/// The seconds that a server uses in its turn.
+const TURN: f64 = 0.1;
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some((end, host)) = self.host.take() {
+            drop(end);
+            let _ = host.join();
+        }
+    }
+}
+
+/// What an operation has cost in each turn.
+#[derive(Default)]
+pub(crate) struct Costs {
+    turns: Vec<f64>,
+    ticks: [f64; 2],
+}
+
+impl Costs {
+    /// The median.
+    pub(crate) fn us(&self) -> f64 {
+        median(self.turns.clone())
+    }
+
+    /// The part of it in user space: a coarse measure.
+    pub(crate) fn user_us(&self) -> f64 {
+        let [user, system] = self.ticks;
+        self.us() * user / (user + system).max(1.0)
+    }
+
+    /// The median of the ratios to what another has cost in the turns beside.
+    pub(crate) fn ratio(&self, other: &Self) -> f64 {
+        median(self.turns.iter().zip(&other.turns).map(|(one, other)| one / other).collect())
+    }
+}
