@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "no bench needs all of it")]
 
+pub(crate) mod by_hand;
 pub(crate) mod crowd;
 pub(crate) mod least;
 pub(crate) mod local;
