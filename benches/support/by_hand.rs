@@ -7,11 +7,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::routing::any;
+use futures_util::{SinkExt, StreamExt};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
-use tokio::sync::broadcast::{self, error::RecvError};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
 
 use super::server::Server;
 
@@ -30,27 +33,35 @@ pub(crate) fn room(server: &Server) -> SocketAddr {
     })
 }
 
-async fn serve(mut socket: WebSocket, room: Arc<broadcast::Sender<Utf8Bytes>>) {
+/// One task hears the client, another one tells it.
+async fn serve(socket: WebSocket, room: Arc<broadcast::Sender<Utf8Bytes>>) {
+    let (mut sink, mut stream) = socket.split();
+    let (tell, mut told) = mpsc::channel(64);
     let mut heard = room.subscribe();
-    loop {
-        let told = tokio::select! {
-            asked = socket.recv() => match asked {
-                Some(Ok(Message::Text(text))) => answer(&text, &room),
-                Some(Ok(_)) => None,
-                Some(Err(_)) | None => return,
-            },
-            said = heard.recv() => match said {
-                Ok(text) => Some(text),
-                Err(RecvError::Lagged(_)) => None,
-                Err(RecvError::Closed) => return,
-            },
-        };
-        if let Some(text) = told
-            && socket.send(Message::Text(text)).await.is_err()
+    let telling = tokio::spawn(async move {
+        loop {
+            let text = tokio::select! {
+                Some(text) = told.recv() => text,
+                said = heard.recv() => match said {
+                    Ok(text) => text,
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                },
+            };
+            if sink.send(Message::Text(text)).await.is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(Ok(message)) = stream.next().await {
+        if let Message::Text(asked) = message
+            && let Some(text) = answer(&asked, &room)
+            && tell.send(text).await.is_err()
         {
-            return;
+            break;
         }
     }
+    telling.abort();
 }
 
 /// What the one who asked is told, if not everyone is.
@@ -58,9 +69,17 @@ fn answer(text: &str, room: &broadcast::Sender<Utf8Bytes>) -> Option<Utf8Bytes> 
     type Frame = (Value, Value, String, String, Value);
     let (join_ref, reference, topic, event, payload): Frame = serde_json::from_str(text).ok()?;
     if !matches!(&*event, "ping" | "phx_join") {
-        let _ = room.send(json!([null, null, topic, event, payload]).to_string().into());
+        let said = ((), (), topic, event, payload);
+        let _ = room.send(serde_json::to_string(&said).ok()?.into());
         return None;
     }
-    let reply = json!({"status": "ok", "response": payload});
-    Some(json!([join_ref, reference, topic, "phx_reply", reply]).to_string().into())
+    let reply = Reply { status: "ok", response: payload };
+    let told = (join_ref, reference, topic, "phx_reply", reply);
+    Some(serde_json::to_string(&told).ok()?.into())
+}
+
+#[derive(Serialize)]
+struct Reply {
+    status: &'static str,
+    response: Value,
 }
