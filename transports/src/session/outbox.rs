@@ -93,7 +93,7 @@ impl Outbox {
 
     /// Has the processor fetch what a push will touch: whoever pushes into many outboxes calls this
     /// for some of them first. It merely reads, without a lock, and so the processor waits for all of
-    /// them at once; a push goes on only once it has its own.
+    /// them at once; pushes alone would wait for one after the other, each for its lock.
     pub fn prefetch(&self) {
         black_box(self.shared.state.is_poisoned());
         black_box(self.shared.over.load(Ordering::Relaxed));

@@ -153,7 +153,7 @@ where
         }
     }
 
-    /// A turn that another connection has for this one: it only writes. Whether the task must have a
+    /// A turn that another task has for this one: it only writes. Whether the task must have a
     /// turn as well.
     pub(super) fn flush(&mut self, task: &Waker) -> bool {
         let before = (self.phase, self.ping_due());
