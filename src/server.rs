@@ -63,7 +63,8 @@ impl<F: Future> Future for Speaking<F> {
     }
 }
 
-/// A channel that is joined. What is dropped comes in this order.
+/// A channel that is joined. Its parts are dropped in this order: the channel before the guard speaks of
+/// the end and gives up the seat.
 struct Life<C: Channel> {
     channel: C,
     socket: Socket<C>,

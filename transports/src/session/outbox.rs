@@ -93,7 +93,7 @@ impl Outbox {
 
     /// Has the processor fetch what a push will touch: whoever pushes into many outboxes calls this
     /// for some of them first. It merely reads, without a lock, and so the processor waits for all of
-    /// them at once; a push goes on only once it has its own.
+    /// them at once; pushes alone would wait for one after the other, each for its lock.
     pub fn prefetch(&self) {
         black_box(self.shared.state.is_poisoned());
         black_box(self.shared.over.load(Ordering::Relaxed));
@@ -193,14 +193,18 @@ impl Outbox {
         if state.close.is_some() {
             return;
         }
-        if state.backlog.add(message.cost()) {
+        let has_room = state.backlog.add(message.cost());
+        if has_room {
             push(&mut state, self.lane, message);
         } else {
-            metrics::counter!("tower_channels_outbox_overflows").increment(1);
             state.clear();
             state.close = Some(Close::Overflow);
         }
         State::wake(state);
+        if !has_room {
+            // The recorder is the application's, as what traces is: outside the lock.
+            metrics::counter!("tower_channels_outbox_overflows").increment(1);
+        }
     }
 
     /// Ends the connection once everything pushed so far has been written. The first close counts.
@@ -232,16 +236,16 @@ impl Outbox {
     pub(crate) fn attach(&self, received: Option<u64>) -> Option<Drain> {
         let mut state = self.shared.lock();
         let State { queue, backlog, .. } = &mut *state;
-        let attachment = match queue {
-            Queue::Plain(_) => 0,
-            Queue::Kept(log) => {
-                let Attached { attachment, replayed } = log.attach(received, backlog)?;
-                metrics::counter!("tower_channels_messages_replayed").increment(replayed as u64);
-                tracing::debug!(attachment, replayed, "a kept session was attached");
-                attachment
-            }
+        let attached = match queue {
+            Queue::Plain(_) => None,
+            Queue::Kept(log) => Some(log.attach(received, backlog)?),
         };
         State::wake(state);
+        let attachment = attached.map_or(0, |Attached { attachment, replayed }| {
+            metrics::counter!("tower_channels_messages_replayed").increment(replayed as u64);
+            tracing::debug!(attachment, replayed, "a kept session was attached");
+            attachment
+        });
         Some(Drain { shared: Arc::clone(&self.shared), attachment })
     }
 
@@ -502,6 +506,8 @@ impl fmt::Debug for Drain {
 mod tests {
     use std::task::Context;
 
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+
     use super::*;
 
     fn take(drain: &mut Drain) -> Poll<Result<Vec<Message>, Close>> {
@@ -567,5 +573,41 @@ mod tests {
         drop(drain);
         outbox.push(Message::text("x"));
         assert!(outbox.is_closed());
+    }
+
+    /// Looks, whenever a counter is asked for, whether an outbox is locked.
+    struct Looks(Outbox, AtomicBool);
+
+    impl metrics::Recorder for Looks {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            assert!(self.0.shared.state.try_lock().is_ok(), "the recorder may push, too");
+            self.1.store(true, Ordering::Relaxed);
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_counted_outside_the_lock() {
+        let (outbox, _drain) = Outbox::new(0);
+        let overflows = |outbox: &Outbox| (0..3).for_each(|_| outbox.push(Message::text("x")));
+        let kept = Outbox::new(1000).1.into_kept(0);
+        let attaches = |outbox: &Outbox| assert!(outbox.attach(None).is_some());
+        for (outbox, act) in [(outbox, &overflows as &dyn Fn(&_)), (kept, &attaches)] {
+            let looks = Looks(outbox.clone(), AtomicBool::new(false));
+            metrics::with_local_recorder(&looks, || act(&outbox));
+            assert!(looks.1.into_inner(), "counted");
+        }
     }
 }

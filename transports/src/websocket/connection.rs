@@ -1,5 +1,6 @@
 //! One WebSocket, from the upgrade to the last byte: a single future, and so a single task. Only
-//! what is pushed may be written by the task of another one, in a [`Group`].
+//! what is pushed may be written by another task: by the leader of its [`Group`], or at the end of
+//! the [`turn`](group::turn) in which it was pushed.
 
 use std::fmt;
 use std::future::Future;

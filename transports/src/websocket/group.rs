@@ -64,7 +64,9 @@ enum Turn {
 
 /// Runs a task's turn, and writes before it returns what the first client was told in it.
 ///
-/// It is only one, for a turn may be longer than it should be, and would hold up all the others.
+/// It is only one, for a turn may be longer than it should be, and would hold up all the others. That
+/// one gets nothing before the end, even if `work` lets other tasks run meanwhile, as
+/// `tokio::task::block_in_place` does.
 pub fn turn<R>(work: impl FnOnce() -> R) -> R {
     struct End(Turn);
     impl Drop for End {

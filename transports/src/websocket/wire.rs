@@ -153,7 +153,7 @@ where
         }
     }
 
-    /// A turn that another connection has for this one: it only writes. Whether the task must have a
+    /// A turn that another task has for this one: it only writes. Whether the task must have a
     /// turn as well.
     pub(super) fn flush(&mut self, task: &Waker) -> bool {
         let before = (self.phase, self.ping_due());
@@ -259,6 +259,9 @@ where
             self.ping();
             if self.writer.batch.is_empty() {
                 let _ = self.poll_outbox(CHUNK);
+            } else if self.written > 0 {
+                // More was taken than one write can carry, and what comes meanwhile needs the room.
+                self.drain.release(mem::take(&mut self.written));
             }
             if !self.writer.is_empty() {
                 if self.poll_write(cx)?.is_ready() {

@@ -33,6 +33,8 @@ struct Ends {
     written: Vec<Vec<u8>>,
     refuses_writes: bool,
     is_shut_down: bool,
+    /// What is pushed, in as many writes, while each of them goes on.
+    pushed: Option<(Outbox, Message, usize)>,
 }
 
 impl Read for Pipe {
@@ -75,6 +77,10 @@ impl Write for Pipe {
         }
         if ends.room == 0 {
             return Poll::Pending;
+        }
+        if let Some((outbox, message, writes @ 1..)) = &mut ends.pushed {
+            outbox.push(message.clone());
+            *writes -= 1;
         }
         let mut bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
         bytes.truncate(ends.room);
@@ -473,6 +479,20 @@ async fn an_overflow_is_noticed_while_nothing_can_be_written() {
     let received = it.received();
     assert_eq!(received.len(), 40_004 + 4);
     assert!(received.ends_with(&close(Close::Overflow)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_makes_room_although_more_of_it_waits() {
+    let mut it = Harness::new();
+    let message = Message::binary(vec![7; 16 * 1024]);
+    for _ in 0..6 {
+        it.outbox.push(message.clone());
+    }
+    let pushed = (it.outbox.clone(), message.clone(), 20);
+    it.ends(|ends| (ends.is_vectored, ends.pushed) = (false, Some(pushed)));
+    assert!(!it.turn());
+    assert!(!it.outbox.is_closed(), "no more than six waited at any time");
+    assert_eq!(it.received().len(), 26 * (message.size() + 4));
 }
 
 #[tokio::test(start_paused = true)]
