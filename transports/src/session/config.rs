@@ -17,7 +17,8 @@ pub struct ContinuityConfig {
     /// One that returns later and has not read it gets a new session. At most twice as long, and at
     /// most 256 KiB.
     pub acknowledged_ttl: Duration,
-    /// How long a client has to join again after it returned. Default 10 s.
+    /// How long a client has to join again after it returned. Default 15 s: phoenix.js waits 10 s for
+    /// the answer to a join, and over a dead line leaves and joins again only then.
     pub rejoin_grace: Duration,
     /// How many sessions are kept for one socket id: a user has a few tabs, and must not hold the
     /// server's memory with made-up session ids. Default 32. Over it the one ends that has been
@@ -41,7 +42,7 @@ impl Default for ContinuityConfig {
         Self {
             session_ttl: Duration::from_secs(60),
             acknowledged_ttl: Duration::from_secs(90),
-            rejoin_grace: Duration::from_secs(10),
+            rejoin_grace: Duration::from_secs(15),
             max_per_id: 32,
             anonymous: false,
             flapping_limit: 5,
