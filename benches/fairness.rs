@@ -8,19 +8,15 @@
 mod support;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tower_channels::{Endpoint, WebSocketConfig};
 
 use self::support::room::Room;
+use self::support::server::Server;
 use self::support::{Thread, frame, join, push};
 
 const ECHOES: usize = 1000;
@@ -30,16 +26,12 @@ const HUGE: usize = 1_000_000;
 const ROUNDS: usize = 5;
 
 fn main() {
-    let (started, server) = mpsc::channel();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(serve(&started));
-    });
-    let (thread, server) = server.recv().expect("a server");
-    let quiet = join(server, "room:quiet");
-    let crowd: Vec<_> = (0..CROWD).map(|_| join(server, "room:hot")).collect();
-    let [listens, _reads_nothing] = [(), ()].map(|()| join(server, "room:deaf"));
-    let [floods, sends_huge] = ["room:flood", "room:huge"].map(|topic| join(server, topic));
+    let server = Server::new(1);
+    let address = server.http(endpoint().service("/socket"));
+    let quiet = join(address, "room:quiet");
+    let crowd: Vec<_> = (0..CROWD).map(|_| join(address, "room:hot")).collect();
+    let [listens, _reads_nothing] = [(), ()].map(|()| join(address, "room:deaf"));
+    let [floods, sends_huge] = ["room:flood", "room:huge"].map(|topic| join(address, topic));
 
     let deaf = || publish(&[&listens], "room:deaf", 16 * 1024);
     let flood = || flood(&floods);
@@ -60,7 +52,7 @@ fn main() {
         "", "median", "p99", "unwaited", "target", "server"
     );
     for (what, troubles) in rows {
-        let mut rounds: Vec<_> = (0..ROUNDS).map(|_| round(&quiet, troubles, &thread)).collect();
+        let mut rounds: Vec<_> = (0..ROUNDS).map(|_| round(&quiet, troubles, &server)).collect();
         rounds.sort_by(|a, b| a.unwaited.total_cmp(&b.unwaited));
         // What else the machine does can only add to it.
         let Round { median, p99, unwaited, busy } = rounds[0];
@@ -80,7 +72,7 @@ struct Round {
     busy: f64,
 }
 
-fn round(quiet: &TcpStream, troubles: &[Trouble<'_>], server: &Thread) -> Round {
+fn round(quiet: &TcpStream, troubles: &[Trouble<'_>], server: &Server) -> Round {
     let over = &AtomicBool::new(false);
     thread::scope(|scope| {
         for trouble in troubles {
@@ -90,10 +82,10 @@ fn round(quiet: &TcpStream, troubles: &[Trouble<'_>], server: &Thread) -> Round 
                 }
             });
         }
-        let (began, cpu) = (Instant::now(), server.cpu());
+        let (began, cpu) = (Instant::now(), server.seconds(Thread::cpu));
         let (mut echoes, mut unwaited) = (Vec::new(), Vec::new());
         let client = Thread::current();
-        let waited = || (server.waited() + client.waited()).as_secs_f64() * 1e3;
+        let waited = || (server.seconds(Thread::waited) + client.waited().as_secs_f64()) * 1e3;
         for _ in 0..ECHOES {
             thread::sleep(PAUSE);
             let before = waited();
@@ -103,7 +95,8 @@ fn round(quiet: &TcpStream, troubles: &[Trouble<'_>], server: &Thread) -> Round 
             echoes.push(took);
             unwaited.push((took - (waited() - before)).max(0.0));
         }
-        let busy = (server.cpu() - cpu).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+        let used = server.seconds(Thread::cpu) - cpu;
+        let busy = used / began.elapsed().as_secs_f64() * 100.0;
         over.store(true, Ordering::Relaxed);
         for all in [&mut echoes, &mut unwaited] {
             all.sort_by(f64::total_cmp);
@@ -138,20 +131,11 @@ fn text(size: usize) -> String {
     format!("\"{}\"", "x".repeat(size))
 }
 
-async fn serve(started: &mpsc::Sender<(Thread, SocketAddr)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    // So much that who reads nothing stays to the end.
-    let endpoint = Endpoint::builder(|_| async { Ok(()) })
+/// So much may wait that who reads nothing stays to the end.
+fn endpoint() -> Endpoint<()> {
+    Endpoint::builder(|_| async { Ok(()) })
         .channel::<Room>("room:*")
         .max_outbox(1 << 30)
         .websocket(WebSocketConfig::new().idle_timeout(Duration::from_secs(3600)))
-        .build();
-    started.send((Thread::current(), address)).expect("someone waits");
-    let service = TowerToHyperService::new(endpoint.service("/socket"));
-    while let Ok((io, _)) = listener.accept().await {
-        io.set_nodelay(true).expect("a socket option");
-        let http = http1::Builder::new().serve_connection(TokioIo::new(io), service.clone());
-        tokio::spawn(http.with_upgrades());
-    }
+        .build()
 }

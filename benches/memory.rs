@@ -22,26 +22,15 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tower_channels::{
-    Channel, CheckOrigin, Connect, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload, Refused,
-    Result, Socket, WebSocketConfig,
+    CheckOrigin, Connect, ConnectInfo, Endpoint, LongPollConfig, WebSocketConfig,
 };
 
 use tower_channels::transports::{NotFound, SocketService};
 
+use self::support::room::Silent;
 use self::support::{local, push};
 
 const CLIENTS: usize = 1000;
-
-struct Room;
-
-impl Channel for Room {
-    type Assigns = Option<String>;
-    type Info = ();
-
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
-        Ok(Self.into())
-    }
-}
 
 fn main() {
     let websocket = |clients| held(clients, |service, _| websocket(service, String::new()));
@@ -103,7 +92,7 @@ fn service() -> Service {
     let forever = Duration::from_secs(3600);
     let endpoint = Endpoint::builder(connect)
         .id(Option::clone)
-        .channel::<Room>("room:*")
+        .channel::<Silent<_>>("room:*")
         .check_origin(CheckOrigin::off())
         .websocket(WebSocketConfig::new().idle_timeout(forever))
         .long_poll(LongPollConfig::new().window(forever))

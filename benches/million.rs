@@ -14,25 +14,15 @@ use allocation_counter::measure;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tower_channels::test::{Client, connect};
-use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Socket};
+use tower_channels::{Endpoint, Payload};
 
+use self::support::room::Silent;
 use self::support::{median, setting};
 
 const ROOM: usize = 100;
 /// What the many are compared with.
 const FEW: usize = 10_000;
 const BROADCASTS: usize = 2000;
-
-struct Room;
-
-impl Channel for Room {
-    type Assigns = ();
-    type Info = ();
-
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
-        Ok(Self.into())
-    }
-}
 
 /// All of a room are neighbours in `clients`, but have come one by one to every room in turn.
 struct Place {
@@ -45,7 +35,8 @@ impl Place {
     fn new(sessions: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build();
+        let endpoint =
+            Endpoint::builder(|_| async { Ok(()) }).channel::<Silent<_>>("room:*").build();
         let mut clients: Vec<_> = (0..sessions / ROOM).map(|_| Vec::with_capacity(ROOM)).collect();
         let began = Instant::now();
         for turn in 1..=ROOM {

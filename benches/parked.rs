@@ -16,29 +16,16 @@ use serde_json::json;
 use tokio::io::{BufReader, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
-use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Joined, Payload, Refused,
-    Result, Socket,
-};
+use tower_channels::{CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Payload};
 
 use self::support::local::{self, frame};
+use self::support::room::Silent;
 use self::support::{Thread, median};
 
 const PARKED: usize = 10_000;
 const CONNECTED: usize = 100;
 /// So many that no outbox overflows.
 const BROADCASTS: usize = 100;
-
-struct Room;
-
-impl Channel for Room {
-    type Assigns = Option<String>;
-    type Info = ();
-
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
-        Ok(Self.into())
-    }
-}
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -105,7 +92,7 @@ fn endpoint() -> Endpoint<Option<String>> {
     let ttl = Duration::from_secs(600);
     Endpoint::builder(connect)
         .id(Option::clone)
-        .channel::<Room>("room:*")
+        .channel::<Silent<_>>("room:*")
         .check_origin(CheckOrigin::off())
         .continuity(ContinuityConfig { session_ttl: ttl, ..Default::default() })
         .build()

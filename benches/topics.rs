@@ -10,8 +10,9 @@ use std::hint::black_box;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tower_channels::test::{Client, connect};
-use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Socket};
+use tower_channels::{Endpoint, Payload};
 
+use self::support::room::Silent;
 use self::support::{Thread, median};
 
 const TOPICS: [usize; 4] = [1, 100, 10_000, 100_000];
@@ -19,17 +20,6 @@ const ROOM: usize = 100;
 const JOINS: usize = 100;
 const BROADCASTS: usize = 100;
 const TURNS: usize = 40;
-
-struct Room;
-
-impl Channel for Room {
-    type Assigns = ();
-    type Info = ();
-
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
-        Ok(Self.into())
-    }
-}
 
 /// An endpoint with so many topics.
 struct Place {
@@ -42,7 +32,7 @@ struct Place {
 impl Place {
     async fn new(topics: usize) -> Self {
         let endpoint = Endpoint::builder(|_| async { Ok(()) })
-            .channel::<Room>("room:*")
+            .channel::<Silent<_>>("room:*")
             .max_channels(topics)
             .build();
         let mut others = connect(&endpoint, &[]).await.expect("connects");

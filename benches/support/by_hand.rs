@@ -8,9 +8,6 @@ use axum::Router;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::routing::any;
 use futures_util::{SinkExt, StreamExt};
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
@@ -26,11 +23,7 @@ pub(crate) fn room(server: &Server) -> SocketAddr {
         async { upgrade.on_upgrade(|socket| serve(socket, room)) }
     };
     let app = Router::new().route("/socket/websocket", any(upgrade));
-    let service = TowerToHyperService::new(app);
-    server.accept(move |io| {
-        let http = http1::Builder::new().serve_connection(TokioIo::new(io), service.clone());
-        async { drop(http.with_upgrades().await) }
-    })
+    server.http(app)
 }
 
 /// One task hears the client, another one tells it.

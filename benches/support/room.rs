@@ -1,4 +1,6 @@
-//! The channel of the benches that do more than listen.
+//! The channels of the benches.
+
+use std::marker::PhantomData;
 
 use tower_channels::{Channel, Joined, Payload, Refused, Reply, Result, Socket};
 
@@ -24,5 +26,17 @@ impl Channel for Room {
         }
         socket.broadcast("new_msg", payload);
         Ok(Reply::None)
+    }
+}
+
+/// Joins, and listens.
+pub(crate) struct Silent<A = ()>(PhantomData<fn() -> A>);
+
+impl<A: Send + Sync + 'static> Channel for Silent<A> {
+    type Assigns = A;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        Ok(Self(PhantomData).into())
     }
 }

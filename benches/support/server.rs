@@ -1,16 +1,22 @@
 //! A server over loopback on threads of its own, and what these use.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tower::Service;
 use tower_channels::{Endpoint, WebSocketConfig};
 
 use super::room::Room;
@@ -69,7 +75,17 @@ impl Server {
         // Most clients do nothing but listen.
         let config = WebSocketConfig::new().idle_timeout(Duration::from_secs(3600));
         let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*");
-        let service = endpoint.websocket(config).build().service("/socket");
+        self.http(endpoint.websocket(config).build().service("/socket"))
+    }
+
+    /// Serves HTTP, and what it is upgraded to.
+    pub(crate) fn http<S, B>(&self, service: S) -> SocketAddr
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
         let service = TowerToHyperService::new(service);
         self.accept(move |io| {
             let http = http1::Builder::new().serve_connection(TokioIo::new(io), service.clone());
@@ -79,23 +95,30 @@ impl Server {
 
     /// Does `work`, which counts its operations, for so long that the server has used enough.
     pub(crate) fn turn(&self, costs: &mut Costs, mut work: impl FnMut() -> usize) {
-        let (began, [cpu, user, system]) = (Instant::now(), self.used());
-        let (mut operations, mut now) = (0, [cpu, user, system]);
-        while now[0] - cpu < TURN && began.elapsed() < Duration::from_secs(1) {
+        let began = Instant::now();
+        let (cpu, [user, system]) = (self.seconds(Thread::cpu), self.ticks());
+        let (mut operations, mut used) = (0, 0.0);
+        while used < TURN && began.elapsed() < Duration::from_secs(1) {
             operations += work();
-            now = self.used();
+            used = self.seconds(Thread::cpu) - cpu;
         }
-        costs.turns.push((now[0] - cpu) * 1e6 / operations as f64);
-        costs.ticks[0] += now[1] - user;
-        costs.ticks[1] += now[2] - system;
+        costs.turns.push(used * 1e6 / operations as f64);
+        let now = self.ticks();
+        costs.ticks[0] += now[0] - user;
+        costs.ticks[1] += now[1] - system;
     }
 
-    /// The seconds of all threads, and the clock ticks in user space and in the kernel.
-    fn used(&self) -> [f64; 3] {
+    /// What all threads have `spent` together.
+    pub(crate) fn seconds(&self, spent: impl Fn(&Thread) -> Duration) -> f64 {
         let threads = self.threads.lock().expect("no panic");
-        threads.iter().fold([0.0; 3], |[cpu, user, system], thread| {
-            let ticks = thread.ticks().map(|ticks| ticks as f64);
-            [cpu + thread.cpu().as_secs_f64(), user + ticks[0], system + ticks[1]]
+        threads.iter().map(|thread| spent(thread).as_secs_f64()).sum()
+    }
+
+    /// The clock ticks of all threads in user space and in the kernel.
+    fn ticks(&self) -> [f64; 2] {
+        let threads = self.threads.lock().expect("no panic");
+        threads.iter().map(Thread::ticks).fold([0.0; 2], |[user, system], [more, kernel]| {
+            [user + more as f64, system + kernel as f64]
         })
     }
 }

@@ -1,6 +1,8 @@
 //! What a client carries from one request to the next: which session is its own, and the number of
 //! the last message that an answer brought. The next poll with it acknowledges.
 
+use std::io::Write;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -27,14 +29,9 @@ pub(super) fn draw_id() -> Result<Id, getrandom::Error> {
 
 impl Token {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let (mut digits, mut begin, mut rest) = ([0; 20], 20, self.cursor);
-        while rest > 0 || begin == digits.len() {
-            begin -= 1;
-            digits[begin] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
         out.extend_from_slice(&self.id);
-        out.extend_from_slice(&digits[begin..]);
+        // Writing into memory cannot fail.
+        let _ = write!(out, "{}", self.cursor);
     }
 
     /// `None` for whatever was not written here.

@@ -424,12 +424,7 @@ impl Drain {
 
     /// The log, while this attachment has it.
     fn current<R>(&self, work: impl FnOnce(&mut Log, &mut Backlog) -> R) -> Option<R> {
-        let mut state = self.shared.lock();
-        let State { queue, backlog, .. } = &mut *state;
-        match queue {
-            Queue::Kept(log) if log.attachment() == self.attachment => Some(work(log, backlog)),
-            _ => None,
-        }
+        self.visit(|outbox| outbox.log.as_mut().map(|log| work(log, outbox.backlog)))
     }
 
     /// Ends the outbox from the transport's side: whatever waits is dropped. Of a kept outbox only
