@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
-use tower_channels::serializer::{Outgoing, Version};
+use tower_channels::serializer::{ServerMessage, Version};
 use tower_channels::{Name, Payload, Ref};
 use tower_channels_transports::Inbound;
 
@@ -36,8 +36,9 @@ fn encode(c: &mut Criterion) {
     let topic = &Name::from("room:lobby");
     for size in [16, 1024, 16 * 1024] {
         let payload = &Payload::from(json!({ "body": "x".repeat(size) }));
-        let reply = Outgoing::Reply { join_ref, reference, topic, status: "ok", response: payload };
-        let broadcast = Outgoing::Broadcast { topic: "room:lobby", event: "new_msg", payload };
+        let reply =
+            ServerMessage::Reply { join_ref, reference, topic, status: "ok", response: payload };
+        let broadcast = ServerMessage::Broadcast { topic: "room:lobby", event: "new_msg", payload };
         group.throughput(Throughput::Bytes(size as u64));
         for (name, message) in [("reply", reply), ("broadcast", broadcast)] {
             for (version, vsn) in [(Version::V1, "v1"), (Version::V2, "v2")] {

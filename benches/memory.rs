@@ -95,7 +95,7 @@ fn service() -> Service {
         .channel::<Silent<_>>("room:*")
         .check_origin(CheckOrigin::off())
         .websocket(WebSocketConfig::new().idle_timeout(forever))
-        .long_poll(LongPollConfig::new().window(forever))
+        .long_poll(LongPollConfig::new().poll_timeout(forever))
         .build();
     TowerToHyperService::new(endpoint.service("/socket"))
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::io::{BufReader, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::task::{LocalSet, spawn_local};
-use tower_channels::{CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Payload};
+use tower_channels::{CheckOrigin, ConnectInfo, Endpoint, Payload, ResumeConfig};
 
 use self::support::local::{self, frame};
 use self::support::room::Silent;
@@ -94,7 +94,7 @@ fn endpoint() -> Endpoint<Option<String>> {
         .id(Option::clone)
         .channel::<Silent<_>>("room:*")
         .check_origin(CheckOrigin::off())
-        .continuity(ContinuityConfig { session_ttl: ttl, ..Default::default() })
+        .resume(ResumeConfig { session_ttl: ttl, ..Default::default() })
         .build()
 }
 

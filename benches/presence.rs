@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::runtime::Runtime;
+use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, Refused, Result, Socket, Tracked,
+    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Socket, TrackGuard,
 };
 
 const TOPIC: &str = "lobby:1";
@@ -32,7 +33,7 @@ impl Channel for Lobby {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self { tracks: payload.parse()? }.into())
     }
 
@@ -48,7 +49,7 @@ impl Channel for Lobby {
 struct Place {
     endpoint: Endpoint<()>,
     presence: Presence,
-    crowd: Vec<Tracked>,
+    crowd: Vec<TrackGuard>,
     client: Client<()>,
 }
 
@@ -62,7 +63,7 @@ impl Place {
         let presence = endpoint.presence();
         let key =
             |index: usize| if one_key { "client".to_owned() } else { format!("user-{index}") };
-        let enter = |index| presence.enter(TOPIC, &key(index), json!({ "name": "somebody" }));
+        let enter = |index| presence.track_task(TOPIC, &key(index), json!({ "name": "somebody" }));
         let crowd = (0..size).map(|index| enter(index).expect("may be tracked")).collect();
         let client = runtime.block_on(connect(&endpoint, &[])).expect("connects");
         Self { endpoint, presence, crowd, client }
@@ -80,7 +81,7 @@ fn main() {
         let never = Duration::from_secs(3600);
         let mut places = [FEW, MANY].map(|size| Place::new(&runtime, size, one_key, never));
         row("track and untrack", 1000, &mut places, |place| {
-            drop(place.presence.enter(TOPIC, "client", json!({})).expect("may be tracked"));
+            drop(place.presence.track_task(TOPIC, "client", json!({})).expect("may be tracked"));
         });
         row("update", 1000, &mut places, |place| {
             place.crowd[0].update(json!({ "away": true })).expect("may be tracked");
@@ -124,8 +125,9 @@ fn time(times: u32, mut work: impl FnMut()) -> Duration {
 fn among_readers(runtime: &Runtime) {
     let place = Place::new(runtime, MANY, false, Duration::from_secs(3600));
     let slowest = || {
-        let track =
-            || time(1, || drop(place.presence.enter(TOPIC, "client", json!({})).expect("may be")));
+        let track = || {
+            time(1, || drop(place.presence.track_task(TOPIC, "client", json!({})).expect("may be")))
+        };
         let mut all: Vec<_> = (0..20_000).map(|_| track()).collect();
         all.sort();
         all[all.len() * 99 / 100].as_secs_f64() * 1e6
@@ -164,8 +166,8 @@ fn announcing(runtime: &Runtime) {
     }
     let best = (0..TURNS).map(|_| {
         time(1, || {
-            drop(place.presence.enter(TOPIC, "newcomer", json!({})).expect("may be tracked"));
-            let newcomer = place.presence.enter(TOPIC, "newcomer", json!({}));
+            drop(place.presence.track_task(TOPIC, "newcomer", json!({})).expect("may be tracked"));
+            let newcomer = place.presence.track_task(TOPIC, "newcomer", json!({}));
             runtime.block_on(receive(&mut clients));
             drop(newcomer);
             runtime.block_on(receive(&mut clients));

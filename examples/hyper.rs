@@ -7,7 +7,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket};
+use tower_channels::channel::Result;
+use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket};
 
 /// Answers every push with its payload.
 struct Echo;
@@ -16,7 +17,7 @@ impl Channel for Echo {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self.into())
     }
 

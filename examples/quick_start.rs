@@ -2,8 +2,9 @@
 
 use axum::{Router, routing::get};
 use serde_json::json;
+use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, ConnectInfo, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, Stop,
+    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Rejected, Reply, Socket, Stop,
 };
 
 /// What `connect` learned: every channel of this socket sees it.
@@ -16,8 +17,8 @@ struct Room {
     sent: u32,
 }
 
-async fn connect(info: ConnectInfo) -> Result<User, Refused> {
-    let name = info.param("name").ok_or(Refused::reason("who are you?"))?;
+async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
+    let name = info.param("name").ok_or(Rejected::reason("who are you?"))?;
     Ok(User { name: name.into() })
 }
 
@@ -25,9 +26,9 @@ impl Channel for Room {
     type Assigns = User;
     type Info = ();
 
-    async fn join(topic: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(topic: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         if topic == "room:secret" {
-            return Err(Refused::reason("unauthorized"));
+            return Err(JoinError::reason("unauthorized"));
         }
         Ok(Self { sent: 0 }.into())
     }

@@ -24,9 +24,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::{Layer, service_fn};
+use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, ContinuityConfig, Endpoint, Joined, LongPollConfig, Payload,
-    Presence, PresenceError, Refused, Reply, Result, Socket, Stop, WebSocketConfig,
+    Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, LongPollConfig, Payload,
+    Presence, PresenceError, Rejected, Reply, ResumeConfig, Socket, Stop, WebSocketConfig,
 };
 
 fn main() -> io::Result<()> {
@@ -129,7 +130,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    endpoint.drain(Duration::from_secs(5)).await;
+    endpoint.shutdown(Duration::from_secs(5)).await;
     stop.send_replace(());
     let _ = tokio::time::timeout(Duration::from_secs(1), stop.closed()).await;
     Ok(())
@@ -144,8 +145,8 @@ fn endpoint(config: &Config) -> Endpoint<User> {
         .channel::<Lobby>("lobby:*")
         .check_origin(origins)
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))
-        .long_poll(LongPollConfig::default().window(config.window))
-        .continuity(ContinuityConfig { session_ttl: config.session_ttl, ..Default::default() })
+        .long_poll(LongPollConfig::default().poll_timeout(config.window))
+        .resume(ResumeConfig { session_ttl: config.session_ttl, ..Default::default() })
         .build()
 }
 
@@ -153,9 +154,9 @@ struct User {
     id: Option<String>,
 }
 
-async fn connect(info: ConnectInfo) -> Result<User, Refused> {
+async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
     if info.param("reject") == Some("true") {
-        return Err(Refused::reason("rejected"));
+        return Err(Rejected::reason("rejected"));
     }
     Ok(User { id: info.param("user_id").map(Into::into) })
 }
@@ -176,9 +177,9 @@ impl Channel for Room {
         topic: &str,
         payload: Payload,
         _: &Socket<Self>,
-    ) -> Result<Joined<Self>, Refused> {
+    ) -> Result<Joined<Self>, JoinError> {
         if topic.starts_with("room:closed") {
-            return Err(Refused::reason("unauthorized"));
+            return Err(JoinError::reason("unauthorized"));
         }
         let mut payload: Object = payload.parse().unwrap_or_default();
         if payload.get("crash").is_some_and(|crash| crash.get() == "true") {
@@ -281,7 +282,7 @@ impl Channel for Lobby {
     type Assigns = User;
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         let mut payload: Object = payload.parse().unwrap_or_default();
         Ok(Self { name: payload.remove("name") }.into())
     }

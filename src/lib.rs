@@ -1,38 +1,34 @@
 #![doc = include_str!("../README.md")]
 
-mod channel;
-mod client;
+pub mod channel;
 mod endpoint;
-mod history;
-mod mailbox;
 mod message;
 mod payload;
 mod presence;
 mod pubsub;
 mod reply;
+mod responder;
 mod router;
 pub mod serializer;
-mod server;
-mod sessions;
 mod socket;
 pub mod test;
-mod topics;
-mod track;
 
-pub use self::channel::{Channel, Handle, ReplyRef, Socket};
-pub use self::endpoint::{BuildError, Builder, Connect, Endpoint};
-pub use self::mailbox::Undelivered;
-pub use self::message::{Incoming, IncomingPayload, Name, Ref};
+pub use self::channel::callbacks::Channel;
+pub use self::channel::mailbox::SendError;
+pub use self::channel::result::{JoinError, Joined, Reason, Stop};
+pub use self::channel::socket::{Handle, ReplyRef, Socket};
+pub use self::endpoint::{Builder, ConfigError, Connect, Endpoint, Rejected};
+pub use self::message::{ClientMessage, ClientPayload, Name, Ref};
 pub use self::payload::Payload;
 #[doc(hidden)]
 pub use self::presence::model;
 pub use self::presence::{
-    Fetched, Meta, MetaUpdate, Missed, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
-    PresenceError, Presences, Present, Tracked,
+    Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
+    PresenceError, Presences, Present, TrackGuard,
 };
-pub use self::reply::{Joined, Reason, Refused, Reply, Result, Stop};
+pub use self::reply::Reply;
 pub use self::socket::SocketSession;
 pub use tower_channels_transports as transports;
 pub use tower_channels_transports::{
-    CheckOrigin, Close, ConnectInfo, ContinuityConfig, LongPollConfig, Transport, WebSocketConfig,
+    CheckOrigin, Close, ConnectInfo, LongPollConfig, ResumeConfig, Transport, WebSocketConfig,
 };

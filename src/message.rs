@@ -111,7 +111,7 @@ impl<'a> From<&'a str> for Name<'a> {
 
 /// A message from a client, borrowed from what came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incoming<'a> {
+pub struct ClientMessage<'a> {
     /// The join that it belongs to.
     pub join_ref: Ref,
     /// What its answer will carry.
@@ -121,19 +121,19 @@ pub struct Incoming<'a> {
     /// Its event.
     pub event: Name<'a>,
     /// What it carries.
-    pub payload: IncomingPayload<'a>,
+    pub payload: ClientPayload<'a>,
 }
 
-/// The payload of an [`Incoming`] message.
+/// The payload of an [`ClientMessage`] message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IncomingPayload<'a> {
+pub enum ClientPayload<'a> {
     /// Valid JSON text.
     Json(&'a str),
     /// Bytes.
     Binary(&'a [u8]),
 }
 
-impl IncomingPayload<'_> {
+impl ClientPayload<'_> {
     /// Copies it out of the buffer that it came in.
     pub fn to_payload(self) -> Payload {
         match self {

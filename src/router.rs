@@ -4,9 +4,9 @@ use std::fmt;
 
 use tokio::task::JoinHandle;
 
-use crate::channel::Channel;
+use crate::channel::callbacks::Channel;
+use crate::channel::task::{self, Join};
 use crate::message::LONGEST_NAME;
-use crate::server::{self, Join};
 
 /// Starts a channel of the type that a route names.
 pub(crate) type Start<A> = fn(Join<A>) -> JoinHandle<()>;
@@ -28,7 +28,7 @@ impl<A: Send + Sync + 'static> Router<A> {
 
     /// Serves topics like `pattern` with `C`.
     pub(crate) fn add<C: Channel<Assigns = A>>(&mut self, pattern: &str) {
-        self.routes.push(Route { pattern: pattern.to_owned(), start: server::start::<C> });
+        self.routes.push(Route { pattern: pattern.to_owned(), start: task::start::<C> });
     }
 
     /// Finds what serves a topic.

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, ConnectInfo, Endpoint, Joined, Payload, Reason, Refused, Reply, Result, Socket, Stop,
+    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Reason, Rejected, Reply, Socket,
+    Stop,
 };
 
 struct User {
@@ -22,9 +24,9 @@ struct Room {
 
 static TERMINATED: Mutex<Vec<(String, Reason)>> = Mutex::new(Vec::new());
 
-async fn user(info: ConnectInfo) -> Result<User, Refused> {
+async fn user(info: ConnectInfo) -> Result<User, Rejected> {
     if info.param("reject").is_some() {
-        return Err(Refused::reason("rejected"));
+        return Err(Rejected::reason("rejected"));
     }
     Ok(User { name: info.param("name").map(Into::into) })
 }
@@ -39,9 +41,9 @@ impl Channel for Room {
         topic: &str,
         payload: Payload,
         _: &Socket<Self>,
-    ) -> Result<Joined<Self>, Refused> {
+    ) -> Result<Joined<Self>, JoinError> {
         match topic.strip_prefix("room:") {
-            Some("closed") => Err(Refused::reason("unauthorized")),
+            Some("closed") => Err(JoinError::reason("unauthorized")),
             Some("slow") => {
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 Ok(Self::default().into())
@@ -505,7 +507,7 @@ async fn a_session_that_is_dropped_drops_its_channels() {
     impl Channel for Counted {
         type Assigns = ();
         type Info = ();
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
             ALIVE.fetch_add(1, Ordering::SeqCst);
             Ok(Self.into())
         }
@@ -533,7 +535,7 @@ async fn a_client_hears_of_an_end_after_the_channel_is_dropped() {
     impl Channel for Slow {
         type Assigns = ();
         type Info = ();
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
             Ok(Self.into())
         }
     }

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_channels::transports::{NotFound, SocketService};
-use tower_channels::{Channel, Connect, Endpoint, Joined, Payload, Refused, Socket};
+use tower_channels::{Channel, Connect, Endpoint, JoinError, Joined, Payload, Socket};
 
 struct Room;
 
@@ -15,7 +15,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self.into())
     }
 }
@@ -77,7 +77,7 @@ async fn a_drain_ends_as_soon_as_the_last_long_poll_client_knows() {
     ask(service.clone(), heartbeat).await;
     let answered = ask(service.clone(), request("GET", token(&connected), "")).await;
     let began = Instant::now();
-    let drain = tokio::spawn(async move { endpoint.drain(Duration::from_secs(60)).await });
+    let drain = tokio::spawn(async move { endpoint.shutdown(Duration::from_secs(60)).await });
     tokio::task::yield_now().await;
     // What was answered before is not acknowledged: it may have been lost.
     let repeated = ask(service.clone(), request("GET", token(&connected), "")).await;

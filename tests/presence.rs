@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, PresenceError, Refused, Reply,
-    Result, Socket, Stop,
+    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, PresenceError, Reply,
+    Socket, Stop,
 };
 
 #[path = "support/diff.rs"]
@@ -26,7 +27,7 @@ impl Channel for Lobby {
     type Assigns = User;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self.into())
     }
 
@@ -77,7 +78,7 @@ impl Channel for Early {
     type Assigns = User;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Presence::push_state(socket);
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(Self.into())
@@ -144,7 +145,7 @@ async fn a_state_that_was_asked_for_while_joining_knows_of_all_who_came_meanwhil
     let presence = endpoint.presence();
     let bob = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        presence.enter("early", "bob", json!({}))
+        presence.track_task("early", "bob", json!({}))
     });
     for params in
         [&[("name", "ann")][..], &[("name", "eve"), ("session", "any-22-to-64-characters")]]
@@ -272,7 +273,7 @@ async fn a_thousand_joins_at_one_time_are_one_diff_to_each() {
 async fn what_comes_and_goes_between_two_announcements_is_none_of_them() {
     let endpoint = endpoint(PresenceConfig::default().interval(Duration::from_millis(100)));
     let mut ann = joined(&endpoint, "ann").await;
-    let bot = endpoint.presence().enter("lobby", "bot", json!({})).expect("it may");
+    let bot = endpoint.presence().track_task("lobby", "bot", json!({})).expect("it may");
     drop(bot);
     for _ in 0..50 {
         ann.push("lobby", "count", json!({})).await;
@@ -287,7 +288,7 @@ async fn what_comes_and_goes_between_two_announcements_is_none_of_them() {
 async fn whoever_has_seen_something_in_a_list_is_told_that_it_went() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = joined(&endpoint, "ann").await;
-    let bot = endpoint.presence().enter("lobby", "bot", json!({})).expect("it may");
+    let bot = endpoint.presence().track_task("lobby", "bot", json!({})).expect("it may");
     let Reply::Ok(list) = ann.push("lobby", "list", json!({})).await else { panic!("no list") };
     let mut state: Value = list.parse().expect("JSON");
     assert_eq!(keys(&state), ["ann", "bot"]);
@@ -317,7 +318,7 @@ async fn keys_that_javascript_reserves_and_metas_that_are_no_objects_are_errors(
         ("prototype", json!({}), PresenceError::ReservedKey),
         ("ann", json!({}), PresenceError::AlreadyTracked),
         (&*"k".repeat(256), json!({}), PresenceError::KeyTooLong),
-        ("x", json!(["no object"]), PresenceError::NoObject),
+        ("x", json!(["no object"]), PresenceError::NotAnObject),
         ("x", json!({ "long": "x".repeat(100) }), PresenceError::MetaTooLong),
     ] {
         let answer = ann.push("lobby", "track", json!([key, meta])).await;
@@ -371,7 +372,7 @@ async fn presence_goes_on_without_a_fetch_hook_that_hangs_or_crashes() {
     );
     let endpoint = endpoint(config);
     let mut ann = joined(&endpoint, "ann").await;
-    let bot = endpoint.presence().enter("lobby", "crash", json!({})).expect("it may");
+    let bot = endpoint.presence().track_task("lobby", "crash", json!({})).expect("it may");
     assert_eq!(keys(&diff(&mut ann).await["joins"]), ["crash"]);
     drop(bot);
 }
@@ -400,7 +401,7 @@ async fn a_fetch_for_which_nobody_waits_any_more_ends() {
         }
     });
     let presence = endpoint(config).presence();
-    let _ann = presence.enter("lobby", "ann", json!({}));
+    let _ann = presence.track_task("lobby", "ann", json!({}));
     let second = Duration::from_secs(1);
     assert!(tokio::time::timeout(second, presence.list("lobby")).await.is_err());
     // That of the announcement ends later.
@@ -425,7 +426,8 @@ async fn the_server_hears_of_changes_as_clients_do() {
 async fn a_task_is_present_until_it_drops_its_handle() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = joined(&endpoint, "ann").await;
-    let bot = endpoint.presence().enter("lobby", "bot", json!({ "mood": "fine" })).expect("it may");
+    let bot =
+        endpoint.presence().track_task("lobby", "bot", json!({ "mood": "fine" })).expect("it may");
     assert_eq!(diff(&mut ann).await["joins"]["bot"]["metas"][0]["mood"], "fine");
     bot.update(json!({ "mood": "tired" })).expect("it may");
     assert_eq!(diff(&mut ann).await["joins"]["bot"]["metas"][0]["mood"], "tired");
@@ -441,7 +443,11 @@ async fn nothing_is_tracked_for_a_channel_that_has_ended() {
         type Assigns = tokio::sync::mpsc::UnboundedSender<Socket<Self>>;
         type Info = ();
 
-        async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+        async fn join(
+            _: &str,
+            _: Payload,
+            socket: &Socket<Self>,
+        ) -> Result<Joined<Self>, JoinError> {
             Ok(Self(socket.assigns().clone()).into())
         }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
+use tower_channels::channel::Result;
 use tower_channels::test::{Client, Event, connect};
 use tower_channels::{
-    Channel, ContinuityConfig, Endpoint, Joined, Payload, Presence, PresenceConfig, Refused, Reply,
-    Result, Socket, Stop,
+    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Reply, ResumeConfig,
+    Socket, Stop,
 };
 
 #[path = "support/dice.rs"]
@@ -32,7 +33,7 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         // What is tracked so early goes with a join that fails.
         let _ = Presence::track(socket, "early", json!({}));
         Ok(Self.into())
@@ -170,10 +171,7 @@ fn endpoint(config: PresenceConfig) -> Endpoint<String> {
     Endpoint::builder(|info| async move { Ok(info.param("name").unwrap_or("anon").to_owned()) })
         .id(|name| Some(name.clone()))
         .channel::<Room>("room:*")
-        .continuity(ContinuityConfig {
-            session_ttl: Duration::from_millis(300),
-            ..ContinuityConfig::default()
-        })
+        .resume(ResumeConfig { session_ttl: Duration::from_millis(300), ..ResumeConfig::default() })
         .presence(config)
         .build()
 }
@@ -239,7 +237,7 @@ async fn views_agree(config: PresenceConfig) {
             let mut dice = Dice(77);
             let mut all = Vec::new();
             while tokio::time::Instant::now() < until {
-                let tracked = presence.enter(dice.pick(&TOPICS), "bot", json!({}));
+                let tracked = presence.track_task(dice.pick(&TOPICS), "bot", json!({}));
                 all.push(tracked.expect("it may"));
                 if all.len() > 5 {
                     drop(all.swap_remove(dice.roll(5) as usize));

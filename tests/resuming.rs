@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, Close, ContinuityConfig, Endpoint, Joined, Payload, Refused, Reply, Result,
-    Socket,
+    Builder, Channel, Close, Endpoint, JoinError, Joined, Payload, Reply, ResumeConfig, Socket,
 };
 
 /// Counts how often it was resumed.
@@ -16,7 +16,7 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Joined::new(Self(0)).reply(json!("joined")))
     }
 
@@ -24,12 +24,12 @@ impl Channel for Room {
         &mut self,
         payload: Payload,
         _: &Socket<Self>,
-    ) -> Result<Option<Payload>, Refused> {
+    ) -> Result<Option<Payload>, JoinError> {
         self.0 += 1;
         match payload.parse::<&str>() {
             Ok("unchanged") => Ok(None),
             Ok("panic") => panic!("asked to"),
-            Ok("refuse") => Err(Refused::reason("no longer")),
+            Ok("refuse") => Err(JoinError::reason("no longer")),
             _ => Ok(Some(json!({ "resumed": self.0 }).into())),
         }
     }
@@ -60,11 +60,11 @@ impl Channel for Room {
 }
 
 fn endpoint() -> Endpoint<String> {
-    endpoint_with(ContinuityConfig::default())
+    endpoint_with(ResumeConfig::default())
 }
 
-fn endpoint_with(continuity: ContinuityConfig) -> Endpoint<String> {
-    builder().continuity(continuity).build()
+fn endpoint_with(continuity: ResumeConfig) -> Endpoint<String> {
+    builder().resume(continuity).build()
 }
 
 fn builder() -> Builder<String> {
@@ -171,10 +171,10 @@ async fn clients_that_are_away_at_different_times_each_get_what_they_missed() {
         let params = [("user", user), ("session", &session), ("received", "0")];
         clients.push(member(&endpoint, &params).await);
     }
-    let settle = || tokio::time::sleep(Duration::from_millis(10));
+    let rejoin_deadline = || tokio::time::sleep(Duration::from_millis(10));
     for (n, client) in (1..).zip(&mut clients) {
         client.drop_connection();
-        settle().await;
+        rejoin_deadline().await;
         say(n);
     }
     for (n, client) in (4..).zip(&mut clients) {
@@ -301,7 +301,7 @@ async fn a_disconnect_ends_the_session_too() {
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_not_joined_again_in_time_ends() {
     let grace = Duration::from_secs(3);
-    let endpoint = endpoint_with(ContinuityConfig { rejoin_grace: grace, ..Default::default() });
+    let endpoint = endpoint_with(ResumeConfig { rejoin_grace: grace, ..Default::default() });
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.reconnect().await.expect("connects");
     tokio::time::sleep(2 * grace).await;
@@ -323,7 +323,7 @@ async fn returns(mut tab: Client<String>) -> bool {
 }
 
 fn two_tabs_each() -> Endpoint<String> {
-    endpoint_with(ContinuityConfig { max_per_id: 2, ..Default::default() })
+    endpoint_with(ResumeConfig { max_per_id: 2, ..Default::default() })
 }
 
 #[tokio::test(start_paused = true)]

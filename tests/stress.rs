@@ -10,11 +10,12 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tower::ServiceExt;
+use tower_channels::channel::Result;
 use tower_channels::test::{Client, Event, connect};
 use tower_channels::transports::LongPoll;
 use tower_channels::{
-    Channel, Close, Connect, Endpoint, Joined, LongPollConfig, Payload, Refused, Reply, Result,
-    Socket, Stop,
+    Channel, Close, Connect, Endpoint, JoinError, Joined, LongPollConfig, Payload, Reply, Socket,
+    Stop,
 };
 
 #[path = "support/dice.rs"]
@@ -38,9 +39,9 @@ impl Channel for Chaos {
 
     const INTERCEPT: &'static [&'static str] = &["shouted"];
 
-    async fn join(_: &str, how: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, how: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         match how.parse::<u64>()? % 8 {
-            0 => return Err(Refused::reason("not today")),
+            0 => return Err(JoinError::reason("not today")),
             1 => panic!("asked to"),
             2 => tokio::task::yield_now().await,
             3 => tokio::time::sleep(Duration::from_millis(1)).await,
@@ -142,7 +143,7 @@ impl Worker {
     }
 
     /// Waits until each join is answered or has ended, and until nothing is left to come.
-    async fn settle(&mut self) {
+    async fn rejoin_deadline(&mut self) {
         let mut open = self.joins.clone();
         while !open.is_empty() {
             let event = self.client.next_message().await;
@@ -210,7 +211,7 @@ fn endpoint(alive: &Alive) -> Endpoint<Alive> {
     Endpoint::builder(connect)
         .id(|_| Some("everyone".to_owned()))
         .channel::<Chaos>("room:*")
-        .long_poll(LongPollConfig::new().window(Duration::from_secs(60)))
+        .long_poll(LongPollConfig::new().poll_timeout(Duration::from_secs(60)))
         .build()
 }
 
@@ -252,7 +253,7 @@ async fn clients_that_do_everything_at_once_leave_nothing_behind() {
                         assert_eq!(worker.client.closed().await, Close::GoingAway);
                     }
                     _ => {
-                        worker.settle().await;
+                        worker.rejoin_deadline().await;
                         worker.check();
                     }
                 }

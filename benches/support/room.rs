@@ -2,7 +2,8 @@
 
 use std::marker::PhantomData;
 
-use tower_channels::{Channel, Joined, Payload, Refused, Reply, Result, Socket};
+use tower_channels::channel::Result;
+use tower_channels::{Channel, JoinError, Joined, Payload, Reply, Socket};
 
 /// Answers `ping` with what it carries, and tells everyone all else.
 pub(crate) struct Room;
@@ -11,7 +12,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self.into())
     }
 
@@ -36,7 +37,7 @@ impl<A: Send + Sync + 'static> Channel for Silent<A> {
     type Assigns = A;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self(PhantomData).into())
     }
 }

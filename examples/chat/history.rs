@@ -43,7 +43,7 @@ impl Store {
             ask(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
-        .map_err(|_| Error::Refused("the history is not available"))?
+        .map_err(|_| Error::JoinError("the history is not available"))?
     }
 }
 
@@ -112,7 +112,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub enum Error {
     /// The client's mistake, in words for the person in front of it.
-    Refused(&'static str),
+    JoinError(&'static str),
     /// Ours.
     Database(rusqlite::Error),
 }
@@ -243,7 +243,7 @@ impl History {
         }
         let rows = if on {
             if message.reactions.iter().map(|r| r.who.len()).sum::<usize>() >= MOST_REACTIONS {
-                return Err(Error::Refused("this message has all the reactions it can hold"));
+                return Err(Error::JoinError("this message has all the reactions it can hold"));
             }
             tx.execute(
                 "INSERT OR IGNORE INTO reactions (room, message, emoji, author, name)
@@ -269,7 +269,7 @@ impl History {
         let tx = self.write()?;
         let message = find(&tx, room, id)?;
         if message.author != author {
-            return Err(Error::Refused("only its author can delete a message"));
+            return Err(Error::JoinError("only its author can delete a message"));
         }
         if message.body.is_none() {
             return Ok(Outcome { message, changed: false });
@@ -383,7 +383,7 @@ impl From<rusqlite::Error> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(why) => f.write_str(why),
+            Self::JoinError(why) => f.write_str(why),
             Self::Database(error) => write!(f, "the history cannot be used: {error}"),
         }
     }
@@ -391,7 +391,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-const GONE: Error = Error::Refused("there is no such message");
+const GONE: Error = Error::JoinError("there is no such message");
 
 // An answer has to fit into the outbox of a connection (1 MiB). With bodies of at most 2000 characters and names of
 // at most 32, a page with every reaction it can hold is some 800 kB.
@@ -426,7 +426,7 @@ mod tests {
 
     fn refused<T: fmt::Debug>(outcome: Result<T, Error>) -> &'static str {
         match outcome {
-            Err(Error::Refused(why)) => why,
+            Err(Error::JoinError(why)) => why,
             other => panic!("not refused: {other:?}"),
         }
     }

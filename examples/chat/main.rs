@@ -30,7 +30,7 @@ use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
-use tower_channels::{ContinuityConfig, Endpoint};
+use tower_channels::{Endpoint, ResumeConfig};
 
 use history::{History, Store};
 use room::{Room, User};
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let endpoint = Endpoint::builder(move |info| room::connect(info, history.clone()))
         .id(User::id)
         .channel::<Room>("room:*")
-        .continuity(ContinuityConfig::default())
+        .resume(ResumeConfig::default())
         .build();
 
     let app = Router::new()

@@ -19,7 +19,10 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tower_channels::{Channel, ConnectInfo, Joined, Payload, Refused, Reply, Result, Socket, Stop};
+use tower_channels::channel::Result;
+use tower_channels::{
+    Channel, ConnectInfo, JoinError, Joined, Payload, Rejected, Reply, Socket, Stop,
+};
 
 use crate::history::{CatchUp, Error, History, Outcome, Person, Store};
 use crate::presence::{Doing, Paused, RESERVED};
@@ -51,14 +54,14 @@ impl User {
 }
 
 /// A page proves who it is by a secret that it made up, and is known to the others by a number.
-pub async fn connect(info: ConnectInfo, history: Store) -> std::result::Result<User, Refused> {
+pub async fn connect(info: ConnectInfo, history: Store) -> std::result::Result<User, Rejected> {
     let secret = info.param("secret").unwrap_or_default().to_owned();
     if !(16..=64).contains(&secret.len()) {
-        return Err(Refused::reason("a secret has 16 to 64 bytes"));
+        return Err(Rejected::reason("a secret has 16 to 64 bytes"));
     }
     match history.run(move |history| history.author(&secret)).await {
         Ok(author) => Ok(User { author, history }),
-        Err(error) => Err(Refused::reason(reason(&error))),
+        Err(error) => Err(Rejected::reason(reason(&error))),
     }
 }
 
@@ -70,7 +73,7 @@ impl Channel for Room {
         topic: &str,
         payload: Payload,
         socket: &Socket<Self>,
-    ) -> std::result::Result<Joined<Self>, Refused> {
+    ) -> std::result::Result<Joined<Self>, JoinError> {
         let User { author, history } = socket.assigns();
         let (author, history) = (*author, history.clone());
         let entered = async {
@@ -81,7 +84,7 @@ impl Channel for Room {
             Ok((room, person, missed))
         };
         let (room, person, missed) =
-            entered.await.map_err(|error: Error| Refused::reason(reason(&error)))?;
+            entered.await.map_err(|error: Error| JoinError::reason(reason(&error)))?;
         let seen = missed.change;
         let reply = welcome(author, &missed);
         let (doing, pause) = (Doing::default(), JoinSet::new());
@@ -96,7 +99,7 @@ impl Channel for Room {
         &mut self,
         payload: Payload,
         socket: &Socket<Self>,
-    ) -> std::result::Result<Option<Payload>, Refused> {
+    ) -> std::result::Result<Option<Payload>, JoinError> {
         let resumed = async {
             let Join { name, last_seen_id } = parse(&payload)?;
             let name = valid_name(&name)?;
@@ -109,7 +112,7 @@ impl Channel for Room {
             Ok((name, json!({ "resumed": true, "change": change })))
         };
         let (name, answer) =
-            resumed.await.map_err(|error: Error| Refused::reason(reason(&error)))?;
+            resumed.await.map_err(|error: Error| JoinError::reason(reason(&error)))?;
         self.rename(name, socket)?;
         Ok(Some(answer.into()))
     }
@@ -198,7 +201,7 @@ impl Room {
         let NewMsg { body, key } = parse(payload)?;
         let body = valid_body(&body)?;
         if key.as_ref().is_some_and(|key| key.len() > 64) {
-            return Err(Error::Refused("a key has at most 64 bytes"));
+            return Err(Error::JoinError("a key has at most 64 bytes"));
         }
         let (room, Person { author, name }) = (self.room.clone(), self.person.clone());
         self.change(socket, move |history| history.add(&room, author, &name, &body, key.as_deref()))
@@ -208,7 +211,7 @@ impl Room {
     async fn react(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
         let React { id, emoji, on } = parse(payload)?;
         if !EMOJI.contains(&emoji.as_str()) {
-            return Err(Error::Refused("there is no such reaction"));
+            return Err(Error::JoinError("there is no such reaction"));
         }
         let (room, person) = (self.room.clone(), self.person.clone());
         self.change(socket, move |history| history.react(&room, id, &person, &emoji, on)).await
@@ -271,16 +274,16 @@ async fn catch_up(
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a Payload) -> std::result::Result<T, Error> {
-    payload.parse().map_err(|_| Error::Refused("this was not understood"))
+    payload.parse().map_err(|_| Error::JoinError("this was not understood"))
 }
 
 fn valid_name(name: &str) -> std::result::Result<String, Error> {
     let name = name.trim();
     if !(1..=32).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-        return Err(Error::Refused("a name has 1 to 32 characters"));
+        return Err(Error::JoinError("a name has 1 to 32 characters"));
     }
     if RESERVED.contains(&name) {
-        return Err(Error::Refused("this name is reserved"));
+        return Err(Error::JoinError("this name is reserved"));
     }
     Ok(name.to_owned())
 }
@@ -289,7 +292,7 @@ fn valid_room(topic: &str) -> std::result::Result<String, Error> {
     let room = topic.strip_prefix("room:").unwrap_or_default();
     let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if !(1..=32).contains(&room.len()) || !room.bytes().all(known) {
-        return Err(Error::Refused("a room is named by 1 to 32 of a-z, 0-9 and -"));
+        return Err(Error::JoinError("a room is named by 1 to 32 of a-z, 0-9 and -"));
     }
     Ok(room.to_owned())
 }
@@ -298,7 +301,7 @@ fn valid_body(body: &str) -> std::result::Result<String, Error> {
     let body = body.trim();
     let wanted = |c: char| !c.is_control() || c == '\n' || c == '\t';
     if !(1..=2000).contains(&body.chars().count()) || !body.chars().all(wanted) {
-        return Err(Error::Refused("a message has 1 to 2000 characters"));
+        return Err(Error::JoinError("a message has 1 to 2000 characters"));
     }
     Ok(body.to_owned())
 }
@@ -306,7 +309,7 @@ fn valid_body(body: &str) -> std::result::Result<String, Error> {
 /// What the person gets to read. Our own troubles go to our log.
 fn reason(error: &Error) -> &'static str {
     match error {
-        Error::Refused(why) => why,
+        Error::JoinError(why) => why,
         Error::Database(_) => {
             eprintln!("{error}");
             "the history is not available"

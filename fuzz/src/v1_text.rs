@@ -1,7 +1,7 @@
 //! Frames of protocol 1.0.0: `{"topic":…,"event":…,"payload":…,"ref":…}`, maybe with a `join_ref`.
 
 use tower_channels::serializer::Version;
-use tower_channels::{Incoming, IncomingPayload};
+use tower_channels::{ClientMessage, ClientPayload};
 use tower_channels_transports::Inbound;
 
 use crate::json;
@@ -17,12 +17,12 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn decode(text: &str) -> Option<Incoming<'_>> {
+fn decode(text: &str) -> Option<ClientMessage<'_>> {
     Version::V1.decode(Inbound::Text(text)).ok()
 }
 
-fn same_when_written_anew(message: &Incoming<'_>) {
-    let IncomingPayload::Json(payload) = message.payload else { panic!("no JSON: {message:?}") };
+fn same_when_written_anew(message: &ClientMessage<'_>) {
+    let ClientPayload::Json(payload) = message.payload else { panic!("no JSON: {message:?}") };
     json::assert_readable(payload);
     let join_ref = json::respelt(message.join_ref.as_json().expect("a text has a text's ref"));
     let reference = json::respelt(message.reference.as_json().expect("a text has a text's ref"));

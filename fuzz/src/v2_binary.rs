@@ -1,7 +1,7 @@
 //! Binary frames of protocol 2.0.0: 0, four lengths, join_ref, ref, topic, event, data.
 
 use tower_channels::serializer::Version;
-use tower_channels::{Incoming, IncomingPayload, Ref};
+use tower_channels::{ClientMessage, ClientPayload, Ref};
 use tower_channels_transports::Inbound;
 
 /// Nothing panics; a frame decodes just if its lengths fit and its topic is UTF-8; its parts are
@@ -17,7 +17,7 @@ pub fn check(data: &[u8]) {
     assert_ref(&message.reference, reference);
     assert_eq!(message.topic.as_text().map(str::as_bytes), Some(topic));
     assert_eq!(message.event.as_text(), Some(&*String::from_utf8_lossy(event)));
-    assert_eq!(message.payload, IncomingPayload::Binary(data));
+    assert_eq!(message.payload, ClientPayload::Binary(data));
     same_when_written_anew(&message, event);
 }
 
@@ -39,13 +39,13 @@ fn assert_ref(read: &Ref, bytes: &[u8]) {
     assert_eq!(Some(read), Ref::from_bytes(bytes).as_ref());
 }
 
-fn same_when_written_anew(message: &Incoming<'_>, event: &[u8]) {
+fn same_when_written_anew(message: &ClientMessage<'_>, event: &[u8]) {
     let text = |read: &Ref| serde_json::from_str::<String>(read.as_json()?).ok();
     let (Some(join_ref), Some(reference)) = (text(&message.join_ref), text(&message.reference))
     else {
         return;
     };
-    let IncomingPayload::Binary(data) = message.payload else { return };
+    let ClientPayload::Binary(data) = message.payload else { return };
     let topic = message.topic.as_text().unwrap_or_default();
     let texts = [join_ref.as_bytes(), reference.as_bytes(), topic.as_bytes(), event];
     let mut written = vec![0];

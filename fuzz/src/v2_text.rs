@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tower_channels::serializer::Version;
-use tower_channels::{Incoming, IncomingPayload, Name};
+use tower_channels::{ClientMessage, ClientPayload, Name};
 use tower_channels_transports::Inbound;
 
 use crate::json;
@@ -25,12 +25,12 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn decode(text: &str) -> Option<Incoming<'_>> {
+fn decode(text: &str) -> Option<ClientMessage<'_>> {
     Version::V2.decode(Inbound::Text(text)).ok()
 }
 
-fn same_when_written_anew(message: &Incoming<'_>) {
-    let IncomingPayload::Json(payload) = message.payload else { panic!("no JSON: {message:?}") };
+fn same_when_written_anew(message: &ClientMessage<'_>) {
+    let ClientPayload::Json(payload) = message.payload else { panic!("no JSON: {message:?}") };
     json::assert_readable(payload);
     let written = format!(
         "\t[{} ,{}, {} ,\n{}, {}, \"more\" ]\r\n",
@@ -43,11 +43,11 @@ fn same_when_written_anew(message: &Incoming<'_>) {
     assert_eq!(decode(&written).as_ref(), Some(message), "written as {written}");
 }
 
-fn assert_means(message: &Incoming<'_>, elements: &[Value]) {
+fn assert_means(message: &ClientMessage<'_>, elements: &[Value]) {
     let [join_ref, reference, topic, event, payload, ..] = elements else {
         panic!("decoded from {} elements", elements.len())
     };
-    let IncomingPayload::Json(json) = message.payload else { panic!("no JSON: {message:?}") };
+    let ClientPayload::Json(json) = message.payload else { panic!("no JSON: {message:?}") };
     let parse = |json: Option<&str>| serde_json::from_str::<Value>(json?).ok();
     assert_eq!(parse(message.join_ref.as_json()).as_ref(), Some(join_ref));
     assert_eq!(parse(message.reference.as_json()).as_ref(), Some(reference));

@@ -6,7 +6,7 @@ mod session;
 use std::time::Duration;
 
 use tower_channels_transports::websocket::Connection;
-use tower_channels_transports::{Close, Limits, Outbox, WebSocketConfig};
+use tower_channels_transports::{Close, Limits, outbox, WebSocketConfig};
 
 use self::network::Network;
 use self::session::{Echo, Expected};
@@ -70,10 +70,10 @@ fn serve(input: Input<'_>) -> Vec<u8> {
         limits.message = MESSAGE;
         limits.outbox = OUTBOX;
         let config = WebSocketConfig::new();
-        let (outbox, drain) = Outbox::new(limits.outbox);
+        let (outbox, receiver) = outbox::channel(limits.outbox);
         let (network, written) = Network::new(input);
         let session = Echo::new(outbox.clone());
-        let connection = Connection::new(network, session, drain, &config, &limits);
+        let connection = Connection::new(network, session, receiver, &config, &limits);
         let hour = Duration::from_secs(3600);
         tokio::time::timeout(hour, connection).await.expect("it comes to an end");
         assert!(outbox.is_over(), "whoever pushes can know of the end");

@@ -4,27 +4,27 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::hub::{Announcement, Hub};
+use super::store::{Announcement, PresenceStore};
 use crate::payload::Payload;
 
 /// Collects for the configured interval, announces, and so on until nothing has happened.
 ///
 /// One task a topic, so that what waits for the fetch hook keeps its order.
-pub(super) fn run(hub: Arc<Hub>, topic: SmolStr) -> impl Future<Output = ()> {
+pub(super) fn run(store: Arc<PresenceStore>, topic: SmolStr) -> impl Future<Output = ()> {
     // Made before the task, so that it does its work even if the task never runs.
-    let guard = Guard { hub, topic, done: false };
+    let guard = ExitGuard { store, topic, done: false };
     async move {
         // All of it, not some fields.
         let mut guard = guard;
-        let Guard { hub, topic, .. } = &guard;
+        let ExitGuard { store, topic, .. } = &guard;
         loop {
-            if hub.config.interval.is_zero() {
+            if store.config.interval.is_zero() {
                 tokio::task::yield_now().await;
             } else {
-                tokio::time::sleep(hub.config.interval).await;
+                tokio::time::sleep(store.config.interval).await;
             }
-            let Some(announcement) = hub.announcement(topic) else { break };
-            if let Err(error) = announcement.say(hub).await {
+            let Some(announcement) = store.announcement(topic) else { break };
+            if let Err(error) = announcement.say(store).await {
                 tracing::error!(%topic, %error, "presence could not be announced");
             }
         }
@@ -33,13 +33,13 @@ pub(super) fn run(hub: Arc<Hub>, topic: SmolStr) -> impl Future<Output = ()> {
 }
 
 impl Announcement {
-    async fn say(self, hub: &Hub) -> Result<(), serde_json::Error> {
+    async fn say(self, store: &PresenceStore) -> Result<(), serde_json::Error> {
         let Self { topic, mut list, waiting, mut diff } = self;
         let mut keys: Vec<_> =
             [&list, &diff.joins, &diff.leaves].into_iter().flat_map(|all| all.keys()).collect();
         keys.sort_unstable();
         keys.dedup();
-        let fetched = hub.fetch(&topic, keys.into_iter().map(Into::into).collect()).await;
+        let fetched = store.fetch(&topic, keys.into_iter().map(Into::into).collect()).await;
         for presences in [&mut list, &mut diff.joins, &mut diff.leaves] {
             presences.fetched(&fetched);
         }
@@ -52,21 +52,21 @@ impl Announcement {
         if diff.joins.is_empty() && diff.leaves.is_empty() {
             return Ok(());
         }
-        hub.broadcast(topic, diff)
+        store.broadcast(topic, diff)
     }
 }
 
-/// Sees to it that an announcer that ends before its time, as with its runtime, is replaced.
-struct Guard {
-    hub: Arc<Hub>,
+/// Sees to it that an announcer that ends before its time, as with its runtime, is previous.
+struct ExitGuard {
+    store: Arc<PresenceStore>,
     topic: SmolStr,
     done: bool,
 }
 
-impl Drop for Guard {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         if !self.done {
-            self.hub.unannounced(&self.topic);
+            self.store.unannounced(&self.topic);
         }
     }
 }
@@ -77,13 +77,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::presence::{Presence, PresenceConfig, Recipient};
+    use crate::presence::{Presence, PresenceConfig, StateRecipient};
     use crate::pubsub::PubSub;
 
     #[derive(Default)]
     struct Counting(AtomicUsize);
 
-    impl Recipient for Counting {
+    impl StateRecipient for Counting {
         fn receive_state(&self, _: &Payload) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -91,10 +91,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asks_for_the_state_twice_before_it_comes_receives_it_once() {
-        let hub = Arc::new(Hub::new(PresenceConfig::default(), PubSub::new(1000)));
+        let store = Arc::new(PresenceStore::new(PresenceConfig::default(), PubSub::new(1000)));
         let all: [Arc<Counting>; 3] = Default::default();
         for recipient in all.iter().chain(&all[..2]) {
-            hub.request_state(&"lobby".into(), Arc::clone(recipient) as Arc<dyn Recipient>);
+            store.request_state(&"lobby".into(), Arc::clone(recipient) as Arc<dyn StateRecipient>);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(all.map(|recipient| recipient.0.load(Ordering::Relaxed)), [1, 1, 1]);
@@ -106,15 +106,16 @@ mod tests {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             runtime.enable_time().start_paused(true).build().expect("a runtime")
         };
-        let presence = Presence::new(Hub::new(PresenceConfig::default(), PubSub::new(1000)));
+        let presence =
+            Presence::new(PresenceStore::new(PresenceConfig::default(), PubSub::new(1000)));
         let mut changes = presence.changes();
         let first = runtime();
         let entered = first.enter();
-        let _ann = presence.enter("lobby", "ann", serde_json::json!({}));
+        let _ann = presence.track_task("lobby", "ann", serde_json::json!({}));
         drop(entered);
         drop(first);
         runtime().block_on(async {
-            let _bob = presence.enter("lobby", "bob", serde_json::json!({}));
+            let _bob = presence.track_task("lobby", "bob", serde_json::json!({}));
             let announced = tokio::time::timeout(Duration::from_secs(1), changes.next());
             let diff = announced.await.expect("it is announced").expect("an endpoint");
             assert_eq!(diff.expect("none is missed").joins.len(), 2);

@@ -31,7 +31,7 @@ pub struct PresenceChanges(Receiver<Arc<PresenceDiff>>);
 /// Whoever reads the changes was too slow: so many of them are lost, and only a new
 /// [`list`](super::Presence::list) says how things are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Missed(pub u64);
+pub struct Lagged(pub u64);
 
 impl PresenceChanges {
     /// The next change, or `None` once the endpoint is gone.
@@ -41,10 +41,10 @@ impl PresenceChanges {
     /// # Errors
     /// If more than 1024 changes waited: the oldest were dropped, and the next call goes on behind
     /// them.
-    pub async fn next(&mut self) -> Option<Result<Arc<PresenceDiff>, Missed>> {
+    pub async fn next(&mut self) -> Option<Result<Arc<PresenceDiff>, Lagged>> {
         match self.0.recv().await {
             Ok(diff) => Some(Ok(diff)),
-            Err(RecvError::Lagged(missed)) => Some(Err(Missed(missed))),
+            Err(RecvError::Lagged(missed)) => Some(Err(Lagged(missed))),
             Err(RecvError::Closed) => None,
         }
     }
@@ -56,12 +56,12 @@ impl fmt::Debug for PresenceChanges {
     }
 }
 
-impl fmt::Display for Missed {
+impl fmt::Display for Lagged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} presence changes were missed", self.0)
     }
 }
 
-impl std::error::Error for Missed {}
+impl std::error::Error for Lagged {}
 
 const WAITING: usize = 1024;

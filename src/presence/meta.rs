@@ -27,7 +27,7 @@ impl Meta {
         self.0.phx_ref()
     }
 
-    /// What named the meta that this one replaced.
+    /// What named the meta that this one previous.
     pub fn phx_ref_prev(&self) -> Option<&str> {
         self.0.prev().map(SmolStr::as_str)
     }
@@ -94,7 +94,7 @@ impl<F: FnOnce(&mut Map<String, Value>)> MetaUpdate for F {
 
 /// The text of a meta. The refs are the tracker's to give: they are taken out.
 pub(super) fn checked_meta(meta: Value, longest: usize) -> Result<String, PresenceError> {
-    let Value::Object(mut meta) = meta else { return Err(PresenceError::NoObject) };
+    let Value::Object(mut meta) = meta else { return Err(PresenceError::NotAnObject) };
     meta.remove("phx_ref");
     meta.remove("phx_ref_prev");
     let text = Value::Object(meta).to_string();

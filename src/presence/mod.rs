@@ -3,27 +3,27 @@
 mod announcer;
 mod changes;
 mod config;
-mod hub;
 mod list;
 mod meta;
-mod pending;
-mod task;
+mod ownership;
+mod pending_diff;
+mod store;
+mod track_guard;
 mod tracker;
-mod tracking;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use self::changes::{Missed, PresenceChanges};
+pub use self::changes::{Lagged, PresenceChanges};
 pub use self::config::{Fetched, PresenceConfig};
-pub(crate) use self::hub::{Hub, Recipient};
 pub use self::list::{PresenceDiff, Presences, Present};
 pub use self::meta::{Meta, MetaUpdate};
-pub use self::task::Tracked;
+pub(crate) use self::ownership::Ownership;
+pub(crate) use self::store::{PresenceStore, StateRecipient};
+pub use self::track_guard::TrackGuard;
 pub(crate) use self::tracker::Owner;
 #[doc(hidden)]
 pub use self::tracker::model;
-pub(crate) use self::tracking::Tracking;
 
 /// Who is present on which topic. A cheap clone, from [`Endpoint::presence`] or [`Socket::presence`].
 ///
@@ -36,11 +36,12 @@ pub(crate) use self::tracking::Tracking;
 /// Everyone on the topic receives a `presence_diff` with who came and went, a short time after it
 /// happened and together with all else that happened in that time
 /// ([`PresenceConfig::interval`]). [`push_state`](Self::push_state) sends a client the whole, before
-/// the diffs that build on it. Client side, phoenix.js' `Presence` makes a list of the two.
+/// the diffs that build on it. Responder side, phoenix.js' `Presence` makes a list of the two.
 ///
 /// ```
 /// use serde_json::json;
-/// use tower_channels::{Channel, Joined, Payload, Presence, Refused, Result, Socket};
+/// use tower_channels::channel::Result;
+/// use tower_channels::{Channel, Joined, Payload, Presence, JoinError, Socket};
 ///
 /// struct Lobby;
 ///
@@ -48,7 +49,7 @@ pub(crate) use self::tracking::Tracking;
 ///     type Assigns = String; // the user's name
 ///     type Info = ();
 ///
-///     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+///     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
 ///         Ok(Lobby.into())
 ///     }
 ///
@@ -75,11 +76,11 @@ pub(crate) use self::tracking::Tracking;
 /// [`Endpoint::presence`]: crate::Endpoint::presence
 /// [`Socket::presence`]: crate::Socket::presence
 #[derive(Clone)]
-pub struct Presence(pub(crate) Arc<Hub>);
+pub struct Presence(pub(crate) Arc<PresenceStore>);
 
 impl Presence {
-    pub(crate) fn new(hub: Hub) -> Self {
-        Self(Arc::new(hub))
+    pub(crate) fn new(store: PresenceStore) -> Self {
+        Self(Arc::new(store))
     }
 
     /// Who is present on a topic: what was tracked before the call is in it.
@@ -108,13 +109,13 @@ impl Presence {
     ///
     /// # Errors
     /// If the key or the meta may not be.
-    pub fn enter(
+    pub fn track_task(
         &self,
         topic: &str,
         key: &str,
         meta: impl serde::Serialize,
-    ) -> Result<Tracked, PresenceError> {
-        Tracked::new(self, topic, key, meta)
+    ) -> Result<TrackGuard, PresenceError> {
+        TrackGuard::new(self, topic, key, meta)
     }
 
     /// Who comes and goes from now on, on all topics, for the server's own code. It is what clients
@@ -145,7 +146,7 @@ pub enum PresenceError {
     /// The key has more than 255 bytes.
     KeyTooLong,
     /// The meta is no JSON object.
-    NoObject,
+    NotAnObject,
     /// The meta has more bytes than [`PresenceConfig::max_meta`].
     MetaTooLong,
 }
@@ -158,7 +159,7 @@ impl fmt::Display for PresenceError {
             Self::Ended => "the channel has ended",
             Self::ReservedKey => "the key is a name that JavaScript objects reserve",
             Self::KeyTooLong => "the key has more than 255 bytes",
-            Self::NoObject => "the meta is no JSON object",
+            Self::NotAnObject => "the meta is no JSON object",
             Self::MetaTooLong => "the meta has too many bytes",
         })
     }

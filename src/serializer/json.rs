@@ -6,7 +6,7 @@
 const DEEPEST: usize = 128;
 
 /// Whether valid JSON text holds nothing that a client's parser could trip over.
-pub(crate) fn is_sound(text: &str) -> bool {
+pub(crate) fn validate(text: &str) -> bool {
     !is_suspicious(text.as_bytes()) || scan(text).is_some()
 }
 
@@ -109,10 +109,10 @@ mod tests {
     fn numbers_that_are_no_doubles_are_unsound() {
         let digits = "1".repeat(400);
         for text in ["1e400", "[-1E999]", r#"{"a":1e309}"#, &format!("{digits}.5")] {
-            assert!(!is_sound(text), "{text}");
+            assert!(!validate(text), "{text}");
         }
         for text in ["1e308", "[1E5,1e-7,-0.0]", r#""1e400""#, r#"["a1e400\"1e400"]"#, &digits] {
-            assert!(is_sound(text), "{text}");
+            assert!(validate(text), "{text}");
         }
     }
 
@@ -121,21 +121,21 @@ mod tests {
         for text in
             [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\u0041""#, r#""\ud83dx""#, r#""\uDC00""#]
         {
-            assert!(!is_sound(text), "{text}");
+            assert!(!validate(text), "{text}");
         }
         for text in [r#""\ud83d\ude00""#, r#""\u0000""#, r#""\\ud83d""#, "\"😀\"", r#""\u00e9""#]
         {
-            assert!(is_sound(text), "{text}");
+            assert!(validate(text), "{text}");
         }
     }
 
     #[test]
     fn nesting_is_bounded_and_brackets_in_strings_do_not_count() {
         let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(is_sound(&nested(128)));
-        assert!(!is_sound(&nested(129)));
-        assert!(is_sound(&format!("\"{}\"", "[".repeat(1000))));
-        assert!(is_sound(&format!("[{}1]", "[1],".repeat(1000))));
+        assert!(validate(&nested(128)));
+        assert!(!validate(&nested(129)));
+        assert!(validate(&format!("\"{}\"", "[".repeat(1000))));
+        assert!(validate(&format!("[{}1]", "[1],".repeat(1000))));
         assert_eq!(brackets(nested(1000).replace("[]", "[{}]").as_bytes()), 1001);
     }
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use tower_channels_transports::{Inbound, Message};
 
-use crate::message::{Incoming, LONGEST_NAME, Name, Ref};
+use crate::message::{ClientMessage, LONGEST_NAME, Name, Ref};
 use crate::payload::Payload;
 
 /// The version of the protocol that a client speaks.
@@ -23,7 +23,7 @@ pub enum Version {
 
 /// A frame that is no message. It ends the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct DecodeError;
 
 impl Version {
     /// Both, in the order of [`Version::index`].
@@ -43,11 +43,11 @@ impl Version {
     }
 
     /// Reads a frame. Of version 1 a binary frame is read as text too, as Phoenix does.
-    pub fn decode(self, frame: Inbound<'_>) -> Result<Incoming<'_>, Malformed> {
+    pub fn decode(self, frame: Inbound<'_>) -> Result<ClientMessage<'_>, DecodeError> {
         match (self, frame) {
             (Self::V1, Inbound::Text(text)) => v1::decode(text),
             (Self::V1, Inbound::Binary(bytes)) => {
-                v1::decode(str::from_utf8(bytes).map_err(|_| Malformed)?)
+                v1::decode(str::from_utf8(bytes).map_err(|_| DecodeError)?)
             }
             (Self::V2, Inbound::Text(text)) => v2::decode_text(text),
             (Self::V2, Inbound::Binary(bytes)) => v2::decode_binary(bytes),
@@ -56,7 +56,7 @@ impl Version {
 
     /// Writes a message. `None` if this version cannot say it: binary in version 1, a ref that is no
     /// text in a text frame.
-    pub fn encode(self, message: &Outgoing<'_>) -> Option<Message> {
+    pub fn encode(self, message: &ServerMessage<'_>) -> Option<Message> {
         match self {
             Self::V1 => v1::encode(message),
             Self::V2 => v2::encode(message),
@@ -71,7 +71,7 @@ impl Version {
 
 /// A message for a client, before a version spells it.
 #[derive(Clone, Copy, Debug)]
-pub enum Outgoing<'a> {
+pub enum ServerMessage<'a> {
     /// The answer to a message.
     Reply {
         /// The join that it belongs to.
@@ -119,16 +119,16 @@ pub enum Outgoing<'a> {
 }
 
 /// A topic or an event out of valid JSON.
-fn name(json: &str) -> Result<Name<'_>, Malformed> {
+fn name(json: &str) -> Result<Name<'_>, DecodeError> {
     let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return Ok(Name::Other(json));
     };
     let text = if inner.contains('\\') {
-        Cow::Owned(serde_json::from_str(json).map_err(|_| Malformed)?)
+        Cow::Owned(serde_json::from_str(json).map_err(|_| DecodeError)?)
     } else {
         Cow::Borrowed(inner)
     };
-    if text.len() > LONGEST_NAME { Err(Malformed) } else { Ok(Name::Text(text)) }
+    if text.len() > LONGEST_NAME { Err(DecodeError) } else { Ok(Name::Text(text)) }
 }
 
 /// `{"status":…,"response":…}`. `None` for a binary response.
@@ -194,6 +194,6 @@ mod tests {
             Version::V1.decode(Inbound::Binary(text.as_bytes())),
             Version::V1.decode(Inbound::Text(text))
         );
-        assert_eq!(Version::V1.decode(Inbound::Binary(b"\xff")), Err(Malformed));
+        assert_eq!(Version::V1.decode(Inbound::Binary(b"\xff")), Err(DecodeError));
     }
 }

@@ -6,25 +6,25 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 use serde_json::value::RawValue;
 use tower_channels_transports::Message;
 
-use super::{Malformed, Outgoing, json, name, write_json, write_reply};
-use crate::message::{Incoming, IncomingPayload, Name, Ref};
+use super::{DecodeError, ServerMessage, json, name, write_json, write_reply};
+use crate::message::{ClientMessage, ClientPayload, Name, Ref};
 
 /// Reads a text frame. Other keys are ignored, and of a key that comes twice the first counts.
-pub(super) fn decode(text: &str) -> Result<Incoming<'_>, Malformed> {
+pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
     let mut json = serde_json::Deserializer::from_str(text);
     let fields = json.deserialize_map(Object).and_then(|object| json.end().map(|()| object));
-    let [join_ref, reference, topic, event, payload] = fields.map_err(|_| Malformed)?;
-    if !json::is_sound(text) {
-        return Err(Malformed);
+    let [join_ref, reference, topic, event, payload] = fields.map_err(|_| DecodeError)?;
+    if !json::validate(text) {
+        return Err(DecodeError);
     }
-    Ok(Incoming {
+    Ok(ClientMessage {
         join_ref: join_ref
             .map_or(Some(Ref::NULL), |raw| Ref::from_json(raw.get()))
-            .ok_or(Malformed)?,
-        reference: Ref::from_json(reference.ok_or(Malformed)?.get()).ok_or(Malformed)?,
-        topic: name(topic.ok_or(Malformed)?.get())?,
-        event: name(event.ok_or(Malformed)?.get())?,
-        payload: IncomingPayload::Json(payload.ok_or(Malformed)?.get()),
+            .ok_or(DecodeError)?,
+        reference: Ref::from_json(reference.ok_or(DecodeError)?.get()).ok_or(DecodeError)?,
+        topic: name(topic.ok_or(DecodeError)?.get())?,
+        event: name(event.ok_or(DecodeError)?.get())?,
+        payload: ClientPayload::Json(payload.ok_or(DecodeError)?.get()),
     })
 }
 
@@ -73,27 +73,27 @@ impl<'de> Deserialize<'de> for Key {
 }
 
 /// Writes a message. `None` if it cannot be said: binary, or a ref that is no text.
-pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
+pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
     let mut out = Vec::with_capacity(128);
     match message {
-        Outgoing::Reply { reference, topic, status, response, .. } => {
+        ServerMessage::Reply { reference, topic, status, response, .. } => {
             head(&mut out, reference.as_json()?, "phx_reply");
             write_reply(&mut out, status, response)?;
             tail(&mut out, topic);
         }
-        Outgoing::Push { topic, event, payload, .. }
-        | Outgoing::Broadcast { topic, event, payload } => {
+        ServerMessage::Push { topic, event, payload, .. }
+        | ServerMessage::Broadcast { topic, event, payload } => {
             head(&mut out, "null", event);
             out.extend_from_slice(payload.as_json()?);
             tail(&mut out, &Name::from(*topic));
-            return Some(Message::slotted(out, HEAD.len()));
+            return Some(Message::with_placeholder(out, HEAD.len()));
         }
-        Outgoing::End { join_ref, topic, event, payload } => {
+        ServerMessage::End { join_ref, topic, event, payload } => {
             head(&mut out, join_ref.as_json()?, event);
             out.extend_from_slice(payload.as_bytes());
             tail(&mut out, &Name::from(*topic));
             if join_ref.is_null() {
-                return Some(Message::slotted(out, HEAD.len()));
+                return Some(Message::with_placeholder(out, HEAD.len()));
             }
         }
     }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::payload::Payload;
 
-    fn said(message: &Outgoing<'_>) -> String {
+    fn said(message: &ServerMessage<'_>) -> String {
         let message = encode(message).expect("it can be said");
         String::from_utf8_lossy(&message.to_bytes()).into_owned()
     }
@@ -138,7 +138,7 @@ mod tests {
                 .expect("valid");
         assert_eq!(frame.reference.as_json(), Some("\"1\""));
         assert_eq!((frame.topic, frame.event), (Name::from("t"), Name::from("e")));
-        assert_eq!(frame.payload, IncomingPayload::Json(r#"{"a":1}"#));
+        assert_eq!(frame.payload, ClientPayload::Json(r#"{"a":1}"#));
         assert!(frame.join_ref.is_null());
     }
 
@@ -156,7 +156,7 @@ mod tests {
             r#"{"topic":"t","event":"e","payload":{},"ref":"1"}}"#,
             r#"{"topic":"t","event":"e","payload":1e400,"ref":"1"}"#,
         ] {
-            assert_eq!(decode(text), Err(Malformed), "{text}");
+            assert_eq!(decode(text), Err(DecodeError), "{text}");
         }
     }
 
@@ -164,7 +164,7 @@ mod tests {
     fn messages_are_said_as_phoenix_says_them() {
         let one = Ref::from_json("\"1\"").expect("a ref");
         let payload = Payload::from_json_text(r#"{"a":1}"#);
-        let reply = Outgoing::Reply {
+        let reply = ServerMessage::Reply {
             join_ref: &one,
             reference: &one,
             topic: &Name::Text("t".into()),
@@ -175,12 +175,18 @@ mod tests {
             said(&reply),
             r#"{"ref":"1","event":"phx_reply","payload":{"status":"error","response":{"a":1}},"topic":"t"}"#
         );
-        let push = Outgoing::Push { join_ref: &one, topic: "t", event: "e", payload: &payload };
+        let push =
+            ServerMessage::Push { join_ref: &one, topic: "t", event: "e", payload: &payload };
         assert_eq!(said(&push), r#"{"ref":null,"event":"e","payload":{"a":1},"topic":"t"}"#);
-        let end =
-            Outgoing::End { join_ref: &Ref::NULL, topic: "t", event: "phx_close", payload: "{}" };
+        let end = ServerMessage::End {
+            join_ref: &Ref::NULL,
+            topic: "t",
+            event: "phx_close",
+            payload: "{}",
+        };
         assert_eq!(said(&end), r#"{"ref":null,"event":"phx_close","payload":{},"topic":"t"}"#);
-        let binary = Outgoing::Broadcast { topic: "t", event: "e", payload: &Payload::binary("d") };
+        let binary =
+            ServerMessage::Broadcast { topic: "t", event: "e", payload: &Payload::binary("d") };
         assert_eq!(encode(&binary), None);
     }
 }

@@ -6,8 +6,8 @@ use serde::de::{Deserializer as _, Error, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tower_channels_transports::Message;
 
-use super::{Malformed, Outgoing, json, name, short, write_json, write_reply};
-use crate::message::{Incoming, IncomingPayload, Name, Ref};
+use super::{DecodeError, ServerMessage, json, name, short, write_json, write_reply};
+use crate::message::{ClientMessage, ClientPayload, Name, Ref};
 
 /// The kind byte that begins a binary frame.
 const PUSH: u8 = 0;
@@ -18,26 +18,26 @@ const BROADCAST: u8 = 2;
 const REPLY_SIZE: usize = r#"[,,"","phx_reply",{"status":"","response":}]"#.len();
 
 /// Reads a text frame. Elements past the fifth are ignored.
-pub(super) fn decode_text(text: &str) -> Result<Incoming<'_>, Malformed> {
-    let [join_ref, reference, topic, event, payload] = match usual(text) {
+pub(super) fn decode_text(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
+    let [join_ref, reference, topic, event, payload] = match decode_fast(text) {
         Some(five) => five,
-        None => any(text).map_err(|_| Malformed)?,
+        None => decode_slow(text).map_err(|_| DecodeError)?,
     };
-    if !json::is_sound(text) {
-        return Err(Malformed);
+    if !json::validate(text) {
+        return Err(DecodeError);
     }
-    Ok(Incoming {
-        join_ref: Ref::from_json(join_ref).ok_or(Malformed)?,
-        reference: Ref::from_json(reference).ok_or(Malformed)?,
+    Ok(ClientMessage {
+        join_ref: Ref::from_json(join_ref).ok_or(DecodeError)?,
+        reference: Ref::from_json(reference).ok_or(DecodeError)?,
         topic: name(topic)?,
         event: name(event)?,
-        payload: IncomingPayload::Json(payload),
+        payload: ClientPayload::Json(payload),
     })
 }
 
 /// The elements of a frame as clients write it: no spaces, and before the payload nothing but `null`
 /// and strings without escapes. These are cut out in a fraction of the time that a parser takes.
-fn usual(text: &str) -> Option<[&str; 5]> {
+fn decode_fast(text: &str) -> Option<[&str; 5]> {
     let mut rest = text.strip_prefix('[')?.strip_suffix(']')?;
     let mut next = || {
         let size = match rest.strip_prefix('"') {
@@ -58,7 +58,7 @@ fn usual(text: &str) -> Option<[&str; 5]> {
 }
 
 /// The elements of any array that has five or more.
-fn any(text: &str) -> serde_json::Result<[&str; 5]> {
+fn decode_slow(text: &str) -> serde_json::Result<[&str; 5]> {
     let mut json = serde_json::Deserializer::from_str(text);
     let five = json.deserialize_seq(Five)?;
     json.end().map(|()| five.map(RawValue::get))
@@ -82,27 +82,27 @@ impl<'de> Visitor<'de> for Five {
 }
 
 /// Reads a binary frame: the kind, four lengths of a byte each, the four texts, the data.
-pub(super) fn decode_binary(frame: &[u8]) -> Result<Incoming<'_>, Malformed> {
-    let [PUSH, lengths @ ..] = frame else { return Err(Malformed) };
-    let (lengths, mut rest) = lengths.split_at_checked(4).ok_or(Malformed)?;
+pub(super) fn decode_binary(frame: &[u8]) -> Result<ClientMessage<'_>, DecodeError> {
+    let [PUSH, lengths @ ..] = frame else { return Err(DecodeError) };
+    let (lengths, mut rest) = lengths.split_at_checked(4).ok_or(DecodeError)?;
     let mut next = |length: u8| {
-        let (text, after) = rest.split_at_checked(length.into()).ok_or(Malformed)?;
+        let (text, after) = rest.split_at_checked(length.into()).ok_or(DecodeError)?;
         rest = after;
         Ok(text)
     };
-    let join_ref = Ref::from_bytes(next(lengths[0])?).ok_or(Malformed)?;
-    let reference = Ref::from_bytes(next(lengths[1])?).ok_or(Malformed)?;
+    let join_ref = Ref::from_bytes(next(lengths[0])?).ok_or(DecodeError)?;
+    let reference = Ref::from_bytes(next(lengths[1])?).ok_or(DecodeError)?;
     // Nothing is ever joined under a topic that is not UTF-8, and JSON cannot answer for it.
-    let topic = Name::from(str::from_utf8(next(lengths[2])?).map_err(|_| Malformed)?);
+    let topic = Name::from(str::from_utf8(next(lengths[2])?).map_err(|_| DecodeError)?);
     // An event that is not UTF-8 is one that no handler knows.
     let event = Name::Text(String::from_utf8_lossy(next(lengths[3])?));
-    Ok(Incoming { join_ref, reference, topic, event, payload: IncomingPayload::Binary(rest) })
+    Ok(ClientMessage { join_ref, reference, topic, event, payload: ClientPayload::Binary(rest) })
 }
 
 /// Writes a message. `None` if it cannot be said: a ref that is no text, in a text frame.
-pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
+pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
     match message {
-        Outgoing::Reply { join_ref, reference, topic, status, response } => {
+        ServerMessage::Reply { join_ref, reference, topic, status, response } => {
             if let Some(data) = response.as_binary() {
                 let topic = topic.as_text()?;
                 let texts = [
@@ -124,21 +124,21 @@ pub(super) fn encode(message: &Outgoing<'_>) -> Option<Message> {
             out.push(b']');
             Some(Message::text(out))
         }
-        Outgoing::Push { join_ref, topic, event, payload } => {
+        ServerMessage::Push { join_ref, topic, event, payload } => {
             if let Some(data) = payload.as_binary() {
                 let texts = [&*join_ref.to_bytes(), topic.as_bytes(), event.as_bytes()];
-                return Some(binary(PUSH, &texts, data)?.counted());
+                return Some(binary(PUSH, &texts, data)?.numbered());
             }
             text(join_ref, &Ref::NULL, topic, event, payload.as_json()?)
         }
-        Outgoing::Broadcast { topic, event, payload } => {
+        ServerMessage::Broadcast { topic, event, payload } => {
             if let Some(data) = payload.as_binary() {
                 let texts = [topic.as_bytes(), event.as_bytes()];
-                return Some(binary(BROADCAST, &texts, data)?.counted());
+                return Some(binary(BROADCAST, &texts, data)?.numbered());
             }
             text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
         }
-        Outgoing::End { join_ref, topic, event, payload } => {
+        ServerMessage::End { join_ref, topic, event, payload } => {
             text(join_ref, join_ref, topic, event, payload.as_bytes())
         }
     }
@@ -159,8 +159,12 @@ fn text(
     out.extend_from_slice(payload);
     out.push(b']');
     // What has neither is a push or a broadcast: the place of its ref is for a number.
-    let slotted = join_ref.is_null() && reference.is_null();
-    Some(if slotted { Message::slotted(out, "[null,".len()) } else { Message::text(out) })
+    let with_placeholder = join_ref.is_null() && reference.is_null();
+    Some(if with_placeholder {
+        Message::with_placeholder(out, "[null,".len())
+    } else {
+        Message::text(out)
+    })
 }
 
 /// `[join_ref,ref,topic`
@@ -197,7 +201,7 @@ mod tests {
     use super::*;
     use crate::payload::Payload;
 
-    fn said(message: &Outgoing<'_>) -> String {
+    fn said(message: &ServerMessage<'_>) -> String {
         let message = encode(message).expect("it can be said");
         String::from_utf8_lossy(&message.to_bytes()).into_owned()
     }
@@ -210,7 +214,7 @@ mod tests {
         assert_eq!(frame.reference.as_json(), Some("2"));
         assert_eq!(frame.topic, Name::from("room:a"));
         assert_eq!(frame.event, Name::from("ping"));
-        assert_eq!(frame.payload, IncomingPayload::Json(r#"{"a":[1, 2]}"#));
+        assert_eq!(frame.payload, ClientPayload::Json(r#"{"a":[1, 2]}"#));
     }
 
     #[test]
@@ -220,8 +224,8 @@ mod tests {
             r#"[null,"é","","phx_join",null]"#,
             r#"[null,null,"t","e","\u0041"]"#,
         ] {
-            assert_eq!(usual(text), any(text).ok(), "{text}");
-            assert!(usual(text).is_some(), "{text}");
+            assert_eq!(decode_fast(text), decode_slow(text).ok(), "{text}");
+            assert!(decode_fast(text).is_some(), "{text}");
         }
         for text in [
             r#"["1","2","t","e",{},"more"]"#,
@@ -238,7 +242,7 @@ mod tests {
             "[]",
             "[",
         ] {
-            assert_eq!(usual(text), None, "{text}");
+            assert_eq!(decode_fast(text), None, "{text}");
         }
     }
 
@@ -259,7 +263,7 @@ mod tests {
             r#"["1",{},"t","e",{}]"#,
             r#"["1","1","\ud83d","e",{}]"#,
         ] {
-            assert_eq!(decode_text(text), Err(Malformed), "{text}");
+            assert_eq!(decode_text(text), Err(DecodeError), "{text}");
         }
     }
 
@@ -279,7 +283,7 @@ mod tests {
         assert_eq!(frame.join_ref, Ref::from_bytes(b"1").expect("short"));
         assert_eq!(frame.reference, Ref::from_bytes(b"23").expect("short"));
         assert_eq!((frame.topic, frame.event), (Name::from("t"), Name::from("ping")));
-        assert_eq!(frame.payload, IncomingPayload::Binary(b"\x00\xff"));
+        assert_eq!(frame.payload, ClientPayload::Binary(b"\x00\xff"));
     }
 
     #[test]
@@ -292,9 +296,9 @@ mod tests {
             b"\x01\0\0\0\0",
             b"[\"1\"]",
         ] {
-            assert_eq!(decode_binary(frame), Err(Malformed), "{frame:?}");
+            assert_eq!(decode_binary(frame), Err(DecodeError), "{frame:?}");
         }
-        assert_eq!(decode_binary(b"\x00\0\0\x01\0\xff"), Err(Malformed));
+        assert_eq!(decode_binary(b"\x00\0\0\x01\0\xff"), Err(DecodeError));
     }
 
     #[test]
@@ -302,7 +306,7 @@ mod tests {
         let one = Ref::from_json("\"1\"").expect("a ref");
         let payload = Payload::from_json_text(r#"{"a":1}"#);
         let (null, topic) = (Ref::NULL, Name::from("t"));
-        let reply = |response| Outgoing::Reply {
+        let reply = |response| ServerMessage::Reply {
             join_ref: &one,
             reference: &null,
             topic: &topic,
@@ -314,13 +318,15 @@ mod tests {
             r#"["1",null,"t","phx_reply",{"status":"ok","response":{"a":1}}]"#
         );
         assert_eq!(said(&reply(&Payload::binary("d"))), "\u{1}\u{1}\u{0}\u{1}\u{2}1tokd");
-        let push = |payload| Outgoing::Push { join_ref: &one, topic: "t", event: "e", payload };
+        let push =
+            |payload| ServerMessage::Push { join_ref: &one, topic: "t", event: "e", payload };
         assert_eq!(said(&push(&payload)), r#"["1",null,"t","e",{"a":1}]"#);
         assert_eq!(said(&push(&Payload::binary("d"))), "\u{0}\u{1}\u{1}\u{1}1ted");
-        let broadcast = |payload| Outgoing::Broadcast { topic: "t\"", event: "e", payload };
+        let broadcast = |payload| ServerMessage::Broadcast { topic: "t\"", event: "e", payload };
         assert_eq!(said(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
         assert_eq!(said(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
-        let end = Outgoing::End { join_ref: &one, topic: "t", event: "phx_close", payload: "{}" };
+        let end =
+            ServerMessage::End { join_ref: &one, topic: "t", event: "phx_close", payload: "{}" };
         assert_eq!(said(&end), r#"["1","1","t","phx_close",{}]"#);
     }
 }

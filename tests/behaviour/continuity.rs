@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::mpsc;
+use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, ContinuityConfig, Endpoint, Joined, LongPollConfig, Payload, Reason, Refused, Reply,
-    Result, Socket,
+    Channel, Endpoint, JoinError, Joined, LongPollConfig, Payload, Reason, Reply, ResumeConfig,
+    Socket,
 };
 
 use crate::support::line::ok;
@@ -43,7 +44,7 @@ impl Way {
     async fn member(&self) -> Line {
         let mut line = self.begin().await;
         line.join("1", "room:a").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         line
     }
 
@@ -130,7 +131,7 @@ async fn a_live_channel_answers_a_join_with_what_its_first_join_was_answered(way
     line.send(r#"["1","1","room:a","phx_join",{"echo":[5]}]"#).await;
     line.expect(&reply(1)).await;
     line.expect(r#"[null,null,"room:a","joined",{"user_id":"u1"}]"#).await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     let mut line = way.back(line.cut().await).await;
     line.begin_join("7", "room:a").await;
     line.expect(&reply(7)).await;
@@ -159,7 +160,7 @@ async fn each_topic_waits_for_its_own_rejoin(way: Way) {
     let mut line = way.begin().await;
     line.join("1", "room:a").await;
     line.join("2", "room:b").await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     let received = line.cut().await;
     for number in [1, 2] {
         way.broadcast("room:a", number).await;
@@ -183,7 +184,7 @@ async fn a_channel_keeps_its_state(way: Way) {
     let mut line = way.member().await;
     line.send(r#"["1","2","room:a","assign",{"k":"k","v":[1]}]"#).await;
     line.expect(&ok("2", "room:a")).await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     let mut line = way.back(line.cut().await).await;
     line.rejoin("7", "room:a").await;
     line.send(r#"["7","8","room:a","fetch",{"k":"k"}]"#).await;
@@ -194,7 +195,7 @@ async fn a_reply_that_comes_late_resolves_its_push(way: Way) {
     let mut line = way.member().await;
     line.send(r#"["1","2","room:a","slow",{"ms":700}]"#).await;
     line.ping("1", "room:a").await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     let mut line = way.back(line.cut().await).await;
     line.rejoin("7", "room:a").await;
     line.expect(r#"[null,"2","room:a","phx_reply",{"status":"ok","response":{"ms":700}}]"#).await;
@@ -224,7 +225,7 @@ async fn what_was_read_and_acknowledged_is_not_sent_again(way: Way) {
     way.broadcast("room:a", 1).await;
     line.expect(&new_msg("room:a", 1)).await;
     line.ping("1", "room:a").await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     let mut line = way.back(line.cut().await).await;
     line.rejoin("7", "room:a").await;
     line.ping("7", "room:a").await;
@@ -314,7 +315,7 @@ async fn several_returns_lose_nothing(way: Way) {
         line.expect(&new_msg("room:a", 2 * round)).await;
         line.expect(&new_msg("room:a", 2 * round + 1)).await;
         line.ping(join_ref, "room:a").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         received = line.cut().await;
     }
 }
@@ -444,7 +445,7 @@ async fn a_client_that_is_cut_again_and_again_keeps_its_session() {
         let server = Server::start().await;
         let mut line = Line::open(&server, transport, SESSION).await;
         line.join("1", "room:a").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         // The server learns of none of these cuts.
         let mut dead = Vec::new();
         for _ in 0..20 {
@@ -452,7 +453,7 @@ async fn a_client_that_is_cut_again_and_again_keeps_its_session() {
             next.rejoin("7", "room:a").await;
             dead.push(std::mem::replace(&mut line, next));
         }
-        line.settle().await;
+        line.rejoin_deadline().await;
         line.ping("7", "room:a").await;
     }
 }
@@ -463,7 +464,7 @@ async fn of_two_clients_that_take_a_session_from_each_other_one_gets_a_session_o
         let server = Server::start().await;
         let mut line = Line::open(&server, transport, SESSION).await;
         line.join("1", "room:a").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         let own = soon(async {
             loop {
                 let mut next = Line::open(&server, transport, SESSION).await;
@@ -487,7 +488,7 @@ async fn a_flapping_websocket_is_refused_and_a_long_poll_takes_the_session_up() 
     let server = Server::start().await;
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.join("1", "room:a").await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     line.cut().await;
     for _ in 0..4 {
         Line::open(&server, WebSocket, SESSION).await.cut().await;
@@ -583,7 +584,7 @@ async fn ids_of_every_legal_length_are_taken() {
         let parameters = format!("user_id=u1&session={id}");
         let mut line = Line::open(&server, WebSocket, &parameters).await;
         line.join("1", "room:a").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         line.cut().await;
         let mut line = Line::open(&server, WebSocket, &parameters).await;
         line.rejoin("7", "room:a").await;
@@ -807,7 +808,7 @@ async fn what_only_a_pong_has_acknowledged_is_sent_again_if_the_client_seemed_al
 async fn what_a_heartbeat_has_proven_is_not_sent_again_even_if_the_client_closed() {
     let server = Server::start().await;
     let mut line = read_one(&server).await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     line.close().await;
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.rejoin("7", "room:a").await;
@@ -892,7 +893,7 @@ async fn a_heartbeat_overtakes_a_replay_to_a_client_that_reads_slowly() {
     let server = Server::start().await;
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.join("1", "room:a").await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     line.cut().await;
     let payload = format!(r#""{}""#, "x".repeat(60_000));
     for _ in 0..16 {
@@ -925,7 +926,7 @@ async fn the_reply_of_a_join_comes_before_all_that_waits() {
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     line.join("1", "room:a").await;
     line.join("2", "room:b").await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     line.cut().await;
     let payload = format!(r#""{}""#, "x".repeat(60_000));
     for _ in 0..16 {
@@ -1068,7 +1069,11 @@ impl Channel for Watched {
     type Assigns = Watcher;
     type Info = ();
 
-    async fn join(topic: &str, pace: Payload, it: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(
+        topic: &str,
+        pace: Payload,
+        it: &Socket<Self>,
+    ) -> Result<Joined<Self>, JoinError> {
         tell(it.assigns(), format!("join {topic}"));
         if pace.parse::<&str>().unwrap_or_default() == "nap" {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -1080,10 +1085,10 @@ impl Channel for Watched {
         &mut self,
         payload: Payload,
         it: &Socket<Self>,
-    ) -> Result<Option<Payload>, Refused> {
+    ) -> Result<Option<Payload>, JoinError> {
         tell(it.assigns(), format!("resume {}", it.topic()));
         match payload.parse::<&str>().unwrap_or_default() {
-            "refuse" => Err(Refused::reason("no longer")),
+            "refuse" => Err(JoinError::reason("no longer")),
             "answer" => Ok(Some(json!({"resumed": true}).into())),
             _ => Ok(None),
         }
@@ -1115,7 +1120,7 @@ struct Watch {
 }
 
 impl Watch {
-    async fn start(continuity: ContinuityConfig) -> Self {
+    async fn start(continuity: ResumeConfig) -> Self {
         let (watcher, told) = mpsc::unbounded_channel();
         let endpoint = Endpoint::builder(move |_| {
             let watcher = watcher.clone();
@@ -1123,8 +1128,8 @@ impl Watch {
         })
         .id(|_| Some("the one".to_owned()))
         .channel::<Watched>("room:*")
-        .long_poll(LongPollConfig::default().window(Duration::from_millis(500)))
-        .continuity(continuity)
+        .long_poll(LongPollConfig::default().poll_timeout(Duration::from_millis(500)))
+        .resume(continuity)
         .build();
         let app = axum::Router::new().layer(endpoint.layer("/socket"));
         let server =
@@ -1159,22 +1164,22 @@ impl Watch {
     }
 }
 
-fn brief_ttl() -> ContinuityConfig {
-    ContinuityConfig { session_ttl: Duration::from_millis(200), ..Default::default() }
+fn brief_ttl() -> ResumeConfig {
+    ResumeConfig { session_ttl: Duration::from_millis(200), ..Default::default() }
 }
 
-fn brief_grace() -> ContinuityConfig {
-    ContinuityConfig { rejoin_grace: Duration::from_millis(300), ..Default::default() }
+fn brief_grace() -> ResumeConfig {
+    ResumeConfig { rejoin_grace: Duration::from_millis(300), ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_channel_is_not_terminated_and_resumes() {
     for transport in [WebSocket, Poll] {
-        let mut watch = Watch::start(ContinuityConfig::default()).await;
+        let mut watch = Watch::start(ResumeConfig::default()).await;
         let mut line = watch.line(transport).await;
         line.rejoin("1", "room:a").await;
         watch.expect("join room:a").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         line.cut().await;
         let mut line = watch.line(transport).await;
         line.rejoin("7", "room:a").await;
@@ -1185,7 +1190,7 @@ async fn a_parked_channel_is_not_terminated_and_resumes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resume_may_answer_otherwise() {
-    let watch = Watch::start(ContinuityConfig::default()).await;
+    let watch = Watch::start(ResumeConfig::default()).await;
     watch.line(WebSocket).await.rejoin("1", "room:a").await;
     let mut line = watch.line(WebSocket).await;
     line.send(r#"["7","7","room:a","phx_join","answer"]"#).await;
@@ -1195,7 +1200,7 @@ async fn resume_may_answer_otherwise() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resume_that_is_refused_ends_the_channel_with_an_error() {
-    let mut watch = Watch::start(ContinuityConfig::default()).await;
+    let mut watch = Watch::start(ResumeConfig::default()).await;
     watch.line(WebSocket).await.rejoin("1", "room:a").await;
     watch.expect("join room:a").await;
     let mut line = watch.line(WebSocket).await;
@@ -1216,7 +1221,7 @@ async fn a_resume_that_is_refused_ends_the_channel_with_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_that_comes_while_the_first_still_runs_waits_for_it() {
     for transport in [WebSocket, Poll] {
-        let mut watch = Watch::start(ContinuityConfig::default()).await;
+        let mut watch = Watch::start(ResumeConfig::default()).await;
         let mut line = watch.line(transport).await;
         line.send(r#"["1","1","room:a","phx_join","nap"]"#).await;
         watch.expect("join room:a").await;
@@ -1233,7 +1238,7 @@ async fn a_join_that_comes_while_the_first_still_runs_waits_for_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_repeated_on_one_connection_while_the_first_runs_is_answered_too() {
-    let mut watch = Watch::start(ContinuityConfig::default()).await;
+    let mut watch = Watch::start(ResumeConfig::default()).await;
     let mut line = watch.line(WebSocket).await;
     line.send_all(&[
         r#"["1","1","room:a","phx_join","nap"]"#,
@@ -1255,7 +1260,7 @@ async fn a_topic_that_is_not_joined_again_in_time_ends() {
         let mut line = watch.line(transport).await;
         line.rejoin("1", "room:a").await;
         line.rejoin("2", "room:b").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         line.cut().await;
         let mut line = watch.line(transport).await;
         line.rejoin("7", "room:a").await;
@@ -1289,7 +1294,7 @@ async fn a_parked_session_ends_when_its_time_is_over_and_the_next_join_is_ordina
         let mut line = watch.line(transport).await;
         line.rejoin("1", "room:a").await;
         watch.expect("join room:a").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         line.cut().await;
         watch.expect("terminate room:a Closed").await;
         watch.expect("drop").await;
@@ -1337,7 +1342,7 @@ async fn a_token_that_was_never_used_leaves_no_session_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_counts_once_however_often_it_is_taken_up() {
-    let watch = Watch::start(ContinuityConfig::default()).await;
+    let watch = Watch::start(ResumeConfig::default()).await;
     for transport in [WebSocket, Poll, WebSocket, Poll] {
         watch.line(transport).await.heartbeat().await;
     }
@@ -1346,7 +1351,7 @@ async fn a_session_counts_once_however_often_it_is_taken_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_of_zero_keeps_no_session() {
-    let off = ContinuityConfig { session_ttl: Duration::ZERO, ..Default::default() };
+    let off = ResumeConfig { session_ttl: Duration::ZERO, ..Default::default() };
     let mut watch = Watch::start(off).await;
     let mut client = Client::connect(&watch.server, WebSocket, Version::V2, SESSION).await;
     client.send(r#"["1","1","room:a","phx_join",{}]"#).await;

@@ -4,7 +4,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use tower_channels::{Channel, Endpoint, Joined, Payload, Refused, Reply, Result, Socket, Stop};
+use tower_channels::channel::Result;
+use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop};
 
 use crate::support::{Client, Server, Stage};
 
@@ -170,7 +171,7 @@ impl Channel for Slow {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, pace: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, pace: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         match pace.parse().unwrap_or_default() {
             "hang" => pending().await,
             "nap" => tokio::time::sleep(Duration::from_millis(200)).await,

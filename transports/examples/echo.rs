@@ -11,8 +11,8 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower_channels_transports::{
-    CheckOrigin, Close, ConnectInfo, Gateway, Handler, Inbound, Limits, Message, Outbox, Refused,
-    Session, WebSocket, WebSocketConfig,
+    Acceptor, CheckOrigin, Close, ConnectInfo, Handler, Inbound, Limits, Message, Rejected,
+    Session, WebSocket, WebSocketConfig, outbox,
 };
 
 /// Lets everybody in.
@@ -20,13 +20,17 @@ struct Echo;
 
 /// Sends back what one client says.
 struct EchoSession {
-    outbox: Outbox,
+    outbox: outbox::Sender,
 }
 
 impl Handler for Echo {
     type Session = EchoSession;
 
-    async fn connect(&self, _info: ConnectInfo, outbox: Outbox) -> Result<EchoSession, Refused> {
+    async fn connect(
+        &self,
+        _info: ConnectInfo,
+        outbox: outbox::Sender,
+    ) -> Result<EchoSession, Rejected> {
         Ok(EchoSession { outbox })
     }
 }
@@ -48,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     limits.message = 16 << 20;
     limits.outbox = 64 << 20;
     let config = WebSocketConfig::new().empty_continuations(true);
-    let echo = WebSocket::new(Gateway::new(Echo, CheckOrigin::default(), limits), config);
+    let echo = WebSocket::new(Acceptor::new(Echo, CheckOrigin::default(), limits), config);
 
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:9001".to_owned());
     let listener = TcpListener::bind(addr).await?;

@@ -49,7 +49,7 @@ pub struct ConnectInfo {
     headers: HeaderMap,
     extensions: Extensions,
     auth_token: Option<String>,
-    returning: bool,
+    unknown_token: bool,
     resuming: bool,
 }
 
@@ -59,7 +59,7 @@ impl ConnectInfo {
         let params = params::parse(parts.uri.query().unwrap_or_default())?;
         let shown = parts.headers.iter().filter(|(name, _)| is_shown(name));
         let mut extensions = parts.extensions.clone();
-        // The connection itself is the transport's: kept here it would hold hyper's buffers.
+        // The connection itself is the transport's: resumable here it would hold hyper's buffers.
         extensions.remove::<OnUpgrade>();
         Ok(Self {
             transport,
@@ -72,7 +72,7 @@ impl ConnectInfo {
                 Transport::LongPoll => text(&parts.headers, AUTH_TOKEN).map(str::to_owned),
                 Transport::InMemory => None,
             },
-            returning: false,
+            unknown_token: false,
             resuming: false,
         })
     }
@@ -86,7 +86,7 @@ impl ConnectInfo {
             headers: HeaderMap::new(),
             extensions: Extensions::new(),
             auth_token: None,
-            returning: false,
+            unknown_token: false,
             resuming: false,
         }
     }
@@ -110,11 +110,11 @@ impl ConnectInfo {
     }
 
     /// Whether the client believes to have a session already, which this server does not know.
-    pub fn is_returning(&self) -> bool {
-        self.returning
+    pub fn presented_unknown_token(&self) -> bool {
+        self.unknown_token
     }
 
-    /// Whether the client asks for a session that is kept here, and so is likely to need no place of
+    /// Whether the client asks for a session that is resumable here, and so is likely to need no place of
     /// its own.
     pub fn is_resuming(&self) -> bool {
         self.resuming
@@ -124,8 +124,8 @@ impl ConnectInfo {
         self.resuming = resuming;
     }
 
-    pub(crate) fn set_returning(&mut self, returning: bool) {
-        self.returning = returning;
+    pub(crate) fn set_presented_unknown_token(&mut self, unknown_token: bool) {
+        self.unknown_token = unknown_token;
     }
 
     /// The parameter `name`, if it is a text.
@@ -201,7 +201,7 @@ fn is_shown(name: &HeaderName) -> bool {
     !is_token && (*name == USER_AGENT || is_x_header(name) || is_trace_context(name))
 }
 
-/// Not a clone: the server's headers and URI share its read buffer, which a kept `ConnectInfo` would
+/// Not a clone: the server's headers and URI share its read buffer, which a resumable `ConnectInfo` would
 /// keep with it.
 fn copy(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())

@@ -16,7 +16,7 @@ pub enum Inbound<'a> {
 
 /// A message for a client. Cloning shares the bytes.
 ///
-/// A kept session numbers what it sends: a message may have a *slot* for that, a `null` in its text
+/// A resumable session numbers what it sends: a message may have a *slot* for that, a `null` in its text
 /// that gives way to the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -25,8 +25,8 @@ pub struct Message {
     /// How long that head is.
     head: u8,
     form: Form,
-    transient: bool,
-    /// Where the slot begins in its own bytes, if it is slotted.
+    volatile: bool,
+    /// Where the slot begins in its own bytes, if it is with_placeholder.
     slot: u32,
     /// 0 for none.
     number: u64,
@@ -35,14 +35,14 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Text,
-    Slotted,
+    Placeholder,
     Binary,
     /// It takes a number although it has no place for it: its reader counts.
-    CountedBinary,
+    NumberedBinary,
 }
 
 /// What stands in a slot as long as there is no number.
-const SLOT: &[u8] = b"null";
+const PLACEHOLDER: &[u8] = b"null";
 
 impl Message {
     /// A text message. The bytes must be UTF-8: nothing checks them again, and a client closes the
@@ -53,11 +53,11 @@ impl Message {
 
     /// A text message with a slot: the `null` at `slot`, in bytes, in the place of which the string
     /// `s:` and a number may be written. If there is none the message has no slot.
-    pub fn slotted(text: impl Into<Bytes>, slot: usize) -> Self {
+    pub fn with_placeholder(text: impl Into<Bytes>, slot: usize) -> Self {
         let message = Self::text(text);
-        let is_slot = message.bytes.get(slot..).is_some_and(|rest| rest.starts_with(SLOT));
+        let is_slot = message.bytes.get(slot..).is_some_and(|rest| rest.starts_with(PLACEHOLDER));
         match u32::try_from(slot) {
-            Ok(slot) if is_slot => Self { form: Form::Slotted, slot, ..message },
+            Ok(slot) if is_slot => Self { form: Form::Placeholder, slot, ..message },
             _ => message,
         }
     }
@@ -68,7 +68,7 @@ impl Message {
     }
 
     fn new(bytes: Bytes, form: Form) -> Self {
-        Self { bytes, head: 0, form, transient: false, slot: 0, number: 0 }
+        Self { bytes, head: 0, form, volatile: false, slot: 0, number: 0 }
     }
 
     /// The same message, put together once with what a WebSocket writes before it: worth a copy of
@@ -81,29 +81,29 @@ impl Message {
     }
 
     /// Makes a binary message one that takes a number.
-    pub fn counted(self) -> Self {
-        let form = if self.form == Form::Binary { Form::CountedBinary } else { self.form };
+    pub fn numbered(self) -> Self {
+        let form = if self.form == Form::Binary { Form::NumberedBinary } else { self.form };
         Self { form, ..self }
     }
 
-    /// Makes it one that is worthless later, in a lane that [is refreshed](crate::Outbox::refresh).
-    pub fn transient(self) -> Self {
-        Self { transient: true, ..self }
+    /// Makes it one that is worthless later, in a stream that [is refreshed](crate::outbox::Sender::refresh).
+    pub fn volatile(self) -> Self {
+        Self { volatile: true, ..self }
     }
 
     /// Whether it is worthless later.
-    pub(crate) fn is_transient(&self) -> bool {
-        self.transient
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.volatile
     }
 
     /// Whether it leaves as a binary frame; otherwise it is UTF-8.
     pub fn is_binary(&self) -> bool {
-        matches!(self.form, Form::Binary | Form::CountedBinary)
+        matches!(self.form, Form::Binary | Form::NumberedBinary)
     }
 
-    /// Whether a kept session numbers it.
+    /// Whether a resumable session numbers it.
     pub(crate) fn takes_number(&self) -> bool {
-        matches!(self.form, Form::Slotted | Form::CountedBinary)
+        matches!(self.form, Form::Placeholder | Form::NumberedBinary)
     }
 
     /// Gives it a number.
@@ -118,7 +118,7 @@ impl Message {
 
     /// Its bytes without any transport's framing. They are put together if it has a number.
     pub fn to_bytes(&self) -> Bytes {
-        if self.numbered_slot().is_none() {
+        if self.numbered_placeholder().is_none() {
             return self.bytes.slice(usize::from(self.head)..);
         }
         let mut bytes = Vec::with_capacity(self.size());
@@ -134,7 +134,7 @@ impl Message {
 
     /// Adds what comes before [`rest`](Self::rest): nothing, unless it was numbered.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
-        if let Some(slot) = self.numbered_slot() {
+        if let Some(slot) = self.numbered_placeholder() {
             out.extend_from_slice(&self.own()[..slot]);
             // Writing into memory cannot fail.
             let _ = write!(out, "\"s:{}\"", self.number);
@@ -144,23 +144,23 @@ impl Message {
     /// How much [`write_head`](Self::write_head) adds.
     pub(crate) fn head_len(&self) -> usize {
         let digits = || self.number.checked_ilog10().map_or(1, |log| log as usize + 1);
-        self.numbered_slot().map_or(0, |slot| slot + "\"s:\"".len() + digits())
+        self.numbered_placeholder().map_or(0, |slot| slot + "\"s:\"".len() + digits())
     }
 
     /// All of it, or what comes after its number.
     pub(crate) fn rest(&self) -> &[u8] {
         let own = self.own();
-        self.numbered_slot().map_or(own, |slot| &own[slot + SLOT.len()..])
+        self.numbered_placeholder().map_or(own, |slot| &own[slot + PLACEHOLDER.len()..])
     }
 
     /// Its whole WebSocket frame, if that was put together before and no number changes it.
     pub(crate) fn frame(&self) -> Option<&[u8]> {
-        (self.head > 0 && self.numbered_slot().is_none()).then_some(&self.bytes)
+        (self.head > 0 && self.numbered_placeholder().is_none()).then_some(&self.bytes)
     }
 
     /// Where its number is written.
-    fn numbered_slot(&self) -> Option<usize> {
-        (self.number != 0 && self.form == Form::Slotted).then_some(self.slot as usize)
+    fn numbered_placeholder(&self) -> Option<usize> {
+        (self.number != 0 && self.form == Form::Placeholder).then_some(self.slot as usize)
     }
 
     /// Its bytes without a number, and without any transport's framing.
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_number_takes_the_place_of_the_slot() {
-        let mut message = Message::slotted("[null,null,1]", 6);
+        let mut message = Message::with_placeholder("[null,null,1]", 6);
         assert_eq!((message.to_bytes(), message.size()), ("[null,null,1]".into(), 13));
         for number in [1, 9, 10, 99, 100, u64::MAX] {
             message.set_number(number);
@@ -257,7 +257,7 @@ mod tests {
     fn a_message_for_many_is_the_same_message() {
         for size in [0, 4, 125, 126, 65_535, 65_536] {
             let text = format!("null{}", "x".repeat(size));
-            let mut plain = Message::slotted(text, 0);
+            let mut plain = Message::with_placeholder(text, 0);
             let mut many = plain.clone().for_many();
             assert!(many.frame().is_some_and(|frame| frame.ends_with(&plain.to_bytes())));
             for number in [0, 7] {
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn where_no_null_is_there_is_no_slot() {
         for slot in [0, 2, 8, 9, 100, usize::MAX] {
-            let mut message = Message::slotted("[null,nul", slot);
+            let mut message = Message::with_placeholder("[null,nul", slot);
             message.set_number(7);
             assert_eq!(message.to_bytes(), "[null,nul");
         }

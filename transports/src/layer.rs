@@ -35,8 +35,8 @@ impl<H: Handler> SocketLayer<H> {
         longpoll: LongPoll<H>,
     ) -> Result<Self, String> {
         validate_prefix(prefix)?;
-        validate_limits(websocket.gateway().limits())?;
-        validate_limits(longpoll.gateway().limits())?;
+        validate_limits(websocket.acceptor().limits())?;
+        validate_limits(longpoll.acceptor().limits())?;
         let (ws, lp) = (websocket.config(), longpoll.config());
         ws.validate()?;
         lp.validate()?;
@@ -104,11 +104,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::acceptor::Acceptor;
     use crate::connect_info::ConnectInfo;
-    use crate::gateway::Gateway;
     use crate::longpoll::LongPollConfig;
     use crate::origin::CheckOrigin;
-    use crate::session::{Outbox, Refused, Session};
+    use crate::outbox;
+    use crate::session::{Rejected, Session};
     use crate::websocket::WebSocketConfig;
     use crate::{Close, Inbound};
 
@@ -117,7 +118,7 @@ mod tests {
     impl Handler for Silent {
         type Session = Self;
 
-        async fn connect(&self, _: ConnectInfo, _: Outbox) -> Result<Self, Refused> {
+        async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
             Ok(Self)
         }
     }
@@ -134,9 +135,9 @@ mod tests {
         websocket: WebSocketConfig,
         longpoll: LongPollConfig,
     ) -> Option<String> {
-        let gateway = Gateway::new(Silent, CheckOrigin::default(), limits);
-        let websocket = WebSocket::new(gateway.clone(), websocket);
-        SocketLayer::new(prefix, websocket, LongPoll::new(gateway, longpoll)).err()
+        let acceptor = Acceptor::new(Silent, CheckOrigin::default(), limits);
+        let websocket = WebSocket::new(acceptor.clone(), websocket);
+        SocketLayer::new(prefix, websocket, LongPoll::new(acceptor, longpoll)).err()
     }
 
     #[test]
@@ -169,7 +170,9 @@ mod tests {
         assert!(
             problem(WebSocketConfig::new().idle_timeout(zero), LongPollConfig::new()).is_some()
         );
-        assert!(problem(WebSocketConfig::new(), LongPollConfig::new().window(zero)).is_some());
+        assert!(
+            problem(WebSocketConfig::new(), LongPollConfig::new().poll_timeout(zero)).is_some()
+        );
     }
 
     #[test]

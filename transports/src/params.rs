@@ -1,6 +1,6 @@
 //! The query string as Plug reads it: `a[b]=c` nests, `a[]=1` makes a list, the last one wins.
 //!
-//! Plug's rules for queries that contradict themselves, all kept here:
+//! Plug's rules for queries that contradict themselves, all resumable here:
 //! - a text after a map or list replaces it, and what is said of that map later is ignored;
 //! - a map or list after a text replaces the text;
 //! - of `a[]` and `a[b]` under one name, the kind that came last decides and the other is dropped.
@@ -98,7 +98,7 @@ impl Level {
         }
     }
 
-    /// One step along a path, making the level if need be. `None` where a text settled the matter.
+    /// One step along a path, making the level if need be. `None` where a text rejoin_over the matter.
     fn descend(&mut self, name: Option<&str>) -> Option<&mut Self> {
         let slot = match name {
             Some(name) => self.fields.entry(name.to_owned()).or_insert(Slot::Text(String::new())),

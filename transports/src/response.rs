@@ -8,7 +8,7 @@ use http_body_util::Full;
 /// Every answer of a transport has a body that is already there.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// What Plug sends with everything that is not to be kept by a cache.
+/// What Plug sends with everything that is not to be resumable by a cache.
 pub(crate) const NO_CACHE: HeaderValue =
     HeaderValue::from_static("max-age=0, private, must-revalidate");
 

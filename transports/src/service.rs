@@ -152,14 +152,15 @@ mod tests {
     use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
     use super::*;
+    use crate::acceptor::Acceptor;
     use crate::connect_info::ConnectInfo;
     use crate::frame::{Close, Inbound};
-    use crate::gateway::Gateway;
     use crate::layer::SocketLayer;
     use crate::limits::Limits;
     use crate::longpoll::LongPollConfig;
     use crate::origin::CheckOrigin;
-    use crate::session::{Outbox, Refused, Session};
+    use crate::outbox;
+    use crate::session::{Rejected, Session};
     use crate::websocket::WebSocketConfig;
 
     struct Refusing;
@@ -167,8 +168,8 @@ mod tests {
     impl Handler for Refusing {
         type Session = Self;
 
-        async fn connect(&self, _: ConnectInfo, _: Outbox) -> Result<Self, Refused> {
-            Err(Refused)
+        async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
+            Err(Rejected)
         }
     }
 
@@ -187,9 +188,9 @@ mod tests {
         websocket: WebSocketConfig,
         longpoll: LongPollConfig,
     ) -> SocketLayer<Refusing> {
-        let gateway = Gateway::new(Refusing, CheckOrigin::default(), Limits::default());
-        let websocket = WebSocket::new(gateway.clone(), websocket);
-        SocketLayer::new(prefix, websocket, LongPoll::new(gateway, longpoll)).unwrap()
+        let acceptor = Acceptor::new(Refusing, CheckOrigin::default(), Limits::default());
+        let websocket = WebSocket::new(acceptor.clone(), websocket);
+        SocketLayer::new(prefix, websocket, LongPoll::new(acceptor, longpoll)).unwrap()
     }
 
     /// The inner service says which path it was asked for.

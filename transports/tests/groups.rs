@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 use tower_channels_transports::websocket::{Connection, WebSocketConfig};
-use tower_channels_transports::{Close, Inbound, Limits, Message, Outbox, Session};
+use tower_channels_transports::{Close, Inbound, Limits, Message, Session, outbox};
 
 use self::dice::Dice;
 
@@ -30,7 +30,7 @@ const SENDERS: usize = 4;
 const ROUNDS: u64 = 40;
 
 /// Everyone who is connected, as a topic has them: one message at a time goes to all of them.
-type Everyone = Arc<Mutex<Vec<(Outbox, AbortHandle)>>>;
+type Everyone = Arc<Mutex<Vec<(outbox::Sender, AbortHandle)>>>;
 
 struct Client {
     /// The newest number of each sender.
@@ -76,10 +76,10 @@ async fn client(listener: &TcpListener, everyone: &Everyone) -> Client {
     let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     let (stream, (server, _)) = (stream.expect("connects"), accepted.expect("accepts"));
     let limits = Limits::default();
-    let (outbox, drain) = Outbox::new(64 << 20);
+    let (outbox, receiver) = outbox::channel(64 << 20);
     let config = WebSocketConfig::new();
     let connection =
-        tokio::spawn(Connection::new(TokioIo::new(server), Mute, drain, &config, &limits));
+        tokio::spawn(Connection::new(TokioIo::new(server), Mute, receiver, &config, &limits));
     everyone.lock().expect("not poisoned").push((outbox, connection.abort_handle()));
     let (seen, cut) = (Arc::default(), Arc::default());
     let task = tokio::spawn(read(stream, Arc::clone(&seen), Arc::clone(&cut)));
@@ -158,10 +158,10 @@ async fn everyone_receives_everything() {
         let arrived = tokio::time::timeout(Duration::from_secs(5), arrived).await;
         let missing = clients.iter().filter(|client| !all_seen(client)).count();
         assert!(arrived.is_ok(), "{missing} are forgotten in round {round}");
-        let kept = |index: &usize| !clients[*index].cut.load(Ordering::SeqCst);
-        let kept: Vec<_> = (0..clients.len()).filter(kept).collect();
+        let resumable = |index: &usize| !clients[*index].cut.load(Ordering::SeqCst);
+        let resumable: Vec<_> = (0..clients.len()).filter(resumable).collect();
         let outboxes = std::mem::take(&mut *everyone.lock().expect("not poisoned"));
-        let outboxes: Vec<_> = kept.iter().map(|index| outboxes[*index].clone()).collect();
+        let outboxes: Vec<_> = resumable.iter().map(|index| outboxes[*index].clone()).collect();
         *everyone.lock().expect("not poisoned") = outboxes;
         for Client { task, cut, .. } in
             clients.extract_if(.., |client| client.cut.load(Ordering::SeqCst))

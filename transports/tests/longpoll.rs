@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower_channels_transports::{
-    CheckOrigin, Close, ConnectInfo, Gateway, Handler, Inbound, Limits, LongPoll, LongPollConfig,
-    Message, Outbox, Refused, Session,
+    Acceptor, CheckOrigin, Close, ConnectInfo, Handler, Inbound, Limits, LongPoll, LongPollConfig,
+    Message, Rejected, Session, outbox,
 };
 
 /// Echoes, and does as some messages ask. Tells of each connect, and of each end by its drop.
@@ -24,21 +24,25 @@ struct Echo(mpsc::UnboundedSender<Event>);
 
 #[derive(Debug)]
 enum Event {
-    Connected(Outbox),
+    Connected(outbox::Sender),
     Ended,
 }
 
 struct EchoSession {
-    outbox: Outbox,
+    outbox: outbox::Sender,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl Handler for Echo {
     type Session = EchoSession;
 
-    async fn connect(&self, info: ConnectInfo, outbox: Outbox) -> Result<EchoSession, Refused> {
+    async fn connect(
+        &self,
+        info: ConnectInfo,
+        outbox: outbox::Sender,
+    ) -> Result<EchoSession, Rejected> {
         if info.param("reject") == Some("true") {
-            return Err(Refused);
+            return Err(Rejected);
         }
         self.0.send(Event::Connected(outbox.clone())).unwrap();
         Ok(EchoSession { outbox, events: self.0.clone() })
@@ -78,7 +82,7 @@ const WINDOW: Duration = Duration::from_millis(300);
 
 impl Server {
     async fn start() -> Self {
-        Self::with(CheckOrigin::default(), LongPollConfig::new().window(WINDOW)).await
+        Self::with(CheckOrigin::default(), LongPollConfig::new().poll_timeout(WINDOW)).await
     }
 
     /// A window that no test lives to see.
@@ -90,7 +94,7 @@ impl Server {
         let (tx, events) = mpsc::unbounded_channel();
         let mut limits = Limits::default();
         limits.message = 1000;
-        let service = LongPoll::new(Gateway::new(Echo(tx), check_origin, limits), config);
+        let service = LongPoll::new(Acceptor::new(Echo(tx), check_origin, limits), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, duplex, split};
 use tower_channels_transports::websocket::{Connection, WebSocketConfig};
-use tower_channels_transports::{Close, Inbound, Limits, Message, Outbox, Session};
+use tower_channels_transports::{Close, Inbound, Limits, Message, Session, outbox};
 
-struct Echo(Outbox);
+struct Echo(outbox::Sender);
 
 impl Session for Echo {
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
@@ -63,11 +63,16 @@ async fn what_many_tasks_push_at_once_arrives_whole_and_in_order() {
     let limits = Limits::default();
     for pipe in [7, 100, 5000] {
         let (client, server) = duplex(pipe);
-        let (outbox, drain) = Outbox::new(limits.outbox);
+        let (outbox, receiver) = outbox::channel(limits.outbox);
         let config = WebSocketConfig::new();
         let session = Echo(outbox.clone());
-        let connection =
-            tokio::spawn(Connection::new(TokioIo::new(server), session, drain, &config, &limits));
+        let connection = tokio::spawn(Connection::new(
+            TokioIo::new(server),
+            session,
+            receiver,
+            &config,
+            &limits,
+        ));
         let (mut reader, mut writer) = split(client);
         for task in 0..TASKS {
             let outbox = outbox.clone();
@@ -120,10 +125,16 @@ fn whoever_pushes_and_then_keeps_its_thread_busy_holds_up_one_connection_at_most
         let (mut outboxes, mut clients) = (Vec::new(), Vec::new());
         for _ in 0..8 {
             let (client, server) = duplex(100);
-            let (outbox, drain) = Outbox::new(limits.outbox);
+            let (outbox, receiver) = outbox::channel(limits.outbox);
             let session = Echo(outbox.clone());
             let config = WebSocketConfig::new();
-            tokio::spawn(Connection::new(TokioIo::new(server), session, drain, &config, &limits));
+            tokio::spawn(Connection::new(
+                TokioIo::new(server),
+                session,
+                receiver,
+                &config,
+                &limits,
+            ));
             let (mut reader, writer) = split(client);
             outbox.push(Message::binary("connected"));
             read_frame(&mut reader).await;

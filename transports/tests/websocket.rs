@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 use tower_channels_transports::{
-    CheckOrigin, Close, ConnectInfo, Gateway, Handler, Inbound, Limits, Message, Outbox, Refused,
-    Session, WebSocket, WebSocketConfig,
+    Acceptor, CheckOrigin, Close, ConnectInfo, Handler, Inbound, Limits, Message, Rejected,
+    Session, WebSocket, WebSocketConfig, outbox,
 };
 
 /// Echoes. Tells of each connect, and of each end by its drop.
@@ -25,21 +25,25 @@ struct Echo(mpsc::UnboundedSender<Event>);
 
 #[derive(Debug)]
 enum Event {
-    Connected(Outbox),
+    Connected(outbox::Sender),
     Ended,
 }
 
 struct EchoSession {
-    outbox: Outbox,
+    outbox: outbox::Sender,
     events: mpsc::UnboundedSender<Event>,
 }
 
 impl Handler for Echo {
     type Session = EchoSession;
 
-    async fn connect(&self, info: ConnectInfo, outbox: Outbox) -> Result<EchoSession, Refused> {
+    async fn connect(
+        &self,
+        info: ConnectInfo,
+        outbox: outbox::Sender,
+    ) -> Result<EchoSession, Rejected> {
         if info.param("reject") == Some("true") {
-            return Err(Refused);
+            return Err(Rejected);
         }
         let _ = self.0.send(Event::Connected(outbox.clone()));
         Ok(EchoSession { outbox, events: self.0.clone() })
@@ -72,7 +76,7 @@ fn service(config: WebSocketConfig) -> (WebSocket<Echo>, mpsc::UnboundedReceiver
     let (tx, events) = mpsc::unbounded_channel();
     let mut limits = Limits::default();
     limits.outbox = 8 << 20;
-    (WebSocket::new(Gateway::new(Echo(tx), CheckOrigin::default(), limits), config), events)
+    (WebSocket::new(Acceptor::new(Echo(tx), CheckOrigin::default(), limits), config), events)
 }
 
 impl Server {
@@ -104,7 +108,7 @@ impl Server {
     }
 
     /// A WebSocket.
-    async fn open(&mut self) -> (Client<TcpStream>, Outbox) {
+    async fn open(&mut self) -> (Client<TcpStream>, outbox::Sender) {
         let mut client = self.tcp().await;
         assert_eq!(client.ask(&upgrade("", &[])).await.status, 101);
         let Some(Event::Connected(outbox)) = self.events.recv().await else { panic!("connected") };

@@ -1,11 +1,11 @@
 //! The session behind the connection, and what it answers when nothing goes wrong.
 
-use tower_channels_transports::{Close, Inbound, Message, Outbox, Session};
+use tower_channels_transports::{Close, Inbound, Message, outbox, Session};
 
 use crate::wire::{Event, Reading};
 
 /// Sends back what comes. Some binary messages make it do more.
-pub(super) struct Echo(Outbox);
+pub(super) struct Echo(outbox::Sender);
 
 /// What a message calls for.
 enum Act {
@@ -28,7 +28,7 @@ fn act(message: &[u8], binary: bool) -> Act {
 }
 
 impl Echo {
-    pub(super) fn new(outbox: Outbox) -> Self {
+    pub(super) fn new(outbox: outbox::Sender) -> Self {
         Self(outbox)
     }
 }

@@ -95,7 +95,7 @@ pub(crate) enum TrackError {
     /// The topic or the key is larger than [`MAX_TEXT`] or the meta than [`MAX_META`].
     TooLarge,
     /// The meta is no JSON object.
-    NoObject,
+    NotAnObject,
 }
 
 /// A message that is none, or of a version that is not understood. Nothing of it was applied.
@@ -154,7 +154,7 @@ impl Tracker {
         if topic.len() > MAX_TEXT || key.len() > MAX_TEXT || meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        message::object(&meta).ok_or(TrackError::NoObject)?;
+        message::object(&meta).ok_or(TrackError::NotAnObject)?;
         let entry = self.add(topic, key, meta, None);
         self.owned.insert(id, entry.clone());
         Ok(entry)
@@ -175,7 +175,7 @@ impl Tracker {
         if meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        message::object(&meta).ok_or(TrackError::NoObject)?;
+        message::object(&meta).ok_or(TrackError::NotAnObject)?;
         self.remove(&old);
         let new = self.add(topic, key, meta, Some(old.phx_ref().clone()));
         self.owned.insert(id, new.clone());

@@ -77,8 +77,8 @@ fn only_objects_of_a_sane_size_are_tracked() {
     let mut track = |key: &str, meta: &str| {
         one.track(Owner(1), &"room".into(), &key.into(), meta.into()).expect_err("a refusal")
     };
-    assert_eq!(track("ann", "[]"), TrackError::NoObject);
-    assert_eq!(track("ann", "{"), TrackError::NoObject);
+    assert_eq!(track("ann", "[]"), TrackError::NotAnObject);
+    assert_eq!(track("ann", "{"), TrackError::NotAnObject);
     assert_eq!(track(&"a".repeat(MAX_TEXT + 1), "{}"), TrackError::TooLarge);
     let large = format!("{{\"a\":\"{}\"}}", "a".repeat(MAX_META));
     assert_eq!(track("ann", &large), TrackError::TooLarge);

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, ContinuityConfig, Endpoint, Joined, Payload, Presence, PresenceConfig, Refused,
-    Result, Socket,
+    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, ResumeConfig, Socket,
 };
 
 use super::Transport::{LongPoll as Poll, WebSocket};
@@ -45,7 +45,7 @@ async fn both(way: &Way) -> (Present, Line, Value) {
     let mut line = way.begin().await;
     let meta = line.enter("u1").await;
     assert_eq!(watcher.diff().await, joins("u1", &[&meta]));
-    line.settle().await;
+    line.rejoin_deadline().await;
     (watcher, line, meta)
 }
 
@@ -117,7 +117,7 @@ async fn other_messages_of_the_lobby_are_said_again_as_ever(way: Way) {
     way.broadcast("lobby:a", 1).await;
     watcher.client.expect(&new_msg("lobby:a", 1)).await;
     line.expect(&new_msg("lobby:a", 1)).await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     let received = line.cut().await;
     for number in 2..=4 {
         way.broadcast("lobby:a", number).await;
@@ -221,7 +221,7 @@ async fn each_return_brings_the_state_again(way: Way) {
         let mut line = way.line(transport, received).await;
         line.rejoin("7", "lobby:a").await;
         assert_eq!(line.state().await, present([("u1", &meta), ("watcher", &watcher.meta)]));
-        line.settle().await;
+        line.rejoin_deadline().await;
         received = line.cut().await;
     }
     watcher.client.heartbeat().await;
@@ -230,7 +230,7 @@ async fn each_return_brings_the_state_again(way: Way) {
 async fn each_lobby_gets_its_state_when_it_is_joined_again(way: Way) {
     let (mut watcher, mut line, meta) = both(&way).await;
     line.join_other_lobby().await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     let mut line = way.back(line.cut().await).await;
     line.begin_join("7", "lobby:b").await;
     line.expect(&ok("7", "lobby:b")).await;
@@ -260,7 +260,7 @@ async fn a_leave_after_the_return_ends_the_presence(way: Way) {
     let mut line = way.back(line.cut().await).await;
     line.rejoin("7", "lobby:a").await;
     line.state().await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     line.send(r#"["7","8","lobby:a","phx_leave",{}]"#).await;
     line.expect(&ok("8", "lobby:a")).await;
     line.expect(r#"[null,null,"lobby:a","phx_close",{}]"#).await;
@@ -321,7 +321,7 @@ impl Channel for Lobby {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, Refused> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self.into())
     }
 
@@ -332,12 +332,12 @@ impl Channel for Lobby {
     }
 }
 
-async fn serve(continuity: ContinuityConfig) -> (Server, Endpoint<()>) {
+async fn serve(continuity: ResumeConfig) -> (Server, Endpoint<()>) {
     let endpoint = Endpoint::builder(|_| async { Ok(()) })
         .id(|()| Some("the one".to_owned()))
         .channel::<Lobby>("lobby:*")
         .presence(PresenceConfig::default().interval(Duration::ZERO))
-        .continuity(continuity)
+        .resume(continuity)
         .build();
     let app = axum::Router::new().layer(endpoint.layer("/socket"));
     let server = Server::running(|listener, _| async { axum::serve(listener, app).await }).await;
@@ -346,7 +346,7 @@ async fn serve(continuity: ContinuityConfig) -> (Server, Endpoint<()>) {
 
 /// Changes a meta so many times, each in a diff of its own.
 async fn change(endpoint: &Endpoint<()>, times: usize, pad: usize) {
-    let bot = endpoint.presence().enter("lobby:a", "bot", json!({})).expect("it may");
+    let bot = endpoint.presence().track_task("lobby:a", "bot", json!({})).expect("it may");
     let mut changes = endpoint.presence().changes();
     let pad = "x".repeat(pad);
     for n in 0..times {
@@ -366,10 +366,10 @@ async fn change(endpoint: &Endpoint<()>, times: usize, pad: usize) {
 }
 
 async fn thousands_of_diffs_while_away(back: Transport) {
-    let (server, endpoint) = serve(ContinuityConfig::default()).await;
+    let (server, endpoint) = serve(ResumeConfig::default()).await;
     let mut line = Line::open(&server, WebSocket, SESSION).await;
     let meta = line.enter("u1").await;
-    line.settle().await;
+    line.rejoin_deadline().await;
     line.cut().await;
     endpoint.broadcast("lobby:a", "new_msg", json!({ "n": 1 }));
     // Ten times what an outbox may hold.
@@ -396,10 +396,10 @@ async fn thousands_of_diffs_fill_no_outbox_of_a_websocket_that_is_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_diffs_fill_no_outbox_of_a_lobby_that_waits_for_its_rejoin() {
     for back in [WebSocket, Poll] {
-        let (server, endpoint) = serve(ContinuityConfig::default()).await;
+        let (server, endpoint) = serve(ResumeConfig::default()).await;
         let mut line = Line::open(&server, WebSocket, SESSION).await;
         let meta = line.enter("u1").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         line.cut().await;
         let mut line = Line::open(&server, back, SESSION).await;
         line.heartbeat().await;
@@ -417,7 +417,7 @@ async fn others_see_a_leave_of_a_lobby_that_is_not_joined_again_in_time() {
         let (server, endpoint) = serve(brief_grace()).await;
         let mut line = Line::open(&server, transport, SESSION).await;
         let meta = line.enter("u1").await;
-        line.settle().await;
+        line.rejoin_deadline().await;
         line.cut().await;
         let mut changes = endpoint.presence().changes();
         let mut line = Line::open(&server, transport, SESSION).await;

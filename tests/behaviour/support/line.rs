@@ -270,7 +270,7 @@ impl Line {
     /// Lets the server know that everything has arrived: the second heartbeat proves all that came
     /// before the reply to the first.
     #[track_caller]
-    pub(crate) fn settle(&mut self) -> impl Future<Output = ()> {
+    pub(crate) fn rejoin_deadline(&mut self) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             for _ in 0..2 {

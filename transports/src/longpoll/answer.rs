@@ -183,7 +183,7 @@ mod tests {
         let mut string = Vec::new();
         write_string(&mut string, &Message::text(text.clone()));
         assert_eq!(serde_json::from_slice::<String>(&string).unwrap(), text);
-        let mut numbered = Message::slotted("[null,\"a\"]", 1);
+        let mut numbered = Message::with_placeholder("[null,\"a\"]", 1);
         numbered.set_number(7);
         let mut string = Vec::new();
         write_string(&mut string, &numbered);

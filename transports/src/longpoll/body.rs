@@ -17,16 +17,16 @@ pub(super) enum Unread {
     Broken,
 }
 
-/// Reads a body of at most `limit` bytes, for as long as `patience`.
+/// Reads a body of at most `limit` bytes, for as long as `timeout`.
 pub(super) async fn read<B: Body>(
     body: Pin<&mut B>,
     limit: usize,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Bytes, Unread> {
     let mut whole = pin!(read_whole(body, limit));
     match at_once(whole.as_mut()).await {
         Some(read) => read,
-        None => tokio::time::timeout(patience, whole).await.unwrap_or(Err(Unread::TooSlow)),
+        None => tokio::time::timeout(timeout, whole).await.unwrap_or(Err(Unread::TooSlow)),
     }
 }
 

@@ -10,14 +10,14 @@ use crate::path::is_path;
 /// use std::time::Duration;
 /// use tower_channels_transports::longpoll::LongPollConfig;
 ///
-/// let config = LongPollConfig::new().window(Duration::from_secs(25));
+/// let config = LongPollConfig::new().poll_timeout(Duration::from_secs(25));
 /// assert_eq!(config.validate(), Ok(()));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LongPollConfig {
     pub(crate) enabled: bool,
     pub(crate) path: String,
-    pub(super) window: Duration,
+    pub(super) poll_timeout: Duration,
     pub(super) body_timeout: Duration,
 }
 
@@ -27,7 +27,7 @@ impl LongPollConfig {
         Self {
             enabled: true,
             path: "/longpoll".to_owned(),
-            window: Duration::from_secs(10),
+            poll_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(15),
         }
     }
@@ -45,8 +45,8 @@ impl LongPollConfig {
 
     /// How long a poll waits for a message. Default 10 s. A session ends when no poll came for half
     /// as long again.
-    pub fn window(mut self, window: Duration) -> Self {
-        self.window = window;
+    pub fn poll_timeout(mut self, timeout: Duration) -> Self {
+        self.poll_timeout = timeout;
         self
     }
 
@@ -67,8 +67,8 @@ impl LongPollConfig {
                 self.path
             ));
         }
-        if self.window.is_zero() {
-            return Err("the long poll's window must not be zero: no poll would wait".to_owned());
+        if self.poll_timeout.is_zero() {
+            return Err("the long poll_timeout must not be zero: no poll would wait".to_owned());
         }
         if self.body_timeout.is_zero() {
             return Err("the long poll's body_timeout must not be zero".to_owned());
@@ -77,8 +77,8 @@ impl LongPollConfig {
     }
 
     /// After how long without a poll a session ends.
-    pub(super) fn patience(&self) -> Duration {
-        self.window.saturating_add(self.window / 2)
+    pub(super) fn session_timeout(&self) -> Duration {
+        self.poll_timeout.saturating_add(self.poll_timeout / 2)
     }
 }
 
@@ -103,20 +103,20 @@ mod tests {
 
     #[test]
     fn a_time_of_zero_is_named() {
-        let window = LongPollConfig::new().window(Duration::ZERO);
-        assert!(window.validate().is_err_and(|problem| problem.contains("window")));
+        let poll_timeout = LongPollConfig::new().poll_timeout(Duration::ZERO);
+        assert!(poll_timeout.validate().is_err_and(|problem| problem.contains("poll_timeout")));
         let body = LongPollConfig::new().body_timeout(Duration::ZERO);
         assert!(body.validate().is_err_and(|problem| problem.contains("body_timeout")));
     }
 
     #[test]
     fn what_is_off_needs_no_window() {
-        assert_eq!(LongPollConfig::off().window(Duration::ZERO).validate(), Ok(()));
+        assert_eq!(LongPollConfig::off().poll_timeout(Duration::ZERO).validate(), Ok(()));
     }
 
     #[test]
     fn a_window_may_be_as_long_as_one_likes() {
-        let config = LongPollConfig::new().window(Duration::MAX);
-        assert_eq!(config.patience(), Duration::MAX);
+        let config = LongPollConfig::new().poll_timeout(Duration::MAX);
+        assert_eq!(config.session_timeout(), Duration::MAX);
     }
 }

@@ -38,8 +38,8 @@ pub use self::config::LongPollConfig;
 use self::registry::Registry;
 use self::session::{Answered, LongPollSession, PollId, Shared};
 use self::token::Token;
+use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
-use crate::gateway::Gateway;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::session::Handler;
@@ -49,7 +49,7 @@ use crate::session::Handler;
 pub struct LongPoll<H: Handler>(Arc<Server<H>>);
 
 struct Server<H: Handler> {
-    gateway: Gateway<H>,
+    acceptor: Acceptor<H>,
     config: LongPollConfig,
     registry: Arc<Registry<H::Session>>,
 }
@@ -58,14 +58,14 @@ struct Server<H: Handler> {
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl<H: Handler> LongPoll<H> {
-    /// Serves what `gateway` guards.
-    pub fn new(gateway: Gateway<H>, config: LongPollConfig) -> Self {
-        let registry = Registry::new(config.patience());
-        Self(Arc::new(Server { gateway, config, registry }))
+    /// Serves what `acceptor` guards.
+    pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
+        let registry = Registry::new(config.session_timeout());
+        Self(Arc::new(Server { acceptor, config, registry }))
     }
 
-    pub(crate) fn gateway(&self) -> &Gateway<H> {
-        &self.0.gateway
+    pub(crate) fn acceptor(&self) -> &Acceptor<H> {
+        &self.0.acceptor
     }
 
     pub(crate) fn config(&self) -> &LongPollConfig {
@@ -90,7 +90,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
-        if !self.0.gateway.check_origin().allows(&parts) {
+        if !self.0.acceptor.check_origin().allows(&parts) {
             return ready(answer::status(StatusCode::FORBIDDEN));
         }
         match parts.method {
@@ -118,7 +118,7 @@ impl<H: Handler> Server<H> {
         let text = token(parts);
         match text.as_deref().and_then(Token::read).map(|token| self.begin_poll(token)) {
             Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
-            Some(Err(Ended::Kept)) => {
+            Some(Err(Ended::Resumable)) => {
                 return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
             }
             Some(Err(Ended::Gone)) | None => {}
@@ -127,14 +127,14 @@ impl<H: Handler> Server<H> {
             return ready(response::bad_request());
         };
         // Whoever shows a token that means nothing here had a session somewhere.
-        info.set_returning(text.is_some_and(|text| !matches!(&*text, "" | "null")));
+        info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
         ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
     }
 
-    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<HeldPoll<H>, Ended> {
+    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<PendingPoll<H>, Ended> {
         let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
         match session.with(|session| session.begin_poll(token.cursor)) {
-            Ok(id) => Ok(HeldPoll { server: Arc::clone(self), session, token, id }),
+            Ok(id) => Ok(PendingPoll { server: Arc::clone(self), session, token, id }),
             Err(session::Gone) => Err(self.end(token, &session)),
         }
     }
@@ -148,14 +148,15 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// A token that is good no more. That a kept session is over is said once: a client that heard
+    /// A token that is good no more. That a resumable session is over is said once: a client that heard
     /// of a new one instead, as with 410, may go on believing that its channels are joined.
     fn end(&self, token: Token, session: &Shared<H::Session>) -> Ended {
-        let (is_kept, is_over) = session.with(|session| (session.is_kept(), session.is_over()));
-        if is_kept || is_over {
+        let (is_resumable, is_over) =
+            session.with(|session| (session.is_resumable(), session.is_over()));
+        if is_resumable || is_over {
             self.registry.remove(&token.id);
         }
-        if is_kept { Ended::Kept } else { Ended::Gone }
+        if is_resumable { Ended::Resumable } else { Ended::Gone }
     }
 
     /// Asks the handler. The new session's first token says 410, which is how a Phoenix client
@@ -163,7 +164,7 @@ impl<H: Handler> Server<H> {
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
         let (binary, received) = (info.param("binary") == Some("base64"), info.received());
         let pause = info.session().is_some().then_some(FIRST_ANSWER);
-        let Ok(connected) = self.gateway.connect_to_session(info).await else {
+        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
             return answer::status(StatusCode::FORBIDDEN);
         };
         if let Some(pause) = pause {
@@ -194,7 +195,7 @@ impl<H: Handler> Server<H> {
             Err(ended) => {
                 self.spawn_discard(Box::pin(body));
                 return ready(answer::status(match ended {
-                    Ended::Kept => StatusCode::INTERNAL_SERVER_ERROR,
+                    Ended::Resumable => StatusCode::INTERNAL_SERVER_ERROR,
                     Ended::Gone => StatusCode::GONE,
                 }));
             }
@@ -230,7 +231,7 @@ impl<H: Handler> Server<H> {
             Err(Unread::Broken) => return answer::status(StatusCode::BAD_REQUEST),
             Err(Unread::TooSlow) => return answer::status(StatusCode::REQUEST_TIMEOUT),
         };
-        let batch = match Batch::new(bytes, ndjson, self.gateway.limits().message) {
+        let batch = match Batch::new(bytes, ndjson, self.acceptor.limits().message) {
             Ok(batch) => batch,
             Err(Unfit::TooLarge) => return answer::too_large(),
             Err(Unfit::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
@@ -243,7 +244,7 @@ impl<H: Handler> Server<H> {
     }
 
     fn largest_body(&self) -> usize {
-        Batch::largest_body(self.gateway.limits().message)
+        Batch::largest_body(self.acceptor.limits().message)
     }
 
     /// Takes in what a client still sends when it is answered early. One that writes everything
@@ -271,25 +272,25 @@ impl<H: Handler> Server<H> {
 
 /// What a token that is good no more was for.
 enum Ended {
-    /// A session that was kept.
-    Kept,
+    /// A session that was resumable.
+    Resumable,
     /// Any other, or none.
     Gone,
 }
 
 /// A poll that waits. It holds nothing of its request. Dropping it, because it was answered or its
 /// client went away, starts the session's clock.
-struct HeldPoll<H: Handler> {
+struct PendingPoll<H: Handler> {
     server: Arc<Server<H>>,
     session: Arc<Shared<H::Session>>,
     token: Token,
     id: PollId,
 }
 
-impl<H: Handler> HeldPoll<H> {
+impl<H: Handler> PendingPoll<H> {
     async fn wait(self) -> Answer {
         let answered = poll_fn(|cx| self.session.with(|session| session.poll_answer(self.id, cx)));
-        let answered = tokio::time::timeout(self.server.config.window, answered).await;
+        let answered = tokio::time::timeout(self.server.config.poll_timeout, answered).await;
         let token = self.token;
         match answered.unwrap_or(Answered::Nothing) {
             Answered::Messages(messages, cursor) => {
@@ -297,7 +298,7 @@ impl<H: Handler> HeldPoll<H> {
             }
             Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
             Answered::Over => {
-                if !self.session.with(|session| session.is_kept()) {
+                if !self.session.with(|session| session.is_resumable()) {
                     self.server.registry.remove(&token.id);
                 }
                 answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
@@ -306,13 +307,13 @@ impl<H: Handler> HeldPoll<H> {
     }
 }
 
-impl<H: Handler> Drop for HeldPoll<H> {
+impl<H: Handler> Drop for PendingPoll<H> {
     fn drop(&mut self) {
         self.session.with(|session| session.end_poll(self.id, Instant::now()));
     }
 }
 
-/// How long the answer that hands out a token of a kept session is held back: phoenix.js 1.8.12 sets
+/// How long the answer that hands out a token of a resumable session is held back: phoenix.js 1.8.12 sets
 /// its close handler a moment after it connects, and loses it if it is answered before.
 const FIRST_ANSWER: Duration = Duration::from_millis(15);
 
@@ -352,14 +353,15 @@ mod tests {
     use crate::frame::{Close, Inbound};
     use crate::limits::Limits;
     use crate::origin::CheckOrigin;
-    use crate::session::{Outbox, Refused, Session};
+    use crate::outbox;
+    use crate::session::{Rejected, Session};
 
     struct Silent;
 
     impl Handler for Silent {
         type Session = Self;
 
-        async fn connect(&self, _: ConnectInfo, _: Outbox) -> Result<Self, Refused> {
+        async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
             Ok(Self)
         }
     }
@@ -372,14 +374,14 @@ mod tests {
 
     #[test]
     fn a_held_poll_is_small() {
-        let gateway = Gateway::new(Silent, CheckOrigin::off(), Limits::default());
-        let LongPoll(server) = LongPoll::new(gateway, LongPollConfig::new());
-        let (_outbox, drain) = Outbox::new(1000);
-        let connected = crate::session::Connected::Own(Silent, drain);
+        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::default());
+        let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
+        let (_outbox, receiver) = outbox::channel(1000);
+        let connected = crate::resume::Connected::Own(Silent, receiver);
         let session = LongPollSession::new(connected, None, false, Instant::now());
         let session = Arc::new(Shared::new(session));
         let token = Token { id: [0; 22], cursor: 0 };
-        let size = size_of_val(&HeldPoll { server, session, token, id: 0 }.wait());
+        let size = size_of_val(&PendingPoll { server, session, token, id: 0 }.wait());
         assert!(size <= 256, "{size} bytes");
     }
 }

@@ -14,7 +14,7 @@ use crate::session::Session;
 
 #[derive(Debug)]
 pub(super) struct Registry<S: Session> {
-    patience: Duration,
+    session_timeout: Duration,
     /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
     sessions: Mutex<Sessions<S>>,
 }
@@ -50,17 +50,17 @@ impl Hasher for IdHasher {
 }
 
 impl<S: Session> Registry<S> {
-    /// `patience` is how long a session may be without a poll.
-    pub(super) fn new(patience: Duration) -> Arc<Self> {
+    /// `session_timeout` is how long a session may be without a poll.
+    pub(super) fn new(session_timeout: Duration) -> Arc<Self> {
         let sessions = Sessions { by_id: HashMap::default(), reaper: None };
-        Arc::new(Self { patience, sessions: Mutex::new(sessions) })
+        Arc::new(Self { session_timeout, sessions: Mutex::new(sessions) })
     }
 
     pub(super) fn insert(self: &Arc<Self>, id: Id, session: LongPollSession<S>) {
         let mut sessions = self.lock();
         sessions.by_id.insert(id, Arc::new(Shared::new(session)));
         if sessions.reaper.as_ref().is_none_or(JoinHandle::is_finished) {
-            let tick = (self.patience / 4).max(Duration::from_millis(1));
+            let tick = (self.session_timeout / 4).max(Duration::from_millis(1));
             sessions.reaper = Some(tokio::spawn(reap(Arc::downgrade(self), tick)));
         }
     }
@@ -82,7 +82,7 @@ impl<S: Session> Registry<S> {
             sessions.by_id.iter().map(|(id, session)| (*id, Arc::clone(session))).collect()
         };
         for (id, session) in all {
-            if session.with(|session| session.expire(now, self.patience)) {
+            if session.with(|session| session.expire(now, self.session_timeout)) {
                 self.remove(&id);
             }
         }
@@ -115,7 +115,7 @@ async fn reap<S: Session>(registry: Weak<Registry<S>>, tick: Duration) {
 mod tests {
     use super::*;
     use crate::frame::{Close, Inbound};
-    use crate::session::Outbox;
+    use crate::outbox;
 
     struct Silent;
 
@@ -125,17 +125,17 @@ mod tests {
         }
     }
 
-    fn session() -> (LongPollSession<Silent>, Outbox) {
-        let (outbox, drain) = Outbox::new(1000);
-        let connected = crate::session::Connected::Own(Silent, drain);
+    fn session() -> (LongPollSession<Silent>, outbox::Sender) {
+        let (outbox, receiver) = outbox::channel(1000);
+        let connected = crate::resume::Connected::Own(Silent, receiver);
         (LongPollSession::new(connected, None, false, Instant::now()), outbox)
     }
 
-    const PATIENCE: Duration = Duration::from_secs(15);
+    const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_never_polled_ends() {
-        let registry = Registry::new(PATIENCE);
+        let registry = Registry::new(SESSION_TIMEOUT);
         let (session, outbox) = session();
         registry.insert([1; 22], session);
         tokio::time::sleep(Duration::from_secs(14)).await;
@@ -146,11 +146,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_task_ends_with_the_last_session_and_begins_again_with_the_next() {
-        let registry = Registry::new(PATIENCE);
+        let registry = Registry::new(SESSION_TIMEOUT);
         for id in [[1; 22], [2; 22]] {
             registry.insert(id, session().0);
             assert!(registry.lock().reaper.is_some());
-            tokio::time::sleep(2 * PATIENCE).await;
+            tokio::time::sleep(2 * SESSION_TIMEOUT).await;
             assert!(registry.lock().reaper.is_none());
             assert!(registry.find(&id).is_none());
         }
@@ -158,11 +158,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_closed_between_two_polls_does_not_wait_to_expire() {
-        let registry = Registry::new(PATIENCE);
+        let registry = Registry::new(SESSION_TIMEOUT);
         let (session, outbox) = session();
         registry.insert([1; 22], session);
         outbox.close(Close::GoingAway);
-        tokio::time::sleep(PATIENCE / 3).await;
+        tokio::time::sleep(SESSION_TIMEOUT / 3).await;
         assert!(registry.find(&[1; 22]).is_none());
     }
 
@@ -195,15 +195,15 @@ mod tests {
                 assert!(!self.0, "it was asked to panic");
             }
         }
-        let registry = Registry::new(PATIENCE);
+        let registry = Registry::new(SESSION_TIMEOUT);
         for (id, panics) in [([1; 22], true), ([2; 22], false)] {
-            let (outbox, drain) = Outbox::new(1000);
+            let (outbox, receiver) = outbox::channel(1000);
             let session = {
-                let connected = crate::session::Connected::Own(Fragile(panics), drain);
+                let connected = crate::resume::Connected::Own(Fragile(panics), receiver);
                 LongPollSession::new(connected, None, false, Instant::now())
             };
             registry.insert(id, session);
-            tokio::time::sleep(2 * PATIENCE).await;
+            tokio::time::sleep(2 * SESSION_TIMEOUT).await;
             assert!(outbox.is_closed());
         }
         assert!(registry.lock().by_id.is_empty());
@@ -211,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sessions_end_with_their_service() {
-        let registry = Registry::new(PATIENCE);
+        let registry = Registry::new(SESSION_TIMEOUT);
         let (session, outbox) = session();
         registry.insert([1; 22], session);
         drop(registry);

@@ -1,4 +1,4 @@
-//! One long-poll session as a value: messages with numbers, kept until a poll acknowledges them.
+//! One long-poll session as a value: messages with numbers, resumable until a poll acknowledges them.
 //!
 //! ```text
 //! messages   1 2 3 | 4 5 6 | 7 8
@@ -19,7 +19,9 @@ use super::answer::Messages;
 use super::batch::Batch;
 use crate::connect_info::Transport;
 use crate::frame::{Close, Message};
-use crate::session::{Attached, Connected, Drain, Session, Visit};
+use crate::outbox::{self, Visit};
+use crate::resume::{Attached, Connected};
+use crate::session::Session;
 
 /// A session that polls and POSTs share.
 ///
@@ -32,7 +34,7 @@ pub(super) struct Shared<S: Session>(Mutex<LongPollSession<S>>);
 pub(super) struct LongPollSession<S: Session> {
     link: Link<S>,
     /// Whether the session outlives this token.
-    kept: bool,
+    resumable: bool,
     closed: bool,
     /// Whether the client can read binary messages.
     binary: bool,
@@ -48,9 +50,9 @@ pub(super) struct LongPollSession<S: Session> {
 enum Link<S: Session> {
     /// The token was not used yet: clients ask for some that they never use.
     Unused(Connected<S>, Option<u64>),
-    Used(Attached<S>, Drain),
+    Used(Attached<S>, outbox::Receiver),
     /// It is over, and what was not acknowledged can still be asked for.
-    Over(Option<Drain>),
+    Over(Option<outbox::Receiver>),
 }
 
 /// Polls are counted, so that an older one sees that it is.
@@ -95,27 +97,27 @@ impl<S: Session> Shared<S> {
 }
 
 impl<S: Session> LongPollSession<S> {
-    /// A session of the token's own, or one that is kept and that the token's first use attaches to.
+    /// A session of the token's own, or one that is resumable and that the token's first use attaches to.
     pub(super) fn new(
         connected: Connected<S>,
         received: Option<u64>,
         binary: bool,
         now: Instant,
     ) -> Self {
-        let kept = matches!(connected, Connected::Kept(_));
+        let resumable = matches!(connected, Connected::Resumable(_));
         let link = match connected {
-            Connected::Own(session, drain) => {
-                drain.keep(0);
-                Link::Used(Attached::Own(session), drain)
+            Connected::Own(session, receiver) => {
+                receiver.keep(0);
+                Link::Used(Attached::Own(session), receiver)
             }
-            kept => Link::Unused(kept, received),
+            resumable => Link::Unused(resumable, received),
         };
-        Self { link, kept, closed: false, binary, sent: 0, newest: 0, idle_since: Some(now) }
+        Self { link, resumable, closed: false, binary, sent: 0, newest: 0, idle_since: Some(now) }
     }
 
     /// Whether the session outlives this token.
-    pub(super) fn is_kept(&self) -> bool {
-        self.kept
+    pub(super) fn is_resumable(&self) -> bool {
+        self.resumable
     }
 
     /// A poll arrived: acknowledges what the token's answer carried and ends an older poll.
@@ -128,8 +130,8 @@ impl<S: Session> LongPollSession<S> {
             if gone { None } else { Some(outbox.take_waiting()) }
         });
         let Some(older) = begun.flatten() else {
-            if let Some(drain) = self.drain() {
-                drain.contest();
+            if let Some(receiver) = self.receiver() {
+                receiver.report_conflict();
             }
             return Err(Gone);
         };
@@ -170,9 +172,9 @@ impl<S: Session> LongPollSession<S> {
             return;
         }
         self.idle_since = Some(now);
-        let waiting = self.drain().map(|drain| {
-            drain.visit(|outbox| {
-                if self.kept {
+        let waiting = self.receiver().map(|receiver| {
+            receiver.visit(|outbox| {
+                if self.resumable {
                     // Only a poll that waits shows that the client is there.
                     outbox.park();
                 }
@@ -211,25 +213,25 @@ impl<S: Session> LongPollSession<S> {
         Ok(handled)
     }
 
-    /// Ends the session if no poll came for as long as `patience`; one that is kept is parked. Whether
+    /// Ends the session if no poll came for as long as `session_timeout`; one that is resumable is parked. Whether
     /// the token is worth nothing any more.
-    pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> bool {
+    pub(super) fn expire(&mut self, now: Instant, session_timeout: Duration) -> bool {
         let is_over = self.is_over();
         let idle =
             self.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        if idle < patience {
-            return !self.kept && is_over;
+        if idle < session_timeout {
+            return !self.resumable && is_over;
         }
-        if !self.kept {
+        if !self.resumable {
             self.close(Close::Normal);
             return true;
         }
-        if let Some(drain) = self.drain() {
-            drain.visit(|outbox| outbox.park());
+        if let Some(receiver) = self.receiver() {
+            receiver.visit(|outbox| outbox.park());
         }
         // Its next use is told that the session is over, not that there never was one.
         let is_over = self.closed || matches!(self.link, Link::Unused(..));
-        is_over && idle >= patience + REMEMBERED
+        is_over && idle >= session_timeout + REMEMBERED
     }
 
     /// The first use of the token.
@@ -240,7 +242,7 @@ impl<S: Session> LongPollSession<S> {
         self.link = match std::mem::replace(&mut self.link, Link::Over(None)) {
             Link::Unused(connected, received) => {
                 match connected.attach(received, Transport::LongPoll) {
-                    Some((session, drain)) => Link::Used(session, drain),
+                    Some((session, receiver)) => Link::Used(session, receiver),
                     None => Link::Over(None),
                 }
             }
@@ -249,9 +251,9 @@ impl<S: Session> LongPollSession<S> {
         self.closed |= matches!(self.link, Link::Over(_));
     }
 
-    fn drain(&self) -> Option<&Drain> {
+    fn receiver(&self) -> Option<&outbox::Receiver> {
         match &self.link {
-            Link::Used(_, drain) | Link::Over(Some(drain)) => Some(drain),
+            Link::Used(_, receiver) | Link::Over(Some(receiver)) => Some(receiver),
             Link::Unused(..) | Link::Over(None) => None,
         }
     }
@@ -259,10 +261,12 @@ impl<S: Session> LongPollSession<S> {
     /// Looks into the outbox: takes what waits, sees whether it is closed, and does the work that
     /// needs it, at one time. `None` if there is no outbox.
     fn visit<R>(&mut self, work: impl FnOnce(&mut Visit<'_>, Reader) -> R) -> Option<R> {
-        let (Link::Used(_, drain) | Link::Over(Some(drain))) = &self.link else { return None };
+        let (Link::Used(_, receiver) | Link::Over(Some(receiver))) = &self.link else {
+            return None;
+        };
         let mut reader = Reader { binary: self.binary, closed: self.closed };
         let mut skipped = 0;
-        let done = drain.visit(|outbox| {
+        let done = receiver.visit(|outbox| {
             if !reader.closed {
                 let see = |message: &Message| skipped += u64::from(!reader.can_read(message));
                 let open = outbox.collect(see);
@@ -282,12 +286,12 @@ impl<S: Session> LongPollSession<S> {
     }
 
     fn close(&mut self, close: Close) {
-        if let Some(drain) = self.drain() {
-            let waiting = drain.visit(|outbox| {
+        if let Some(receiver) = self.receiver() {
+            let waiting = receiver.visit(|outbox| {
                 let _ = outbox.acknowledge(outbox.position());
                 outbox.take_waiting()
             });
-            drain.close(close);
+            receiver.close(close);
             if let Some(poll) = waiting {
                 poll.wake();
             }
@@ -298,8 +302,8 @@ impl<S: Session> LongPollSession<S> {
     /// Takes out what the application made.
     fn end(&mut self) -> Option<Attached<S>> {
         match std::mem::replace(&mut self.link, Link::Over(None)) {
-            Link::Used(session, drain) => {
-                self.link = Link::Over(Some(drain));
+            Link::Used(session, receiver) => {
+                self.link = Link::Over(Some(receiver));
                 Some(session)
             }
             link => {
@@ -334,7 +338,7 @@ impl Reader {
     }
 }
 
-/// How long the token of a kept session that is over is remembered.
+/// How long the token of a resumable session that is over is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
@@ -345,10 +349,10 @@ mod tests {
 
     use super::*;
     use crate::frame::Inbound;
-    use crate::session::Outbox;
+    use crate::outbox;
 
     /// Answers every message with itself; `bad` ends it.
-    struct Echo(Outbox);
+    struct Echo(outbox::Sender);
 
     impl Session for Echo {
         fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
@@ -373,10 +377,10 @@ mod tests {
         }
     }
 
-    fn session(binary: bool) -> (LongPollSession<Echo>, Outbox) {
-        let (outbox, drain) = Outbox::new(1000);
+    fn session(binary: bool) -> (LongPollSession<Echo>, outbox::Sender) {
+        let (outbox, receiver) = outbox::channel(1000);
         let echo = Echo(outbox.clone());
-        let connected = Connected::Own(echo, drain);
+        let connected = Connected::Own(echo, receiver);
         (LongPollSession::new(connected, None, binary, Instant::now()), outbox)
     }
 
@@ -444,9 +448,9 @@ mod tests {
         let (mut session, outbox) = session(false);
         outbox.push(Message::text("a"));
         poll(&mut session, 0).unwrap();
-        assert_eq!(session.drain().unwrap().backlog(), Message::text("a").cost());
+        assert_eq!(session.receiver().unwrap().backlog(), Message::text("a").cost());
         poll(&mut session, 1).unwrap();
-        assert_eq!(session.drain().unwrap().backlog(), 0);
+        assert_eq!(session.receiver().unwrap().backlog(), 0);
     }
 
     #[test]
@@ -510,7 +514,7 @@ mod tests {
         let waiting = session.begin_poll(0).unwrap();
         outbox.push(Message::binary(vec![1]));
         assert!(!is_ready(&mut session, waiting));
-        assert_eq!(session.drain().unwrap().backlog(), 0);
+        assert_eq!(session.receiver().unwrap().backlog(), 0);
         outbox.push(Message::text("a"));
         // What was skipped had a number, too.
         assert_eq!(answer(&mut session, waiting), messages(["a"], 2));
@@ -598,14 +602,14 @@ mod tests {
     fn a_session_ends_when_no_poll_comes_for_long_enough() {
         let (mut session, _) = session(false);
         let start = session.idle_since.unwrap();
-        let patience = Duration::from_secs(15);
+        let session_timeout = Duration::from_secs(15);
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(!session.expire(after(14), patience));
+        assert!(!session.expire(after(14), session_timeout));
         let poll = session.begin_poll(0).unwrap();
-        assert!(!session.expire(after(1000), patience), "a poll waits");
+        assert!(!session.expire(after(1000), session_timeout), "a poll waits");
         session.end_poll(poll, after(1000));
-        assert!(!session.expire(after(1014), patience));
-        assert!(session.expire(after(1015), patience));
+        assert!(!session.expire(after(1014), session_timeout));
+        assert!(session.expire(after(1015), session_timeout));
         assert_eq!(session.begin_poll(0), Err(Gone));
     }
 }

@@ -68,7 +68,7 @@ impl WebSocketConfig {
         self
     }
 
-    /// Whether kept sessions are told by Pings what has arrived. Default: yes. Without them they wait
+    /// Whether resumable sessions are told by Pings what has arrived. Default: yes. Without them they wait
     /// for the client's next heartbeat, and a busy one may overflow its outbox until then; turn them
     /// off behind proxies that answer Pings themselves.
     pub fn session_pings(mut self, pings: bool) -> Self {

@@ -13,10 +13,11 @@ use pin_project::pin_project;
 use tokio::time::Sleep;
 
 use super::config::WebSocketConfig;
+use super::framed_io::{FramedIo, Phase};
 use super::group::{self, Group, Member};
-use super::wire::{Phase, Wire};
 use crate::limits::Limits;
-use crate::session::{Drain, Session};
+use crate::outbox;
+use crate::session::Session;
 
 /// A WebSocket after its handshake. The future ends when the connection has. It must be polled when
 /// it is woken: others may depend on it.
@@ -25,7 +26,7 @@ use crate::session::{Drain, Session};
 #[pin_project]
 pub struct Connection<Io, S> {
     owner: Owner<Io, S>,
-    /// Never set later than the deadline or the next Ping of a kept session, and otherwise set anew only
+    /// Never set later than the deadline or the next Ping of a resumable session, and otherwise set anew only
     /// when it fires: a message costs it nothing.
     #[pin]
     timer: Sleep,
@@ -35,7 +36,7 @@ pub struct Connection<Io, S> {
 struct Owner<Io, S>(Arc<Shared<Io, S>>);
 
 /// What those who write for this connection reach. It is the outbox's waker. In this order, as
-/// [`Wire`] is.
+/// [`FramedIo`] is.
 #[repr(C)]
 struct Shared<Io, S> {
     turn: Mutex<Turn>,
@@ -56,7 +57,7 @@ struct Turn {
 struct Held<Io, S> {
     /// What the transport wakes, whoever called it.
     task: Waker,
-    wire: Wire<Io, S>,
+    wire: FramedIo<Io, S>,
 }
 
 impl<Io, S> Connection<Io, S>
@@ -72,14 +73,14 @@ where
     pub fn new(
         io: Io,
         session: S,
-        drain: Drain,
+        receiver: outbox::Receiver,
         config: &WebSocketConfig,
         limits: &Limits,
     ) -> Self {
         let turn = Turn { task: Waker::noop().clone(), leads: None, over: false };
         let shared = Arc::new(Shared { turn: Mutex::new(turn), held: Mutex::new(None) });
         let pushed = Arc::clone(&shared).into();
-        let wire = Wire::new(io, session, drain, pushed, config, limits);
+        let wire = FramedIo::new(io, session, receiver, pushed, config, limits);
         let timer = tokio::time::sleep_until(wire.deadline());
         *shared.lock() = Some(Held { task: Waker::noop().clone(), wire });
         Self { owner: Owner(shared), timer }

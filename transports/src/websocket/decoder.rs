@@ -7,7 +7,7 @@ use std::mem;
 
 use fastwebsockets::{OpCode, unmask};
 
-use super::head::{Head, MAX_HEAD};
+use super::frame_head::{Head, MAX_HEAD};
 use super::utf8::{InvalidUtf8, Text};
 use crate::frame::{Close, Inbound};
 
@@ -191,13 +191,14 @@ impl Decoder {
         payload: &[u8],
         deliver: &mut impl FnMut(Event<'_>) -> Result<(), Close>,
     ) -> Result<(), Close> {
-        let kept = self.unfinished.as_mut().map(|unfinished| mem::take(&mut unfinished.control));
+        let resumable =
+            self.unfinished.as_mut().map(|unfinished| mem::take(&mut unfinished.control));
         self.forget();
-        match kept.filter(|kept| !kept.is_empty()) {
+        match resumable.filter(|resumable| !resumable.is_empty()) {
             None => deliver(control_event(opcode, payload)?),
-            Some(mut kept) => {
-                kept.extend_from_slice(payload);
-                deliver(control_event(opcode, &kept)?)
+            Some(mut resumable) => {
+                resumable.extend_from_slice(payload);
+                deliver(control_event(opcode, &resumable)?)
             }
         }
     }
@@ -403,7 +404,7 @@ mod tests {
             let mut decoder = Decoder::new(LIMIT);
             let seen = decode_chunks(&mut decoder, bytes.chunks(size));
             assert_eq!(seen, (expected.clone(), Ok(())), "chunks of {size}");
-            assert!(decoder.unfinished.is_none(), "nothing is kept");
+            assert!(decoder.unfinished.is_none(), "nothing is resumable");
         }
         for cut in 0..bytes.len() {
             let (first, second) = bytes.split_at(cut);

@@ -4,19 +4,19 @@
 //!
 //! ```text
 //! request -> handshake -> 101, and a task: bytes -> decoder -> Session
-//!                                          bytes <- writer  <- Outbox
+//!                                          bytes <- writer  <- outbox::Sender
 //! ```
 
+mod buffers;
 mod config;
 mod connection;
 mod decoder;
+mod frame_head;
+mod framed_io;
 mod group;
 mod handshake;
-mod head;
 mod pings;
-mod scratch;
 mod utf8;
-mod wire;
 mod writer;
 
 use std::convert::Infallible;
@@ -37,10 +37,11 @@ pub use self::connection::Connection;
 pub use self::decoder::{Decoder, Event};
 pub use self::group::turn;
 use self::handshake::Handshake;
+use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
-use crate::gateway::Gateway;
 use crate::response::{self, Answer};
-use crate::session::{Connected, Handler};
+use crate::resume::Connected;
+use crate::session::Handler;
 
 /// Answers upgrade requests, at whatever path it is mounted. A cheap clone.
 ///
@@ -48,18 +49,18 @@ use crate::session::{Connected, Handler};
 /// `serve_connection_with_upgrades`, or `axum::serve`. For HTTP/2 it must allow extended CONNECT:
 /// `enable_connect_protocol`, which `axum::serve` calls by itself.
 pub struct WebSocket<H: Handler> {
-    gateway: Gateway<H>,
+    acceptor: Acceptor<H>,
     config: Arc<WebSocketConfig>,
 }
 
 impl<H: Handler> WebSocket<H> {
-    /// Serves what `gateway` guards.
-    pub fn new(gateway: Gateway<H>, config: WebSocketConfig) -> Self {
-        Self { gateway, config: Arc::new(config) }
+    /// Serves what `acceptor` guards.
+    pub fn new(acceptor: Acceptor<H>, config: WebSocketConfig) -> Self {
+        Self { acceptor, config: Arc::new(config) }
     }
 
-    pub(crate) fn gateway(&self) -> &Gateway<H> {
-        &self.gateway
+    pub(crate) fn acceptor(&self) -> &Acceptor<H> {
+        &self.acceptor
     }
 
     pub(crate) fn config(&self) -> &WebSocketConfig {
@@ -78,7 +79,7 @@ impl<H: Handler> WebSocket<H> {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return answer;
         }
-        if !self.gateway.check_origin().allows(&parts) {
+        if !self.acceptor.check_origin().allows(&parts) {
             return response::empty(StatusCode::FORBIDDEN);
         }
         let Ok(info) = ConnectInfo::from_parts(&parts, Transport::WebSocket) else {
@@ -87,7 +88,7 @@ impl<H: Handler> WebSocket<H> {
         let handshake = Handshake::check(&parts);
         drop(parts);
         let received = info.received();
-        let Ok(connected) = self.gateway.connect_to_session(info).await else {
+        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
             return response::empty(StatusCode::FORBIDDEN);
         };
         let handshake = match handshake {
@@ -108,12 +109,12 @@ impl<H: Handler> WebSocket<H> {
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(io) => {
-                    let Self { gateway, config } = self;
-                    let limits = gateway.limits();
+                    let Self { acceptor, config } = self;
+                    let limits = acceptor.limits();
                     // Not before the client has the connection: another may be in use until then.
                     let attached = connected.attach(received, Transport::WebSocket);
-                    let Some((session, drain)) = attached else { return };
-                    tokio::spawn(Connection::new(io, session, drain, &config, limits));
+                    let Some((session, receiver)) = attached else { return };
+                    tokio::spawn(Connection::new(io, session, receiver, &config, limits));
                 }
                 Err(error) => tracing::debug!(%error, "a client was gone before its upgrade"),
             }
@@ -138,7 +139,7 @@ impl<H: Handler, B> Service<http::Request<B>> for WebSocket<H> {
 
 impl<H: Handler> Clone for WebSocket<H> {
     fn clone(&self) -> Self {
-        Self { gateway: self.gateway.clone(), config: Arc::clone(&self.config) }
+        Self { acceptor: self.acceptor.clone(), config: Arc::clone(&self.config) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a kept session learns over a WebSocket what has arrived: a Ping names the position up to which
+//! How a resumable session learns over a WebSocket what has arrived: a Ping names the position up to which
 //! all was written, and its Pong says that the client's network has it.
 //!
 //! Time comes in as an argument, and positions are the session's: this only says when to ask.
@@ -77,7 +77,7 @@ impl Pings {
         Some(self.answered)
     }
 
-    /// How much of a kept session may be under way, so that control has not far to overtake: on a slow
+    /// How much of a resumable session may be under way, so that control has not far to overtake: on a slow
     /// line less than on a fast one. Where something on the way swallows Pongs there is no telling.
     pub(super) fn window(&self) -> usize {
         let swallowed = !self.heard && self.opened.elapsed() > PONGS_EXPECTED;

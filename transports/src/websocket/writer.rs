@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::head::{frame_len, write_head};
+use super::frame_head::{frame_len, write_head};
 use crate::frame::Message;
 
 /// Messages and control frames on their way out, in order.

@@ -11,10 +11,10 @@ use hyper::rt::ReadBufCursor;
 
 use super::*;
 use crate::frame::{Close, Inbound, Message};
-use crate::session::Outbox;
-use crate::websocket::head::write_close;
-use crate::websocket::scratch;
-use crate::websocket::wire::READ_BUDGET;
+use crate::outbox;
+use crate::websocket::buffers;
+use crate::websocket::frame_head::write_close;
+use crate::websocket::framed_io::READ_BUDGET;
 
 /// A network of one connection, whose other end is the test.
 #[derive(Clone, Default)]
@@ -34,7 +34,7 @@ struct Ends {
     refuses_writes: bool,
     is_shut_down: bool,
     /// What is pushed, in as many writes, while each of them goes on.
-    pushed: Option<(Outbox, Message, usize)>,
+    pushed: Option<(outbox::Sender, Message, usize)>,
 }
 
 impl Read for Pipe {
@@ -108,7 +108,7 @@ impl Write for Pipe {
 
 /// Echoes; `malformed` is what it does not understand.
 struct Echo {
-    outbox: Outbox,
+    outbox: outbox::Sender,
     _alive: Arc<()>,
 }
 
@@ -134,7 +134,7 @@ impl Wake for Wakes {
 
 struct Harness {
     pipe: Pipe,
-    outbox: Outbox,
+    outbox: outbox::Sender,
     session: Weak<()>,
     connection: Pin<Box<Connection<Pipe, Echo>>>,
     wakes: Arc<Wakes>,
@@ -145,23 +145,23 @@ const LIMITS: Limits =
 
 impl Harness {
     fn new() -> Self {
-        Self::with(Outbox::new(LIMITS.outbox))
+        Self::with(outbox::channel(LIMITS.outbox))
     }
 
-    /// A connection of a kept session.
-    fn kept() -> Self {
-        let outbox = Outbox::new(LIMITS.outbox).1.into_kept(0);
-        let drain = outbox.attach(None).expect("no gap");
-        Self::with((outbox, drain))
+    /// A connection of a resumable session.
+    fn resumable() -> Self {
+        let outbox = outbox::channel(LIMITS.outbox).1.into_resumable(0);
+        let receiver = outbox.attach(None).expect("no gap");
+        Self::with((outbox, receiver))
     }
 
-    fn with((outbox, drain): (Outbox, Drain)) -> Self {
+    fn with((outbox, receiver): (outbox::Sender, outbox::Receiver)) -> Self {
         let pipe = Pipe::default();
         let alive = Arc::new(());
         let session = Arc::downgrade(&alive);
         let echo = Echo { outbox: outbox.clone(), _alive: alive };
         let config = WebSocketConfig::new();
-        let connection = Box::pin(Connection::new(pipe.clone(), echo, drain, &config, &LIMITS));
+        let connection = Box::pin(Connection::new(pipe.clone(), echo, receiver, &config, &LIMITS));
         let harness = Self { pipe, outbox, session, connection, wakes: Arc::default() };
         harness.ends(|ends| {
             ends.room = usize::MAX;
@@ -174,7 +174,7 @@ impl Harness {
         change(&mut self.pipe.0.lock().unwrap())
     }
 
-    fn wire<R>(&self, look: impl FnOnce(&Wire<Pipe, Echo>) -> R) -> R {
+    fn wire<R>(&self, look: impl FnOnce(&FramedIo<Pipe, Echo>) -> R) -> R {
         look(&self.connection.owner.0.lock().as_ref().expect("not over").wire)
     }
 
@@ -249,7 +249,7 @@ fn ping(position: u64) -> Vec<u8> {
 
 #[tokio::test(start_paused = true)]
 async fn a_busy_kept_session_is_not_asked_about_each_message() {
-    let mut it = Harness::kept();
+    let mut it = Harness::resumable();
     assert!(!it.turn());
     it.outbox.push(Message::text("first"));
     assert!(!it.turn());
@@ -273,10 +273,10 @@ async fn a_busy_kept_session_is_not_asked_about_each_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_replay_is_asked_about_on_its_way() {
-    let mut it = Harness::kept();
-    let room = it.outbox.lane();
+    let mut it = Harness::resumable();
+    let room = it.outbox.stream();
     (0..3).for_each(|_| room.push(big()));
-    room.open(it.wire(|wire| wire.drain.attachment()), Message::text("joined"));
+    room.resume(it.wire(|wire| wire.receiver.epoch()), Message::text("joined"));
     assert!(!it.turn());
     let received = it.received();
     let pings = received.windows(10).filter(|bytes| bytes[..9] == ping(0)[..9]);
@@ -289,7 +289,7 @@ async fn a_long_replay_is_asked_about_on_its_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_kept_session_that_cannot_be_written_to_sleeps_until_it_can() {
-    let mut it = Harness::kept();
+    let mut it = Harness::resumable();
     it.ends(|ends| ends.room = 3);
     it.outbox.push(Message::text("first"));
     assert!(!it.turn());
@@ -580,7 +580,7 @@ async fn a_client_that_floods_and_never_reads_is_not_heard_until_it_does() {
 #[tokio::test(start_paused = true)]
 async fn what_stopped_the_reading_is_written_and_the_reading_goes_on() {
     let mut it = Harness::new();
-    for _ in 0..scratch::READ_SIZE / 10 + 1 {
+    for _ in 0..buffers::READ_SIZE / 10 + 1 {
         it.send(0x89, b"ping");
     }
     assert!(!it.turn());
@@ -596,7 +596,7 @@ async fn a_client_that_floods_and_never_reads_is_silent_in_the_end() {
     }
     assert!(!it.turn());
     let control = it.wire(|wire| wire.writer.control.len());
-    assert!(control < scratch::READ_SIZE);
+    assert!(control < buffers::READ_SIZE);
     assert!(!it.advance(59_999).await);
     assert!(it.session.upgrade().is_some());
     assert!(!it.advance(1).await);
@@ -617,7 +617,7 @@ async fn a_client_that_floods_leaves_others_their_turn() {
     let before = it.ends(|ends| ends.to_read.len());
     assert!(!it.turn());
     let read = before - it.ends(|ends| ends.to_read.len());
-    assert!(read <= READ_BUDGET + scratch::READ_SIZE, "{read}");
+    assert!(read <= READ_BUDGET + buffers::READ_SIZE, "{read}");
     assert!(it.woken(), "its turn comes again");
 }
 
@@ -629,8 +629,8 @@ async fn an_idle_connection_is_small_and_holds_no_buffer() {
     it.send(0x80, b"");
     it.send(0x89, b"");
     assert!(!it.turn());
-    let kept = it.wire(|wire| (wire.writer.batch.capacity(), wire.writer.control.capacity()));
-    assert!(kept.0 <= 4 && kept.1 == 0, "{kept:?}");
+    let resumable = it.wire(|wire| (wire.writer.batch.capacity(), wire.writer.control.capacity()));
+    assert!(resumable.0 <= 4 && resumable.1 == 0, "{resumable:?}");
     let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>()
         + size_of::<Shared<hyper::upgrade::Upgraded, [usize; 2]>>();
     assert!(size <= 640, "{size}");
