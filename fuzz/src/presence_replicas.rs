@@ -1,8 +1,8 @@
-//! Replicas of the presence tracker as state machines.
+//! Replication of the presence tracker between three nodes on a faulty network.
 
-/// Three nodes track and untrack while messages are lost, late, repeated and out of order, lines are
-/// cut, and nodes restart: no removal takes what it had not seen, nothing comes back, and in the end
-/// all see exactly what all track. The bytes are steps, each with a value.
+/// Nodes track and untrack, restart and stop while messages are lost, delayed, duplicated and
+/// reordered and links fail. A remove affects only entries its replica had observed, removed
+/// entries never reappear, and all nodes converge. Each step takes two bytes: its kind and a value.
 pub fn check(data: &[u8]) {
     tower_channels::model::walk(&data[..data.len().min(1024)]);
 }
