@@ -10,9 +10,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, Write};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::config::WebSocketConfig;
+use super::deadline::Deadline;
 use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
 use super::framed_io::{FramedIo, ReadError};
@@ -34,13 +35,9 @@ pub struct Connection<Io, S> {
     pings: Option<Box<Pings>>,
     /// Reading pauses while the backlog is larger than this.
     max_backlog: usize,
-    /// When the client last sent anything, or when closing began.
-    last_activity: Instant,
-    idle_timeout: Duration,
+    /// Of the idle timeout while the connection is open, then of the close timeout.
+    deadline: Deadline,
     close_timeout: Duration,
-    /// Never set to a time after the deadline or the next Ping. Activity moves the deadline without
-    /// touching the timer, which is reset when it fires too early.
-    timer: Pin<Box<Sleep>>,
     /// Whether the client has ended its half of the stream.
     eof: bool,
     state: State<S>,
@@ -112,12 +109,10 @@ where
         config: &WebSocketConfig,
         limits: &Limits,
     ) -> Self {
-        let now = Instant::now();
         let decoder = Decoder::new(limits.message).empty_continuations(config.empty_continuations);
         let is_resumable = receiver.is_resumable();
         let pings = (is_resumable && config.session_pings)
-            .then(|| Box::new(Pings::new(receiver.position(), now)));
-        let idle_timeout = config.idle_timeout.min(MAX_TIMEOUT);
+            .then(|| Box::new(Pings::new(receiver.position(), Instant::now())));
         Self {
             framed: FramedIo::new(io, decoder),
             receiver,
@@ -125,10 +120,8 @@ where
             pings,
             // The backlog of a resumable session shrinks by acknowledgements, which must be read.
             max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
-            last_activity: now,
-            idle_timeout,
-            close_timeout: config.close_timeout.min(MAX_TIMEOUT),
-            timer: Box::pin(tokio::time::sleep_until(now + idle_timeout)),
+            deadline: Deadline::new(config.idle_timeout),
+            close_timeout: config.close_timeout,
             eof: false,
             state: State::Open(session),
         }
@@ -192,11 +185,11 @@ where
     fn begin_close(&mut self, close: Close) {
         tracing::debug!(code = close.code(), "closing a WebSocket");
         self.framed.stop_decoding();
-        self.last_activity = Instant::now();
+        self.deadline.restart(self.close_timeout);
         self.state = State::Flushing(close);
     }
 
-    /// Takes everything that was pushed out of the outbox.
+    /// Moves everything that was pushed from the outbox to the writer, except for paused streams.
     fn take_all(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         let _ = self.receiver.poll_take(&mut cx, &mut self.framed.writer.messages);
@@ -246,7 +239,7 @@ where
                 Poll::Pending => return Ok(Stopped::Empty),
                 Poll::Ready(0) => return Err(End::Disconnected),
                 Poll::Ready(size) => {
-                    self.last_activity = Instant::now();
+                    self.deadline.extend();
                     spend(budget, size);
                 }
             }
@@ -307,8 +300,9 @@ where
             }
         }
     }
-    /// Takes what waits in the outbox; of a resumable session about `chunk` bytes. Pending if nothing
-    /// waits: then the next push or close wakes the task.
+
+    /// Moves messages from the outbox to the writer; of a resumable session about `chunk` bytes.
+    /// Pending if there are none: then the next push or close wakes the task.
     fn poll_outbox(&mut self, cx: &mut Context<'_>, chunk: usize) -> Poll<Result<(), End>> {
         let window = self.pings.as_ref().map_or(usize::MAX, |pings| pings.window(Instant::now()));
         let (messages, written) =
@@ -335,25 +329,6 @@ where
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
     }
-
-    /// When the connection has been idle, or closing, for too long.
-    fn deadline(&self) -> Instant {
-        self.last_activity + if self.is_open() { self.idle_timeout } else { self.close_timeout }
-    }
-
-    /// Ready when the deadline has passed or a Ping may be due.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline();
-        let next = self.ping_due().map_or(deadline, |due| due.min(deadline));
-        if self.timer.deadline() > next {
-            self.timer.as_mut().reset(next);
-        }
-        ready!(self.timer.as_mut().poll(cx));
-        if Instant::now() < deadline {
-            self.timer.as_mut().reset(deadline);
-        }
-        Poll::Ready(())
-    }
 }
 
 impl<Io, S> Future for Connection<Io, S>
@@ -370,12 +345,12 @@ where
             if this.poll_state(cx, &mut budget).is_ready() {
                 return Poll::Ready(());
             }
-            ready!(this.poll_timer(cx));
-            if Instant::now() >= this.deadline() {
-                if !this.is_open() {
-                    return Poll::Ready(());
-                }
+            let ping_due = this.ping_due();
+            let has_timed_out = ready!(this.deadline.poll(cx, ping_due));
+            if has_timed_out && this.is_open() {
                 this.close_connection(Close::Protocol);
+            } else if has_timed_out {
+                return Poll::Ready(());
             }
         }
     }
@@ -409,9 +384,6 @@ const READ_BUDGET: usize = 128 * 1024;
 
 /// The least that a read counts against the budget, which bounds the number of tiny reads.
 const READ_COST: usize = 4 * 1024;
-
-/// Timeouts are capped at 30 years, because adding `Duration::MAX` to an `Instant` panics.
-const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 #[cfg(test)]
 mod tests;

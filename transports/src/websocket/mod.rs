@@ -11,6 +11,7 @@
 mod buffers;
 mod config;
 mod connection;
+mod deadline;
 mod decoder;
 mod frame_head;
 mod framed_io;

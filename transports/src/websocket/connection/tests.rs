@@ -586,7 +586,8 @@ async fn an_idle_connection_is_small_and_owns_no_buffer() {
     assert!(!it.turn());
     let (messages, control) = (it.writer().messages.capacity(), it.writer().control.capacity());
     assert!(messages <= 4 && control == 0, "{messages}, {control}");
-    let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>() + size_of::<Sleep>();
+    let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>()
+        + size_of::<tokio::time::Sleep>();
     assert!(size <= 400, "{size}");
 }
 
