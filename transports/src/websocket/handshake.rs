@@ -144,7 +144,7 @@ mod tests {
         Handshake::check(&request.body(()).expect("a request").into_parts().0)
     }
 
-    fn problem(name: &str, values: &[&str]) -> String {
+    fn error(name: &str, values: &[&str]) -> String {
         check(name, values).expect_err("refused")
     }
 
@@ -171,26 +171,23 @@ mod tests {
 
     #[test]
     fn errors_have_the_messages_of_phoenix() {
-        assert_eq!(problem("host", &[]), "'host' header is absent");
+        assert_eq!(error("host", &[]), "'host' header is absent");
+        assert_eq!(error("connection", &[]), "'connection' header must contain 'upgrade', got []");
         assert_eq!(
-            problem("connection", &[]),
-            "'connection' header must contain 'upgrade', got []"
-        );
-        assert_eq!(
-            problem("connection", &["keep-alive", "close"]),
+            error("connection", &["keep-alive", "close"]),
             r#"'connection' header must contain 'upgrade', got ["keep-alive", "close"]"#
         );
         assert_eq!(
-            problem("upgrade", &["h2c"]),
+            error("upgrade", &["h2c"]),
             r#"'upgrade' header must contain 'websocket', got ["h2c"]"#
         );
-        assert_eq!(problem("sec-websocket-key", &[]), "'sec-websocket-key' header is absent");
+        assert_eq!(error("sec-websocket-key", &[]), "'sec-websocket-key' header is absent");
         assert_eq!(
-            problem("sec-websocket-version", &["12"]),
+            error("sec-websocket-version", &["12"]),
             r#"'sec-websocket-version' header must equal '13', got ["12"]"#
         );
         assert_eq!(
-            problem("sec-websocket-version", &["13", "13"]),
+            error("sec-websocket-version", &["13", "13"]),
             r#"'sec-websocket-version' header must equal '13', got ["13", "13"]"#
         );
     }

@@ -98,9 +98,7 @@ impl<H: Handler> WebSocket<H> {
             Err(error) => return response::text(StatusCode::BAD_REQUEST, error),
         };
         let Some(upgrade) = upgrade else {
-            tracing::error!(
-                "the HTTP server does not support upgrades; serve the connection with upgrades enabled"
-            );
+            tracing::error!("the HTTP server below the service does not support upgrades");
             return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
         self.spawn(upgrade, connected, received);
