@@ -19,11 +19,6 @@ use crate::reply::Reply;
 /// process, and the new join begins once the old value is dropped. A client that merely goes away
 /// cancels nothing: what it sent before is handled, and then the channel terminates.
 ///
-/// What a callback tells clients is on its way when it returns or has to wait at an await. One that
-/// blocks its thread, as `tokio::task::block_in_place` allows, may hold back until then what it said
-/// before: `tokio::task::yield_now().await` lets that go first, and what is said from other threads
-/// is not held back at all.
-///
 /// ```
 /// use tower_channels::channel::Result;
 /// use tower_channels::{Channel, JoinError, Joined, Payload, Reply, Socket, Stop};

@@ -2,12 +2,9 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pin_project::pin_project;
 use tokio::task::JoinHandle;
-use tower_channels_transports::websocket;
 
 use super::callbacks::Channel;
 use super::context::ChannelContext;
@@ -50,19 +47,7 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let stage = Stage::Joining { reference, epoch, previous: previous.map(Box::new) };
     // Made before the task, so that it does its work even if the task never runs.
     let guard = ExitGuard { context: Arc::new(context), commands, stage, permit: None };
-    tokio::spawn(Speaking(run(Box::pin(begin::<C>(guard, payload, timeout, permit)))))
-}
-
-/// The task of a channel: what it tells its own client is written at the end of its turn.
-#[pin_project]
-struct Speaking<F>(#[pin] F);
-
-impl<F: Future> Future for Speaking<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        websocket::turn(|| self.project().0.poll(cx))
-    }
+    tokio::spawn(run(Box::pin(begin::<C>(guard, payload, timeout, permit))))
 }
 
 /// A channel that is joined. Its parts are dropped in this order: the channel before the guard speaks of

@@ -1,7 +1,7 @@
-//! An echo server on the bare contract of the transports: no channels, no router, only hyper.
+//! An echo server on the contract of the transports alone: no channels, no router, only hyper.
 //!
 //! `cargo run --release -p tower-channels-transports --example echo`, then connect to
-//! `ws://127.0.0.1:9001`. It is what the Autobahn test suite is run against.
+//! `ws://127.0.0.1:9001`. The Autobahn test suite runs against it.
 
 use std::env;
 use std::error::Error;
@@ -15,10 +15,10 @@ use tower_channels_transports::{
     Session, WebSocket, WebSocketConfig, outbox,
 };
 
-/// Lets everybody in.
+/// Accepts every client.
 struct Echo;
 
-/// Sends back what one client says.
+/// Echoes the messages of one client.
 struct EchoSession {
     outbox: outbox::Sender,
 }
@@ -47,7 +47,7 @@ impl Session for EchoSession {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // Autobahn sends messages of 16 MiB, and frames that are legal and useless.
+    // Autobahn sends messages of 16 MiB, and empty continuation frames.
     let mut limits = Limits::default();
     limits.message = 16 << 20;
     limits.outbox = 64 << 20;

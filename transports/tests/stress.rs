@@ -1,5 +1,5 @@
-//! One WebSocket, and many tasks that push at once through the smallest of pipes: nothing is lost,
-//! nothing is mixed up, and nobody forgets to wake the connection.
+//! Many tasks push into one WebSocket over tiny pipes: no message is lost or torn, and no wake-up is
+//! missed.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ impl Session for Echo {
 
 const TASKS: u8 = 8;
 const MESSAGES: u32 = 200;
-/// The task that is the client's own, whose messages are echoed.
+/// The number that marks the client's own messages, which are echoed.
 const CLIENT: u8 = TASKS;
 
-/// Who sent it, its number, and as much more as the number says.
+/// A message of a task: the task, the number, and filler whose length depends on the number.
 fn message(task: u8, number: u32) -> Vec<u8> {
     let mut bytes = vec![task];
     bytes.extend(number.to_be_bytes());
@@ -32,7 +32,7 @@ fn message(task: u8, number: u32) -> Vec<u8> {
     bytes
 }
 
-/// A frame with a mask of zeros, which changes nothing.
+/// A client's frame whose mask is zero, so that the payload stays readable.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
@@ -59,7 +59,7 @@ async fn read_frame(reader: &mut ReadHalf<DuplexStream>) -> (u8, Vec<u8>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_many_tasks_push_at_once_arrives_whole_and_in_order() {
+async fn messages_of_many_tasks_arrive_whole_and_in_order() {
     let limits = Limits::default();
     for pipe in [7, 100, 5000] {
         let (client, server) = duplex(pipe);
@@ -90,7 +90,7 @@ async fn what_many_tasks_push_at_once_arrives_whole_and_in_order() {
                 writer.write_all(&frame(2, &message(CLIENT, number))).await.expect("open");
                 writer.write_all(&frame(9, &number.to_be_bytes())).await.expect("open");
             }
-            // Dropping it would close the pipe.
+            // Dropping the writer would close the pipe.
             writer
         });
         let receive = async {
@@ -109,7 +109,7 @@ async fn what_many_tasks_push_at_once_arrives_whole_and_in_order() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), receive).await.expect("everything came");
+        tokio::time::timeout(Duration::from_secs(20), receive).await.expect("everything arrives");
         outbox.close(Close::GoingAway);
         assert_eq!(read_frame(&mut reader).await, (8, 1001_u16.to_be_bytes().to_vec()));
         connection.abort();
@@ -117,7 +117,7 @@ async fn what_many_tasks_push_at_once_arrives_whole_and_in_order() {
 }
 
 #[test]
-fn whoever_pushes_and_then_keeps_its_thread_busy_holds_up_one_connection_at_most() {
+fn a_task_that_pushes_and_then_blocks_its_thread_delays_at_most_one_connection() {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -141,19 +141,20 @@ fn whoever_pushes_and_then_keeps_its_thread_busy_holds_up_one_connection_at_most
             outboxes.push(outbox);
             clients.push((reader, writer));
         }
-        let (done, busy) = std::sync::mpsc::channel::<()>();
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
         let pushing = tokio::spawn(async move {
             outboxes.iter().for_each(|outbox| outbox.push(Message::binary("a")));
-            let _ = busy.recv();
+            let _ = blocked.recv();
             outboxes
         });
-        let mut waiting = 0;
+        // No other worker steals the task that was woken last.
+        let mut delayed = 0;
         for (reader, _) in &mut clients {
             let received = tokio::time::timeout(Duration::from_secs(2), read_frame(reader));
-            waiting += usize::from(received.await.is_err());
+            delayed += usize::from(received.await.is_err());
         }
-        drop(done);
-        assert!(waiting <= 1, "{waiting} wait");
+        drop(release);
+        assert!(delayed <= 1, "{delayed} connections are delayed");
         pushing.await.expect("no panic");
     });
 }

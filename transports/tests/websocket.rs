@@ -1,4 +1,4 @@
-//! WebSocket over real sockets, with a handler that echoes.
+//! WebSockets over real sockets, served by a handler that echoes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tower_channels_transports::{
     Session, WebSocket, WebSocketConfig, outbox,
 };
 
-/// Echoes. Tells of each connect, and of each end by its drop.
+/// Echoes messages, and reports when a session starts and when it is dropped.
 #[derive(Clone)]
 struct Echo(mpsc::UnboundedSender<Event>);
 
@@ -107,10 +107,10 @@ impl Server {
         Client(TcpStream::connect(self.address).await.unwrap())
     }
 
-    /// A WebSocket.
+    /// Opens a WebSocket.
     async fn open(&mut self) -> (Client<TcpStream>, outbox::Sender) {
         let mut client = self.tcp().await;
-        assert_eq!(client.ask(&upgrade("", &[])).await.status, 101);
+        assert_eq!(client.request(&upgrade("", &[])).await.status, 101);
         let Some(Event::Connected(outbox)) = self.events.recv().await else { panic!("connected") };
         (client, outbox)
     }
@@ -139,7 +139,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         bytes
     }
 
-    async fn ask(&mut self, request: &str) -> Answer {
+    async fn request(&mut self, request: &str) -> Answer {
         self.write(request).await;
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -153,7 +153,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         Answer { status: head[9..12].parse().unwrap(), head, body }
     }
 
-    /// The next frame: its first byte and its payload.
+    /// Reads a frame and returns its first byte and its payload.
     async fn frame(&mut self) -> (u8, Vec<u8>) {
         let first = self.0.read_u8().await.unwrap();
         let size = match self.0.read_u8().await.unwrap() {
@@ -164,26 +164,26 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         (first, self.read(size).await)
     }
 
-    /// Expects a CLOSE, and nothing after it.
+    /// Asserts that a CLOSE follows, and nothing after it.
     async fn closed(&mut self, close: Close) {
         assert_eq!(self.frame().await, (0x88, close.code().to_be_bytes().to_vec()));
         assert_eq!(self.0.read(&mut [0]).await.unwrap(), 0);
     }
 }
 
-/// An upgrade request with these headers added or, where they are known, replaced; an empty value
-/// takes one away.
+/// An upgrade request. Headers replace the default of the same name; an empty value removes it.
 fn upgrade(query: &str, headers: &[(&str, &str)]) -> String {
-    let usual = [
+    let defaults = [
         ("Host", "example.com"),
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("Sec-WebSocket-Version", "13"),
     ];
-    let usual = usual.iter().filter(|(name, _)| headers.iter().all(|(other, _)| other != name));
+    let defaults =
+        defaults.iter().filter(|(name, _)| headers.iter().all(|(other, _)| other != name));
     let mut request = format!("GET /socket/websocket?{query} HTTP/1.1\r\n");
-    for (name, value) in usual.chain(headers).filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in defaults.chain(headers).filter(|(_, value)| !value.is_empty()) {
         request += &format!("{name}: {value}\r\n");
     }
     request + "\r\n"
@@ -201,9 +201,9 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_upgrade_is_answered_as_phoenix_does() {
+async fn an_upgrade_has_the_response_of_phoenix() {
     let mut client = Server::start().await.tcp().await;
-    let answer = client.ask(&upgrade("vsn=2.0.0", &[])).await;
+    let answer = client.request(&upgrade("vsn=2.0.0", &[])).await;
     assert_eq!(answer.status, 101);
     let mut names: Vec<_> =
         answer.head.lines().skip(1).filter_map(|line| line.split_once(": ")).collect();
@@ -221,7 +221,7 @@ async fn an_upgrade_is_answered_as_phoenix_does() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_upgrade_are_refused_in_phoenixs_words() {
+async fn requests_that_are_not_an_upgrade_are_refused_as_phoenix_does() {
     let server = Server::start().await;
     let other_method = |method| upgrade("", &[]).replacen("GET", method, 1);
     let bad = r#"{"errors":{"detail":"Bad Request"}}"#;
@@ -244,7 +244,7 @@ async fn requests_that_are_no_upgrade_are_refused_in_phoenixs_words() {
         (http_10, 400, "HTTP version HTTP/1.0 unsupported"),
     ];
     for (request, status, body) in cases {
-        let answer = server.tcp().await.ask(&request).await;
+        let answer = server.tcp().await.request(&request).await;
         assert_eq!((answer.status, &*answer.body), (status, body), "{request}");
         assert!(answer.head.contains("max-age=0, private, must-revalidate"), "{request}");
     }
@@ -261,7 +261,7 @@ async fn unusual_upgrades_are_accepted() {
         ("Sec-WebSocket-Protocol", "chat"),
         ("Sec-WebSocket-Extensions", "permessage-deflate"),
     ] {
-        let answer = server.tcp().await.ask(&upgrade("", &[headers])).await;
+        let answer = server.tcp().await.request(&upgrade("", &[headers])).await;
         assert_eq!(answer.status, 101, "{headers:?}");
         for name in ["sec-websocket-protocol", "sec-websocket-extensions"] {
             assert!(!answer.head.contains(name), "{headers:?}");
@@ -270,34 +270,34 @@ async fn unusual_upgrades_are_accepted() {
 }
 
 #[tokio::test]
-async fn an_auth_token_among_the_subprotocols_is_answered_with_phoenix() {
+async fn beside_an_auth_token_the_subprotocol_phoenix_is_selected() {
     let mut client = Server::start().await.tcp().await;
     let protocols = ("Sec-WebSocket-Protocol", "phoenix, base64url.bearer.phx.dG9rZW4");
-    let answer = client.ask(&upgrade("", &[protocols])).await;
+    let answer = client.request(&upgrade("", &[protocols])).await;
     assert_eq!(answer.status, 101);
     assert!(answer.head.contains("\r\nsec-websocket-protocol: phoenix\r\n"));
 }
 
 #[tokio::test]
-async fn a_connection_that_was_refused_can_ask_again() {
+async fn a_refused_upgrade_can_be_repeated_on_the_same_connection() {
     let mut client = Server::start().await.tcp().await;
-    assert_eq!(client.ask(&upgrade("reject=true", &[])).await.status, 403);
-    assert_eq!(client.ask(&upgrade("", &[("Upgrade", "h2c")])).await.status, 400);
-    assert_eq!(client.ask(&upgrade("", &[])).await.status, 101);
+    assert_eq!(client.request(&upgrade("reject=true", &[])).await.status, 403);
+    assert_eq!(client.request(&upgrade("", &[("Upgrade", "h2c")])).await.status, 400);
+    assert_eq!(client.request(&upgrade("", &[])).await.status, 101);
     client.write(frame(0x81, b"hello")).await;
     assert_eq!(client.frame().await, (0x81, b"hello".to_vec()));
 }
 
 #[tokio::test]
-async fn http_1_0_is_refused_and_hung_up_on() {
+async fn http_1_0_is_refused_and_the_connection_closed() {
     let mut client = Server::start().await.tcp().await;
     let request = upgrade("", &[("Connection", "keep-alive, Upgrade")]);
-    assert_eq!(client.ask(&request.replacen("HTTP/1.1", "HTTP/1.0", 1)).await.status, 400);
+    assert_eq!(client.request(&request.replacen("HTTP/1.1", "HTTP/1.0", 1)).await.status, 400);
     assert_eq!(client.0.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_upgrade_is_told_so() {
+async fn a_server_without_upgrades_is_an_internal_error() {
     let (service, _events) = service(WebSocketConfig::new());
     let request = Request::get("/socket/websocket")
         .header("host", "example.com")
@@ -315,12 +315,12 @@ async fn a_frame_in_the_same_segment_as_the_request_is_not_lost() {
     let mut bytes = upgrade("", &[]).into_bytes();
     bytes.extend(frame(0x81, b"early"));
     client.write(bytes).await;
-    assert_eq!(client.ask("").await.status, 101);
+    assert_eq!(client.request("").await.status, 101);
     assert_eq!(client.frame().await, (0x81, b"early".to_vec()));
 }
 
 #[tokio::test]
-async fn a_message_of_just_the_limit_passes() {
+async fn a_message_of_exactly_the_limit_is_accepted() {
     let (mut client, _) = Server::start().await.open().await;
     let payload = vec![b'x'; 1 << 20];
     for first in [0x81, 0x82] {
@@ -331,14 +331,14 @@ async fn a_message_of_just_the_limit_passes() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_is_refused_before_it_comes() {
+async fn a_message_over_the_limit_is_refused_before_it_arrives() {
     let (mut client, _) = Server::start().await.open().await;
     client.write(&frame(0x82, &vec![0; (1 << 20) + 1])[..14]).await;
     client.closed(Close::TooBig).await;
 }
 
 #[tokio::test]
-async fn pings_are_answered_and_closes_too() {
+async fn pings_and_closes_are_answered() {
     let mut server = Server::start().await;
     let (mut client, _) = server.open().await;
     client.write(frame(0x89, b"are you there")).await;
@@ -349,10 +349,10 @@ async fn pings_are_answered_and_closes_too() {
 }
 
 #[tokio::test]
-async fn a_close_arrives_although_the_client_goes_on_sending() {
+async fn a_close_arrives_although_the_client_keeps_sending() {
     let mut server = Server::start().await;
     let (mut client, _) = server.open().await;
-    client.write(frame(0x80, b"of nothing")).await;
+    client.write(frame(0x80, b"a continuation")).await;
     server.ended().await;
     for _ in 0..16 {
         client.write([0; 64 * 1024]).await;
@@ -361,7 +361,7 @@ async fn a_close_arrives_although_the_client_goes_on_sending() {
 }
 
 #[tokio::test]
-async fn what_the_application_pushes_before_it_disconnects_arrives() {
+async fn messages_pushed_before_a_disconnect_arrive() {
     let mut server = Server::start().await;
     let (mut client, outbox) = server.open().await;
     outbox.push(Message::text("bye"));
@@ -372,7 +372,7 @@ async fn what_the_application_pushes_before_it_disconnects_arrives() {
 }
 
 #[tokio::test]
-async fn a_message_that_makes_no_sense_ends_the_connection() {
+async fn a_malformed_message_ends_the_connection() {
     let (mut client, _) = Server::start().await.open().await;
     client.write(frame(0x81, b"malformed")).await;
     client.closed(Close::Malformed).await;
@@ -384,7 +384,7 @@ async fn a_client_that_never_reads_is_disconnected_and_its_session_ends() {
     let mut server = Server::with(config).await;
     let (_client, outbox) = server.open().await;
     let message = Message::binary(vec![0; 1 << 20]);
-    // The kernel's buffers take a few of them.
+    // The kernel buffers a few of them.
     while !outbox.is_closed() {
         outbox.push(message.clone());
         tokio::task::yield_now().await;
@@ -396,7 +396,7 @@ async fn a_client_that_never_reads_is_disconnected_and_its_session_ends() {
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_ends_its_session() {
+async fn a_client_that_disconnects_ends_its_session() {
     let mut server = Server::start().await;
     let (client, _) = server.open().await;
     drop(client);
@@ -411,7 +411,7 @@ async fn a_silent_client_is_disconnected() {
 }
 
 #[tokio::test]
-async fn a_stream_of_http_2_becomes_a_websocket() {
+async fn an_http_2_stream_becomes_a_websocket() {
     let mut server = Server::start().await;
     let stream = TokioIo::new(TcpStream::connect(server.address).await.unwrap());
     let (mut sender, connection) =

@@ -1,5 +1,5 @@
-//! Buffers of the thread, lent to a connection for the moment in which it reads or writes, so that
-//! no connection has to own one.
+//! Thread-local buffers that connections borrow for the duration of one read or write, so that an
+//! idle connection owns none.
 
 use std::cell::Cell;
 use std::thread::LocalKey;
@@ -9,9 +9,9 @@ thread_local! {
     static WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends a buffer to read into; what is in it means nothing.
-pub(super) fn reading<R>(read: impl FnOnce(&mut [u8]) -> R) -> R {
-    lend(&READ, |buffer| {
+/// Lends the thread's read buffer, [`READ_SIZE`] bytes with unspecified content.
+pub(super) fn with_read_buffer<R>(read: impl FnOnce(&mut [u8]) -> R) -> R {
+    with_buffer(&READ, |buffer| {
         if buffer.is_empty() {
             buffer.resize(READ_SIZE, 0);
         }
@@ -19,18 +19,21 @@ pub(super) fn reading<R>(read: impl FnOnce(&mut [u8]) -> R) -> R {
     })
 }
 
-/// Lends a buffer to put bytes together in.
-pub(super) fn writing<R>(write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    lend(&WRITE, write)
+/// Lends the thread's write buffer, which may contain old bytes.
+pub(super) fn with_write_buffer<R>(write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    with_buffer(&WRITE, write)
 }
 
-/// Whoever asks while the buffer is lent, or when the thread is ending, gets one of his own.
-fn lend<R>(key: &'static LocalKey<Cell<Vec<u8>>>, work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+/// A nested call, or one during the destruction of the thread, gets a temporary buffer.
+fn with_buffer<R>(
+    key: &'static LocalKey<Cell<Vec<u8>>>,
+    work: impl FnOnce(&mut Vec<u8>) -> R,
+) -> R {
     let mut buffer = key.try_with(Cell::take).unwrap_or_default();
     let result = work(&mut buffer);
-    let _ = key.try_with(|home| home.set(buffer));
+    let _ = key.try_with(|cell| cell.set(buffer));
     result
 }
 
-/// As much as a socket usually has at once.
+/// Most sockets hold less than this at a time.
 pub(super) const READ_SIZE: usize = 64 * 1024;

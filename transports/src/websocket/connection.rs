@@ -1,68 +1,100 @@
-//! One WebSocket, from the upgrade to the last byte: a single future, and so a single task. Only
-//! what is pushed may be written by another task: by the leader of its [`Group`], or at the end of
-//! the [`turn`](group::turn) in which it was pushed.
+//! One WebSocket from the upgrade to the last byte: a single future, run by a single task, which alone
+//! reads and writes. A push into the outbox wakes that task.
 
 use std::fmt;
 use std::future::Future;
+use std::io;
+use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use hyper::rt::{Read, Write};
-use pin_project::pin_project;
-use tokio::time::Sleep;
+use tokio::time::Instant;
 
 use super::config::WebSocketConfig;
-use super::framed_io::{FramedIo, Phase};
-use super::group::{self, Group, Member};
+use super::deadline::Deadline;
+use super::decoder::{Decoder, Event};
+use super::frame_head::{write_close, write_ping};
+use super::framed_io::{FramedIo, ReadError};
+use super::pings::Pings;
+use crate::frame::Close;
 use crate::limits::Limits;
 use crate::outbox;
 use crate::session::Session;
 
-/// A WebSocket after its handshake. The future ends when the connection has. It must be polled when
-/// it is woken: others may depend on it.
+/// A WebSocket after its handshake. The future completes when the connection has ended.
 ///
 /// Cancel safety: dropping it cuts the connection.
-#[pin_project]
 pub struct Connection<Io, S> {
-    owner: Owner<Io, S>,
-    /// Never set later than the deadline or the next Ping of a resumable session, and otherwise set anew only
-    /// when it fires: a message costs it nothing.
-    #[pin]
-    timer: Sleep,
+    framed: FramedIo<Io>,
+    receiver: outbox::Receiver,
+    /// The cost of messages that are written but still count against the outbox.
+    unreleased: usize,
+    /// Only for a resumable session.
+    pings: Option<Box<Pings>>,
+    /// Reading pauses while the backlog is larger than this.
+    max_backlog: usize,
+    /// Of the idle timeout while the connection is open, then of the close timeout.
+    deadline: Deadline,
+    close_timeout: Duration,
+    /// Whether the client has ended its half of the stream.
+    eof: bool,
+    state: State<S>,
 }
 
-/// The end of the connection when it is dropped.
-struct Owner<Io, S>(Arc<Shared<Io, S>>);
-
-/// What those who write for this connection reach. It is the outbox's waker. In this order, as
-/// [`FramedIo`] is.
-#[repr(C)]
-struct Shared<Io, S> {
-    turn: Mutex<Turn>,
-    /// None once the connection is over. The lock is held for a turn.
-    held: Mutex<Option<Held<Io, S>>>,
+/// The life of a connection. It passes through these states in order and may end in any of them.
+enum State<S> {
+    /// Messages are exchanged.
+    Open(S),
+    /// Messages pushed before the close are being written.
+    Flushing(Close),
+    /// The CLOSE and the end of the stream are being written.
+    Closing,
+    /// The client gets time to read the CLOSE: closing a socket that has unread input resets the
+    /// connection, and the CLOSE would be lost.
+    AwaitingPeerClose,
 }
 
-/// What leads to the next turn of the task. The lock is never held for more than an assignment.
-struct Turn {
-    task: Waker,
-    /// Those for whom the task writes in its next turn.
-    leads: Option<Arc<Group>>,
-    /// There will be no turn.
-    over: bool,
+/// Why a connection is no longer open.
+enum End {
+    /// The peer is gone, and writing makes no sense.
+    Disconnected,
+    /// The client closed it, broke a rule or was idle.
+    Connection(Close),
+    /// The outbox was closed, has overflowed, or belongs to a newer connection now.
+    Outbox(Close),
 }
 
-#[repr(C)]
-struct Held<Io, S> {
-    /// What the transport wakes, whoever called it.
-    task: Waker,
-    wire: FramedIo<Io, S>,
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Disconnected
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Close(close) => Self::Connection(close),
+            ReadError::Io => Self::Disconnected,
+        }
+    }
+}
+
+/// Why reading stopped.
+#[derive(PartialEq, Eq)]
+enum Stopped {
+    /// There is nothing to read.
+    Empty,
+    /// The client has to read what it was sent first.
+    BackedUp,
+    /// This turn's budget is used up.
+    Exhausted,
 }
 
 impl<Io, S> Connection<Io, S>
 where
-    Io: Read + Write + Unpin + Send + 'static,
+    Io: Read + Write + Unpin,
     S: Session,
 {
     /// Serves `session` over `io`, on which the handshake is done.
@@ -77,128 +109,281 @@ where
         config: &WebSocketConfig,
         limits: &Limits,
     ) -> Self {
-        let turn = Turn { task: Waker::noop().clone(), leads: None, over: false };
-        let shared = Arc::new(Shared { turn: Mutex::new(turn), held: Mutex::new(None) });
-        let pushed = Arc::clone(&shared).into();
-        let wire = FramedIo::new(io, session, receiver, pushed, config, limits);
-        let timer = tokio::time::sleep_until(wire.deadline());
-        *shared.lock() = Some(Held { task: Waker::noop().clone(), wire });
-        Self { owner: Owner(shared), timer }
+        let decoder = Decoder::new(limits.message).empty_continuations(config.empty_continuations);
+        let is_resumable = receiver.is_resumable();
+        let pings = (is_resumable && config.session_pings)
+            .then(|| Box::new(Pings::new(receiver.position(), Instant::now())));
+        Self {
+            framed: FramedIo::new(io, decoder),
+            receiver,
+            unreleased: 0,
+            pings,
+            // The backlog of a resumable session shrinks by acknowledgements, which must be read.
+            max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
+            deadline: Deadline::new(config.idle_timeout),
+            close_timeout: config.close_timeout,
+            eof: false,
+            state: State::Open(session),
+        }
+    }
+
+    /// Runs the state machine until it has to wait. Ready once the connection has ended.
+    fn poll_state(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Poll<io::Result<()>> {
+        loop {
+            match self.state {
+                State::Open(_) => match self.exchange(cx, budget) {
+                    Ok(()) => return Poll::Pending,
+                    Err(End::Disconnected) => return Poll::Ready(Ok(())),
+                    Err(End::Connection(close)) => self.close_connection(close),
+                    Err(End::Outbox(close)) => self.close_session(close),
+                },
+                State::Flushing(close) => {
+                    self.discard_input(cx, budget)?;
+                    ready!(self.framed.poll_write_all(cx))?;
+                    write_close(close, &mut self.framed.writer.control);
+                    self.state = State::Closing;
+                }
+                State::Closing => {
+                    self.discard_input(cx, budget)?;
+                    ready!(self.framed.poll_write_all(cx))?;
+                    ready!(self.framed.poll_shutdown(cx))?;
+                    self.state = State::AwaitingPeerClose;
+                }
+                State::AwaitingPeerClose => {
+                    if self.discard_input(cx, budget)? > 0 {
+                        // Any byte after our CLOSE proves that the client is alive.
+                        self.receiver.report_conflict();
+                    }
+                    return if self.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
+                }
+            }
+        }
+    }
+
+    /// Ends this connection. A plain session ends with it, so what was pushed is written first; a
+    /// resumable one keeps it for the next connection.
+    fn close_connection(&mut self, close: Close) {
+        if !self.receiver.is_resumable() {
+            self.take_all();
+        }
+        self.receiver.close(close);
+        self.begin_close(close);
+    }
+
+    /// Ends the connection of a closed outbox. What was pushed before is written first, however much
+    /// is in flight; except after an overflow, which dropped it.
+    fn close_session(&mut self, close: Close) {
+        if close == Close::Overflow {
+            self.framed.writer.discard_unstarted();
+        } else {
+            self.take_all();
+        }
+        self.begin_close(close);
+    }
+
+    /// Drops the session and starts to close.
+    fn begin_close(&mut self, close: Close) {
+        tracing::debug!(code = close.code(), "closing a WebSocket");
+        self.framed.stop_decoding();
+        self.deadline.restart(self.close_timeout);
+        self.state = State::Flushing(close);
+    }
+
+    /// Moves everything that was pushed from the outbox to the writer, except for paused streams.
+    fn take_all(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = self.receiver.poll_take(&mut cx, &mut self.framed.writer.messages);
+    }
+
+    /// Reads and writes until both have to wait.
+    fn exchange(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Result<(), End> {
+        loop {
+            let stopped = self.read(cx, budget)?;
+            self.write(cx)?;
+            match stopped {
+                Stopped::BackedUp if !self.is_backed_up() => {}
+                Stopped::Exhausted => {
+                    cx.waker().wake_by_ref();
+                    return Ok(());
+                }
+                Stopped::Empty | Stopped::BackedUp => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads and handles messages.
+    fn read(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Result<Stopped, End> {
+        loop {
+            if self.is_backed_up() {
+                return Ok(Stopped::BackedUp);
+            }
+            if *budget == 0 {
+                return Ok(Stopped::Exhausted);
+            }
+            let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
+            let (receiver, pings) = (&self.receiver, &mut self.pings);
+            let read = self.framed.poll_read(cx, |event| match event {
+                Event::Message(message) => session.handle_in(message),
+                Event::Ping(_) => Ok(()),
+                Event::Pong(payload) => {
+                    if let Some(pings) = pings
+                        && let Some(position) = pings.on_pong(payload, Instant::now())
+                    {
+                        receiver.pong(position);
+                    }
+                    Ok(())
+                }
+                Event::Close(_) => Err(Close::Normal),
+            });
+            match read? {
+                Poll::Pending => return Ok(Stopped::Empty),
+                Poll::Ready(0) => return Err(End::Disconnected),
+                Poll::Ready(size) => {
+                    self.deadline.extend();
+                    spend(budget, size);
+                }
+            }
+        }
+    }
+
+    /// Discards what the client still sends. Returns how much that was.
+    fn discard_input(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> io::Result<usize> {
+        let mut discarded = 0;
+        while !self.eof {
+            if *budget == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match self.framed.poll_discard(cx)? {
+                Poll::Pending => break,
+                Poll::Ready(0) => self.eof = true,
+                Poll::Ready(size) => {
+                    discarded += size;
+                    spend(budget, size);
+                }
+            }
+        }
+        Ok(discarded)
+    }
+
+    /// Whether the client has to read before more of it is read.
+    fn is_backed_up(&self) -> bool {
+        !self.framed.writer.control.is_empty() || self.receiver.backlog() > self.max_backlog
+    }
+
+    /// Writes until nothing is left or `io` accepts no more.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        loop {
+            self.ping();
+            if self.framed.writer.messages.is_empty() {
+                let _ = self.poll_outbox(cx, CHUNK)?;
+            } else if self.unreleased > 0 {
+                // What is pushed meanwhile needs the room.
+                self.receiver.release(mem::take(&mut self.unreleased));
+            }
+            if self.framed.writer.is_empty() {
+                let _ = self.framed.poll_flush(cx)?;
+                return Ok(());
+            }
+            match self.framed.poll_write(cx)? {
+                Poll::Ready(cost) => {
+                    self.unreleased += cost;
+                    if let Some(pings) = &mut self.pings {
+                        pings.on_write(cost);
+                    }
+                }
+                Poll::Pending => {
+                    // Keeps a waker in the outbox, so that an overflow ends the connection at once.
+                    while self.poll_outbox(cx, 0)?.is_ready() {}
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Moves messages from the outbox to the writer; of a resumable session about `chunk` bytes.
+    /// Pending if there are none: then the next push or close wakes the task.
+    fn poll_outbox(&mut self, cx: &mut Context<'_>, chunk: usize) -> Poll<Result<(), End>> {
+        let window = self.pings.as_ref().map_or(usize::MAX, |pings| pings.window(Instant::now()));
+        let (messages, written) =
+            (&mut self.framed.writer.messages, mem::take(&mut self.unreleased));
+        self.receiver.poll_take_some(cx, messages, written, chunk, window).map_err(End::Outbox)
+    }
+
+    /// Queues a Ping if one is due.
+    fn ping(&mut self) {
+        if self.ping_due().is_some_and(|due| due <= Instant::now())
+            && let Some(pings) = &mut self.pings
+        {
+            let payload = pings.ping(self.receiver.position(), Instant::now());
+            write_ping(&payload, &mut self.framed.writer.control);
+        }
+    }
+
+    /// When the next Ping is due, if nothing is written until then.
+    fn ping_due(&self) -> Option<Instant> {
+        let pings = self.pings.as_ref()?;
+        if self.is_open() && self.framed.writer.is_empty() { pings.due() } else { None }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open(_))
     }
 }
 
 impl<Io, S> Future for Connection<Io, S>
 where
-    Io: Read + Write + Unpin + Send + 'static,
+    Io: Read + Write + Unpin,
     S: Session,
 {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let shared = &this.owner.0;
-        if let Some(group) = shared.begin_turn(cx.waker()) {
-            group.serve();
+        let this = self.get_mut();
+        let mut budget = READ_BUDGET;
+        loop {
+            if this.poll_state(cx, &mut budget).is_ready() {
+                return Poll::Ready(());
+            }
+            let ping_due = this.ping_due();
+            let has_timed_out = ready!(this.deadline.poll(cx, ping_due));
+            if has_timed_out && this.is_open() {
+                this.close_connection(Close::Protocol);
+            } else if has_timed_out {
+                return Poll::Ready(());
+            }
         }
-        let mut held = shared.lock();
-        let Some(Held { wire, task }) = &mut *held else { return Poll::Ready(()) };
-        if !task.will_wake(cx.waker()) {
-            task.clone_from(cx.waker());
-        }
-        let poll = wire.poll(cx, this.timer);
-        let over = if wire.phase == Phase::Open { None } else { wire.session.take() };
-        // Its `Drop` is the application's.
-        drop(held);
-        drop(over);
-        poll
     }
 }
 
-impl<Io, S> Shared<Io, S> {
-    /// A turn of the task begins. Those for whom it is to write come first.
-    fn begin_turn(&self, task: &Waker) -> Option<Arc<Group>> {
-        let mut turn = self.turn();
-        if !turn.task.will_wake(task) {
-            turn.task.clone_from(task);
-        }
-        turn.leads.take()
-    }
-
-    fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A panic of the session is the end of the task, and so of the connection.
-    fn lock(&self) -> MutexGuard<'_, Option<Held<Io, S>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<Io, S> Wake for Shared<Io, S>
-where
-    Io: Read + Write + Unpin + Send + 'static,
-    S: Session,
-{
-    fn wake(self: Arc<Self>) {
-        group::join(self);
-    }
-}
-
-impl<Io, S> Member for Shared<Io, S>
-where
-    Io: Read + Write + Unpin + Send + 'static,
-    S: Session,
-{
-    fn flush(&self) {
-        let needs_task = match self.held.try_lock() {
-            Ok(mut held) => held.as_mut().is_some_and(|Held { wire, task }| wire.flush(task)),
-            // It has a turn at this moment, which may be past its writing.
-            Err(_) => true,
-        };
-        if needs_task {
-            self.wake_task();
-        }
-    }
-
-    fn lead(&self, group: &Arc<Group>) {
-        let mut turn = self.turn();
-        let leads = !turn.over && turn.leads.is_none();
-        if leads {
-            turn.leads = Some(Arc::clone(group));
-        }
-        drop(turn);
-        if !leads {
-            drop(group.end());
-        }
-        self.wake_task();
-    }
-
-    fn wake_task(&self) {
-        let task = self.turn().task.clone();
-        task.wake();
-    }
-}
-
-impl<Io, S> Drop for Owner<Io, S> {
-    fn drop(&mut self) {
-        let mut turn = self.0.turn();
-        turn.over = true;
-        let leads = turn.leads.take();
-        drop(turn);
-        if let Some(group) = leads {
-            drop(group.end());
-        }
-        let held = self.0.lock().take();
-        drop(held);
-    }
-}
+/// The session is never pinned.
+impl<Io: Unpin, S> Unpin for Connection<Io, S> {}
 
 impl<Io, S> fmt::Debug for Connection<Io, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let phase = self.owner.0.lock().as_ref().map(|held| held.wire.phase);
-        f.debug_struct("Connection").field("phase", &phase).finish_non_exhaustive()
+        let state = match self.state {
+            State::Open(_) => "Open",
+            State::Flushing(_) => "Flushing",
+            State::Closing => "Closing",
+            State::AwaitingPeerClose => "AwaitingPeerClose",
+        };
+        f.debug_struct("Connection").field("state", &state).finish_non_exhaustive()
     }
 }
+
+/// Takes a read of `size` bytes from the budget of a turn.
+fn spend(budget: &mut usize, size: usize) {
+    *budget = budget.saturating_sub(size.max(READ_COST));
+}
+
+/// How many bytes of a resumable session are taken out of its outbox at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// How many bytes a connection may read in one turn of its task.
+const READ_BUDGET: usize = 128 * 1024;
+
+/// The least that a read counts against the budget, which bounds the number of tiny reads.
+const READ_COST: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -1,26 +1,26 @@
-//! Frame heads (RFC 6455 section 5.2): those that clients send, checked, and those that we send.
+//! Frame heads (RFC 6455 section 5.2): parsing those of clients, and writing those of the server.
 
 use fastwebsockets::{Frame, OpCode, Payload};
 
 use crate::frame::{Close, FrameHead, Message, frame_head};
 
-/// A masked frame's head as a client sent it. Whether a frame is in its place is not judged here.
+/// The head of a client's frame. Whether the frame is allowed at this point is not checked here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) fin: bool,
     pub(super) opcode: OpCode,
     pub(super) mask: [u8; 4],
-    /// What is announced. Nothing is to be reserved on its word.
+    /// The announced length of the payload. It must not be used to reserve memory.
     pub(super) len: u64,
 }
 
 impl Head {
-    /// Reads the head at the start of `bytes` and says how long it is; `None` if its end has not
-    /// come. What cannot become a head is refused with the first byte that shows it.
+    /// Parses the head at the start of `bytes` and returns it with its length; `None` if it is
+    /// incomplete. Invalid bytes are refused even before the head is complete.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Close> {
         let Some((&first, bytes)) = bytes.split_first() else { return Ok(None) };
         let fin = first & FIN != 0;
-        // No extension is negotiated, so no reserved bit has a meaning (5.2).
+        // No extension is negotiated, so reserved bits must be zero (5.2).
         if first & RSV != 0 {
             return Err(Close::Protocol);
         }
@@ -29,7 +29,7 @@ impl Head {
             return Err(Close::Protocol);
         }
         let Some((&second, bytes)) = bytes.split_first() else { return Ok(None) };
-        // A client must mask (5.1), and a control frame is short (5.5).
+        // A client must mask its frames (5.1), and a control frame is short (5.5).
         let short = second & LEN;
         if second & MASKED == 0 || (is_control(opcode) && short > MAX_CONTROL) {
             return Err(Close::Protocol);
@@ -45,7 +45,7 @@ impl Head {
             }
             short => (u64::from(short), 0, bytes),
         };
-        // The shortest form must be used, and the topmost bit is no part of a length (5.2).
+        // A length must have its shortest form, and its topmost bit must be zero (5.2).
         let shortest = match len {
             0..=125 => 0,
             126..=0xffff => 2,
@@ -63,11 +63,11 @@ impl Head {
     }
 }
 
-/// How long a client's head may be.
+/// The length of the longest head of a client.
 pub(super) const MAX_HEAD: usize = 14;
 
-/// Adds what comes before the shared rest of a message: its frame's head, and its own. Says how much
-/// that is.
+/// Appends everything before the shared part of a message: the head of its frame, and its own head.
+/// Returns how many bytes that are.
 pub(super) fn write_head(message: &Message, out: &mut Vec<u8>) -> usize {
     let len = out.len();
     let mut head = FrameHead::default();
@@ -77,7 +77,7 @@ pub(super) fn write_head(message: &Message, out: &mut Vec<u8>) -> usize {
     out.len() - len
 }
 
-/// How long a message is with its frame's head.
+/// Returns the length of a message with the head of its frame.
 pub(super) fn frame_len(message: &Message) -> usize {
     message.frame().map_or_else(
         || {
@@ -88,17 +88,17 @@ pub(super) fn frame_len(message: &Message) -> usize {
     )
 }
 
-/// Adds a Ping, whose Pong will bring the payload back.
+/// Appends a Ping. Its Pong will carry the same payload.
 pub(super) fn write_ping(payload: &[u8], out: &mut Vec<u8>) {
     write_control(Frame::new(true, OpCode::Ping, None, Payload::Borrowed(payload)), out);
 }
 
-/// Adds a Pong with a Ping's payload, which is at most 125 bytes.
+/// Appends a Pong with the payload of a Ping, which is at most 125 bytes.
 pub(super) fn write_pong(payload: &[u8], out: &mut Vec<u8>) {
     write_control(Frame::pong(Payload::Borrowed(payload)), out);
 }
 
-/// Adds a CLOSE. Its reason stays empty: the code says it.
+/// Appends a CLOSE with a code and an empty reason.
 pub(super) fn write_close(close: Close, out: &mut Vec<u8>) {
     let code = close.code().to_be_bytes();
     write_control(Frame::new(true, OpCode::Close, None, Payload::Borrowed(&code)), out);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_have_three_forms_and_only_the_shortest_is_read() {
+    fn of_the_three_forms_of_a_length_only_the_shortest_is_accepted() {
         assert_eq!(len(&[0x82, 0x80 | 125]), Ok(Some(125)));
         assert_eq!(len(&[0x82, 0x80 | 126, 0, 126]), Ok(Some(126)));
         assert_eq!(len(&[0x82, 0x80 | 126, 255, 255]), Ok(Some(65_535)));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_become_a_head_is_refused_at_once() {
+    fn an_invalid_head_is_refused_before_it_is_complete() {
         for first in [0x91, 0xa1, 0xc1, 0x83, 0x8b, 0x8f, 0x08, 0x09, 0x0a] {
             assert_eq!(Head::parse(&[first]), Err(Close::Protocol), "{first:x}");
         }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_is_cut_is_waited_for() {
+    fn an_incomplete_head_is_not_an_error() {
         let head = [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4];
         for cut in 0..head.len() {
             assert_eq!(Head::parse(&head[..cut]), Ok(None), "{cut}");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn our_heads_are_not_masked() {
+    fn heads_of_the_server_are_not_masked() {
         let written = |message: Message| {
             let mut head = Vec::new();
             assert_eq!(write_head(&message, &mut head), head.len());

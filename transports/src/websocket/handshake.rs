@@ -1,5 +1,5 @@
-//! Whether a request may become a WebSocket (RFC 6455 section 4.2; RFC 8441 on HTTP/2), in Phoenix's
-//! order and words.
+//! The opening handshake (RFC 6455 section 4.2; RFC 8441 on HTTP/2). Checks come in Phoenix's order
+//! and fail with Phoenix's messages.
 
 use std::borrow::Cow;
 
@@ -17,17 +17,18 @@ use sha1::{Digest, Sha1};
 
 use crate::response::{self, Answer};
 
-/// A request that may be upgraded, and what its answer needs of it.
+/// A valid upgrade request: what its response depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Handshake {
-    /// The answer to the key. HTTP/2 has none.
+    /// The value of `Sec-WebSocket-Accept`, which HTTP/2 does not use.
     accept: Option<HeaderValue>,
-    token: bool,
+    /// Whether the client sent an auth token as a subprotocol.
+    has_token: bool,
 }
 
-/// Whether the method is one that can begin a WebSocket: GET, or CONNECT for the protocol
-/// `websocket` on HTTP/2 (RFC 8441).
-pub(super) fn has_method(parts: &Parts) -> bool {
+/// Returns whether the method can open a WebSocket: GET, or on HTTP/2 CONNECT for the protocol
+/// `websocket` (RFC 8441).
+pub(super) fn is_method_allowed(parts: &Parts) -> bool {
     match parts.method {
         Method::GET => true,
         Method::CONNECT => {
@@ -38,17 +39,17 @@ pub(super) fn has_method(parts: &Parts) -> bool {
 }
 
 impl Handshake {
-    /// Looks at the head of a request whose method is right. The problem is for the client, word for
-    /// word Phoenix's.
+    /// Checks the headers of a request whose method is allowed. The error is the response body, word
+    /// for word that of Phoenix.
     pub(super) fn check(parts: &Parts) -> Result<Self, String> {
         let headers = &parts.headers;
         let accept = if parts.method == Method::CONNECT {
             None
         } else {
-            present(headers, &HOST)?;
-            contains(headers, &CONNECTION, "upgrade")?;
-            contains(headers, &UPGRADE, "websocket")?;
-            let key = present(headers, &SEC_WEBSOCKET_KEY)?;
+            require(headers, &HOST)?;
+            require_token(headers, &CONNECTION, "upgrade")?;
+            require_token(headers, &UPGRADE, "websocket")?;
+            let key = require(headers, &SEC_WEBSOCKET_KEY)?;
             Some(accept(key.as_bytes()))
         };
         let versions = values(headers, &SEC_WEBSOCKET_VERSION);
@@ -57,15 +58,15 @@ impl Handshake {
                 "'sec-websocket-version' header must equal '13', got {versions:?}"
             ));
         }
-        Ok(Self { accept, token: offers_token(headers) })
+        Ok(Self { accept, has_token: offers_token(headers) })
     }
 
-    /// The answer after which the connection is a WebSocket. No extension is ever agreed on.
+    /// Returns the response that completes the handshake. Extensions are never negotiated.
     pub(super) fn answer(self) -> Answer {
         let mut answer = Response::new(Full::default());
         let headers = answer.headers_mut();
         headers.insert(CACHE_CONTROL, response::NO_CACHE);
-        if self.token {
+        if self.has_token {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("phoenix"));
         }
         if let Some(accept) = self.accept {
@@ -78,27 +79,28 @@ impl Handshake {
     }
 }
 
-/// The proof that the key was understood (4.2.2). Whatever its length, as Phoenix.
+/// Computes `Sec-WebSocket-Accept` from the key (4.2.2). Keys of any length pass, as in Phoenix.
 fn accept(key: &[u8]) -> HeaderValue {
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
     HeaderValue::try_from(STANDARD.encode(digest)).expect("base64 is visible ASCII")
 }
 
-/// Whether an auth token is among the subprotocols. A browser that offers some accepts no answer
-/// without one of them, so the one that phoenix.js offers beside its token is agreed on.
+/// Returns whether an auth token is among the subprotocols. A browser that offers subprotocols fails
+/// the connection unless the response selects one, so `phoenix`, which phoenix.js offers beside its
+/// token, is selected.
 fn offers_token(headers: &HeaderMap) -> bool {
     values(headers, &SEC_WEBSOCKET_PROTOCOL)
         .iter()
-        .any(|value| list(value).any(|protocol| protocol.starts_with(TOKEN_PREFIX)))
+        .any(|value| split_list(value).any(|protocol| protocol.starts_with(TOKEN_PREFIX)))
 }
 
-fn present<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a HeaderValue, String> {
+fn require<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a HeaderValue, String> {
     headers.get(name).ok_or_else(|| format!("'{name}' header is absent"))
 }
 
-fn contains(headers: &HeaderMap, name: &HeaderName, token: &str) -> Result<(), String> {
+fn require_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> Result<(), String> {
     let values = values(headers, name);
-    if values.iter().any(|value| list(value).any(|item| item.eq_ignore_ascii_case(token))) {
+    if values.iter().any(|value| split_list(value).any(|item| item.eq_ignore_ascii_case(token))) {
         return Ok(());
     }
     Err(format!("'{name}' header must contain '{token}', got {values:?}"))
@@ -108,21 +110,21 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<Cow<'a, str>> {
     headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
 }
 
-fn list(value: &str) -> impl Iterator<Item = &str> {
+fn split_list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim)
 }
 
-/// What RFC 6455 section 1.3 has a server add to a key.
+/// The GUID that a server appends to the key (RFC 6455 section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// How phoenix.js marks the subprotocol that carries its auth token.
+/// The prefix of the subprotocol in which phoenix.js sends its auth token.
 const TOKEN_PREFIX: &str = "base64url.bearer.phx.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const USUAL: [(&str, &str); 5] = [
+    const HEADERS: [(&str, &str); 5] = [
         ("host", "example.com"),
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),
@@ -130,10 +132,10 @@ mod tests {
         ("sec-websocket-version", "13"),
     ];
 
-    /// The usual request with one header replaced by these values.
+    /// Checks a valid request in which one header is replaced by these values.
     fn check(name: &str, values: &[&str]) -> Result<Handshake, String> {
         let mut request = http::Request::builder();
-        for (header, value) in USUAL.into_iter().filter(|(header, _)| *header != name) {
+        for (header, value) in HEADERS.into_iter().filter(|(header, _)| *header != name) {
             request = request.header(header, value);
         }
         for value in values {
@@ -142,12 +144,12 @@ mod tests {
         Handshake::check(&request.body(()).expect("a request").into_parts().0)
     }
 
-    fn problem(name: &str, values: &[&str]) -> String {
+    fn error(name: &str, values: &[&str]) -> String {
         check(name, values).expect_err("refused")
     }
 
     #[test]
-    fn the_answer_is_what_the_rfc_and_phoenix_say() {
+    fn the_response_has_the_headers_of_the_rfc_and_of_phoenix() {
         let answer = check("x-none", &[]).expect("accepted").answer();
         assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
         let mut headers: Vec<_> = answer
@@ -168,33 +170,30 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_told_in_phoenixs_words() {
-        assert_eq!(problem("host", &[]), "'host' header is absent");
+    fn errors_have_the_messages_of_phoenix() {
+        assert_eq!(error("host", &[]), "'host' header is absent");
+        assert_eq!(error("connection", &[]), "'connection' header must contain 'upgrade', got []");
         assert_eq!(
-            problem("connection", &[]),
-            "'connection' header must contain 'upgrade', got []"
-        );
-        assert_eq!(
-            problem("connection", &["keep-alive", "close"]),
+            error("connection", &["keep-alive", "close"]),
             r#"'connection' header must contain 'upgrade', got ["keep-alive", "close"]"#
         );
         assert_eq!(
-            problem("upgrade", &["h2c"]),
+            error("upgrade", &["h2c"]),
             r#"'upgrade' header must contain 'websocket', got ["h2c"]"#
         );
-        assert_eq!(problem("sec-websocket-key", &[]), "'sec-websocket-key' header is absent");
+        assert_eq!(error("sec-websocket-key", &[]), "'sec-websocket-key' header is absent");
         assert_eq!(
-            problem("sec-websocket-version", &["12"]),
+            error("sec-websocket-version", &["12"]),
             r#"'sec-websocket-version' header must equal '13', got ["12"]"#
         );
         assert_eq!(
-            problem("sec-websocket-version", &["13", "13"]),
+            error("sec-websocket-version", &["13", "13"]),
             r#"'sec-websocket-version' header must equal '13', got ["13", "13"]"#
         );
     }
 
     #[test]
-    fn tokens_are_found_in_any_list_and_any_case() {
+    fn header_tokens_are_found_in_any_list_and_any_case() {
         for values in [&["keep-alive, Upgrade"][..], &["keep-alive", "UPGRADE"], &["a,upgrade ,b"]]
         {
             assert!(check("connection", values).is_ok(), "{values:?}");
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_on_http_2_needs_a_version_and_no_key() {
+    fn connect_on_http_2_needs_a_version_but_no_key() {
         let connect = |protocol: &'static str, version: &str| {
             let mut request = http::Request::connect("http://example.com/socket/websocket")
                 .version(http::Version::HTTP_2)
@@ -213,16 +212,16 @@ mod tests {
             request.extensions_mut().insert(Protocol::from_static(protocol));
             request.into_parts().0
         };
-        assert!(!has_method(&connect("connect-udp", "13")));
+        assert!(!is_method_allowed(&connect("connect-udp", "13")));
         assert!(Handshake::check(&connect("websocket", "12")).is_err());
         let parts = connect("websocket", "13");
-        assert!(has_method(&parts));
+        assert!(is_method_allowed(&parts));
         let answer = Handshake::check(&parts).expect("accepted").answer();
         assert_eq!((answer.status(), answer.headers().len()), (StatusCode::OK, 1));
     }
 
     #[test]
-    fn an_empty_host_and_a_key_of_any_length_will_do() {
+    fn an_empty_host_and_a_key_of_any_length_are_accepted() {
         assert!(check("host", &[""]).is_ok());
         for key in ["", "abc", "a much longer key than sixteen bytes can ever be"] {
             assert!(check("sec-websocket-key", &[key]).is_ok(), "{key}");
@@ -230,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn only_an_auth_token_among_the_subprotocols_is_answered() {
-        let answered = |values: &[&str]| {
+    fn a_subprotocol_is_selected_only_beside_an_auth_token() {
+        let selected = |values: &[&str]| {
             let answer = check("sec-websocket-protocol", values).expect("accepted").answer();
             answer.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned()
         };
-        assert_eq!(answered(&["chat", "phoenix"]), None);
+        assert_eq!(selected(&["chat", "phoenix"]), None);
         let phoenix = Some(HeaderValue::from_static("phoenix"));
-        assert_eq!(answered(&["phoenix, base64url.bearer.phx.dG9r"]), phoenix);
-        assert_eq!(answered(&["phoenix", "base64url.bearer.phx.dG9r"]), phoenix);
+        assert_eq!(selected(&["phoenix, base64url.bearer.phx.dG9r"]), phoenix);
+        assert_eq!(selected(&["phoenix", "base64url.bearer.phx.dG9r"]), phoenix);
     }
 }

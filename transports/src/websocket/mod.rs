@@ -1,19 +1,20 @@
 //! WebSocket (RFC 6455, and RFC 8441 on HTTP/2) as a Tower service.
 //!
-//! The service answers the upgrade request and leaves the connection to a task of its own:
+//! The service answers the upgrade request and spawns one task per connection, which alone reads and
+//! writes it:
 //!
 //! ```text
 //! request -> handshake -> 101, and a task: bytes -> decoder -> Session
-//!                                          bytes <- writer  <- outbox::Sender
+//!                                          bytes <- writer  <- outbox::Receiver
 //! ```
 
 mod buffers;
 mod config;
 mod connection;
+mod deadline;
 mod decoder;
 mod frame_head;
 mod framed_io;
-mod group;
 mod handshake;
 mod pings;
 mod utf8;
@@ -33,9 +34,10 @@ use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
 pub use self::config::WebSocketConfig;
+#[doc(hidden)]
 pub use self::connection::Connection;
+#[doc(hidden)]
 pub use self::decoder::{Decoder, Event};
-pub use self::group::turn;
 use self::handshake::Handshake;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
@@ -43,18 +45,18 @@ use crate::response::{self, Answer};
 use crate::resume::Connected;
 use crate::session::Handler;
 
-/// Answers upgrade requests, at whatever path it is mounted. A cheap clone.
+/// A Tower service that answers upgrade requests, at any path. Cloning is cheap.
 ///
-/// The server under it must support upgrades: hyper's `with_upgrades`, hyper-util's
-/// `serve_connection_with_upgrades`, or `axum::serve`. For HTTP/2 it must allow extended CONNECT:
-/// `enable_connect_protocol`, which `axum::serve` calls by itself.
+/// The HTTP server must support upgrades: hyper's `with_upgrades`, hyper-util's
+/// `serve_connection_with_upgrades`, or `axum::serve`. For HTTP/2 it must also enable extended
+/// CONNECT with `enable_connect_protocol`, as `axum::serve` does.
 pub struct WebSocket<H: Handler> {
     acceptor: Acceptor<H>,
     config: Arc<WebSocketConfig>,
 }
 
 impl<H: Handler> WebSocket<H> {
-    /// Serves what `acceptor` guards.
+    /// Creates a service for the handler of `acceptor`.
     pub fn new(acceptor: Acceptor<H>, config: WebSocketConfig) -> Self {
         Self { acceptor, config: Arc::new(config) }
     }
@@ -67,15 +69,15 @@ impl<H: Handler> WebSocket<H> {
         &self.config
     }
 
-    /// Phoenix's order: what `connect` and those before it say counts before the upgrade headers.
+    /// Checks in Phoenix's order: a refusal by `connect` takes precedence over bad upgrade headers.
     async fn answer(self, mut parts: Parts) -> Answer {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        if !handshake::has_method(&parts) {
+        if !handshake::is_method_allowed(&parts) {
             return response::empty(StatusCode::BAD_REQUEST);
         }
         if parts.version < Version::HTTP_11 {
-            let problem = format!("HTTP version {:?} unsupported", parts.version);
-            let mut answer = response::text(StatusCode::BAD_REQUEST, problem);
+            let error = format!("HTTP version {:?} unsupported", parts.version);
+            let mut answer = response::text(StatusCode::BAD_REQUEST, error);
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return answer;
         }
@@ -93,30 +95,30 @@ impl<H: Handler> WebSocket<H> {
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,
-            Err(problem) => return response::text(StatusCode::BAD_REQUEST, problem),
+            Err(error) => return response::text(StatusCode::BAD_REQUEST, error),
         };
         let Some(upgrade) = upgrade else {
-            tracing::error!("the server under the WebSocket service does not support upgrades");
+            tracing::error!("the HTTP server below the service does not support upgrades");
             return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
         self.spawn(upgrade, connected, received);
         handshake.answer()
     }
 
-    /// Two tasks, one after the other: what the first needed to wait for the upgrade is gone when
-    /// the connection begins its long life.
+    /// Waits for the upgrade in a task of its own, so that its memory is freed before the connection
+    /// starts its long life in another.
     fn spawn(self, upgrade: OnUpgrade, connected: Connected<H::Session>, received: Option<u64>) {
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(io) => {
                     let Self { acceptor, config } = self;
                     let limits = acceptor.limits();
-                    // Not before the client has the connection: another may be in use until then.
+                    // Only now does the client have the connection. It may use another until then.
                     let attached = connected.attach(received, Transport::WebSocket);
                     let Some((session, receiver)) = attached else { return };
                     tokio::spawn(Connection::new(io, session, receiver, &config, limits));
                 }
-                Err(error) => tracing::debug!(%error, "a client was gone before its upgrade"),
+                Err(error) => tracing::debug!(%error, "a client disconnected before its upgrade"),
             }
         });
     }
@@ -149,7 +151,7 @@ impl<H: Handler> fmt::Debug for WebSocket<H> {
     }
 }
 
-/// The answer to an upgrade request, as soon as `connect` has decided.
+/// The future of a response to an upgrade request.
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl Future for ResponseFuture {

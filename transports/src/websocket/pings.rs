@@ -1,108 +1,115 @@
-//! How a resumable session learns over a WebSocket what has arrived: a Ping names the position up to which
-//! all was written, and its Pong says that the client's network has it.
+//! Pings by which a resumable session learns what the client has received: a Ping carries the position
+//! up to which everything has been written, and its Pong proves that the client's network stack has
+//! it.
 //!
-//! Time comes in as an argument, and positions are the session's: this only says when to ask.
+//! This is plain code: time comes in as an argument, and positions are those of the session.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The Pings of one connection.
+/// When one connection sends Pings, and what their Pongs prove.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pings {
-    opened: Instant,
-    asked: u64,
-    answered: u64,
-    /// Whether a Pong has come at all.
-    heard: bool,
-    /// How many bytes were written since the last Ping.
-    unasked: usize,
-    /// Until when there is no hurry to ask again.
-    rest: Instant,
-    /// How much may be under way.
+    connected_at: Instant,
+    /// The position in the newest Ping.
+    pinged: u64,
+    /// The highest position in a Pong.
+    acked: u64,
+    pong_seen: bool,
+    /// How many bytes were written since the newest Ping.
+    bytes_since_ping: usize,
+    /// The earliest time for a Ping about few bytes.
+    next_ping: Instant,
+    /// How many bytes may be in flight.
     window: usize,
-    /// When it was asked whether all before this position has arrived, if that is being measured.
-    measured: Option<(u64, Instant)>,
+    /// The position and the time of the Ping whose round trip is being measured.
+    round_trip: Option<(u64, Instant)>,
 }
 
 impl Pings {
-    /// What was written before this position, by an earlier connection, is none of this one's business.
+    /// Starts at `position`: what earlier connections wrote before it is never asked about.
     pub(super) fn new(position: u64, now: Instant) -> Self {
         Self {
-            opened: now,
-            asked: position,
-            answered: position,
-            heard: false,
-            unasked: 0,
-            rest: now,
-            window: SMALLEST,
-            measured: None,
+            connected_at: now,
+            pinged: position,
+            acked: position,
+            pong_seen: false,
+            bytes_since_ping: 0,
+            next_ping: now,
+            window: MIN_WINDOW,
+            round_trip: None,
         }
     }
 
-    /// So many bytes were written.
-    pub(super) fn wrote(&mut self, bytes: usize) {
-        self.unasked += bytes;
+    /// Records that bytes were written.
+    pub(super) fn on_write(&mut self, bytes: usize) {
+        self.bytes_since_ping += bytes;
     }
 
-    /// When to ask, if nothing changes: at once where much was written, so that a replay need not stop
-    /// until its window is empty; else one question at a time and not too often.
+    /// When the next Ping is due if nothing else is written; a time in the past means now.
+    ///
+    /// A quarter of the window is asked about at once, so that a replay never stops for an exhausted
+    /// window. Less than that waits for the previous Pong and for [`PING_INTERVAL`].
     pub(super) fn due(&self) -> Option<Instant> {
-        if self.unasked >= self.window / 4 {
-            return Some(self.opened);
+        if self.bytes_since_ping >= self.window / 4 {
+            return Some(self.connected_at);
         }
-        (self.unasked > 0 && self.answered == self.asked).then_some(self.rest)
+        (self.bytes_since_ping > 0 && self.acked == self.pinged).then_some(self.next_ping)
     }
 
-    /// A Ping asks for all before this position.
-    pub(super) fn asks(&mut self, position: u64, now: Instant) -> [u8; 8] {
-        (self.asked, self.unasked, self.rest) = (position, 0, now + REST);
-        self.measured.get_or_insert((position, now));
+    /// Returns the payload of a Ping that asks about everything before `position`.
+    pub(super) fn ping(&mut self, position: u64, now: Instant) -> [u8; 8] {
+        self.pinged = position;
+        self.bytes_since_ping = 0;
+        self.next_ping = now + PING_INTERVAL;
+        self.round_trip.get_or_insert((position, now));
         position.to_be_bytes()
     }
 
-    /// A Pong: everything before this position has arrived, if it answers a Ping of these. One that
-    /// comes soon makes room for more under way, and one that comes late for less.
-    pub(super) fn answered(&mut self, payload: &[u8], now: Instant) -> Option<u64> {
+    /// Handles a Pong. Returns the position before which everything has been received, unless the
+    /// payload is not one of ours. A fast Pong doubles the window, a slow one halves it.
+    pub(super) fn on_pong(&mut self, payload: &[u8], now: Instant) -> Option<u64> {
         let position = u64::from_be_bytes(payload.try_into().ok()?);
-        self.heard = true;
-        self.answered = position.clamp(self.answered, self.asked);
-        if let Some((_, asked)) = self.measured.take_if(|(asked, _)| *asked <= self.answered) {
-            self.window = match now.duration_since(asked) {
-                time if time < SOON => (self.window * 2).min(LARGEST),
-                time if time > LATE => (self.window / 2).max(SMALLEST),
+        self.pong_seen = true;
+        self.acked = position.clamp(self.acked, self.pinged);
+        if let Some((_, pinged_at)) = self.round_trip.take_if(|(asked, _)| *asked <= self.acked) {
+            self.window = match now.duration_since(pinged_at) {
+                time if time < FAST => (self.window * 2).min(MAX_WINDOW),
+                time if time > SLOW => (self.window / 2).max(MIN_WINDOW),
                 _ => self.window,
             };
         }
-        Some(self.answered)
+        Some(self.acked)
     }
 
-    /// How much of a resumable session may be under way, so that control has not far to overtake: on a slow
-    /// line less than on a fast one. Where something on the way swallows Pongs there is no telling.
-    pub(super) fn window(&self) -> usize {
-        let swallowed = !self.heard && self.opened.elapsed() > PONGS_EXPECTED;
+    /// How many bytes of a resumable session may be in flight. A small window on a slow line lets
+    /// priority messages arrive soon. It is unlimited if something on the way swallows Pongs.
+    pub(super) fn window(&self, now: Instant) -> usize {
+        let swallowed =
+            !self.pong_seen && now.duration_since(self.connected_at) > FIRST_PONG_TIMEOUT;
         if swallowed { usize::MAX } else { self.window }
     }
 }
 
-/// How much may be under way at first and on the slowest line: of 100 kB/s it is a third of a second.
-const SMALLEST: usize = 32 * 1024;
+/// The window at first and on the slowest line: a third of a second at 100 kB/s.
+const MIN_WINDOW: usize = 32 * 1024;
 
-/// How much may be under way at most.
-const LARGEST: usize = 512 * 1024;
+/// The largest window.
+const MAX_WINDOW: usize = 512 * 1024;
 
-/// What answers a Ping so soon had little before it, and could have had twice that.
-const SOON: Duration = Duration::from_millis(250);
+/// A round trip below this shows that the line could carry more.
+const FAST: Duration = Duration::from_millis(250);
 
-/// What answers a Ping so late had too much before it.
-const LATE: Duration = Duration::from_secs(1);
+/// A round trip above this shows that too much was in flight.
+const SLOW: Duration = Duration::from_secs(1);
 
-/// How long a connection of which little is written is left in peace after a Ping. What was written
-/// meanwhile may come twice, if the connection is lost and the client reads no numbers.
-const REST: Duration = Duration::from_millis(250);
+/// The interval of Pings on a connection that writes little. If the connection is lost, a client that
+/// does not read sequence numbers may get what was written since the last Pong twice.
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// After this long without any Pong none is expected.
-const PONGS_EXPECTED: Duration = Duration::from_secs(5);
+/// A connection without any Pong for this long gets none.
+const FIRST_PONG_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -114,89 +121,89 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_while_nothing_was_written() {
+    fn no_ping_is_due_before_anything_is_written() {
         assert_eq!(pings().0.due(), None);
     }
 
     #[test]
-    fn what_was_written_first_is_asked_about_at_once_and_the_rest_later() {
+    fn the_first_ping_is_due_at_once_and_the_next_after_an_interval() {
         let (mut pings, now) = pings();
-        pings.wrote(1);
+        pings.on_write(1);
         assert_eq!(pings.due(), Some(now));
-        assert_eq!(pings.asks(8, now), 8_u64.to_be_bytes());
-        assert_eq!(pings.answered(&8_u64.to_be_bytes(), now), Some(8));
+        assert_eq!(pings.ping(8, now), 8_u64.to_be_bytes());
+        assert_eq!(pings.on_pong(&8_u64.to_be_bytes(), now), Some(8));
         assert_eq!(pings.due(), None);
-        pings.wrote(1);
-        assert_eq!(pings.due(), Some(now + REST));
+        pings.on_write(1);
+        assert_eq!(pings.due(), Some(now + PING_INTERVAL));
     }
 
     #[test]
-    fn a_little_waits_for_the_last_answer_and_much_does_not() {
+    fn few_bytes_wait_for_the_previous_pong_and_many_do_not() {
         let (mut pings, now) = pings();
-        pings.wrote(1);
-        pings.asks(8, now);
-        pings.wrote(SMALLEST / 4 - 1);
+        pings.on_write(1);
+        pings.ping(8, now);
+        pings.on_write(MIN_WINDOW / 4 - 1);
         assert_eq!(pings.due(), None);
-        pings.wrote(1);
+        pings.on_write(1);
         assert!(pings.due().is_some_and(|due| due <= now));
-        pings.asks(20, now);
+        pings.ping(20, now);
         assert_eq!(pings.due(), None);
     }
 
     #[test]
-    fn an_answer_names_no_more_than_was_asked_and_takes_nothing_back() {
+    fn a_pong_acknowledges_no_more_than_was_asked_and_takes_nothing_back() {
         let (mut pings, now) = pings();
-        pings.asks(9, now);
+        pings.ping(9, now);
         for (payload, position) in [(8, 8), (7, 8), (u64::MAX, 9), (0, 9)] {
-            assert_eq!(pings.answered(&u64::to_be_bytes(payload), now), Some(position));
+            assert_eq!(pings.on_pong(&u64::to_be_bytes(payload), now), Some(position));
         }
-        assert_eq!(pings.answered(b"another", now), None);
+        assert_eq!(pings.on_pong(b"another", now), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn where_no_answer_ever_comes_the_window_is_open() {
+    #[test]
+    fn without_any_pong_the_window_opens() {
         let (mut pings, now) = pings();
-        assert_eq!(pings.window(), SMALLEST);
-        tokio::time::advance(2 * PONGS_EXPECTED).await;
-        assert_eq!(pings.window(), usize::MAX);
-        pings.answered(&7_u64.to_be_bytes(), now);
-        assert_eq!(pings.window(), SMALLEST);
+        assert_eq!(pings.window(now + FIRST_PONG_TIMEOUT), MIN_WINDOW);
+        let later = now + 2 * FIRST_PONG_TIMEOUT;
+        assert_eq!(pings.window(later), usize::MAX);
+        pings.on_pong(&7_u64.to_be_bytes(), later);
+        assert_eq!(pings.window(later), MIN_WINDOW);
     }
 
-    /// The window after answers that took so many milliseconds each.
-    fn window_after(answers: &[u64]) -> usize {
+    /// The window after Pings whose round trips took so many milliseconds each.
+    fn window_after(round_trips: &[u64]) -> usize {
         let (mut pings, mut now) = pings();
-        for (position, millis) in (8..).zip(answers) {
-            let asked = pings.asks(position, now);
+        for (position, millis) in (8..).zip(round_trips) {
+            let payload = pings.ping(position, now);
             now += Duration::from_millis(*millis);
-            pings.answered(&asked, now);
+            pings.on_pong(&payload, now);
         }
-        pings.window
+        pings.window(now)
     }
 
     #[test]
-    fn more_may_be_under_way_on_a_line_that_answers_soon() {
-        assert_eq!(window_after(&[20; 3]), 8 * SMALLEST);
-        assert_eq!(window_after(&[20; 30]), LARGEST);
+    fn fast_round_trips_grow_the_window() {
+        assert_eq!(window_after(&[20; 3]), 8 * MIN_WINDOW);
+        assert_eq!(window_after(&[20; 30]), MAX_WINDOW);
     }
 
     #[test]
-    fn a_line_that_grows_slow_has_less_under_way() {
-        assert_eq!(window_after(&[20, 20, 500]), 4 * SMALLEST);
-        assert_eq!(window_after(&[20, 20, 2000]), 2 * SMALLEST);
-        assert_eq!(window_after(&[2000; 10]), SMALLEST);
+    fn slow_round_trips_shrink_the_window() {
+        assert_eq!(window_after(&[20, 20, 500]), 4 * MIN_WINDOW);
+        assert_eq!(window_after(&[20, 20, 2000]), 2 * MIN_WINDOW);
+        assert_eq!(window_after(&[2000; 10]), MIN_WINDOW);
     }
 
     #[test]
-    fn the_first_of_several_questions_is_the_one_that_is_measured() {
+    fn of_several_pings_in_flight_the_first_is_measured() {
         let (mut pings, now) = pings();
-        let first = pings.asks(8, now);
-        pings.asks(9, now + LATE);
-        pings.answered(&first, now + LATE + SOON);
-        assert_eq!(pings.window, SMALLEST, "it was late");
-        let third = pings.asks(10, now + LATE + SOON);
-        pings.answered(&9_u64.to_be_bytes(), now + LATE + SOON);
-        pings.answered(&third, now + LATE + SOON);
-        assert_eq!(pings.window, 2 * SMALLEST);
+        let first = pings.ping(8, now);
+        pings.ping(9, now + SLOW);
+        pings.on_pong(&first, now + SLOW + FAST);
+        assert_eq!(pings.window, MIN_WINDOW, "it was slow");
+        let third = pings.ping(10, now + SLOW + FAST);
+        pings.on_pong(&9_u64.to_be_bytes(), now + SLOW + FAST);
+        pings.on_pong(&third, now + SLOW + FAST);
+        assert_eq!(pings.window, 2 * MIN_WINDOW);
     }
 }

@@ -1,21 +1,21 @@
-//! Text that arrives in pieces cut anywhere, also within a character.
+//! Incremental UTF-8 validation of text that may be cut anywhere, even within a character.
 
-/// The bytes are not UTF-8, whatever may follow.
+/// The bytes are not UTF-8, regardless of what may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InvalidUtf8;
 
-/// Text that is still arriving. Each byte is checked when it comes, once, so that a peer that sends
-/// nonsense is told at the first byte of it and the whole needs no second look.
+/// Text that is still arriving. Each byte is checked once, when it arrives, so that invalid text is
+/// refused at its first invalid byte.
 #[derive(Debug, Default)]
 pub(super) struct Text {
-    whole: String,
-    /// The beginning of a character whose end has not come.
+    complete: String,
+    /// The beginning of a character whose end has not arrived.
     cut: [u8; MAX_CHAR],
     cut_len: usize,
 }
 
 impl Text {
-    /// Adds the next bytes.
+    /// Appends the next bytes.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), InvalidUtf8> {
         while self.cut_len > 0 {
             let Some((&byte, rest)) = bytes.split_first() else { return Ok(()) };
@@ -24,29 +24,29 @@ impl Text {
             self.cut_len += 1;
             let (valid, cut) = split_cut(&self.cut[..self.cut_len])?;
             if cut.is_empty() {
-                self.whole.push_str(valid);
+                self.complete.push_str(valid);
                 self.cut_len = 0;
             }
         }
         let (valid, cut) = split_cut(bytes)?;
-        self.whole.push_str(valid);
+        self.complete.push_str(valid);
         self.cut[..cut.len()].copy_from_slice(cut);
         self.cut_len = cut.len();
         Ok(())
     }
 
-    /// How many bytes have come.
+    /// Returns how many bytes have arrived.
     pub(super) fn len(&self) -> usize {
-        self.whole.len() + self.cut_len
+        self.complete.len() + self.cut_len
     }
 
-    /// The text, if it does not end within a character.
+    /// Returns the text, unless it ends within a character.
     pub(super) fn finish(self) -> Result<String, InvalidUtf8> {
-        if self.cut_len == 0 { Ok(self.whole) } else { Err(InvalidUtf8) }
+        if self.cut_len == 0 { Ok(self.complete) } else { Err(InvalidUtf8) }
     }
 }
 
-/// Splits off the last character if it is cut short and can still become one.
+/// Splits off the last character if it is incomplete but valid so far.
 fn split_cut(bytes: &[u8]) -> Result<(&str, &[u8]), InvalidUtf8> {
     match str::from_utf8(bytes) {
         Ok(text) => Ok((text, &[])),
@@ -58,7 +58,7 @@ fn split_cut(bytes: &[u8]) -> Result<(&str, &[u8]), InvalidUtf8> {
     }
 }
 
-/// No character is longer, and of the longest all but the last byte may wait.
+/// The length of the longest character in UTF-8.
 const MAX_CHAR: usize = 4;
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_the_same_however_it_is_cut() {
+    fn text_is_the_same_however_the_bytes_are_cut() {
         let whole = "κόσμε, 😀 and ߿ࠀ\u{10ffff}";
         for size in 1..whole.len() {
             assert_eq!(in_pieces(whole.as_bytes().chunks(size)).as_deref(), Ok(whole), "{size}");
@@ -82,11 +82,11 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_at_its_first_byte() {
+    fn invalid_text_is_refused_at_its_first_invalid_byte() {
         // Beyond U+10FFFF, a surrogate, overlong forms, a lone continuation byte, a start without one.
-        let nonsense: [&[u8]; 6] =
+        let invalid: [&[u8]; 6] =
             [b"\xf4\x90", b"\xed\xa0", b"\xc0", b"\xe0\x80", b"\x80", b"\xc3a"];
-        for bytes in nonsense {
+        for bytes in invalid {
             let mut text = Text::default();
             let (last, first) = bytes.split_last().expect("not empty");
             assert_eq!(text.push(b"ok "), Ok(()));

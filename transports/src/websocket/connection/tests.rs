@@ -1,7 +1,7 @@
-//! A connection over a network that the test holds in its hands.
+//! A connection over a simulated network.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::Wake;
@@ -10,13 +10,11 @@ use std::time::Duration;
 use hyper::rt::ReadBufCursor;
 
 use super::*;
-use crate::frame::{Close, Inbound, Message};
-use crate::outbox;
+use crate::frame::{Inbound, Message};
 use crate::websocket::buffers;
-use crate::websocket::frame_head::write_close;
-use crate::websocket::framed_io::READ_BUDGET;
+use crate::websocket::writer::Writer;
 
-/// A network of one connection, whose other end is the test.
+/// A byte stream whose other end is the test.
 #[derive(Clone, Default)]
 struct Pipe(Arc<Mutex<Ends>>);
 
@@ -25,16 +23,16 @@ struct Ends {
     to_read: VecDeque<u8>,
     eof: bool,
     broken: bool,
-    /// How much may be written before the pipe is full.
+    /// How many bytes may be written before the stream blocks.
     room: usize,
     is_vectored: bool,
-    /// One entry a call. They wait to be flushed, as in a TLS stream.
+    /// One entry per write, held back until the next flush, as in a TLS stream.
     unflushed: Vec<Vec<u8>>,
     written: Vec<Vec<u8>>,
     refuses_writes: bool,
     is_shut_down: bool,
-    /// What is pushed, in as many writes, while each of them goes on.
-    pushed: Option<(outbox::Sender, Message, usize)>,
+    /// A message that is pushed into the outbox during each of the next so many writes.
+    push_on_write: Option<(outbox::Sender, Message, usize)>,
 }
 
 impl Read for Pipe {
@@ -71,14 +69,14 @@ impl Write for Pipe {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut ends = self.0.lock().unwrap();
-        assert!(!ends.is_shut_down, "nothing is written after the end");
+        assert!(!ends.is_shut_down, "a write after the shutdown");
         if ends.refuses_writes {
             return Poll::Ready(Ok(0));
         }
         if ends.room == 0 {
             return Poll::Pending;
         }
-        if let Some((outbox, message, writes @ 1..)) = &mut ends.pushed {
+        if let Some((outbox, message, writes @ 1..)) = &mut ends.push_on_write {
             outbox.push(message.clone());
             *writes -= 1;
         }
@@ -106,7 +104,7 @@ impl Write for Pipe {
     }
 }
 
-/// Echoes; `malformed` is what it does not understand.
+/// Echoes every message but the text `malformed`, which it refuses.
 struct Echo {
     outbox: outbox::Sender,
     _alive: Arc<()>,
@@ -174,11 +172,11 @@ impl Harness {
         change(&mut self.pipe.0.lock().unwrap())
     }
 
-    fn wire<R>(&self, look: impl FnOnce(&FramedIo<Pipe, Echo>) -> R) -> R {
-        look(&self.connection.owner.0.lock().as_ref().expect("not over").wire)
+    fn writer(&self) -> &Writer {
+        &self.connection.framed.writer
     }
 
-    /// Lets the client send a frame.
+    /// Sends a frame from the client.
     fn send(&self, first: u8, payload: &[u8]) {
         let mut frame = fastwebsockets::Frame::new(
             first & 0x80 != 0,
@@ -193,13 +191,13 @@ impl Harness {
         self.ends(|ends| ends.to_read.extend(bytes));
     }
 
-    /// One turn of the connection's task. True once it has ended.
+    /// Polls the connection once. True once it has ended.
     fn turn(&mut self) -> bool {
         let waker = Arc::clone(&self.wakes).into();
         self.connection.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
     }
 
-    /// Whether it asked for another turn since the last call.
+    /// Whether the task was woken since the last call.
     fn woken(&self) -> bool {
         self.wakes.0.swap(0, Ordering::Relaxed) > 0
     }
@@ -231,7 +229,7 @@ fn big() -> Message {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_leaves_in_one_write() {
+async fn everything_that_waits_is_written_at_once() {
     let mut it = Harness::new();
     for _ in 0..64 {
         it.outbox.push(Message::text("x".repeat(100)));
@@ -248,7 +246,7 @@ fn ping(position: u64) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_kept_session_is_not_asked_about_each_message() {
+async fn a_busy_resumable_session_does_not_ping_for_each_message() {
     let mut it = Harness::resumable();
     assert!(!it.turn());
     it.outbox.push(Message::text("first"));
@@ -262,7 +260,7 @@ async fn a_busy_kept_session_is_not_asked_about_each_message() {
     }
     it.woken();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(it.woken(), "nothing else happens");
+    assert!(it.woken(), "by the timer");
     assert!(!it.turn());
     assert_eq!(it.received(), ping(10));
     it.send(0x8a, &10_u64.to_be_bytes());
@@ -272,23 +270,19 @@ async fn a_busy_kept_session_is_not_asked_about_each_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_replay_is_asked_about_on_its_way() {
+async fn a_long_replay_pings_while_it_is_written() {
     let mut it = Harness::resumable();
     let room = it.outbox.stream();
     (0..3).for_each(|_| room.push(big()));
-    room.resume(it.wire(|wire| wire.receiver.epoch()), Message::text("joined"));
+    room.resume(it.connection.receiver.epoch(), Message::text("joined"));
     assert!(!it.turn());
     let received = it.received();
     let pings = received.windows(10).filter(|bytes| bytes[..9] == ping(0)[..9]);
-    assert_eq!(
-        pings.map(|bytes| bytes[9]).collect::<Vec<_>>(),
-        [2],
-        "the rest waits for the answer"
-    );
+    assert_eq!(pings.map(|bytes| bytes[9]).collect::<Vec<_>>(), [2], "the rest waits for the Pong");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kept_session_that_cannot_be_written_to_sleeps_until_it_can() {
+async fn a_blocked_resumable_session_sends_no_ping_until_it_can_be_written() {
     let mut it = Harness::resumable();
     it.ends(|ends| ends.room = 3);
     it.outbox.push(Message::text("first"));
@@ -301,61 +295,22 @@ async fn a_kept_session_that_cannot_be_written_to_sleeps_until_it_can() {
     assert_eq!(it.received(), [text("first"), ping(1)].concat());
 }
 
-/// Two connections to which something was pushed, one soon after the other. Between them is one
-/// that gets a turn of its own.
-fn woken_together() -> [Harness; 2] {
-    let mut all = [Harness::new(), Harness::new(), Harness::new()];
-    for it in &mut all {
+#[tokio::test(start_paused = true)]
+async fn a_push_wakes_the_task_of_its_connection_which_alone_writes() {
+    let (mut first, mut second) = (Harness::new(), Harness::new());
+    for it in [&mut first, &mut second] {
         assert!(!it.turn());
+        it.outbox.push(Message::text("a"));
+        assert!(it.woken());
     }
-    all.iter().for_each(|it| it.outbox.push(Message::text("a")));
-    let [first, second, third] = all;
-    assert!(second.woken());
-    [first, third]
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_first_of_those_woken_together_writes_for_the_others() {
-    let [mut first, second] = woken_together();
-    assert!(first.woken() && !second.woken());
     assert!(!first.turn());
-    assert_eq!([first.received(), second.received()], [text("a"), text("a")]);
-    second.outbox.push(Message::text("b"));
-    assert!(second.woken(), "it leads the next group");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_close_wakes_the_task_of_whoever_was_written_for() {
-    let [mut first, mut second] = woken_together();
-    second.outbox.close(Close::Restart);
-    assert!(!first.turn());
-    assert_eq!(second.received(), [text("a"), close(Close::Restart)].concat());
-    assert!(second.woken() && second.session.upgrade().is_some());
-    assert!(!second.turn());
-    assert!(second.session.upgrade().is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_that_cannot_be_written_to_at_once_goes_on_by_itself() {
-    let [mut first, mut second] = woken_together();
-    second.ends(|ends| ends.room = 1);
-    assert!(!first.turn());
-    second.ends(|ends| ends.room = usize::MAX);
+    assert_eq!([first.received(), second.received()], [text("a"), vec![]]);
     assert!(!second.turn());
     assert_eq!(second.received(), text("a"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_woken_together_with_one_that_is_gone_go_on_by_themselves() {
-    let [first, mut second] = woken_together();
-    drop(first);
-    assert!(second.woken());
-    assert!(!second.turn());
-    assert_eq!(second.received(), text("a"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_message_is_handled_and_its_answer_written_in_the_same_turn() {
+async fn a_message_is_handled_and_its_reply_written_in_the_same_turn() {
     let mut it = Harness::new();
     it.send(0x81, b"hello");
     assert!(!it.turn());
@@ -363,7 +318,7 @@ async fn a_message_is_handled_and_its_answer_written_in_the_same_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_piece_by_piece_arrives_whole() {
+async fn messages_arrive_whole_however_little_each_write_accepts() {
     let mut it = Harness::new();
     it.outbox.push(Message::text("first"));
     it.outbox.push(big());
@@ -378,7 +333,7 @@ async fn what_is_written_piece_by_piece_arrives_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pong_goes_between_frames_and_never_inside_one() {
+async fn a_pong_is_written_between_frames_and_never_inside_one() {
     let mut it = Harness::new();
     it.outbox.push(Message::text("first"));
     it.outbox.push(Message::text("second"));
@@ -392,7 +347,7 @@ async fn a_pong_goes_between_frames_and_never_inside_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_cannot_write_vectored_gets_the_same_bytes() {
+async fn a_transport_without_vectored_writes_gets_the_same_bytes() {
     let mut it = Harness::new();
     it.ends(|ends| ends.is_vectored = false);
     it.outbox.push(big());
@@ -407,7 +362,7 @@ async fn a_silent_client_is_closed_exactly_after_the_idle_timeout() {
     let mut it = Harness::new();
     assert!(!it.turn());
     assert!(!it.advance(30_000).await);
-    // Half a head counts; what the server sends does not.
+    // Half a frame head counts as activity; what the server sends does not.
     it.ends(|ends| ends.to_read.push_back(0x81));
     assert!(!it.turn());
     it.outbox.push(Message::text("news"));
@@ -418,7 +373,7 @@ async fn a_silent_client_is_closed_exactly_after_the_idle_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_hang_up_is_cut_after_the_close_timeout() {
+async fn a_client_that_does_not_disconnect_is_cut_after_the_close_timeout() {
     let mut it = Harness::new();
     it.outbox.close(Close::GoingAway);
     assert!(!it.turn());
@@ -431,7 +386,7 @@ async fn a_client_that_does_not_hang_up_is_cut_after_the_close_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_hangs_up_ends_the_close() {
+async fn a_close_is_complete_when_the_client_disconnects() {
     let mut it = Harness::new();
     it.outbox.close(Close::Restart);
     assert!(!it.turn());
@@ -440,7 +395,7 @@ async fn a_client_that_hangs_up_ends_the_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_that_cannot_be_written_is_cut_too() {
+async fn a_close_that_cannot_be_written_is_cut_after_the_close_timeout() {
     let mut it = Harness::new();
     it.ends(|ends| ends.room = 0);
     it.outbox.push(big());
@@ -451,7 +406,7 @@ async fn a_close_that_cannot_be_written_is_cut_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_pushed_before_a_close_is_written_before_it() {
+async fn messages_pushed_before_a_close_are_written_before_it() {
     let mut it = Harness::new();
     it.outbox.push(Message::text("last words"));
     it.outbox.close(Close::GoingAway);
@@ -469,34 +424,34 @@ async fn an_overflow_is_noticed_while_nothing_can_be_written() {
     for _ in 0..4 {
         assert!(it.session.upgrade().is_some());
         it.outbox.push(big());
-        assert!(it.woken(), "although it waits for the client");
+        assert!(it.woken(), "although it waits for the client to read");
         assert!(!it.turn());
     }
     assert!(it.session.upgrade().is_none());
     it.ends(|ends| ends.room = usize::MAX);
     assert!(!it.turn());
-    // Only the frame that had begun is finished.
+    // Only the frame that was started is completed.
     let received = it.received();
     assert_eq!(received.len(), 40_004 + 4);
     assert!(received.ends_with(&close(Close::Overflow)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_written_makes_room_although_more_of_it_waits() {
+async fn a_partial_batch_makes_room_in_the_outbox_as_it_is_written() {
     let mut it = Harness::new();
     let message = Message::binary(vec![7; 16 * 1024]);
     for _ in 0..6 {
         it.outbox.push(message.clone());
     }
     let pushed = (it.outbox.clone(), message.clone(), 20);
-    it.ends(|ends| (ends.is_vectored, ends.pushed) = (false, Some(pushed)));
+    it.ends(|ends| (ends.is_vectored, ends.push_on_write) = (false, Some(pushed)));
     assert!(!it.turn());
-    assert!(!it.outbox.is_closed(), "no more than six waited at any time");
+    assert!(!it.outbox.is_closed(), "no more than six messages waited at any time");
     assert_eq!(it.received().len(), 26 * (message.size() + 4));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clients_close_is_answered_and_its_code_not_echoed() {
+async fn the_close_of_a_client_is_answered_without_echoing_its_code() {
     for (payload, answer) in [
         (&b""[..], Close::Normal),
         (b"\x03\xe9going away", Close::Normal),
@@ -516,7 +471,7 @@ async fn a_clients_close_is_answered_and_its_code_not_echoed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_closes_and_hangs_up_at_once_is_still_answered() {
+async fn a_client_that_closes_and_disconnects_at_once_is_still_answered() {
     let mut it = Harness::new();
     it.send(0x88, b"");
     it.ends(|ends| ends.eof = true);
@@ -525,7 +480,7 @@ async fn a_client_that_closes_and_hangs_up_at_once_is_still_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_before_an_error_is_answered_before_the_close() {
+async fn messages_before_an_error_are_answered_before_the_close() {
     for (first, payload, reason) in [
         (0x81, &b"malformed"[..], Close::Malformed),
         (0x81, b"\xff", Close::InvalidUtf8),
@@ -544,7 +499,7 @@ async fn what_came_before_an_error_is_answered_before_the_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_vanishes_ends_it_at_once() {
+async fn a_lost_client_ends_the_connection_at_once() {
     let mut it = Harness::new();
     assert!(!it.turn());
     it.ends(|ends| ends.eof = true);
@@ -559,7 +514,7 @@ async fn a_client_that_vanishes_ends_it_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_floods_and_never_reads_is_not_heard_until_it_does() {
+async fn a_client_that_floods_without_reading_is_not_read_until_it_does() {
     let mut it = Harness::new();
     it.ends(|ends| ends.room = 0);
     for _ in 0..100 {
@@ -578,7 +533,7 @@ async fn a_client_that_floods_and_never_reads_is_not_heard_until_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_stopped_the_reading_is_written_and_the_reading_goes_on() {
+async fn reading_continues_once_the_pongs_that_paused_it_are_written() {
     let mut it = Harness::new();
     for _ in 0..buffers::READ_SIZE / 10 + 1 {
         it.send(0x89, b"ping");
@@ -588,14 +543,14 @@ async fn what_stopped_the_reading_is_written_and_the_reading_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_floods_and_never_reads_is_silent_in_the_end() {
+async fn a_client_that_floods_and_never_reads_times_out_as_idle() {
     let mut it = Harness::new();
     it.ends(|ends| ends.room = 0);
     for _ in 0..100_000 {
         it.send(0x89, b"ping");
     }
     assert!(!it.turn());
-    let control = it.wire(|wire| wire.writer.control.len());
+    let control = it.writer().control.len();
     assert!(control < buffers::READ_SIZE);
     assert!(!it.advance(59_999).await);
     assert!(it.session.upgrade().is_some());
@@ -605,7 +560,7 @@ async fn a_client_that_floods_and_never_reads_is_silent_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_floods_leaves_others_their_turn() {
+async fn a_client_that_floods_yields_to_other_tasks() {
     let mut it = Harness::new();
     for _ in 0..1000 {
         it.send(0x8a, &[0; 125]);
@@ -618,20 +573,110 @@ async fn a_client_that_floods_leaves_others_their_turn() {
     assert!(!it.turn());
     let read = before - it.ends(|ends| ends.to_read.len());
     assert!(read <= READ_BUDGET + buffers::READ_SIZE, "{read}");
-    assert!(it.woken(), "its turn comes again");
+    assert!(it.woken(), "it goes on in its next turn");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_is_small_and_holds_no_buffer() {
+async fn an_idle_connection_is_small_and_owns_no_buffer() {
     let mut it = Harness::new();
     it.send(0x81, b"hello");
     it.send(0x01, &[b'x'; 60_000]);
     it.send(0x80, b"");
     it.send(0x89, b"");
     assert!(!it.turn());
-    let resumable = it.wire(|wire| (wire.writer.batch.capacity(), wire.writer.control.capacity()));
-    assert!(resumable.0 <= 4 && resumable.1 == 0, "{resumable:?}");
+    let (messages, control) = (it.writer().messages.capacity(), it.writer().control.capacity());
+    assert!(messages <= 4 && control == 0, "{messages}, {control}");
     let size = size_of::<Connection<hyper::upgrade::Upgraded, [usize; 2]>>()
-        + size_of::<Shared<hyper::upgrade::Upgraded, [usize; 2]>>();
-    assert!(size <= 640, "{size}");
+        + size_of::<tokio::time::Sleep>();
+    assert!(size <= 400, "{size}");
+}
+
+/// A connection of a resumable session with 500 messages in an open stream, which are more than may
+/// be in flight, and one in a paused stream. Returns the bytes of the 500.
+fn with_a_backlog() -> (Harness, Vec<u8>) {
+    let mut it = Harness::resumable();
+    let room = it.outbox.stream();
+    room.resume(it.connection.receiver.epoch(), Message::text("joined"));
+    assert!(!it.turn());
+    assert_eq!(without_pings(it.received()), text("joined"));
+    let news = "x".repeat(100);
+    (0..500).for_each(|_| room.push(Message::text(news.clone())));
+    it.outbox.stream().push(Message::text("in a paused stream"));
+    (it, text(&news).repeat(500))
+}
+
+fn without_pings(mut received: Vec<u8>) -> Vec<u8> {
+    while let Some(at) = received.windows(2).position(|bytes| bytes == [0x89, 8]) {
+        received.drain(at..at + 10);
+    }
+    received
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_a_resumable_session_writes_everything_that_was_pushed_before() {
+    for is_blocked in [false, true] {
+        let (mut it, messages) = with_a_backlog();
+        if is_blocked {
+            it.ends(|ends| ends.room = 1000);
+            assert!(!it.turn());
+        }
+        it.outbox.close(Close::GoingAway);
+        it.ends(|ends| ends.room = usize::MAX);
+        assert!(!it.turn());
+        let received = without_pings(it.received());
+        let expected = [messages, close(Close::GoingAway)].concat();
+        assert_eq!(received.len(), expected.len(), "blocked: {is_blocked}");
+        assert!(received == expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_resumable_session_is_over_once_its_connection_has_ended() {
+    let (mut it, messages) = with_a_backlog();
+    it.ends(|ends| ends.room = 1000);
+    it.outbox.close(Close::Restart);
+    assert!(!it.turn());
+    assert!(it.session.upgrade().is_none() && !it.outbox.is_over(), "its messages are not written");
+    it.ends(|ends| (ends.room, ends.eof) = (usize::MAX, true));
+    assert!(it.turn());
+    let expected = [messages, close(Close::Restart)].concat();
+    assert!(without_pings(it.received()) == expected);
+    drop(it.connection);
+    assert!(it.outbox.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_resumable_session_that_cannot_be_written_is_cut_after_the_close_timeout() {
+    let (mut it, _) = with_a_backlog();
+    it.ends(|ends| ends.room = 1000);
+    it.outbox.close(Close::GoingAway);
+    assert!(!it.turn());
+    assert!(!it.advance(4_999).await);
+    assert!(it.advance(1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overflow_of_a_resumable_session_drops_what_was_not_written() {
+    let (mut it, messages) = with_a_backlog();
+    while !it.outbox.is_closed() {
+        it.outbox.push(big());
+    }
+    assert!(!it.turn());
+    let received = without_pings(it.received());
+    assert!(received == close(Close::Overflow), "{} of {}", received.len(), messages.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumable_session_keeps_its_backlog_when_only_its_connection_is_closed() {
+    let (mut it, messages) = with_a_backlog();
+    it.send(0x88, b"\x03\xe8");
+    assert!(!it.turn());
+    assert_eq!(without_pings(it.received()), close(Close::Normal));
+    assert!(!it.outbox.is_closed());
+    let mut next = it.outbox.attach(None).expect("no gap");
+    assert!(it.connection.receiver.is_superseded());
+    let mut batch = VecDeque::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(next.poll_take(&mut cx, &mut batch).is_pending(), "streams are paused");
+    assert!(next.backlog() >= messages.len());
 }
