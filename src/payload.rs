@@ -130,4 +130,11 @@ mod tests {
     fn a_binary_payload_does_not_parse() {
         assert!(Payload::binary("{}").parse::<Value>().is_err());
     }
+
+    #[test]
+    fn a_string_with_an_escape_parses_like_any_other() {
+        let payload = Payload::from_json_text(r#""line\nbreak""#);
+        assert_eq!(payload.parse::<String>().expect("a string"), "line\nbreak");
+        assert!(payload.parse::<&str>().is_ok());
+    }
 }
