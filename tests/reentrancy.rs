@@ -22,8 +22,8 @@ use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::test::connect;
 use tower_channels::{
-    Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Reply, Socket,
-    Stop,
+    Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Reply,
+    Socket, Stop,
 };
 
 const TOPIC: &str = "room:1";
@@ -367,7 +367,7 @@ impl LongPoll {
     }
 
     async fn send(&self, message: &'static str) {
-        let request = Request::post(self.uri()).header("content-type", "application/x-ndjson");
+        let request = Request::post(self.uri()).header("content-type", "application/json");
         let answer = self.ask(request.body(Full::from(message))).await;
         assert_eq!(answer["status"], 200);
     }

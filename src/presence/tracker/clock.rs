@@ -5,8 +5,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// The largest number of an operation, an incarnation or an age: JSON's readers agree up to here.
-pub(super) const MAX_NUMBER: u64 = 1 << 53;
+use super::MAX_NUMBER;
 
 /// Ascending, with a gap before each but the first; both ends belong to a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

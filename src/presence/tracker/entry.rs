@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 use smol_str::SmolStr;
 
@@ -95,10 +96,12 @@ impl Entry {
         self.0.prev.as_ref()
     }
 
+    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
     pub(super) fn age(&self) -> u64 {
         self.0.age
     }
 
+    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
     pub(super) fn dot(&self) -> u64 {
         self.0.dot
     }
@@ -133,6 +136,11 @@ impl fmt::Debug for Entry {
         let Fields { replica, dot, topic, key, meta, .. } = &*self.0;
         write!(f, "{topic} {key} {meta} ({}.{} {dot})", replica.name, replica.incarnation)
     }
+}
+
+/// The text as JSON, if it is that of an object.
+pub(super) fn as_object(text: &str) -> Option<&RawValue> {
+    serde_json::from_str::<&RawValue>(text).ok().filter(|raw| raw.get().starts_with('{'))
 }
 
 /// All replicas derive the same one, so that it is not sent between them.

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
-use super::clock::{MAX_NUMBER, Seen};
-use super::entry::{Entry, Parts, Replica};
+use super::clock::Seen;
+use super::entry::{Entry, Parts, Replica, as_object};
 use super::replicas::MAX_REPLICAS;
 use super::state::Fragment;
-use super::{MAX_META, MAX_TEXT, Malformed};
+use super::{MAX_META, MAX_NUMBER, MAX_TEXT, Malformed};
 
 const VERSION: u64 = 1;
 const MAX_NAME: usize = 255;
@@ -159,7 +159,7 @@ impl<'a> WireFragment<'a> {
             age: entry.age(),
             topic: Cow::Borrowed(entry.topic()),
             key: Cow::Borrowed(entry.key()),
-            meta: object(entry.meta()).expect("a meta is an object"),
+            meta: as_object(entry.meta()).expect("a meta is an object"),
             prev: entry.prev().cloned(),
         };
         let entries = entries.iter().map(entry).collect();
@@ -191,11 +191,6 @@ impl WireEntry<'_> {
         let (topic, key, meta) = (topic.into(), key.into(), meta.get().into());
         Ok(Entry::new(replica, n, Parts { age, topic, key, meta, prev }))
     }
-}
-
-/// The text as JSON, if it is that of an object.
-pub(super) fn object(text: &str) -> Option<&RawValue> {
-    serde_json::from_str::<&RawValue>(text).ok().filter(|raw| raw.get().starts_with('{'))
 }
 
 fn check(is_right: bool, otherwise: &'static str) -> Result<(), Malformed> {

@@ -1,28 +1,34 @@
 //! Who is where, on one replica and as far as it knows on all others: plain code that knows no
 //! task, no clock and no socket.
 
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 mod clock;
 mod entry;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 mod message;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub mod model;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 mod replicas;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 mod replication;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 mod state;
 #[cfg(test)]
 mod tests;
 mod topics;
 
 use std::collections::BTreeMap;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use self::clock::MAX_NUMBER;
 use self::entry::Parts;
 pub(crate) use self::entry::{Entry, Meta, Owner, Replica};
-use self::replicas::Replicas;
-use self::state::{Log, State};
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+use self::replication::Replication;
 use self::topics::Topics;
 pub(crate) use self::topics::{Metas, Snapshot};
 
@@ -32,7 +38,11 @@ pub(crate) const MAX_TEXT: usize = 4096;
 /// The largest meta in bytes.
 pub(crate) const MAX_META: usize = 1024 * 1024;
 
+/// The largest number of an operation, an incarnation or an age, up to which all JSON parsers are exact.
+const MAX_NUMBER: u64 = 1 << 53;
+
 /// How replicas watch each other.
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// How often a replica says that it lives and how far it is; 1.5 s.
@@ -51,25 +61,22 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) struct Tracker {
     replica: Replica,
-    config: Config,
     /// All that is shown: its own entries and those of all replicas that are up.
     topics: Topics,
     owned: BTreeMap<(Owner, SmolStr, SmolStr), Entry>,
-    own: State,
-    log: Log,
-    /// How many of its operations the others have been told.
-    sent: u64,
+    /// How many entries its incarnation has added and removed.
+    operations: u64,
     /// The highest age of an entry seen so far.
     age: u64,
-    others: Replicas,
-    last_tick: Option<Duration>,
-    last_heartbeat: Option<Duration>,
+    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+    replication: Replication,
 }
 
 /// What came and went by a message or by the passing of time.
 ///
 /// No entry is in both. An update is a leave of the old entry and a join of the new one. Applied to
 /// what `list` said before, in either order, they give what it says now.
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) joins: Vec<Entry>,
@@ -77,6 +84,7 @@ pub(crate) struct Changes {
 }
 
 /// A message for other replicas.
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// For one replica, or for all others.
@@ -99,9 +107,11 @@ pub(crate) enum TrackError {
 }
 
 /// A message that is none, or of a version that is not understood. Nothing of it was applied.
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
 
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -115,28 +125,18 @@ impl Default for Config {
 }
 
 impl Tracker {
-    /// A replica that knows of none but itself.
-    pub(crate) fn new(replica: Replica, config: Config) -> Self {
-        let (topics, owned, own, log, others) = Default::default();
-        let (sent, age, last_tick, last_heartbeat) = Default::default();
+    /// Creates a replica that knows of no other.
+    pub(crate) fn new(replica: Replica) -> Self {
+        let (topics, owned) = Default::default();
         Self {
             replica,
-            config,
             topics,
             owned,
-            own,
-            log,
-            sent,
-            age,
-            others,
-            last_tick,
-            last_heartbeat,
+            operations: 0,
+            age: 0,
+            #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+            replication: Replication::default(),
         }
-    }
-
-    /// Itself. The incarnation grows if others have taken it for gone.
-    pub(crate) fn replica(&self) -> &Replica {
-        &self.replica
     }
 
     /// Adds an entry. Its costs do not depend on how many there are.
@@ -154,7 +154,7 @@ impl Tracker {
         if topic.len() > MAX_TEXT || key.len() > MAX_TEXT || meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        message::object(&meta).ok_or(TrackError::NotAnObject)?;
+        entry::as_object(&meta).ok_or(TrackError::NotAnObject)?;
         let entry = self.add(topic, key, meta, None);
         self.owned.insert(id, entry.clone());
         Ok(entry)
@@ -175,7 +175,7 @@ impl Tracker {
         if meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        message::object(&meta).ok_or(TrackError::NotAnObject)?;
+        entry::as_object(&meta).ok_or(TrackError::NotAnObject)?;
         self.remove(&old);
         let new = self.add(topic, key, meta, Some(old.phx_ref().clone()));
         self.owned.insert(id, new.clone());
@@ -232,17 +232,19 @@ impl Tracker {
         self.age = (self.age + 1).min(MAX_NUMBER);
         let (topic, key) = (topic.clone(), key.clone());
         let parts = Parts { age: self.age, topic, key, meta, prev };
-        let entry = Entry::new(&self.replica, self.own.seen().prefix() + 1, parts);
-        self.own.add(entry.clone());
+        self.operations += 1;
+        let entry = Entry::new(&self.replica, self.operations, parts);
+        #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+        self.replication.add(entry.clone());
         self.topics.insert(entry.clone());
         entry
     }
 
     /// The next operation removes one.
     fn remove(&mut self, entry: &Entry) {
-        let operation = self.own.seen().prefix() + 1;
-        self.own.remove(operation, entry);
-        self.log.push(operation, entry.dot(), self.config.max_log);
+        self.operations += 1;
+        #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+        self.replication.remove(self.operations, entry);
         self.topics.remove(entry);
     }
 }

@@ -289,7 +289,7 @@ impl World {
     fn check(&mut self, node: usize) {
         self.check_view(node);
         let tracker = &self.nodes[node].tracker;
-        for entry in tracker.own.entries() {
+        for entry in tracker.replication.own.entries() {
             let made = || (tracker.replica.clone(), entry.clone());
             self.made.entry(entry.phx_ref().clone()).or_insert_with(made);
         }
@@ -314,15 +314,15 @@ impl World {
         let tracker = &self.nodes[index].tracker;
         let mut removed = Vec::new();
         for (phx_ref, (replica, entry)) in &self.made {
-            let Some(peer) = tracker.others.get(replica) else {
-                if tracker.others.is_past(replica) {
+            let Some(peer) = tracker.replication.others.get(replica) else {
+                if tracker.replication.others.is_past(replica) {
                     removed.push(phx_ref.clone());
                 }
                 continue;
             };
             let is_there = peer.state().contains(entry);
             let maker = self.nodes.iter().find(|node| node.tracker.replica == *replica);
-            let is_live = maker.is_some_and(|node| node.tracker.own.contains(entry));
+            let is_live = maker.is_some_and(|node| node.tracker.replication.own.contains(entry));
             if peer.state().seen().contains(entry.dot()) && !is_there {
                 assert!(!is_live, "{entry:?} was removed by nobody");
                 removed.push(phx_ref.clone());
@@ -342,7 +342,7 @@ fn tracker(node: usize, incarnation: u64) -> Tracker {
         max_log: 4,
         max_message: 400,
     };
-    Tracker::new(Replica { name: name(node), incarnation }, config)
+    Tracker::with_config(Replica { name: name(node), incarnation }, config)
 }
 
 fn name(node: usize) -> SmolStr {
@@ -381,7 +381,7 @@ fn listed(tracker: &Tracker) -> Vec<Entry> {
         let snapshot = tracker.list(topic);
         let keys: BTreeMap<_, _> = snapshot.iter().collect();
         for (key, metas) in keys {
-            assert_eq!(metas.len(), tracker.get_by_key(topic, key).len());
+            assert_eq!(metas.iter().count(), tracker.get_by_key(topic, key).len());
             assert!(metas.iter().is_sorted(), "not oldest first");
             listed.extend(metas.iter().cloned());
         }

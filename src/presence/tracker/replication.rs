@@ -7,24 +7,60 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::clock::{MAX_NUMBER, Seen};
+use super::clock::Seen;
 use super::entry::Parts;
 use super::message::Message;
-use super::state::Fragment;
-use super::{Changes, Entry, Malformed, Outgoing, Replica, Tracker};
+use super::replicas::Replicas;
+use super::state::{Fragment, Log, State};
+use super::{Changes, Config, Entry, MAX_NUMBER, Malformed, Outgoing, Replica, Tracker};
+
+/// What a tracker knows for and of the other replicas.
+#[derive(Debug, Default)]
+pub(super) struct Replication {
+    pub(super) config: Config,
+    pub(super) own: State,
+    log: Log,
+    /// How many of its operations the others have been told.
+    sent: u64,
+    pub(super) others: Replicas,
+    last_tick: Option<Duration>,
+    last_heartbeat: Option<Duration>,
+}
+
+impl Replication {
+    pub(super) fn add(&mut self, entry: Entry) {
+        self.own.add(entry);
+    }
+
+    pub(super) fn remove(&mut self, operation: u64, entry: &Entry) {
+        self.own.remove(operation, entry);
+        self.log.push(operation, entry.dot(), self.config.max_log);
+    }
+}
 
 impl Tracker {
+    /// Creates a replica that watches others as `config` says.
+    pub(crate) fn with_config(replica: Replica, config: Config) -> Self {
+        let replication = Replication { config, ..Replication::default() };
+        Self { replication, ..Self::new(replica) }
+    }
+
+    /// The replica itself. Its incarnation grows if others have taken it for gone.
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
     /// What the passing of time brings: what to send, and who went down. To be called a few times
     /// in each `heartbeat`. `now` is the time since any start, the same in all calls.
     pub(crate) fn tick(&mut self, now: Duration) -> (Changes, Vec<Outgoing>) {
         let mut changes = Changes::default();
-        let slept = self.last_tick.map_or(Duration::ZERO, |last| {
-            now.saturating_sub(last).saturating_sub(self.config.heartbeat)
+        let slept = self.replication.last_tick.map_or(Duration::ZERO, |last| {
+            now.saturating_sub(last).saturating_sub(self.replication.config.heartbeat)
         });
-        self.last_tick = Some(now);
-        self.others.excuse(slept, now);
-        self.others.expire(now, &self.config, &mut changes);
-        self.topics.apply(&changes);
+        self.replication.last_tick = Some(now);
+        self.replication.others.excuse(slept, now);
+        self.replication.others.expire(now, &self.replication.config, &mut changes);
+        self.show(&changes);
         (changes, self.announce(now))
     }
 
@@ -37,8 +73,13 @@ impl Tracker {
         let message = Message::decode(message)?;
         let (mut changes, mut outgoing) = Default::default();
         self.take(now, message, &mut changes, &mut outgoing);
-        self.topics.apply(&changes);
+        self.show(&changes);
         Ok((changes, outgoing))
+    }
+
+    fn show(&mut self, changes: &Changes) {
+        changes.leaves.iter().for_each(|entry| self.topics.remove(entry));
+        changes.joins.iter().for_each(|entry| self.topics.insert(entry.clone()));
     }
 
     fn take(
@@ -55,19 +96,19 @@ impl Tracker {
         if let Some((gone, newest)) = gone {
             self.renew(&gone, newest, changes);
         }
-        if self.others.is_past(&from) {
+        if self.replication.others.is_past(&from) {
             outgoing.extend(self.tell_gone(&from));
             return;
         }
-        let is_new = self.others.get(&from).is_none();
-        if self.others.admit(&from, now, changes).is_none() {
+        let is_new = self.replication.others.get(&from).is_none();
+        if self.replication.others.admit(&from, now, changes).is_none() {
             return;
         }
         for fragment in fragments {
             self.merge(now, fragment, changes);
         }
         // A fragment may have told of its successor.
-        let Some(peer) = self.others.get_mut(&from) else { return };
+        let Some(peer) = self.replication.others.get_mut(&from) else { return };
         if peer.hear(now, changes) || is_new {
             outgoing.push(self.send(Some(&from), |message| message.clock = self.clock()));
         }
@@ -79,7 +120,9 @@ impl Tracker {
         if self.is_of_its_own(&fragment.replica) {
             return;
         }
-        let Some(peer) = self.others.admit(&fragment.replica, now, changes) else { return };
+        let Some(peer) = self.replication.others.admit(&fragment.replica, now, changes) else {
+            return;
+        };
         let oldest = fragment.entries.iter().map(Entry::age).max();
         self.age = self.age.max(oldest.unwrap_or_default());
         peer.merge(fragment, changes);
@@ -87,23 +130,23 @@ impl Tracker {
 
     /// What the others have not been told yet, and a heartbeat if it is time.
     fn announce(&mut self, now: Duration) -> Vec<Outgoing> {
-        let is_due = |last| now.saturating_sub(last) >= self.config.heartbeat;
-        let mut is_due = self.last_heartbeat.is_none_or(is_due);
+        let is_due = |last| now.saturating_sub(last) >= self.replication.config.heartbeat;
+        let mut is_due = self.replication.last_heartbeat.is_none_or(is_due);
         let mut fragments = Vec::new();
-        if self.log.reaches(self.sent) {
-            fragments = self.missing_of_own(&Seen::up_to(self.sent));
+        if self.replication.log.reaches(self.replication.sent) {
+            fragments = self.missing_of_own(&Seen::up_to(self.replication.sent));
         } else {
             // The heartbeat shows it, and everyone asks for what he lacks.
             is_due = true;
         }
-        self.sent = self.own.seen().prefix();
+        self.replication.sent = self.replication.own.seen().prefix();
         let mut outgoing = self.send_all(None, fragments, |last| {
             if is_due {
                 last.clock = self.clock();
             }
         });
         if is_due {
-            self.last_heartbeat = Some(now);
+            self.replication.last_heartbeat = Some(now);
             if outgoing.is_empty() {
                 outgoing.push(self.send(None, |message| message.clock = self.clock()));
             }
@@ -121,18 +164,19 @@ impl Tracker {
     ) -> Option<Outgoing> {
         let mut request: BTreeMap<Replica, Seen> = BTreeMap::new();
         for (replica, to) in clock {
-            let seen = self.others.seen(&replica);
-            let is_wanted = !self.is_of_its_own(&replica) && !self.others.is_past(&replica);
+            let seen = self.replication.others.seen(&replica);
+            let is_wanted =
+                !self.is_of_its_own(&replica) && !self.replication.others.is_past(&replica);
             if is_wanted && seen.prefix() < to {
                 request.insert(replica, seen);
             }
         }
-        let seen = self.others.seen(from);
+        let seen = self.replication.others.seen(from);
         if !more && seen.has_gap() {
             request.insert(from.clone(), seen);
         }
-        let pause = self.config.heartbeat / 2;
-        let asks = !request.is_empty() && self.others.get_mut(from)?.ask(now, pause);
+        let pause = self.replication.config.heartbeat / 2;
+        let asks = !request.is_empty() && self.replication.others.get_mut(from)?.ask(now, pause);
         asks.then(|| {
             self.send(Some(from), |message| message.request = request.into_iter().collect())
         })
@@ -144,21 +188,26 @@ impl Tracker {
             if replica == self.replica {
                 return self.missing_of_own(&known);
             }
-            let peer = self.others.get(&replica);
-            let size = self.config.max_message;
+            let peer = self.replication.others.get(&replica);
+            let size = self.replication.config.max_message;
             peer.map(|peer| peer.state().missing(&replica, &known, None, size)).unwrap_or_default()
         };
         self.send_all(Some(from), request.into_iter().flat_map(missing).collect(), |_| ())
     }
 
     fn missing_of_own(&self, known: &Seen) -> Vec<Fragment> {
-        self.own.missing(&self.replica, known, Some(&self.log), self.config.max_message)
+        self.replication.own.missing(
+            &self.replica,
+            known,
+            Some(&self.replication.log),
+            self.replication.config.max_message,
+        )
     }
 
     /// Tells a replica that it is past, unless another one lives in its place.
     fn tell_gone(&self, from: &Replica) -> Option<Outgoing> {
-        let newest = self.others.newest(&from.name)?;
-        let is_replaced = self.others.is_up(&from.name);
+        let newest = self.replication.others.newest(&from.name)?;
+        let is_replaced = self.replication.others.is_up(&from.name);
         let gone = Some((from.clone(), newest));
         (!is_replaced).then(|| self.send(Some(from), |message| message.gone = gone))
     }
@@ -166,12 +215,13 @@ impl Tracker {
     /// Begins a new incarnation, if others have given up this one: its entries are made anew.
     fn renew(&mut self, gone: &Replica, newest: u64, changes: &mut Changes) {
         let incarnation = newest.max(gone.incarnation) + 1;
-        let is_replaced = self.others.is_up(&gone.name);
+        let is_replaced = self.replication.others.is_up(&gone.name);
         if *gone != self.replica || is_replaced || incarnation > MAX_NUMBER {
             return;
         }
         self.replica.incarnation = incarnation;
-        (self.own, self.log, self.sent) = Default::default();
+        (self.replication.own, self.replication.log, self.replication.sent) = Default::default();
+        self.operations = self.owned.len() as u64;
         let mut entries: Vec<_> = self.owned.values_mut().collect();
         entries.sort_unstable();
         for (dot, entry) in (1..).zip(entries) {
@@ -183,7 +233,7 @@ impl Tracker {
                 prev: Some(entry.phx_ref().clone()),
             };
             let new = Entry::new(&self.replica, dot, parts);
-            self.own.add(new.clone());
+            self.replication.own.add(new.clone());
             changes.joins.push(new.clone());
             changes.leaves.push(std::mem::replace(entry, new));
         }
@@ -195,8 +245,11 @@ impl Tracker {
     }
 
     fn clock(&self) -> Vec<(Replica, u64)> {
-        let own = (self.replica.clone(), self.own.seen().prefix());
-        std::iter::once(own).chain(self.others.clock()).filter(|(_, to)| *to > 0).collect()
+        let own = (self.replica.clone(), self.replication.own.seen().prefix());
+        std::iter::once(own)
+            .chain(self.replication.others.clock())
+            .filter(|(_, to)| *to > 0)
+            .collect()
     }
 
     fn send(&self, to: Option<&Replica>, fill: impl FnOnce(&mut Message)) -> Outgoing {

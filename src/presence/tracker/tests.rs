@@ -6,7 +6,7 @@ use super::message::Message;
 use super::*;
 
 fn node(name: &str, incarnation: u64) -> Tracker {
-    Tracker::new(Replica { name: name.into(), incarnation }, Config::default())
+    Tracker::with_config(Replica { name: name.into(), incarnation }, Config::default())
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -198,7 +198,7 @@ fn a_lost_update_is_noticed_though_what_it_made_is_removed_again() {
 #[test]
 fn a_removal_too_old_for_the_log_arrives_all_the_same() {
     let (mut one, mut other) = pair();
-    one.config.max_log = 1;
+    one.replication.config.max_log = 1;
     ["ann", "bob", "cid"].iter().for_each(|key| drop(track(&mut one, key)));
     exchange(seconds(1), &mut other, &mut one);
     ["ann", "bob"].iter().for_each(|key| untrack(&mut one, key));
@@ -209,7 +209,7 @@ fn a_removal_too_old_for_the_log_arrives_all_the_same() {
 #[test]
 fn a_newcomer_gets_all_at_once_though_in_pieces() {
     let (mut one, mut other) = (node("one", 1), node("other", 1));
-    one.config.max_message = 500;
+    one.replication.config.max_message = 500;
     (0..20).for_each(|index| drop(track(&mut one, &index.to_string())));
     one.tick(seconds(0));
     talk(seconds(1), &mut other, &mut one, &mut Changes::default());
@@ -260,7 +260,7 @@ fn gone() -> (Tracker, Tracker, Vec<Outgoing>) {
     track(&mut one, "bob");
     let late = one.tick(seconds(2)).1;
     (2..1300).for_each(|second| drop(other.tick(seconds(second))));
-    assert!(other.others.clock().next().is_none(), "it is remembered");
+    assert!(other.replication.others.clock().next().is_none(), "it is remembered");
     (one, other, late)
 }
 
@@ -386,7 +386,7 @@ fn malformed_messages_are_refused_and_change_nothing() {
         let mut one = node("other", 1);
         let message = message(field, with);
         assert!(one.receive(seconds(0), message.as_bytes()).is_err(), "{message}");
-        assert!(keys(&one).is_empty() && one.others.clock().next().is_none());
+        assert!(keys(&one).is_empty() && one.replication.others.clock().next().is_none());
     }
     assert!(Message::decode(message("one", "one").as_bytes()).is_ok());
 }

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
 use smol_str::SmolStr;
 
-use super::Changes;
 use super::entry::Entry;
 
 #[derive(Debug, Default)]
@@ -47,12 +46,8 @@ impl Topics {
         }
     }
 
-    pub(super) fn apply(&mut self, changes: &Changes) {
-        changes.leaves.iter().for_each(|entry| self.remove(entry));
-        changes.joins.iter().for_each(|entry| self.insert(entry.clone()));
-    }
-
     /// The topics that have entries.
+    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
     pub(super) fn names(&self) -> impl Iterator<Item = &SmolStr> {
         self.0.keys()
     }
@@ -82,10 +77,5 @@ impl Metas {
     /// Oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.0.iter()
-    }
-
-    /// At least 1.
-    pub(crate) fn len(&self) -> usize {
-        self.0.size()
     }
 }
