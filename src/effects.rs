@@ -7,8 +7,8 @@ use tower_channels_transports::{Close, Message};
 
 /// Wake-ups, closes and counts, collected under a lock and carried out after it.
 ///
-/// Wakers, metrics recorders and log subscribers are foreign code, which may call this library: under one
-/// of its locks that would be a deadlock.
+/// Wakers, metrics recorders and log subscribers are foreign code, which may call this library:
+/// under one of its locks that would be a deadlock.
 #[derive(Debug, Default)]
 #[must_use = "the effects take place in `run`"]
 pub(crate) struct Effects {

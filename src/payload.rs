@@ -9,8 +9,8 @@ use serde_json::Value;
 
 /// The content of a message: JSON or bytes. A cheap clone.
 ///
-/// JSON from a client is kept as the text that was received, and parsed on demand: an echo or a broadcast of
-/// it is not encoded again.
+/// JSON from a client is kept as the text that was received, and parsed on demand: an echo or a
+/// broadcast of it is not encoded again.
 #[derive(Clone)]
 pub struct Payload(Repr);
 
@@ -33,7 +33,8 @@ impl Payload {
         Ok(Self(Repr::Json(serde_json::to_vec(value)?.into())))
     }
 
-    /// Creates a binary payload. Protocol 1.0.0 cannot carry one: its clients do not receive the message.
+    /// Creates a binary payload. Protocol 1.0.0 cannot carry one: its clients do not receive the
+    /// message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self(Repr::Binary(bytes.into()))
     }
@@ -49,8 +50,8 @@ impl Payload {
 
     /// Parses the JSON as a `T`.
     ///
-    /// `T` owns its data: a string with an escape has no slice in the text that could be borrowed. Use
-    /// [`as_json`](Self::as_json) to parse without copies.
+    /// `T` owns its data: a string with an escape has no slice in the text that could be borrowed.
+    /// Use [`as_json`](Self::as_json) to parse without copies.
     ///
     /// # Errors
     /// If the payload is binary, or the JSON is not that of a `T`.

@@ -11,8 +11,8 @@ use crate::serializer::{ServerMessage, Version};
 pub(crate) struct Responder {
     pub(crate) outbox: outbox::Sender,
     pub(crate) version: Version,
-    /// Whether the session is resumable. Then messages carry no join_ref: which join the client will have
-    /// sent last when it receives them is not known yet.
+    /// Whether the session is resumable. Then messages carry no join_ref: which join the client
+    /// will have sent last when it receives them is not known yet.
     pub(crate) resumable: bool,
 }
 
@@ -37,7 +37,8 @@ impl Exit {
 }
 
 impl Responder {
-    /// Encodes a message. `None` if the client's version cannot carry it, which is counted and logged.
+    /// Encodes a message. `None` if the client's version cannot carry it, which is counted and
+    /// logged.
     pub(crate) fn encode(&self, message: &ServerMessage<'_>) -> Option<Message> {
         let encoded = self.version.encode(message);
         if encoded.is_none() {
@@ -61,7 +62,8 @@ impl Responder {
             Reply::Error(response) => ("error", response),
         };
         if reference.as_json().is_none() && response.as_binary().is_none() {
-            // The ref came in a binary frame and is not UTF-8, so JSON cannot repeat it. Phoenix crashes.
+            // The ref came in a binary frame and is not UTF-8, so JSON cannot repeat it. Phoenix
+            // crashes.
             self.outbox.close(Close::Malformed);
             return None;
         }
@@ -101,8 +103,8 @@ impl Responder {
         }
     }
 
-    /// Replies to a message for a topic that is not joined: without a join_ref, even if the message had
-    /// one, as Phoenix does.
+    /// Replies to a message for a topic that is not joined: without a join_ref, even if the message
+    /// had one, as Phoenix does.
     pub(crate) fn reply_unmatched(&self, reference: &Ref, topic: &Name<'_>) {
         self.reply(&Ref::NULL, reference, topic, &Reply::reason("unmatched topic"));
     }

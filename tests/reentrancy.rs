@@ -1,5 +1,5 @@
-//! An application's metrics recorder, log subscriber and wakers may use the library themselves: none of
-//! them is called while one of its locks is held.
+//! An application's metrics recorder, log subscriber and wakers may use the library themselves:
+//! none of them is called while one of its locks is held.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -314,8 +314,7 @@ fn a_dormant_channel_that_catches_up() {
         endpoint.broadcast("quiet:1", "new_msg", json!({}));
         client.reconnect().await.expect("connects");
         client.join("quiet:1", json!({})).await;
-        let (event, _) = client.next_push().await;
-        assert_eq!(event, "new_msg");
+        while client.next_push().await.0 != "new_msg" {}
     });
     for counter in ["tower_channels_messages_replayed", "tower_channels_channels_resumed"] {
         assert!(counted.contains(&counter.into()), "{counter}: {counted:?}");

@@ -1,5 +1,5 @@
-//! [`Channel`], the trait that an application implements, and the [`Socket`] that its callbacks receive. They
-//! name each other, so they share a file.
+//! [`Channel`], the trait that an application implements, and the [`Socket`] that its callbacks
+//! receive. They name each other, so they share a file.
 
 use std::fmt;
 use std::future::Future;
@@ -17,15 +17,15 @@ use crate::reply::Reply;
 
 /// One joined topic of one client: its state and its behavior.
 ///
-/// [`join`](Channel::join) creates a value, which lives in a task of its own until the channel ends. So a slow
-/// callback delays this channel and nothing else. A panic or an error ends this channel alone: the client
-/// receives `phx_error` and joins again. (This needs the default `panic = "unwind"`.) Every end drops the
-/// value: put unconditional cleanup in `Drop`.
+/// [`join`](Channel::join) creates a value, which lives in a task of its own until the channel
+/// ends. So a slow callback delays this channel and nothing else. A panic or an error ends this
+/// channel alone: the client receives `phx_error` and joins again. (This needs the default
+/// `panic = "unwind"`.) Every end drops the value: put unconditional cleanup in `Drop`.
 ///
-/// Callbacks run one at a time, in the order of their causes. When the client joins the same topic again, the
-/// running callback is cancelled at its next await, as Phoenix kills the old process, and the new join begins
-/// once the old value is dropped. A disconnect cancels nothing: what the client sent before is handled, and
-/// then the channel terminates.
+/// Callbacks run one at a time, in the order of their causes. When the client joins the same topic
+/// again, the running callback is cancelled at its next await, as Phoenix kills the old process,
+/// and the new join begins once the old value is dropped. A disconnect cancels nothing: what the
+/// client sent before is handled, and then the channel terminates.
 ///
 /// ```
 /// use tower_channels::channel::Result;
@@ -71,19 +71,20 @@ pub trait Channel: Sized + Send + 'static {
     /// The messages that other tasks send to this channel through its [`Handle`].
     type Info: Send + 'static;
 
-    /// Events whose broadcasts are passed to [`handle_out`](Channel::handle_out) instead of being sent
-    /// directly to the client.
+    /// Events whose broadcasts are passed to [`handle_out`](Channel::handle_out) instead of being
+    /// sent directly to the client.
     const INTERCEPT: &'static [&'static str] = &[];
 
     /// Decides whether the client may join the topic, and creates the channel's state.
     ///
-    /// The topic's previous channel of the same client, if there is one, ends first. What the client sends to
-    /// the topic meanwhile waits; its other channels and its heartbeats do not.
+    /// The topic's previous channel of the same client, if there is one, ends first. What the
+    /// client sends to the topic meanwhile waits; its other channels and its heartbeats do not.
     ///
     /// # Errors
-    /// A [`JoinError`] made by the application is the error reply to the join. Any other error, or a panic,
-    /// replies `{"reason":"join crashed"}`. Over [`Builder::join_timeout`], which covers the end of the
-    /// previous channel too, `join` is cancelled and the reply is `{"reason":"join timed out"}`.
+    /// A [`JoinError`] made by the application is the error reply to the join. Any other error, or
+    /// a panic, replies `{"reason":"join crashed"}`. After [`Builder::join_timeout`], which includes
+    /// the wait for the previous channel, `join` is cancelled and the reply is
+    /// `{"reason":"join timed out"}`.
     ///
     /// [`Builder::join_timeout`]: crate::Builder::join_timeout
     fn join(
@@ -98,13 +99,13 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called when the client joins again in a resumable session in which this channel is still alive. Returns
-    /// the response to the join, or `None` for the response to the first join.
+    /// Called when the client joins again in a resumable session in which this channel is still
+    /// alive. Returns the response to the join, or `None` for the response to the first join.
     ///
-    /// No message was lost: right after the reply the client receives, in order, what it has missed. So there
-    /// is no history to send here; a client whose session has ended comes through [`join`](Channel::join).
-    /// Check here what may have changed meanwhile, such as a permission. It may be called several times, also
-    /// without a disconnect before.
+    /// No message was lost: right after the reply the client receives, in order, what it has
+    /// missed. So there is no history to send here; a client whose session has ended comes through
+    /// [`join`](Channel::join). Check here what may have changed meanwhile, such as a permission.
+    /// It may be called several times, also without a disconnect before.
     ///
     /// # Errors
     /// A [`JoinError`] is the error reply to the join, and ends the channel.
@@ -139,8 +140,8 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Handles a broadcast of an event in [`INTERCEPT`](Channel::INTERCEPT): push it as it is, changed, or not
-    /// at all. The default pushes it as it is.
+    /// Handles a broadcast of an event in [`INTERCEPT`](Channel::INTERCEPT): push it as it is,
+    /// changed, or not at all. The default pushes it as it is.
     fn handle_out(
         &mut self,
         event: &str,
@@ -151,9 +152,9 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called last when the channel ends in order: not after a crash, and not when another join of the same
-    /// topic replaces the channel, which also cancels it at its next await. Put unconditional cleanup in
-    /// `Drop`. The client may be gone already.
+    /// Called last when the channel ends in order: not after a crash, and not when another join of
+    /// the same topic replaces the channel, which also cancels it at its next await. Put
+    /// unconditional cleanup in `Drop`. The client may be gone already.
     fn terminate(
         &mut self,
         reason: Reason,
@@ -166,14 +167,14 @@ pub trait Channel: Sized + Send + 'static {
 
 /// A channel's connection to its client, its topic and the rest of the endpoint.
 ///
-/// A cheap clone. Other tasks may hold one: it does not keep the channel alive, and does nothing once the
-/// channel has ended.
+/// A cheap clone. Other tasks may hold one: it does not keep the channel alive, and sends nothing to
+/// the client once the channel has ended.
 pub struct Socket<C: Channel> {
     context: Arc<ChannelContext<C::Assigns>>,
     /// The ref of the push that is being handled.
     reference: Option<Ref>,
-    /// The channel's task lends this socket to its callbacks, and ends the channel only after they have given
-    /// it back. A clone may go anywhere.
+    /// The channel's task lends this socket to its callbacks, and ends the channel only after they
+    /// have given it back. A clone may go anywhere.
     caller: Caller,
 }
 
@@ -208,8 +209,8 @@ impl<C: Channel> Socket<C> {
 
     /// Sends an event to this client. Does nothing once the channel has ended.
     ///
-    /// Use [`Channel::after_join`] to push something with the join: in [`Channel::join`] it would precede the
-    /// reply, and clients ignore messages of channels that they have not joined yet.
+    /// Use [`Channel::after_join`] to push something with the join: in [`Channel::join`] it would
+    /// precede the reply, and clients ignore messages of channels that they have not joined yet.
     pub fn push(&self, event: &str, payload: impl Into<Payload>) {
         self.context.push(self.caller, event, &payload.into());
     }
@@ -224,8 +225,8 @@ impl<C: Channel> Socket<C> {
         self.context.broadcast(event, payload.into(), true);
     }
 
-    /// Returns a handle to reply to the current push later, from any task. The callback then returns
-    /// [`Reply::None`].
+    /// Returns a handle to reply to the current push later, from any task. The callback then
+    /// returns [`Reply::None`].
     ///
     /// # Panics
     /// Outside of [`Channel::handle_in`], where there is no push to reply to.
@@ -240,7 +241,8 @@ impl<C: Channel> Socket<C> {
         &self.context.presence
     }
 
-    /// Returns a handle with which other tasks send messages to this channel; see [`Channel::handle_info`].
+    /// Returns a handle with which other tasks send messages to this channel; see
+    /// [`Channel::handle_info`].
     pub fn handle(&self) -> Handle<C> {
         Handle { mailbox: self.context.mailbox.clone(), info: PhantomData }
     }
@@ -259,7 +261,8 @@ impl<C: Channel> fmt::Debug for Socket<C> {
     }
 }
 
-/// Sends messages to a channel from other tasks. A cheap clone, which does not keep the channel alive.
+/// Sends messages to a channel from other tasks. A cheap clone, which does not keep the channel
+/// alive.
 pub struct Handle<C: Channel> {
     mailbox: mailbox::Sender,
     info: PhantomData<fn(C::Info)>,
@@ -269,8 +272,8 @@ impl<C: Channel> Handle<C> {
     /// Sends a message to [`Channel::handle_info`]. Never blocks.
     ///
     /// # Errors
-    /// [`SendError::Closed`] if the channel has ended or its client is gone, [`SendError::Full`] if more than
-    /// [`Builder::max_mailbox`] waits for the channel.
+    /// [`SendError::Closed`] if the channel has ended or its client is gone, [`SendError::Full`] if
+    /// more than [`Builder::max_mailbox`] waits for the channel.
     ///
     /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
     pub fn send(&self, info: C::Info) -> Result<(), SendError> {

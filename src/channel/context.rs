@@ -19,8 +19,8 @@ use crate::reply::Reply;
 use crate::responder::{Exit, Responder};
 use crate::serializer::ServerMessage;
 
-/// A channel's identity, and its connections to its client and its topic. Shared by its task, its exit guard
-/// and the clones of its `Socket`.
+/// A channel's identity, and its connections to its client and its topic. Shared by its task, its
+/// exit guard and the clones of its `Socket`.
 pub(crate) struct ChannelContext<A> {
     pub(crate) assigns: Arc<A>,
     pub(crate) topic: SmolStr,
@@ -39,8 +39,8 @@ pub(crate) struct ChannelContext<A> {
 /// The subscription of a joined channel to its topic.
 #[derive(Default)]
 pub(crate) struct TopicSubscription {
-    /// Guards the subscription between the channel's task, which sets it, and the other tasks that let it
-    /// catch up. Held for the call of one of its methods.
+    /// Guards the subscription between the channel's task, which sets it, and the other tasks that
+    /// let it catch up. Held for the call of one of its methods.
     current: Mutex<Option<Subscription>>,
     /// Whether the subscription may be dormant. Spares pushes the lock.
     may_be_dormant: AtomicBool,
@@ -86,8 +86,8 @@ impl<A> ChannelContext<A> {
         self.client.encode_reply(&self.sent_join_ref, reference, &topic, &reply)
     }
 
-    /// Replies to the join of a client that has returned: from here on its messages flow again, as long as
-    /// the connection of `epoch` lasts.
+    /// Replies to the join of a client that has returned: from here on its messages flow again, as
+    /// long as the connection of `epoch` lasts.
     pub(crate) fn resume(&self, epoch: u64, reference: &Ref, response: Payload) {
         self.subscription.catch_up();
         if let Some(reply) = self.encode_join_reply(reference, response) {
@@ -151,11 +151,12 @@ impl TopicSubscription {
         drop(old);
     }
 
-    /// Makes the subscription dormant, as the client is away. With `resends_volatile` the channel sends the
-    /// subject of volatile broadcasts anew when the client returns.
+    /// Makes the subscription dormant, as the client is away. With `resends_volatile` the channel
+    /// sends the subject of volatile broadcasts anew when the client returns.
     pub(crate) fn make_dormant(&self, resends_volatile: bool) {
         let subscription = self.current.lock();
-        // Set before the subscription is dormant, so that every push that comes after lets it catch up.
+        // Set before the subscription is dormant, so that every push that comes after lets it catch
+        // up.
         self.may_be_dormant.store(true, Ordering::Release);
         let is_dormant = subscription.as_ref().is_some_and(|it| it.make_dormant(resends_volatile));
         self.may_be_dormant.store(is_dormant, Ordering::Release);

@@ -19,8 +19,8 @@ use crate::responder::Exit;
 
 /// Ends a channel in order when it is dropped: as its task returns, panics or is aborted.
 ///
-/// The client is notified, commands that wait are replied to, presence entries are removed, and then the next
-/// instance may begin.
+/// The client is notified, commands that wait are replied to, presence entries are removed, and
+/// then the next instance may begin.
 pub(super) struct ExitGuard<A> {
     pub(super) context: Arc<ChannelContext<A>>,
     pub(super) commands: mailbox::Receiver,
@@ -41,8 +41,8 @@ pub(super) enum Stage {
 }
 
 impl<A> ExitGuard<A> {
-    /// Replies to the join with its result. A channel that has joined is subscribed in the same moment: no
-    /// broadcast precedes the reply, and none after it is missed.
+    /// Replies to the join with its result. A channel that has joined is subscribed in the same
+    /// moment: no broadcast precedes the reply, and none after it is missed.
     pub(super) fn finish_join<C: Channel<Assigns = A>>(
         &mut self,
         joined: Result<Joined<C>, JoinError>,
@@ -79,7 +79,8 @@ impl<A> ExitGuard<A> {
         Some((channel, response))
     }
 
-    /// Replies to the join with an error, and to the commands behind it as though there had been no join.
+    /// Replies to the join with an error, and to the commands behind it as though there had been no
+    /// join.
     fn refuse(&mut self, response: &Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Joining { reference, previous, .. } = stage else { return };
@@ -107,8 +108,8 @@ impl<A> ExitGuard<A> {
         }
     }
 
-    /// Ends a joined channel: it receives no more broadcasts and no more commands, and its client is notified
-    /// of `exit`, unless another instance does that.
+    /// Ends a joined channel: it receives no more broadcasts and no more commands, and its client
+    /// is notified of `exit`, unless another instance does that.
     pub(super) fn finish(&mut self, exit: Option<Exit>) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let resuming = if let Stage::Joined { resuming } = stage { resuming } else { None };
@@ -147,8 +148,9 @@ impl<A> Drop for ExitGuard<A> {
     }
 }
 
-/// Notifies the client, once the join is replied to, that the instance which it replaced is closed. If that
-/// is still running, because the join failed while waiting for it, it does so itself when it ends.
+/// Notifies the client, once the join is replied to, that the instance which it replaced is closed.
+/// If that is still running, because the join failed while waiting for it, it does so itself when
+/// it ends.
 fn close_previous<A>(context: &ChannelContext<A>, previous: Option<Box<PreviousInstance>>) {
     let Some(previous) = previous else { return };
     previous.task.abort();

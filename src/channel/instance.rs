@@ -7,9 +7,9 @@ use tokio::task::JoinHandle;
 use super::mailbox;
 use crate::message::Ref;
 
-/// The right to run a client's channel on a topic, which passes from each instance to the one that replaces
-/// it: an instance begins once it has the lock, and holds it until nothing of it is left. It is tokio's
-/// mutex, because it is awaited.
+/// The right to run a client's channel on a topic, which passes from each instance to the one that
+/// replaces it: an instance begins once it has the lock, and holds it until nothing of it is left.
+/// It is tokio's mutex, because it is awaited.
 pub(crate) type TopicPermit = Arc<tokio::sync::Mutex<()>>;
 
 /// The instance that a new join of the same topic replaces.

@@ -1,7 +1,7 @@
 //! The bounded queue in front of a channel's task, and the state of its end.
 //!
-//! Only the socket holds the [`Owner`]; dropping it tells the task that the client is gone, after everything
-//! that waits. All others hold a [`Sender`], which keeps nothing alive.
+//! Only the socket holds the [`Owner`]; dropping it tells the task that the client is gone, after
+//! everything that waits. All others hold a [`Sender`], which keeps nothing alive.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -50,7 +50,8 @@ pub enum SendError {
     Full,
 }
 
-/// The handle that keeps the channel alive. Dropping it closes the mailbox behind the commands that wait.
+/// The handle that keeps the channel alive. Dropping it closes the mailbox behind the commands that
+/// wait.
 pub(crate) struct Owner(Sender);
 
 /// Sends commands to a channel. A cheap clone.
@@ -61,10 +62,10 @@ pub(crate) struct Sender(Arc<Mailbox>);
 pub(crate) struct Receiver(Arc<Mailbox>);
 
 struct Mailbox {
-    /// Guards the queue, and the order between a channel's end and what other tasks send to its client in its
-    /// name: nothing follows the end. The channel's own task sends without it, as it alone ends the channel,
-    /// so handling a push takes it twice, to send the command and to receive it. Held for a few
-    /// instructions, and while one message is put into an outbox.
+    /// Guards the queue, and the order between a channel's end and what other tasks send to its
+    /// client in its name: nothing follows the end. The channel's own task sends without it, as it
+    /// alone ends the channel, so handling a push takes it twice, to send the command and to
+    /// receive it. Held for a few instructions, and while one message is put into an outbox.
     state: Mutex<State>,
     /// Whether the channel was abandoned; see [`Owner::abandon`].
     is_muted: AtomicBool,
@@ -121,7 +122,8 @@ impl Owner {
         &self.0
     }
 
-    /// Lets another join take the channel's place. Returns `false` if the channel has ended already.
+    /// Lets another join take the channel's place. Returns `false` if the channel has ended
+    /// already.
     pub(crate) fn replace(&self) -> bool {
         let mut state = self.0.0.state.lock();
         let is_alive = state.phase != Phase::Over;
@@ -131,8 +133,9 @@ impl Owner {
         is_alive
     }
 
-    /// Lets a replaced channel notify its client of its end itself, because the join that replaced it ends
-    /// first; until then it sends nothing more. Returns `false` if the channel has ended already.
+    /// Lets a replaced channel notify its client of its end itself, because the join that replaced
+    /// it ends first; until then it sends nothing more. Returns `false` if the channel has ended
+    /// already.
     pub(crate) fn abandon(&self) -> bool {
         let mut state = self.0.0.state.lock();
         let is_alive = state.phase != Phase::Over;
@@ -179,8 +182,8 @@ impl Sender {
         self.0.is_muted.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` under the lock unless the channel has ended or is muted, and so before its end. It must
-    /// not call foreign code, such as wakers.
+    /// Runs `work` under the lock unless the channel has ended or is muted, and so before its end.
+    /// It must not call foreign code, such as wakers.
     pub(crate) fn while_alive<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         let state = self.0.state.lock();
         let is_alive = !matches!(state.phase, Phase::Over | Phase::Abandoned);
@@ -222,9 +225,9 @@ impl Receiver {
         }
     }
 
-    /// Ends the channel, and returns the commands that waited; they are none of a replaced channel's
-    /// business. `notify` puts the end into the outbox, before anybody can see that the channel has ended. It
-    /// runs under the lock and must not call foreign code.
+    /// Ends the channel, and returns the commands that waited; they are none of a replaced
+    /// channel's business. `notify` puts the end into the outbox, before anybody can see that the
+    /// channel has ended. It runs under the lock and must not call foreign code.
     pub(crate) fn end<R>(&mut self, notify: impl FnOnce(Ending) -> R) -> (VecDeque<Command>, R) {
         let mut state = self.0.state.lock();
         let mut waiting = std::mem::take(&mut state.queue);

@@ -1,5 +1,5 @@
-//! Channels: the trait that an application implements, the values that its callbacks receive and return, and
-//! the task that runs each joined channel.
+//! Channels: the trait that an application implements, the values that its callbacks receive and
+//! return, and the task that runs each joined channel.
 
 pub(crate) mod callbacks;
 pub(crate) mod context;

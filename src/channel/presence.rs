@@ -13,8 +13,8 @@ use crate::presence::tracker::Owner;
 use crate::presence::{MetaUpdate, Presence, PresenceError};
 
 impl Presence {
-    /// Tracks a channel's client on the channel's topic until the channel ends. The meta is any value that
-    /// serializes to a JSON object.
+    /// Tracks a channel's client on the channel's topic until the channel ends. The meta is any
+    /// value that serializes to a JSON object.
     ///
     /// # Errors
     /// If this channel already tracks the key or has ended, or if the key or the meta is not valid.
@@ -30,8 +30,8 @@ impl Presence {
         })
     }
 
-    /// Updates the meta of a channel's client: to another JSON object, or with a function of the old one. If
-    /// several tasks do so at the same time, the last one counts.
+    /// Updates the meta of a channel's client: to another JSON object, or with a function of the
+    /// old one. If several tasks do so at the same time, the last one counts.
     ///
     /// ```
     /// # use serde_json::json;
@@ -46,8 +46,8 @@ impl Presence {
     /// ```
     ///
     /// # Errors
-    /// If this channel does not track the key or has ended, or if the new meta is not valid. Then the old one
-    /// stays.
+    /// If this channel does not track the key or has ended, or if the new meta is not valid. Then
+    /// the old one stays.
     pub fn update<C: Channel>(
         socket: &Socket<C>,
         key: &str,
@@ -62,7 +62,8 @@ impl Presence {
         })
     }
 
-    /// Ends the presence of a channel's client under a key. Does nothing if the channel does not track it.
+    /// Ends the presence of a channel's client under a key. Does nothing if the channel does not
+    /// track it.
     pub fn untrack<C: Channel>(socket: &Socket<C>, key: &str) {
         let context = socket.context();
         let Some(owner) = context.ownership.get() else { return };
@@ -74,8 +75,8 @@ impl Presence {
 
     /// Sends a client the list of its topic, as `presence_state`, before the next diff.
     ///
-    /// In a resumable session it is sent again whenever the client has returned, in place of the diffs that it
-    /// has missed.
+    /// In a resumable session it is sent again whenever the client has returned, in place of the
+    /// diffs that it has missed.
     pub fn push_state<C: Channel>(socket: &Socket<C>) {
         let context = socket.context();
         context.ownership.follow();

@@ -40,8 +40,8 @@ impl<C> From<C> for Joined<C> {
 
 /// Error returned by [`Channel::join`] and [`Channel::resume`].
 ///
-/// [`reason`](Self::reason) and [`with`](Self::with) refuse the client. Any other error converts through `?`:
-/// it is logged, and the client receives `{"reason":"join crashed"}`.
+/// [`reason`](Self::reason) and [`with`](Self::with) refuse the client. Any other error converts
+/// through `?`: it is logged, and the client receives `{"reason":"join crashed"}`.
 ///
 /// [`Channel::join`]: crate::Channel::join
 /// [`Channel::resume`]: crate::Channel::resume
@@ -102,8 +102,8 @@ impl Stop {
         Self(StopKind::Normal(Reply::None))
     }
 
-    /// Replies to the current push before the channel ends. Has no effect on a crash, nor outside of
-    /// [`Channel::handle_in`](crate::Channel::handle_in).
+    /// Replies to the current push before the channel ends. Has no effect on a crash, nor outside
+    /// of [`Channel::handle_in`](crate::Channel::handle_in).
     #[must_use]
     pub fn reply(self, reply: Reply) -> Self {
         match self.0 {

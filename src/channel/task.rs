@@ -40,8 +40,8 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     tokio::spawn(run(Box::pin(begin::<C>(guard, payload, timeout, permit))))
 }
 
-/// A joined channel. The fields are dropped in this order: the channel before the guard notifies the client
-/// and gives up the permit.
+/// A joined channel. The fields are dropped in this order: the channel before the guard notifies
+/// the client and gives up the permit.
 struct ChannelTask<C: Channel> {
     channel: C,
     socket: Socket<C>,
@@ -50,8 +50,8 @@ struct ChannelTask<C: Channel> {
     guard: ExitGuard<C::Assigns>,
 }
 
-/// A task takes the memory of its largest phase for as long as it lives. Most of that time it waits for a
-/// command, so the phases that come once are boxed.
+/// A task takes the memory of its largest phase for as long as it lives. Most of that time it waits
+/// for a command, so the phases that come once are boxed.
 async fn run<C: Channel>(beginning: Pin<Box<impl Future<Output = Option<ChannelTask<C>>>>>) {
     let Some(mut task) = beginning.await else { return };
     let exit = task.serve().await;
@@ -78,7 +78,8 @@ async fn begin<C: Channel>(
     let joined = tokio::time::timeout(timeout, join).await;
     let joined = joined.unwrap_or_else(|_| Err(JoinError::reason("join timed out")));
     let (channel, response) = guard.finish_join::<C>(joined)?;
-    // A state that `join` requested may have been sent before its reply, to a client that ignored it.
+    // A state that `join` requested may have been sent before its reply, to a client that ignored
+    // it.
     context.refresh_presence();
     let mut task = ChannelTask { channel, socket, response, guard };
     if let Err(stop) = task.channel.after_join(&task.socket).await {
@@ -101,8 +102,8 @@ enum TaskExit {
 }
 
 impl<C: Channel> ChannelTask<C> {
-    /// Handles one command after another. Each is handled in place: what is moved out of it would take more
-    /// memory in the task.
+    /// Handles one command after another. Each is handled in place: what is moved out of it would
+    /// take more memory in the task.
     async fn serve(&mut self) -> TaskExit {
         let Self { channel, socket, response, guard } = self;
         loop {
@@ -204,3 +205,6 @@ impl<C: Channel> ChannelTask<C> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,7 +186,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.router.check()?;
+        self.router.validate()?;
         self.websocket.validate()?;
         self.long_poll.validate()?;
         self.presence.validate()?;

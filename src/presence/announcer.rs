@@ -1,4 +1,5 @@
-//! [`Announcer`]: sends what changes in a [`PresenceStore`], with one task per topic that has changes.
+//! [`Announcer`]: sends what changes in a [`PresenceStore`], with one task per topic that has
+//! changes.
 
 use std::sync::{Arc, OnceLock};
 
@@ -108,8 +109,8 @@ impl Announcer {
     }
 }
 
-/// The task that announces what changes on one topic. There is one at a time, so announcements that wait for
-/// the fetch hook keep their order.
+/// The task that announces what changes on one topic. There is one at a time, so announcements that
+/// wait for the fetch hook keep their order.
 struct TopicTask {
     announcer: Arc<Announcer>,
     topic: SmolStr,
@@ -117,7 +118,8 @@ struct TopicTask {
 }
 
 impl TopicTask {
-    /// Collects changes for the configured interval, announces them, and so on until there are none.
+    /// Collects changes for the configured interval, announces them, and so on until there are
+    /// none.
     async fn run(mut self) {
         let Self { announcer, topic, .. } = &self;
         let interval = announcer.config.interval;

@@ -28,8 +28,8 @@ impl Changes {
 /// The joins and leaves on all topics, from [`Presence::changes`](crate::Presence::changes).
 pub struct PresenceChanges(Receiver<Arc<PresenceDiff>>);
 
-/// Error returned by [`PresenceChanges::next`]: the reader was too slow, and so many diffs were dropped. A new
-/// [`list`](crate::Presence::list) has the current state.
+/// Error returned by [`PresenceChanges::next`]: the reader was too slow, and so many diffs were
+/// dropped. A new [`list`](crate::Presence::list) has the current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lagged(pub u64);
 
@@ -39,8 +39,8 @@ impl PresenceChanges {
     /// Cancel safety: no diff is lost.
     ///
     /// # Errors
-    /// [`Lagged`] if more than 1024 diffs waited: the oldest were dropped, and the next call returns the oldest
-    /// that is left.
+    /// [`Lagged`] if more than 1024 diffs waited: the oldest were dropped, and the next call
+    /// returns the oldest that is left.
     pub async fn next(&mut self) -> Option<Result<Arc<PresenceDiff>, Lagged>> {
         match self.0.recv().await {
             Ok(diff) => Some(Ok(diff)),

@@ -26,8 +26,9 @@ pub(super) type Fetch = Arc<dyn Fn(String, Vec<String>) -> Fetching + Send + Syn
 type Fetching = Pin<Box<dyn Future<Output = Fetched> + Send>>;
 
 impl PresenceConfig {
-    /// Sets how long changes are collected before one diff announces them. Default 10 ms. Zero announces them
-    /// as soon as the scheduler runs the topic's task; changes before that share a diff.
+    /// Sets how long changes are collected before one diff announces them. Default 10 ms. Zero
+    /// announces them as soon as the scheduler runs the topic's task; changes before that share a
+    /// diff.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
@@ -39,13 +40,13 @@ impl PresenceConfig {
         self
     }
 
-    /// Sets a hook that adds data from elsewhere, such as a database, to every list and diff. It is called
-    /// once for all keys of a list or diff, with the topic and the keys, and returns an object by key, whose
-    /// fields are added beside the key's `metas`.
+    /// Sets a hook that adds data from elsewhere, such as a database, to every list and diff. It is
+    /// called once for all keys of a list or diff, with the topic and the keys, and returns an
+    /// object by key, whose fields are added beside the key's `metas`.
     ///
     /// The diffs of a topic wait for it, in order. If it panics, or takes longer than
-    /// [`fetch_timeout`](Self::fetch_timeout), that is logged and nothing is added. It is not called without
-    /// keys, and cancelled when its result is no longer needed.
+    /// [`fetch_timeout`](Self::fetch_timeout), that is logged and nothing is added. It is not
+    /// called without keys, and cancelled when its result is no longer needed.
     ///
     /// ```
     /// # use std::collections::HashMap;

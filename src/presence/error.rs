@@ -8,7 +8,8 @@ use super::tracker::TrackError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PresenceError {
-    /// This channel already tracks the key: [`Presence::update`](crate::Presence::update) changes its meta.
+    /// This channel already tracks the key: [`Presence::update`](crate::Presence::update) changes
+    /// its meta.
     AlreadyTracked,
     /// This channel does not track the key.
     NotTracked,

@@ -26,14 +26,15 @@ use crate::pubsub::PubSub;
 /// The presence of an endpoint: which keys are present on which topic. A cheap clone, from
 /// [`Endpoint::presence`] or [`Socket::presence`].
 ///
-/// A channel [tracks](Self::track) its client under a key, such as the user's id, with a *meta*: a JSON object
-/// that describes the presence. The entry lives as long as the channel. It ends when the client leaves, when
-/// the channel crashes and when the client disconnects; while the client of a resumable session is away it
-/// stays. Several channels may track the same key: that is one user in several tabs.
+/// A channel [tracks](Self::track) its client under a key, such as the user's id, with a *meta*: a
+/// JSON object that describes the presence. The entry lives as long as the channel. It ends when
+/// the client leaves, when the channel crashes and when the client disconnects; while the client of
+/// a resumable session is away it stays. Several channels may track the same key: that is one user
+/// in several tabs.
 ///
 /// Every subscriber of the topic receives changes as a `presence_diff`, which collects those of
-/// [`PresenceConfig::interval`]. [`push_state`](Self::push_state) sends a client the list to which the diffs
-/// apply. The phoenix.js class `Presence` keeps a list from the two.
+/// [`PresenceConfig::interval`]. [`push_state`](Self::push_state) sends a client the list to which
+/// the diffs apply. The phoenix.js class `Presence` keeps a list from the two.
 ///
 /// ```
 /// use serde_json::json;
@@ -106,8 +107,8 @@ impl Presence {
         self.0.store.count(topic)
     }
 
-    /// Tracks an entry that is not tied to a channel, such as a background task, until the returned guard is
-    /// dropped. The meta is any value that serializes to a JSON object.
+    /// Tracks an entry that is not tied to a channel, such as a background task, until the returned
+    /// guard is dropped. The meta is any value that serializes to a JSON object.
     ///
     /// # Errors
     /// If the key or the meta is not valid.

@@ -8,8 +8,8 @@ use super::tracker::Entry;
 
 /// The joins and leaves of a topic since its last diff.
 ///
-/// An entry that came and went in between is not announced, unless a list that was read meanwhile has it. So
-/// the size is bounded by the entries that are present and those that were announced.
+/// An entry that came and went in between is not announced, unless a list that was read meanwhile
+/// has it. So the size is bounded by the entries that are present and those that were announced.
 #[derive(Debug, Default)]
 pub(super) struct PendingDiff {
     joins: BTreeMap<u64, Entry>,

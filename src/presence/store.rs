@@ -1,4 +1,5 @@
-//! [`PresenceStore`]: the entries of an endpoint and the changes that are yet to be announced, by topic.
+//! [`PresenceStore`]: the entries of an endpoint and the changes that are yet to be announced, by
+//! topic.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -20,8 +21,8 @@ use crate::payload::Payload;
 
 /// The entries of an endpoint and the changes that are yet to be announced, by topic.
 pub(crate) struct PresenceStore {
-    /// Each guards the topics of one shard, for a few steps in maps. It is taken under the lock of a channel's
-    /// mailbox, and no lock is taken under it.
+    /// Each guards the topics of one shard, for a few steps in maps. It is taken under the lock of
+    /// a channel's mailbox, and no lock is taken under it.
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     last_owner: AtomicU64,
@@ -48,7 +49,8 @@ pub(crate) trait StateRecipient: Send + Sync {
     fn receive_state(&self, state: &Payload);
 }
 
-/// What there is to announce on a topic at one moment. The diff leads from the last announcement to the list.
+/// What there is to announce on a topic at one moment. The diff leads from the last announcement to
+/// the list.
 pub(super) struct Announcement {
     /// Empty without a recipient.
     pub(super) list: Presences,
@@ -180,8 +182,8 @@ impl PresenceStore {
         self.shard(topic).tracker.count(topic)
     }
 
-    /// Makes it the caller's task to announce a topic. Returns `false` if it is another's already, or if there
-    /// is nothing to announce.
+    /// Makes it the caller's task to announce a topic. Returns `false` if it is another's already,
+    /// or if there is nothing to announce.
     pub(super) fn schedule(&self, topic: &str) -> bool {
         let mut shard = self.shard(topic);
         let updates = shard.updates.get_mut(topic);
@@ -195,7 +197,8 @@ impl PresenceStore {
         }
     }
 
-    /// Takes what there is to announce on a topic. `None` if there is nothing, which ends the schedule.
+    /// Takes what there is to announce on a topic. `None` if there is nothing, which ends the
+    /// schedule.
     pub(super) fn take(&self, topic: &SmolStr) -> Option<Announcement> {
         let mut shard = self.shard(topic);
         let TopicUpdates { diff, requests: mut recipients, .. } = shard.updates.remove(topic)?;

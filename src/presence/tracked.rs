@@ -12,8 +12,8 @@ use super::error::PresenceError;
 use super::tracker::Owner;
 use super::types::MetaUpdate;
 
-/// The presence of a task, from [`Presence::track_task`](crate::Presence::track_task). Dropping it ends the
-/// presence.
+/// The presence of a task, from [`Presence::track_task`](crate::Presence::track_task). Dropping it
+/// ends the presence.
 #[must_use = "dropping it ends the presence"]
 pub struct TrackGuard {
     announcer: Arc<Announcer>,

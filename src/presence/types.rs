@@ -30,7 +30,8 @@ pub struct Present {
     fetched: Map<String, Value>,
 }
 
-/// The joins and leaves of one topic. An update is a leave of the old meta and a join of the new one.
+/// The joins and leaves of one topic. An update is a leave of the old meta and a join of the new
+/// one.
 #[derive(Clone, Debug, Serialize)]
 pub struct PresenceDiff {
     /// The topic.
@@ -135,7 +136,8 @@ impl Meta {
         serde_json::from_str(self.0.meta())
     }
 
-    /// The JSON text that clients receive: the object that was tracked, with the refs added at its end.
+    /// The JSON text that clients receive: the object that was tracked, with the refs added at its
+    /// end.
     fn to_json(&self) -> String {
         let tracked: &str = self.0.meta();
         let open = tracked.strip_suffix('}').unwrap_or(tracked);
@@ -167,8 +169,8 @@ impl fmt::Debug for Meta {
     }
 }
 
-/// The argument of [`Presence::update`](crate::Presence::update): a new meta as a JSON value, or a function
-/// that changes the old one.
+/// The argument of [`Presence::update`](crate::Presence::update): a new meta as a JSON value, or a
+/// function that changes the old one.
 pub trait MetaUpdate {
     /// Returns the new meta.
     fn update(self, old: Map<String, Value>) -> Value;

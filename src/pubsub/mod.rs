@@ -23,7 +23,8 @@ type Log = ReplayLog<Arc<Broadcast>>;
 #[derive(Clone)]
 pub(crate) struct PubSub {
     topics: Arc<Registry<Subscriber, Log>>,
-    /// The most bytes kept on one topic for its dormant subscribers; as many as may wait for a client.
+    /// The most bytes kept on one topic for its dormant subscribers; as many as may wait for a
+    /// client.
     max_log: usize,
 }
 
@@ -35,8 +36,8 @@ impl PubSub {
         Self { topics: Arc::new(Registry::new()), max_log }
     }
 
-    /// Subscribes to a topic. What `first` enqueues precedes every broadcast that the subscriber receives,
-    /// and no broadcast after it is missed. It runs under the topic's lock.
+    /// Subscribes to a topic. What `first` enqueues precedes every broadcast that the subscriber
+    /// receives, and no broadcast after it is missed. It runs under the topic's lock.
     pub(crate) fn subscribe(
         &self,
         topic: &SmolStr,
@@ -49,8 +50,8 @@ impl PubSub {
         Subscription(subscription)
     }
 
-    /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them receive
-    /// concurrent broadcasts in the same order.
+    /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
+    /// receive concurrent broadcasts in the same order.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
         let broadcast = Arc::new(broadcast);
         let mut effects = Effects::default();
@@ -77,10 +78,11 @@ impl PubSub {
 
 impl Subscription {
     /// Keeps further broadcasts on the topic, once for all its dormant subscribers, until
-    /// [`catch_up`](Self::catch_up). Returns whether the subscriber is dormant: one that intercepts stays
-    /// live, as its channel goes on to handle broadcasts.
+    /// [`catch_up`](Self::catch_up). Returns whether the subscriber is dormant: one that intercepts
+    /// stays live, as its channel goes on to handle broadcasts.
     ///
-    /// With `resends_volatile`, volatile broadcasts are not kept: the channel sends their subject anew.
+    /// With `resends_volatile`, volatile broadcasts are not kept: the channel sends their subject
+    /// anew.
     pub(crate) fn make_dormant(&self, resends_volatile: bool) -> bool {
         let make_dormant = |subscriber: &mut Subscriber, log: &mut Log, reached| {
             subscriber.make_dormant(resends_volatile, log, reached)
@@ -88,7 +90,8 @@ impl Subscription {
         self.0.with(make_dormant).unwrap_or(false)
     }
 
-    /// Enqueues what was kept since [`make_dormant`](Self::make_dormant), and makes the subscriber live again.
+    /// Enqueues what was kept since [`make_dormant`](Self::make_dormant), and makes the subscriber
+    /// live again.
     pub(crate) fn catch_up(&self) -> Effects {
         let mut effects = Effects::default();
         self.0.with(|subscriber, log, reached| {

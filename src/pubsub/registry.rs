@@ -1,8 +1,9 @@
 //! [`Registry`]: a sharded map from names, such as topics or socket ids, to their members.
 //!
-//! A walk over the members of one name takes two locks. `order` is held from its first to its last member,
-//! so that all members see concurrent walks in the same order. The lock of the members is handed to
-//! whoever waits for it after every few of them: joining and leaving never wait for a whole walk.
+//! A walk over the members of one name takes two locks. `order` is held from its first to its last
+//! member, so that all members see concurrent walks in the same order. The lock of the members is
+//! handed to whoever waits for it after every few of them: joining and leaving never wait for a
+//! whole walk.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -23,11 +24,12 @@ pub(crate) struct Registry<T, S = ()> {
 type Shard<T, S> = RwLock<HashMap<SmolStr, Arc<Entry<T, S>>>>;
 
 struct Entry<T, S> {
-    /// Guards nothing by itself: held for the whole of a walk, and taken before `members`. Callers of
-    /// [`Registry::walk`] run foreign code, such as wakers, only after it has returned: code that began
-    /// another walk of this name would wait for itself.
+    /// Guards nothing by itself: held for the whole of a walk, and taken before `members`. Callers
+    /// of [`Registry::walk`] run foreign code, such as wakers, only after it has returned: code
+    /// that began another walk of this name would wait for itself.
     order: Mutex<()>,
-    /// Guards the list, the walk's place in it, and the shared state. Held for [`CHUNK`] members at most.
+    /// Guards the list, the walk's place in it, and the shared state. Held for [`CHUNK`] members at
+    /// most.
     members: Mutex<Members<T, S>>,
 }
 
@@ -46,8 +48,8 @@ pub(crate) struct Subscription<T, S: Default = ()> {
 
 const SHARDS: usize = 64;
 
-/// How many members are visited between two looks for somebody who waits for the lock. They are prefetched
-/// together: more than a processor can fetch at once, and far less than a cache holds.
+/// How many members are visited between two looks for somebody who waits for the lock. They are
+/// prefetched together: more than a processor can fetch at once, and far less than a cache holds.
 const CHUNK: usize = 32;
 
 impl<T, S: Default> Registry<T, S> {
@@ -72,8 +74,8 @@ impl<T, S: Default> Registry<T, S> {
             let (registry, entry) = (Arc::clone(self), Arc::clone(entry));
             Subscription { registry, name: name.clone(), entry, key }
         };
-        // The shard stays locked meanwhile, so that an entry without members is not removed under its first
-        // new one.
+        // The shard stays locked meanwhile, so that an entry without members is not removed under
+        // its first new one.
         let known = shard.read();
         if let Some(entry) = known.get(name) {
             return insert(entry);
@@ -82,9 +84,10 @@ impl<T, S: Default> Registry<T, S> {
         insert(shard.write().entry(name.clone()).or_default())
     }
 
-    /// Visits every member of a name that was there when the walk began and has not left meanwhile, and no
-    /// member twice. `begin` and `end` bound the walk; `prefetch` is called for some members in a row
-    /// before they are visited. All of these run under a lock and must not call foreign code.
+    /// Visits every member of a name that was there when the walk began and has not left meanwhile,
+    /// and no member twice. `begin` and `end` bound the walk; `prefetch` is called for some members
+    /// in a row before they are visited. All of these run under a lock and must not call foreign
+    /// code.
     pub(crate) fn walk(
         &self,
         name: &str,
@@ -132,8 +135,8 @@ impl<T, S: Default> Default for Entry<T, S> {
 }
 
 impl<T, S: Default> Subscription<T, S> {
-    /// Calls `work` under the lock with the member, the shared state, and whether the walk under way has
-    /// visited the member already; without a walk that is true.
+    /// Calls `work` under the lock with the member, the shared state, and whether the walk under
+    /// way has visited the member already; without a walk that is true.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T, &mut S, bool) -> R) -> Option<R> {
         let Members { list, shared } = &mut *self.entry.members.lock();
         let (member, visited) = list.get_mut(self.key)?;
@@ -159,9 +162,9 @@ impl<T, S: Default> Drop for Subscription<T, S> {
 
 /// A dense list that may change while it is walked.
 ///
-/// The walk goes downwards. The first `unvisited` values are yet to be visited; those behind them have been,
-/// or came after the walk began. Insertion and removal keep that order, so no value is missed or visited
-/// twice.
+/// The walk goes downwards. The first `unvisited` values are yet to be visited; those behind them
+/// have been, or came after the walk began. Insertion and removal keep that order, so no value is
+/// missed or visited twice.
 pub(super) struct WalkList<T> {
     values: IndexMap<u64, T>,
     unvisited: usize,

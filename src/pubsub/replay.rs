@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-/// The newest messages of a topic, kept as long as somebody needs them: once for all dormant subscribers.
-/// Each has a position. Plain code, without a lock.
+/// The newest messages of a topic, kept as long as somebody needs them: once for all dormant
+/// subscribers. Each has a position. Plain code, without a lock.
 ///
-/// While a message is being delivered it is the last of the log. So a subscriber that becomes dormant, or
-/// catches up, in the middle of a delivery finds it there if it has not reached the subscriber yet.
+/// While a message is being delivered it is the last of the log. So a subscriber that becomes
+/// dormant, or catches up, in the middle of a delivery finds it there if it has not reached the
+/// subscriber yet.
 #[derive(Debug)]
 pub(super) struct ReplayLog<T> {
     /// With their costs, in bytes.
@@ -44,8 +45,8 @@ impl<T> ReplayLog<T> {
         }
     }
 
-    /// Appends a message that is now delivered to one subscriber after another. Above `limit` bytes, not
-    /// counting the largest message, the oldest are evicted.
+    /// Appends a message that is now delivered to one subscriber after another. Above `limit`
+    /// bytes, not counting the largest message, the oldest are evicted.
     pub(super) fn begin_delivery(&mut self, message: T, cost: usize, limit: usize) {
         self.hold();
         self.delivering = true;
@@ -65,8 +66,8 @@ impl<T> ReplayLog<T> {
         self.release();
     }
 
-    /// The position behind the last message that has reached a subscriber, or was kept for it. `reached` is
-    /// whether the message that is being delivered is one of these.
+    /// The position behind the last message that has reached a subscriber, or was kept for it.
+    /// `reached` is whether the message that is being delivered is one of these.
     pub(super) fn end(&self, reached: bool) -> u64 {
         let end = self.first + self.messages.len() as u64;
         if self.delivering && !reached { end - 1 } else { end }

@@ -12,7 +12,8 @@ use crate::responder::Responder;
 ///
 /// It is called under the topic's lock and must not block.
 pub(crate) trait Inbox: Send + Sync {
-    /// Enqueues a broadcast, and returns the task that the caller has to wake once it holds no lock.
+    /// Enqueues a broadcast, and returns the task that the caller has to wake once it holds no
+    /// lock.
     fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered>;
 }
 
@@ -34,10 +35,11 @@ pub(crate) struct Subscriber {
 enum Delivery {
     /// Each at once.
     Live,
-    /// Not until it catches up: the client is away. `since` is the position in the topic's log of the
-    /// first broadcast that it has not received.
+    /// Not until it catches up: the client is away. `since` is the position in the topic's log of
+    /// the first broadcast that it has not received.
     Dormant { since: u64, resends_volatile: bool },
-    /// Not at all: the subscription has ended, or the log no longer holds what the client has missed.
+    /// Not at all: the subscription has ended, or the log no longer holds what the client has
+    /// missed.
     Closed,
 }
 
@@ -80,8 +82,8 @@ impl Subscriber {
         }
     }
 
-    /// Becomes dormant, if it does not intercept; returns whether it is. `reached` is whether the broadcast
-    /// that is being delivered, if there is one, has reached it already.
+    /// Becomes dormant, if it does not intercept; returns whether it is. `reached` is whether the
+    /// broadcast that is being delivered, if there is one, has reached it already.
     pub(super) fn make_dormant(
         &mut self,
         resends_volatile: bool,
@@ -97,8 +99,8 @@ impl Subscriber {
         matches!(self.delivery, Delivery::Dormant { .. })
     }
 
-    /// Receives what it missed before position `end`, and becomes live. If the log no longer has all of it,
-    /// the outbox is closed, as when so much waits there.
+    /// Receives what it missed before position `end`, and becomes live. If the log no longer has
+    /// all of it, the outbox is closed, as when so much waits there.
     pub(super) fn catch_up(
         &mut self,
         log: &mut ReplayLog<Arc<Broadcast>>,

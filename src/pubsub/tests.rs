@@ -76,7 +76,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => Just(Step::Visit),
         2 => Just(Step::Join),
         1 => any::<Index>().prop_map(Step::Leave),
-        4 => (any::<Index>(), any::<bool>()).prop_map(|(which, resends)| Step::MakeDormant(which, resends)),
+        4 => (any::<Index>(), any::<bool>())
+            .prop_map(|(which, resends)| Step::MakeDormant(which, resends)),
         3 => any::<Index>().prop_map(Step::CatchUp),
     ]
 }

@@ -79,7 +79,8 @@ proptest! {
         walks in vec(vec(step(), 0..60), 1..4),
     ) {
         let mut list = WalkList::default();
-        // The keys that are there, and how often the walk has visited each; newcomers have no count.
+        // The keys that are there, and how often the walk has visited each; newcomers have no
+        // count.
         let mut there: BTreeMap<u64, Option<u32>> = BTreeMap::new();
         let join = |list: &mut WalkList<u64>| {
             let expected = list.last_key + 1;
