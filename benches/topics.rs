@@ -1,11 +1,16 @@
-//! What a join and a broadcast to a room of 100 cost among few topics and among many. All of them take
-//! turns in one thread without a network, and ratios are those of one turn.
+//! The cost of a join and of a broadcast to a room of 100, among few topics and among many: all of
+//! them take turns in one thread without a network, and ratios are those of one turn. And what a
+//! crowd on one topic costs the others: a broadcast after it has left, and a join while it is sent
+//! broadcasts.
 //!
 //! `cargo bench --bench topics`
 
 mod support;
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -20,6 +25,7 @@ const ROOM: usize = 100;
 const JOINS: usize = 100;
 const BROADCASTS: usize = 100;
 const TURNS: usize = 40;
+const CROWD: usize = 100_000;
 
 /// An endpoint with so many topics.
 struct Place {
@@ -90,6 +96,93 @@ fn main() {
     table("a broadcast to a room of 100", BROADCASTS, &runtime, &mut places, &mut async |place| {
         place.broadcast(&payload).await;
     });
+    drop(places);
+    let mut place = runtime.block_on(Place::new(1));
+    place.crowd.truncate(1);
+    println!();
+    after_a_crowd(&runtime, &mut place, &payload);
+    beside_a_crowd(&runtime, &mut place, &payload);
+}
+
+/// A broadcast to one subscriber, before a crowd has come to its topic and after it has left.
+fn after_a_crowd(runtime: &Runtime, place: &mut Place, payload: &Payload) {
+    let mut broadcast = || {
+        let mut each = Vec::new();
+        for _ in 0..TURNS {
+            let began = Instant::now();
+            for _ in 0..BROADCASTS {
+                place.endpoint.broadcast("room:1", "new_msg", black_box(payload.clone()));
+            }
+            each.push(began.elapsed().as_secs_f64() * 1e6 / BROADCASTS as f64);
+            place.crowd[0].discard();
+        }
+        median(each)
+    };
+    // The first turns fill what is kept.
+    broadcast();
+    let before = broadcast();
+    let endpoint = place.endpoint.clone();
+    drop(runtime.block_on(crowd(&endpoint, CROWD)));
+    runtime.block_on(tokio::task::yield_now());
+    while endpoint.sessions() > 1 {
+        runtime.block_on(tokio::task::yield_now());
+    }
+    // The tasks of the channels end after their sessions.
+    runtime.block_on(tokio::time::sleep(Duration::from_secs(2)));
+    let after = broadcast();
+    println!("one subscriber after {CROWD} came and went: a broadcast takes {after:.2} us");
+    println!("one subscriber before: {before:.2} us; the ratio is {:.2}\n", after / before);
+}
+
+/// Joins of a topic while another thread broadcasts to its crowd.
+fn beside_a_crowd(runtime: &Runtime, place: &mut Place, payload: &Payload) {
+    let mut all = runtime.block_on(crowd(&place.endpoint, CROWD));
+    let joins = |runtime: &Runtime, until: &dyn Fn(usize) -> bool| {
+        let mut waits = Vec::new();
+        while !until(waits.len()) {
+            let mut client = runtime.block_on(connect(&place.endpoint, &[])).expect("connects");
+            let began = Instant::now();
+            runtime.block_on(client.join("room:1", json!({})));
+            waits.push(began.elapsed().as_secs_f64() * 1e6);
+        }
+        waits.sort_by(f64::total_cmp);
+        waits
+    };
+    let alone = joins(runtime, &|count| count == 1000);
+    let done = AtomicBool::new(false);
+    let (waits, walks) = thread::scope(|scope| {
+        let broadcaster = scope.spawn(|| {
+            let walk = || {
+                let began = Instant::now();
+                place.endpoint.broadcast("room:1", "new_msg", black_box(payload.clone()));
+                began.elapsed().as_secs_f64() * 1e3
+            };
+            let walks: Vec<_> = (0..20).map(|_| walk()).collect();
+            done.store(true, Ordering::Relaxed);
+            walks
+        });
+        let waits = joins(runtime, &|_| done.load(Ordering::Relaxed));
+        (waits, broadcaster.join().expect("no panic"))
+    });
+    all.iter_mut().for_each(|client| drop(client.discard()));
+    let row = |what: &str, waits: &[f64]| {
+        let at = |part: usize| waits[(waits.len() - 1) * part / 1000];
+        println!("{what:<40}{:>9.1}{:>9.1}{:>9.1}", at(500), at(990), at(1000));
+    };
+    println!("a join in us, beside {CROWD:<15}{:>10}{:>9}{:>9}", "median", "p99", "longest");
+    row("alone", &alone);
+    row("while broadcasts reach them", &waits);
+    println!("one broadcast to {CROWD} takes {:.1} ms", median(walks));
+}
+
+async fn crowd(endpoint: &Endpoint<()>, size: usize) -> Vec<Client<()>> {
+    let mut clients = Vec::with_capacity(size);
+    for _ in 0..size {
+        let mut client = connect(endpoint, &[]).await.expect("connects");
+        client.join("room:1", json!({})).await;
+        clients.push(client);
+    }
+    clients
 }
 
 fn table(

@@ -1,16 +1,16 @@
-//! What a message carries: JSON text as it came, or bytes.
+//! [`Payload`]: JSON text as it was received, or bytes.
 
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::Error as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
-/// What a message carries: JSON or bytes. Cloning shares them.
+/// The content of a message: JSON or bytes. A cheap clone.
 ///
-/// JSON from a client is kept as the text that came and parsed only when asked for; an echo or a
-/// broadcast of it is never encoded again.
+/// JSON from a client is kept as the text that was received, and parsed on demand: an echo or a
+/// broadcast of it is not encoded again.
 #[derive(Clone)]
 pub struct Payload(Repr);
 
@@ -22,20 +22,24 @@ enum Repr {
 }
 
 impl Payload {
-    /// `{}`, what Phoenix sends where there is nothing to say.
+    /// `{}`, which Phoenix sends as an empty payload.
     pub const EMPTY: Self = Self(Repr::Json(Bytes::from_static(b"{}")));
 
-    /// Encodes `value` as JSON. Fails where serde_json does, as for a map whose keys are no strings.
+    /// Encodes `value` as JSON.
+    ///
+    /// # Errors
+    /// If serde_json cannot encode it, such as a map whose keys are not strings.
     pub fn json(value: &impl Serialize) -> Result<Self, serde_json::Error> {
         Ok(Self(Repr::Json(serde_json::to_vec(value)?.into())))
     }
 
-    /// A binary payload. Clients of protocol 1.0.0 cannot receive one.
+    /// Creates a binary payload. Protocol 1.0.0 cannot carry one: its clients do not receive the
+    /// message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self(Repr::Binary(bytes.into()))
     }
 
-    /// JSON text that was checked already.
+    /// Creates a payload of valid JSON text.
     pub(crate) fn from_json_text(text: &str) -> Self {
         if text == "{}" {
             Self::EMPTY
@@ -44,15 +48,21 @@ impl Payload {
         }
     }
 
-    /// Reads JSON as a `T`, which may borrow from the payload. A binary payload is an error.
-    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+    /// Parses the JSON as a `T`.
+    ///
+    /// `T` owns its data: a string with an escape has no slice in the text that could be borrowed.
+    /// Use [`as_json`](Self::as_json) to parse without copies.
+    ///
+    /// # Errors
+    /// If the payload is binary, or the JSON is not that of a `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         match &self.0 {
             Repr::Json(text) => serde_json::from_slice(text),
             Repr::Binary(_) => Err(serde_json::Error::custom("the payload is binary, not JSON")),
         }
     }
 
-    /// The JSON text, unless the payload is binary.
+    /// The JSON text, or `None` if the payload is binary.
     pub fn as_json(&self) -> Option<&[u8]> {
         match &self.0 {
             Repr::Json(text) => Some(text),
@@ -60,7 +70,7 @@ impl Payload {
         }
     }
 
-    /// The bytes of a binary payload.
+    /// The bytes of a binary payload, or `None` if the payload is JSON.
     pub fn as_binary(&self) -> Option<&Bytes> {
         match &self.0 {
             Repr::Json(_) => None,
@@ -68,7 +78,7 @@ impl Payload {
         }
     }
 
-    /// How many bytes it holds.
+    /// Its length in bytes.
     pub(crate) fn len(&self) -> usize {
         match &self.0 {
             Repr::Json(bytes) | Repr::Binary(bytes) => bytes.len(),
@@ -82,7 +92,7 @@ impl From<Value> for Payload {
     }
 }
 
-/// The same bytes, or JSON of the same meaning.
+/// Compares JSON by meaning and binary payloads by bytes.
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
@@ -118,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_equal_by_meaning_and_bytes_by_themselves() {
+    fn json_is_compared_by_meaning_and_never_equals_bytes() {
         assert_eq!(
             Payload::from_json_text(r#"{"b": 1, "a":2}"#),
             Payload::from(json!({"a":2,"b":1}))
@@ -129,5 +139,12 @@ mod tests {
     #[test]
     fn a_binary_payload_does_not_parse() {
         assert!(Payload::binary("{}").parse::<Value>().is_err());
+    }
+
+    #[test]
+    fn a_string_with_an_escape_parses_like_any_other() {
+        let texts = [r#""line\nbreak""#, r#""line break""#].map(Payload::from_json_text);
+        let parsed = texts.map(|text| text.parse::<String>().expect("a string"));
+        assert_eq!(parsed, ["line\nbreak", "line break"]);
     }
 }

@@ -1,13 +1,14 @@
-//! The answer to a client's push.
+//! [`Reply`]: the reply to a push.
 
 use serde_json::json;
 
 use crate::payload::Payload;
 
-/// The answer to a client's push.
+/// The reply to a push from the client.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Reply {
-    /// No answer, or a later one through [`Socket::reply_ref`](crate::Socket::reply_ref).
+    /// No reply, or a later one through [`Socket::reply_ref`](crate::Socket::reply_ref).
     #[default]
     None,
     /// `{"status":"ok","response":…}`.
@@ -17,22 +18,22 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The push succeeded; this is what the client gets.
+    /// Replies `ok` with a response.
     pub fn ok(response: impl Into<Payload>) -> Self {
         Self::Ok(response.into())
     }
 
-    /// The push succeeded, and there is nothing to add: an empty response.
+    /// Replies `ok` with an empty response.
     pub fn ack() -> Self {
         Self::Ok(Payload::EMPTY)
     }
 
-    /// The push failed; this is what the client gets.
+    /// Replies `error` with a response.
     pub fn error(response: impl Into<Payload>) -> Self {
         Self::Error(response.into())
     }
 
-    /// The push failed for the reason given: `{"reason":reason}`.
+    /// Replies `error` with `{"reason":reason}`.
     pub fn reason(reason: &str) -> Self {
         Self::error(json!({ "reason": reason }))
     }

@@ -1,4 +1,4 @@
-//! The way to one client: its outbox, and the version of the protocol that it speaks.
+//! [`Responder`]: encodes messages for one client and puts them into its outbox.
 
 use tower_channels_transports::{Close, Message, outbox};
 
@@ -6,86 +6,50 @@ use crate::message::{Name, Ref};
 use crate::reply::Reply;
 use crate::serializer::{ServerMessage, Version};
 
-/// The way to one client. A cheap clone.
+/// Encodes messages for one client and puts them into its outbox. A cheap clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Responder {
     pub(crate) outbox: outbox::Sender,
     pub(crate) version: Version,
-    /// Whether the session outlives its connections. Then messages bear no join_ref: which join they
-    /// will meet is not known when they are written down.
-    pub(crate) kept: bool,
+    /// Whether the session is resumable. Then messages carry no join_ref: which join the client
+    /// will have sent last when it receives them is not known yet.
+    pub(crate) resumable: bool,
+}
+
+/// How a channel ends for its client: the event and its payload, as JSON.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exit {
+    event: &'static str,
+    payload: &'static str,
+}
+
+impl Exit {
+    /// The channel ended in order, and the client does not join again by itself.
+    pub(crate) const CLOSE: Self = Self { event: "phx_close", payload: "{}" };
+
+    /// The channel crashed, and the client joins again.
+    pub(crate) const CRASH: Self =
+        Self { event: "phx_error", payload: r#"{"reason":"channel_crash"}"# };
+
+    /// The channel is gone with the session that it belonged to, and the client joins again.
+    pub(crate) const SESSION_LOST: Self =
+        Self { event: "phx_error", payload: r#"{"reason":"session_lost"}"# };
 }
 
 impl Responder {
-    /// Sends a message, unless the client's version cannot say it: that is counted and logged, and
-    /// hurts nobody else.
-    pub(crate) fn send(&self, message: &ServerMessage<'_>) {
-        if let Some(message) = self.encode(message) {
-            self.outbox.push(message);
-        }
-    }
-
-    /// Sends a message that is worthless once the connection is gone.
-    pub(crate) fn send_volatile(&self, message: &ServerMessage<'_>) {
-        if let Some(message) = self.encode(message) {
-            self.outbox.push(message.volatile());
-        }
-    }
-
-    /// The join_ref that a message of a channel bears, which joined with this one.
-    pub(crate) fn wire_join_ref<'a>(&self, join_ref: &'a Ref) -> &'a Ref {
-        static NULL: Ref = Ref::NULL;
-        if self.kept { &NULL } else { join_ref }
-    }
-
-    fn encode(&self, message: &ServerMessage<'_>) -> Option<Message> {
+    /// Encodes a message. `None` if the client's version cannot carry it, which is counted and
+    /// logged.
+    pub(crate) fn encode(&self, message: &ServerMessage<'_>) -> Option<Message> {
         let encoded = self.version.encode(message);
         if encoded.is_none() {
-            Self::skipped();
+            metrics::counter!("tower_channels_messages_skipped").increment(1);
+            tracing::debug!("skipped a message that the client's protocol version cannot carry");
         }
         encoded
     }
 
-    /// Counts a message that this client's version cannot say.
-    pub(crate) fn skipped() {
-        metrics::counter!("tower_channels_messages_skipped").increment(1);
-        tracing::debug!("a message was skipped that the client's protocol version cannot say");
-    }
-
-    /// Answers a message. Nothing is sent for [`Reply::None`].
-    pub(crate) fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Name<'_>, reply: &Reply) {
-        if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
-            self.outbox.push(message);
-        }
-    }
-
-    /// Answers a heartbeat.
-    pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Name<'_>) {
-        if let Some(message) = self.encode_reply(&Ref::NULL, reference, topic, &Reply::ack()) {
-            self.outbox.push_heartbeat_reply(message);
-        }
-    }
-
-    /// Answers a join: from here on the channel's messages flow, as long as `epoch` lasts.
-    pub(crate) fn open(
-        &self,
-        epoch: u64,
-        join_ref: &Ref,
-        reference: &Ref,
-        topic: &Name<'_>,
-        reply: &Reply,
-    ) {
-        if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
-            self.outbox.resume(epoch, message);
-        }
-    }
-
-    /// The same client, past all that waits.
-    pub(crate) fn priority(&self) -> Self {
-        Self { outbox: self.outbox.priority(), ..self.clone() }
-    }
-
-    fn encode_reply(
+    /// Encodes a reply. `None` for [`Reply::None`], or if it cannot be encoded.
+    pub(crate) fn encode_reply(
         &self,
         join_ref: &Ref,
         reference: &Ref,
@@ -98,7 +62,8 @@ impl Responder {
             Reply::Error(response) => ("error", response),
         };
         if reference.as_json().is_none() && response.as_binary().is_none() {
-            // The ref came in a binary frame and JSON cannot repeat it; Phoenix dies of that too.
+            // The ref came in a binary frame and is not UTF-8, so JSON cannot repeat it. Phoenix
+            // crashes.
             self.outbox.close(Close::Malformed);
             return None;
         }
@@ -106,15 +71,55 @@ impl Responder {
         self.encode(&ServerMessage::Reply { join_ref, reference, topic, status, response })
     }
 
-    /// Answers a message to a topic on which nothing is joined: without a join_ref, even if one was
-    /// sent.
+    /// Encodes the end of a channel. It neither counts nor logs, and so may run under a lock.
+    pub(crate) fn encode_exit(&self, join_ref: &Ref, topic: &str, exit: Exit) -> Option<Message> {
+        let (join_ref, Exit { event, payload }) = (self.wire_join_ref(join_ref), exit);
+        self.version.encode(&ServerMessage::End { join_ref, topic, event, payload })
+    }
+
+    /// The join_ref in messages of a channel that was joined with this one.
+    pub(crate) fn wire_join_ref<'a>(&self, join_ref: &'a Ref) -> &'a Ref {
+        static NULL: Ref = Ref::NULL;
+        if self.resumable { &NULL } else { join_ref }
+    }
+
+    /// Replies to a message.
+    pub(crate) fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Name<'_>, reply: &Reply) {
+        if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
+            self.outbox.push(message);
+        }
+    }
+
+    /// Replies to a message ahead of everything that waits in the channel's stream.
+    pub(crate) fn reply_first(
+        &self,
+        join_ref: &Ref,
+        reference: &Ref,
+        topic: &Name<'_>,
+        reply: &Reply,
+    ) {
+        if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
+            self.outbox.priority().push(message);
+        }
+    }
+
+    /// Replies to a message for a topic that is not joined: without a join_ref, even if the message
+    /// had one, as Phoenix does.
     pub(crate) fn reply_unmatched(&self, reference: &Ref, topic: &Name<'_>) {
         self.reply(&Ref::NULL, reference, topic, &Reply::reason("unmatched topic"));
     }
 
-    /// Says that a channel has ended, with `phx_close` or `phx_error`.
-    pub(crate) fn end(&self, join_ref: &Ref, topic: &str, event: &str, payload: &str) {
-        let join_ref = self.wire_join_ref(join_ref);
-        self.send(&ServerMessage::End { join_ref, topic, event, payload });
+    /// Replies to a heartbeat.
+    pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Name<'_>) {
+        if let Some(message) = self.encode_reply(&Ref::NULL, reference, topic, &Reply::ack()) {
+            self.outbox.push_heartbeat_reply(message);
+        }
+    }
+
+    /// Notifies the client of the end of a channel.
+    pub(crate) fn notify_exit(&self, join_ref: &Ref, topic: &str, exit: Exit) {
+        if let Some(message) = self.encode_exit(join_ref, topic, exit) {
+            self.outbox.push(message);
+        }
     }
 }

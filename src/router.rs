@@ -1,4 +1,4 @@
-//! From a topic to the channel that serves it: the one place where channel types are forgotten.
+//! [`Router`]: finds the channel for a topic. Only here are channel types erased.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::message::LONGEST_NAME;
 /// Starts a channel of the type that a route names.
 pub(crate) type Start<A> = fn(Join<A>) -> JoinHandle<()>;
 
-/// Topic patterns and their channels, in the order in which they were given; the first match wins.
+/// Topic patterns and their channels. The first match wins.
 pub(crate) struct Router<A> {
     routes: Vec<Route<A>>,
 }
@@ -26,25 +26,25 @@ impl<A: Send + Sync + 'static> Router<A> {
         Self { routes: Vec::new() }
     }
 
-    /// Serves topics like `pattern` with `C`.
+    /// Serves the topics that match `pattern` with `C`.
     pub(crate) fn add<C: Channel<Assigns = A>>(&mut self, pattern: &str) {
         self.routes.push(Route { pattern: pattern.to_owned(), start: task::start::<C> });
     }
 
-    /// Finds what serves a topic.
+    /// Finds the channel for a topic.
     pub(crate) fn find(&self, topic: &str) -> Option<Start<A>> {
         self.routes.iter().find(|route| matches(&route.pattern, topic)).map(|route| route.start)
     }
 
-    /// Looks for patterns that cannot be meant.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Validates the patterns.
+    pub(crate) fn validate(&self) -> Result<(), String> {
         for (at, Route { pattern, .. }) in self.routes.iter().enumerate() {
             let text = pattern.strip_suffix('*').unwrap_or(pattern);
             if pattern.is_empty() {
-                return Err("a channel's topic pattern is empty".into());
+                return Err("a topic pattern must not be empty".into());
             }
             if text.contains('*') {
-                return Err(format!("topic pattern `{pattern}`: `*` may stand at its end alone"));
+                return Err(format!("topic pattern `{pattern}`: `*` is allowed only at the end"));
             }
             if pattern.len() > LONGEST_NAME {
                 return Err(format!(
@@ -52,13 +52,13 @@ impl<A: Send + Sync + 'static> Router<A> {
                 ));
             }
             if pattern == "phoenix" {
-                return Err("the topic `phoenix` belongs to the protocol's heartbeats".into());
+                return Err("the topic `phoenix` is reserved for heartbeats".into());
             }
             let earlier = self.routes[..at].iter().find(|route| matches(&route.pattern, pattern));
             if let Some(Route { pattern: earlier, .. }) = earlier {
                 return Err(format!(
-                    "topic pattern `{pattern}` can never match: `{earlier}` before it takes its \
-                     topics; give the narrower one first"
+                    "topic pattern `{pattern}` can never match: the earlier `{earlier}` matches all \
+                     of its topics; add the narrower pattern first"
                 ));
             }
         }
@@ -66,7 +66,7 @@ impl<A: Send + Sync + 'static> Router<A> {
     }
 }
 
-/// `room:*` matches whatever begins with `room:`; without a `*` the topic is meant itself.
+/// A pattern such as `room:*` matches every topic with that prefix, one without a `*` only itself.
 fn matches(pattern: &str, topic: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => topic.starts_with(prefix),
@@ -85,13 +85,13 @@ mod tests {
     use super::*;
 
     fn router(patterns: &[&str]) -> Router<()> {
-        let start: Start<()> = |_| unreachable!("nothing is started");
+        let start: Start<()> = |_| unreachable!("no channel is started");
         let routes = patterns.iter().map(|&pattern| Route { pattern: pattern.into(), start });
         Router { routes: routes.collect() }
     }
 
     #[test]
-    fn a_star_matches_any_rest_and_an_exact_pattern_itself() {
+    fn a_star_matches_any_rest_and_an_exact_pattern_only_itself() {
         let router = router(&["room:*", "lobby"]);
         for topic in ["room:", "room:1", "room:a:b", "lobby"] {
             assert!(router.find(topic).is_some(), "{topic}");
@@ -102,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_cannot_be_meant_are_named() {
-        assert_eq!(router(&["room:lobby", "room:*", "*"]).check(), Ok(()));
+    fn an_invalid_pattern_is_named_in_the_error() {
+        assert_eq!(router(&["room:lobby", "room:*", "*"]).validate(), Ok(()));
         for patterns in [
             &["room:*", "room:*"][..],
             &["room:*", "room:lobby"],
@@ -113,7 +113,7 @@ mod tests {
             &["a*b"],
             &["phoenix"],
         ] {
-            let error = router(patterns).check().expect_err("refused");
+            let error = router(patterns).validate().expect_err("refused");
             assert!(error.contains("pattern") || error.contains("phoenix"), "{error}");
         }
     }

@@ -1,8 +1,8 @@
 //! What a channel's author may rely on, shown with clients that need no network.
 
 use std::future::pending;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::json;
@@ -561,4 +561,49 @@ fn what_cannot_be_meant_is_said_when_the_endpoint_is_built() {
     build("max_outbox", Endpoint::builder(user).max_outbox(0));
     build("max_channels", Endpoint::builder(user).max_channels(0));
     build("join_timeout", Endpoint::builder(user).join_timeout(Duration::ZERO));
+}
+
+/// Blocks a thread when it is dropped, until it is released.
+struct Stubborn {
+    released: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Channel for Stubborn {
+    type Assigns = Arc<Mutex<mpsc::Receiver<()>>>;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        Ok(Self { released: Arc::clone(socket.assigns()) }.into())
+    }
+}
+
+impl Drop for Stubborn {
+    fn drop(&mut self) {
+        let _ = self.released.lock().expect("not poisoned").recv();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn the_wait_for_the_previous_instance_counts_towards_the_join_timeout() {
+    let (release, released) = mpsc::channel();
+    let released = Arc::new(Mutex::new(released));
+    let endpoint = Endpoint::builder(move |_| {
+        let released = Arc::clone(&released);
+        async move { Ok(released) }
+    })
+    .channel::<Stubborn>("room")
+    .join_timeout(Duration::from_millis(200))
+    .build();
+    let mut client = connect(&endpoint, &[]).await.expect("connects");
+    assert_eq!(client.join("room", json!({})).await, Reply::ack());
+    assert_eq!(client.join("room", json!({})).await, Reply::reason("join timed out"));
+    // The previous instance still has the topic to itself, however often its client joins.
+    assert_eq!(client.join("room", json!({})).await, Reply::reason("join timed out"));
+    assert_eq!(client.discard(), 0, "the previous instance has not ended");
+
+    release.send(()).expect("it is waited for");
+    let (event, _) = client.next_push().await;
+    assert_eq!(event, "phx_close");
+    assert_eq!(client.join("room", json!({})).await, Reply::ack());
+    drop(release);
 }

@@ -26,7 +26,7 @@ impl Channel for Room {
         _: &Socket<Self>,
     ) -> Result<Option<Payload>, JoinError> {
         self.0 += 1;
-        match payload.parse::<&str>() {
+        match payload.parse::<String>().as_deref() {
             Ok("unchanged") => Ok(None),
             Ok("panic") => panic!("asked to"),
             Ok("refuse") => Err(JoinError::reason("no longer")),

@@ -17,6 +17,7 @@
 //! What a person did wrong is an error reply with a `reason` in words.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tower_channels::channel::Result;
@@ -273,7 +274,7 @@ async fn catch_up(
     history.run(move |history| history.catch_up(&room, last_seen_id)).await
 }
 
-fn parse<'a, T: Deserialize<'a>>(payload: &'a Payload) -> std::result::Result<T, Error> {
+fn parse<T: DeserializeOwned>(payload: &Payload) -> std::result::Result<T, Error> {
     payload.parse().map_err(|_| Error::JoinError("this was not understood"))
 }
 

@@ -1,23 +1,31 @@
-//! [`Channel`], the trait that an application implements.
+//! [`Channel`], the trait that an application implements, and the [`Socket`] that its callbacks
+//! receive. They name each other, so they share a file.
 
+use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
+use super::context::{Caller, ChannelContext};
+use super::mailbox::{self, Command, SendError};
+use super::reply_ref::ReplyRef;
 use super::result::{JoinError, Joined, Reason, Result, Stop};
-use super::socket::Socket;
+use crate::message::Ref;
 use crate::payload::Payload;
+use crate::presence::Presence;
 use crate::reply::Reply;
 
-/// One joined topic of one client: its state, and what it does about what happens.
+/// One joined topic of one client: its state and its behavior.
 ///
-/// A value is made by [`join`](Channel::join) and lives in a task of its own until the channel ends,
-/// so a slow handler delays this channel and nothing else. A panic or an error in it ends this
+/// [`join`](Channel::join) creates a value, which lives in a task of its own until the channel
+/// ends. So a slow callback delays this channel and nothing else. A panic or an error ends this
 /// channel alone: the client receives `phx_error` and joins again. (This needs the default
-/// `panic = "unwind"`.) Dropping the value is the one end that always happens.
+/// `panic = "unwind"`.) Every end drops the value: put unconditional cleanup in `Drop`.
 ///
-/// Callbacks run one at a time, in the order in which their causes came. When the client joins the
-/// same topic again, the running callback is cancelled at its next await, as Phoenix kills the old
-/// process, and the new join begins once the old value is dropped. A client that merely goes away
-/// cancels nothing: what it sent before is handled, and then the channel terminates.
+/// Callbacks run one at a time, in the order of their causes. When the client joins the same topic
+/// again, the running callback is cancelled at its next await, as Phoenix kills the old process,
+/// and the new join begins once the old value is dropped. A disconnect cancels nothing: what the
+/// client sent before is handled, and then the channel terminates.
 ///
 /// ```
 /// use tower_channels::channel::Result;
@@ -57,42 +65,50 @@ use crate::reply::Reply;
     note = "implement `tower_channels::Channel` for it; its `Assigns` must be what `connect` returns"
 )]
 pub trait Channel: Sized + Send + 'static {
-    /// What `connect` learned of the client; every channel of its socket shares it.
+    /// The value that `connect` returned for the client, shared by all channels of its socket.
     type Assigns: Send + Sync + 'static;
 
-    /// What other tasks send to this channel through its [`Handle`].
+    /// The messages that other tasks send to this channel through its [`Handle`].
     type Info: Send + 'static;
 
-    /// Events whose broadcasts pass through [`handle_out`](Channel::handle_out) instead of going
-    /// straight to the client.
+    /// Events whose broadcasts are passed to [`handle_out`](Channel::handle_out) instead of being
+    /// sent directly to the client.
     const INTERCEPT: &'static [&'static str] = &[];
 
-    /// Decides whether the client may join, and makes the channel's state.
+    /// Decides whether the client may join the topic, and creates the channel's state.
     ///
-    /// A [`JoinError`] answers the join with an error. Any other error, or a panic, answers
-    /// `{"reason":"join crashed"}`. One that takes longer than the endpoint's join timeout is
-    /// cancelled and answered `{"reason":"join timed out"}`. What the client sends meanwhile waits;
-    /// other channels and heartbeats do not.
+    /// The topic's previous channel of the same client, if there is one, ends first. What the
+    /// client sends to the topic meanwhile waits; its other channels and its heartbeats do not.
+    ///
+    /// # Errors
+    /// A [`JoinError`] made by the application is the error reply to the join. Any other error, or
+    /// a panic, replies `{"reason":"join crashed"}`. After [`Builder::join_timeout`], which includes
+    /// the wait for the previous channel, `join` is cancelled and the reply is
+    /// `{"reason":"join timed out"}`.
+    ///
+    /// [`Builder::join_timeout`]: crate::Builder::join_timeout
     fn join(
         topic: &str,
         payload: Payload,
         socket: &Socket<Self>,
     ) -> impl Future<Output = Result<Joined<Self>, JoinError>> + Send;
 
-    /// Runs right after the join was answered and before anything else is handled.
+    /// Called after the join was replied to and before anything else is handled.
     fn after_join(&mut self, socket: &Socket<Self>) -> impl Future<Output = Result<()>> + Send {
         let _ = socket;
         async { Ok(()) }
     }
 
-    /// Answers the client's join when it has returned to a session that was kept, and this channel is
-    /// alive: `None` for what the first join answered.
+    /// Called when the client joins again in a resumable session in which this channel is still
+    /// alive. Returns the response to the join, or `None` for the response to the first join.
     ///
-    /// Nothing was lost: right after the answer the client receives what it missed, in order. So there
-    /// is no history to send here; a client whose session could not be kept comes through
-    /// [`join`](Channel::join), which does so. It is the place to check again what may have changed
-    /// meanwhile, as a permission: a [`JoinError`] answers with an error and ends the channel. It may run
-    /// several times, also without the client having been away.
+    /// No message was lost: right after the reply the client receives, in order, what it has
+    /// missed. So there is no history to send here; a client whose session has ended comes through
+    /// [`join`](Channel::join). Check here what may have changed meanwhile, such as a permission.
+    /// It may be called several times, also without a disconnect before.
+    ///
+    /// # Errors
+    /// A [`JoinError`] is the error reply to the join, and ends the channel.
     fn resume(
         &mut self,
         payload: Payload,
@@ -102,7 +118,7 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(None) }
     }
 
-    /// Handles a push from the client.
+    /// Handles a push from the client and returns the reply.
     fn handle_in(
         &mut self,
         event: &str,
@@ -114,7 +130,7 @@ pub trait Channel: Sized + Send + 'static {
         async { Err(stop) }
     }
 
-    /// Handles what [`Handle::send`] sent.
+    /// Handles a message from [`Handle::send`].
     fn handle_info(
         &mut self,
         info: Self::Info,
@@ -124,8 +140,8 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Handles a broadcast of one of the events in [`INTERCEPT`](Channel::INTERCEPT): push it on,
-    /// changed, or not at all. By default it is pushed as it is.
+    /// Handles a broadcast of an event in [`INTERCEPT`](Channel::INTERCEPT): push it as it is,
+    /// changed, or not at all. The default pushes it as it is.
     fn handle_out(
         &mut self,
         event: &str,
@@ -136,9 +152,9 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Runs last, when the channel ends in order: not after a crash, nor when another join of the
-    /// same topic took its place, which also cancels it at its next await. So what must happen at
-    /// every end belongs into `Drop`. The client may be gone already.
+    /// Called last when the channel ends in order: not after a crash, and not when another join of
+    /// the same topic replaces the channel, which also cancels it at its next await. Put
+    /// unconditional cleanup in `Drop`. The client may be gone already.
     fn terminate(
         &mut self,
         reason: Reason,
@@ -146,5 +162,133 @@ pub trait Channel: Sized + Send + 'static {
     ) -> impl Future<Output = ()> + Send {
         let _ = (reason, socket);
         async {}
+    }
+}
+
+/// A channel's connection to its client, its topic and the rest of the endpoint.
+///
+/// A cheap clone. Other tasks may hold one: it does not keep the channel alive, and sends nothing to
+/// the client once the channel has ended.
+pub struct Socket<C: Channel> {
+    context: Arc<ChannelContext<C::Assigns>>,
+    /// The ref of the push that is being handled.
+    reference: Option<Ref>,
+    /// The channel's task lends this socket to its callbacks, and ends the channel only after they
+    /// have given it back. A clone may go anywhere.
+    caller: Caller,
+}
+
+impl<C: Channel> Socket<C> {
+    /// Creates the socket of the channel's own task.
+    pub(super) fn new(context: Arc<ChannelContext<C::Assigns>>) -> Self {
+        Self { context, reference: None, caller: Caller::ChannelTask }
+    }
+
+    pub(super) fn context(&self) -> &Arc<ChannelContext<C::Assigns>> {
+        &self.context
+    }
+
+    pub(super) fn caller(&self) -> Caller {
+        self.caller
+    }
+
+    /// Sets the push that [`reply_ref`](Self::reply_ref) refers to.
+    pub(super) fn set_reference(&mut self, reference: Option<Ref>) {
+        self.reference = reference;
+    }
+
+    /// The value that `connect` returned for the client.
+    pub fn assigns(&self) -> &C::Assigns {
+        &self.context.assigns
+    }
+
+    /// The joined topic.
+    pub fn topic(&self) -> &str {
+        &self.context.topic
+    }
+
+    /// Sends an event to this client. Does nothing once the channel has ended.
+    ///
+    /// Use [`Channel::after_join`] to push something with the join: in [`Channel::join`] it would
+    /// precede the reply, and clients ignore messages of channels that they have not joined yet.
+    pub fn push(&self, event: &str, payload: impl Into<Payload>) {
+        self.context.push(self.caller, event, &payload.into());
+    }
+
+    /// Sends an event to all subscribers of the topic, including this client once it has joined.
+    pub fn broadcast(&self, event: &str, payload: impl Into<Payload>) {
+        self.context.broadcast(event, payload.into(), false);
+    }
+
+    /// Sends an event to all subscribers of the topic except this client.
+    pub fn broadcast_from(&self, event: &str, payload: impl Into<Payload>) {
+        self.context.broadcast(event, payload.into(), true);
+    }
+
+    /// Returns a handle to reply to the current push later, from any task. The callback then
+    /// returns [`Reply::None`].
+    ///
+    /// # Panics
+    /// Outside of [`Channel::handle_in`], where there is no push to reply to.
+    pub fn reply_ref(&self) -> ReplyRef {
+        let reference = self.reference.clone();
+        let reference = reference.expect("there is no push to reply to outside of `handle_in`");
+        ReplyRef::new(&self.context, reference)
+    }
+
+    /// The presence of the endpoint, for all topics.
+    pub fn presence(&self) -> &Presence {
+        &self.context.presence
+    }
+
+    /// Returns a handle with which other tasks send messages to this channel; see
+    /// [`Channel::handle_info`].
+    pub fn handle(&self) -> Handle<C> {
+        Handle { mailbox: self.context.mailbox.clone(), info: PhantomData }
+    }
+}
+
+impl<C: Channel> Clone for Socket<C> {
+    fn clone(&self) -> Self {
+        let (context, reference) = (Arc::clone(&self.context), self.reference.clone());
+        Self { context, reference, caller: Caller::OtherTask }
+    }
+}
+
+impl<C: Channel> fmt::Debug for Socket<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("topic", &self.context.topic).finish_non_exhaustive()
+    }
+}
+
+/// Sends messages to a channel from other tasks. A cheap clone, which does not keep the channel
+/// alive.
+pub struct Handle<C: Channel> {
+    mailbox: mailbox::Sender,
+    info: PhantomData<fn(C::Info)>,
+}
+
+impl<C: Channel> Handle<C> {
+    /// Sends a message to [`Channel::handle_info`]. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if the channel has ended or its client is gone, [`SendError::Full`] if
+    /// more than [`Builder::max_mailbox`] waits for the channel.
+    ///
+    /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
+    pub fn send(&self, info: C::Info) -> Result<(), SendError> {
+        self.mailbox.send(Command::Info(Box::new(Some(info))))
+    }
+}
+
+impl<C: Channel> Clone for Handle<C> {
+    fn clone(&self) -> Self {
+        Self { mailbox: self.mailbox.clone(), info: PhantomData }
+    }
+}
+
+impl<C: Channel> fmt::Debug for Handle<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
     }
 }

@@ -1,120 +1,178 @@
-//! What is known of a channel outside its own state, and its way to its client and its topic.
+//! [`ChannelContext`]: a channel's identity, and its connections to its client and its topic.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use smol_str::SmolStr;
+use tower_channels_transports::Message;
+use tower_channels_transports::outbox::Enqueued;
 
 use super::mailbox;
 use crate::message::{Name, Ref};
 use crate::payload::Payload;
-use crate::presence::{Ownership, Presence};
-use crate::pubsub::{Broadcast, PubSub, Subscription};
+use crate::presence::Presence;
+use crate::presence::tracked::Ownership;
+use crate::pubsub::broadcast::Broadcast;
+use crate::pubsub::{PubSub, Subscription};
 use crate::reply::Reply;
-use crate::responder::Responder;
+use crate::responder::{Exit, Responder};
 use crate::serializer::ServerMessage;
 
-/// What is known of a channel outside its own state.
+/// A channel's identity, and its connections to its client and its topic. Shared by its task, its
+/// exit guard and the clones of its `Socket`.
 pub(crate) struct ChannelContext<A> {
     pub(crate) assigns: Arc<A>,
     pub(crate) topic: SmolStr,
-    /// What the client named its join, for pushes and replies; never null unless its ref was too.
+    /// The join_ref of pushes and replies: the ref of the join if it had no join_ref.
     pub(crate) join_ref: Ref,
-    /// The same as it was sent, which may be null: what the end of the channel carries.
+    /// The join_ref that the client sent, which may be null, for the reply to the join and the end.
     pub(crate) sent_join_ref: Ref,
     pub(crate) client: Responder,
     pub(crate) pubsub: PubSub,
     pub(crate) presence: Presence,
     pub(crate) ownership: Ownership,
     pub(crate) mailbox: mailbox::Sender,
-    /// While the channel is joined.
-    pub(crate) subscription: Mutex<Option<Subscription>>,
-    /// Whether the subscription rests, or did until lately.
-    pub(crate) rests: AtomicBool,
+    pub(crate) subscription: TopicSubscription,
+}
+
+/// The subscription of a joined channel to its topic.
+#[derive(Default)]
+pub(crate) struct TopicSubscription {
+    /// Guards the subscription between the channel's task, which sets it, and the other tasks that
+    /// let it catch up. Held for the call of one of its methods.
+    current: Mutex<Option<Subscription>>,
+    /// Whether the subscription may be dormant. Spares pushes the lock.
+    may_be_dormant: AtomicBool,
+}
+
+/// The task from which a message to the client is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// The channel's own, which is running, so that the channel cannot end meanwhile.
+    ChannelTask,
+    /// Any other.
+    OtherTask,
 }
 
 impl<A> ChannelContext<A> {
-    /// Subscribes to the topic, or ends the subscription.
-    pub(crate) fn subscribe(&self, subscription: Option<Subscription>) {
-        let mut current = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *current, subscription);
-        drop(current);
-        drop(old);
+    /// Pushes an event to the client.
+    pub(crate) fn push(&self, caller: Caller, event: &str, payload: &Payload) {
+        self.send(caller, self.encode_push(event, payload));
     }
 
-    /// The client is away: what is broadcast waits at the topic.
-    pub(crate) fn rest(&self) {
-        let subscription = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
-        // The flag first: whoever sees the rest must see it.
-        self.rests.store(true, Ordering::Release);
-        let follows = self.ownership.follows();
-        let rests = subscription.as_ref().is_some_and(|subscription| subscription.rest(follows));
-        self.rests.store(rests, Ordering::Release);
+    /// Pushes an event that the channel sends anew to a client that has returned.
+    pub(crate) fn push_volatile(&self, caller: Caller, event: &str, payload: &Payload) {
+        self.send(caller, self.encode_push(event, payload).map(Message::volatile));
     }
 
-    /// What was broadcast while the client was away comes before what is said to it now.
-    pub(crate) fn wake(&self) {
-        if self.rests.load(Ordering::Acquire) {
-            let subscription = self.subscription.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(subscription) = &*subscription {
-                subscription.wake();
-            }
-            self.rests.store(false, Ordering::Release);
+    /// Replies to a push.
+    pub(crate) fn reply(&self, caller: Caller, reference: &Ref, reply: &Reply) {
+        let topic = self.topic_name();
+        self.send(caller, self.client.encode_reply(&self.join_ref, reference, &topic, reply));
+    }
+
+    /// Broadcasts to every subscriber of the topic, or to all but this channel.
+    pub(crate) fn broadcast(&self, event: &str, payload: Payload, except_self: bool) {
+        self.subscription.catch_up();
+        let from = except_self.then(|| self.mailbox.inbox());
+        let broadcast = Broadcast::new(self.topic.clone(), event.into(), payload);
+        self.pubsub.broadcast(broadcast, from.as_ref());
+    }
+
+    /// Encodes the reply to a successful join, which carries the join_ref as the client sent it.
+    pub(crate) fn encode_join_reply(&self, reference: &Ref, response: Payload) -> Option<Message> {
+        let (topic, reply) = (self.topic_name(), Reply::Ok(response));
+        self.client.encode_reply(&self.sent_join_ref, reference, &topic, &reply)
+    }
+
+    /// Replies to the join of a client that has returned: from here on its messages flow again, as
+    /// long as the connection of `epoch` lasts.
+    pub(crate) fn resume(&self, epoch: u64, reference: &Ref, response: Payload) {
+        self.subscription.catch_up();
+        if let Some(reply) = self.encode_join_reply(reference, response) {
+            self.client.outbox.resume(epoch, reply);
         }
     }
 
-    pub(crate) fn push(&self, event: &str, payload: &Payload) {
-        self.say(event, payload, Responder::send);
+    /// Replies to a failed join or to a leave, ahead of everything that waits for the client.
+    pub(crate) fn reply_first(&self, reference: &Ref, reply: &Reply) {
+        self.client.reply_first(&self.sent_join_ref, reference, &self.topic_name(), reply);
     }
 
-    /// Sends an event that is worthless once the connection is gone, to a channel that says it anew.
-    pub(crate) fn push_volatile(&self, event: &str, payload: &Payload) {
-        self.say(event, payload, Responder::send_volatile);
+    /// Encodes what [`reply_first`](Self::reply_first) sends.
+    pub(crate) fn encode_first(&self, reference: &Ref, reply: &Reply) -> Option<Message> {
+        self.client.encode_reply(&self.sent_join_ref, reference, &self.topic_name(), reply)
     }
 
-    fn say(&self, event: &str, payload: &Payload, send: fn(&Responder, &ServerMessage<'_>)) {
-        self.wake();
+    /// Replies to a push that waited for a join which failed.
+    pub(crate) fn reply_unmatched(&self, reference: &Ref) {
+        let reply = Reply::reason("unmatched topic");
+        self.client.reply_first(&Ref::NULL, reference, &self.topic_name(), &reply);
+    }
+
+    /// Puts the end of the channel into the client's outbox.
+    pub(crate) fn enqueue_exit(&self, exit: Exit) -> Option<Enqueued> {
+        let message = self.client.encode_exit(&self.sent_join_ref, &self.topic, exit)?;
+        Some(self.client.outbox.enqueue(message))
+    }
+
+    fn encode_push(&self, event: &str, payload: &Payload) -> Option<Message> {
         let Self { topic, .. } = self;
         let join_ref = self.client.wire_join_ref(&self.join_ref);
-        let push = ServerMessage::Push { join_ref, topic, event, payload };
-        self.mailbox.unless_over(|| send(&self.client, &push));
+        self.client.encode(&ServerMessage::Push { join_ref, topic, event, payload })
     }
 
-    pub(crate) fn broadcast(&self, event: &str, payload: Payload, from: Option<&mailbox::Sender>) {
-        self.wake();
-        self.pubsub.broadcast(Broadcast::new(self.topic.clone(), event.into(), payload), from);
-    }
-
-    /// Answers a push, unless the channel has ended.
-    pub(crate) fn reply(&self, reference: &Ref, reply: &Reply) {
-        self.wake();
-        let topic = self.topic_name();
-        self.mailbox.unless_over(|| self.client.reply(&self.join_ref, reference, &topic, reply));
-    }
-
-    /// Answers the join with success: with the join_ref as it was sent.
-    pub(crate) fn open(&self, epoch: u64, reference: &Ref, response: Payload) {
-        self.wake();
-        let (join_ref, topic) = (&self.sent_join_ref, &self.topic_name());
-        self.client.open(epoch, join_ref, reference, topic, &Reply::Ok(response));
-    }
-
-    /// Answers a join that failed, or a leave: past all that waits for the client.
-    pub(crate) fn reply_to_join(&self, reference: &Ref, reply: &Reply) {
-        self.client.priority().reply(&self.sent_join_ref, reference, &self.topic_name(), reply);
-    }
-
-    /// Answers a push that came for a join which failed.
-    pub(crate) fn reply_unmatched(&self, reference: &Ref) {
-        self.client.priority().reply_unmatched(reference, &self.topic_name());
-    }
-
-    /// Tells the client that the channel which it joined as `sent_join_ref` has ended.
-    pub(crate) fn end(&self, sent_join_ref: &Ref, event: &str, payload: &str) {
-        self.client.end(sent_join_ref, &self.topic, event, payload);
+    /// Sends a message unless the channel has ended, and behind the broadcasts that came before it.
+    fn send(&self, caller: Caller, message: Option<Message>) {
+        let Some(message) = message else { return };
+        self.subscription.catch_up();
+        match caller {
+            Caller::ChannelTask if self.mailbox.is_muted() => {}
+            Caller::ChannelTask => self.client.outbox.push(message),
+            Caller::OtherTask => {
+                let enqueue = || self.client.outbox.enqueue(message);
+                if let Some(enqueued) = self.mailbox.while_alive(enqueue) {
+                    enqueued.finish();
+                }
+            }
+        }
     }
 
     fn topic_name(&self) -> Name<'_> {
         Name::from(&*self.topic)
+    }
+}
+
+impl TopicSubscription {
+    /// Replaces the subscription. `None` ends it.
+    pub(crate) fn set(&self, subscription: Option<Subscription>) {
+        let old = std::mem::replace(&mut *self.current.lock(), subscription);
+        drop(old);
+    }
+
+    /// Makes the subscription dormant, as the client is away. With `resends_volatile` the channel
+    /// sends the subject of volatile broadcasts anew when the client returns.
+    pub(crate) fn make_dormant(&self, resends_volatile: bool) {
+        let subscription = self.current.lock();
+        // Set before the subscription is dormant, so that every push that comes after lets it catch
+        // up.
+        self.may_be_dormant.store(true, Ordering::Release);
+        let is_dormant = subscription.as_ref().is_some_and(|it| it.make_dormant(resends_volatile));
+        self.may_be_dormant.store(is_dormant, Ordering::Release);
+    }
+
+    /// Sends what was broadcast while the subscription was dormant.
+    pub(crate) fn catch_up(&self) {
+        if !self.may_be_dormant.load(Ordering::Acquire) {
+            return;
+        }
+        let subscription = self.current.lock();
+        let effects = subscription.as_ref().map(Subscription::catch_up);
+        self.may_be_dormant.store(false, Ordering::Release);
+        drop(subscription);
+        if let Some(effects) = effects {
+            effects.run();
+        }
     }
 }

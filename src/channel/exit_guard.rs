@@ -1,49 +1,57 @@
-//! The end of a channel, whichever way its task ends.
+//! [`ExitGuard`]: ends a channel in order, whichever way its task ends.
 
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
+use tower_channels_transports::outbox::Enqueued;
 
 use super::callbacks::Channel;
 use super::context::ChannelContext;
-use super::mailbox::{self, Command};
+use super::instance::PreviousInstance;
+use super::mailbox::{self, Command, Ending};
 use super::result::{JoinError, Joined, Result};
-use super::task::PreviousInstance;
+use crate::effects::Effects;
 use crate::message::Ref;
 use crate::payload::Payload;
-use crate::pubsub::Subscriber;
+use crate::pubsub::subscriber::Subscriber;
 use crate::reply::Reply;
+use crate::responder::Exit;
 
-/// Ends the channel in order, whichever way the task ends: return, panic, or abort.
+/// Ends a channel in order when it is dropped: as its task returns, panics or is aborted.
+///
+/// The client is notified, commands that wait are replied to, presence entries are removed, and
+/// then the next instance may begin.
 pub(super) struct ExitGuard<A> {
     pub(super) context: Arc<ChannelContext<A>>,
     pub(super) commands: mailbox::Receiver,
     pub(super) stage: Stage,
-    /// The last to go, for the next join of this topic begins then.
+    /// Dropped last, as the next join of this topic begins then.
     pub(super) permit: Option<OwnedMutexGuard<()>>,
 }
 
+/// How far a channel has come, which decides how it ends.
 pub(super) enum Stage {
-    /// The join is not answered.
+    /// The client waits for the reply to this join.
     Joining { reference: Ref, epoch: u64, previous: Option<Box<PreviousInstance>> },
-    /// What ends now has crashed. There is the ref of the join that [`Channel::resume`] is to answer.
+    /// An end without another reason is a crash. `resuming` is the ref of the join that
+    /// [`Channel::resume`] is running for.
     Joined { resuming: Option<Ref> },
-    /// The client has been told, or is gone.
+    /// The client has been notified, or is gone.
     Over,
 }
 
 impl<A> ExitGuard<A> {
-    /// Answers the join, and subscribes in the same moment: nothing that is broadcast comes before
-    /// the answer, and nothing after it is missed.
-    pub(super) fn joined<C: Channel<Assigns = A>>(
+    /// Replies to the join with its result. A channel that has joined is subscribed in the same
+    /// moment: no broadcast precedes the reply, and none after it is missed.
+    pub(super) fn finish_join<C: Channel<Assigns = A>>(
         &mut self,
         joined: Result<Joined<C>, JoinError>,
     ) -> Option<(C, Payload)> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
-            Err(refused) => {
-                refused.log(&self.context.topic);
-                self.refuse(&refused.response);
+            Err(error) => {
+                error.log(&self.context.topic);
+                self.refuse(&error.response);
                 return None;
             }
         };
@@ -53,63 +61,74 @@ impl<A> ExitGuard<A> {
             return None;
         };
         let context = &self.context;
-        let subscriber = Subscriber {
-            client: context.client.clone(),
-            mailbox: context.mailbox.clone(),
-            intercept: C::INTERCEPT,
-            rest: None,
+        let subscriber =
+            Subscriber::new(context.client.clone(), context.mailbox.inbox(), C::INTERCEPT);
+        let reply = if context.mailbox.is_muted() {
+            None
+        } else {
+            context.encode_join_reply(&reference, response.clone())
         };
-        let answer = || {
-            let response = response.clone();
-            context.mailbox.unless_over(|| context.open(epoch, &reference, response));
+        let enqueue_reply = |effects: &mut Effects| {
+            if let Some(reply) = reply {
+                effects.add(context.client.outbox.enqueue_resume(epoch, reply));
+            }
         };
-        context.subscribe(Some(context.pubsub.subscribe(&context.topic, subscriber, answer)));
-        close(context, previous);
+        let subscription = context.pubsub.subscribe(&context.topic, subscriber, enqueue_reply);
+        context.subscription.set(Some(subscription));
+        close_previous(context, previous);
         Some((channel, response))
     }
 
-    /// Answers the join with an error, and whatever came after it as though there had been none.
+    /// Replies to the join with an error, and to the commands behind it as though there had been no
+    /// join.
     fn refuse(&mut self, response: &Payload) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Joining { reference, previous, .. } = stage else { return };
-        let context = &self.context;
-        let answer = || context.reply_to_join(&reference, &Reply::Error(response.clone()));
-        let waiting = self.commands.end(answer);
-        close(context, previous);
-        for mail in waiting {
-            match mail {
-                Command::Push { reference, .. } => self.context.reply_unmatched(&reference),
-                // In a kept session the client joined again meanwhile.
-                Command::Resume { reference, .. } => {
-                    self.context.reply_to_join(&reference, &Reply::Error(response.clone()));
-                }
-                Command::Leave { reference } => {
-                    self.context.reply_to_join(&reference, &Reply::ack())
-                }
+        let (context, error) = (&self.context, Reply::Error(response.clone()));
+        let reply = context.encode_first(&reference, &error);
+        let (waiting, enqueued) = self.commands.end(|ending| match ending {
+            Ending::Own => reply.map(|reply| context.client.outbox.priority().enqueue(reply)),
+            Ending::Replaced => None,
+            Ending::Abandoned => context.enqueue_exit(Exit::CLOSE),
+        });
+        enqueued.into_iter().for_each(Enqueued::finish);
+        close_previous(context, previous);
+        for command in waiting {
+            match command {
+                Command::Push { reference, .. } => context.reply_unmatched(&reference),
+                // The client has joined again in a resumable session.
+                Command::Resume { reference, .. } => context.reply_first(&reference, &error),
+                Command::Leave { reference } => context.reply_first(&reference, &Reply::ack()),
                 Command::Broadcast(_)
                 | Command::Info(_)
                 | Command::Detached
+                | Command::Reattached
                 | Command::InvalidEvent => {}
             }
         }
     }
 
-    /// Takes no more broadcasts and no more mail, and tells the client of the end.
-    pub(super) fn finish(&mut self, on_exit: impl FnOnce(&ChannelContext<A>)) {
+    /// Ends a joined channel: it receives no more broadcasts and no more commands, and its client
+    /// is notified of `exit`, unless another instance does that.
+    pub(super) fn finish(&mut self, exit: Option<Exit>) {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let resuming = if let Stage::Joined { resuming } = stage { resuming } else { None };
         let context = &self.context;
-        context.wake();
-        context.subscribe(None);
-        let waiting = self.commands.end(|| on_exit(context));
-        // A client that has returned hears nothing of its channels until their joins are answered.
-        let joins = waiting.into_iter().filter_map(|mail| match mail {
+        context.subscription.catch_up();
+        context.subscription.set(None);
+        let (waiting, enqueued) = self.commands.end(|ending| match ending {
+            Ending::Own => exit.and_then(|exit| context.enqueue_exit(exit)),
+            Ending::Replaced => None,
+            Ending::Abandoned => context.enqueue_exit(Exit::CLOSE),
+        });
+        enqueued.into_iter().for_each(Enqueued::finish);
+        // The stream of a client that has returned is paused until its join is replied to.
+        let joins = waiting.into_iter().filter_map(|command| match command {
             Command::Resume { reference, .. } => Some(reference),
             _ => None,
         });
         for reference in resuming.into_iter().chain(joins) {
-            let crashed = JoinError::from("join crashed").response;
-            context.reply_to_join(&reference, &Reply::Error(crashed));
+            context.reply_first(&reference, &Reply::Error(JoinError::crashed().response));
         }
     }
 }
@@ -119,32 +138,23 @@ impl<A> Drop for ExitGuard<A> {
         if std::thread::panicking() {
             tracing::error!(topic = %self.context.topic, "channel panicked");
         }
-        self.notify_exit();
+        match self.stage {
+            Stage::Over => {}
+            Stage::Joining { .. } => self.refuse(&JoinError::crashed().response),
+            Stage::Joined { .. } => self.finish(Some(Exit::CRASH)),
+        }
         self.context.untrack_all();
         self.context.client.outbox.end_stream();
     }
 }
 
-impl<A> ExitGuard<A> {
-    fn notify_exit(&mut self) {
-        match self.stage {
-            Stage::Over => {}
-            Stage::Joining { .. } => self.refuse(&JoinError::from("join crashed").response),
-            Stage::Joined { .. } => self.finish(|context| {
-                let payload = r#"{"reason":"channel_crash"}"#;
-                context.end(&context.sent_join_ref, "phx_error", payload);
-            }),
-        }
-    }
-}
-
-/// Says that the previous channel is closed, once the join that previous it is answered.
-fn close<A>(context: &ChannelContext<A>, previous: Option<Box<PreviousInstance>>) {
-    if let Some(PreviousInstance { mailbox, task, sent_join_ref }) =
-        previous.map(|previous| *previous)
-    {
-        task.abort();
-        mailbox.mute();
-        context.end(&sent_join_ref, "phx_close", "{}");
+/// Notifies the client, once the join is replied to, that the instance which it replaced is closed.
+/// If that is still running, because the join failed while waiting for it, it does so itself when
+/// it ends.
+fn close_previous<A>(context: &ChannelContext<A>, previous: Option<Box<PreviousInstance>>) {
+    let Some(previous) = previous else { return };
+    previous.task.abort();
+    if !previous.mailbox.abandon() {
+        context.client.notify_exit(&previous.sent_join_ref, &context.topic, Exit::CLOSE);
     }
 }

@@ -1,92 +1,120 @@
-//! The bounded queue in front of a channel's task.
+//! The bounded queue in front of a channel's task, and the state of its end.
 //!
 //! Only the socket holds the [`Owner`]; dropping it tells the task that the client is gone, after
-//! everything that waits. All others hold an [`Sender`], which keeps nothing alive.
+//! everything that waits. All others hold a [`Sender`], which keeps nothing alive.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
+use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tower_channels_transports::ByteBudget;
 
 use crate::message::Ref;
 use crate::payload::Payload;
-use crate::pubsub::Broadcast;
+use crate::pubsub::broadcast::Broadcast;
+use crate::pubsub::subscriber::{Inbox, Undelivered};
 
-/// What may reach a channel's task.
+/// What a channel's task is to handle.
 pub(crate) enum Command {
-    /// A push of the client.
+    /// A push from the client.
     Push { reference: Ref, event: SmolStr, payload: Payload },
     /// A broadcast that the channel intercepts.
     Broadcast(Arc<Broadcast>),
-    /// What the application sent with `Handle::send`: a `Channel::Info`, as an `Option`.
+    /// A `Channel::Info` from `Handle::send`, as an `Option`.
     Info(Box<dyn Any + Send>),
-    /// The client joins again in a kept session.
+    /// The client has joined again in a resumable session.
     Resume { reference: Ref, payload: Payload, epoch: u64 },
     /// The client is away, and its session is resumable.
     Detached,
+    /// The client was taken for away, and goes on without joining again.
+    Reattached,
     /// The client leaves.
     Leave { reference: Ref },
-    /// The client sent what no handler could be given.
+    /// The client sent an event that is not a string.
     InvalidEvent,
 }
 
-/// Why [`Handle::send`](crate::Handle::send) was in vain.
+/// Error returned by [`Handle::send`](crate::Handle::send).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SendError {
-    /// The channel has ended, or ends once it has handled what waits.
+    /// The channel has ended, or will end once it has handled what waits.
     Closed,
-    /// Too much waits already.
+    /// Too much waits for the channel already.
     Full,
 }
 
-/// The end that keeps the channel alive; dropping it closes the mailbox behind what waits in it.
+/// The handle that keeps the channel alive. Dropping it closes the mailbox behind the commands that
+/// wait.
 pub(crate) struct Owner(Sender);
 
-/// A way to send mail. A cheap clone.
+/// Sends commands to a channel. A cheap clone.
 #[derive(Clone)]
-pub(crate) struct Sender(Arc<Shared>);
+pub(crate) struct Sender(Arc<Mailbox>);
 
-/// The channel task's end; dropping it refuses all further mail.
-pub(crate) struct Receiver(Arc<Shared>);
+/// The end of the channel's task. Dropping it ends the channel silently.
+pub(crate) struct Receiver(Arc<Mailbox>);
 
-/// The lock guards the queue for a few instructions and is never held across an await.
-struct Shared(Mutex<State>);
+struct Mailbox {
+    /// Guards the queue, and the order between a channel's end and what other tasks send to its
+    /// client in its name: nothing follows the end. The channel's own task sends without it, as it
+    /// alone ends the channel, so handling a push takes it twice, to send the command and to
+    /// receive it. Held for a few instructions, and while one message is put into an outbox.
+    state: Mutex<State>,
+    /// Whether the channel was abandoned; see [`Owner::abandon`].
+    is_muted: AtomicBool,
+}
 
 struct State {
     queue: VecDeque<Command>,
     /// What waits, by [`Command::cost`].
-    backlog: ByteBudget,
-    end: End,
+    budget: ByteBudget,
+    phase: Phase,
     waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Commands are taken.
+enum Phase {
+    /// Commands are accepted.
     Open,
-    /// No more mail is taken, but what waits is still handled.
+    /// The owner is gone: what waits is still handled, and then the channel ends.
     Closed,
-    /// Another join has taken this channel's place.
+    /// Another join has taken the channel's place, and will notify the client of its end.
     Replaced,
-    /// The task has ended.
+    /// The join that took the channel's place has failed before the channel ended.
+    Abandoned,
+    /// The channel has ended.
     Over,
 }
 
-/// A mailbox in which `limit` bytes may wait.
+/// Who notifies the client of a channel's end, from [`Receiver::end`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The channel, of its own reason.
+    Own,
+    /// The join that replaced it.
+    Replaced,
+    /// The channel, of its replacement by a join that has failed.
+    Abandoned,
+}
+
+/// Creates a mailbox in which `limit` bytes may wait.
 pub(crate) fn channel(limit: usize) -> (Owner, Receiver) {
     let state = State {
         queue: VecDeque::new(),
-        backlog: ByteBudget::new(limit),
-        end: End::Open,
+        budget: ByteBudget::new(limit),
+        phase: Phase::Open,
         waker: None,
     };
-    let shared = Arc::new(Shared(Mutex::new(state)));
-    (Owner(Sender(Arc::clone(&shared))), Receiver(shared))
+    let mailbox = Mailbox { state: Mutex::new(state), is_muted: AtomicBool::new(false) };
+    let mailbox = Arc::new(mailbox);
+    (Owner(Sender(Arc::clone(&mailbox))), Receiver(mailbox))
 }
 
 impl Owner {
@@ -94,96 +122,93 @@ impl Owner {
         &self.0
     }
 
-    /// Marks the channel as previous. `false` if it has ended on its own already.
+    /// Lets another join take the channel's place. Returns `false` if the channel has ended
+    /// already.
     pub(crate) fn replace(&self) -> bool {
-        let mut state = self.0.0.lock();
-        let alive = state.end != End::Over;
-        if alive {
-            state.end = End::Replaced;
+        let mut state = self.0.0.state.lock();
+        let is_alive = state.phase != Phase::Over;
+        if is_alive {
+            state.phase = Phase::Replaced;
         }
-        alive
+        is_alive
     }
 
-    /// Lets a previous channel say no more, even if its task has not ended yet.
-    pub(crate) fn mute(&self) {
-        self.0.0.lock().end = End::Over;
+    /// Lets a replaced channel notify its client of its end itself, because the join that replaced
+    /// it ends first; until then it sends nothing more. Returns `false` if the channel has ended
+    /// already.
+    pub(crate) fn abandon(&self) -> bool {
+        let mut state = self.0.0.state.lock();
+        let is_alive = state.phase != Phase::Over;
+        if is_alive {
+            state.phase = Phase::Abandoned;
+            self.0.0.is_muted.store(true, Ordering::Relaxed);
+        }
+        is_alive
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let mut state = self.0.0.lock();
-        if state.end == End::Open {
-            state.end = End::Closed;
-            State::wake(state);
+        let mut state = self.0.0.state.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closed;
+            let waker = state.waker.take();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 }
 
 impl Sender {
-    /// Puts a mail at the end of the queue.
-    pub(crate) fn send(&self, mail: Command) -> Result<(), SendError> {
-        let mut state = self.0.lock();
-        if state.end != End::Open {
-            return Err(SendError::Closed);
-        }
-        if !state.backlog.add(mail.cost()) {
-            return Err(SendError::Full);
-        }
-        state.queue.push_back(mail);
-        State::wake(state);
+    /// Appends a command to the queue.
+    pub(crate) fn send(&self, command: Command) -> Result<(), SendError> {
+        let waker = self.0.enqueue(command)?;
+        waker.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
-    /// Whether both lead to the same channel.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// The mailbox as an inbox for broadcasts.
+    pub(crate) fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::clone(&self.0) as Arc<dyn Inbox>
     }
 
-    /// Whether the channel has ended.
+    /// Returns whether the channel has ended.
     pub(crate) fn is_over(&self) -> bool {
-        self.0.lock().end == End::Over
+        self.0.state.lock().phase == Phase::Over
     }
 
-    /// Runs `say` unless the channel has ended: nothing may follow its last words. The lock is held
-    /// meanwhile, so that they cannot be said in between.
-    pub(crate) fn unless_over(&self, say: impl FnOnce()) {
-        let state = self.0.lock();
-        if state.end != End::Over {
-            say();
-        }
+    /// Returns whether the channel's own task may not send anything more.
+    pub(crate) fn is_muted(&self) -> bool {
+        self.0.is_muted.load(Ordering::Relaxed)
     }
-}
 
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "the channel has ended",
-            Self::Full => "too much waits for the channel",
-        })
+    /// Runs `work` under the lock unless the channel has ended or is muted, and so before its end.
+    /// It must not call foreign code, such as wakers.
+    pub(crate) fn while_alive<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        let state = self.0.state.lock();
+        let is_alive = !matches!(state.phase, Phase::Over | Phase::Abandoned);
+        is_alive.then(work)
     }
 }
-
-impl std::error::Error for SendError {}
 
 impl Receiver {
-    /// The next mail, or `None` once the client is gone.
+    /// Receives the next command, or `None` once the client is gone.
     ///
-    /// Cancel safety: nothing is taken until it is returned.
-    pub(crate) async fn next(&mut self) -> Option<Command> {
+    /// Cancel safety: no command is lost.
+    pub(crate) async fn recv(&mut self) -> Option<Command> {
         poll_fn(|cx| {
-            let mut state = self.0.lock();
-            if let Some(mail) = state.queue.pop_front() {
-                state.backlog.remove(mail.cost());
+            let mut state = self.0.state.lock();
+            if let Some(command) = state.queue.pop_front() {
+                state.budget.remove(command.cost());
                 if state.queue.is_empty() && state.queue.capacity() > 4 {
                     state.queue = VecDeque::new();
                 }
-                return Poll::Ready(Some(mail));
+                return Poll::Ready(Some(command));
             }
-            if state.end == End::Closed {
+            if state.phase == Phase::Closed {
                 return Poll::Ready(None);
             }
-            // A previous channel waits for nothing but to be cancelled.
+            // A replaced channel waits for nothing but its cancellation.
             if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 state.waker = Some(cx.waker().clone());
             }
@@ -192,75 +217,96 @@ impl Receiver {
         .await
     }
 
-    /// Gives back the room in which mail waited, if none does.
+    /// Releases the memory of an empty queue.
     pub(crate) fn shrink(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if state.queue.is_empty() {
             state.queue = VecDeque::new();
         }
     }
 
-    /// Refuses further mail and hands out what waited. The `on_exit` are said before anyone can
-    /// see that it is over. If another join took over nothing is said, and nothing handed out: that
-    /// one speaks of the end.
-    pub(crate) fn end(&mut self, on_exit: impl FnOnce()) -> VecDeque<Command> {
-        let mut state = self.0.lock();
+    /// Ends the channel, and returns the commands that waited; they are none of a replaced
+    /// channel's business. `notify` puts the end into the outbox, before anybody can see that the
+    /// channel has ended. It runs under the lock and must not call foreign code.
+    pub(crate) fn end<R>(&mut self, notify: impl FnOnce(Ending) -> R) -> (VecDeque<Command>, R) {
+        let mut state = self.0.state.lock();
         let mut waiting = std::mem::take(&mut state.queue);
         let waker = state.waker.take();
-        let is_own = matches!(state.end, End::Open | End::Closed);
-        state.end = End::Over;
-        if is_own {
-            on_exit();
-        }
+        let ending = match state.phase {
+            Phase::Open | Phase::Closed => Ending::Own,
+            Phase::Replaced | Phase::Over => Ending::Replaced,
+            Phase::Abandoned => Ending::Abandoned,
+        };
+        state.phase = Phase::Over;
+        let notified = notify(ending);
         drop(state);
         drop(waker);
-        if !is_own {
+        if ending != Ending::Own {
             waiting.clear();
         }
-        waiting
+        (waiting, notified)
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.end(|| {});
+        self.end(|_| ());
     }
 }
 
-impl Shared {
-    /// Nothing panics while holding the lock, so poison has no meaning here.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn wake(mut state: MutexGuard<'_, Self>) {
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
+impl Mailbox {
+    /// Appends a command, and returns the task to wake once no lock is held.
+    fn enqueue(&self, command: Command) -> Result<Option<Waker>, SendError> {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Err(SendError::Closed);
         }
+        if !state.budget.add(command.cost()) {
+            return Err(SendError::Full);
+        }
+        state.queue.push_back(command);
+        Ok(state.waker.take())
+    }
+}
+
+impl Inbox for Mailbox {
+    fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered> {
+        self.enqueue(Command::Broadcast(Arc::clone(broadcast))).map_err(|_| Undelivered)
     }
 }
 
 impl Command {
-    /// What it counts against the limit.
+    /// The bytes that it counts against the limit.
     fn cost(&self) -> usize {
         let payload = match self {
             Self::Push { payload, .. } | Self::Resume { payload, .. } => payload.len(),
             Self::Broadcast(broadcast) => broadcast.payload().len(),
-            Self::Info(_) | Self::Detached | Self::Leave { .. } | Self::InvalidEvent => 0,
+            Self::Info(_)
+            | Self::Detached
+            | Self::Reattached
+            | Self::Leave { .. }
+            | Self::InvalidEvent => 0,
         };
         size_of::<Self>() + payload
     }
 }
 
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the channel has ended",
+            Self::Full => "the channel's mailbox is full",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mail(size: usize) -> Command {
+    fn push(size: usize) -> Command {
         let payload = Payload::binary(vec![0; size]);
         Command::Push { reference: Ref::NULL, event: "e".into(), payload }
     }
@@ -268,56 +314,55 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_handled_after_the_socket_is_gone() {
         let (mailbox, mut commands) = channel(1000);
-        mailbox.sender().send(mail(1)).expect("open");
+        mailbox.sender().send(push(1)).expect("open");
         drop(mailbox);
-        assert!(commands.next().await.is_some());
-        assert!(commands.next().await.is_none());
+        assert!(commands.recv().await.is_some());
+        assert!(commands.recv().await.is_none());
     }
 
     #[tokio::test]
-    async fn a_full_mailbox_refuses_until_it_is_read() {
+    async fn a_full_mailbox_refuses_commands_until_it_is_read() {
         let (mailbox, mut commands) = channel(1000);
-        mailbox.sender().send(mail(2000)).expect("one always fits");
-        mailbox.sender().send(mail(1000)).expect("and what may wait behind it");
-        assert_eq!(mailbox.sender().send(mail(1)), Err(SendError::Full));
-        commands.next().await;
-        commands.next().await;
-        mailbox.sender().send(mail(1)).expect("there is room again");
+        mailbox.sender().send(push(2000)).expect("one always fits");
+        mailbox.sender().send(push(1000)).expect("and what may wait behind it");
+        assert_eq!(mailbox.sender().send(push(1)), Err(SendError::Full));
+        commands.recv().await;
+        commands.recv().await;
+        mailbox.sender().send(push(1)).expect("there is room again");
     }
 
     #[test]
-    fn an_ended_channel_takes_no_mail() {
+    fn an_ended_channel_accepts_no_commands() {
         let (mailbox, commands) = channel(1000);
         drop(commands);
         assert!(mailbox.sender().is_over());
-        assert_eq!(mailbox.sender().send(mail(1)), Err(SendError::Closed));
-        assert!(!mailbox.replace());
+        assert_eq!(mailbox.sender().send(push(1)), Err(SendError::Closed));
+        assert!(!mailbox.replace() && !mailbox.abandon());
     }
 
     #[test]
-    fn a_channel_has_last_words_unless_it_was_replaced() {
-        for previous in [false, true] {
+    fn a_channel_notifies_its_client_of_its_end_unless_its_successor_does() {
+        let ended = |act: fn(&Owner)| {
             let (mailbox, mut commands) = channel(1000);
-            mailbox.sender().send(mail(1)).expect("open");
-            assert!(!previous || mailbox.replace());
-            let mut said = false;
-            let waiting = commands.end(|| said = true);
-            assert_eq!((said, waiting.len()), (!previous, usize::from(!previous)));
-        }
+            mailbox.sender().send(push(1)).expect("open");
+            act(&mailbox);
+            let (waiting, ending) = commands.end(|ending| ending);
+            (waiting.len(), ending)
+        };
+        assert_eq!(ended(|_| ()), (1, Ending::Own));
+        assert_eq!(ended(|mailbox| assert!(mailbox.replace())), (0, Ending::Replaced));
+        let replace_and_abandon = |mailbox: &Owner| assert!(mailbox.replace() && mailbox.abandon());
+        assert_eq!(ended(replace_and_abandon), (0, Ending::Abandoned));
     }
 
     #[test]
-    fn a_channel_that_is_over_or_silenced_says_nothing_more() {
-        let says = |mailbox: &Owner| {
-            let mut said = false;
-            mailbox.sender().unless_over(|| said = true);
-            said
-        };
+    fn a_channel_that_has_ended_or_was_abandoned_sends_nothing_more() {
+        let sends = |mailbox: &Owner| mailbox.sender().while_alive(|| ()).is_some();
         let (first, commands) = channel(1000);
-        let (second, _letters) = channel(1000);
-        assert!(says(&first) && says(&second));
+        let (second, _commands) = channel(1000);
+        assert!(sends(&first) && sends(&second) && !second.sender().is_muted());
         drop(commands);
-        second.mute();
-        assert!(!says(&first) && !says(&second));
+        assert!(second.abandon() && second.sender().is_muted());
+        assert!(!sends(&first) && !sends(&second));
     }
 }

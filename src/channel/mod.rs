@@ -1,13 +1,14 @@
-//! Channels: the trait that an application implements, what it holds while it runs, and the task
-//! behind each joined topic.
+//! Channels: the trait that an application implements, the values that its callbacks receive and
+//! return, and the task that runs each joined channel.
 
 pub(crate) mod callbacks;
 pub(crate) mod context;
 mod exit_guard;
+pub(crate) mod instance;
 pub(crate) mod mailbox;
 mod presence;
+pub(crate) mod reply_ref;
 pub(crate) mod result;
-pub(crate) mod socket;
 pub(crate) mod task;
 
 pub use self::result::Result;

@@ -1,33 +1,36 @@
-//! The presence of channels: it ends with them, and their clients follow it.
+//! The presence of channels, which ends with them and is sent to their clients.
 
 use std::sync::Arc;
 
 use serde::Serialize;
+use smol_str::SmolStr;
 
-use super::callbacks::Channel;
-use super::context::ChannelContext;
-use super::socket::Socket;
+use super::callbacks::{Channel, Socket};
+use super::context::{Caller, ChannelContext};
 use crate::payload::Payload;
-use crate::presence::{MetaUpdate, Owner, Presence, PresenceError, StateRecipient};
+use crate::presence::store::StateRecipient;
+use crate::presence::tracker::Owner;
+use crate::presence::{MetaUpdate, Presence, PresenceError};
 
 impl Presence {
-    /// Says that a channel's client is present on the channel's topic, until the channel ends. The
-    /// meta is anything that becomes a JSON object.
+    /// Tracks a channel's client on the channel's topic until the channel ends. The meta is any
+    /// value that serializes to a JSON object.
     ///
     /// # Errors
-    /// If this channel tracks the key already or has ended, or if the key or the meta may not be.
+    /// If this channel already tracks the key or has ended, or if the key or the meta is not valid.
     pub fn track<C: Channel>(
         socket: &Socket<C>,
         key: &str,
         meta: impl Serialize,
     ) -> Result<(), PresenceError> {
-        let context = socket.context();
-        let meta = serde_json::to_value(meta).map_err(|_| PresenceError::NotAnObject)?;
-        let meta = context.presence.0.check(key, meta)?;
-        context.while_alive(|owner| context.presence.0.track(owner, &context.topic, key, &meta))
+        let (context, store) = (socket.context(), &socket.presence().0.store);
+        let meta = store.encode(key, meta)?;
+        context.change_presence(socket.caller(), |owner| {
+            store.track(owner, &context.topic, &key.into(), &meta)
+        })
     }
 
-    /// Changes what a channel said of its client: to another JSON object, or with a function of the
+    /// Updates the meta of a channel's client: to another JSON object, or with a function of the
     /// old one. If several tasks do so at the same time, the last one counts.
     ///
     /// ```
@@ -43,71 +46,82 @@ impl Presence {
     /// ```
     ///
     /// # Errors
-    /// If this channel does not track the key or has ended, or if the new meta may not be. Then the
-    /// old one stays.
+    /// If this channel does not track the key or has ended, or if the new meta is not valid. Then
+    /// the old one stays.
     pub fn update<C: Channel>(
         socket: &Socket<C>,
         key: &str,
         update: impl MetaUpdate,
     ) -> Result<(), PresenceError> {
-        let context = socket.context();
-        let owner = context.ownership.known_owner().ok_or(PresenceError::NotTracked)?;
-        let meta = context.presence.0.updated(owner, &context.topic, key, update)?;
-        context.while_alive(|owner| context.presence.0.update(owner, &context.topic, key, &meta))
+        let (context, store) = (socket.context(), &socket.presence().0.store);
+        let (owner, key) = (context.ownership.get(), SmolStr::new(key));
+        let owner = owner.ok_or(PresenceError::NotTracked)?;
+        let meta = store.encode_update(owner, &context.topic, &key, update)?;
+        context.change_presence(socket.caller(), |owner| {
+            store.update(owner, &context.topic, &key, &meta)
+        })
     }
 
-    /// Takes back what a channel said of its client. Without effect if it said nothing.
+    /// Ends the presence of a channel's client under a key. Does nothing if the channel does not
+    /// track it.
     pub fn untrack<C: Channel>(socket: &Socket<C>, key: &str) {
         let context = socket.context();
-        if let Some(owner) = context.ownership.known_owner() {
-            context.presence.0.untrack(owner, &context.topic, key);
+        let Some(owner) = context.ownership.get() else { return };
+        let announcer = &context.presence.0;
+        if announcer.store.untrack(owner, &context.topic, &key.into()) {
+            announcer.schedule_diff(&context.topic);
         }
     }
 
-    /// Sends a client the list of its topic, as `presence_state`, with the next announcement. It is
-    /// sent again whenever the client has returned to a session that was kept: the diffs that it
-    /// missed meanwhile are not.
+    /// Sends a client the list of its topic, as `presence_state`, before the next diff.
+    ///
+    /// In a resumable session it is sent again whenever the client has returned, in place of the
+    /// diffs that it has missed.
     pub fn push_state<C: Channel>(socket: &Socket<C>) {
         let context = socket.context();
         context.ownership.follow();
         context.client.outbox.discard_volatile();
-        context
-            .presence
-            .0
-            .request_state(&context.topic, Arc::clone(context) as Arc<dyn StateRecipient>);
+        let recipient = Arc::clone(context) as Arc<dyn StateRecipient>;
+        context.presence.0.request_state(&context.topic, recipient);
     }
 }
 
 impl<A> ChannelContext<A> {
-    /// Does it as the owner that this channel is, unless it has ended: no entry may outlive it.
-    fn while_alive(
+    /// Changes the entries of this channel, unless it has ended: no entry may outlive it.
+    fn change_presence(
         &self,
-        work: impl FnOnce(Owner) -> Result<(), PresenceError>,
+        caller: Caller,
+        change: impl FnOnce(Owner) -> Result<(), PresenceError>,
     ) -> Result<(), PresenceError> {
-        let mut done = Err(PresenceError::Ended);
-        self.mailbox.unless_over(|| done = work(self.ownership.owner(&self.presence.0)));
-        done
+        let change = || change(self.ownership.get_or_create(&self.presence.0));
+        match caller {
+            Caller::ChannelTask => change(),
+            Caller::OtherTask => self.mailbox.while_alive(change).ok_or(PresenceError::Ended)?,
+        }?;
+        self.presence.0.schedule_diff(&self.topic);
+        Ok(())
     }
 
-    /// The channel has ended.
-    pub(crate) fn untrack_all(&self) {
-        if let Some(owner) = self.ownership.known_owner() {
-            self.presence.0.leave(owner, &self.topic);
+    /// Removes the entries of a channel that has ended.
+    pub(super) fn untrack_all(&self) {
+        if let Some(owner) = self.ownership.get() {
+            self.presence.0.untrack_all(owner, &self.topic);
         }
     }
 }
 
 impl<A: Send + Sync + 'static> ChannelContext<A> {
-    /// The client has joined again, on a connection of which it knows nothing yet.
-    pub(crate) fn refresh_presence(self: &Arc<Self>) {
+    /// Sends the state again to a client that has requested it before, and may have missed a diff.
+    pub(super) fn refresh_presence(self: &Arc<Self>) {
         if self.ownership.follows() {
-            self.presence.0.request_state(&self.topic, Arc::clone(self) as Arc<dyn StateRecipient>);
+            let recipient = Arc::clone(self) as Arc<dyn StateRecipient>;
+            self.presence.0.request_state(&self.topic, recipient);
         }
     }
 }
 
 impl<A: Send + Sync> StateRecipient for ChannelContext<A> {
     fn receive_state(&self, state: &Payload) {
-        self.push_volatile("presence_state", state);
+        self.push_volatile(Caller::OtherTask, "presence_state", state);
     }
 }

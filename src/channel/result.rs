@@ -1,4 +1,4 @@
-//! What the callbacks of a channel return.
+//! The values that the callbacks of a channel return.
 
 use std::error::Error;
 use std::fmt;
@@ -8,10 +8,10 @@ use serde_json::json;
 use crate::payload::Payload;
 use crate::reply::Reply;
 
-/// What a handler returns: a value, or the end of its channel.
+/// The result of a channel's callback: an error ends the channel.
 pub type Result<T, E = Stop> = std::result::Result<T, E>;
 
-/// A channel whose join succeeded, and what the join answers.
+/// A successful join: the channel, and the response to the client.
 #[derive(Debug)]
 pub struct Joined<C> {
     pub(crate) channel: C,
@@ -19,12 +19,12 @@ pub struct Joined<C> {
 }
 
 impl<C> Joined<C> {
-    /// Joins with an empty response.
+    /// Creates a join with an empty response.
     pub fn new(channel: C) -> Self {
         Self { channel, response: Payload::EMPTY }
     }
 
-    /// Sets what the client's join receives.
+    /// Sets the response to the client's join.
     #[must_use]
     pub fn reply(mut self, response: impl Into<Payload>) -> Self {
         self.response = response.into();
@@ -38,10 +38,13 @@ impl<C> From<C> for Joined<C> {
     }
 }
 
-/// A connect or a join said no.
+/// Error returned by [`Channel::join`] and [`Channel::resume`].
 ///
-/// Any error becomes one through `?`: a join then answers `{"reason":"join crashed"}` and the error
-/// is logged, as a connect's is; the client of a refused connect learns no more than HTTP 403.
+/// [`reason`](Self::reason) and [`with`](Self::with) refuse the client. Any other error converts
+/// through `?`: it is logged, and the client receives `{"reason":"join crashed"}`.
+///
+/// [`Channel::join`]: crate::Channel::join
+/// [`Channel::resume`]: crate::Channel::resume
 #[derive(Debug)]
 pub struct JoinError {
     pub(crate) response: Payload,
@@ -49,17 +52,22 @@ pub struct JoinError {
 }
 
 impl JoinError {
-    /// Refuses with `{"reason":reason}`.
+    /// Refuses the join with `{"reason":reason}`.
     pub fn reason(reason: &str) -> Self {
         Self::with(json!({ "reason": reason }))
     }
 
-    /// Refuses with a response of one's own.
+    /// Refuses the join with a response of your own.
     pub fn with(response: impl Into<Payload>) -> Self {
         Self { response: response.into(), error: None }
     }
 
-    /// Logs the error that it came from, if it was none of the application's words.
+    /// The reply to a join whose channel has crashed.
+    pub(crate) fn crashed() -> Self {
+        Self::reason("join crashed")
+    }
+
+    /// Logs the error that it was converted from, if there is one.
     pub(crate) fn log(&self, topic: &str) {
         if let Some(error) = &self.error {
             tracing::error!(topic, %error, "join crashed");
@@ -69,42 +77,42 @@ impl JoinError {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for JoinError {
     fn from(error: E) -> Self {
-        Self { error: Some(error.into()), ..Self::reason("join crashed") }
+        Self { error: Some(error.into()), ..Self::crashed() }
     }
 }
 
-/// The end of a channel, from one of its own callbacks.
+/// Error returned by the other callbacks of a channel: it ends the channel.
 ///
-/// Any error becomes one through `?`: the channel then *crashes*, which its client sees as
-/// `phx_error` and answers with a new join. [`Stop::normal`] ends it for good with `phx_close`.
+/// Any error converts through `?` and *crashes* the channel: it is logged, and the client receives
+/// `phx_error` and joins again. [`Stop::normal`] ends the channel for good, with `phx_close`.
 #[derive(Debug)]
-pub struct Stop(pub(crate) Why);
+pub struct Stop(pub(crate) StopKind);
 
 #[derive(Debug)]
-pub(crate) enum Why {
+pub(crate) enum StopKind {
     Normal(Reply),
     Crash(Box<dyn Error + Send + Sync>),
 }
 
 impl Stop {
-    /// Ends the channel as it should end: [`Channel::terminate`], then `phx_close`.
+    /// Ends the channel in order: [`Channel::terminate`], then `phx_close`.
     ///
     /// [`Channel::terminate`]: crate::Channel::terminate
     pub fn normal() -> Self {
-        Self(Why::Normal(Reply::None))
+        Self(StopKind::Normal(Reply::None))
     }
 
-    /// Answers the push that is being handled before the channel ends. On a crash, and outside of
-    /// [`Channel::handle_in`](crate::Channel::handle_in), it does nothing.
+    /// Replies to the current push before the channel ends. Has no effect on a crash, nor outside
+    /// of [`Channel::handle_in`](crate::Channel::handle_in).
     #[must_use]
     pub fn reply(self, reply: Reply) -> Self {
         match self.0 {
-            Why::Normal(_) => Self(Why::Normal(reply)),
-            crash @ Why::Crash(_) => Self(crash),
+            StopKind::Normal(_) => Self(StopKind::Normal(reply)),
+            crash @ StopKind::Crash(_) => Self(crash),
         }
     }
 
-    /// Crashes the channel over an event that it does not know, as Phoenix does.
+    /// Crashes the channel because of an unknown event, as Phoenix does.
     pub fn unmatched(event: &str) -> Self {
         Self::from(format!("no clause for the event {event:?}"))
     }
@@ -112,17 +120,17 @@ impl Stop {
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Stop {
     fn from(error: E) -> Self {
-        Self(Why::Crash(error.into()))
+        Self(StopKind::Crash(error.into()))
     }
 }
 
-/// Why a channel ended, as [`Channel::terminate`](crate::Channel::terminate) learns it.
+/// Why a channel ends, as passed to [`Channel::terminate`](crate::Channel::terminate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The channel stopped itself with [`Stop::normal`].
+    /// The channel returned [`Stop::normal`].
     Normal,
-    /// The client left.
+    /// The client left the topic.
     Left,
     /// The client is gone, or was disconnected.
     Closed,

@@ -1,4 +1,4 @@
-//! The task behind a joined channel: join, then one mail after the other, then the end.
+//! The task of a channel: it joins, handles one command after another, and ends.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::callbacks::Channel;
-use super::context::ChannelContext;
+use super::callbacks::{Channel, Socket};
+use super::context::{Caller, ChannelContext};
 use super::exit_guard::{ExitGuard, Stage};
+use super::instance::{PreviousInstance, TopicPermit};
 use super::mailbox::{self, Command};
-use super::result::{JoinError, Reason, Stop, Why};
-use super::socket::Socket;
+use super::result::{JoinError, Reason, Stop, StopKind};
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
+use crate::responder::Exit;
 
 /// A join that matched a route.
 pub(crate) struct Join<A> {
@@ -22,102 +23,94 @@ pub(crate) struct Join<A> {
     pub(crate) commands: mailbox::Receiver,
     pub(crate) reference: Ref,
     pub(crate) payload: Payload,
+    /// The longest that the join may take, from now on.
     pub(crate) timeout: Duration,
-    /// The connection that the join came over.
+    /// The epoch of the connection that the join came over.
     pub(crate) epoch: u64,
     pub(crate) permit: TopicPermit,
     pub(crate) previous: Option<PreviousInstance>,
 }
 
-/// The place of a client's channel on its topic, which passes to the channel that replaces it: a
-/// channel begins once it has the lock, and holds it until nothing of it is left. It is tokio's,
-/// since it is waited for.
-pub(crate) type TopicPermit = Arc<tokio::sync::Mutex<()>>;
-
-/// The channel whose topic is joined again.
-pub(crate) struct PreviousInstance {
-    pub(crate) mailbox: mailbox::Owner,
-    pub(crate) task: JoinHandle<()>,
-    pub(crate) sent_join_ref: Ref,
-}
-
-/// Starts a channel. The task answers the join itself, so that a slow one holds up nothing.
+/// Starts a channel. Its task replies to the join itself, so a slow join delays nothing else.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let Join { context, commands, reference, payload, timeout, epoch, permit, previous } = join;
     let stage = Stage::Joining { reference, epoch, previous: previous.map(Box::new) };
-    // Made before the task, so that it does its work even if the task never runs.
+    // Created here, so that the channel ends in order even if the task never runs.
     let guard = ExitGuard { context: Arc::new(context), commands, stage, permit: None };
     tokio::spawn(run(Box::pin(begin::<C>(guard, payload, timeout, permit))))
 }
 
-/// A channel that is joined. Its parts are dropped in this order: the channel before the guard speaks of
-/// the end and gives up the permit.
+/// A joined channel. The fields are dropped in this order: the channel before the guard notifies
+/// the client and gives up the permit.
 struct ChannelTask<C: Channel> {
     channel: C,
     socket: Socket<C>,
-    /// What the join was answered, for those that come after it.
+    /// The response to the first join, for later ones of a resumable session.
     response: Payload,
     guard: ExitGuard<C::Assigns>,
 }
 
-/// A task is as large as the largest of its phases, for as long as it lives. This one waits for mail
-/// most of its task: so the phases that come once are in boxes of their own.
+/// A task takes the memory of its largest phase for as long as it lives. Most of that time it waits
+/// for a command, so the phases that come once are boxed.
 async fn run<C: Channel>(beginning: Pin<Box<impl Future<Output = Option<ChannelTask<C>>>>>) {
     let Some(mut task) = beginning.await else { return };
-    let end = task.serve().await;
-    Box::pin(task.end(end)).await;
+    let exit = task.serve().await;
+    Box::pin(task.end(exit)).await;
 }
 
-/// Joins. `None` if there is nothing more to come.
+/// Joins. Returns `None` if the channel has ended already.
 async fn begin<C: Channel>(
     mut guard: ExitGuard<C::Assigns>,
     payload: Payload,
     timeout: Duration,
     permit: TopicPermit,
 ) -> Option<ChannelTask<C>> {
-    if let Stage::Joining { previous: Some(old), .. } = &guard.stage {
-        old.task.abort();
+    if let Stage::Joining { previous: Some(previous), .. } = &guard.stage {
+        previous.task.abort();
     }
-    guard.permit = Some(permit.lock_owned().await);
-    let socket = Socket::<C>::new(Arc::clone(&guard.context));
-    let joined = {
-        let join = C::join(&guard.context.topic, payload, &socket);
-        tokio::time::timeout(timeout, join).await
+    let context = Arc::clone(&guard.context);
+    let socket = Socket::<C>::new(Arc::clone(&context));
+    let join = async {
+        // The previous instance ends first, and that takes from the time of this join.
+        guard.permit = Some(permit.lock_owned().await);
+        C::join(&context.topic, payload, &socket).await
     };
+    let joined = tokio::time::timeout(timeout, join).await;
     let joined = joined.unwrap_or_else(|_| Err(JoinError::reason("join timed out")));
-    let (channel, response) = guard.joined::<C>(joined)?;
-    // A state that `join` asked for came too early, if it came already.
-    guard.context.refresh_presence();
+    let (channel, response) = guard.finish_join::<C>(joined)?;
+    // A state that `join` requested may have been sent before its reply, to a client that ignored
+    // it.
+    context.refresh_presence();
     let mut task = ChannelTask { channel, socket, response, guard };
     if let Err(stop) = task.channel.after_join(&task.socket).await {
-        Box::pin(task.end(End::Stopped(stop, None))).await;
+        Box::pin(task.end(TaskExit::Stopped(stop, None))).await;
         return None;
     }
     Some(task)
 }
 
-/// Why the loop of a channel ended.
-enum End {
-    /// The client left, and this is the ref of its leave.
+/// Why a channel stopped handling commands.
+enum TaskExit {
+    /// The client left; with the ref of its leave.
     Left(Ref),
     /// The client is gone.
     Closed,
-    /// The client may not resume, and this is the ref of its join.
-    Refused(JoinError, Ref),
-    /// A callback stopped, and this is the ref of the push that it was given.
+    /// The client may not resume; with the ref of its join.
+    ResumeRefused(JoinError, Ref),
+    /// A callback stopped the channel; with the ref of the push that it handled.
     Stopped(Stop, Option<Ref>),
 }
 
 impl<C: Channel> ChannelTask<C> {
-    /// Handles one mail after the other. Each stays where it is meanwhile: what is moved out of it
-    /// would have a place of its own in the task.
-    async fn serve(&mut self) -> End {
+    /// Handles one command after another. Each is handled in place: what is moved out of it would
+    /// take more memory in the task.
+    async fn serve(&mut self) -> TaskExit {
         let Self { channel, socket, response, guard } = self;
         loop {
-            // A channel that catches up leaves others their turn: its client must be able to read.
+            // A channel with a long queue yields, so that its client is written to meanwhile.
             tokio::task::coop::consume_budget().await;
-            let Some(mut mail) = guard.commands.next().await else { return End::Closed };
-            let handled = match &mut mail {
+            let Some(mut command) = guard.commands.recv().await else { return TaskExit::Closed };
+            let handled = match &mut command {
                 Command::Push { reference, event, payload } => {
                     socket.set_reference(Some(reference.clone()));
                     let payload = std::mem::replace(payload, Payload::EMPTY);
@@ -125,10 +118,10 @@ impl<C: Channel> ChannelTask<C> {
                     socket.set_reference(None);
                     match handled {
                         Ok(reply) => {
-                            socket.context().reply(reference, &reply);
+                            socket.context().reply(Caller::ChannelTask, reference, &reply);
                             Ok(())
                         }
-                        Err(stop) => return End::Stopped(stop, Some(reference.clone())),
+                        Err(stop) => return TaskExit::Stopped(stop, Some(reference.clone())),
                     }
                 }
                 Command::Broadcast(broadcast) => {
@@ -146,61 +139,72 @@ impl<C: Channel> ChannelTask<C> {
                     match resumed {
                         Ok(changed) => {
                             let response = changed.unwrap_or_else(|| response.clone());
-                            socket.context().open(*epoch, reference, response);
+                            socket.context().resume(*epoch, reference, response);
                             socket.context().refresh_presence();
                             metrics::counter!("tower_channels_channels_resumed").increment(1);
                             Ok(())
                         }
-                        Err(refused) => return End::Refused(refused, reference.clone()),
+                        Err(error) => {
+                            return TaskExit::ResumeRefused(error, reference.clone());
+                        }
                     }
                 }
                 Command::Detached => {
-                    socket.context().rest();
+                    let context = socket.context();
+                    context.subscription.make_dormant(context.ownership.follows());
                     guard.commands.shrink();
                     Ok(())
                 }
-                Command::InvalidEvent => Err(Stop::from("an event that is no string")),
-                Command::Leave { reference } => return End::Left(reference.clone()),
+                Command::Reattached => {
+                    socket.context().subscription.catch_up();
+                    socket.context().refresh_presence();
+                    Ok(())
+                }
+                Command::InvalidEvent => Err(Stop::from("the event is not a string")),
+                Command::Leave { reference } => return TaskExit::Left(reference.clone()),
             };
             if let Err(stop) = handled {
-                return End::Stopped(stop, None);
+                return TaskExit::Stopped(stop, None);
             }
         }
     }
 
-    /// Ends a channel that came to its end without a panic.
-    async fn end(self, end: End) {
-        // The last of these is dropped first.
+    /// Ends the channel, without a panic.
+    async fn end(self, exit: TaskExit) {
+        // Dropped from right to left.
         let Self { mut guard, socket, mut channel, .. } = self;
         let context = Arc::clone(&guard.context);
-        let (reason, reply, reference) = match end {
-            End::Left(reference) => {
-                context.reply_to_join(&reference, &Reply::ack());
-                (Reason::Left, Reply::None, None)
+        let reason = match exit {
+            TaskExit::Left(reference) => {
+                context.reply_first(&reference, &Reply::ack());
+                Reason::Left
             }
-            End::Refused(refused, reference) => {
-                refused.log(&context.topic);
-                context.reply_to_join(&reference, &Reply::Error(refused.response));
-                (Reason::Closed, Reply::None, None)
+            TaskExit::ResumeRefused(error, reference) => {
+                error.log(&context.topic);
+                context.reply_first(&reference, &Reply::Error(error.response));
+                Reason::Closed
             }
-            End::Closed => (Reason::Closed, Reply::None, None),
-            End::Stopped(Stop(Why::Normal(reply)), reference) => (Reason::Normal, reply, reference),
-            End::Stopped(Stop(Why::Crash(error)), _) => {
+            TaskExit::Closed => Reason::Closed,
+            TaskExit::Stopped(Stop(StopKind::Normal(reply)), reference) => {
+                if let Some(reference) = reference {
+                    context.reply(Caller::ChannelTask, &reference, &reply);
+                }
+                Reason::Normal
+            }
+            TaskExit::Stopped(Stop(StopKind::Crash(error)), _) => {
                 tracing::error!(topic = %context.topic, %error, "channel crashed");
                 return;
             }
         };
-        if let Some(reference) = reference {
-            context.reply(&reference, &reply);
-        }
         channel.terminate(reason, &socket).await;
-        // Before the client can hear of the end and join again.
+        // Before the client is notified, and joins again.
         drop(channel);
-        match reason {
-            Reason::Closed => guard.finish(|_| {}),
-            Reason::Left | Reason::Normal => {
-                guard.finish(|context| context.end(&context.sent_join_ref, "phx_close", "{}"));
-            }
-        }
+        guard.finish(match reason {
+            Reason::Closed => None,
+            Reason::Left | Reason::Normal => Some(Exit::CLOSE),
+        });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use tower_channels_transports::{
 use super::Endpoint;
 use super::connect::{Connect, ConnectFn, IdFn, Rejected};
 use crate::channel::callbacks::Channel;
-use crate::presence::{Presence, PresenceConfig, PresenceStore};
+use crate::presence::{Presence, PresenceConfig};
 use crate::pubsub::PubSub;
 use crate::router::Router;
 use crate::socket::registry::SessionRegistry;
@@ -165,7 +165,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.check().map_err(ConfigError)?;
         let sessions = SessionRegistry::new(self.max_sessions);
         let pubsub = PubSub::new(self.limits.outbox);
-        let presence = Presence::new(PresenceStore::new(self.presence, pubsub.clone()));
+        let presence = Presence::new(self.presence, pubsub.clone());
         let endpoint = Arc::new(EndpointContext {
             router: self.router,
             pubsub: pubsub.clone(),
@@ -186,7 +186,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.router.check()?;
+        self.router.validate()?;
         self.websocket.validate()?;
         self.long_poll.validate()?;
         self.presence.validate()?;

@@ -70,7 +70,7 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
             return Err(transports::Rejected);
         };
         let (endpoint, client) =
-            (Arc::clone(&self.endpoint), Responder { outbox, version, kept: false });
+            (Arc::clone(&self.endpoint), Responder { outbox, version, resumable: false });
         Ok(SocketSession::new(endpoint, assigns, client, id, unknown_token, membership))
     }
 }

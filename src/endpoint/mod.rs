@@ -16,7 +16,8 @@ pub use self::builder::{Builder, ConfigError};
 pub use self::connect::{Connect, Rejected};
 use crate::payload::Payload;
 use crate::presence::Presence;
-use crate::pubsub::{Broadcast, PubSub};
+use crate::pubsub::PubSub;
+use crate::pubsub::broadcast::Broadcast;
 use crate::socket::registry::SessionRegistry;
 
 /// Channels, who may connect to them, and the transports that lead there. A cheap clone.

@@ -1,72 +1,148 @@
-//! The task that says what happened on a topic. There is one while there is something to say.
+//! [`Announcer`]: sends what changes in a [`PresenceStore`], with one task per topic that has
+//! changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
-use super::store::{Announcement, PresenceStore};
+use super::changes::Changes;
+use super::config::{Fetched, PresenceConfig};
+use super::store::{Announcement, PresenceStore, StateRecipient};
+use super::tracker::Owner;
 use crate::payload::Payload;
+use crate::pubsub::PubSub;
+use crate::pubsub::broadcast::Broadcast;
 
-/// Collects for the configured interval, announces, and so on until nothing has happened.
-///
-/// One task a topic, so that what waits for the fetch hook keeps its order.
-pub(super) fn run(store: Arc<PresenceStore>, topic: SmolStr) -> impl Future<Output = ()> {
-    // Made before the task, so that it does its work even if the task never runs.
-    let guard = ExitGuard { store, topic, done: false };
-    async move {
-        // All of it, not some fields.
-        let mut guard = guard;
-        let ExitGuard { store, topic, .. } = &guard;
-        loop {
-            if store.config.interval.is_zero() {
-                tokio::task::yield_now().await;
-            } else {
-                tokio::time::sleep(store.config.interval).await;
-            }
-            let Some(announcement) = store.announcement(topic) else { break };
-            if let Err(error) = announcement.say(store).await {
-                tracing::error!(%topic, %error, "presence could not be announced");
-            }
-        }
-        guard.done = true;
-    }
+/// Sends what changes in a [`PresenceStore`] to the subscribers of the topics.
+pub(crate) struct Announcer {
+    pub(crate) store: PresenceStore,
+    pub(super) changes: Changes,
+    config: PresenceConfig,
+    pubsub: PubSub,
+    /// The runtime for changes that are made outside of one: that of the first task.
+    runtime: OnceLock<Handle>,
 }
 
-impl Announcement {
-    async fn say(self, store: &PresenceStore) -> Result<(), serde_json::Error> {
-        let Self { topic, mut list, waiting, mut diff } = self;
+impl Announcer {
+    pub(super) fn new(config: PresenceConfig, pubsub: PubSub) -> Self {
+        let store = PresenceStore::new(config.max_meta);
+        Self { store, changes: Changes::default(), config, pubsub, runtime: OnceLock::new() }
+    }
+
+    /// Removes all entries of an owner, which are on one topic.
+    pub(crate) fn untrack_all(self: &Arc<Self>, owner: Owner, topic: &SmolStr) {
+        if self.store.untrack_all(owner, topic) {
+            self.schedule_diff(topic);
+        }
+    }
+
+    /// Sends the list of a topic to a channel, before the next diff.
+    pub(crate) fn request_state(
+        self: &Arc<Self>,
+        topic: &SmolStr,
+        recipient: Arc<dyn StateRecipient>,
+    ) {
+        self.store.add_recipient(topic, recipient);
+        self.schedule_diff(topic);
+    }
+
+    /// Starts the task that announces what has changed on a topic, unless it is running.
+    pub(crate) fn schedule_diff(self: &Arc<Self>, topic: &SmolStr) {
+        // Without a runtime the changes wait for the next one that is made in a runtime.
+        let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.get().cloned())
+        else {
+            return;
+        };
+        if self.store.schedule(topic) {
+            self.runtime.get_or_init(|| runtime.clone());
+            let task = TopicTask { announcer: Arc::clone(self), topic: topic.clone(), done: false };
+            runtime.spawn(task.run());
+        }
+    }
+
+    /// Calls the fetch hook.
+    pub(super) async fn fetch(&self, topic: &str, keys: Vec<String>) -> Fetched {
+        let Some(fetch) = self.config.fetch.as_ref().filter(|_| !keys.is_empty()) else {
+            return Fetched::new();
+        };
+        let (fetch, topic) = (Arc::clone(fetch), topic.to_owned());
+        // In a task of its own, so that a panic ends nothing else. Dropping the set cancels it.
+        let mut fetching = JoinSet::new();
+        fetching.spawn(async move { fetch(topic, keys).await });
+        match tokio::time::timeout(self.config.fetch_timeout, fetching.join_next()).await {
+            Ok(Some(Ok(fetched))) => return fetched,
+            Ok(Some(Err(error))) => tracing::error!(%error, "presence fetch hook crashed"),
+            Ok(None) => {}
+            Err(_) => tracing::error!("presence fetch hook timed out"),
+        }
+        Fetched::new()
+    }
+
+    async fn announce(
+        &self,
+        topic: &SmolStr,
+        announcement: Announcement,
+    ) -> Result<(), serde_json::Error> {
+        let Announcement { mut list, recipients, mut diff } = announcement;
         let mut keys: Vec<_> =
             [&list, &diff.joins, &diff.leaves].into_iter().flat_map(|all| all.keys()).collect();
         keys.sort_unstable();
         keys.dedup();
-        let fetched = store.fetch(&topic, keys.into_iter().map(Into::into).collect()).await;
+        let fetched = self.fetch(topic, keys.into_iter().map(Into::into).collect()).await;
         for presences in [&mut list, &mut diff.joins, &mut diff.leaves] {
-            presences.fetched(&fetched);
+            presences.add_fetched(&fetched);
         }
-        // First the list: it holds what the diff says, and a client that has neither can use the diff
-        // only after it.
-        if !waiting.is_empty() {
+        // The list goes first. It includes the diff, which a client can apply only to a list.
+        if !recipients.is_empty() {
             let state = Payload::json(&list)?;
-            waiting.iter().for_each(|recipient| recipient.receive_state(&state));
+            recipients.iter().for_each(|recipient| recipient.receive_state(&state));
         }
-        if diff.joins.is_empty() && diff.leaves.is_empty() {
-            return Ok(());
+        if !diff.joins.is_empty() || !diff.leaves.is_empty() {
+            let payload = Payload::json(&diff)?;
+            let broadcast = Broadcast::new(topic.clone(), "presence_diff".into(), payload);
+            self.pubsub.broadcast(broadcast.volatile(), None);
+            self.changes.send(diff);
         }
-        store.broadcast(topic, diff)
+        Ok(())
     }
 }
 
-/// Sees to it that an announcer that ends before its time, as with its runtime, is previous.
-struct ExitGuard {
-    store: Arc<PresenceStore>,
+/// The task that announces what changes on one topic. There is one at a time, so announcements that
+/// wait for the fetch hook keep their order.
+struct TopicTask {
+    announcer: Arc<Announcer>,
     topic: SmolStr,
     done: bool,
 }
 
-impl Drop for ExitGuard {
+impl TopicTask {
+    /// Collects changes for the configured interval, announces them, and so on until there are
+    /// none.
+    async fn run(mut self) {
+        let Self { announcer, topic, .. } = &self;
+        let interval = announcer.config.interval;
+        loop {
+            if interval.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(interval).await;
+            }
+            let Some(announcement) = announcer.store.take(topic) else { break };
+            if let Err(error) = announcer.announce(topic, announcement).await {
+                tracing::error!(%topic, %error, "presence could not be encoded");
+            }
+        }
+        self.done = true;
+    }
+}
+
+impl Drop for TopicTask {
     fn drop(&mut self) {
+        // The task ends early with its runtime: the next change starts another one.
         if !self.done {
-            self.store.unannounced(&self.topic);
+            self.announcer.store.unschedule(&self.topic);
         }
     }
 }
@@ -77,48 +153,52 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::presence::{Presence, PresenceConfig, StateRecipient};
-    use crate::pubsub::PubSub;
+    use crate::presence::tracked::TrackGuard;
 
     #[derive(Default)]
-    struct Counting(AtomicUsize);
+    struct Recipient(AtomicUsize);
 
-    impl StateRecipient for Counting {
+    impl StateRecipient for Recipient {
         fn receive_state(&self, _: &Payload) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    fn announcer() -> Arc<Announcer> {
+        Arc::new(Announcer::new(PresenceConfig::default(), PubSub::new(1000)))
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn who_asks_for_the_state_twice_before_it_comes_receives_it_once() {
-        let store = Arc::new(PresenceStore::new(PresenceConfig::default(), PubSub::new(1000)));
-        let all: [Arc<Counting>; 3] = Default::default();
+    async fn a_state_that_is_requested_twice_before_it_is_sent_is_sent_once() {
+        let announcer = announcer();
+        let all: [Arc<Recipient>; 3] = Default::default();
         for recipient in all.iter().chain(&all[..2]) {
-            store.request_state(&"lobby".into(), Arc::clone(recipient) as Arc<dyn StateRecipient>);
+            let recipient = Arc::clone(recipient) as Arc<dyn StateRecipient>;
+            announcer.request_state(&"lobby".into(), recipient);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(all.map(|recipient| recipient.0.load(Ordering::Relaxed)), [1, 1, 1]);
     }
 
     #[test]
-    fn after_a_runtime_that_ended_before_it_announced_another_one_announces_all() {
+    fn changes_that_a_runtime_left_unannounced_are_announced_by_the_next_one() {
         let runtime = || {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             runtime.enable_time().start_paused(true).build().expect("a runtime")
         };
-        let presence =
-            Presence::new(PresenceStore::new(PresenceConfig::default(), PubSub::new(1000)));
-        let mut changes = presence.changes();
+        let announcer = announcer();
+        let track = |key| TrackGuard::new(&announcer, "lobby", key, serde_json::json!({}));
+        let mut changes = announcer.changes.subscribe();
         let first = runtime();
         let entered = first.enter();
-        let _ann = presence.track_task("lobby", "ann", serde_json::json!({}));
+        let _ann = track("ann");
         drop(entered);
         drop(first);
         runtime().block_on(async {
-            let _bob = presence.track_task("lobby", "bob", serde_json::json!({}));
+            let _bob = track("bob");
             let announced = tokio::time::timeout(Duration::from_secs(1), changes.next());
             let diff = announced.await.expect("it is announced").expect("an endpoint");
-            assert_eq!(diff.expect("none is missed").joins.len(), 2);
+            assert_eq!(diff.expect("none is dropped").joins.len(), 2);
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Presence for the server's own code: a stream of what is announced.
+//! [`PresenceChanges`]: the diffs that clients receive, as a stream for the server's own code.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -6,45 +6,45 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{self, Receiver, Sender};
 
-use super::list::PresenceDiff;
+use super::types::PresenceDiff;
 
-/// Where changes go, once somebody wants them.
+/// The sending side, created with the first subscription.
 #[derive(Default)]
 pub(super) struct Changes(OnceLock<Sender<Arc<PresenceDiff>>>);
 
 impl Changes {
     pub(super) fn subscribe(&self) -> PresenceChanges {
-        PresenceChanges(self.0.get_or_init(|| broadcast::channel(WAITING).0).subscribe())
+        PresenceChanges(self.0.get_or_init(|| broadcast::channel(CAPACITY).0).subscribe())
     }
 
     pub(super) fn send(&self, diff: PresenceDiff) {
         if let Some(sender) = self.0.get() {
-            // Nobody may listen any more.
+            // An error means that all subscriptions are gone.
             let _ = sender.send(Arc::new(diff));
         }
     }
 }
 
-/// Who comes and goes, from [`Presence::changes`](super::Presence::changes).
+/// The joins and leaves on all topics, from [`Presence::changes`](crate::Presence::changes).
 pub struct PresenceChanges(Receiver<Arc<PresenceDiff>>);
 
-/// Whoever reads the changes was too slow: so many of them are lost, and only a new
-/// [`list`](super::Presence::list) says how things are.
+/// Error returned by [`PresenceChanges::next`]: the reader was too slow, and so many diffs were
+/// dropped. A new [`list`](crate::Presence::list) has the current state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lagged(pub u64);
 
 impl PresenceChanges {
-    /// The next change, or `None` once the endpoint is gone.
+    /// Waits for the next diff. Returns `None` once the endpoint is gone.
     ///
-    /// Cancel safety: no change is lost.
+    /// Cancel safety: no diff is lost.
     ///
     /// # Errors
-    /// If more than 1024 changes waited: the oldest were dropped, and the next call goes on behind
-    /// them.
+    /// [`Lagged`] if more than 1024 diffs waited: the oldest were dropped, and the next call
+    /// returns the oldest that is left.
     pub async fn next(&mut self) -> Option<Result<Arc<PresenceDiff>, Lagged>> {
         match self.0.recv().await {
             Ok(diff) => Some(Ok(diff)),
-            Err(RecvError::Lagged(missed)) => Some(Err(Lagged(missed))),
+            Err(RecvError::Lagged(dropped)) => Some(Err(Lagged(dropped))),
             Err(RecvError::Closed) => None,
         }
     }
@@ -58,10 +58,11 @@ impl fmt::Debug for PresenceChanges {
 
 impl fmt::Display for Lagged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} presence changes were missed", self.0)
+        write!(f, "the reader lagged behind by {} presence diffs", self.0)
     }
 }
 
 impl std::error::Error for Lagged {}
 
-const WAITING: usize = 1024;
+/// How many diffs wait for the slowest reader.
+const CAPACITY: usize = 1024;

@@ -1,4 +1,4 @@
-//! How presence is announced, and what is added to it.
+//! [`PresenceConfig`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How an endpoint announces presence.
+/// Configures the presence of an endpoint; see [`Builder::presence`](crate::Builder::presence).
 #[derive(Clone)]
-#[must_use = "it is given to `Builder::presence`"]
+#[must_use = "pass it to `Builder::presence`"]
 pub struct PresenceConfig {
     pub(super) interval: Duration,
     pub(super) max_meta: usize,
@@ -19,33 +19,34 @@ pub struct PresenceConfig {
     pub(super) fetch_timeout: Duration,
 }
 
-/// What a fetch hook knows of keys: for each an object, whose fields stand beside `metas`.
+/// The result of a fetch hook: an object by key, whose fields are added beside the key's `metas`.
 pub type Fetched = HashMap<String, Value>;
 
 pub(super) type Fetch = Arc<dyn Fn(String, Vec<String>) -> Fetching + Send + Sync>;
 type Fetching = Pin<Box<dyn Future<Output = Fetched> + Send>>;
 
 impl PresenceConfig {
-    /// For how long changes are collected before they are announced together. Default 10 ms. Zero
-    /// announces with the next turn of the scheduler; what happens in one turn still goes together.
+    /// Sets how long changes are collected before one diff announces them. Default 10 ms. Zero
+    /// announces them as soon as the scheduler runs the topic's task; changes before that share a
+    /// diff.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// The largest meta, in bytes of JSON. Default 4 KiB.
+    /// Sets the largest meta, in bytes of JSON. Default 4 KiB.
     pub fn max_meta(mut self, bytes: usize) -> Self {
         self.max_meta = bytes;
         self
     }
 
-    /// Adds to every list and every diff what is known of its keys elsewhere, as in a database: one
-    /// call for all of them, with the topic and the keys. The fields of what it returns for a key
-    /// stand beside the key's `metas`.
+    /// Sets a hook that adds data from elsewhere, such as a database, to every list and diff. It is
+    /// called once for all keys of a list or diff, with the topic and the keys, and returns an
+    /// object by key, whose fields are added beside the key's `metas`.
     ///
-    /// Announcements of one topic wait for it, in order. If it panics, or takes longer than
-    /// [`fetch_timeout`](Self::fetch_timeout), that is logged and they go without. It is not called
-    /// where there is no key, and ends early where nobody waits for its answer any more.
+    /// The diffs of a topic wait for it, in order. If it panics, or takes longer than
+    /// [`fetch_timeout`](Self::fetch_timeout), that is logged and nothing is added. It is not
+    /// called without keys, and cancelled when its result is no longer needed.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -69,7 +70,7 @@ impl PresenceConfig {
         self
     }
 
-    /// How long [`fetch`](Self::fetch) may take. Default 5 s.
+    /// Sets how long [`fetch`](Self::fetch) may take. Default 5 s.
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.fetch_timeout = timeout;
         self
@@ -77,10 +78,10 @@ impl PresenceConfig {
 
     pub(crate) fn validate(&self) -> Result<(), String> {
         if self.max_meta < "{}".len() {
-            return Err("no meta is as small as `max_meta`".to_owned());
+            return Err("`max_meta` must be at least 2 bytes".to_owned());
         }
         if self.fetch_timeout.is_zero() {
-            return Err("`fetch_timeout` is zero, with which nothing could be fetched".to_owned());
+            return Err("`fetch_timeout` must be greater than zero".to_owned());
         }
         Ok(())
     }

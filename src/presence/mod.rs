@@ -1,42 +1,40 @@
-//! Presence: who is here, as phoenix.js' `Presence` expects it.
+//! Presence: who is on a topic, as phoenix.js' `Presence` expects it.
 
-mod announcer;
+pub(crate) mod announcer;
 mod changes;
 mod config;
-mod list;
-mod meta;
-mod ownership;
+mod error;
 mod pending_diff;
-mod store;
-mod track_guard;
-mod tracker;
+pub(crate) mod store;
+pub(crate) mod tracked;
+pub(crate) mod tracker;
+mod types;
 
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
+use self::announcer::Announcer;
 pub use self::changes::{Lagged, PresenceChanges};
 pub use self::config::{Fetched, PresenceConfig};
-pub use self::list::{PresenceDiff, Presences, Present};
-pub use self::meta::{Meta, MetaUpdate};
-pub(crate) use self::ownership::Ownership;
-pub(crate) use self::store::{PresenceStore, StateRecipient};
-pub use self::track_guard::TrackGuard;
-pub(crate) use self::tracker::Owner;
-#[doc(hidden)]
-pub use self::tracker::model;
+pub use self::error::PresenceError;
+pub use self::tracked::TrackGuard;
+pub use self::types::{Meta, MetaUpdate, PresenceDiff, Presences, Present};
+use crate::pubsub::PubSub;
 
-/// Who is present on which topic. A cheap clone, from [`Endpoint::presence`] or [`Socket::presence`].
+/// The presence of an endpoint: which keys are present on which topic. A cheap clone, from
+/// [`Endpoint::presence`] or [`Socket::presence`].
 ///
-/// A channel says that its client is there with [`track`](Self::track), under a key such as the
-/// user's id, with a *meta*: a JSON object that says more. The entry lives as long as the channel: it
-/// goes when the client leaves, when the channel crashes, when the client disconnects; a session that
-/// is kept while its client is away keeps it. One key may be tracked by many channels: that is one
-/// user in several tabs.
+/// A channel [tracks](Self::track) its client under a key, such as the user's id, with a *meta*: a
+/// JSON object that describes the presence. The entry lives as long as the channel. It ends when
+/// the client leaves, when the channel crashes and when the client disconnects; while the client of
+/// a resumable session is away it stays. Several channels may track the same key: that is one user
+/// in several tabs.
 ///
-/// Everyone on the topic receives a `presence_diff` with who came and went, a short time after it
-/// happened and together with all else that happened in that time
-/// ([`PresenceConfig::interval`]). [`push_state`](Self::push_state) sends a client the whole, before
-/// the diffs that build on it. Responder side, phoenix.js' `Presence` makes a list of the two.
+/// Every subscriber of the topic receives changes as a `presence_diff`, which collects those of
+/// [`PresenceConfig::interval`]. [`push_state`](Self::push_state) sends a client the list to which
+/// the diffs apply. The phoenix.js class `Presence` keeps a list from the two.
 ///
 /// ```
 /// use serde_json::json;
@@ -76,52 +74,57 @@ pub use self::tracker::model;
 /// [`Endpoint::presence`]: crate::Endpoint::presence
 /// [`Socket::presence`]: crate::Socket::presence
 #[derive(Clone)]
-pub struct Presence(pub(crate) Arc<PresenceStore>);
+pub struct Presence(pub(crate) Arc<Announcer>);
 
 impl Presence {
-    pub(crate) fn new(store: PresenceStore) -> Self {
-        Self(Arc::new(store))
+    pub(crate) fn new(config: PresenceConfig, pubsub: PubSub) -> Self {
+        Self(Arc::new(Announcer::new(config, pubsub)))
     }
 
-    /// Who is present on a topic: what was tracked before the call is in it.
+    /// Lists the presences of a topic, including everything that was tracked before the call.
+    ///
+    /// Cancel safety: has no effect.
     pub async fn list(&self, topic: &str) -> Presences {
-        let mut list = self.0.list(topic);
+        let mut list = self.0.store.list(topic);
         let keys = list.keys().map(Into::into).collect();
-        list.fetched(&self.0.fetch(topic, keys).await);
+        list.add_fetched(&self.0.fetch(topic, keys).await);
         list
     }
 
-    /// How one key is present on a topic.
+    /// Returns the presences of a topic under one key.
+    ///
+    /// Cancel safety: has no effect.
     pub async fn get_by_key(&self, topic: &str, key: &str) -> Option<Present> {
-        let mut list = self.0.get_by_key(topic, key);
+        let mut list = self.0.store.get_by_key(topic, key);
         if !list.is_empty() {
-            list.fetched(&self.0.fetch(topic, vec![key.to_owned()]).await);
+            list.add_fetched(&self.0.fetch(topic, vec![key.to_owned()]).await);
         }
         list.get(key).cloned()
     }
 
-    /// How many keys are present on a topic. It costs the same for few and for many.
+    /// Counts the keys that are present on a topic, in constant time.
     pub fn count(&self, topic: &str) -> usize {
-        self.0.count(topic)
+        self.0.store.count(topic)
     }
 
-    /// Tracks what is no channel, such as a task: until the value that is returned is dropped.
+    /// Tracks an entry that is not tied to a channel, such as a background task, until the returned
+    /// guard is dropped. The meta is any value that serializes to a JSON object.
     ///
     /// # Errors
-    /// If the key or the meta may not be.
+    /// If the key or the meta is not valid.
     pub fn track_task(
         &self,
         topic: &str,
         key: &str,
-        meta: impl serde::Serialize,
+        meta: impl Serialize,
     ) -> Result<TrackGuard, PresenceError> {
-        TrackGuard::new(self, topic, key, meta)
+        TrackGuard::new(&self.0, topic, key, meta)
     }
 
-    /// Who comes and goes from now on, on all topics, for the server's own code. It is what clients
-    /// receive as `presence_diff`, at the same time.
+    /// Subscribes to the changes of all topics from now on. They are those that clients receive as
+    /// `presence_diff`, at the same time.
     pub fn changes(&self) -> PresenceChanges {
-        self.0.changes()
+        self.0.changes.subscribe()
     }
 }
 
@@ -130,39 +133,3 @@ impl fmt::Debug for Presence {
         f.debug_struct("Presence").finish_non_exhaustive()
     }
 }
-
-/// Why presence was not tracked or changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PresenceError {
-    /// This channel tracks the key already: [`Presence::update`] changes its meta.
-    AlreadyTracked,
-    /// This channel does not track the key.
-    NotTracked,
-    /// The channel has ended.
-    Ended,
-    /// The key is the name of a property that every JavaScript object has.
-    ReservedKey,
-    /// The key has more than 255 bytes.
-    KeyTooLong,
-    /// The meta is no JSON object.
-    NotAnObject,
-    /// The meta has more bytes than [`PresenceConfig::max_meta`].
-    MetaTooLong,
-}
-
-impl fmt::Display for PresenceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AlreadyTracked => "the key is tracked already",
-            Self::NotTracked => "the key is not tracked",
-            Self::Ended => "the channel has ended",
-            Self::ReservedKey => "the key is a name that JavaScript objects reserve",
-            Self::KeyTooLong => "the key has more than 255 bytes",
-            Self::NotAnObject => "the meta is no JSON object",
-            Self::MetaTooLong => "the meta has too many bytes",
-        })
-    }
-}
-
-impl std::error::Error for PresenceError {}

@@ -1,4 +1,4 @@
-//! What happened on a topic and was not announced yet.
+//! [`PendingDiff`]: the changes of a topic that are yet to be announced.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,15 +6,15 @@ use smol_str::SmolStr;
 
 use super::tracker::Entry;
 
-/// Comings and goings since the last announcement.
+/// The joins and leaves of a topic since its last diff.
 ///
-/// What came and went again in between need not be announced, unless a list was handed out meanwhile
-/// that had it. So this is about as large as what is tracked and what was announced.
+/// An entry that came and went in between is not announced, unless a list that was read meanwhile
+/// has it. So the size is bounded by the entries that are present and those that were announced.
 #[derive(Debug, Default)]
 pub(super) struct PendingDiff {
     joins: BTreeMap<u64, Entry>,
     leaves: Vec<Entry>,
-    /// The joins that nobody has seen, by their refs.
+    /// The keys of the joins that no list has, by `phx_ref`.
     unseen: HashMap<SmolStr, u64>,
     last: u64,
 }
@@ -33,8 +33,8 @@ impl PendingDiff {
         }
     }
 
-    /// Somebody sees what is there.
-    pub(super) fn seen(&mut self) {
+    /// A list of the topic is read: it has all joins so far.
+    pub(super) fn mark_seen(&mut self) {
         self.unseen = HashMap::new();
     }
 
@@ -42,7 +42,7 @@ impl PendingDiff {
         self.joins.is_empty() && self.leaves.is_empty()
     }
 
-    /// The joins and the leaves, in their order.
+    /// The joins and the leaves, each in order.
     pub(super) fn into_changes(self) -> (Vec<Entry>, Vec<Entry>) {
         (self.joins.into_values().collect(), self.leaves)
     }
@@ -50,12 +50,12 @@ impl PendingDiff {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tracker::{Config, Owner, Replica, Tracker};
+    use super::super::tracker::{Owner, Replica, Tracker};
     use super::*;
 
     fn entries(count: u64) -> Vec<Entry> {
         let replica = Replica { name: "test".into(), incarnation: 1 };
-        let mut tracker = Tracker::new(replica, Config::default());
+        let mut tracker = Tracker::new(replica, super::tracker::Config::default());
         let mut track = |owner| {
             let entry = tracker.track(Owner(owner), &"t".into(), &"k".into(), "{}".into());
             entry.expect("each owner tracks once")
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_and_went_unseen_is_not_announced() {
+    fn an_entry_that_came_and_went_unseen_is_not_announced() {
         let all = entries(2);
         let mut pending = PendingDiff::default();
         pending.join(all[0].clone());
@@ -74,17 +74,17 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_has_seen_is_announced_even_if_it_is_gone() {
+    fn an_entry_that_a_list_had_is_announced_although_it_is_gone() {
         let all = entries(1);
         let mut pending = PendingDiff::default();
         pending.join(all[0].clone());
-        pending.seen();
+        pending.mark_seen();
         pending.leave(all[0].clone());
         assert_eq!(pending.into_changes(), (all.clone(), all));
     }
 
     #[test]
-    fn a_thousand_updates_between_two_announcements_leave_one_join() {
+    fn a_thousand_updates_between_two_diffs_leave_one_join() {
         let all = entries(1001);
         let mut pending = PendingDiff::default();
         pending.leave(all[0].clone());

@@ -1,187 +1,235 @@
-//! Who is interested in a name: a sharded map from topics, or socket ids, to their members.
+//! [`Registry`]: a sharded map from names, such as topics or socket ids, to their members.
 //!
-//! A shard's lock is held for a lookup, a member list's for as long as it is walked. So a broadcast
-//! to a crowd holds up the joins of that one topic and of no other, and everyone on a topic
-//! receives concurrent broadcasts in the same order.
+//! A walk over the members of one name takes two locks. `order` is held from its first to its last
+//! member, so that all members see concurrent walks in the same order. The lock of the members is
+//! handed to whoever waits for it after every few of them: joining and leaving never wait for a
+//! whole walk.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
-use slab::Slab;
+use indexmap::IndexMap;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use smol_str::SmolStr;
 
-/// Names and their members, who may have something in common.
-pub(crate) struct Registry<T, C = ()> {
-    shards: Box<[Shard<T, C>]>,
+/// Names, their members, and a state that the members of a name share.
+pub(crate) struct Registry<T, S = ()> {
+    shards: Box<[Shard<T, S>]>,
     hasher: RandomState,
 }
 
-type Shard<T, C> = RwLock<HashMap<SmolStr, Arc<Subscribers<T, C>>>>;
+/// Guards which names have members. The lock is held for a lookup, or to add or remove one member.
+type Shard<T, S> = RwLock<HashMap<SmolStr, Arc<Entry<T, S>>>>;
 
-struct Subscribers<T, C>(Mutex<SubscriberList<T, C>>);
+struct Entry<T, S> {
+    /// Guards nothing by itself: held for the whole of a walk, and taken before `members`. Callers
+    /// of [`Registry::walk`] run foreign code, such as wakers, only after it has returned: code
+    /// that began another walk of this name would wait for itself.
+    order: Mutex<()>,
+    /// Guards the list, the walk's place in it, and the shared state. Held for [`CHUNK`] members at
+    /// most.
+    members: Mutex<Members<T, S>>,
+}
 
-struct SubscriberList<T, C> {
-    members: Slab<T>,
-    common: C,
+struct Members<T, S> {
+    list: WalkList<T>,
+    shared: S,
 }
 
 /// A membership, which ends when it is dropped.
-pub(crate) struct Subscription<T, C: Default = ()> {
-    topics: Arc<Registry<T, C>>,
-    topic: SmolStr,
-    members: Arc<Subscribers<T, C>>,
-    key: usize,
+pub(crate) struct Subscription<T, S: Default = ()> {
+    registry: Arc<Registry<T, S>>,
+    name: SmolStr,
+    entry: Arc<Entry<T, S>>,
+    key: u64,
 }
 
 const SHARDS: usize = 64;
 
-impl<T, C: Default> Registry<T, C> {
+/// How many members are visited between two looks for somebody who waits for the lock. They are
+/// prefetched together: more than a processor can fetch at once, and far less than a cache holds.
+const CHUNK: usize = 32;
+
+impl<T, S: Default> Registry<T, S> {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         Self { shards, hasher: RandomState::new() }
     }
 
-    /// Adds a member. `first` runs before the member can be reached: what it sends comes before
-    /// anything that is sent to all.
+    /// Adds a member. `first` runs under the lock, before a walk can reach the member.
     pub(crate) fn add(
         self: &Arc<Self>,
-        topic: &SmolStr,
-        value: T,
+        name: &SmolStr,
+        member: T,
         first: impl FnOnce(),
-    ) -> Subscription<T, C> {
-        let shard = self.shard(topic);
-        let insert = |members: &Arc<Subscribers<T, C>>| {
-            let mut crowd = members.lock();
+    ) -> Subscription<T, S> {
+        let shard = self.shard(name);
+        let insert = |entry: &Arc<Entry<T, S>>| {
+            let mut members = entry.members.lock();
             first();
-            let key = crowd.members.insert(value);
-            drop(crowd);
-            let (topics, members) = (Arc::clone(self), Arc::clone(members));
-            Subscription { topics, topic: topic.clone(), members, key }
+            let key = members.list.insert(member);
+            drop(members);
+            let (registry, entry) = (Arc::clone(self), Arc::clone(entry));
+            Subscription { registry, name: name.clone(), entry, key }
         };
-        // The shard stays locked while the member goes in, so that an empty list is not removed
-        // under its first new member.
-        let known = shard.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(members) = known.get(topic) {
-            return insert(members);
+        // The shard stays locked meanwhile, so that an entry without members is not removed under
+        // its first new one.
+        let known = shard.read();
+        if let Some(entry) = known.get(name) {
+            return insert(entry);
         }
         drop(known);
-        let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            // Most socket ids have one member.
-            let crowd = SubscriberList { members: Slab::with_capacity(1), common: C::default() };
-            Arc::new(Subscribers(Mutex::new(crowd)))
-        };
-        insert(known.entry(topic.clone()).or_insert_with(new))
+        insert(shard.write().entry(name.clone()).or_default())
     }
 
-    /// Calls `visit` for each member.
-    pub(crate) fn each(&self, topic: &str, mut visit: impl FnMut(&T)) {
-        self.with(topic, |members, _| members.iter().for_each(|(_, member)| visit(member)));
-    }
-
-    /// Calls `work` with all members and what they have in common, if there is any.
-    pub(crate) fn with(&self, topic: &str, work: impl FnOnce(&mut Slab<T>, &mut C)) {
-        let known = self.shard(topic).read().unwrap_or_else(PoisonError::into_inner);
-        let Some(members) = known.get(topic).map(Arc::clone) else { return };
-        drop(known);
-        let SubscriberList { members, common } = &mut *members.lock();
-        work(members, common);
-    }
-
-    fn shard(&self, topic: &str) -> &Shard<T, C> {
-        &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
-    }
-}
-
-/// Calls `visit` for each member, and before that `prefetch` for some of them in a row. Of members who
-/// were silent for long nothing is in a cache: so they are fetched side by side and not one by one.
-pub(crate) fn walk<T>(members: &mut Slab<T>, prefetch: impl Fn(&T), mut visit: impl FnMut(&mut T)) {
-    for first in (0..members.capacity()).step_by(AHEAD) {
-        let keys = first..first + AHEAD;
-        keys.clone().filter_map(|key| members.get(key)).for_each(&prefetch);
-        for key in keys {
-            if let Some(member) = members.get_mut(key) {
-                visit(member);
+    /// Visits every member of a name that was there when the walk began and has not left meanwhile,
+    /// and no member twice. `begin` and `end` bound the walk; `prefetch` is called for some members
+    /// in a row before they are visited. All of these run under a lock and must not call foreign
+    /// code.
+    pub(crate) fn walk(
+        &self,
+        name: &str,
+        begin: impl FnOnce(&mut S),
+        prefetch: impl Fn(&T),
+        mut visit: impl FnMut(&mut T, &mut S),
+        end: impl FnOnce(&mut S),
+    ) {
+        let Some(entry) = self.shard(name).read().get(name).cloned() else { return };
+        let _order = entry.order.lock();
+        let mut members = entry.members.lock();
+        members.list.begin_walk();
+        begin(&mut members.shared);
+        loop {
+            let Members { list, shared } = &mut *members;
+            list.next_members(CHUNK).for_each(&prefetch);
+            for _ in 0..CHUNK {
+                let Some(member) = list.next() else { return end(shared) };
+                visit(member, shared);
             }
+            MutexGuard::bump(&mut members);
         }
     }
-}
 
-/// How many are fetched at once: more than a processor can wait for, and far less than a cache holds.
-const AHEAD: usize = 32;
+    /// Clones every member of a name.
+    pub(crate) fn members(&self, name: &str) -> Vec<T>
+    where
+        T: Clone,
+    {
+        let mut all = Vec::new();
+        self.walk(name, |_| (), |_| (), |member, _| all.push(member.clone()), |_| ());
+        all
+    }
 
-impl<T, C> Subscribers<T, C> {
-    fn lock(&self) -> MutexGuard<'_, SubscriberList<T, C>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, name: &str) -> &Shard<T, S> {
+        &self.shards[self.hasher.hash_one(name) as usize % SHARDS]
     }
 }
 
-impl<T, C: Default> Subscription<T, C> {
-    /// Calls `work` with the member and what all have in common.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T, &mut C) -> R) -> Option<R> {
-        let SubscriberList { members, common } = &mut *self.members.lock();
-        members.get_mut(self.key).map(|member| work(member, common))
+impl<T, S: Default> Default for Entry<T, S> {
+    fn default() -> Self {
+        let members = Members { list: WalkList::default(), shared: S::default() };
+        Self { order: Mutex::default(), members: Mutex::new(members) }
     }
 }
 
-impl<T, C: Default> Drop for Subscription<T, C> {
+impl<T, S: Default> Subscription<T, S> {
+    /// Calls `work` under the lock with the member, the shared state, and whether the walk under
+    /// way has visited the member already; without a walk that is true.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T, &mut S, bool) -> R) -> Option<R> {
+        let Members { list, shared } = &mut *self.entry.members.lock();
+        let (member, visited) = list.get_mut(self.key)?;
+        Some(work(member, shared, visited))
+    }
+}
+
+impl<T, S: Default> Drop for Subscription<T, S> {
     fn drop(&mut self) {
-        let mut crowd = self.members.lock();
-        let gone = crowd.members.try_remove(self.key);
-        let empty = crowd.members.is_empty();
-        drop(crowd);
-        if empty {
-            let shard = self.topics.shard(&self.topic);
-            let mut known = shard.write().unwrap_or_else(PoisonError::into_inner);
-            if known.get(&self.topic).is_some_and(|known| known.lock().members.is_empty()) {
-                known.remove(&self.topic);
+        let mut members = self.entry.members.lock();
+        let member = members.list.remove(self.key);
+        let is_empty = members.list.is_empty();
+        drop(members);
+        if is_empty {
+            let mut known = self.registry.shard(&self.name).write();
+            if known.get(&self.name).is_some_and(|entry| entry.members.lock().list.is_empty()) {
+                known.remove(&self.name);
             }
         }
-        drop(gone);
+        drop(member);
+    }
+}
+
+/// A dense list that may change while it is walked.
+///
+/// The walk goes downwards. The first `unvisited` values are yet to be visited; those behind them
+/// have been, or came after the walk began. Insertion and removal keep that order, so no value is
+/// missed or visited twice.
+pub(super) struct WalkList<T> {
+    values: IndexMap<u64, T>,
+    unvisited: usize,
+    last_key: u64,
+}
+
+impl<T> WalkList<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, value: T) -> u64 {
+        self.last_key += 1;
+        // Most topics and socket ids have a single member.
+        if self.values.capacity() == 0 {
+            self.values.reserve_exact(1);
+        }
+        self.values.insert(self.last_key, value);
+        self.last_key
+    }
+
+    /// The value and whether it counts as visited.
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<(&mut T, bool)> {
+        let (index, _, value) = self.values.get_full_mut(&key)?;
+        Some((value, index >= self.unvisited))
+    }
+
+    pub(super) fn remove(&mut self, key: u64) -> Option<T> {
+        let mut index = self.values.get_index_of(&key)?;
+        if index < self.unvisited {
+            // Its place goes to the last unvisited value, whose place a visited one may take.
+            self.unvisited -= 1;
+            self.values.swap_indices(index, self.unvisited);
+            index = self.unvisited;
+        }
+        let (_, value) = self.values.swap_remove_index(index)?;
+        if self.values.len() < self.values.capacity() / 4 {
+            self.values.shrink_to(self.values.len() * 2);
+        }
+        Some(value)
+    }
+
+    pub(super) fn begin_walk(&mut self) {
+        self.unvisited = self.values.len();
+    }
+
+    /// Visits the next value of the walk.
+    pub(super) fn next(&mut self) -> Option<&mut T> {
+        self.unvisited = self.unvisited.checked_sub(1)?;
+        self.values.get_index_mut(self.unvisited).map(|(_, value)| value)
+    }
+
+    /// The next `count` values of the walk, without visiting them.
+    pub(super) fn next_members(&self, count: usize) -> impl Iterator<Item = &T> {
+        let start = self.unvisited.saturating_sub(count);
+        let values = self.values.get_range(start..self.unvisited);
+        values.into_iter().flat_map(|values| values.values())
+    }
+}
+
+impl<T> Default for WalkList<T> {
+    fn default() -> Self {
+        Self { values: IndexMap::new(), unvisited: 0, last_key: 0 }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn members(topics: &Registry<u8>, topic: &str) -> Vec<u8> {
-        let mut all = Vec::new();
-        topics.each(topic, |member| all.push(*member));
-        all
-    }
-
-    #[test]
-    fn a_member_is_reached_until_it_is_dropped() {
-        let topics = Arc::new(Registry::<u8>::new());
-        let a = topics.add(&"t".into(), 1, || ());
-        let b = topics.add(&"t".into(), 2, || ());
-        assert_eq!(members(&topics, "t"), [1, 2]);
-        drop(a);
-        assert_eq!(members(&topics, "t"), [2]);
-        assert!(members(&topics, "u").is_empty());
-        drop(b);
-        assert!(members(&topics, "t").is_empty());
-    }
-
-    #[test]
-    fn a_topic_without_members_is_forgotten() {
-        let topics = Arc::new(Registry::<u8>::new());
-        for _ in 0..3 {
-            drop(topics.add(&"t".into(), 1, || ()));
-        }
-        let known = topics.shards.iter().map(|shard| shard.read().expect("not poisoned").len());
-        assert_eq!(known.sum::<usize>(), 0);
-    }
-
-    #[test]
-    fn what_comes_first_runs_before_the_member_can_be_reached() {
-        let topics = Arc::new(Registry::<u8>::new());
-        let mut ran = false;
-        let member = topics.add(&"t".into(), 1, || ran = true);
-        assert!(ran);
-        drop(member);
-    }
-}
+mod tests;

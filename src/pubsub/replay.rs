@@ -1,74 +1,88 @@
-//! What is kept on a topic for those of its channels whose clients are away: once for all of them.
+//! [`ReplayLog`]: the broadcasts of a topic that some of its subscribers have yet to receive.
 
 use std::collections::VecDeque;
 
-/// The newest messages of a topic, as long as anyone rests there. Plain code.
+/// The newest messages of a topic, kept as long as somebody needs them: once for all dormant
+/// subscribers. Each has a position. Plain code, without a lock.
+///
+/// While a message is being delivered it is the last of the log. So a subscriber that becomes
+/// dormant, or catches up, in the middle of a delivery finds it there if it has not reached the
+/// subscriber yet.
 #[derive(Debug)]
-pub(crate) struct ReplayLog<T> {
+pub(super) struct ReplayLog<T> {
+    /// With their costs, in bytes.
     messages: VecDeque<(T, usize)>,
-    /// The position of the first of them.
+    /// The position of the first message.
     first: u64,
-    /// What they cost together.
+    /// The cost of all messages.
     cost: usize,
-    /// What none of them exceeds.
+    /// The cost of the most expensive message since the log was empty.
     largest: usize,
-    resting: usize,
+    /// How many dormant subscribers and deliveries need the messages.
+    holders: usize,
+    delivering: bool,
 }
 
 impl<T> Default for ReplayLog<T> {
     fn default() -> Self {
-        Self { messages: VecDeque::new(), first: 0, cost: 0, largest: 0, resting: 0 }
+        let messages = VecDeque::new();
+        Self { messages, first: 0, cost: 0, largest: 0, holders: 0, delivering: false }
     }
 }
 
 impl<T> ReplayLog<T> {
-    /// Someone begins to rest. Returns the position of what it will have missed first.
-    pub(crate) fn rest(&mut self) -> u64 {
-        self.resting += 1;
-        self.first + self.messages.len() as u64
+    /// Keeps what comes, until [`release`](Self::release).
+    pub(super) fn hold(&mut self) {
+        self.holders += 1;
     }
 
-    /// Someone who rested since this position is awake, and this is what it missed. What is too long
-    /// ago is not in it.
-    pub(crate) fn wake(&mut self, since: u64) -> Vec<T>
-    where
-        T: Clone,
-    {
-        let skipped = since.saturating_sub(self.first) as usize;
-        let missed = self.messages.iter().skip(skipped).map(|(message, _)| message.clone());
-        let missed = missed.collect();
-        self.leave();
-        missed
-    }
-
-    /// Someone who rested is gone.
-    pub(crate) fn leave(&mut self) {
-        self.resting -= 1;
-        if self.resting == 0 {
+    /// Ends one [`hold`](Self::hold); after the last the log is empty.
+    pub(super) fn release(&mut self) {
+        self.holders -= 1;
+        if self.holders == 0 {
             self.first += self.messages.len() as u64;
             (self.messages, self.cost, self.largest) = (VecDeque::new(), 0, 0);
         }
     }
 
-    /// Keeps a message if anyone rests. If they cost more than `limit` and the largest that there was,
-    /// the oldest are given up.
-    pub(crate) fn push(&mut self, message: T, cost: usize, limit: usize) {
-        if self.resting == 0 {
-            return;
-        }
+    /// Appends a message that is now delivered to one subscriber after another. Above `limit`
+    /// bytes, not counting the largest message, the oldest are evicted.
+    pub(super) fn begin_delivery(&mut self, message: T, cost: usize, limit: usize) {
+        self.hold();
+        self.delivering = true;
         self.messages.push_back((message, cost));
         self.cost += cost;
         self.largest = self.largest.max(cost);
         while self.cost > limit + self.largest {
-            let given_up = self.messages.pop_front();
-            self.cost -= given_up.map_or(0, |(_, cost)| cost);
+            let evicted = self.messages.pop_front();
+            self.cost -= evicted.map_or(0, |(_, cost)| cost);
             self.first += 1;
         }
     }
 
-    /// Whether who rests since this position has missed what was given up.
-    pub(crate) fn has_lost(&self, since: u64) -> bool {
-        since < self.first
+    /// Ends the delivery: every subscriber was reached.
+    pub(super) fn end_delivery(&mut self) {
+        self.delivering = false;
+        self.release();
+    }
+
+    /// The position behind the last message that has reached a subscriber, or was kept for it.
+    /// `reached` is whether the message that is being delivered is one of these.
+    pub(super) fn end(&self, reached: bool) -> u64 {
+        let end = self.first + self.messages.len() as u64;
+        if self.delivering && !reached { end - 1 } else { end }
+    }
+
+    /// Returns whether a message at this position or after it was evicted.
+    pub(super) fn has_evicted(&self, position: u64) -> bool {
+        position < self.first
+    }
+
+    /// The messages from position `start` to before `end` that were not evicted.
+    pub(super) fn range(&self, start: u64, end: u64) -> impl ExactSizeIterator<Item = &T> {
+        let index = |position: u64| position.saturating_sub(self.first) as usize;
+        let (start, end) = (index(start), index(end));
+        self.messages.range(start.min(end)..end).map(|(message, _)| message)
     }
 }
 
@@ -76,51 +90,73 @@ impl<T> ReplayLog<T> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn whoever_wakes_gets_what_came_while_it_rested() {
-        let mut history = ReplayLog::default();
-        history.push('a', 1, 10);
-        let one = history.rest();
-        history.push('b', 1, 10);
-        let other = history.rest();
-        history.push('c', 1, 10);
-        assert_eq!(history.wake(one), ['b', 'c']);
-        assert_eq!(history.wake(other), ['c']);
+    fn deliver(log: &mut ReplayLog<char>, message: char, cost: usize) {
+        log.begin_delivery(message, cost, 10);
+        log.end_delivery();
+    }
+
+    fn since(log: &ReplayLog<char>, position: u64) -> String {
+        log.range(position, log.end(true)).collect()
     }
 
     #[test]
-    fn nothing_is_kept_while_nobody_rests() {
-        let mut history = ReplayLog::default();
-        let one = history.rest();
-        history.push('a', 1, 10);
-        history.leave();
-        history.push('b', 1, 10);
-        assert!(history.messages.is_empty());
-        let two = history.rest();
-        assert!(two > one);
-        assert!(history.wake(two).is_empty());
+    fn each_holder_finds_what_came_after_it() {
+        let mut log = ReplayLog::default();
+        deliver(&mut log, 'a', 1);
+        log.hold();
+        let one = log.end(true);
+        deliver(&mut log, 'b', 1);
+        log.hold();
+        let other = log.end(true);
+        deliver(&mut log, 'c', 1);
+        assert_eq!((since(&log, one), since(&log, other)), ("bc".into(), "c".into()));
     }
 
     #[test]
-    fn what_is_too_much_is_given_up_and_it_shows() {
-        let mut history = ReplayLog::default();
-        let early = history.rest();
-        history.push('a', 6, 10);
-        let late = history.rest();
-        history.push('b', 6, 10);
-        assert!(!history.has_lost(early));
-        history.push('c', 6, 10);
-        assert!(history.has_lost(early) && !history.has_lost(late));
-        assert_eq!(history.wake(late), ['b', 'c']);
+    fn nothing_is_kept_without_a_holder() {
+        let mut log = ReplayLog::default();
+        log.hold();
+        let one = log.end(true);
+        deliver(&mut log, 'a', 1);
+        log.release();
+        assert!(log.messages.is_empty());
+        deliver(&mut log, 'b', 1);
+        assert!(log.messages.is_empty());
+        assert_eq!(log.end(true), one + 2, "a position is never used again");
     }
 
     #[test]
-    fn one_large_message_is_held_against_nobody() {
-        let mut history = ReplayLog::default();
-        let one = history.rest();
-        history.push('a', 100, 10);
-        history.push('b', 1, 10);
-        assert!(!history.has_lost(one));
-        assert_eq!(history.wake(one), ['a', 'b']);
+    fn the_oldest_messages_are_evicted_above_the_limit() {
+        let mut log = ReplayLog::default();
+        log.hold();
+        let early = log.end(true);
+        deliver(&mut log, 'a', 6);
+        let late = log.end(true);
+        deliver(&mut log, 'b', 6);
+        assert!(!log.has_evicted(early));
+        deliver(&mut log, 'c', 6);
+        assert!(log.has_evicted(early) && !log.has_evicted(late));
+        assert_eq!(since(&log, late), "bc");
+    }
+
+    #[test]
+    fn one_message_above_the_limit_evicts_nothing() {
+        let mut log = ReplayLog::default();
+        log.hold();
+        let one = log.end(true);
+        deliver(&mut log, 'a', 100);
+        deliver(&mut log, 'b', 1);
+        assert!(!log.has_evicted(one));
+        assert_eq!(since(&log, one), "ab");
+    }
+
+    #[test]
+    fn a_message_that_is_being_delivered_is_ahead_of_those_that_it_has_not_reached() {
+        let mut log = ReplayLog::default();
+        log.begin_delivery('a', 1, 10);
+        log.hold();
+        let (reached, ahead) = (log.end(true), log.end(false));
+        log.end_delivery();
+        assert_eq!((since(&log, reached), since(&log, ahead)), (String::new(), "a".into()));
     }
 }

@@ -4,8 +4,7 @@ pub(crate) mod registry;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -13,15 +12,17 @@ use tokio::task::JoinHandle;
 use tower_channels_transports::{Close, Inbound, Session, Transport, outbox};
 
 use self::registry::SessionPermit;
-use crate::channel::context::ChannelContext;
+use crate::channel::context::{ChannelContext, TopicSubscription};
+use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, SendError};
 use crate::channel::result::JoinError;
-use crate::channel::task::{Join, PreviousInstance, TopicPermit};
+use crate::channel::task::Join;
 use crate::message::{ClientMessage, Name, Ref};
-use crate::presence::{Ownership, Presence};
+use crate::presence::Presence;
+use crate::presence::tracked::Ownership;
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
-use crate::responder::Responder;
+use crate::responder::{Exit, Responder};
 use crate::router::{Router, Start};
 
 /// What every socket of an endpoint shares.
@@ -121,7 +122,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
                     (self.unknown_token, join_ref.is_null(), topic.as_text())
                 {
                     // It holds the topic for joined; this makes every version join it again.
-                    self.client.end(join_ref, name, "phx_error", r#"{"reason":"session_lost"}"#);
+                    self.client.notify_exit(join_ref, name, Exit::SESSION_LOST);
                 }
             }
         }
@@ -142,11 +143,11 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         repeated
     }
 
-    /// Whether a channel is there, which may be joining still. Forgets one that has ended.
+    /// Returns whether a channel is joined, or still joining. Forgets one that is gone.
     fn is_joined(&mut self, topic: &str) -> bool {
         let Some(channel) = self.channels.get(topic) else { return false };
         let joined = !channel.mailbox.sender().is_over();
-        if !joined {
+        if channel.is_gone() {
             self.channels.remove(topic);
         }
         joined
@@ -187,10 +188,12 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     /// Whether all places are taken by channels that have not ended.
     fn is_full(&mut self) -> bool {
         let limit = self.endpoint.limits.channels;
-        if self.channels.len() >= limit {
-            self.channels.retain(|_, channel| !channel.mailbox.sender().is_over());
+        if self.channels.len() < limit {
+            return false;
         }
-        self.channels.len() >= limit
+        self.channels.retain(|_, channel| !channel.is_gone());
+        let is_alive = |channel: &&Box<Channel>| !channel.mailbox.sender().is_over();
+        self.channels.values().filter(is_alive).count() >= limit
     }
 
     fn start(&mut self, start: Start<A>, topic: SmolStr, message: &ClientMessage<'_>) {
@@ -214,8 +217,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             presence: self.endpoint.presence.clone(),
             ownership: Ownership::default(),
             mailbox: mailbox.sender().clone(),
-            subscription: Mutex::default(),
-            rests: AtomicBool::new(false),
+            subscription: TopicSubscription::default(),
         };
         let task = start(Join {
             context,
@@ -237,18 +239,18 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> bool {
         let ClientMessage { join_ref, reference, event, payload, .. } = message;
         let Some(channel) = self.channels.get_mut(topic) else { return false };
-        if channel.mailbox.sender().is_over() {
-            self.channels.remove(topic);
-            return false;
-        }
         // Meant for a channel that was joined under another join_ref: dropped without an answer.
         if !join_ref.is_null() && *join_ref != channel.sent_join_ref {
-            return true;
+            return self.is_joined(topic);
         }
         let reference = reference.clone();
         let mail = match event.as_text() {
             Some("phx_leave") => {
-                if self.epoch > 0 && !self.rejoin_over && !channel.is_known() {
+                if self.epoch > 0
+                    && !self.rejoin_over
+                    && !channel.is_known()
+                    && !channel.mailbox.sender().is_over()
+                {
                     // A client whose join timed out over a dead line leaves and joins again: it has
                     // not given the channel up.
                     channel.epoch = 0;
@@ -265,9 +267,18 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             }
             None => Command::InvalidEvent,
         };
-        // One that ends hears no more, and its client hears of the end.
-        let _ = channel.send(topic, mail);
-        true
+        let sent = channel.send(topic, mail);
+        // One that is full crashes, and its client is notified of that.
+        !matches!(sent, Err(SendError::Closed)) || self.is_joined(topic)
+    }
+
+    /// Lets dormant channels catch up: the client was taken for gone, and goes on without joining again.
+    #[allow(dead_code, reason = "for `Session::reattached`")]
+    fn catch_up_channels(&mut self) {
+        for channel in self.channels.values() {
+            // One without room for this is not dormant: it has commands to handle.
+            let _ = channel.mailbox.sender().send(Command::Reattached);
+        }
     }
 }
 
@@ -281,6 +292,12 @@ impl Channel {
             self.task.abort();
         }
         sent
+    }
+
+    /// Returns whether nothing is left of the channel, nor of those that it has replaced. Until then it
+    /// must be remembered, for a next instance has to wait for the permit.
+    fn is_gone(&self) -> bool {
+        self.mailbox.sender().is_over() && self.permit.try_lock().is_ok()
     }
 
     /// Whether the client knows that it is joined.
@@ -312,7 +329,7 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
     }
 
     fn attached(&mut self, epoch: u64, transport: Transport) {
-        self.client.kept = true;
+        self.client.resumable = true;
         self.epoch = epoch;
         self.rejoin_over = false;
         self.handled = (transport == Transport::LongPoll).then(VecDeque::new);

@@ -69,7 +69,8 @@ impl SessionRegistry {
 
     /// Ends every session with this socket id.
     pub(crate) fn disconnect(&self, id: &str) {
-        self.0.by_id.each(id, |outbox| outbox.close(Close::GoingAway));
+        let outboxes = self.0.by_id.members(id);
+        outboxes.iter().for_each(|outbox| outbox.close(Close::GoingAway));
     }
 
     /// Refuses new sessions and ends those that are there, some at a time so that their clients do

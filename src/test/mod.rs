@@ -380,16 +380,14 @@ impl Event {
 
     fn into_reply(self) -> Reply {
         #[derive(Deserialize)]
-        struct Body<'a> {
+        struct Body {
             status: String,
-            #[serde(borrow)]
-            response: &'a RawValue,
+            response: Box<RawValue>,
         }
         let (status, response) = match self.status {
             Some(status) => (status, self.payload),
             None => {
-                let body: Body<'_> =
-                    self.payload.parse().expect("a reply has a status and a response");
+                let body: Body = self.payload.parse().expect("a reply has a status and a response");
                 (body.status, Payload::from_json_text(body.response.get()))
             }
         };

@@ -1075,7 +1075,7 @@ impl Channel for Watched {
         it: &Socket<Self>,
     ) -> Result<Joined<Self>, JoinError> {
         tell(it.assigns(), format!("join {topic}"));
-        if pace.parse::<&str>().unwrap_or_default() == "nap" {
+        if pace.parse::<String>().unwrap_or_default() == "nap" {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(Self(it.assigns().clone()).into())
@@ -1087,7 +1087,7 @@ impl Channel for Watched {
         it: &Socket<Self>,
     ) -> Result<Option<Payload>, JoinError> {
         tell(it.assigns(), format!("resume {}", it.topic()));
-        match payload.parse::<&str>().unwrap_or_default() {
+        match payload.parse::<String>().unwrap_or_default().as_str() {
             "refuse" => Err(JoinError::reason("no longer")),
             "answer" => Ok(Some(json!({"resumed": true}).into())),
             _ => Ok(None),

@@ -172,7 +172,7 @@ impl Channel for Slow {
     type Info = ();
 
     async fn join(_: &str, pace: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
-        match pace.parse().unwrap_or_default() {
+        match pace.parse::<String>().unwrap_or_default().as_str() {
             "hang" => pending().await,
             "nap" => tokio::time::sleep(Duration::from_millis(200)).await,
             _ => {}

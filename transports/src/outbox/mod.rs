@@ -97,6 +97,46 @@ pub fn channel(limit: usize) -> (Sender, Receiver) {
     (Sender { shared: Arc::clone(&shared), stream: PRIORITY }, Receiver { shared, epoch: 0 })
 }
 
+/// What [`Sender::enqueue`] leaves to do once the caller has released its own locks.
+#[derive(Debug, Default)]
+#[must_use = "the receiver is not woken before `finish`"]
+pub struct Enqueued {
+    /// Wakes the receiver's task.
+    pub wakeup: Wakeup,
+    /// Whether the message exceeded the outbox limit, which closed the connection with
+    /// [`Close::Overflow`].
+    pub overflowed: bool,
+}
+
+impl Enqueued {
+    /// Counts the overflow, if there was one, and wakes the receiver.
+    pub fn finish(self) {
+        if self.overflowed {
+            metrics::counter!("tower_channels_outbox_overflows").increment(1);
+        }
+        self.wakeup.wake();
+    }
+
+    /// Returns whether [`finish`](Self::finish) would do nothing.
+    pub fn is_finished(&self) -> bool {
+        !self.overflowed && self.wakeup.0.is_none()
+    }
+}
+
+/// A wake-up that is still to be delivered.
+#[derive(Debug, Default)]
+#[must_use = "the receiver is not woken before `wake`"]
+pub struct Wakeup(Option<Waker>);
+
+impl Wakeup {
+    /// Wakes the receiver's task, if it waits.
+    pub fn wake(self) {
+        if let Some(waker) = self.0 {
+            waker.wake();
+        }
+    }
+}
+
 impl Sender {
     /// Has the processor fetch what a push will touch: whoever pushes into many outboxes calls this
     /// for some of them first. It merely reads, without a lock, and so the processor waits for all of
@@ -108,6 +148,12 @@ impl Sender {
 
     /// Puts a message at the end. After a close it is dropped.
     pub fn push(&self, message: Message) {
+        self.enqueue(message).finish();
+    }
+
+    /// Does what [`push`](Self::push) does, but for the caller to wake the receiver, and to count an
+    /// overflow, once it holds no lock.
+    pub fn enqueue(&self, message: Message) -> Enqueued {
         self.admit(message, |state, stream, message| match &mut state.queue {
             Queue::Plain(queue) => line_up(queue, message),
             Queue::Resumable(log) => {
@@ -116,7 +162,7 @@ impl Sender {
                     state.backlog.remove(cost);
                 }
             }
-        });
+        })
     }
 
     /// Pushes the answer to a message of which a client sends the next only after it has read the
@@ -125,7 +171,8 @@ impl Sender {
         self.admit(message, |state, _, message| match &mut state.queue {
             Queue::Plain(queue) => line_up(queue, message),
             Queue::Resumable(log) => log.push_heartbeat_reply(message, &mut state.backlog),
-        });
+        })
+        .finish();
     }
 
     /// An outbox to the same client whose messages belong together: when a resumable session's connection
@@ -149,6 +196,12 @@ impl Sender {
     /// Opens the stream with an answer that goes before all that waits in it. If a newer connection
     /// than `epoch` has the session by now, nothing happens.
     pub fn resume(&self, epoch: u64, answer: Message) {
+        self.enqueue_resume(epoch, answer).finish();
+    }
+
+    /// Does what [`resume`](Self::resume) does, with the effects left to the caller, as by
+    /// [`enqueue`](Self::enqueue).
+    pub fn enqueue_resume(&self, epoch: u64, answer: Message) -> Enqueued {
         self.admit(answer, |state, stream, answer| match &mut state.queue {
             Queue::Plain(queue) => line_up(queue, answer),
             Queue::Resumable(log) => {
@@ -157,7 +210,7 @@ impl Sender {
                     state.backlog.remove(cost);
                 }
             }
-        });
+        })
     }
 
     /// Holds what is pushed into the stream until it is opened again.
@@ -195,10 +248,14 @@ impl Sender {
         }
     }
 
-    fn admit(&self, message: Message, push: impl FnOnce(&mut State, StreamId, Message)) {
+    fn admit(
+        &self,
+        message: Message,
+        push: impl FnOnce(&mut State, StreamId, Message),
+    ) -> Enqueued {
         let mut state = self.shared.lock();
         if state.close.is_some() {
-            return;
+            return Enqueued::default();
         }
         let has_room = state.backlog.add(message.cost());
         if has_room {
@@ -207,11 +264,7 @@ impl Sender {
             state.clear();
             state.close = Some(Close::Overflow);
         }
-        State::wake(state);
-        if !has_room {
-            // The recorder is the application's, as what traces is: outside the lock.
-            metrics::counter!("tower_channels_outbox_overflows").increment(1);
-        }
+        Enqueued { wakeup: Wakeup(state.waker.take()), overflowed: !has_room }
     }
 
     /// Ends the connection once everything pushed so far has been written. The first close counts.

@@ -1,0 +1,83 @@
+//! What work under a lock leaves to do once the lock is released.
+
+use std::task::Waker;
+
+use tower_channels_transports::outbox::{self, Enqueued};
+use tower_channels_transports::{Close, Message};
+
+/// Wake-ups, closes and counts, collected under a lock and carried out after it.
+///
+/// Wakers, metrics recorders and log subscribers are foreign code, which may call this library:
+/// under one of its locks that would be a deadlock.
+#[derive(Debug, Default)]
+#[must_use = "the effects take place in `run`"]
+pub(crate) struct Effects {
+    enqueued: Vec<Enqueued>,
+    wakeups: Vec<Waker>,
+    /// The outboxes to close because the replay log could not keep all that they missed.
+    overflowing: Vec<outbox::Sender>,
+    skipped: u64,
+    intercepts_dropped: u64,
+    replayed: u64,
+}
+
+impl Effects {
+    /// Enqueues a message for a client.
+    pub(crate) fn enqueue(&mut self, outbox: &outbox::Sender, message: Message) {
+        self.add(outbox.enqueue(message));
+    }
+
+    /// Leaves it to [`run`](Self::run) to finish what was enqueued.
+    pub(crate) fn add(&mut self, enqueued: Enqueued) {
+        if !enqueued.is_finished() {
+            self.enqueued.push(enqueued);
+        }
+    }
+
+    pub(crate) fn wake(&mut self, waker: Option<Waker>) {
+        self.wakeups.extend(waker);
+    }
+
+    /// Closes the outbox of a client that has missed more than was kept for it.
+    pub(crate) fn overflow(&mut self, outbox: &outbox::Sender) {
+        self.overflowing.push(outbox.clone());
+    }
+
+    /// Counts a message that a client's protocol version cannot carry.
+    pub(crate) fn skip(&mut self) {
+        self.skipped += 1;
+    }
+
+    /// Counts an intercepted broadcast for which a channel has no room.
+    pub(crate) fn drop_intercept(&mut self) {
+        self.intercepts_dropped += 1;
+    }
+
+    /// Counts messages that were kept for a client.
+    pub(crate) fn replay(&mut self, messages: u64) {
+        self.replayed += messages;
+    }
+
+    /// Carries everything out. The caller holds no lock.
+    pub(crate) fn run(self) {
+        self.enqueued.into_iter().for_each(Enqueued::finish);
+        self.wakeups.into_iter().for_each(Waker::wake);
+        self.overflowing.iter().for_each(|outbox| outbox.close(Close::Overflow));
+        let count = |name, count| {
+            if count > 0 {
+                metrics::counter!(name).increment(count);
+            }
+        };
+        count("tower_channels_outbox_overflows", self.overflowing.len() as u64);
+        count("tower_channels_messages_skipped", self.skipped);
+        count("tower_channels_intercepts_dropped", self.intercepts_dropped);
+        count("tower_channels_messages_replayed", self.replayed);
+        if self.skipped > 0 {
+            let count = self.skipped;
+            tracing::debug!(
+                count,
+                "skipped messages that a client's protocol version cannot carry"
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! [`Subscriber`]: how one channel of one client receives the broadcasts of a topic.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::broadcast::Broadcast;
+use super::replay::ReplayLog;
+use crate::effects::Effects;
+use crate::responder::Responder;
+
+/// Receives the broadcasts that a channel handles itself. Its address identifies the subscriber.
+///
+/// It is called under the topic's lock and must not block.
+pub(crate) trait Inbox: Send + Sync {
+    /// Enqueues a broadcast, and returns the task that the caller has to wake once it holds no
+    /// lock.
+    fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered>;
+}
+
+/// Error returned by [`Inbox::deliver`]: the channel has ended, or has no room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Undelivered;
+
+/// One channel of one client, as a subscriber of a topic.
+pub(crate) struct Subscriber {
+    client: Responder,
+    inbox: Arc<dyn Inbox>,
+    /// The events that go to the inbox instead of the client.
+    intercept: &'static [&'static str],
+    delivery: Delivery,
+}
+
+/// How broadcasts reach a subscriber.
+#[derive(Clone, Copy, Debug)]
+enum Delivery {
+    /// Each at once.
+    Live,
+    /// Not until it catches up: the client is away. `since` is the position in the topic's log of
+    /// the first broadcast that it has not received.
+    Dormant { since: u64, resends_volatile: bool },
+    /// Not at all: the subscription has ended, or the log no longer holds what the client has
+    /// missed.
+    Closed,
+}
+
+impl Subscriber {
+    pub(crate) fn new(
+        client: Responder,
+        inbox: Arc<dyn Inbox>,
+        intercept: &'static [&'static str],
+    ) -> Self {
+        Self { client, inbox, intercept, delivery: Delivery::Live }
+    }
+
+    /// See [`outbox::Sender::prefetch`](tower_channels_transports::outbox::Sender::prefetch).
+    pub(super) fn prefetch(&self) {
+        if let Delivery::Live = self.delivery {
+            self.client.outbox.prefetch();
+        }
+    }
+
+    /// Takes the broadcast that is being delivered.
+    pub(super) fn receive(
+        &mut self,
+        broadcast: &Arc<Broadcast>,
+        from: Option<&Arc<dyn Inbox>>,
+        log: &mut ReplayLog<Arc<Broadcast>>,
+        effects: &mut Effects,
+    ) {
+        if let Delivery::Dormant { since, resends_volatile } = self.delivery {
+            let is_kept = if broadcast.is_volatile() { resends_volatile } else { true };
+            if is_kept && !self.is(from) && !log.has_evicted(since) {
+                return;
+            }
+            // It misses a volatile broadcast that is not sent anew, or sends one itself.
+            self.catch_up(log, log.end(false), effects);
+        }
+        if let Delivery::Live = self.delivery
+            && !self.is(from)
+        {
+            self.deliver(broadcast, effects);
+        }
+    }
+
+    /// Becomes dormant, if it does not intercept; returns whether it is. `reached` is whether the
+    /// broadcast that is being delivered, if there is one, has reached it already.
+    pub(super) fn make_dormant(
+        &mut self,
+        resends_volatile: bool,
+        log: &mut ReplayLog<Arc<Broadcast>>,
+        reached: bool,
+    ) -> bool {
+        if let Delivery::Live = self.delivery
+            && self.intercept.is_empty()
+        {
+            log.hold();
+            self.delivery = Delivery::Dormant { since: log.end(reached), resends_volatile };
+        }
+        matches!(self.delivery, Delivery::Dormant { .. })
+    }
+
+    /// Receives what it missed before position `end`, and becomes live. If the log no longer has
+    /// all of it, the outbox is closed, as when so much waits there.
+    pub(super) fn catch_up(
+        &mut self,
+        log: &mut ReplayLog<Arc<Broadcast>>,
+        end: u64,
+        effects: &mut Effects,
+    ) {
+        let Delivery::Dormant { since, .. } = self.delivery else { return };
+        if log.has_evicted(since) {
+            self.close(log);
+            effects.overflow(&self.client.outbox);
+            return;
+        }
+        self.delivery = Delivery::Live;
+        let missed = log.range(since, end);
+        effects.replay(missed.len() as u64);
+        missed.for_each(|broadcast| self.deliver(broadcast, effects));
+        log.release();
+    }
+
+    /// Receives nothing any more.
+    pub(super) fn close(&mut self, log: &mut ReplayLog<Arc<Broadcast>>) {
+        if let Delivery::Dormant { .. } = self.delivery {
+            log.release();
+        }
+        self.delivery = Delivery::Closed;
+    }
+
+    fn deliver(&self, broadcast: &Arc<Broadcast>, effects: &mut Effects) {
+        if self.intercept.contains(&broadcast.event()) {
+            match self.inbox.deliver(broadcast) {
+                Ok(waker) => effects.wake(waker),
+                Err(Undelivered) => effects.drop_intercept(),
+            }
+        } else if let Some(message) = broadcast.encode(self.client.version) {
+            effects.enqueue(&self.client.outbox, message.clone());
+        } else {
+            effects.skip();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn outbox(&self) -> &tower_channels_transports::outbox::Sender {
+        &self.client.outbox
+    }
+
+    fn is(&self, inbox: Option<&Arc<dyn Inbox>>) -> bool {
+        inbox.is_some_and(|inbox| Arc::as_ptr(inbox).addr() == Arc::as_ptr(&self.inbox).addr())
+    }
+}
