@@ -138,12 +138,12 @@ async fn a_message_that_comes_while_a_poll_waits_answers_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poll_without_a_message_ends_with_its_window() {
-    let window = Duration::from_millis(300);
-    let server = Server::with(Config { window, ..Config::default() }).await;
+    let poll_timeout = Duration::from_millis(300);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     let started = Instant::now();
     let answer = session.poll().await;
-    assert!(started.elapsed() >= window, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= poll_timeout, "{:?}", started.elapsed());
     assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
     assert!(answer["token"].is_string(), "{answer}");
 }
@@ -294,25 +294,25 @@ async fn other_methods_are_a_bad_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_ends_when_nobody_polls_however_much_is_posted() {
-    let window = Duration::from_millis(200);
-    let server = Server::with(Config { window, ..Config::default() }).await;
+    let poll_timeout = Duration::from_millis(200);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     session.poll().await;
     let started = Instant::now();
     soon(async {
         while session.post(NDJSON, "").await["status"] == 200 {
-            tokio::time::sleep(window / 10).await;
+            tokio::time::sleep(poll_timeout / 10).await;
         }
     })
     .await;
-    assert!(started.elapsed() >= window, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= poll_timeout, "{:?}", started.elapsed());
     session.expect_gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_lives_as_long_as_somebody_polls() {
-    let window = Duration::from_millis(600);
-    let server = Server::with(Config { window, ..Config::default() }).await;
+    let poll_timeout = Duration::from_millis(600);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
     let mut session = LongPoll::member(&server).await;
     for _ in 0..4 {
         assert_eq!(session.poll().await["status"], 204);

@@ -293,8 +293,8 @@ async fn a_disconnect_by_id_ends_the_presence(stage: Stage) {
 
 async fn a_connection_that_is_gone_ends_the_presence(stage: Stage) {
     // A long poll is gone when it has not polled for one and a half windows.
-    let window = Duration::from_millis(200);
-    let server = Server::with(Config { window, ..Config::default() }).await;
+    let poll_timeout = Duration::from_millis(200);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
     let watching = crate::support::Transport::WebSocket;
     let watcher = Client::connect(&server, watching, stage.version, "user_id=watcher").await;
     let mut watcher = Present::enter(watcher, "watcher", "{}").await;

@@ -294,8 +294,8 @@ async fn a_disconnect_while_away_ends_the_presence(way: Way) {
 
 /// The reference application, with parked sessions and polls that end soon.
 async fn brief() -> Server {
-    let (window, session_ttl) = (Duration::from_millis(200), Duration::from_millis(200));
-    Server::with(Config { window, session_ttl, ..Config::default() }).await
+    let (poll_timeout, session_ttl) = (Duration::from_millis(200), Duration::from_millis(200));
+    Server::with(Config { poll_timeout, session_ttl, ..Config::default() }).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

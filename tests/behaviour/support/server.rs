@@ -21,7 +21,7 @@ impl Server {
     /// The reference application, with a window so long that only a message, or an end, answers a
     /// poll before a test's deadline.
     pub(crate) async fn start() -> Self {
-        Self::with(Config { window: 6 * DEADLINE, ..Config::default() }).await
+        Self::with(Config { poll_timeout: 6 * DEADLINE, ..Config::default() }).await
     }
 
     /// The reference application with other times.
