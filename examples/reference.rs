@@ -1,5 +1,6 @@
-//! The reference application: a small application that exercises every feature of the protocol. Other
-//! servers implement it too, so that they can be compared; this implementation runs on plain hyper.
+//! The reference application: a small application that exercises every feature of the protocol.
+//! Other servers implement it too, so that they can be compared; this implementation runs on plain
+//! hyper.
 //!
 //! It is configured by environment variables: `ADDR` (default `127.0.0.1:4000`), `WORKERS` (tokio
 //! worker threads; 1 selects a current-thread runtime), `IDLE_MS` (idle timeout of a WebSocket),
@@ -115,9 +116,11 @@ pub async fn serve(
         let (service, mut stopped) = (service.clone(), stop.subscribe());
         tokio::spawn(async move {
             // Without a timer, hyper sets no time limit for request heads; nor do the servers that
-            // this one is compared with. Enable it on public servers: it costs a little per request.
+            // this one is compared with. Enable it on public servers: it costs a little per
+            // request.
             let mut http = http1::Builder::new();
-            // Responses are small, so copying them into one buffer is cheaper than a vectored write.
+            // Responses are small, so copying them into one buffer is cheaper than a vectored
+            // write.
             let http = http.writev(false).serve_connection(TokioIo::new(io), service);
             let mut http = pin!(http.with_upgrades());
             tokio::select! {

@@ -41,7 +41,8 @@ fn token(response: &str) -> &str {
     token.trim_end_matches(['"', '}'])
 }
 
-/// Servers may create a service per connection, and a client's next poll may use another connection.
+/// Servers may create a service per connection, and a client's next poll may use another
+/// connection.
 #[tokio::test(start_paused = true)]
 async fn a_long_poll_session_is_known_to_every_service_of_its_endpoint() {
     let endpoint = endpoint();

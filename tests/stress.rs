@@ -161,7 +161,8 @@ impl Worker {
         }
     }
 
-    /// Checks that no push is answered twice, no broadcast is delivered twice, and nothing follows the end of a channel.
+    /// Checks that no push is answered twice, no broadcast is delivered twice, and nothing follows
+    /// the end of a channel.
     fn check(&self) {
         let (mut answered, mut ended) = (HashSet::new(), HashSet::new());
         let mut broadcasts = HashSet::new();
@@ -321,8 +322,8 @@ impl Poller {
         }
     }
 
-    /// Polls until all replies have arrived, in order and without a gap. Some polls are aborted, some
-    /// replaced by a newer one, and some repeated as though their response had been lost.
+    /// Polls until all replies have arrived, in order and without a gap. Some polls are aborted,
+    /// some replaced by a newer one, and some repeated as though their response had been lost.
     async fn receive(self, count: u64, mut dice: Dice) {
         let mut seen = 0;
         while seen < count {

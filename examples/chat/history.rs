@@ -1,8 +1,9 @@
 //! The history of the chat: every message, reaction and deletion, in one SQLite file.
 //!
-//! A room numbers its changes 1, 2, 3, … without gaps. The `id` of a message is the number of the change that created
-//! it; its `change` is the number of the last change to it, such as a reaction or its deletion. One number therefore
-//! describes what a client has seen of a room, and one query returns everything after it:
+//! A room numbers its changes 1, 2, 3, … without gaps. The `id` of a message is the number of the
+//! change that created it; its `change` is the number of the last change to it, such as a reaction
+//! or its deletion. One number therefore describes what a client has seen of a room, and one query
+//! returns everything after it:
 //!
 //! ```text
 //! 1 "hello" by Ada   2 "hi" by Bob   3 Bob reacts to 1   4 Ada deletes 1
@@ -21,7 +22,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-/// The history, shared by all channels. SQLite blocks, so it is accessed on tokio's blocking threads.
+/// The history, shared by all channels. SQLite blocks, so it is accessed on tokio's blocking
+/// threads.
 #[derive(Clone)]
 pub struct Store(Arc<Mutex<History>>); // the lock serializes calls to the only connection
 
@@ -41,7 +43,8 @@ impl Store {
     ) -> Result<T, Error> {
         let store = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || {
-            // A panic rolls back its transaction, so the history behind a poisoned lock is consistent.
+            // A panic rolls back its transaction, so the history behind a poisoned lock is
+            // consistent.
             operation(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
@@ -64,7 +67,8 @@ pub struct Message {
     pub body: Option<String>,
     /// Milliseconds since 1970.
     pub at: i64,
-    /// Idempotency key chosen by the author's page, which also uses it to recognize its own message.
+    /// Idempotency key chosen by the author's page, which also uses it to recognize its own
+    /// message.
     pub key: Option<String>,
     pub reactions: Vec<Reaction>,
 }
@@ -83,7 +87,8 @@ pub struct Person {
     pub name: String,
 }
 
-/// What a client needs to catch up: everything it has missed or, if that is too much, the newest page.
+/// What a client needs to catch up: everything it has missed or, if that is too much, the newest
+/// page.
 #[derive(Debug, Serialize)]
 pub struct CatchUp {
     /// Whether the client must discard what it shows and start from these messages.
@@ -174,8 +179,9 @@ impl History {
         Ok(id)
     }
 
-    /// Returns everything in `room` after the change `last_seen`. Clients start with the newest page if they have seen
-    /// nothing, were away for too long, or have seen changes that this file does not contain because it was replaced.
+    /// Returns everything in `room` after the change `last_seen`. Clients start with the newest
+    /// page if they have seen nothing, were away for too long, or have seen changes that this file
+    /// does not contain because it was replaced.
     pub fn catch_up(&mut self, room: &str, last_seen: Option<i64>) -> Result<CatchUp, Error> {
         let tx = self.db.transaction()?; // one snapshot for all queries below
         let change = last_change(&tx, room)?;
@@ -203,8 +209,9 @@ impl History {
         page(&self.db.transaction()?, room, before)
     }
 
-    /// Adds a message. If the author has used `key` in this room before, returns the earlier message instead: a page
-    /// that lost its connection while sending cannot know whether the message arrived, and sends it again.
+    /// Adds a message. If the author has used `key` in this room before, returns the earlier
+    /// message instead: a page that lost its connection while sending cannot know whether the
+    /// message arrived, and sends it again.
     pub fn add(
         &mut self,
         room: &str,
@@ -265,8 +272,8 @@ impl History {
         commit_change(tx, room, id)
     }
 
-    /// Deletes a message of `author` with all its reactions. The row stays, without a body, so that clients that are
-    /// away learn of the deletion.
+    /// Deletes a message of `author` with all its reactions. The row stays, without a body, so that
+    /// clients that are away learn of the deletion.
     pub fn delete(&mut self, room: &str, id: i64, author: i64) -> Result<Outcome, Error> {
         let tx = self.write()?;
         let message = find(&tx, room, id)?;
@@ -284,8 +291,8 @@ impl History {
         commit_change(tx, room, id)
     }
 
-    /// Starts an immediate transaction, so that what it reads cannot change before it writes, even if two servers
-    /// share the file.
+    /// Starts an immediate transaction, so that what it reads cannot change before it writes, even
+    /// if two servers share the file.
     fn write(&mut self) -> Result<Transaction<'_>, Error> {
         Ok(self.db.transaction_with_behavior(TransactionBehavior::Immediate)?)
     }
@@ -340,7 +347,8 @@ fn select(
     Ok(found)
 }
 
-/// Reads a message. A separate query for its reactions is fine: SQLite is a function call away, not a network.
+/// Reads a message. A separate query for its reactions is fine: SQLite is a function call away, not
+/// a network.
 fn message(tx: &Transaction<'_>, row: &Row<'_>) -> Result<Message, Error> {
     let (id, room): (i64, String) = (row.get(0)?, row.get(7)?);
     let mut reactions: Vec<Reaction> = Vec::new();
@@ -396,8 +404,8 @@ impl std::error::Error for Error {}
 
 const GONE: Error = Error::Rejected("no such message");
 
-// A reply must fit into the outbox of a connection (1 MiB). With bodies of at most 2000 characters and names of at
-// most 32, a page with all possible reactions takes about 800 kB.
+// A reply must fit into the outbox of a connection (1 MiB). With bodies of at most 2000 characters
+// and names of at most 32, a page with all possible reactions takes about 800 kB.
 const PAGE: usize = 50;
 const MAX_REACTIONS: usize = 50;
 const MAX_MISSED: usize = 200;

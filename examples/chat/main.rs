@@ -4,8 +4,8 @@
 //! cargo run --example chat          then open http://127.0.0.1:4000 in two tabs, one per transport
 //! ```
 //!
-//! `ADDR` sets the address to listen on (default `127.0.0.1:4000`), `CHAT_DB` the SQLite file of the
-//! history (default `chat.sqlite`).
+//! `ADDR` sets the address to listen on (default `127.0.0.1:4000`), `CHAT_DB` the SQLite file of
+//! the history (default `chat.sqlite`).
 //!
 //! | file | content |
 //! | --- | --- |
@@ -63,8 +63,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Serves a static file of the page. The content security policy is the second line of defence against messages
-/// that contain scripts; the first is that the page never interprets messages as HTML.
+/// Serves a static file of the page. The content security policy is the second line of defence
+/// against messages that contain scripts; the first is that the page never interprets messages as
+/// HTML.
 fn file_of(content_type: &'static str, text: &'static str) -> MethodRouter {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

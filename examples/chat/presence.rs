@@ -1,7 +1,8 @@
 //! The people in a room: each is listed once, under their name, with one meta per tab.
 //!
-//! A new member gets a `presence_state`, and everyone in the room a `presence_diff` of every change. An entry lives as
-//! long as its channel, so it survives a lost connection while the session waits to be resumed.
+//! A new member gets a `presence_state`, and everyone in the room a `presence_diff` of every
+//! change. An entry lives as long as its channel, so it survives a lost connection while the
+//! session waits to be resumed.
 //!
 //! A client only sends two booleans. The metas that others see are built here.
 

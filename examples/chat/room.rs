@@ -10,11 +10,11 @@
 //! | `catch_up` | `last_seen_id` | `reset`, `messages`, `change`, `older` | |
 //! | `doing` | `typing`, `away` | none | `presence_diff`: see `presence.rs` |
 //!
-//! A page that resumes its session joins as usual, and its live channel replies with `resumed` and `change`. The
-//! events up to that number follow, as if the page had never been away.
+//! A page that resumes its session joins as usual, and its live channel replies with `resumed` and
+//! `change`. The events up to that number follow, as if the page had never been away.
 //!
-//! A `message` event carries the current state of a message, whatever changed, so a page only has to display it.
-//! Invalid requests get an error reply with a readable `reason`.
+//! A `message` event carries the current state of a message, whatever changed, so a page only has
+//! to display it. Invalid requests get an error reply with a readable `reason`.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,7 +27,8 @@ use tower_channels::{
 use crate::history::{CatchUp, Error, History, Outcome, Person, Store};
 use crate::presence::{Doing, Paused, RESERVED};
 
-/// Assigns of a socket: the identity established by `connect`, shared by all channels of the socket.
+/// Assigns of a socket: the identity established by `connect`, shared by all channels of the
+/// socket.
 pub struct User {
     author: i64,
     history: Store,
@@ -46,14 +47,15 @@ pub struct Room {
 }
 
 impl User {
-    /// Returns the socket id, which makes the session resumable. It is derived from the secret, so nobody without the
-    /// secret can resume the session.
+    /// Returns the socket id, which makes the session resumable. It is derived from the secret, so
+    /// nobody without the secret can resume the session.
     pub fn id(&self) -> Option<String> {
         Some(format!("author:{}", self.author))
     }
 }
 
-/// Authenticates a page by a secret that it generated itself. Other users only see an author number.
+/// Authenticates a page by a secret that it generated itself. Other users only see an author
+/// number.
 pub async fn connect(info: ConnectInfo, history: Store) -> std::result::Result<User, Rejected> {
     let secret = info.param("secret").unwrap_or_default().to_owned();
     if !(16..=64).contains(&secret.len()) {
@@ -91,11 +93,12 @@ impl Channel for Room {
         Ok(Joined::new(Self { room, person, doing, pause, seen, history }).reply(reply))
     }
 
-    /// Answers a rejoin of a page that was away while this channel lived on. All events of that time follow the
-    /// reply, which says how far they go, so that the page can tell when it has caught up. Invalid payloads are
-    /// rejected as in a join.
+    /// Answers a rejoin of a page that was away while this channel lived on. All events of that
+    /// time follow the reply, which says how far they go, so that the page can tell when it has
+    /// caught up. Invalid payloads are rejected as in a join.
     ///
-    /// A page that left and re-entered the room no longer has its messages, and gets the same reply as from a join.
+    /// A page that left and re-entered the room no longer has its messages, and gets the same reply
+    /// as from a join.
     async fn resume(
         &mut self,
         payload: Payload,
@@ -224,8 +227,9 @@ impl Room {
         self.change(socket, move |history| history.delete(&room, id, author)).await
     }
 
-    /// Applies a change and broadcasts it. Both happen under the lock of the history, so that the room receives changes
-    /// in order; and both happen even if the user is gone by then, so that it receives all of them.
+    /// Applies a change and broadcasts it. Both happen under the lock of the history, so that the
+    /// room receives changes in order; and both happen even if the user is gone by then, so that it
+    /// receives all of them.
     async fn change(
         &self,
         socket: &Socket<Self>,

@@ -1,8 +1,9 @@
-//! A TCP proxy that misbehaves on command, as the networks of hotels, trains and offices do. It forwards
-//! connections on `ADDR` (default `127.0.0.1:0`) to `UPSTREAM`. All random choices derive from `SEED`,
-//! so that a failure can be reproduced.
+//! A TCP proxy that misbehaves on command, as the networks of hotels, trains and offices do. It
+//! forwards connections on `ADDR` (default `127.0.0.1:0`) to `UPSTREAM`. All random choices derive
+//! from `SEED`, so that a failure can be reproduced.
 //!
-//! It prints `seed N`, `control on ADDR` and `listening on ADDR`. The control endpoint is plain HTTP:
+//! It prints `seed N`, `control on ADDR` and `listening on ADDR`. The control endpoint is plain
+//! HTTP:
 //!
 //! | request | effect |
 //! | --- | --- |
@@ -29,7 +30,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-/// `CHUNK` times `CHUNKS` bounds the bytes buffered per direction, so that the server feels a slow link.
+/// `CHUNK` times `CHUNKS` bounds the bytes buffered per direction, so that the server feels a slow
+/// link.
 const CHUNK: usize = 4096;
 const CHUNKS: usize = 8;
 /// Rate limiting works in pieces of this size.
@@ -194,7 +196,8 @@ impl Proxy {
         tokio::try_join!(up, down).map(drop)
     }
 
-    /// Relays one direction, starting with `first`, which was read before. `http` enables truncation of responses.
+    /// Relays one direction, starting with `first`, which was read before. `http` enables
+    /// truncation of responses.
     async fn pump(
         &self,
         direction: Direction,
