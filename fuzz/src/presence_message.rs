@@ -1,7 +1,7 @@
-//! What one replica of the presence tracker says to another.
+//! Messages between replicas of the presence tracker.
 
-/// What is refused changes nothing, what is taken changes the same once and twice, and the changes
-/// say what the lists do; a message that was read is read the same when it is written again.
+/// Asserts that a rejected message changes nothing, that an accepted one is idempotent, that the
+/// reported changes match the lists, and that a message survives a round trip through the encoding.
 pub fn check(data: &[u8]) {
     tower_channels::model::receive(data);
 }

@@ -1,8 +1,9 @@
 //! Replicas of the presence tracker as state machines.
 
-/// Three nodes track and untrack while messages are lost, late, repeated and out of order, lines are
-/// cut, and nodes restart: no removal takes what it had not seen, nothing comes back, and in the end
-/// all see exactly what all track. The bytes are steps, each with a value.
+/// Runs three nodes that track and untrack while messages are lost, delayed, repeated and
+/// reordered, links are cut, and nodes restart. Asserts that no removal affects unseen entries,
+/// that removed entries do not return, and that all nodes converge to exactly the tracked entries.
+/// The bytes are steps with a value each.
 pub fn check(data: &[u8]) {
     tower_channels::model::walk(&data[..data.len().min(1024)]);
 }
