@@ -1,4 +1,4 @@
-//! A broadcast to a crowd that has no network: what the library itself costs a delivery.
+//! Broadcasts to in-memory clients: the cost per delivery of the library itself.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! Frames to messages and back, at the sizes of a chat.
+//! Decoding and encoding messages of the sizes found in a chat.
 
 use std::hint::black_box;
 
@@ -43,7 +43,7 @@ fn encode(c: &mut Criterion) {
         for (name, message) in [("reply", reply), ("broadcast", broadcast)] {
             for (version, vsn) in [(Version::V1, "v1"), (Version::V2, "v2")] {
                 group.bench_function(BenchmarkId::new(format!("{vsn} {name}"), size), |b| {
-                    b.iter(|| version.encode(black_box(&message)).expect("it can be said"))
+                    b.iter(|| version.encode(black_box(&message)).expect("can be encoded"))
                 });
             }
         }

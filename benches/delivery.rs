@@ -1,8 +1,8 @@
-//! What the server's thread uses for an echo and for a delivery, beside the least that is possible, a
-//! server that answers with constants, in one write each, and looks at nothing; and beside what one
-//! writes by hand on axum. All serve in one thread, over loopback, in turns.
+//! Server CPU per echo and per delivery, compared with a baseline server that returns canned
+//! responses without parsing, and with a hand-written axum server. All run on one thread over
+//! loopback, in alternating turns.
 //!
-//! `cargo bench --bench delivery`; `CONNECTIONS` (default 1000) needs six file descriptors each.
+//! `cargo bench --bench delivery`; each of `CONNECTIONS` (default 1000) needs six file descriptors.
 
 mod support;
 
@@ -10,68 +10,68 @@ use std::cell::Cell;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::support::crowd::{Crowd, Talk};
-use self::support::least::Least;
+use self::support::baseline::Baseline;
+use self::support::crowd::{Crowd, Exchange};
 use self::support::server::{Costs, Server};
 use self::support::{by_hand, connections};
 
 const TURNS: usize = 15;
-const ASKING: usize = 64;
-/// How many messages leave in one go when some are always under way.
+const ECHO_CLIENTS: usize = 64;
+/// The number of messages per run when several are in flight.
 const MESSAGES: usize = 12;
 const PERIOD: Duration = Duration::from_millis(50);
 
 fn main() {
     let connections = connections(1000, 6);
     let server = Server::new(1);
-    let least = Least::new(&server);
+    let baseline = Baseline::new(&server);
     let crowds = [
         Crowd::join(server.rooms(), "room:a", connections),
-        Crowd::connect(least.address, connections),
+        Crowd::connect(baseline.address, connections),
         Crowd::join(by_hand::room(&server), "room:a", connections),
     ];
-    let [ping, long_ping] = [64, 1024].map(|size| crowds[0].learn("room:a", "ping", size));
-    let [text, long_text] = [64, 1024].map(|size| crowds[0].learn("room:a", "new_msg", size));
+    let [ping, long_ping] = [64, 1024].map(|size| crowds[0].record("room:a", "ping", size));
+    let [text, long_text] = [64, 1024].map(|size| crowds[0].record("room:a", "new_msg", size));
 
-    println!("{connections} connections, the server's CPU in us, of that in user space; medians\n");
+    println!("{connections} connections; server CPU in us, total and in user space; medians\n");
     println!(
         "{:<38}{:>7}{:>7}{:>8}{:>10}{:>7}{:>7}{:>8}{:>12}{:>7}",
-        "", "us", "user", "target", "least us", "user", "ratio", "target", "by hand us", "ratio"
+        "", "us", "user", "target", "base us", "user", "ratio", "target", "by hand us", "ratio"
     );
-    let row = |what: &str, talk, user: &str, target: f64, work: &dyn Fn(&Crowd) -> usize| {
-        least.answer(talk);
+    let row = |what: &str, exchange, user: &str, target: f64, work: &dyn Fn(&Crowd) -> usize| {
+        baseline.set_exchange(exchange);
         let mut costs: [Costs; 3] = Default::default();
         for _ in 0..TURNS {
             for (costs, crowd) in costs.iter_mut().zip(&crowds) {
                 server.turn(costs, || work(crowd));
             }
         }
-        let [ours, least, by_hand] = costs;
+        let [ours, baseline, by_hand] = costs;
         println!(
             "{what:<38}{:>7.2}{:>7.2}{user:>8}{:>10.2}{:>7.2}{:>7.2}{target:>8.2}{:>12.2}{:>7.2}",
             ours.us(),
             ours.user_us(),
-            least.us(),
-            least.user_us(),
-            ours.ratio(&least),
+            baseline.us(),
+            baseline.user_us(),
+            ours.ratio(&baseline),
             by_hand.us(),
-            by_hand.ratio(&least)
+            by_hand.ratio(&baseline)
         );
     };
-    let echo = |talk: &Talk, crowd: &Crowd| crowd.echo(talk, ASKING, 16);
-    row("an echo of 64 B, 64 clients ask", &ping, "", 1.25, &|crowd| echo(&ping, crowd));
-    row("an echo of 1 KiB", &long_ping, "", 1.25, &|crowd| echo(&long_ping, crowd));
+    let echo = |exchange: &Exchange, crowd: &Crowd| crowd.echo(exchange, ECHO_CLIENTS, 16);
+    row("echo of 64 B, 64 clients", &ping, "", 1.25, &|crowd| echo(&ping, crowd));
+    row("echo of 1 KiB, 64 clients", &long_ping, "", 1.25, &|crowd| echo(&long_ping, crowd));
     let one = |crowd: &Crowd| crowd.publish(&text, 1, 1);
-    row("a delivery of 64 B, one message", &text, "0.80", 1.10, &one);
+    row("delivery of 64 B, one in flight", &text, "0.80", 1.10, &one);
     let due = Cell::new(Instant::now());
-    row("20 messages a second", &text, "0.80", 1.10, &|crowd| {
+    row("delivery of 64 B, 20 messages/s", &text, "0.80", 1.10, &|crowd| {
         thread::sleep(due.get().saturating_duration_since(Instant::now()));
         due.set(Instant::now().max(due.get() + PERIOD));
         one(crowd)
     });
-    let four = |talk: &Talk, crowd: &Crowd| crowd.publish(talk, 4, MESSAGES);
-    row("four messages under way", &text, "0.80", 1.10, &|crowd| four(&text, crowd));
-    row("1 KiB, four messages under way", &long_text, "0.80", 1.10, &|crowd| {
+    let four = |exchange: &Exchange, crowd: &Crowd| crowd.publish(exchange, 4, MESSAGES);
+    row("delivery of 64 B, four in flight", &text, "0.80", 1.10, &|crowd| four(&text, crowd));
+    row("delivery of 1 KiB, four in flight", &long_text, "0.80", 1.10, &|crowd| {
         four(&long_text, crowd)
     });
 }

@@ -1,6 +1,6 @@
-//! What a client holds of the heap, by counting every allocation. One thread does everything, over pipes
-//! in memory, and everything is done a second time with a server that knows nothing: hyper and a task
-//! with the same bytes on the wire. The difference is what is ours.
+//! Heap memory per client, measured by counting every allocation. Everything runs on one thread
+//! over in-memory pipes, and a second time with a baseline server: hyper and a task that exchange
+//! the same bytes without interpreting them. The difference is the memory of this library.
 //!
 //! `cargo bench --bench memory`
 
@@ -34,38 +34,34 @@ const CLIENTS: usize = 1000;
 
 fn main() {
     let websocket = |clients| held(clients, |service, _| websocket(service, String::new()));
-    let idle = held(CLIENTS, |_, _| least_websocket());
-    println!("bytes of the heap for each of {CLIENTS}\n");
-    println!("{:<44}{:>8}{:>8}{:>8}{:>9}", "", "all", "least", "ours", "target");
-    let row = |what: &str, all: f64, least: f64, target: &str| {
-        println!("{what:<44}{all:>8.0}{least:>8.0}{:>8.0}{target:>9}", all - least);
+    let idle = held(CLIENTS, |_, _| baseline_websocket());
+    println!("heap bytes per client, {CLIENTS} clients\n");
+    println!("{:<44}{:>8}{:>8}{:>8}{:>9}", "", "total", "base", "ours", "target");
+    let row = |what: &str, total: f64, baseline: f64, target: &str| {
+        println!("{what:<44}{total:>8.0}{baseline:>8.0}{:>8.0}{target:>9}", total - baseline);
     };
-    row("a WebSocket with a joined channel", websocket(CLIENTS), idle, "4096");
-    let kept = held(CLIENTS, websocket_kept);
-    row("the same, its session kept", kept, idle, "-");
-    let parked = held(CLIENTS, |service, index| async move {
-        drop(websocket_kept(service, index).await);
+    row("WebSocket with a joined channel", websocket(CLIENTS), idle, "4096");
+    let resumable = held(CLIENTS, resumable_websocket);
+    row("the same with a resumable session", resumable, idle, "-");
+    let detached = held(CLIENTS, |service, index| async move {
+        drop(resumable_websocket(service, index).await);
     });
-    row("a kept session without a connection", parked, 0.0, "3072");
+    row("detached session", detached, 0.0, "3072");
     let poll = held(CLIENTS, |service, _| poll(service));
-    row(
-        "a poll that waits, with a joined channel",
-        poll,
-        held(CLIENTS, |_, _| least_poll()),
-        "3072",
-    );
+    row("pending poll with a joined channel", poll, held(CLIENTS, |_, _| baseline_poll()), "3072");
 
-    println!("\nof a WebSocket, with so many of them\n");
+    println!("\nour heap bytes per WebSocket, by number of WebSockets\n");
     let sizes = [100, 1000, 9000];
     let ours = sizes.map(|clients| websocket(clients) - idle);
     for (size, ours) in sizes.iter().zip(&ours) {
         println!("{size:<44}{:>24}{ours:>8.0}", "");
     }
-    let [most, least] = [f64::max, f64::min].map(|of| ours.into_iter().reduce(of).expect("three"));
-    println!("{:<60}{:>8.2}{:>9}", "most by least", most / least, "1.20");
+    let [max, min] = [f64::max, f64::min].map(|of| ours.into_iter().reduce(of).expect("three"));
+    println!("{:<60}{:>8.2}{:>9}", "largest to smallest", max / min, "1.20");
 }
 
-/// The bytes for each of so many clients, counted once what is made with the first is there.
+/// Returns the heap bytes per client. The first client is not counted, since it causes one-time
+/// allocations.
 fn held<C, F: Future<Output = C>>(clients: usize, open: impl Fn(Service, usize) -> F) -> f64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -76,7 +72,7 @@ fn held<C, F: Future<Output = C>>(clients: usize, open: impl Fn(Service, usize) 
             for index in indices {
                 held.push(open(service.clone(), index).await);
             }
-            // The server comes to rest.
+            // Let the server become idle.
             tokio::time::sleep(Duration::from_millis(100)).await;
         });
     };
@@ -107,51 +103,51 @@ async fn websocket(service: Service, parameters: String) -> DuplexStream {
     client
 }
 
-async fn websocket_kept(service: Service, index: usize) -> DuplexStream {
+async fn resumable_websocket(service: Service, index: usize) -> DuplexStream {
     websocket(service, format!("session={index:022}")).await
 }
 
-/// A poll that nobody answers.
+/// Joins over long poll and leaves a poll pending.
 async fn poll(service: Service) -> DuplexStream {
     let mut client = local::connect(service);
-    local::ask(&mut client, "GET", "", "").await;
-    let token = token(&local::answer(&mut client).await);
-    local::ask(&mut client, "POST", &token, r#"["1","1","room:a","phx_join",{}]"#).await;
-    assert_eq!(local::answer(&mut client).await, r#"{"status":200}"#);
-    local::ask(&mut client, "GET", &token, "").await;
-    let joined = local::answer(&mut client).await;
+    local::send_request(&mut client, "GET", "", "").await;
+    let token = token(&local::response(&mut client).await);
+    local::send_request(&mut client, "POST", &token, r#"["1","1","room:a","phx_join",{}]"#).await;
+    assert_eq!(local::response(&mut client).await, r#"{"status":200}"#);
+    local::send_request(&mut client, "GET", &token, "").await;
+    let joined = local::response(&mut client).await;
     assert!(joined.contains("phx_reply"), "{joined}");
-    local::ask(&mut client, "GET", &self::token(&joined), "").await;
+    local::send_request(&mut client, "GET", &self::token(&joined), "").await;
     client
 }
 
-fn token(answer: &str) -> String {
-    let token = answer.split(r#""token":""#).nth(1).and_then(|rest| rest.split('"').next());
+fn token(response: &str) -> String {
+    let token = response.split(r#""token":""#).nth(1).and_then(|rest| rest.split('"').next());
     format!("token={}", token.expect("a token"))
 }
 
-/// A WebSocket that hears as much and knows nothing.
-async fn least_websocket() -> DuplexStream {
+/// A baseline WebSocket that receives the same bytes.
+async fn baseline_websocket() -> DuplexStream {
     let mut client = local::connect(service_fn(|request: Request<Incoming>| async {
         let upgrade = hyper::upgrade::on(request);
         tokio::spawn(async {
             let io = TokioIo::new(upgrade.await.expect("upgraded"));
-            tokio::spawn(rest(io));
+            tokio::spawn(answer_one(io));
         });
-        let answer = Response::builder().status(101).header("connection", "Upgrade");
-        let answer = answer.header("upgrade", "websocket");
-        let answer = answer.header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        Ok::<_, Infallible>(answer.body(Full::<Bytes>::default()).expect("an answer"))
+        let response = Response::builder().status(101).header("connection", "Upgrade");
+        let response = response.header("upgrade", "websocket");
+        let response = response.header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        Ok::<_, Infallible>(response.body(Full::<Bytes>::default()).expect("a response"))
     }));
     local::upgrade(&mut client, "").await;
     local::join(&mut client, "room:a").await;
     client
 }
 
-/// The task of a connection that answers one message.
-async fn rest(mut io: TokioIo<hyper::upgrade::Upgraded>) {
+/// The task of a connection that responses one message and then stays idle.
+async fn answer_one(mut io: TokioIo<hyper::upgrade::Upgraded>) {
     const JOINED: &str = r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#;
-    // No byte of the message is kept over a wait.
+    // Read byte by byte, so that no buffer lives across an await.
     for _ in push("1", "room:a", "phx_join", "{}") {
         io.read_u8().await.expect("a message");
     }
@@ -161,29 +157,29 @@ async fn rest(mut io: TokioIo<hyper::upgrade::Upgraded>) {
     drop(io);
 }
 
-/// As many requests and answers, and one without an answer.
-async fn least_poll() -> DuplexStream {
+/// A baseline long poll with as many requests and responses, and a pending request.
+async fn baseline_poll() -> DuplexStream {
     let token = "x".repeat(48);
     let reply = r#"["1","1","room:a","phx_reply",{\"status\":\"ok\",\"response\":{}}]"#;
-    let answers = [
+    let responses = [
         format!(r#"{{"messages":[],"status":410,"token":"{token}"}}"#),
         r#"{"status":200}"#.to_owned(),
         format!(r#"{{"messages":["{reply}"],"status":200,"token":"{token}"}}"#),
     ];
-    let answers: Arc<[Bytes; 3]> = Arc::new(answers.map(Into::into));
-    let (count, served) = (answers.len(), AtomicUsize::new(0));
+    let responses: Arc<[Bytes; 3]> = Arc::new(responses.map(Into::into));
+    let (count, served) = (responses.len(), AtomicUsize::new(0));
     let mut client = local::connect(service_fn(move |request: Request<Incoming>| {
         drop(request);
-        let answer = answers.get(served.fetch_add(1, Ordering::Relaxed)).cloned();
+        let response = responses.get(served.fetch_add(1, Ordering::Relaxed)).cloned();
         async move {
-            let Some(answer) = answer else { return pending().await };
-            Ok::<_, Infallible>(Response::new(Full::new(answer)))
+            let Some(response) = response else { return pending().await };
+            Ok::<_, Infallible>(Response::new(Full::new(response)))
         }
     }));
     for _ in 0..count {
-        local::ask(&mut client, "GET", &format!("token={token}"), "").await;
-        local::answer(&mut client).await;
+        local::send_request(&mut client, "GET", &format!("token={token}"), "").await;
+        local::response(&mut client).await;
     }
-    local::ask(&mut client, "GET", &format!("token={token}"), "").await;
+    local::send_request(&mut client, "GET", &format!("token={token}"), "").await;
     client
 }

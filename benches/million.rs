@@ -1,8 +1,8 @@
-//! A million joined sessions in one process, a hundred to a room: what they hold, and whether a room
-//! notices the others. One thread does everything, with the clients of `tower_channels::test`; what
-//! those hold is counted, too.
+//! A million joined sessions in one process, a hundred per room: their memory, and whether a
+//! broadcast to one room is slower among the others. Runs on one thread with in-memory clients,
+//! whose memory is included.
 //!
-//! `cargo bench --bench million`; `SESSIONS=100000` makes it smaller.
+//! `cargo bench --bench million`; `SESSIONS=100000` runs a smaller version.
 
 mod support;
 
@@ -20,18 +20,19 @@ use self::support::room::Silent;
 use self::support::{median, setting};
 
 const ROOM: usize = 100;
-/// What the many are compared with.
+/// The number of sessions to compare with.
 const FEW: usize = 10_000;
 const BROADCASTS: usize = 2000;
 
-/// All of a room are neighbours in `clients`, but have come one by one to every room in turn.
-struct Place {
+/// An endpoint with clients, grouped by room. They joined the rooms in turn, so the members of a
+/// room are not neighbours in memory.
+struct Setup {
     runtime: Runtime,
     endpoint: Endpoint<()>,
     clients: Vec<Vec<Client<()>>>,
 }
 
-impl Place {
+impl Setup {
     fn new(sessions: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -56,15 +57,15 @@ impl Place {
         Self { runtime, endpoint, clients }
     }
 
-    /// How long a broadcast takes until it is queued for everyone, in us, the median: to one room again
-    /// and again, or to each in turn.
+    /// Returns the median time until a broadcast is queued for all members, in microseconds.
+    /// Broadcasts to each room in turn, or always to the same room.
     fn broadcast(&mut self, turns: bool) -> f64 {
         let _inside = self.runtime.enter();
         let payload = Payload::from(json!({ "body": "x".repeat(64) }));
         let rooms = self.clients.len();
         let mut spent = Vec::new();
         for at in 0..BROADCASTS {
-            // Not the one beside the last, which a cache might know.
+            // Skip neighbours, which may be cached.
             let room = if turns { at * 7919 % rooms } else { 0 };
             let topic = format!("room:{room}");
             let began = Instant::now();
@@ -79,32 +80,32 @@ impl Place {
 
 fn main() {
     let sessions = setting("SESSIONS", 1_000_000);
-    let mut few = Place::new(FEW);
+    let mut few = Setup::new(FEW);
     let mut many = None;
     let resident_before = resident();
-    let heap = measure(|| many = Some(Place::new(sessions))).bytes_current;
-    let mut many = many.expect("made");
+    let heap = measure(|| many = Some(Setup::new(sessions))).bytes_current;
+    let mut many = many.expect("set up");
     let resident = resident() - resident_before;
     let rooms = many.clients.len();
     let each = |bytes: f64| bytes / (rooms * ROOM) as f64;
 
     println!("{} sessions in {rooms} rooms\n", rooms * ROOM);
     println!("{:<52}{:>12}{:>12}", "", "", "target");
-    println!("{:<52}{:>8.2} GiB{:>8} GiB", "resident memory, with their clients", gib(resident), 8);
-    println!("{:<52}{:>12.0}", "the same for each, in bytes", each(resident as f64));
-    println!("{:<52}{:>12.0}", "of that in the heap", each(heap as f64));
+    println!("{:<52}{:>8.2} GiB{:>8} GiB", "resident memory, including clients", gib(resident), 8);
+    println!("{:<52}{:>12.0}", "resident bytes per session", each(resident as f64));
+    println!("{:<52}{:>12.0}", "heap bytes per session", each(heap as f64));
     println!(
         "\n{:<40}{:>12}{:>12}{:>9}",
-        "a broadcast to a room of 100, in us", FEW, sessions, "ratio"
+        "broadcast to a room of 100, in us", FEW, sessions, "ratio"
     );
     for (what, turns) in [("the same room", false), ("each room in turn", true)] {
-        // Warm, and then in turns.
-        for place in [&mut few, &mut many] {
-            place.broadcast(turns);
+        // Warm up, then measure in alternating turns.
+        for setup in [&mut few, &mut many] {
+            setup.broadcast(turns);
         }
         let (mut all, mut ratios) = ([const { Vec::new() }; 2], Vec::new());
         for _ in 0..7 {
-            let [few, many] = [&mut few, &mut many].map(|place| place.broadcast(turns));
+            let [few, many] = [&mut few, &mut many].map(|setup| setup.broadcast(turns));
             all[0].push(few);
             all[1].push(many);
             ratios.push(many / few);
@@ -113,11 +114,11 @@ fn main() {
         let ratio = median(ratios);
         println!("{what:<40}{few:>12.1}{many:>12.1}{ratio:>9.2}   0.75 to 1.25");
     }
-    // To end them takes longer than to make them, and shows nothing.
+    // Skip the teardown, which takes longer than the setup.
     std::process::exit(0);
 }
 
-/// What the process has in memory, in bytes.
+/// Returns the resident memory of the process in bytes.
 fn resident() -> usize {
     let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = text.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);

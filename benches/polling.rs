@@ -1,9 +1,9 @@
-//! What the server's thread uses for an echo over long poll, which is a POST and the poll that brings
-//! the answer, and for a delivery to polls that wait, beside a hyper handler that answers both with
-//! constants and looks at nothing but the path. Both serve in one thread, over loopback, in turns.
+//! Server CPU per echo over long poll (a POST, and the poll that returns the reply) and per
+//! delivery to pending polls, compared with a baseline hyper handler that returns canned responses
+//! and parses nothing but the path. Both run on one thread over loopback, in alternating turns.
 //!
-//! `cargo bench --bench polling`; `CONNECTIONS` (the sessions, default 1000) needs eight
-//! file descriptors each.
+//! `cargo bench --bench polling`; each of `CONNECTIONS` (the number of sessions, default 1000)
+//! needs eight file descriptors.
 
 mod support;
 
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use self::support::server::{Costs, Server};
 use self::support::{connect, connections};
 
-/// One session: a connection for its polls, one for its POSTs, and the path of both.
+/// A session with a connection for polls, one for POSTs, and the path of both.
 struct Client {
     polls: TcpStream,
     posts: TcpStream,
@@ -36,7 +36,7 @@ impl Client {
         Self { polls: connect(server), posts: connect(server), path }
     }
 
-    /// A client of ours that has joined.
+    /// Connects to our server and joins.
     fn join(server: SocketAddr) -> Self {
         let mut client = Self::new(server, "/socket/longpoll?vsn=2.0.0".to_owned());
         client.poll();
@@ -53,7 +53,7 @@ impl Client {
         self.polls.write_all(request.as_bytes()).expect("written");
     }
 
-    /// What the poll is answered. The next one has its token.
+    /// Receives the response to a poll and adopts its token. Returns the length of the response.
     fn take(&mut self) -> usize {
         let answer = read(&mut self.polls);
         if let Some((_, token)) = answer.split_once(r#""token":""#) {
@@ -80,7 +80,7 @@ fn push(event: &str, payload: &str) -> String {
     format!(r#"["1","1","room:a","{event}",{payload}]"#)
 }
 
-/// The body of the next answer.
+/// Reads the body of the next response.
 fn read(connection: &mut TcpStream) -> String {
     let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -102,19 +102,19 @@ fn main() {
     let count = connections(1000, 8);
     let server = Server::new(1);
     let ours = server.rooms();
-    let waiting: Arc<[Notify]> = (0..count).map(|_| Notify::new()).collect();
-    let least = server.accept(move |io| {
-        let waiting = Arc::clone(&waiting);
-        let service = service_fn(move |request| answer(request, Arc::clone(&waiting)));
+    let pending: Arc<[Notify]> = (0..count).map(|_| Notify::new()).collect();
+    let baseline = server.accept(move |io| {
+        let pending = Arc::clone(&pending);
+        let service = service_fn(move |request| answer(request, Arc::clone(&pending)));
         let http = http1::Builder::new().serve_connection(TokioIo::new(io), service);
         async { drop(http.await) }
     });
     let ours = (0..count).map(|_| Client::join(ours)).collect();
-    let least = (0..count).map(|id| Client::new(least, format!("/{id}"))).collect();
-    let mut both: [Vec<Client>; 2] = [ours, least];
+    let baseline = (0..count).map(|id| Client::new(baseline, format!("/{id}"))).collect();
+    let mut both: [Vec<Client>; 2] = [ours, baseline];
 
-    println!("{count} sessions, the server's CPU in us; medians\n");
-    println!("{:<34}{:>8}{:>10}{:>8}{:>8}", "", "us", "least us", "ratio", "target");
+    println!("{count} sessions; server CPU in us; medians\n");
+    println!("{:<34}{:>8}{:>10}{:>8}{:>8}", "", "us", "base us", "ratio", "target");
     let mut row = |what: &str, work: &dyn Fn(&mut [Client]) -> usize| {
         let mut costs = [Costs::default(), Costs::default()];
         for _ in 0..TURNS {
@@ -122,55 +122,55 @@ fn main() {
                 server.turn(costs, || work(clients));
             }
         }
-        let [ours, least] = costs;
-        let (us, least_us, ratio) = (ours.us(), least.us(), ours.ratio(&least));
-        println!("{what:<34}{us:>8.2}{least_us:>10.2}{ratio:>8.2}{:>8.2}", 1.30);
+        let [ours, baseline] = costs;
+        let (us, baseline_us, ratio) = (ours.us(), baseline.us(), ours.ratio(&baseline));
+        println!("{what:<34}{us:>8.2}{baseline_us:>10.2}{ratio:>8.2}{:>8.2}", 1.30);
     };
     let payload = format!(r#"{{"body":"{}"}}"#, "x".repeat(64));
     let (ping, publish) = (push("ping", &payload), push("new_msg", &payload));
-    row("an echo, 64 at a time", &|clients| {
+    row("echo, 64 at a time", &|clients| {
         let count = clients.len().min(64);
         exchange(&mut clients[..count], |clients| {
             clients.iter_mut().for_each(|client| client.post(&ping));
         })
     });
-    row("a delivery, one message at a time", &|clients| {
+    row("delivery, one message in flight", &|clients| {
         exchange(clients, |clients| clients[0].post(&publish))
     });
 }
 
 const TURNS: usize = 15;
 
-/// Everyone polls, something is posted, and everyone is answered.
+/// Sends all polls, posts, and receives all responses.
 fn exchange(clients: &mut [Client], post: impl Fn(&mut [Client])) -> usize {
     clients.iter_mut().for_each(Client::poll);
     post(clients);
     let sizes = clients.iter_mut().map(Client::take);
-    assert!(sizes.min() > Some(64), "an answer without the message");
+    assert!(sizes.min() > Some(64), "a response without the message");
     clients.len()
 }
 
-/// The least that a hyper handler can do.
+/// The baseline handler.
 async fn answer(
     request: Request<Incoming>,
-    waiting: Arc<[Notify]>,
+    pending: Arc<[Notify]>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let client = request.uri().path()[1..].parse::<usize>().expect("a client");
-    let answer = if request.method() == Method::GET {
-        waiting[client].notified().await;
-        ANSWER
+    let body = if request.method() == Method::GET {
+        pending[client].notified().await;
+        RESPONSE
     } else {
         let body = request.into_body().collect().await.expect("a body").to_bytes();
         let everyone = body.starts_with(br#"["1","1","room:a","new_msg""#);
-        let woken = if everyone { &waiting[..] } else { &waiting[client..=client] };
+        let woken = if everyone { &pending[..] } else { &pending[client..=client] };
         woken.iter().for_each(Notify::notify_one);
         ACCEPTED
     };
-    let mut answer = Response::new(Full::from(answer));
+    let mut response = Response::new(Full::from(body));
     let json = HeaderValue::from_static("application/json; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, json);
-    Ok(answer)
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    Ok(response)
 }
 
-/// What one of ours says that brings an echo, but for the token.
-const ANSWER: &str = r#"{"messages":["[\"1\",\"1\",\"room:a\",\"phx_reply\",{\"status\":\"ok\",\"response\":{\"body\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"}}]"],"status":200}"#;
+/// A response of our server to a poll that receives an echo, without the token.
+const RESPONSE: &str = r#"{"messages":["[\"1\",\"1\",\"room:a\",\"phx_reply\",{\"status\":\"ok\",\"response\":{\"body\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"}}]"],"status":200}"#;

@@ -1,6 +1,6 @@
-//! Presence of a crowd: what coming and going costs among few and among many, what a list costs, and
-//! what a change costs with a thousand who hear of it. Few and many take turns, and the best turn of
-//! each counts, so that the ratios hold on a machine that does other things too.
+//! Presence: the cost of joining, leaving and listing among few and among many entries, and of
+//! announcing a change to a thousand subscribers. Few and many alternate, and the best turn of each
+//! counts, so that the ratios hold on a busy machine.
 //!
 //! `cargo bench --bench presence`
 
@@ -24,7 +24,7 @@ const MANY: usize = 10_000;
 const SUBSCRIBERS: usize = 1000;
 const TURNS: usize = 100;
 
-/// Tracks its client if the join says so.
+/// A channel that tracks its client if the join payload is `true`.
 struct Lobby {
     tracks: bool,
 }
@@ -45,16 +45,16 @@ impl Channel for Lobby {
     }
 }
 
-/// A topic with so many present.
-struct Place {
+/// An endpoint with a topic of the given number of entries.
+struct Setup {
     endpoint: Endpoint<()>,
     presence: Presence,
     crowd: Vec<TrackGuard>,
     client: Client<()>,
 }
 
-impl Place {
-    /// Each present under a key of its own, or all under one.
+impl Setup {
+    /// Creates the entries under separate keys, or all under one.
     fn new(runtime: &Runtime, size: usize, one_key: bool, interval: Duration) -> Self {
         let endpoint = Endpoint::builder(|_| async { Ok(()) })
             .channel::<Lobby>("lobby:*")
@@ -64,7 +64,7 @@ impl Place {
         let key =
             |index: usize| if one_key { "client".to_owned() } else { format!("user-{index}") };
         let enter = |index| presence.track_task(TOPIC, &key(index), json!({ "name": "somebody" }));
-        let crowd = (0..size).map(|index| enter(index).expect("may be tracked")).collect();
+        let crowd = (0..size).map(|index| enter(index).expect("tracks")).collect();
         let client = runtime.block_on(connect(&endpoint, &[])).expect("connects");
         Self { endpoint, presence, crowd, client }
     }
@@ -77,38 +77,38 @@ fn main() {
     for one_key in [false, true] {
         let what = if one_key { "metas of one key" } else { "keys" };
         println!("{what:<44}{FEW:>12}{MANY:>12}{:>9}", "ratio");
-        // Nothing is announced meanwhile.
+        // Nothing is announced during the measurement.
         let never = Duration::from_secs(3600);
-        let mut places = [FEW, MANY].map(|size| Place::new(&runtime, size, one_key, never));
-        row("track and untrack", 1000, &mut places, |place| {
-            drop(place.presence.track_task(TOPIC, "client", json!({})).expect("may be tracked"));
+        let mut setups = [FEW, MANY].map(|size| Setup::new(&runtime, size, one_key, never));
+        row("track and untrack", 1000, &mut setups, |setup| {
+            drop(setup.presence.track_task(TOPIC, "client", json!({})).expect("tracks"));
         });
-        row("update", 1000, &mut places, |place| {
-            place.crowd[0].update(json!({ "away": true })).expect("may be tracked");
+        row("update", 1000, &mut setups, |setup| {
+            setup.crowd[0].update(json!({ "away": true })).expect("tracks");
         });
-        row("a client joins, is tracked, and leaves", 100, &mut places, |place| {
-            runtime.block_on(place.client.join(TOPIC, json!(true)));
-            runtime.block_on(place.client.leave(TOPIC));
-            place.client.discard();
+        row("join, track and leave", 100, &mut setups, |setup| {
+            runtime.block_on(setup.client.join(TOPIC, json!(true)));
+            runtime.block_on(setup.client.leave(TOPIC));
+            setup.client.discard();
         });
-        row("count", 1000, &mut places, |place| {
-            black_box(place.presence.count(TOPIC));
+        row("count", 1000, &mut setups, |setup| {
+            black_box(setup.presence.count(TOPIC));
         });
-        row("list", 1, &mut places, |place| {
-            black_box(runtime.block_on(place.presence.list(TOPIC)));
+        row("list", 1, &mut setups, |setup| {
+            black_box(runtime.block_on(setup.presence.list(TOPIC)));
         });
         println!();
     }
-    among_readers(&runtime);
+    tracking_among_readers(&runtime);
     announcing(&runtime);
 }
 
-/// Measures few and many in turn.
-fn row(what: &str, times: u32, places: &mut [Place; 2], mut work: impl FnMut(&mut Place)) {
+/// Measures few and many in alternating turns.
+fn row(what: &str, times: u32, setups: &mut [Setup; 2], mut work: impl FnMut(&mut Setup)) {
     let mut best = [Duration::MAX; 2];
     for _ in 0..TURNS {
-        for (place, best) in places.iter_mut().zip(&mut best) {
-            *best = (*best).min(time(times, || work(place)));
+        for (setup, best) in setups.iter_mut().zip(&mut best) {
+            *best = (*best).min(time(times, || work(setup)));
         }
     }
     let [few, many] = best.map(|best| best.as_secs_f64() * 1e6);
@@ -121,12 +121,12 @@ fn time(times: u32, mut work: impl FnMut()) -> Duration {
     began.elapsed() / times
 }
 
-/// How long the slowest of many waits whose list is being read all the time.
-fn among_readers(runtime: &Runtime) {
-    let place = Place::new(runtime, MANY, false, Duration::from_secs(3600));
+/// Prints the p99 of tracking while another thread lists the topic continuously.
+fn tracking_among_readers(runtime: &Runtime) {
+    let setup = Setup::new(runtime, MANY, false, Duration::from_secs(3600));
     let slowest = || {
         let track = || {
-            time(1, || drop(place.presence.track_task(TOPIC, "client", json!({})).expect("may be")))
+            time(1, || drop(setup.presence.track_task(TOPIC, "client", json!({})).expect("tracks")))
         };
         let mut all: Vec<_> = (0..20_000).map(|_| track()).collect();
         all.sort();
@@ -135,7 +135,7 @@ fn among_readers(runtime: &Runtime) {
     let alone = slowest();
     let done = Arc::new(AtomicBool::new(false));
     let reader = {
-        let (presence, done) = (place.presence.clone(), Arc::clone(&done));
+        let (presence, done) = (setup.presence.clone(), Arc::clone(&done));
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let (runtime, mut lists) = (runtime.expect("a runtime"), 0);
@@ -147,18 +147,16 @@ fn among_readers(runtime: &Runtime) {
     };
     let read = slowest();
     done.store(true, Ordering::Relaxed);
-    let lists = reader.join().expect("it lists");
-    println!(
-        "track and untrack among {MANY}, p99: {alone:.1} us alone, {read:.1} us while another"
-    );
-    println!("thread lists them all ({lists} times)\n");
+    let lists = reader.join().expect("no panic");
+    println!("track and untrack among {MANY}, p99: {alone:.1} us alone, {read:.1} us while");
+    println!("another thread lists all entries ({lists} times)\n");
 }
 
-/// One change among many, until everyone who listens has it.
+/// Measures one change among many entries, until all subscribers have received it.
 fn announcing(runtime: &Runtime) {
-    let place = Place::new(runtime, MANY, false, Duration::ZERO);
+    let setup = Setup::new(runtime, MANY, false, Duration::ZERO);
     let mut clients: Vec<_> = (0..SUBSCRIBERS)
-        .map(|_| runtime.block_on(connect(&place.endpoint, &[])).expect("connects"))
+        .map(|_| runtime.block_on(connect(&setup.endpoint, &[])).expect("connects"))
         .collect();
     for client in &mut clients {
         runtime.block_on(client.join(TOPIC, json!(false)));
@@ -166,8 +164,8 @@ fn announcing(runtime: &Runtime) {
     }
     let best = (0..TURNS).map(|_| {
         time(1, || {
-            drop(place.presence.track_task(TOPIC, "newcomer", json!({})).expect("may be tracked"));
-            let newcomer = place.presence.track_task(TOPIC, "newcomer", json!({}));
+            drop(setup.presence.track_task(TOPIC, "newcomer", json!({})).expect("tracks"));
+            let newcomer = setup.presence.track_task(TOPIC, "newcomer", json!({}));
             runtime.block_on(receive(&mut clients));
             drop(newcomer);
             runtime.block_on(receive(&mut clients));
@@ -178,7 +176,7 @@ fn announcing(runtime: &Runtime) {
     println!("a diff to {SUBSCRIBERS} in-memory clients: {each:.0} ns each");
 }
 
-/// Waits until everyone has one more message.
+/// Waits until every client has received one more message.
 async fn receive(clients: &mut [Client<()>]) {
     let mut received = 0;
     while received < clients.len() {

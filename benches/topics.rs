@@ -1,7 +1,6 @@
-//! The cost of a join and of a broadcast to a room of 100, among few topics and among many: all of
-//! them take turns in one thread without a network, and ratios are those of one turn. And what a
-//! crowd on one topic costs the others: a broadcast after it has left, and a join while it is sent
-//! broadcasts.
+//! The cost of a join and of a broadcast to a room of 100 among few topics and among many. They
+//! alternate on one thread without a network, and ratios are taken per turn. And what a crowd on one
+//! topic costs the others: a broadcast after it has left, and a join while it receives broadcasts.
 //!
 //! `cargo bench --bench topics`
 
@@ -27,15 +26,15 @@ const BROADCASTS: usize = 100;
 const TURNS: usize = 40;
 const CROWD: usize = 100_000;
 
-/// An endpoint with so many topics.
-struct Place {
+/// An endpoint with the given number of topics.
+struct Setup {
     endpoint: Endpoint<()>,
     crowd: Vec<Client<()>>,
-    /// Has joined what is only there.
+    /// Has joined all other topics.
     _others: Client<()>,
 }
 
-impl Place {
+impl Setup {
     async fn new(topics: usize) -> Self {
         let endpoint = Endpoint::builder(|_| async { Ok(()) })
             .channel::<Silent<_>>("room:*")
@@ -54,7 +53,8 @@ impl Place {
         Self { endpoint, crowd, _others: others }
     }
 
-    /// Clients come, join `topic`, or one of its own each, and stay until all have.
+    /// Connects clients that join `topic`, or a separate new topic each, and then drops all of
+    /// them.
     async fn join(&self, topic: Option<&str>) {
         let mut clients = Vec::with_capacity(JOINS);
         for index in 0..JOINS {
@@ -64,7 +64,7 @@ impl Place {
             clients.push(client);
         }
         drop(clients);
-        // What they leave is cleared away in the same turn.
+        // Include the cleanup in the same turn.
         tokio::task::yield_now().await;
     }
 
@@ -80,21 +80,21 @@ impl Place {
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let mut places = TOPICS.map(|topics| runtime.block_on(Place::new(topics)));
+    let mut setups = TOPICS.map(|topics| runtime.block_on(Setup::new(topics)));
     let payload = Payload::from(json!({ "body": "x".repeat(64) }));
 
-    println!("CPU by the number of topics in us, and its ratio to the first; medians\n");
+    println!("CPU in us by number of topics, and ratio to the first; medians\n");
     print!("{:<40}", "topics");
     TOPICS.iter().for_each(|topics| print!("{topics:>15}"));
     println!("{:>9}", "target");
-    table("connect, join a room of 100, go", JOINS, &runtime, &mut places, &mut async |place| {
-        place.join(Some("room:1")).await;
+    table("connect, join a room of 100, drop", JOINS, &runtime, &mut setups, &mut async |setup| {
+        setup.join(Some("room:1")).await;
     });
-    table("connect, join a new topic, go", JOINS, &runtime, &mut places, &mut async |place| {
-        place.join(None).await;
+    table("connect, join a new topic, drop", JOINS, &runtime, &mut setups, &mut async |setup| {
+        setup.join(None).await;
     });
-    table("a broadcast to a room of 100", BROADCASTS, &runtime, &mut places, &mut async |place| {
-        place.broadcast(&payload).await;
+    table("broadcast to a room of 100", BROADCASTS, &runtime, &mut setups, &mut async |setup| {
+        setup.broadcast(&payload).await;
     });
     drop(places);
     let mut place = runtime.block_on(Place::new(1));
@@ -189,19 +189,19 @@ fn table(
     what: &str,
     count: usize,
     runtime: &Runtime,
-    places: &mut [Place; TOPICS.len()],
-    work: &mut impl AsyncFnMut(&mut Place),
+    setups: &mut [Setup; TOPICS.len()],
+    work: &mut impl AsyncFnMut(&mut Setup),
 ) {
     let thread = Thread::current();
     let mut spent = [const { Vec::new() }; TOPICS.len()];
     for turn in 0..=TURNS {
-        for (place, spent) in places.iter_mut().zip(&mut spent) {
-            // The clock of a thread moves when it is left.
+        for (setup, spent) in setups.iter_mut().zip(&mut spent) {
+            // The thread clock advances when the thread yields.
             std::thread::yield_now();
             let before = thread.cpu();
-            runtime.block_on(work(place));
+            runtime.block_on(work(setup));
             std::thread::yield_now();
-            // The first turn fills what is kept.
+            // The first turn is a warm-up.
             if turn > 0 {
                 spent.push((thread.cpu() - before).as_secs_f64() * 1e6 / count as f64);
             }

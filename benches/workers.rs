@@ -1,39 +1,41 @@
-//! What all threads of a server use for an echo and for a delivery on two workers, against one, beside
-//! a server that answers with constants: the kernel's part grows there, too. There are rooms enough for
-//! both workers. All of it in one process, over loopback, in turns.
+//! CPU of all server threads per echo and per delivery on one and on two workers, compared with a
+//! baseline server that returns canned responses, since the kernel's share grows for both. There
+//! are enough rooms to occupy both workers. Everything runs in one process over loopback, in
+//! alternating turns.
 //!
-//! `cargo bench --bench workers`; `CONNECTIONS` (default 1000) needs eight file descriptors each.
+//! `cargo bench --bench workers`; each of `CONNECTIONS` (default 1000) needs eight file
+//! descriptors.
 
 mod support;
 
 use std::sync::Arc;
 
+use self::support::baseline::Baseline;
 use self::support::connections;
-use self::support::crowd::{Crowd, Talk};
-use self::support::least::Least;
+use self::support::crowd::{Crowd, Exchange};
 use self::support::server::{Costs, Server};
 
 const WORKERS: [usize; 2] = [1, 2];
 const ROOMS: usize = 4;
 const TURNS: usize = 15;
-const ASKING: usize = 64;
+const ECHO_CLIENTS: usize = 64;
 
-/// The same rooms on both servers.
-struct Place {
+/// A server with its rooms, and baselines with the same rooms.
+struct Setup {
     server: Server,
-    least: Vec<Least>,
-    /// Ours, and the other's.
+    baselines: Vec<Baseline>,
+    /// Crowds of ours and of the baseline.
     crowds: [Vec<Crowd>; 2],
 }
 
-impl Place {
+impl Setup {
     fn new(workers: usize, connections: usize) -> Self {
         let server = Server::new(workers);
         let (size, address) = (connections / ROOMS, server.rooms());
         let ours = (0..ROOMS).map(|room| Crowd::join(address, &topic(room), size)).collect();
-        let least: Vec<_> = (0..ROOMS).map(|_| Least::new(&server)).collect();
-        let others = least.iter().map(|room| Crowd::connect(room.address, size)).collect();
-        Self { server, least, crowds: [ours, others] }
+        let baselines: Vec<_> = (0..ROOMS).map(|_| Baseline::new(&server)).collect();
+        let others = baselines.iter().map(|room| Crowd::connect(room.address, size)).collect();
+        Self { server, baselines, crowds: [ours, others] }
     }
 }
 
@@ -43,37 +45,42 @@ fn topic(room: usize) -> String {
 
 fn main() {
     let connections = connections(1000, 8);
-    let places = WORKERS.map(|workers| Place::new(workers, connections));
-    println!("{ROOMS} rooms, {connections} connections, the server's CPU in us; medians\n");
+    let setups = WORKERS.map(|workers| Setup::new(workers, connections));
+    println!("{ROOMS} rooms, {connections} connections; server CPU in us; medians\n");
     println!(
         "{:<36}{:>8}{:>8}{:>7}{:>8}{:>10}{:>8}{:>7}",
-        "workers", "1", "2", "ratio", "target", "least 1", "2", "ratio"
+        "workers", "1", "2", "ratio", "target", "base 1", "2", "ratio"
     );
-    row("an echo of 64 B, 64 clients ask", &places, "ping", |rooms| {
-        let (room, talk) = rooms[0];
-        room.echo(talk, ASKING, 16)
+    row("echo of 64 B, 64 clients", &setups, "ping", |rooms| {
+        let (room, exchange) = rooms[0];
+        room.echo(exchange, ECHO_CLIENTS, 16)
     });
-    row("a delivery of 64 B, one in each room", &places, "new_msg", |rooms| {
-        rooms.iter().for_each(|(room, talk)| room.say(talk, 1));
-        rooms.iter().map(|(room, talk)| room.hear(talk)).sum()
+    row("delivery of 64 B, one per room", &setups, "new_msg", |rooms| {
+        rooms.iter().for_each(|(room, exchange)| room.send(exchange, 1));
+        rooms.iter().map(|(room, exchange)| room.receive(exchange)).sum()
     });
 }
 
-type Rooms<'a> = [(&'a Crowd, &'a Arc<Talk>)];
+type Rooms<'a> = [(&'a Crowd, &'a Arc<Exchange>)];
 
-fn row(what: &str, places: &[Place; 2], event: &str, work: impl Fn(&Rooms<'_>) -> usize) {
-    // By workers, ours and the other.
+fn row(what: &str, setups: &[Setup; 2], event: &str, work: impl Fn(&Rooms<'_>) -> usize) {
+    // By number of workers: ours and the baseline.
     let mut costs = WORKERS.map(|_| [Costs::default(), Costs::default()]);
-    let rooms = places[0].crowds[0].iter().enumerate();
-    let talks: Vec<_> = rooms.map(|(room, crowd)| crowd.learn(&topic(room), event, 64)).collect();
-    for place in places {
-        place.least.iter().zip(&talks).for_each(|(room, talk)| room.answer(talk));
+    let rooms = setups[0].crowds[0].iter().enumerate();
+    let exchanges: Vec<_> =
+        rooms.map(|(room, crowd)| crowd.record(&topic(room), event, 64)).collect();
+    for setup in setups {
+        setup
+            .baselines
+            .iter()
+            .zip(&exchanges)
+            .for_each(|(room, exchange)| room.set_exchange(exchange));
     }
     for _ in 0..TURNS {
-        for (place, costs) in places.iter().zip(&mut costs) {
-            for (crowds, costs) in place.crowds.iter().zip(costs) {
-                let rooms: Vec<_> = crowds.iter().zip(&talks).collect();
-                place.server.turn(costs, || work(&rooms));
+        for (setup, costs) in setups.iter().zip(&mut costs) {
+            for (crowds, costs) in setup.crowds.iter().zip(costs) {
+                let rooms: Vec<_> = crowds.iter().zip(&exchanges).collect();
+                setup.server.turn(costs, || work(&rooms));
             }
         }
     }

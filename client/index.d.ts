@@ -1,18 +1,21 @@
 import type { SocketConnectOption } from "phoenix";
 
-/** What `keepSession` takes: the options of phoenix.js, and when to leave long poll for a WebSocket again. */
+/** Options of `keepSession`: those of phoenix.js, and when to move from long poll back to WebSocket. */
 export interface KeepSessionOptions extends Partial<SocketConnectOption> {
-  /** How long to stay on long poll before WebSocket is tried for the `tries`th time. 5 s at first, 5 minutes at last. */
+  /**
+   * How long to stay on long poll before WebSocket is tried for the `tries`th time, in milliseconds. Defaults to a
+   * backoff from 5 seconds to 5 minutes.
+   */
   returnAfterMs?: (tries: number) => number;
-  /** How long a WebSocket must live before the socket is moved to it. 5 s. */
+  /** How long a test WebSocket must stay open before the socket moves to it, in milliseconds. Defaults to 5000. */
   steadyAfterMs?: number;
 }
 
-/** Connect parameters that name the session and say what was received, and a decoder that counts. */
-export interface KeptSession {
+/** What `keepSession` adds: the session's connect parameters, and a decoder that tracks sequence numbers. */
+export interface ResumableSession {
   params(): Record<string, unknown>;
   decode(payload: string, callback: (decoded: any) => void | Promise<void>): void;
 }
 
-/** Options for one phoenix.js `Socket` that keep its session. Call it once for each socket. */
-export function keepSession<Options extends KeepSessionOptions>(options?: Options): Options & KeptSession;
+/** Returns options that make one phoenix.js `Socket` resumable. Call it once per socket. */
+export function keepSession<Options extends KeepSessionOptions>(options?: Options): Options & ResumableSession;

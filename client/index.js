@@ -1,33 +1,33 @@
-// One session for a phoenix.js `Socket`, whatever becomes of its connections: the server keeps what it has to say
-// until this client has seen it, on whichever transport the client comes back, and says nothing twice.
+// A resumable session for a phoenix.js `Socket`. The server retains each message until this client has acknowledged
+// it, delivers it over whichever transport the client reconnects with, and never delivers it twice.
 //
-// phoenix.js calls `params` and `decode` as methods of its socket: in both, `this` is that socket.
+// phoenix.js calls `params` and `decode` as methods of its socket, so `this` is the socket in both.
 
 const RETURN_AFTER_MS = [5_000, 15_000, 30_000, 60_000, 120_000];
-const RETURN_AT_LAST_AFTER_MS = 300_000;
+const MAX_RETURN_AFTER_MS = 300_000;
 const STEADY_AFTER_MS = 5_000;
-const NEVER_MS = 2 ** 31 - 1;
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 const OPEN = 1;
 
-/** Options for one phoenix.js `Socket` that keep its session. Call it once for each socket. */
+/** Returns options that make one phoenix.js `Socket` resumable. Call it once per socket. */
 export function keepSession(options = {}) {
   const session = newId();
   let received = 0;
-  let isNumbered = true; // whether the server gives numbers, which it may not to two clients of one session
+  let isNumbered = true; // false if the server numbers nothing, as when two clients compete for one session id
   let socket = null;
-  let last = null; // the connection that opened last
+  let latest = null; // the most recently opened connection
 
   function params() {
-    if (socket === null) meet(this);
-    if (socket !== this) throw new Error("these options belong to another socket: call keepSession() for each");
-    if (last && (last !== this.conn || last.readyState !== OPEN)) silence(last);
+    if (socket === null) attach(this);
+    if (socket !== this) throw new Error("these options belong to another socket: call keepSession() once per socket");
+    if (latest && (latest !== this.conn || latest.readyState !== OPEN)) detachListeners(latest);
     return { ...ownParams(this, options), session, received, binary: "base64" };
   }
 
-  function meet(newcomer) {
-    socket = newcomer;
-    socket.decode = decode; // an option that phoenix.js ignores if it begins with long poll
-    socket.onOpen(() => (last = socket.conn));
+  function attach(newSocket) {
+    socket = newSocket;
+    socket.decode = decode; // phoenix.js ignores the option when it starts on long poll
+    socket.onOpen(() => (latest = socket.conn));
     returnToWebSocket(socket, options);
   }
 
@@ -36,13 +36,13 @@ export function keepSession(options = {}) {
     const inner = options.decode ?? this.defaultDecoder;
     const decodable = isBase64(data) ? fromBase64(data) : data;
     inner.call(this, decodable, (message) => {
-      // taken down while it was decoded: phoenix.js drops it, and it is said again
-      if (this.conn === conn && isNews(message, typeof decodable === "string")) done(message);
+      // If the connection was torn down during decoding, phoenix.js drops the message and the server resends it.
+      if (this.conn === conn && isNew(message, typeof decodable === "string")) done(message);
     });
   }
 
-  /** Reads the number that stands where a ref would be null. Only binary messages have no place for one. */
-  function isNews(message, isText) {
+  /** Reads the sequence number in place of a null ref. Binary messages have no ref and are counted instead. */
+  function isNew(message, isText) {
     const numbered = /^s:(\d+)$/.exec(message.ref);
     if (numbered) message.ref = null;
     if (message.ref != null) return true; // a reply
@@ -58,90 +58,90 @@ export function keepSession(options = {}) {
 }
 
 /**
- * phoenix.js falls back to long poll and stays there. This tries a WebSocket beside it, outside the session, and
- * moves the socket once that one was answered and has lived for a while. Each try waits longer than the one before,
- * until a WebSocket of the socket itself has lived for long.
+ * Moves a socket that fell back to long poll back to WebSocket; phoenix.js never does. A probe opens a WebSocket
+ * next to the long poll, outside the session, and the socket moves once the probe got a reply and stayed open for
+ * a while. The delay grows with each try and resets once a WebSocket of the socket itself has lived long enough.
  */
 function returnToWebSocket(socket, options) {
-  const { returnAfterMs = patience, steadyAfterMs = STEADY_AFTER_MS } = options;
+  const { returnAfterMs = backoff, steadyAfterMs = STEADY_AFTER_MS } = options;
   const webSocket = options.transport ?? globalThis.WebSocket;
-  const longPoll = socket.getLongPollTransport?.(); // the oldest versions have no other to change to
+  const longPoll = socket.getLongPollTransport?.(); // absent in the oldest versions, which cannot switch
   if (!webSocket || !longPoll || webSocket === longPoll) return;
 
-  const isAway = () => socket.isConnected() && socket.transport !== webSocket;
+  const isOnLongPoll = () => socket.isConnected() && socket.transport !== webSocket;
   let tries = 0;
   let openedAt = 0;
-  let timer = null; // the next step: one at a time
-  let scout = null;
+  let timer = null; // the next step; at most one is pending
+  let probe = null;
   let answered = false;
 
   socket.onOpen(() => {
-    if (isAway()) return plan();
+    if (isOnLongPoll()) return scheduleProbe();
     openedAt = Date.now();
-    setTimeout(forgetFallback); // after phoenix.js, which before 1.8.12 remembers an earlier one just now
+    setTimeout(forgetFallback); // deferred: phoenix.js before 1.8.12 records an earlier fallback in this tick
   });
   socket.onClose(() => {
     if (openedAt && Date.now() - openedAt > 12 * steadyAfterMs) tries = 0;
     openedAt = 0;
     if (socket.closeWasClean) {
-      clearTimeout(timer); // the application has disconnected it
+      clearTimeout(timer); // the application disconnected the socket
       timer = null;
-      scout?.disconnect();
+      probe?.disconnect();
     }
   });
 
-  function step(next, afterMs) {
+  function schedule(next, afterMs) {
     timer = setTimeout(() => {
       timer = null;
       next();
     }, afterMs);
   }
 
-  function plan() {
+  function scheduleProbe() {
     if (timer) return;
     tries += 1;
-    step(look, returnAfterMs(tries));
+    schedule(startProbe, returnAfterMs(tries));
   }
 
-  function look() {
-    if (!isAway()) return;
-    scout ??= newScout();
+  function startProbe() {
+    if (!isOnLongPoll()) return;
+    probe ??= newProbe();
     answered = false;
-    scout.connect();
-    step(judge, steadyAfterMs);
+    probe.connect();
+    schedule(finishProbe, steadyAfterMs);
   }
 
-  function judge() {
-    const steady = answered && scout.isConnected();
-    scout.disconnect();
-    if (steady) move();
-    else if (isAway()) plan();
+  function finishProbe() {
+    const steady = answered && probe.isConnected();
+    probe.disconnect();
+    if (steady) moveToWebSocket();
+    else if (isOnLongPoll()) scheduleProbe();
   }
 
-  /** At a moment when nothing is on its way up: phoenix.js would not repeat it. */
-  function move() {
-    if (!isAway()) return;
+  /** Waits until no POST is in flight, since phoenix.js would not repeat it. */
+  function moveToWebSocket() {
+    if (!isOnLongPoll()) return;
     const { reqs, currentBatch } = socket.conn;
-    if (currentBatch || reqs.size > 1) return step(move, 20);
+    if (currentBatch || reqs.size > 1) return schedule(moveToWebSocket, 20);
     forgetFallback();
     socket.replaceTransport(webSocket);
     socket.connect();
   }
 
-  /** A socket that only shows whether a WebSocket lives. */
-  function newScout() {
+  /** Creates a socket that only tests whether WebSocket works. */
+  function newProbe() {
     const endPoint = socket.endPoint.replace(/\/websocket$/, "");
-    const quiet = { longPollFallbackMs: 0, reconnectAfterMs: () => NEVER_MS, logger: null, debug: false };
+    const quiet = { longPollFallbackMs: 0, reconnectAfterMs: () => MAX_TIMEOUT_MS, logger: null, debug: false };
     const params = () => {
-      const { session, ...others } = ownParams(scout, options);
+      const { session, ...others } = ownParams(probe, options);
       return others;
     };
-    const scout = new socket.constructor(endPoint, { ...options, ...quiet, params });
-    scout.onOpen(() => scout.ping(() => (answered = true)));
-    return scout;
+    const probe = new socket.constructor(endPoint, { ...options, ...quiet, params });
+    probe.onOpen(() => probe.ping(() => (answered = true)));
+    return probe;
   }
 
-  /** phoenix.js remembers a fallback for as long as the tab lives, and would go back to long poll at once. */
+  /** phoenix.js remembers a fallback for the lifetime of the tab and would return to long poll at once. */
   function forgetFallback() {
     for (const name of ["LongPoll", longPoll.name]) {
       const key = `phx:fallback:${name}`;
@@ -150,28 +150,28 @@ function returnToWebSocket(socket, options) {
   }
 }
 
-/** What the application gives, as an object or a function. */
+/** The application's own connect parameters, given as an object or a function. */
 function ownParams(socket, { params }) {
   return { ...(typeof params === "function" ? params.call(socket) : params) };
 }
 
-/** Backoff; clients that lost their WebSockets together do not come back together. */
-const patience = (tries) => (RETURN_AFTER_MS[tries - 1] ?? RETURN_AT_LAST_AFTER_MS) * (0.75 + Math.random() / 2);
+/** Backoff with jitter, so that clients that lost their WebSockets together do not return together. */
+const backoff = (tries) => (RETURN_AFTER_MS[tries - 1] ?? MAX_RETURN_AFTER_MS) * (0.75 + Math.random() / 2);
 
 /**
- * Older versions listen on to a connection that they have replaced. What it has still to say is said again on the
- * next one, and its end is not the end of that one.
+ * Older versions keep listening to a connection that they have replaced. The server resends its remaining messages
+ * on the next connection, and its close must not be taken for the close of that one.
  */
-function silence(conn) {
+function detachListeners(conn) {
   for (const event of ["onopen", "onmessage", "onerror", "onclose"]) conn[event] = () => {};
 }
 
-/** 128 random bits in 22 characters. */
+/** 128 random bits as 22 characters. */
 function newId() {
   const bytes = String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16)));
   return btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
-/** Over long poll a binary message is base64, and text is JSON: an array, or an object before `vsn` 2. */
+/** Over long poll, a binary message is base64 and text is JSON: an array, or an object before `vsn` 2. */
 const isBase64 = (data) => typeof data === "string" && !/^\s*[[{]/.test(data);
 const fromBase64 = (data) => Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer;

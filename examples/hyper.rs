@@ -1,7 +1,7 @@
-//! The endpoint as a service of its own on plain hyper, without axum.
+//! The endpoint as a standalone service on plain hyper, without axum.
 //!
-//! `cargo run --example hyper`, then, with any Phoenix client, connect to `ws://127.0.0.1:4000/socket`
-//! and join `echo`.
+//! Run `cargo run --example hyper`, connect any Phoenix client to `ws://127.0.0.1:4000/socket`, and
+//! join the topic `echo`.
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tower_channels::channel::Result;
 use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket};
 
-/// Answers every push with its payload.
+/// Replies to every push with its payload.
 struct Echo;
 
 impl Channel for Echo {
@@ -36,11 +36,11 @@ async fn main() -> std::io::Result<()> {
         let (io, _) = listener.accept().await?;
         let service = service.clone();
         tokio::spawn(async move {
-            // WebSockets begin as HTTP requests: the server must allow upgrades.
+            // A WebSocket starts as an HTTP request, so the server must support upgrades.
             let server = auto::Builder::new(TokioExecutor::new());
             let served = server.serve_connection_with_upgrades(TokioIo::new(io), service).await;
             if let Err(error) = served {
-                eprintln!("a connection ended early: {error}");
+                eprintln!("connection error: {error}");
             }
         });
     }

@@ -1,9 +1,10 @@
-//! The reference application: a small one in which everything happens that the protocol knows. It
-//! exists in several servers, so that they can be measured and compared; here it stands on plain
+//! The reference application: a small application that exercises every feature of the protocol.
+//! Other servers implement it too, so that they can be compared; this implementation runs on plain
 //! hyper.
 //!
-//! `ADDR` (default `127.0.0.1:4000`), `WORKERS` (tokio worker threads, 1 for a current-thread
-//! runtime), `IDLE_MS`, `WINDOW_MS` and `SESSION_TTL_MS` are read from the environment.
+//! It is configured by environment variables: `ADDR` (default `127.0.0.1:4000`), `WORKERS` (tokio
+//! worker threads; 1 selects a current-thread runtime), `IDLE_MS` (idle timeout of a WebSocket),
+//! `WINDOW_MS` (poll timeout) and `SESSION_TTL_MS`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::env;
@@ -41,7 +42,7 @@ fn main() -> io::Result<()> {
         let defaults = Config::default();
         let config = Config {
             idle: milliseconds("IDLE_MS", defaults.idle),
-            window: milliseconds("WINDOW_MS", defaults.window),
+            poll_timeout: milliseconds("WINDOW_MS", defaults.poll_timeout),
             session_ttl: milliseconds("SESSION_TTL_MS", defaults.session_ttl),
         };
         let listener = TcpListener::bind(variable("ADDR", "127.0.0.1:4000".to_owned())).await?;
@@ -67,25 +68,25 @@ async fn terminated() {
     }
 }
 
-/// What may be set from outside.
+/// Settings of the application.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A WebSocket that is silent for as long is closed.
+    /// How long a WebSocket may be silent before it is closed.
     pub idle: Duration,
-    /// How long a poll waits.
-    pub window: Duration,
-    /// How long a session without a connection is kept.
+    /// How long a poll waits for messages.
+    pub poll_timeout: Duration,
+    /// How long a session without a connection is retained.
     pub session_ttl: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let (idle, window) = (Duration::from_secs(60), Duration::from_secs(10));
-        Self { idle, window, session_ttl: Duration::from_secs(60) }
+        let (idle, poll_timeout) = (Duration::from_secs(60), Duration::from_secs(10));
+        Self { idle, poll_timeout, session_ttl: Duration::from_secs(60) }
     }
 }
 
-/// Serves until `shutdown`, then drains.
+/// Serves until `shutdown` completes, then shuts down gracefully.
 pub async fn serve(
     listener: TcpListener,
     config: Config,
@@ -104,7 +105,7 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((io, _)) => io,
                 Err(_) => {
-                    // Out of file descriptors, most likely: some will come back.
+                    // Most likely out of file descriptors; wait until some are free again.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
@@ -114,18 +115,19 @@ pub async fn serve(
         let _ = io.set_nodelay(true);
         let (service, mut stopped) = (service.clone(), stop.subscribe());
         tokio::spawn(async move {
-            // Without a timer hyper waits for the head of a request as long as the client likes, as the
-            // servers that this one is compared with do. What faces the internet gives it one, and
-            // pays for it with every request.
+            // Without a timer, hyper sets no time limit for request heads; nor do the servers that
+            // this one is compared with. Enable it on public servers: it costs a little per
+            // request.
             let mut http = http1::Builder::new();
-            // Answers are small: copied into one buffer they cost less than a vectored write.
+            // Responses are small, so copying them into one buffer is cheaper than a vectored
+            // write.
             let http = http.writev(false).serve_connection(TokioIo::new(io), service);
             let mut http = pin!(http.with_upgrades());
             tokio::select! {
                 _ = http.as_mut() => return,
                 _ = stopped.changed() => http.as_mut().graceful_shutdown(),
             }
-            // What was asked before is answered still.
+            // Finish the responses to earlier requests.
             let _ = http.await;
         });
     }
@@ -138,14 +140,14 @@ pub async fn serve(
 
 fn endpoint(config: &Config) -> Endpoint<User> {
     let origins = ["//localhost", "//127.0.0.1", "//example.com"];
-    let origins = CheckOrigin::hosts(origins).expect("they are origins").and_same_host();
+    let origins = CheckOrigin::hosts(origins).expect("valid origins").and_same_host();
     Endpoint::builder(connect)
         .id(|user| user.id.as_ref().map(|id| format!("user_socket:{id}")))
         .channel::<Room>("room:*")
         .channel::<Lobby>("lobby:*")
         .check_origin(origins)
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))
-        .long_poll(LongPollConfig::default().poll_timeout(config.window))
+        .long_poll(LongPollConfig::default().poll_timeout(config.poll_timeout))
         .resume(ResumeConfig { session_ttl: config.session_ttl, ..Default::default() })
         .build()
 }
@@ -161,7 +163,7 @@ async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
     Ok(User { id: info.param("user_id").map(Into::into) })
 }
 
-/// `room:*`. It keeps what `assign` stored, by the JSON text of its key.
+/// The channel `room:*`. Stores values set by `assign` under the JSON text of their keys.
 #[derive(Default)]
 struct Room {
     assigned: HashMap<String, Box<RawValue>>,
@@ -183,7 +185,7 @@ impl Channel for Room {
         }
         let mut payload: Object = payload.parse().unwrap_or_default();
         if payload.get("crash").is_some_and(|crash| crash.get() == "true") {
-            panic!("the client asked for a crash");
+            panic!("crash requested by the client");
         }
         let joined = Joined::new(Self::default());
         Ok(match payload.remove("echo") {
@@ -222,10 +224,10 @@ impl Channel for Room {
             }
             "slow" => {
                 let ms = serde_json::from_str::<u64>(field(&payload, "ms")?.get())?;
-                let answer = socket.reply_ref();
+                let reply_ref = socket.reply_ref();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
-                    answer.reply(Reply::ok(json!({ "ms": ms })));
+                    reply_ref.reply(Reply::ok(json!({ "ms": ms })));
                 });
                 Reply::None
             }
@@ -242,7 +244,7 @@ impl Channel for Room {
                 let value = self.assigned.get(field(&payload, "k")?.get());
                 Reply::Ok(Payload::json(&BTreeMap::from([("v", value)]))?)
             }
-            "boom" => panic!("the client asked for a crash"),
+            "boom" => panic!("crash requested by the client"),
             "stop" => return Err(Stop::normal()),
             "stop_reply" => return Err(Stop::normal().reply(Reply::Ok(payload))),
             _ => return Err(Stop::unmatched(event)),
@@ -267,7 +269,7 @@ impl Channel for Room {
     }
 }
 
-/// `lobby:*`: who is there, under what name.
+/// The channel `lobby:*`: tracks its members and their names with presence.
 struct Lobby {
     name: Option<Box<RawValue>>,
 }
@@ -315,38 +317,39 @@ impl Channel for Lobby {
     }
 }
 
-/// A JSON object whose values stay as they were written.
+/// A JSON object whose values keep their original text.
 type Object = BTreeMap<String, Box<RawValue>>;
 
-/// What an object has under `name`. Anything else crashes the channel.
+/// Returns the member `name` of an object. Any other payload crashes the channel.
 fn field(payload: &Payload, name: &str) -> Result<Box<RawValue>> {
     let value = payload.parse::<Object>()?.remove(name);
     value.ok_or_else(|| Stop::from(format!("no `{name}` in the payload")))
 }
 
-/// The plain HTTP beside the socket.
+/// Serves plain HTTP next to the socket.
 async fn plain(
     request: Request<Incoming>,
     endpoint: Endpoint<User>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let answer = |status: StatusCode, body: &'static str| {
-        let mut answer = Response::new(Full::from(body));
-        *answer.status_mut() = status;
-        Ok(answer)
+    let respond = |status: StatusCode, body: &'static str| {
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        Ok(response)
     };
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/health") => answer(StatusCode::OK, "ok"),
+        (&Method::GET, "/health") => respond(StatusCode::OK, "ok"),
         (&Method::POST, "/broadcast") => {
             let body = Limited::new(request.into_body(), 1 << 20).collect().await;
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-            let Ok(Outside { topic, event, payload }) = serde_json::from_slice(&body) else {
-                return answer(StatusCode::BAD_REQUEST, "");
+            let Ok(BroadcastRequest { topic, event, payload }) = serde_json::from_slice(&body)
+            else {
+                return respond(StatusCode::BAD_REQUEST, "");
             };
             let Ok(payload) = Payload::json(&payload) else {
-                return answer(StatusCode::BAD_REQUEST, "");
+                return respond(StatusCode::BAD_REQUEST, "");
             };
             endpoint.broadcast(&topic, &event, payload);
-            answer(StatusCode::NO_CONTENT, "")
+            respond(StatusCode::NO_CONTENT, "")
         }
         (&Method::POST, "/disconnect") => {
             let query = request.uri().query().unwrap_or_default();
@@ -354,14 +357,14 @@ async fn plain(
             {
                 endpoint.disconnect(&id);
             }
-            answer(StatusCode::NO_CONTENT, "")
+            respond(StatusCode::NO_CONTENT, "")
         }
-        _ => answer(StatusCode::NOT_FOUND, ""),
+        _ => respond(StatusCode::NOT_FOUND, ""),
     }
 }
 
 #[derive(Deserialize)]
-struct Outside {
+struct BroadcastRequest {
     topic: String,
     event: String,
     payload: Box<RawValue>,

@@ -1,4 +1,4 @@
-//! What a channel's author may rely on, shown with clients that need no network.
+//! Guarantees to the author of a channel, tested with in-memory clients.
 
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ impl Channel for Room {
                 Ok(Self::default().into())
             }
             Some("never") => pending().await,
-            Some("panic") => panic!("asked to"),
+            Some("panic") => panic!("requested"),
             Some("error") => Err("no database".into()),
             _ => Ok(Joined::new(Self::default()).reply(payload)),
         }
@@ -83,11 +83,11 @@ impl Channel for Room {
                 Ok(Reply::None)
             }
             "later" => {
-                let (answer, handle) = (socket.reply_ref(), socket.handle());
+                let (reply_ref, handle) = (socket.reply_ref(), socket.handle());
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    answer.reply(Reply::ok(json!("late")));
-                    handle.send(7).expect("the channel lives");
+                    reply_ref.reply(Reply::ok(json!("late")));
+                    handle.send(7).expect("the channel is alive");
                 });
                 Ok(Reply::None)
             }
@@ -112,7 +112,7 @@ impl Channel for Room {
                 Ok(Reply::None)
             }
             "hang" => pending().await,
-            "panic" => panic!("asked to"),
+            "panic" => panic!("requested"),
             "stop" => Err(Stop::normal()),
             "stop_reply" => Err(Stop::normal().reply(Reply::Ok(payload))),
             "parse" => Ok(Reply::ok(json!(payload.parse::<u32>()?))),
@@ -146,7 +146,7 @@ async fn client(endpoint: &Endpoint<User>, name: &str) -> Client<User> {
     connect(endpoint, &[("name", name)]).await.expect("connects")
 }
 
-/// A client that has joined and read its greeting.
+/// Joins a topic and waits for the `joined` push.
 async fn joined(endpoint: &Endpoint<User>, name: &str, topic: &str) -> Client<User> {
     let mut client = client(endpoint, name).await;
     assert_eq!(client.join(topic, json!({})).await, Reply::ack());
@@ -163,14 +163,14 @@ fn closed() -> (String, Payload) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_is_answered_and_then_greeted() {
+async fn a_join_is_answered_before_the_first_push() {
     let mut ann = client(&endpoint(), "ann").await;
     assert_eq!(ann.join("room:1", json!({ "a": 1 })).await, Reply::ok(json!({ "a": 1 })));
     assert_eq!(ann.next_push().await.0, "joined");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_connect_refuses() {
+async fn a_rejected_connect_fails() {
     assert!(connect(&endpoint(), &[("reject", "true")]).await.is_err());
 }
 
@@ -199,7 +199,7 @@ async fn a_join_that_never_ends_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_join_holds_up_no_other_channel_and_no_heartbeat() {
+async fn a_slow_join_does_not_block_other_channels_or_the_heartbeat() {
     let mut ann = client(&endpoint(), "ann").await;
     let slow = ann.send("room:slow", "phx_join", json!({}));
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
@@ -209,7 +209,7 @@ async fn a_slow_join_holds_up_no_other_channel_and_no_heartbeat() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_during_a_join_waits_for_it() {
+async fn pushes_during_a_join_wait_for_it() {
     let mut ann = client(&endpoint(), "ann").await;
     let join = ann.send("room:slow", "phx_join", json!({}));
     let ping = ann.send("room:slow", "ping", json!("early"));
@@ -219,7 +219,7 @@ async fn what_is_pushed_during_a_join_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hanging_handler_holds_up_no_other_channel() {
+async fn a_hanging_handler_does_not_block_other_channels() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     ann.join("room:2", json!({})).await;
@@ -229,7 +229,7 @@ async fn a_hanging_handler_holds_up_no_other_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_whose_client_outruns_it_crashes_alone() {
+async fn a_full_mailbox_crashes_only_its_own_channel() {
     let endpoint = Endpoint::builder(user).channel::<Room>("room:*").max_mailbox(10_000).build();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     ann.join("room:2", json!({})).await;
@@ -243,7 +243,7 @@ async fn a_channel_whose_client_outruns_it_crashes_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_catches_up_lets_its_client_read() {
+async fn a_channel_that_works_off_a_backlog_lets_its_client_read() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     ann.send("room:1", "nap", json!({}));
     let large = "x".repeat(1000);
@@ -254,25 +254,25 @@ async fn a_channel_that_catches_up_lets_its_client_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_an_error_and_an_unknown_event_end_one_channel_and_no_other() {
+async fn a_panic_an_error_or_an_unknown_event_ends_only_one_channel() {
     let endpoint = endpoint();
     let mut bob = joined(&endpoint, "bob", "room:1").await;
-    for event in ["panic", "parse", "unheard_of"] {
+    for event in ["panic", "parse", "unknown"] {
         let mut ann = joined(&endpoint, "ann", "room:1").await;
         ann.join("room:2", json!({})).await;
         ann.next_push().await;
-        ann.send("room:1", event, json!("no number"));
+        ann.send("room:1", event, json!("not a number"));
         let end = ann.next_message().await;
         assert_eq!((end.event.as_str(), &end.reference), ("phx_error", &end.join_ref));
         assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::reason("unmatched topic"));
         assert_eq!(ann.push("room:2", "ping", json!(1)).await, Reply::ok(json!(1)));
-        assert_eq!(ann.join("room:1", json!({})).await, Reply::ack(), "it joins again");
+        assert_eq!(ann.join("room:1", json!({})).await, Reply::ack(), "can be joined again");
     }
     assert_eq!(bob.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broadcast_reaches_everyone_and_broadcast_from_all_but_the_sender() {
+async fn a_broadcast_reaches_everyone_and_broadcast_from_skips_the_sender() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     let mut bob = joined(&endpoint, "bob", "room:1").await;
@@ -287,7 +287,7 @@ async fn a_broadcast_reaches_everyone_and_broadcast_from_all_but_the_sender() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_intercepted_broadcast_is_each_channels_own() {
+async fn an_intercepted_broadcast_is_handled_by_each_channel() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     let mut bob = joined(&endpoint, "bob", "room:1").await;
@@ -297,7 +297,7 @@ async fn an_intercepted_broadcast_is_each_channels_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_and_an_info_arrive_while_others_are_handled() {
+async fn a_late_reply_and_an_info_message_arrive_while_other_pushes_are_handled() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     let later = ann.send("room:1", "later", json!({}));
     assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
@@ -306,7 +306,7 @@ async fn a_late_answer_and_an_info_arrive_while_others_are_handled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_of_a_channel_that_has_ended_never_comes() {
+async fn a_late_reply_of_a_channel_that_has_ended_is_dropped() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     ann.send("room:1", "later", json!({}));
     ann.leave("room:1").await;
@@ -317,7 +317,7 @@ async fn a_late_answer_of_a_channel_that_has_ended_never_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_socket_that_outlives_its_channel_is_from_nobody_else() {
+async fn broadcast_from_a_socket_that_outlives_its_channel_reaches_everyone() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     ann.send("room:1", "outlive", json!({}));
@@ -328,7 +328,7 @@ async fn a_socket_that_outlives_its_channel_is_from_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_pushed_by_a_channel_that_has_ended() {
+async fn a_channel_that_has_ended_pushes_nothing() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     ann.send("room:1", "outlive", json!({}));
@@ -339,7 +339,7 @@ async fn nothing_is_pushed_by_a_channel_that_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_answers_first_and_closes() {
+async fn a_stop_replies_before_it_closes() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     assert_eq!(ann.push("room:1", "stop_reply", json!("bye")).await, Reply::ok(json!("bye")));
     assert_eq!(ann.next_push().await, closed());
@@ -350,7 +350,7 @@ async fn a_stop_answers_first_and_closes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn terminate_learns_why_and_is_not_called_after_a_crash() {
+async fn terminate_receives_the_reason_and_is_not_called_after_a_crash() {
     let endpoint = endpoint();
     for topic in ["room:t-left", "room:t-stop", "room:t-gone", "room:t-crash"] {
         let mut ann = joined(&endpoint, "ann", topic).await;
@@ -373,19 +373,19 @@ async fn terminate_learns_why_and_is_not_called_after_a_crash() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_join_replaces_the_first_and_closes_it_after_its_own_answer() {
+async fn a_second_join_is_answered_before_the_first_channel_is_closed() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     ann.send("room:1", "hang", json!({}));
     let join = ann.send("room:1", "phx_join", json!({}));
-    let answer = ann.next_message().await;
-    assert_eq!(answer.reference, Some(join));
+    let reply = ann.next_message().await;
+    assert_eq!(reply.reference, Some(join));
     let close = ann.next_message().await;
     assert_eq!((close.event.as_str(), close.join_ref.as_deref()), ("phx_close", Some("1")));
     assert_eq!(ann.next_message().await.event, "joined");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_is_replaced_does_not_terminate() {
+async fn terminate_is_not_called_for_a_replaced_channel() {
     let endpoint = endpoint();
     let mut ann = client(&endpoint, "ann").await;
     ann.send("room:twice", "phx_join", json!({}));
@@ -396,7 +396,7 @@ async fn a_channel_that_is_replaced_does_not_terminate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replaced_channel_is_silent_even_where_it_cannot_be_cancelled() {
+async fn a_replaced_channel_sends_nothing_even_if_it_cannot_be_cancelled() {
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     ann.send("room:1", "block", json!({}));
     assert_eq!(ann.next_push().await.0, "blocking");
@@ -412,7 +412,7 @@ async fn a_replaced_channel_is_silent_even_where_it_cannot_be_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_is_never_on_a_topic_twice() {
+async fn a_client_is_never_subscribed_twice_to_a_topic() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     ann.send("room:1", "block", json!({}));
@@ -431,7 +431,7 @@ async fn a_client_is_never_on_a_topic_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_that_is_replaced_while_it_runs_is_closed_and_never_answered() {
+async fn a_join_that_is_replaced_while_it_runs_is_closed_and_not_answered() {
     let endpoint = endpoint();
     let mut ann = client(&endpoint, "ann").await;
     let first = ann.send("room:slow", "phx_join", json!({}));
@@ -442,11 +442,11 @@ async fn a_join_that_is_replaced_while_it_runs_is_closed_and_never_answered() {
     assert_eq!(ann.next_message().await.event, "joined");
     let heartbeat = ann.send("phoenix", "heartbeat", json!({}));
     let next = ann.next_message().await.reference;
-    assert_eq!(next, Some(heartbeat), "the first join ({first}) is never answered");
+    assert_eq!(next, Some(heartbeat), "the first join ({first}) is not answered");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_hundred_and_first_channel_is_refused_until_one_ends() {
+async fn the_hundred_and_first_channel_is_rejected_until_one_ends() {
     let mut ann = client(&endpoint(), "ann").await;
     for n in 0..100 {
         assert_eq!(ann.join(&format!("room:{n}"), json!({})).await, Reply::ack());
@@ -454,14 +454,14 @@ async fn the_hundred_and_first_channel_is_refused_until_one_ends() {
     let full = Reply::reason("too many channels joined");
     assert_eq!(ann.join("room:100", json!({})).await, full);
     assert_eq!(ann.join("nowhere", json!({})).await, Reply::reason("unmatched topic"));
-    assert_eq!(ann.join("room:99", json!({})).await, Reply::ack(), "a joined topic joins again");
+    assert_eq!(ann.join("room:99", json!({})).await, Reply::ack(), "a joined topic can rejoin");
     ann.leave("room:7").await;
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(ann.join("room:100", json!({})).await, Reply::ack());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disconnect_closes_every_socket_of_that_id_and_no_other() {
+async fn a_disconnect_closes_only_the_sockets_with_that_id() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     let mut bob = joined(&endpoint, "bob", "room:1").await;
@@ -473,7 +473,7 @@ async fn a_disconnect_closes_every_socket_of_that_id_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn binary_goes_both_ways() {
+async fn binary_payloads_work_in_both_directions() {
     let endpoint = endpoint();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     let mut bob = joined(&endpoint, "bob", "room:1").await;
@@ -484,7 +484,7 @@ async fn binary_goes_both_ways() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_overflows_and_hurts_nobody() {
+async fn a_client_that_does_not_read_overflows_without_affecting_others() {
     let endpoint = Endpoint::builder(user).channel::<Room>("room:*").max_outbox(10_000).build();
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     let mut bob = joined(&endpoint, "bob", "room:1").await;
@@ -496,7 +496,7 @@ async fn a_client_that_does_not_read_overflows_and_hurts_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_dropped_drops_its_channels() {
+async fn dropping_a_session_drops_its_channels() {
     struct Counted;
     static ALIVE: AtomicUsize = AtomicUsize::new(0);
     impl Drop for Counted {
@@ -523,7 +523,7 @@ async fn a_session_that_is_dropped_drops_its_channels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_hears_of_an_end_after_the_channel_is_dropped() {
+async fn a_client_is_notified_of_an_end_after_the_channel_is_dropped() {
     struct Slow;
     static DROPPED: AtomicUsize = AtomicUsize::new(0);
     impl Drop for Slow {
@@ -552,10 +552,10 @@ async fn a_client_hears_of_an_end_after_the_channel_is_dropped() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_said_when_the_endpoint_is_built() {
+fn an_invalid_configuration_is_reported_by_build() {
     let build = |error: &str, builder: tower_channels::Builder<User>| {
-        let said = builder.try_build().expect_err("an error").to_string();
-        assert!(said.contains(error), "{said}");
+        let message = builder.try_build().expect_err("an error").to_string();
+        assert!(message.contains(error), "{message}");
     };
     build("can never match", Endpoint::builder(user).channel::<Room>("a*").channel::<Room>("ab"));
     build("max_outbox", Endpoint::builder(user).max_outbox(0));

@@ -1,4 +1,4 @@
-//! Who is present, as a client and as the server sees it, on the in-memory client.
+//! Presence as seen by clients and by the server, tested with in-memory clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use self::diff::apply;
 
 struct User(String);
 
-/// Tracks its client under its name.
+/// A channel that tracks its client under its name.
 struct Lobby;
 
 impl Channel for Lobby {
@@ -64,14 +64,14 @@ impl Channel for Lobby {
                 Presence::untrack(socket, key);
                 Ok(())
             }
-            "crash" => return Err(Stop::from("asked to")),
+            "crash" => return Err(Stop::from("requested")),
             _ => return Err(Stop::unmatched(event)),
         };
         Ok(done.map_or_else(|error| Reply::reason(&error.to_string()), |()| Reply::ack()))
     }
 }
 
-/// Asks for the state while the client is still joining, which takes it a second.
+/// A channel that requests the state during its join, which takes a second.
 struct Early;
 
 impl Channel for Early {
@@ -97,10 +97,10 @@ fn endpoint(config: PresenceConfig) -> Endpoint<User> {
 }
 
 async fn client(endpoint: &Endpoint<User>, name: &str) -> Client<User> {
-    connect(endpoint, &[("name", name)]).await.expect("everyone may connect")
+    connect(endpoint, &[("name", name)]).await.expect("connects")
 }
 
-/// A client that has joined and received the state and the diff with its own join.
+/// Joins the lobby and receives the state and the diff with its own join.
 async fn joined(endpoint: &Endpoint<User>, name: &str) -> Client<User> {
     let mut client = client(endpoint, name).await;
     assert_eq!(client.join("lobby", json!({})).await, Reply::ack());
@@ -121,13 +121,13 @@ async fn diff(client: &mut Client<User>) -> Value {
     diff
 }
 
-/// The keys of an object.
+/// Returns the keys of an object.
 fn keys(of: &Value) -> Vec<&str> {
     of.as_object().expect("an object").keys().map(String::as_str).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_joiner_receives_the_state_with_itself_and_then_the_diff() {
+async fn a_new_member_receives_the_state_including_itself_and_then_the_diff() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = client(&endpoint, "ann").await;
     ann.join("lobby", json!({})).await;
@@ -140,7 +140,7 @@ async fn a_joiner_receives_the_state_with_itself_and_then_the_diff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_that_was_asked_for_while_joining_knows_of_all_who_came_meanwhile() {
+async fn a_state_requested_during_a_join_includes_everyone_tracked_meanwhile() {
     let endpoint = endpoint(PresenceConfig::default());
     let presence = endpoint.presence();
     let bob = tokio::spawn(async move {
@@ -150,7 +150,7 @@ async fn a_state_that_was_asked_for_while_joining_knows_of_all_who_came_meanwhil
     for params in
         [&[("name", "ann")][..], &[("name", "eve"), ("session", "any-22-to-64-characters")]]
     {
-        let mut client = connect(&endpoint, params).await.expect("everyone may connect");
+        let mut client = connect(&endpoint, params).await.expect("connects");
         assert_eq!(client.join("early", json!({})).await, Reply::ack());
         let mut state = json!({});
         while state.get("bob").is_none() {
@@ -161,7 +161,7 @@ async fn a_state_that_was_asked_for_while_joining_knows_of_all_who_came_meanwhil
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_tabs_of_one_user_are_two_metas_the_oldest_first() {
+async fn two_tabs_of_a_user_are_two_metas_oldest_first() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut first = joined(&endpoint, "ann").await;
     first.push("lobby", "set", json!({ "tab": 1 })).await;
@@ -174,7 +174,7 @@ async fn two_tabs_of_one_user_are_two_metas_the_oldest_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_is_answered_and_then_a_leave_of_the_old_meta_and_a_join_of_the_new() {
+async fn an_update_is_a_leave_of_the_old_meta_and_a_join_of_the_new_one() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = joined(&endpoint, "ann").await;
     assert_eq!(ann.push("lobby", "count", json!({})).await, Reply::ack());
@@ -191,7 +191,7 @@ async fn an_update_is_answered_and_then_a_leave_of_the_old_meta_and_a_join_of_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_untracks_goes_with_a_diff_and_once() {
+async fn untracking_sends_one_diff() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = joined(&endpoint, "ann").await;
     assert_eq!(ann.push("lobby", "untrack", json!({})).await, Reply::ack());
@@ -208,7 +208,7 @@ async fn who_untracks_goes_with_a_diff_and_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_hears_nothing_of_it_and_the_others_do() {
+async fn the_others_but_not_the_leaver_receive_the_diff_of_a_leave() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = joined(&endpoint, "ann").await;
     let mut bob = joined(&endpoint, "bob").await;
@@ -253,7 +253,7 @@ async fn a_join_that_replaces_another_replaces_its_presence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_joins_at_one_time_are_one_diff_to_each() {
+async fn a_thousand_simultaneous_joins_are_one_diff() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut watcher = joined(&endpoint, "watcher").await;
     let mut clients = Vec::new();
@@ -266,14 +266,14 @@ async fn a_thousand_joins_at_one_time_are_one_diff_to_each() {
     let joins = diff(&mut watcher).await;
     assert_eq!(keys(&joins["joins"]).len(), 1000);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(watcher.discard(), 0, "and nothing more");
+    assert_eq!(watcher.discard(), 0, "nothing else is sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_and_goes_between_two_announcements_is_none_of_them() {
+async fn entries_that_come_and_go_within_an_interval_are_not_announced() {
     let endpoint = endpoint(PresenceConfig::default().interval(Duration::from_millis(100)));
     let mut ann = joined(&endpoint, "ann").await;
-    let bot = endpoint.presence().track_task("lobby", "bot", json!({})).expect("it may");
+    let bot = endpoint.presence().track_task("lobby", "bot", json!({})).expect("tracks");
     drop(bot);
     for _ in 0..50 {
         ann.push("lobby", "count", json!({})).await;
@@ -285,11 +285,11 @@ async fn what_comes_and_goes_between_two_announcements_is_none_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_seen_something_in_a_list_is_told_that_it_went() {
+async fn an_entry_seen_in_a_list_is_announced_when_it_leaves() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = joined(&endpoint, "ann").await;
-    let bot = endpoint.presence().track_task("lobby", "bot", json!({})).expect("it may");
-    let Reply::Ok(list) = ann.push("lobby", "list", json!({})).await else { panic!("no list") };
+    let bot = endpoint.presence().track_task("lobby", "bot", json!({})).expect("tracks");
+    let Reply::Ok(list) = ann.push("lobby", "list", json!({})).await else { panic!("not a list") };
     let mut state: Value = list.parse().expect("JSON");
     assert_eq!(keys(&state), ["ann", "bot"]);
     drop(bot);
@@ -309,7 +309,7 @@ async fn an_interval_of_zero_announces_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_javascript_reserves_and_metas_that_are_no_objects_are_errors() {
+async fn reserved_keys_and_invalid_metas_are_errors() {
     let endpoint = endpoint(PresenceConfig::default().max_meta(100));
     let mut ann = joined(&endpoint, "ann").await;
     for (key, meta, error) in [
@@ -318,11 +318,11 @@ async fn keys_that_javascript_reserves_and_metas_that_are_no_objects_are_errors(
         ("prototype", json!({}), PresenceError::ReservedKey),
         ("ann", json!({}), PresenceError::AlreadyTracked),
         (&*"k".repeat(256), json!({}), PresenceError::KeyTooLong),
-        ("x", json!(["no object"]), PresenceError::NotAnObject),
+        ("x", json!(["not an object"]), PresenceError::NotAnObject),
         ("x", json!({ "long": "x".repeat(100) }), PresenceError::MetaTooLong),
     ] {
-        let answer = ann.push("lobby", "track", json!([key, meta])).await;
-        assert_eq!(answer, Reply::reason(&error.to_string()), "{key}");
+        let reply = ann.push("lobby", "track", json!([key, meta])).await;
+        assert_eq!(reply, Reply::reason(&error.to_string()), "{key}");
     }
     assert_eq!(endpoint.presence().count("lobby"), 1);
     assert_eq!(ann.push("lobby", "track", json!(["x", {}])).await, Reply::ack());
@@ -330,7 +330,7 @@ async fn keys_that_javascript_reserves_and_metas_that_are_no_objects_are_errors(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fetch_hook_is_asked_once_for_a_list_and_once_for_an_announcement() {
+async fn the_fetch_hook_is_called_once_per_list_and_once_per_announcement() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let config = PresenceConfig::default().fetch(move |topic, keys| {
@@ -338,7 +338,7 @@ async fn the_fetch_hook_is_asked_once_for_a_list_and_once_for_an_announcement() 
         async move {
             let more = |key: String| {
                 let name = format!("{key} of {topic}");
-                (key, json!({ "name": name, "metas": "stay as they are" }))
+                (key, json!({ "name": name, "metas": "ignored" }))
             };
             keys.into_iter().map(more).collect::<HashMap<_, _>>()
         }
@@ -354,14 +354,14 @@ async fn the_fetch_hook_is_asked_once_for_a_list_and_once_for_an_announcement() 
     let list = endpoint.presence().list("lobby").await;
     assert_eq!(list.get("ann").and_then(|ann| ann.fetched("name")), Some(&json!("ann of lobby")));
     assert_eq!(calls.load(Ordering::Relaxed), 2);
-    let ann = endpoint.presence().get_by_key("lobby", "ann").await.expect("she is there");
+    let ann = endpoint.presence().get_by_key("lobby", "ann").await.expect("ann is present");
     assert_eq!(ann.metas().len(), 1);
     assert!(endpoint.presence().get_by_key("lobby", "bob").await.is_none());
-    assert_eq!(calls.load(Ordering::Relaxed), 3, "not for who is not there");
+    assert_eq!(calls.load(Ordering::Relaxed), 3, "not for an absent key");
 }
 
 #[tokio::test(start_paused = true)]
-async fn presence_goes_on_without_a_fetch_hook_that_hangs_or_crashes() {
+async fn presence_works_without_a_fetch_hook_that_hangs_or_crashes() {
     let config = PresenceConfig::default().fetch_timeout(Duration::from_secs(1)).fetch(
         |_, keys: Vec<String>| async move {
             if keys.contains(&"crash".to_owned()) {
@@ -372,25 +372,25 @@ async fn presence_goes_on_without_a_fetch_hook_that_hangs_or_crashes() {
     );
     let endpoint = endpoint(config);
     let mut ann = joined(&endpoint, "ann").await;
-    let bot = endpoint.presence().track_task("lobby", "crash", json!({})).expect("it may");
+    let bot = endpoint.presence().track_task("lobby", "crash", json!({})).expect("tracks");
     assert_eq!(keys(&diff(&mut ann).await["joins"]), ["crash"]);
     drop(bot);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fetch_hook_is_not_asked_about_nobody() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
+async fn the_fetch_hook_is_not_called_for_an_empty_list() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
     let config = PresenceConfig::default().fetch(move |_, _| {
         counted.fetch_add(1, Ordering::Relaxed);
         async { HashMap::new() }
     });
     assert!(endpoint(config).presence().list("nowhere").await.is_empty());
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_for_which_nobody_waits_any_more_ends() {
+async fn a_cancelled_list_cancels_its_fetch() {
     let running = Arc::new(());
     let held = Arc::clone(&running);
     let config = PresenceConfig::default().fetch(move |_, _| {
@@ -404,40 +404,40 @@ async fn a_fetch_for_which_nobody_waits_any_more_ends() {
     let _ann = presence.track_task("lobby", "ann", json!({}));
     let second = Duration::from_secs(1);
     assert!(tokio::time::timeout(second, presence.list("lobby")).await.is_err());
-    // That of the announcement ends later.
+    // The announcement's fetch times out later.
     tokio::time::sleep(10 * second).await;
     assert_eq!(Arc::strong_count(&running), 2, "only the hook itself is left");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_hears_of_changes_as_clients_do() {
+async fn the_server_receives_changes_as_clients_do() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut changes = endpoint.presence().changes();
     let ann = joined(&endpoint, "ann").await;
-    let diff = changes.next().await.expect("the endpoint is there").expect("nothing is missed");
+    let diff = changes.next().await.expect("the endpoint is alive").expect("no lag");
     assert_eq!(diff.topic, "lobby");
     assert_eq!(diff.joins.keys().collect::<Vec<_>>(), ["ann"]);
     drop(ann);
-    let diff = changes.next().await.expect("the endpoint is there").expect("nothing is missed");
+    let diff = changes.next().await.expect("the endpoint is alive").expect("no lag");
     assert_eq!(diff.leaves.keys().collect::<Vec<_>>(), ["ann"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_is_present_until_it_drops_its_handle() {
+async fn a_task_is_present_until_it_drops_its_guard() {
     let endpoint = endpoint(PresenceConfig::default());
     let mut ann = joined(&endpoint, "ann").await;
     let bot =
-        endpoint.presence().track_task("lobby", "bot", json!({ "mood": "fine" })).expect("it may");
+        endpoint.presence().track_task("lobby", "bot", json!({ "mood": "fine" })).expect("tracks");
     assert_eq!(diff(&mut ann).await["joins"]["bot"]["metas"][0]["mood"], "fine");
-    bot.update(json!({ "mood": "tired" })).expect("it may");
+    bot.update(json!({ "mood": "tired" })).expect("tracks");
     assert_eq!(diff(&mut ann).await["joins"]["bot"]["metas"][0]["mood"], "tired");
     drop(bot);
     assert_eq!(keys(&diff(&mut ann).await["leaves"]), ["bot"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_tracked_for_a_channel_that_has_ended() {
-    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+async fn a_channel_that_has_ended_cannot_track() {
+    let (sender, mut sockets) = tokio::sync::mpsc::unbounded_channel();
     struct Leaks(tokio::sync::mpsc::UnboundedSender<Socket<Self>>);
     impl Channel for Leaks {
         type Assigns = tokio::sync::mpsc::UnboundedSender<Socket<Self>>;
@@ -457,15 +457,15 @@ async fn nothing_is_tracked_for_a_channel_that_has_ended() {
         }
     }
     let endpoint = Endpoint::builder(move |_| {
-        let said = said.clone();
-        async move { Ok(said) }
+        let sender = sender.clone();
+        async move { Ok(sender) }
     })
     .channel::<Leaks>("leaks")
     .build();
-    let mut client = connect(&endpoint, &[]).await.expect("everyone may connect");
+    let mut client = connect(&endpoint, &[]).await.expect("connects");
     client.join("leaks", json!({})).await;
-    let socket = heard.recv().await.expect("it joined");
-    Presence::track(&socket, "a", json!({})).expect("it lives");
+    let socket = sockets.recv().await.expect("joined");
+    Presence::track(&socket, "a", json!({})).expect("tracks");
     client.leave("leaks").await;
     assert_eq!(client.next_push().await.0, "phx_close");
     assert_eq!(Presence::track(&socket, "b", json!({})), Err(PresenceError::Ended));
@@ -474,27 +474,29 @@ async fn nothing_is_tracked_for_a_channel_that_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn views_agree_with_the_list_after_a_random_walk() {
+async fn a_clients_view_equals_the_list_after_a_random_walk() {
     let endpoint = endpoint(PresenceConfig::default().interval(Duration::from_millis(3)));
     let mut watcher = joined(&endpoint, "watcher").await;
     watcher.discard();
-    let Reply::Ok(list) = watcher.push("lobby", "list", json!({})).await else { panic!("no list") };
+    let Reply::Ok(list) = watcher.push("lobby", "list", json!({})).await else {
+        panic!("not a list")
+    };
     let mut view: Value = list.parse().expect("JSON");
-    let mut here: HashMap<u64, Client<User>> = HashMap::new();
+    let mut clients: HashMap<u64, Client<User>> = HashMap::new();
     let mut random = 7u64;
     for step in 0..500 {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         let (slot, what) = (random >> 33 & 7, random >> 60);
-        match here.get_mut(&slot) {
+        match clients.get_mut(&slot) {
             None => {
                 let mut new = client(&endpoint, &format!("user-{}", slot % 4)).await;
                 new.join("lobby", json!({})).await;
-                here.insert(slot, new);
+                clients.insert(slot, new);
             }
-            Some(_) if what < 3 => drop(here.remove(&slot)),
+            Some(_) if what < 3 => drop(clients.remove(&slot)),
             Some(client) if what < 5 => {
                 client.leave("lobby").await;
-                here.remove(&slot);
+                clients.remove(&slot);
             }
             Some(client) if what == 5 => drop(client.join("lobby", json!({})).await),
             Some(client) => drop(client.push("lobby", "count", json!({})).await),
@@ -504,7 +506,9 @@ async fn views_agree_with_the_list_after_a_random_walk() {
         }
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let Reply::Ok(list) = watcher.push("lobby", "list", json!({})).await else { panic!("no list") };
+    let Reply::Ok(list) = watcher.push("lobby", "list", json!({})).await else {
+        panic!("not a list")
+    };
     let list: Value = list.parse().expect("JSON");
     assert!(keys(&list).len() > 1);
     while list != view {

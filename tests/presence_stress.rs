@@ -1,4 +1,4 @@
-//! Presence on several threads: whatever comes between what, in the end everyone sees the same.
+//! Presence under concurrent load on several threads: all views converge.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ mod diff;
 use self::dice::Dice;
 use self::diff::apply;
 
-/// For how long.
-const TIME: Duration = Duration::from_secs(1);
+/// How long the workers run.
+const DURATION: Duration = Duration::from_secs(1);
 
 const TOPICS: [&str; 3] = ["room:a", "room:b", "room:c"];
 
-/// Tracks whatever it is told to.
+/// A channel that tracks keys on request.
 struct Room;
 
 impl Channel for Room {
@@ -34,7 +34,7 @@ impl Channel for Room {
     type Info = ();
 
     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
-        // What is tracked so early goes with a join that fails.
+        // An entry tracked this early is removed if the join fails.
         let _ = Presence::track(socket, "early", json!({}));
         Ok(Self.into())
     }
@@ -51,7 +51,7 @@ impl Channel for Room {
         socket: &Socket<Self>,
     ) -> Result<Reply> {
         let key = payload.parse::<String>()?;
-        // What fails is what was done already.
+        // Requests fail if the key already is in the requested state.
         match event {
             "track" => drop(Presence::track(socket, &key, json!({ "n": 0 }))),
             "untrack" => Presence::untrack(socket, &key),
@@ -72,20 +72,20 @@ impl Channel for Room {
     }
 }
 
-/// What phoenix.js makes of states and diffs.
+/// A client's view of a topic, built from states and diffs as in phoenix.js.
 #[derive(Default)]
 struct View {
-    /// `None` until the state came that was sent for the newest join.
+    /// `None` until the state for the newest join arrives.
     state: Option<Value>,
     pending: Vec<Value>,
 }
 
 impl View {
-    fn joins(&mut self) {
+    fn reset(&mut self) {
         *self = Self::default();
     }
 
-    fn take(&mut self, event: &str, payload: Value) {
+    fn receive(&mut self, event: &str, payload: Value) {
         match (event, &mut self.state) {
             ("presence_state", state) => {
                 let state = state.insert(payload);
@@ -98,7 +98,7 @@ impl View {
     }
 }
 
-/// The refs of each key.
+/// Returns the refs of each key.
 fn refs(list: &Value) -> HashMap<String, Vec<String>> {
     let refs = |present: &Value| {
         let metas = present["metas"].as_array().expect("metas");
@@ -111,7 +111,7 @@ fn refs(list: &Value) -> HashMap<String, Vec<String>> {
     list.iter().map(|(key, present)| (key.clone(), refs(present))).collect()
 }
 
-/// A client that follows all topics, and may lose its connection.
+/// A client that follows all topics and loses its connection from time to time.
 struct Observer {
     client: Client<String>,
     views: HashMap<String, View>,
@@ -128,21 +128,21 @@ impl Observer {
 
     async fn join(&mut self) {
         for topic in TOPICS {
-            self.views.entry(topic.to_owned()).or_default().joins();
+            self.views.entry(topic.to_owned()).or_default().reset();
             assert_eq!(self.client.join(topic, json!({})).await, Reply::ack());
         }
     }
 
     async fn read(&mut self) {
-        let nothing = self.client.send("phoenix", "heartbeat", json!({}));
+        let heartbeat = self.client.send("phoenix", "heartbeat", json!({}));
         loop {
             let Event { reference, topic, event, payload, .. } = self.client.next_message().await;
-            if reference.as_ref() == Some(&nothing) {
+            if reference.as_ref() == Some(&heartbeat) {
                 return;
             }
             if event.starts_with("presence_") {
                 let view = self.views.entry(topic).or_default();
-                view.take(&event, payload.parse().expect("JSON"));
+                view.receive(&event, payload.parse().expect("JSON"));
             }
         }
     }
@@ -153,7 +153,7 @@ impl Observer {
             let list = serde_json::to_value(presence.list(topic).await).expect("JSON");
             let Some(view) = &self.views[topic].state else { return Err("no state".into()) };
             if refs(&list) != refs(view) {
-                return Err(format!("{topic}: {view} is not {list}"));
+                return Err(format!("{topic}: the view {view} differs from {list}"));
             }
         }
         Ok(())
@@ -224,21 +224,21 @@ async fn work(endpoint: Endpoint<String>, seed: u64, until: tokio::time::Instant
     }
 }
 
-async fn views_agree(config: PresenceConfig) {
+async fn views_converge(config: PresenceConfig) {
     let endpoint = endpoint(config);
     let presence = endpoint.presence();
     let mut changes = presence.changes();
-    let until = tokio::time::Instant::now() + TIME;
+    let until = tokio::time::Instant::now() + DURATION;
     let workers: Vec<_> =
         (1..=16).map(|seed| tokio::spawn(work(endpoint.clone(), seed, until))).collect();
-    let enters = tokio::spawn({
+    let tracker = tokio::spawn({
         let presence = presence.clone();
         async move {
             let mut dice = Dice(77);
             let mut all = Vec::new();
             while tokio::time::Instant::now() < until {
                 let tracked = presence.track_task(dice.pick(&TOPICS), "bot", json!({}));
-                all.push(tracked.expect("it may"));
+                all.push(tracked.expect("tracks"));
                 if all.len() > 5 {
                     drop(all.swap_remove(dice.roll(5) as usize));
                 }
@@ -249,7 +249,7 @@ async fn views_agree(config: PresenceConfig) {
     let follow = tokio::spawn(async move {
         let mut views: HashMap<String, Value> = HashMap::new();
         while let Some(change) = changes.next().await {
-            let change = change.expect("nothing is missed");
+            let change = change.expect("no lag");
             let view = views.entry(change.topic.clone()).or_insert_with(|| json!({}));
             apply(view, &serde_json::to_value(&*change).expect("JSON"));
         }
@@ -295,7 +295,7 @@ async fn views_agree(config: PresenceConfig) {
                     }
                 }
                 for topic in TOPICS {
-                    assert_eq!(presence.count(topic), 1, "only `early`");
+                    assert_eq!(presence.count(topic), 1, "only `early` is left");
                 }
                 observer
             })
@@ -304,18 +304,18 @@ async fn views_agree(config: PresenceConfig) {
     for worker in workers {
         worker.await.expect("no panic");
     }
-    enters.await.expect("no panic");
+    tracker.await.expect("no panic");
     let mut done = Vec::new();
     for observer in observers {
         done.push(observer.await.expect("no panic"));
     }
     drop(done);
-    let nobody = async {
+    let empty = async {
         while endpoint.sessions() > 0 || TOPICS.iter().any(|topic| presence.count(topic) > 0) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let left = tokio::time::timeout(Duration::from_secs(10), nobody).await;
+    let left = tokio::time::timeout(Duration::from_secs(10), empty).await;
     assert!(
         left.is_ok(),
         "left: {} {:?}",
@@ -337,25 +337,25 @@ async fn views_agree(config: PresenceConfig) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_the_end_all_views_agree_and_nothing_is_left() {
-    views_agree(PresenceConfig::default().interval(Duration::from_millis(2))).await;
+async fn all_views_converge_and_nothing_is_left_behind() {
+    views_converge(PresenceConfig::default().interval(Duration::from_millis(2))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn views_agree_where_changes_are_announced_at_once() {
-    views_agree(PresenceConfig::default().interval(Duration::ZERO)).await;
+async fn views_converge_when_changes_are_announced_at_once() {
+    views_converge(PresenceConfig::default().interval(Duration::ZERO)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn views_agree_where_announcements_wait_for_a_slow_fetch_hook() {
-    let lazy = Arc::new(std::sync::Mutex::new(Dice(5)));
+async fn views_converge_when_announcements_wait_for_a_slow_fetch_hook() {
+    let delays = Arc::new(std::sync::Mutex::new(Dice(5)));
     let config =
         PresenceConfig::default().interval(Duration::from_millis(1)).fetch(move |_, keys| {
-            let wait = Duration::from_millis(lazy.lock().expect("not poisoned").roll(40));
+            let wait = Duration::from_millis(delays.lock().expect("not poisoned").roll(40));
             async move {
                 tokio::time::sleep(wait).await;
                 keys.into_iter().map(|key| (key.clone(), json!({ "name": key }))).collect()
             }
         });
-    views_agree(config).await;
+    views_converge(config).await;
 }

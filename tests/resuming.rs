@@ -1,4 +1,4 @@
-//! What the author of a channel may rely on when its client loses the connection and returns.
+//! Guarantees to the author of a channel whose client loses its connection and returns.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tower_channels::{
     Builder, Channel, Close, Endpoint, JoinError, Joined, Payload, Reply, ResumeConfig, Socket,
 };
 
-/// Counts how often it was resumed.
+/// A channel that counts how often it was resumed.
 struct Room(u32);
 
 impl Channel for Room {
@@ -28,8 +28,8 @@ impl Channel for Room {
         self.0 += 1;
         match payload.parse::<String>().as_deref() {
             Ok("unchanged") => Ok(None),
-            Ok("panic") => panic!("asked to"),
-            Ok("refuse") => Err(JoinError::reason("no longer")),
+            Ok("panic") => panic!("requested"),
+            Ok("reject") => Err(JoinError::reason("no longer")),
             _ => Ok(Some(json!({ "resumed": self.0 }).into())),
         }
     }
@@ -44,13 +44,13 @@ impl Channel for Room {
             "crash" => {
                 socket.push("crashing", json!({}));
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                panic!("asked to");
+                panic!("requested");
             }
             "later" => {
-                let answer = socket.reply_ref();
+                let reply_ref = socket.reply_ref();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    answer.reply(Reply::Ok(payload));
+                    reply_ref.reply(Reply::Ok(payload));
                 });
                 Ok(Reply::None)
             }
@@ -63,8 +63,8 @@ fn endpoint() -> Endpoint<String> {
     endpoint_with(ResumeConfig::default())
 }
 
-fn endpoint_with(continuity: ResumeConfig) -> Endpoint<String> {
-    builder().resume(continuity).build()
+fn endpoint_with(config: ResumeConfig) -> Endpoint<String> {
+    builder().resume(config).build()
 }
 
 fn builder() -> Builder<String> {
@@ -87,14 +87,14 @@ fn resumed(times: u32) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_missed_comes_once_and_in_order_after_the_answer_of_resume() {
+async fn missed_messages_follow_the_reply_to_the_rejoin_once_and_in_order() {
     for params in [&NUMBERED[..1], &NUMBERED] {
         let endpoint = endpoint();
         let mut ann = member(&endpoint, params).await;
         let say = |n: u32| endpoint.broadcast("room:1", "said", json!(n));
         say(1);
         assert_eq!(ann.next_push().await, ("said".into(), json!(1).into()));
-        // On its way when the connection is lost.
+        // In flight when the connection is lost.
         say(2);
         ann.drop_connection();
         say(3);
@@ -110,12 +110,12 @@ async fn what_was_missed_comes_once_and_in_order_after_the_answer_of_resume() {
         ann.reconnect().await.expect("connects");
         assert_eq!(ann.join("room:1", json!({})).await, resumed(2));
         assert_eq!(ann.push("room:1", "ping", json!(6)).await, Reply::ok(json!(6)));
-        assert_eq!(ann.discard(), 0, "nothing came twice");
+        assert_eq!(ann.discard(), 0, "no duplicates");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_before_the_connection_was_lost_stays_unread() {
+async fn messages_received_before_a_connection_loss_can_still_be_read() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     endpoint.broadcast("room:1", "said", json!(1));
@@ -125,7 +125,7 @@ async fn what_came_before_the_connection_was_lost_stays_unread() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_late_is_the_answer_of_its_push() {
+async fn a_reply_sent_while_the_client_was_away_still_resolves_its_push() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     let reference = ann.send("room:1", "later", json!("late"));
@@ -137,7 +137,7 @@ async fn an_answer_that_comes_late_is_the_answer_of_its_push() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn broadcasts_and_answers_keep_their_order_while_nobody_is_there() {
+async fn broadcasts_and_replies_keep_their_order_while_the_client_is_away() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &NUMBERED).await;
     let say = |n: u32| endpoint.broadcast("room:1", "said", json!(n));
@@ -171,10 +171,10 @@ async fn clients_that_are_away_at_different_times_each_get_what_they_missed() {
         let params = [("user", user), ("session", &session), ("received", "0")];
         clients.push(member(&endpoint, &params).await);
     }
-    let rejoin_deadline = || tokio::time::sleep(Duration::from_millis(10));
+    let become_dormant = || tokio::time::sleep(Duration::from_millis(10));
     for (n, client) in (1..).zip(&mut clients) {
         client.drop_connection();
-        rejoin_deadline().await;
+        become_dormant().await;
         say(n);
     }
     for (n, client) in (4..).zip(&mut clients) {
@@ -191,7 +191,7 @@ async fn clients_that_are_away_at_different_times_each_get_what_they_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_was_away_for_too_much_joins_anew() {
+async fn a_client_that_missed_too_much_joins_anew() {
     let endpoint = builder().max_outbox(1000).build();
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.drop_connection();
@@ -205,7 +205,7 @@ async fn a_client_that_was_away_for_too_much_joins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resume_may_leave_the_first_answer_as_it_was() {
+async fn resume_can_repeat_the_response_of_the_join() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.reconnect().await.expect("connects");
@@ -213,17 +213,16 @@ async fn resume_may_leave_the_first_answer_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_resume_that_was_refused_a_join_is_the_first_again() {
+async fn after_a_rejected_resume_the_next_join_is_a_new_one() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.reconnect().await.expect("connects");
-    assert_eq!(ann.join("room:1", json!("refuse")).await, Reply::reason("no longer"));
+    assert_eq!(ann.join("room:1", json!("reject")).await, Reply::reason("no longer"));
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_that_waits_for_a_channel_which_crashes_is_answered_and_the_next_is_the_first_again()
-{
+async fn a_rejoin_of_a_channel_that_crashes_is_answered_and_the_next_join_is_a_new_one() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.send("room:1", "crash", json!({}));
@@ -233,7 +232,7 @@ async fn a_join_that_waits_for_a_channel_which_crashes_is_answered_and_the_next_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_whose_resume_panics_is_answered_and_the_next_is_the_first_again() {
+async fn a_rejoin_whose_resume_panics_is_answered_and_the_next_join_is_a_new_one() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.reconnect().await.expect("connects");
@@ -242,36 +241,36 @@ async fn a_join_whose_resume_panics_is_answered_and_the_next_is_the_first_again(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_join_for_which_a_channel_has_no_room_is_answered_too() {
+async fn a_rejoin_that_does_not_fit_into_the_mailbox_is_answered() {
     let endpoint = builder().max_mailbox(1).build();
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.send("room:1", "crash", json!({}));
     assert_eq!(ann.next_push().await.0, "crashing");
-    // There is room for any one message, and one more.
+    // An empty mailbox takes a message of any size, so it is full only with two.
     (0..2).for_each(|_| drop(ann.send("room:1", "ping", json!({}))));
     ann.reconnect().await.expect("connects");
     assert_eq!(ann.join("room:1", json!({})).await, Reply::reason("join crashed"));
-    // As phoenix.js does it tries again later.
+    // The client tries again later, as phoenix.js does.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_its_time_a_session_is_kept_and_after_it_a_join_is_the_first_again() {
-    for (away, kept) in [(55, true), (65, false)] {
+async fn a_session_can_be_resumed_until_its_ttl_expires() {
+    for (away, resumable) in [(55, true), (65, false)] {
         let endpoint = endpoint();
         let mut ann = member(&endpoint, &[SESSION]).await;
         ann.drop_connection();
         tokio::time::sleep(Duration::from_secs(away)).await;
-        assert_eq!(endpoint.sessions(), usize::from(kept));
+        assert_eq!(endpoint.sessions(), usize::from(resumable));
         ann.reconnect().await.expect("connects");
-        let answer = if kept { resumed(1) } else { Reply::ok(json!("joined")) };
-        assert_eq!(ann.join("room:1", json!({})).await, answer);
+        let reply = if resumable { resumed(1) } else { Reply::ok(json!("joined")) };
+        assert_eq!(ann.join("room:1", json!({})).await, reply);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_session_a_client_that_returns_is_another_one() {
+async fn without_a_session_id_a_returning_client_is_a_new_one() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[]).await;
     ann.reconnect().await.expect("connects");
@@ -280,7 +279,7 @@ async fn without_a_session_a_client_that_returns_is_another_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_newest_connection_of_a_session_closes_the_one_before() {
+async fn the_newest_connection_of_a_session_closes_the_previous_one() {
     let endpoint = endpoint();
     let mut older = member(&endpoint, &[SESSION]).await;
     let mut newer = connect(&endpoint, &[SESSION]).await.expect("connects");
@@ -289,7 +288,7 @@ async fn the_newest_connection_of_a_session_closes_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disconnect_ends_the_session_too() {
+async fn a_disconnect_ends_the_session() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     endpoint.disconnect("ann");
@@ -299,7 +298,7 @@ async fn a_disconnect_ends_the_session_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_is_not_joined_again_in_time_ends() {
+async fn a_topic_that_is_not_rejoined_in_time_ends() {
     let grace = Duration::from_secs(3);
     let endpoint = endpoint_with(ResumeConfig { rejoin_grace: grace, ..Default::default() });
     let mut ann = member(&endpoint, &[SESSION]).await;
@@ -308,7 +307,7 @@ async fn a_topic_that_is_not_joined_again_in_time_ends() {
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }
 
-/// Connects with a session of this id, and joins.
+/// Connects with the given session id, and joins.
 async fn tab(endpoint: &Endpoint<String>, user: &str, id: u32) -> Client<String> {
     let id = format!("{id:022}");
     let mut tab = connect(endpoint, &[("user", user), ("session", &id)]).await.expect("connects");
@@ -316,19 +315,19 @@ async fn tab(endpoint: &Endpoint<String>, user: &str, id: u32) -> Client<String>
     tab
 }
 
-/// Whether the tab's session is still there when it returns.
-async fn returns(mut tab: Client<String>) -> bool {
+/// Reconnects, and returns whether the session was resumed.
+async fn resumes(mut tab: Client<String>) -> bool {
     tab.reconnect().await.expect("connects");
     tab.join("room:1", json!({})).await == resumed(1)
 }
 
-fn two_tabs_each() -> Endpoint<String> {
+fn two_sessions_per_user() -> Endpoint<String> {
     endpoint_with(ResumeConfig { max_per_id: 2, ..Default::default() })
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_session_too_many_of_a_user_ends_the_one_that_was_parked_for_longest() {
-    let endpoint = two_tabs_each();
+async fn a_session_over_the_limit_of_a_user_ends_the_one_detached_for_longest() {
+    let endpoint = two_sessions_per_user();
     let mut second = tab(&endpoint, "ann", 2).await;
     let mut first = tab(&endpoint, "ann", 1).await;
     let mut other = tab(&endpoint, "bob", 3).await;
@@ -339,26 +338,26 @@ async fn one_session_too_many_of_a_user_ends_the_one_that_was_parked_for_longest
     tokio::time::sleep(Duration::from_secs(5)).await;
     let third = tab(&endpoint, "ann", 4).await;
     assert_eq!(endpoint.sessions(), 3);
-    assert!(returns(second).await && returns(third).await && returns(other).await);
-    assert!(!returns(first).await);
+    assert!(resumes(second).await && resumes(third).await && resumes(other).await);
+    assert!(!resumes(first).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_session_too_many_of_a_user_whose_tabs_are_all_open_is_not_kept() {
-    let endpoint = two_tabs_each();
+async fn a_session_over_the_limit_of_a_user_is_not_resumable_if_none_is_detached() {
+    let endpoint = two_sessions_per_user();
     let (first, second) = (tab(&endpoint, "ann", 1).await, tab(&endpoint, "ann", 2).await);
     let third = tab(&endpoint, "ann", 3).await;
-    assert!(!returns(third).await);
-    assert!(returns(first).await && returns(second).await);
+    assert!(!resumes(third).await);
+    assert!(resumes(first).await && resumes(second).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_ended_no_longer_takes_a_users_place() {
-    let endpoint = two_tabs_each();
+async fn ended_sessions_do_not_count_towards_the_limit_of_a_user() {
+    let endpoint = two_sessions_per_user();
     for round in 0..5 {
         let (one, two) =
             (tab(&endpoint, "ann", 2 * round).await, tab(&endpoint, "ann", 2 * round + 1).await);
-        assert!(returns(one).await && returns(two).await, "round {round}");
+        assert!(resumes(one).await && resumes(two).await, "round {round}");
         tokio::time::sleep(Duration::from_secs(70)).await;
         assert_eq!(endpoint.sessions(), 0);
     }

@@ -1,4 +1,4 @@
-//! Everything at once, on several threads: what holds whatever comes between what.
+//! Concurrent load on several threads: invariants that must hold in every interleaving.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,14 +23,14 @@ mod dice;
 
 use self::dice::Dice;
 
-/// What can be done to a channel.
+/// The events of the test channel.
 const EVENTS: [&str; 10] =
     ["ping", "say", "whisper", "shout", "later", "nap", "stop", "stop_reply", "crash", "panic"];
 
-/// How many channels there are.
+/// The number of live channels.
 type Alive = Arc<AtomicUsize>;
 
-/// Does what it is told, and is counted.
+/// A channel that misbehaves on request and counts its instances.
 struct Chaos(Alive);
 
 impl Channel for Chaos {
@@ -39,10 +39,14 @@ impl Channel for Chaos {
 
     const INTERCEPT: &'static [&'static str] = &["shouted"];
 
-    async fn join(_: &str, how: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
-        match how.parse::<u64>()? % 8 {
+    async fn join(
+        _: &str,
+        mode: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Joined<Self>, JoinError> {
+        match mode.parse::<u64>()? % 8 {
             0 => return Err(JoinError::reason("not today")),
-            1 => panic!("asked to"),
+            1 => panic!("requested"),
             2 => tokio::task::yield_now().await,
             3 => tokio::time::sleep(Duration::from_millis(1)).await,
             _ => {}
@@ -69,20 +73,20 @@ impl Channel for Chaos {
             "whisper" => socket.broadcast_from("said", payload),
             "shout" => socket.broadcast("shouted", payload),
             "later" => {
-                let (answer, handle, socket) =
+                let (reply_ref, handle, socket) =
                     (socket.reply_ref(), socket.handle(), socket.clone());
                 tokio::spawn(async move {
                     tokio::task::yield_now().await;
                     socket.push("late", json!({}));
-                    answer.reply(Reply::ack());
-                    // It may have ended.
+                    reply_ref.reply(Reply::ack());
+                    // Fails if the channel has ended.
                     let _ = handle.send(());
                 });
             }
             "nap" => tokio::time::sleep(Duration::from_millis(1)).await,
             "stop" => return Err(Stop::normal()),
             "stop_reply" => return Err(Stop::normal().reply(Reply::Ok(payload))),
-            "panic" => panic!("asked to"),
+            "panic" => panic!("requested"),
             _ => return Err(Stop::unmatched(event)),
         }
         Ok(Reply::None)
@@ -100,36 +104,36 @@ impl Drop for Chaos {
     }
 }
 
-/// One client at work, and what it was told.
+/// A client and the events that it has received.
 struct Worker {
-    /// Whether it may be disconnected at any time.
-    is_wild: bool,
+    /// Whether the client may be disconnected at any time.
+    may_be_cut: bool,
     client: Client<Alive>,
     dice: Dice,
-    /// How many refs it has given.
+    /// The number of refs used so far.
     refs: u64,
     joins: HashSet<String>,
-    /// A leave is answered with the join_ref that it carried, even if nothing is joined.
+    /// A leave is answered with its own join_ref, even if nothing is joined.
     leaves: HashSet<String>,
-    told: Vec<Event>,
+    received: Vec<Event>,
 }
 
 impl Worker {
-    fn new(client: Client<Alive>, dice: Dice, is_wild: bool) -> Self {
+    fn new(client: Client<Alive>, dice: Dice, may_be_cut: bool) -> Self {
         let (joins, leaves) = Default::default();
-        Self { is_wild, client, dice, refs: 0, joins, leaves, told: Vec::new() }
+        Self { may_be_cut, client, dice, refs: 0, joins, leaves, received: Vec::new() }
     }
 
-    /// Sends something, and waits for nothing.
+    /// Sends a random message without waiting for a reply.
     async fn act(&mut self) {
         let topic = self.dice.pick(&["room:a", "room:b", "room:c"]);
         self.refs += 1;
         match self.dice.roll(10) {
-            // A join that waits would mind a connection that closes.
-            0..3 if self.is_wild => drop(self.client.send(topic, "phx_join", json!(2))),
+            // Awaiting the join would panic when the connection closes.
+            0..3 if self.may_be_cut => drop(self.client.send(topic, "phx_join", json!(2))),
             0..3 => {
                 let join = self.client.join(topic, json!(self.dice.roll(1000)));
-                // The join is sent at once, and its answer looked for later.
+                // The join is sent at once; its reply is awaited later.
                 if tokio::time::timeout(Duration::ZERO, join).await.is_err() {
                     self.joins.insert(self.refs.to_string());
                 }
@@ -142,38 +146,39 @@ impl Worker {
         }
     }
 
-    /// Waits until each join is answered or has ended, and until nothing is left to come.
-    async fn rejoin_deadline(&mut self) {
+    /// Waits until each join is answered or has ended, and no more messages arrive.
+    async fn settle(&mut self) {
         let mut open = self.joins.clone();
         while !open.is_empty() {
             let event = self.client.next_message().await;
             open.retain(|join| !settles(&event, join));
-            self.told.push(event);
+            self.received.push(event);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
         let heartbeat = Some(self.client.send("phoenix", "heartbeat", json!({})));
-        while self.told.last().is_none_or(|event| event.reference != heartbeat) {
-            self.told.push(self.client.next_message().await);
+        while self.received.last().is_none_or(|event| event.reference != heartbeat) {
+            self.received.push(self.client.next_message().await);
         }
     }
 
-    /// No push is answered twice, no broadcast comes twice, and nothing follows a channel's end.
+    /// Checks that no push is answered twice, no broadcast is delivered twice, and nothing follows
+    /// the end of a channel.
     fn check(&self) {
         let (mut answered, mut ended) = (HashSet::new(), HashSet::new());
         let mut broadcasts = HashSet::new();
-        for event in &self.told {
+        for event in &self.received {
             if let Some(reference) = event.reference.as_ref().filter(|_| !is_end(event)) {
-                assert!(answered.insert(reference), "{event:?} is a second answer");
+                assert!(answered.insert(reference), "{event:?} is a second reply");
                 if self.leaves.contains(reference) {
                     continue;
                 }
             }
             if let Some(join_ref) = &event.join_ref {
                 let all =
-                    self.told.iter().filter(|event| event.join_ref.as_ref() == Some(join_ref));
+                    self.received.iter().filter(|event| event.join_ref.as_ref() == Some(join_ref));
                 assert!(
                     !ended.contains(join_ref),
-                    "{event:?} follows its end: {:#?}",
+                    "{event:?} follows the end of its channel: {:#?}",
                     all.collect::<Vec<_>>()
                 );
                 if is_end(event) {
@@ -181,7 +186,7 @@ impl Worker {
                 }
             } else if event.event == "said" {
                 let number: u64 = event.payload.parse().expect("a number");
-                assert!(broadcasts.insert(number), "{event:?} came twice");
+                assert!(broadcasts.insert(number), "{event:?} was delivered twice");
             }
         }
     }
@@ -192,11 +197,11 @@ fn is_end(event: &Event) -> bool {
 }
 
 fn settles(event: &Event, join: &str) -> bool {
-    let told = if is_end(event) { &event.join_ref } else { &event.reference };
-    told.as_deref() == Some(join)
+    let reference = if is_end(event) { &event.join_ref } else { &event.reference };
+    reference.as_deref() == Some(join)
 }
 
-/// Another number each time, by which broadcasts are known.
+/// Returns a unique number that identifies a broadcast.
 fn number() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)
@@ -215,30 +220,30 @@ fn endpoint(alive: &Alive) -> Endpoint<Alive> {
         .build()
 }
 
-/// Panics that were asked for are not worth a word.
-fn be_quiet_about_panics() {
-    let usual = std::panic::take_hook();
+/// Suppresses the output of requested panics.
+fn silence_requested_panics() {
+    let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if info.payload().downcast_ref() != Some(&"asked to") {
-            usual(info);
+        if info.payload().downcast_ref() != Some(&"requested") {
+            default(info);
         }
     }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn clients_that_do_everything_at_once_leave_nothing_behind() {
-    be_quiet_about_panics();
+async fn chaotic_clients_leave_nothing_behind() {
+    silence_requested_panics();
     let alive = Alive::default();
-    let (quiet, wild) = (endpoint(&alive), endpoint(&alive));
+    let (steady, cut) = (endpoint(&alive), endpoint(&alive));
     let work = |seed: u64| {
-        let (quiet, wild) = (quiet.clone(), wild.clone());
+        let (steady, cut) = (steady.clone(), cut.clone());
         async move {
             let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
             for round in 0..20 {
-                let is_wild = round % 3 == 0;
-                let endpoint = if is_wild { &wild } else { &quiet };
+                let may_be_cut = round % 3 == 0;
+                let endpoint = if may_be_cut { &cut } else { &steady };
                 let client = connect(endpoint, &[]).await.expect("connects");
-                let mut worker = Worker::new(client, Dice(dice.roll(u64::MAX) | 1), is_wild);
+                let mut worker = Worker::new(client, Dice(dice.roll(u64::MAX) | 1), may_be_cut);
                 for _ in 0..dice.roll(60) {
                     worker.act().await;
                     if dice.roll(20) == 0 {
@@ -246,14 +251,14 @@ async fn clients_that_do_everything_at_once_leave_nothing_behind() {
                     }
                 }
                 match dice.roll(3) {
-                    // It vanishes in the middle of it all.
+                    // The client vanishes.
                     0 => {}
-                    _ if is_wild => {
-                        wild.disconnect("everyone");
+                    _ if may_be_cut => {
+                        cut.disconnect("everyone");
                         assert_eq!(worker.client.closed().await, Close::GoingAway);
                     }
                     _ => {
-                        worker.rejoin_deadline().await;
+                        worker.settle().await;
                         worker.check();
                     }
                 }
@@ -265,7 +270,7 @@ async fn clients_that_do_everything_at_once_leave_nothing_behind() {
     }
     let left = || {
         let tasks = Handle::current().metrics().num_alive_tasks();
-        (quiet.sessions(), wild.sessions(), alive.load(Ordering::SeqCst), tasks)
+        (steady.sessions(), cut.sessions(), alive.load(Ordering::SeqCst), tasks)
     };
     let nothing_left = async {
         while left() != (0, 0, 0, 0) {
@@ -276,7 +281,7 @@ async fn clients_that_do_everything_at_once_leave_nothing_behind() {
     assert!(nothing_left.is_ok(), "left: {:?}", left());
 }
 
-/// A long-poll client: its service, and its newest token.
+/// A long-poll client with its service and newest token.
 #[derive(Clone)]
 struct Poller {
     service: LongPoll<Connect<Alive>>,
@@ -284,7 +289,7 @@ struct Poller {
 }
 
 impl Poller {
-    async fn ask(&self, body: Option<String>, token: &str) -> Value {
+    async fn request(&self, body: Option<String>, token: &str) -> Value {
         let uri = format!("/?vsn=2.0.0&token={token}");
         let request = match body {
             None => Request::get(uri).body(Full::default()),
@@ -292,8 +297,8 @@ impl Poller {
                 .header("content-type", "application/x-ndjson")
                 .body(Full::<bytes::Bytes>::from(body)),
         };
-        let Ok(answer) = self.service.clone().oneshot(request.expect("a request")).await;
-        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        let Ok(response) = self.service.clone().oneshot(request.expect("a request")).await;
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
         serde_json::from_slice(&body).expect("JSON")
     }
 
@@ -301,15 +306,15 @@ impl Poller {
         self.token.lock().expect("not poisoned").clone()
     }
 
-    /// Sends heartbeats, some at a time.
+    /// Sends heartbeats in batches.
     async fn send(self, count: u64, mut dice: Dice) {
         let mut sent = 0;
         while sent < count {
             let batch = (1 + dice.roll(5)).min(count - sent);
             let lines = (sent..sent + batch)
                 .map(|number| format!("[null,{number},\"phoenix\",\"heartbeat\",{{}}]\n"));
-            let answer = self.ask(Some(lines.collect()), &self.token()).await;
-            assert_eq!(answer, json!({ "status": 200 }));
+            let response = self.request(Some(lines.collect()), &self.token()).await;
+            assert_eq!(response, json!({ "status": 200 }));
             sent += batch;
             if dice.roll(3) == 0 {
                 tokio::time::sleep(Duration::from_micros(dice.roll(500))).await;
@@ -317,55 +322,55 @@ impl Poller {
         }
     }
 
-    /// Polls until all answers have come, in order and without a gap. On the way some polls are
-    /// given up, some overtaken by another, and some repeated as though their answer had been lost.
+    /// Polls until all replies have arrived, in order and without a gap. Some polls are aborted,
+    /// some replaced by a newer one, and some repeated as though their response had been lost.
     async fn receive(self, count: u64, mut dice: Dice) {
         let mut seen = 0;
         while seen < count {
             let token = self.token();
-            let poll = self.ask(None, &token);
-            let answer = match dice.roll(8) {
+            let poll = self.request(None, &token);
+            let response = match dice.roll(8) {
                 0 => {
-                    let given_up = Duration::from_micros(dice.roll(1000));
-                    match tokio::time::timeout(given_up, poll).await {
-                        Ok(answer) => answer,
+                    let limit = Duration::from_micros(dice.roll(1000));
+                    match tokio::time::timeout(limit, poll).await {
+                        Ok(response) => response,
                         Err(_) => continue,
                     }
                 }
                 1 => {
                     let (older, token) = (self.clone(), token.clone());
-                    let older = tokio::spawn(async move { older.ask(None, &token).await });
-                    let answer = poll.await;
-                    // It may have been the newer one.
+                    let older = tokio::spawn(async move { older.request(None, &token).await });
+                    let response = poll.await;
+                    // The server may have taken this one for the newer poll.
                     older.abort();
-                    answer
+                    response
                 }
                 _ => poll.await,
             };
-            if answer["status"] == 204 || dice.roll(8) == 0 {
+            if response["status"] == 204 || dice.roll(8) == 0 {
                 continue;
             }
-            let messages = answer["messages"].as_array().expect("messages");
+            let messages = response["messages"].as_array().expect("messages");
             for message in messages {
                 let message: Value =
                     serde_json::from_str(message.as_str().expect("text")).expect("JSON");
                 let number = message[1].as_u64().expect("a ref");
-                assert!(number <= seen, "{number} came before {seen}");
+                assert!(number <= seen, "{number} arrived before {seen}");
                 seen = seen.max(number + 1);
             }
             *self.token.lock().expect("not poisoned") =
-                answer["token"].as_str().expect("a token").to_owned();
+                response["token"].as_str().expect("a token").to_owned();
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn polls_and_posts_at_once_lose_nothing_and_wait_for_nothing() {
+async fn concurrent_polls_and_posts_lose_no_message_and_no_wake_up() {
     let endpoint = endpoint(&Alive::default());
     let mut tasks = Vec::new();
     for seed in 1..=8 {
         let poller = Poller { service: endpoint.long_poll(), token: Arc::default() };
-        let connected = poller.ask(None, "").await;
+        let connected = poller.request(None, "").await;
         assert_eq!(connected["status"], 410);
         *poller.token.lock().expect("not poisoned") =
             connected["token"].as_str().expect("a token").to_owned();
@@ -373,7 +378,7 @@ async fn polls_and_posts_at_once_lose_nothing_and_wait_for_nothing() {
         tasks.push(tokio::spawn(poller.receive(1000, Dice(seed + 100))));
     }
     for task in tasks {
-        // A poll that was not woken would wait for a minute.
+        // A poll that misses its wake-up would wait for a minute.
         let done = tokio::time::timeout(Duration::from_secs(20), task).await;
         done.expect("in time").expect("no panic");
     }

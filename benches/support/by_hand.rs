@@ -1,5 +1,5 @@
-//! What one writes without this crate: axum's WebSocket, serde_json, and a broadcast channel for the
-//! room. It knows a join, a `ping`, and that everything else is for everyone.
+//! A hand-written server without this crate: axum's WebSocket, serde_json, and a broadcast channel
+//! per room. It replies to joins and `ping`s, and broadcasts everything else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::server::Server;
 
-/// One room with a port of its own.
+/// Starts a room on a separate port.
 pub(crate) fn room(server: &Server) -> SocketAddr {
     let room = Arc::new(broadcast::channel(256).0);
     let upgrade = move |upgrade: WebSocketUpgrade| {
@@ -26,16 +26,16 @@ pub(crate) fn room(server: &Server) -> SocketAddr {
     server.http(app)
 }
 
-/// One task hears the client, another one tells it.
+/// Serves a client with a reading and a writing task.
 async fn serve(socket: WebSocket, room: Arc<broadcast::Sender<Utf8Bytes>>) {
     let (mut sink, mut stream) = socket.split();
-    let (tell, mut told) = mpsc::channel(64);
-    let mut heard = room.subscribe();
-    let telling = tokio::spawn(async move {
+    let (sender, mut replies) = mpsc::channel(64);
+    let mut broadcasts = room.subscribe();
+    let writer = tokio::spawn(async move {
         loop {
             let text = tokio::select! {
-                Some(text) = told.recv() => text,
-                said = heard.recv() => match said {
+                Some(text) = replies.recv() => text,
+                received = broadcasts.recv() => match received {
                     Ok(text) => text,
                     Err(RecvError::Lagged(_)) => continue,
                     Err(RecvError::Closed) => return,
@@ -47,28 +47,28 @@ async fn serve(socket: WebSocket, room: Arc<broadcast::Sender<Utf8Bytes>>) {
         }
     });
     while let Some(Ok(message)) = stream.next().await {
-        if let Message::Text(asked) = message
-            && let Some(text) = answer(&asked, &room)
-            && tell.send(text).await.is_err()
+        if let Message::Text(text) = message
+            && let Some(reply) = reply(&text, &room)
+            && sender.send(reply).await.is_err()
         {
             break;
         }
     }
-    telling.abort();
+    writer.abort();
 }
 
-/// What the one who asked is told, if not everyone is.
-fn answer(text: &str, room: &broadcast::Sender<Utf8Bytes>) -> Option<Utf8Bytes> {
+/// Returns the reply to a message, or broadcasts the message.
+fn reply(text: &str, room: &broadcast::Sender<Utf8Bytes>) -> Option<Utf8Bytes> {
     type Frame = (Value, Value, String, String, Value);
     let (join_ref, reference, topic, event, payload): Frame = serde_json::from_str(text).ok()?;
     if !matches!(&*event, "ping" | "phx_join") {
-        let said = ((), (), topic, event, payload);
-        let _ = room.send(serde_json::to_string(&said).ok()?.into());
+        let message = ((), (), topic, event, payload);
+        let _ = room.send(serde_json::to_string(&message).ok()?.into());
         return None;
     }
     let reply = Reply { status: "ok", response: payload };
-    let told = (join_ref, reference, topic, "phx_reply", reply);
-    Some(serde_json::to_string(&told).ok()?.into())
+    let message = (join_ref, reference, topic, "phx_reply", reply);
+    Some(serde_json::to_string(&message).ok()?.into())
 }
 
 #[derive(Serialize)]

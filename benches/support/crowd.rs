@@ -1,5 +1,6 @@
-//! Many clients of one server, in one thread. They wait by asking again and again: the server would
-//! pay for waking a client that sleeps, which it does not for one elsewhere.
+//! Many clients of one server on one thread. They wait by polling their sockets, because waking a
+//! sleeping client on the same machine would cost the server time that it does not spend on remote
+//! clients.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,23 +10,23 @@ use std::time::{Duration, Instant};
 
 use super::{connect, frame, join, push};
 
-/// What a client says, and what it or everyone is told then.
-pub(crate) struct Talk {
-    pub(crate) question: Vec<u8>,
-    pub(crate) answer: Vec<u8>,
-    pub(crate) everyone: bool,
+/// A message, and the response that its sender, or every client, receives.
+pub(crate) struct Exchange {
+    pub(crate) request: Vec<u8>,
+    pub(crate) response: Vec<u8>,
+    pub(crate) is_broadcast: bool,
 }
 
 /// The clients of a topic.
 pub(crate) struct Crowd(Vec<TcpStream>);
 
 impl Crowd {
-    /// Clients that have joined `topic`.
+    /// Connects clients that join `topic`.
     pub(crate) fn join(server: SocketAddr, topic: &str, count: usize) -> Self {
         Self::new((0..count).map(|_| join(server, topic)))
     }
 
-    /// Clients of a server that greets them with a byte.
+    /// Connects clients to a server that greets each with a byte.
     pub(crate) fn connect(server: SocketAddr, count: usize) -> Self {
         Self::new((0..count).map(|_| {
             let mut client = connect(server);
@@ -39,61 +40,62 @@ impl Crowd {
         Self(clients.collect())
     }
 
-    /// Hears what is answered to a text of `size` bytes: everyone is, unless it is a `ping`.
-    pub(crate) fn learn(&self, topic: &str, event: &str, size: usize) -> Arc<Talk> {
+    /// Sends a text of `size` bytes and records the response. A `ping` is answered, everything else
+    /// broadcast.
+    pub(crate) fn record(&self, topic: &str, event: &str, size: usize) -> Arc<Exchange> {
         let payload = format!(r#"{{"body":"{}"}}"#, "x".repeat(size));
-        let (question, everyone) = (push("2", topic, event, &payload), event != "ping");
-        let mut talk = Talk { question, answer: Vec::new(), everyone };
-        self.say(&talk, 1);
-        let count = if everyone { self.0.len() } else { 1 };
-        self.0[..count].iter().for_each(|client| talk.answer = frame(Patient(client)));
-        Arc::new(talk)
+        let (request, is_broadcast) = (push("2", topic, event, &payload), event != "ping");
+        let mut exchange = Exchange { request, response: Vec::new(), is_broadcast };
+        self.send(&exchange, 1);
+        let count = if is_broadcast { self.0.len() } else { 1 };
+        self.0[..count].iter().for_each(|client| exchange.response = frame(Polling(client)));
+        Arc::new(exchange)
     }
 
-    /// Has each of the first `count` clients ask `times` times, and each is answered before it asks
-    /// again.
-    pub(crate) fn echo(&self, talk: &Talk, count: usize, times: usize) -> usize {
+    /// Makes each of the first `count` clients send `times` requests, waiting for the response
+    /// before the next one.
+    pub(crate) fn echo(&self, exchange: &Exchange, count: usize, times: usize) -> usize {
         let clients = &self.0[..count.min(self.0.len())];
-        let ask = |mut client: &TcpStream| client.write_all(&talk.question).expect("written");
-        clients.iter().for_each(ask);
+        let send = |mut client: &TcpStream| client.write_all(&exchange.request).expect("written");
+        clients.iter().for_each(send);
         for _ in 1..times {
             for client in clients {
-                hear(client, talk);
-                ask(client);
+                receive(client, exchange);
+                send(client);
             }
         }
-        clients.iter().for_each(|client| hear(client, talk));
+        clients.iter().for_each(|client| receive(client, exchange));
         clients.len() * times
     }
 
-    /// The first client says it so many times.
-    pub(crate) fn say(&self, talk: &Talk, times: usize) {
-        (&self.0[0]).write_all(&talk.question.repeat(times)).expect("written");
+    /// Sends the request `times` times from the first client.
+    pub(crate) fn send(&self, exchange: &Exchange, times: usize) {
+        (&self.0[0]).write_all(&exchange.request.repeat(times)).expect("written");
     }
 
-    /// Everyone hears it once.
-    pub(crate) fn hear(&self, talk: &Talk) -> usize {
-        self.0.iter().for_each(|client| hear(client, talk));
+    /// Receives the response once on every client.
+    pub(crate) fn receive(&self, exchange: &Exchange) -> usize {
+        self.0.iter().for_each(|client| receive(client, exchange));
         self.0.len()
     }
 
-    /// The first client says it `times` times, and everyone hears it. As many as `window` are under
-    /// way: the next one leaves when one has reached everyone.
-    pub(crate) fn publish(&self, talk: &Talk, window: usize, times: usize) -> usize {
-        let size = talk.answer.len();
-        let expected = talk.answer.repeat(window + 1);
+    /// Sends the request `times` times from the first client and receives the broadcasts on every
+    /// client. At most `window` messages are in flight.
+    pub(crate) fn publish(&self, exchange: &Exchange, window: usize, times: usize) -> usize {
+        let size = exchange.response.len();
+        let expected = exchange.response.repeat(window + 1);
         let mut buffer = vec![0; window * size];
         let mut received = vec![0; self.0.len()];
-        let (mut said, mut arrived) = (0, 0);
+        let (mut sent, mut arrived) = (0, 0);
         while arrived < times {
-            let due = times.min(arrived + window) - said;
+            let due = times.min(arrived + window) - sent;
             if due > 0 {
-                self.say(talk, due);
-                said += due;
+                self.send(exchange, due);
+                sent += due;
             }
             for (client, received) in self.0.iter().zip(&mut received) {
                 while *received < (arrived + 1) * size {
-                    let more = Patient(client).read(&mut buffer).expect("read");
+                    let more = Polling(client).read(&mut buffer).expect("read");
                     assert_eq!(buffer[..more], expected[*received % size..][..more]);
                     *received += more;
                 }
@@ -104,16 +106,16 @@ impl Crowd {
     }
 }
 
-fn hear(client: &TcpStream, talk: &Talk) {
-    let mut received = vec![0; talk.answer.len()];
-    Patient(client).read_exact(&mut received).expect("read");
-    assert!(received == talk.answer, "{}", String::from_utf8_lossy(&received));
+fn receive(client: &TcpStream, exchange: &Exchange) {
+    let mut received = vec![0; exchange.response.len()];
+    Polling(client).read_exact(&mut received).expect("read");
+    assert!(received == exchange.response, "{}", String::from_utf8_lossy(&received));
 }
 
-/// Asks until there is something.
-struct Patient<'a>(&'a TcpStream);
+/// A reader that polls a non-blocking socket until it is readable.
+struct Polling<'a>(&'a TcpStream);
 
-impl Read for Patient<'_> {
+impl Read for Polling<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let until = Instant::now() + Duration::from_secs(30);
         loop {

@@ -1,4 +1,4 @@
-//! A server and its clients in one thread, over pipes in memory. What is asked for is awaited.
+//! A server and its clients on one thread, connected by in-memory pipes.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 
 use super::push;
 
-/// A client's end of a connection that `service` serves.
+/// Returns the client's end of a connection served by `service`.
 pub(crate) fn connect<S, B>(service: S) -> DuplexStream
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
@@ -26,7 +26,7 @@ where
     client
 }
 
-/// Makes the connection a WebSocket.
+/// Upgrades the connection to a WebSocket.
 pub(crate) async fn upgrade(client: &mut (impl AsyncRead + AsyncWrite + Unpin), parameters: &str) {
     let request = format!(
         "GET /socket/websocket?vsn=2.0.0&{parameters} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
@@ -45,7 +45,7 @@ pub(crate) async fn join(client: &mut (impl AsyncRead + AsyncWrite + Unpin), top
     assert!(reply.ends_with(b"\"response\":{}}]"), "{}", String::from_utf8_lossy(&reply));
 }
 
-/// The next text message; none once the connection has ended. Pings are not answered.
+/// Receives the next text message, or `None` once the connection has ended. Pings are not answered.
 pub(crate) async fn frame(client: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     loop {
         let opcode = client.read_u8().await.ok()?;
@@ -61,8 +61,8 @@ pub(crate) async fn frame(client: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u
     }
 }
 
-/// Asks over plain HTTP, and does not wait for the answer.
-pub(crate) async fn ask(
+/// Sends a plain HTTP request without waiting for the response.
+pub(crate) async fn send_request(
     client: &mut (impl AsyncWrite + Unpin),
     method: &str,
     query: &str,
@@ -76,8 +76,8 @@ pub(crate) async fn ask(
     client.write_all(request.as_bytes()).await.expect("written");
 }
 
-/// The body of the next answer.
-pub(crate) async fn answer(client: &mut (impl AsyncRead + Unpin)) -> String {
+/// Receives the body of the next response.
+pub(crate) async fn response(client: &mut (impl AsyncRead + Unpin)) -> String {
     let head = head(client).await.to_lowercase();
     let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
     let length = length.and_then(|length| length.parse().ok()).expect("a length");
@@ -89,7 +89,7 @@ pub(crate) async fn answer(client: &mut (impl AsyncRead + Unpin)) -> String {
 async fn head(client: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(client.read_u8().await.expect("an answer"));
+        head.push(client.read_u8().await.expect("a response"));
     }
     String::from_utf8_lossy(&head).into()
 }

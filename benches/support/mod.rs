@@ -1,10 +1,10 @@
-//! What several benches need: a client without any comfort, and the time that a thread has used.
+//! Shared parts of the benches: a minimal WebSocket client, and CPU times of threads.
 
-#![allow(dead_code, reason = "no bench needs all of it")]
+#![allow(dead_code, reason = "not every bench uses all of it")]
 
+pub(crate) mod baseline;
 pub(crate) mod by_hand;
 pub(crate) mod crowd;
-pub(crate) mod least;
 pub(crate) mod local;
 pub(crate) mod room;
 pub(crate) mod server;
@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A WebSocket with `topic` joined.
+/// Opens a WebSocket and joins `topic`.
 pub(crate) fn join(server: SocketAddr, topic: &str) -> TcpStream {
     let mut client = connect(server);
     client
@@ -24,20 +24,20 @@ pub(crate) fn join(server: SocketAddr, topic: &str) -> TcpStream {
               Sec-WebSocket-Version: 13\r\n\r\n",
         )
         .expect("written");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        client.read_exact(&mut byte).expect("an answer");
-        answer.extend(byte);
+        client.read_exact(&mut byte).expect("a response");
+        head.extend(byte);
     }
-    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
     client.write_all(&push("1", topic, "phx_join", "{}")).expect("written");
     let reply = frame(&mut client);
     assert!(reply.ends_with(b"\"response\":{}}]"), "{}", String::from_utf8_lossy(&reply));
     client
 }
 
-/// A connection that waits for ever for nothing.
+/// Opens a connection with a read timeout.
 pub(crate) fn connect(server: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(server).expect("connected");
     client.set_nodelay(true).expect("a socket option");
@@ -45,7 +45,7 @@ pub(crate) fn connect(server: SocketAddr) -> TcpStream {
     client
 }
 
-/// A message as a client's frame. Its mask of zeros masks nothing.
+/// Encodes a message as a client frame, with a mask of zeros.
 pub(crate) fn push(reference: &str, topic: &str, event: &str, payload: &str) -> Vec<u8> {
     let message = format!(r#"["1","{reference}","{topic}","{event}",{payload}]"#);
     let mut frame = vec![0x81];
@@ -65,7 +65,7 @@ pub(crate) fn push(reference: &str, topic: &str, event: &str, payload: &str) -> 
     frame
 }
 
-/// The next frame that the server sends, with its head.
+/// Receives the next frame of the server, including its header.
 pub(crate) fn frame(mut client: impl Read) -> Vec<u8> {
     let mut frame = vec![0; 2];
     client.read_exact(&mut frame).expect("a frame");
@@ -81,22 +81,22 @@ pub(crate) fn frame(mut client: impl Read) -> Vec<u8> {
     frame
 }
 
-/// A thread of this process, watched by another one.
+/// A thread of this process, whose times can be read from other threads.
 pub(crate) struct Thread(String);
 
 impl Thread {
-    /// The thread that calls this.
+    /// Returns the calling thread.
     pub(crate) fn current() -> Self {
-        let link = fs::read_link("/proc/thread-self").expect("it is Linux");
+        let link = fs::read_link("/proc/thread-self").expect("Linux");
         Self(format!("/proc/{}", link.display()))
     }
 
-    /// What it has used.
+    /// Returns the CPU time used.
     pub(crate) fn cpu(&self) -> Duration {
         self.statistic(0)
     }
 
-    /// For how long it could have run and had no processor.
+    /// Returns the time spent runnable but waiting for a processor.
     pub(crate) fn waited(&self) -> Duration {
         self.statistic(1)
     }
@@ -107,39 +107,41 @@ impl Thread {
         Duration::from_nanos(nanoseconds.unwrap_or(0))
     }
 
-    /// How many clock ticks of that were its own, and how many the kernel's: a coarse measure.
+    /// Returns the clock ticks spent in user space and in the kernel, a coarse measure.
     pub(crate) fn ticks(&self) -> [u64; 2] {
         let text = fs::read_to_string(format!("{}/stat", self.0)).unwrap_or_default();
-        // Behind the name, which may hold anything, come the fields from the third on.
+        // The name can contain anything, so parse after its closing parenthesis, where the third
+        // field starts.
         let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
         let mut ticks = fields.skip(11).map(|field| field.parse().unwrap_or(0));
         [ticks.next().unwrap_or(0), ticks.next().unwrap_or(0)]
     }
 }
 
-/// The one in the middle.
+/// Returns the median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// A number that the environment may set.
+/// Returns a number from the environment, or the default.
 pub(crate) fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// How many connections there are: `CONNECTIONS` or the default, or fewer where so many file
-/// descriptors for each are not allowed.
+/// Returns the number of connections: `CONNECTIONS` or the default, reduced if the limit of file
+/// descriptors is too low.
 pub(crate) fn connections(default: usize, descriptors: usize) -> usize {
     let count = setting("CONNECTIONS", default);
     count.min((allowed(count * descriptors + SPARE) - SPARE) / descriptors)
 }
 
-/// Raises the limit of open files to `descriptors`, or as far as it may be, and says how far.
+/// Raises the limit of open files to `descriptors`, or as far as permitted, and returns the new
+/// limit.
 pub(crate) fn allowed(descriptors: usize) -> usize {
     let limit = rlimit::increase_nofile_limit(descriptors as u64).expect("a limit of open files");
     usize::try_from(limit).unwrap_or(descriptors)
 }
 
-/// The descriptors of the process without its connections.
+/// File descriptors used by the process besides its connections.
 pub(crate) const SPARE: usize = 64;

@@ -1,11 +1,11 @@
-//! The channels of the benches.
+//! The channels used by the benches.
 
 use std::marker::PhantomData;
 
 use tower_channels::channel::Result;
 use tower_channels::{Channel, JoinError, Joined, Payload, Reply, Socket};
 
-/// Answers `ping` with what it carries, and tells everyone all else.
+/// A channel that replies to `ping` with its payload and broadcasts everything else.
 pub(crate) struct Room;
 
 impl Channel for Room {
@@ -30,7 +30,7 @@ impl Channel for Room {
     }
 }
 
-/// Joins, and listens.
+/// A channel that only accepts joins.
 pub(crate) struct Silent<A = ()>(PhantomData<fn() -> A>);
 
 impl<A: Send + Sync + 'static> Channel for Silent<A> {

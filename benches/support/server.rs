@@ -1,4 +1,4 @@
-//! A server over loopback on threads of its own, and what these use.
+//! A server over loopback on separate threads, and its CPU time.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,7 +22,7 @@ use tower_channels::{Endpoint, WebSocketConfig};
 use super::room::Room;
 use super::{Thread, median};
 
-/// Ends with its connections when it is dropped.
+/// A server that shuts down with its connections when it is dropped.
 pub(crate) struct Server {
     handle: Handle,
     threads: Arc<Mutex<Vec<Thread>>>,
@@ -30,7 +30,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// One worker is a runtime of one thread.
+    /// Starts the server. One worker means a current-thread runtime.
     pub(crate) fn new(workers: usize) -> Self {
         let threads = Arc::<Mutex<Vec<Thread>>>::default();
         let started = {
@@ -52,7 +52,7 @@ impl Server {
         Self { handle, threads, host: Some((end, host)) }
     }
 
-    /// Serves each connection to a port of its own.
+    /// Listens on a new port and serves each connection with `serve`.
     pub(crate) fn accept<F>(&self, serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
     where
         F: Future<Output = ()> + Send + 'static,
@@ -72,13 +72,13 @@ impl Server {
 
     /// Serves rooms at `/socket`.
     pub(crate) fn rooms(&self) -> SocketAddr {
-        // Most clients do nothing but listen.
+        // Most clients only listen.
         let config = WebSocketConfig::new().idle_timeout(Duration::from_secs(3600));
         let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*");
         self.http(endpoint.websocket(config).build().service("/socket"))
     }
 
-    /// Serves HTTP, and what it is upgraded to.
+    /// Serves HTTP with upgrades.
     pub(crate) fn http<S, B>(&self, service: S) -> SocketAddr
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -93,7 +93,8 @@ impl Server {
         })
     }
 
-    /// Does `work`, which counts its operations, for so long that the server has used enough.
+    /// Repeats `work`, which returns its number of operations, until the server has used enough CPU
+    /// time.
     pub(crate) fn turn(&self, costs: &mut Costs, mut work: impl FnMut() -> usize) {
         let began = Instant::now();
         let (cpu, [user, system]) = (self.seconds(Thread::cpu), self.ticks());
@@ -108,13 +109,13 @@ impl Server {
         costs.ticks[1] += now[1] - system;
     }
 
-    /// What all threads have `spent` together.
+    /// Returns the sum of a time over all threads, in seconds.
     pub(crate) fn seconds(&self, spent: impl Fn(&Thread) -> Duration) -> f64 {
         let threads = self.threads.lock().expect("no panic");
         threads.iter().map(|thread| spent(thread).as_secs_f64()).sum()
     }
 
-    /// The clock ticks of all threads in user space and in the kernel.
+    /// Returns the clock ticks of all threads in user space and in the kernel.
     fn ticks(&self) -> [f64; 2] {
         let threads = self.threads.lock().expect("no panic");
         threads.iter().map(Thread::ticks).fold([0.0; 2], |[user, system], [more, kernel]| {
@@ -123,7 +124,7 @@ impl Server {
     }
 }
 
-/// The seconds that a server uses in its turn.
+/// The CPU time that the server uses per turn, in seconds.
 const TURN: f64 = 0.1;
 
 impl Drop for Server {
@@ -135,7 +136,7 @@ impl Drop for Server {
     }
 }
 
-/// What an operation has cost in each turn.
+/// The cost of an operation in each turn.
 #[derive(Default)]
 pub(crate) struct Costs {
     turns: Vec<f64>,
@@ -143,18 +144,18 @@ pub(crate) struct Costs {
 }
 
 impl Costs {
-    /// The median.
+    /// Returns the median cost in microseconds.
     pub(crate) fn us(&self) -> f64 {
         median(self.turns.clone())
     }
 
-    /// The part of it in user space: a coarse measure.
+    /// Returns the share of it in user space, a coarse measure.
     pub(crate) fn user_us(&self) -> f64 {
         let [user, system] = self.ticks;
         self.us() * user / (user + system).max(1.0)
     }
 
-    /// The median of the ratios to what another has cost in the turns beside.
+    /// Returns the median of the per-turn ratios to another cost.
     pub(crate) fn ratio(&self, other: &Self) -> f64 {
         median(self.turns.iter().zip(&other.turns).map(|(one, other)| one / other).collect())
     }

@@ -1,17 +1,18 @@
-//! What the chat remembers: every message, reaction and deletion, in one SQLite file.
+//! The history of the chat: every message, reaction and deletion, in one SQLite file.
 //!
-//! A room numbers its changes 1, 2, 3, … and leaves none out. The `id` of a message is the number of the change that
-//! made it, its `change` the number of the last one that touched it: a reaction, or its deletion. So one number says
-//! all that a client has seen of a room, and everything after it is one query:
+//! A room numbers its changes 1, 2, 3, … without gaps. The `id` of a message is the number of the
+//! change that created it; its `change` is the number of the last change to it, such as a reaction
+//! or its deletion. One number therefore describes what a client has seen of a room, and one query
+//! returns everything after it:
 //!
 //! ```text
 //! 1 "hello" by Ada   2 "hi" by Bob   3 Bob reacts to 1   4 Ada deletes 1
 //!
 //! messages   id 1  change 4  body NULL        a client that has seen up to 2 misses  id 1, change 4
-//!            id 2  change 2  body "hi"        one that has seen up to 4 misses       nothing
+//!            id 2  change 2  body "hi"        a client that has seen up to 4 misses  nothing
 //! ```
 //!
-//! A client that gets change 7 after 5 knows that it has missed one and asks again.
+//! A client that receives change 7 after 5 knows that it has missed one, and asks for it.
 
 use std::fmt;
 use std::path::Path;
@@ -21,38 +22,42 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-/// The history, shared by all channels. SQLite blocks, so it is used on the threads that tokio keeps for that.
+/// The history, shared by all channels. SQLite blocks, so it is accessed on tokio's blocking
+/// threads.
 #[derive(Clone)]
-pub struct Store(Arc<Mutex<History>>); // the lock guards the one connection, for one call at a time
+pub struct Store(Arc<Mutex<History>>); // the lock serializes calls to the only connection
 
 impl Store {
     pub fn new(history: History) -> Self {
         Self(Arc::new(Mutex::new(history)))
     }
 
-    /// Runs `ask` with the history, away from the threads that serve the sockets.
+    /// Runs `operation` with the history on a blocking thread.
     ///
-    /// Cancel safety: a call that has begun runs to its end, also if nobody waits for it any more.
+    /// # Cancel safety
+    ///
+    /// Once started, the operation runs to completion even if the returned future is dropped.
     pub async fn run<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut History) -> Result<T, Error> + Send + 'static,
+        operation: impl FnOnce(&mut History) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let store = Arc::clone(&self.0);
         tokio::task::spawn_blocking(move || {
-            // a panic inside a transaction rolled it back: the history behind a poisoned lock is sound
-            ask(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
+            // A panic rolls back its transaction, so the history behind a poisoned lock is
+            // consistent.
+            operation(&mut store.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
-        .map_err(|_| Error::JoinError("the history is not available"))?
+        .map_err(|_| Error::Rejected("the history is unavailable"))?
     }
 }
 
-/// One SQLite file.
+/// A chat history in a SQLite database.
 pub struct History {
     db: Connection,
 }
 
-/// A message as the page gets it. Without a body it has been deleted.
+/// A message as sent to the page. It has no body once it is deleted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Message {
     pub id: i64,
@@ -62,34 +67,36 @@ pub struct Message {
     pub body: Option<String>,
     /// Milliseconds since 1970.
     pub at: i64,
-    /// Chosen by the author's page: it recognises its own message by it, and sends it again without fear.
+    /// Idempotency key chosen by the author's page, which also uses it to recognize its own
+    /// message.
     pub key: Option<String>,
     pub reactions: Vec<Reaction>,
 }
 
-/// One emoji under a message, and who chose it, first come first.
+/// An emoji under a message, and the people who chose it, in order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reaction {
     pub emoji: String,
     pub who: Vec<Person>,
 }
 
-/// A person under the name they had at the time.
+/// An author, with the name they had at the time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Person {
     pub author: i64,
     pub name: String,
 }
 
-/// What a client is told when it joins: all it has missed, or if that is too much, the newest page.
+/// What a client needs to catch up: everything it has missed or, if that is too much, the newest
+/// page.
 #[derive(Debug, Serialize)]
 pub struct CatchUp {
-    /// The client forgets what it shows and starts from here.
+    /// Whether the client must discard what it shows and start from these messages.
     pub reset: bool,
     pub messages: Vec<Message>,
-    /// With this, it has seen everything up to here.
+    /// The last change included.
     pub change: i64,
-    /// There is more above the first message. Only of interest after a reset.
+    /// Whether there are older messages. Only meaningful after a reset.
     pub older: bool,
 }
 
@@ -100,20 +107,20 @@ pub struct Page {
     pub older: bool,
 }
 
-/// A message after it was written, reacted to or deleted.
+/// The result of a change to a message.
 #[derive(Debug)]
 pub struct Outcome {
     pub message: Message,
-    /// False when there was nothing to do: what was asked for was so already.
+    /// False if the message already was in the requested state.
     pub changed: bool,
 }
 
-/// Why something was not done.
+/// Why an operation failed.
 #[derive(Debug)]
 pub enum Error {
-    /// The client's mistake, in words for the person in front of it.
-    JoinError(&'static str),
-    /// Ours.
+    /// The request was invalid, for the given reason.
+    Rejected(&'static str),
+    /// The database failed.
     Database(rusqlite::Error),
 }
 
@@ -128,8 +135,8 @@ impl History {
     }
 
     fn prepare(db: Connection) -> Result<Self, Error> {
-        // WAL with SQLite's default `synchronous = FULL`: what was answered with ok is on the disk.
-        // `secure_delete`: a deleted message is gone from the file as well.
+        // WAL with SQLite's default `synchronous = FULL`: acknowledged writes are on disk.
+        // `secure_delete`: deleted messages are erased from the file.
         db.execute_batch(
             "PRAGMA journal_mode = WAL;
              PRAGMA secure_delete = ON;
@@ -162,7 +169,7 @@ impl History {
         Ok(Self { db })
     }
 
-    /// The number that a secret stands for; a secret never seen before gets the next one.
+    /// Returns the author number of a secret, assigning the next one to a new secret.
     pub fn author(&mut self, secret: &str) -> Result<i64, Error> {
         let tx = self.write()?;
         tx.execute("INSERT OR IGNORE INTO authors (secret) VALUES (?1)", [secret])?;
@@ -172,18 +179,19 @@ impl History {
         Ok(id)
     }
 
-    /// Everything in `room` after the change `last_seen`. A client without one, one that was away for too long, and
-    /// one that has seen what this file does not hold (it was replaced) start with the newest page.
+    /// Returns everything in `room` after the change `last_seen`. Clients start with the newest
+    /// page if they have seen nothing, were away for too long, or have seen changes that this file
+    /// does not contain because it was replaced.
     pub fn catch_up(&mut self, room: &str, last_seen: Option<i64>) -> Result<CatchUp, Error> {
-        let tx = self.db.transaction()?; // one snapshot for all that follows
+        let tx = self.db.transaction()?; // one snapshot for all queries below
         let change = last_change(&tx, room)?;
         if let Some(last_seen) = last_seen.filter(|seen| (0..=change).contains(seen)) {
             let missed = select(
                 &tx,
                 "WHERE room = ?1 AND change > ?2 ORDER BY id LIMIT ?3",
-                params![room, last_seen, MOST_MISSED as i64 + 1],
+                params![room, last_seen, MAX_MISSED as i64 + 1],
             )?;
-            if missed.len() <= MOST_MISSED && weight(&missed) <= MOST_MISSED_BYTES {
+            if missed.len() <= MAX_MISSED && weight(&missed) <= MAX_MISSED_BYTES {
                 return Ok(CatchUp { reset: false, messages: missed, change, older: false });
             }
         }
@@ -191,18 +199,19 @@ impl History {
         Ok(CatchUp { reset: true, messages, change, older })
     }
 
-    /// The number of the newest change in a room.
+    /// Returns the number of the newest change in a room.
     pub fn last_change(&mut self, room: &str) -> Result<i64, Error> {
         last_change(&self.db.transaction()?, room)
     }
 
-    /// The page of messages above the message `before`.
+    /// Returns the page of messages before the message `before`.
     pub fn older(&mut self, room: &str, before: i64) -> Result<Page, Error> {
         page(&self.db.transaction()?, room, before)
     }
 
-    /// Adds a message. With a `key` that its author has used in this room before, it is the message of that time:
-    /// a page that lost its connection while sending does not know whether it was heard, and sends again.
+    /// Adds a message. If the author has used `key` in this room before, returns the earlier
+    /// message instead: a page that lost its connection while sending cannot know whether the
+    /// message arrived, and sends it again.
     pub fn add(
         &mut self,
         room: &str,
@@ -212,8 +221,8 @@ impl History {
         key: Option<&str>,
     ) -> Result<Outcome, Error> {
         let tx = self.write()?;
-        let known = "WHERE room = ?1 AND author = ?2 AND key = ?3";
-        if let Some(message) = select(&tx, known, params![room, author, key])?.pop() {
+        let same_key = "WHERE room = ?1 AND author = ?2 AND key = ?3";
+        if let Some(message) = select(&tx, same_key, params![room, author, key])?.pop() {
             return Ok(Outcome { message, changed: false });
         }
         let id = last_change(&tx, room)? + 1;
@@ -227,7 +236,7 @@ impl History {
         Ok(Outcome { message, changed: true })
     }
 
-    /// Sets (`on`) or takes back an emoji under a message.
+    /// Adds (`on`) or removes an emoji under a message.
     pub fn react(
         &mut self,
         room: &str,
@@ -242,8 +251,8 @@ impl History {
             return Err(GONE);
         }
         let rows = if on {
-            if message.reactions.iter().map(|r| r.who.len()).sum::<usize>() >= MOST_REACTIONS {
-                return Err(Error::JoinError("this message has all the reactions it can hold"));
+            if message.reactions.iter().map(|r| r.who.len()).sum::<usize>() >= MAX_REACTIONS {
+                return Err(Error::Rejected("this message has too many reactions"));
             }
             tx.execute(
                 "INSERT OR IGNORE INTO reactions (room, message, emoji, author, name)
@@ -260,16 +269,16 @@ impl History {
         if rows == 0 {
             return Ok(Outcome { message, changed: false });
         }
-        touched(tx, room, id)
+        commit_change(tx, room, id)
     }
 
-    /// Deletes a message of one's own, with all reactions to it. Its number stays, so that those who are away
-    /// learn of it.
+    /// Deletes a message of `author` with all its reactions. The row stays, without a body, so that
+    /// clients that are away learn of the deletion.
     pub fn delete(&mut self, room: &str, id: i64, author: i64) -> Result<Outcome, Error> {
         let tx = self.write()?;
         let message = find(&tx, room, id)?;
         if message.author != author {
-            return Err(Error::JoinError("only its author can delete a message"));
+            return Err(Error::Rejected("only the author can delete a message"));
         }
         if message.body.is_none() {
             return Ok(Outcome { message, changed: false });
@@ -279,10 +288,11 @@ impl History {
             params![room, id],
         )?;
         tx.execute("DELETE FROM reactions WHERE room = ?1 AND message = ?2", params![room, id])?;
-        touched(tx, room, id)
+        commit_change(tx, room, id)
     }
 
-    /// Immediate: what is read to decide cannot change before it is written, also if two servers share the file.
+    /// Starts an immediate transaction, so that what it reads cannot change before it writes, even
+    /// if two servers share the file.
     fn write(&mut self) -> Result<Transaction<'_>, Error> {
         Ok(self.db.transaction_with_behavior(TransactionBehavior::Immediate)?)
     }
@@ -293,8 +303,8 @@ fn last_change(tx: &Transaction<'_>, room: &str) -> Result<i64, Error> {
     Ok(tx.query_row(newest, [room], |row| row.get(0))?)
 }
 
-/// Gives the message the next number of its room, and commits.
-fn touched(tx: Transaction<'_>, room: &str, id: i64) -> Result<Outcome, Error> {
+/// Assigns the room's next change number to the message, and commits.
+fn commit_change(tx: Transaction<'_>, room: &str, id: i64) -> Result<Outcome, Error> {
     tx.execute(
         "UPDATE messages SET change = ?3 WHERE room = ?1 AND id = ?2",
         params![room, id, last_change(&tx, room)? + 1],
@@ -308,7 +318,7 @@ fn find(tx: &Transaction<'_>, room: &str, id: i64) -> Result<Message, Error> {
     select(tx, "WHERE room = ?1 AND id = ?2", params![room, id])?.pop().ok_or(GONE)
 }
 
-/// The newest messages below `before`, and whether there are more below those.
+/// Returns the newest messages before `before`, and whether there are older ones.
 fn page(tx: &Transaction<'_>, room: &str, before: i64) -> Result<Page, Error> {
     let mut messages = select(
         tx,
@@ -337,7 +347,8 @@ fn select(
     Ok(found)
 }
 
-/// Reads the reactions with a query of their own: SQLite is a function call away, not a network.
+/// Reads a message. A separate query for its reactions is fine: SQLite is a function call away, not
+/// a network.
 fn message(tx: &Transaction<'_>, row: &Row<'_>) -> Result<Message, Error> {
     let (id, room): (i64, String) = (row.get(0)?, row.get(7)?);
     let mut reactions: Vec<Reaction> = Vec::new();
@@ -383,28 +394,28 @@ impl From<rusqlite::Error> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::JoinError(why) => f.write_str(why),
-            Self::Database(error) => write!(f, "the history cannot be used: {error}"),
+            Self::Rejected(why) => f.write_str(why),
+            Self::Database(error) => write!(f, "history database error: {error}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
 
-const GONE: Error = Error::JoinError("there is no such message");
+const GONE: Error = Error::Rejected("no such message");
 
-// An answer has to fit into the outbox of a connection (1 MiB). With bodies of at most 2000 characters and names of
-// at most 32, a page with every reaction it can hold is some 800 kB.
+// A reply must fit into the outbox of a connection (1 MiB). With bodies of at most 2000 characters
+// and names of at most 32, a page with all possible reactions takes about 800 kB.
 const PAGE: usize = 50;
-const MOST_REACTIONS: usize = 50;
-const MOST_MISSED: usize = 200;
-const MOST_MISSED_BYTES: usize = 512 * 1024;
+const MAX_REACTIONS: usize = 50;
+const MAX_MISSED: usize = 200;
+const MAX_MISSED_BYTES: usize = 512 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A history with two people, Ada (1) and Bob (2).
+    /// A history with two authors, Ada (1) and Bob (2).
     fn with_people() -> History {
         let mut history = History::in_memory();
         assert_eq!(history.author("ada's secret").unwrap(), 1);
@@ -424,10 +435,10 @@ mod tests {
         messages.iter().map(|message| message.body.as_deref().unwrap_or("deleted")).collect()
     }
 
-    fn refused<T: fmt::Debug>(outcome: Result<T, Error>) -> &'static str {
+    fn rejection<T: fmt::Debug>(outcome: Result<T, Error>) -> &'static str {
         match outcome {
-            Err(Error::JoinError(why)) => why,
-            other => panic!("not refused: {other:?}"),
+            Err(Error::Rejected(why)) => why,
+            other => panic!("not rejected: {other:?}"),
         }
     }
 
@@ -438,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_returns_what_came_after_the_last_seen_id() {
+    fn a_join_returns_everything_after_the_last_seen_id() {
         let mut history = with_people();
         say(&mut history, "one");
         let seen = say(&mut history, "two");
@@ -450,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_returns_reactions_and_deletions_that_were_missed() {
+    fn a_join_returns_missed_reactions_and_deletions() {
         let mut history = with_people();
         let one = say(&mut history, "one");
         let two = say(&mut history, "two");
@@ -465,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_seen_everything_misses_nothing() {
+    fn a_client_that_has_seen_everything_misses_nothing() {
         let mut history = with_people();
         let one = say(&mut history, "one");
         assert_eq!(history.catch_up("lobby", Some(one.change)).unwrap().messages, []);
@@ -482,17 +493,17 @@ mod tests {
     }
 
     #[test]
-    fn who_was_away_for_too_long_starts_with_the_newest_page() {
+    fn a_client_that_was_away_for_too_long_starts_with_the_newest_page() {
         let mut history = with_people();
         let seen = say(&mut history, "seen").id;
-        (0..=MOST_MISSED).for_each(|n| drop(say(&mut history, &n.to_string())));
+        (0..=MAX_MISSED).for_each(|n| drop(say(&mut history, &n.to_string())));
         assert!(history.catch_up("lobby", Some(seen)).unwrap().reset);
     }
 
     #[test]
-    fn an_answer_that_would_be_too_heavy_starts_with_the_newest_page() {
+    fn a_client_that_missed_too_much_starts_with_the_newest_page() {
         let mut history = with_people();
-        let long = "x".repeat(MOST_MISSED_BYTES / 50);
+        let long = "x".repeat(MAX_MISSED_BYTES / 50);
         (0..51).for_each(|_| drop(say(&mut history, &long)));
         assert!(history.catch_up("lobby", Some(0)).unwrap().reset);
     }
@@ -516,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_number_their_changes_apart() {
+    fn rooms_number_their_changes_separately() {
         let mut history = with_people();
         say(&mut history, "here");
         let there = history.add("elsewhere", 1, "Ada", "there", None).unwrap().message;
@@ -525,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn every_change_has_the_number_after_the_one_before() {
+    fn changes_are_numbered_consecutively() {
         let mut history = with_people();
         let one = say(&mut history, "one");
         let reacted = history.react("lobby", one.id, &bob(), "👍", true).unwrap().message;
@@ -538,13 +549,16 @@ mod tests {
     }
 
     #[test]
-    fn a_message_sent_again_with_its_key_is_not_said_twice() {
+    fn a_message_sent_again_with_its_key_is_added_once() {
         let mut history = with_people();
         let first = history.add("lobby", 1, "Ada", "hello", Some("k")).unwrap();
         let again = history.add("lobby", 1, "Ada", "hello", Some("k")).unwrap();
         assert!(first.changed && !again.changed);
         assert_eq!(again.message, first.message);
-        assert!(history.add("lobby", 2, "Bob", "hello", Some("k")).unwrap().changed, "his own key");
+        assert!(
+            history.add("lobby", 2, "Bob", "hello", Some("k")).unwrap().changed,
+            "keys are per author"
+        );
     }
 
     #[test]
@@ -568,41 +582,41 @@ mod tests {
     }
 
     #[test]
-    fn a_message_holds_only_so_many_reactions() {
+    fn the_number_of_reactions_to_a_message_is_limited() {
         let mut history = with_people();
         let one = say(&mut history, "one");
-        for n in 0..MOST_REACTIONS {
+        for n in 0..MAX_REACTIONS {
             history.react("lobby", one.id, &bob(), &n.to_string(), true).unwrap();
         }
         let more = history.react("lobby", one.id, &bob(), "👍", true);
-        assert_eq!(refused(more), "this message has all the reactions it can hold");
+        assert_eq!(rejection(more), "this message has too many reactions");
     }
 
     #[test]
     fn only_the_author_deletes_a_message() {
         let mut history = with_people();
         let one = say(&mut history, "one");
-        let why = refused(history.delete("lobby", one.id, 2));
-        assert_eq!(why, "only its author can delete a message");
+        let why = rejection(history.delete("lobby", one.id, 2));
+        assert_eq!(why, "only the author can delete a message");
         assert_eq!(bodies(&history.catch_up("lobby", None).unwrap().messages), ["one"]);
     }
 
     #[test]
-    fn a_deleted_message_leaves_nothing_but_its_number() {
+    fn a_deleted_message_leaves_only_its_number() {
         let mut history = with_people();
         let one = say(&mut history, "one");
         history.react("lobby", one.id, &bob(), "👍", true).unwrap();
         let gone = history.delete("lobby", one.id, 1).unwrap().message;
         assert_eq!((gone.id, gone.body, gone.reactions), (one.id, None, vec![]));
         assert_eq!(history.catch_up("lobby", None).unwrap().messages, []);
-        assert!(refused(history.react("lobby", one.id, &bob(), "👍", true)).contains("no such"));
+        assert!(rejection(history.react("lobby", one.id, &bob(), "👍", true)).contains("no such"));
     }
 
     #[test]
-    fn a_message_of_another_room_cannot_be_touched() {
+    fn a_message_of_another_room_cannot_be_changed() {
         let mut history = with_people();
         let one = say(&mut history, "one");
-        assert!(refused(history.delete("elsewhere", one.id, 1)).contains("no such"));
+        assert!(rejection(history.delete("elsewhere", one.id, 1)).contains("no such"));
     }
 
     #[test]

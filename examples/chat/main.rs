@@ -1,23 +1,24 @@
-//! A chat, as one page and one server: rooms, who is there, reactions, and a history that outlives both ends.
+//! A chat: one page and one server, with rooms, presence, reactions, and a persistent history.
 //!
 //! ```text
-//! cargo run --example chat          then open http://127.0.0.1:4000 in two tabs, each on its own transport
+//! cargo run --example chat          then open http://127.0.0.1:4000 in two tabs, one per transport
 //! ```
 //!
-//! `ADDR` is where it listens (`127.0.0.1:4000`), `CHAT_DB` the SQLite file with the history (`chat.sqlite`).
+//! `ADDR` sets the address to listen on (default `127.0.0.1:4000`), `CHAT_DB` the SQLite file of
+//! the history (default `chat.sqlite`).
 //!
-//! | file | what is in it |
+//! | file | content |
 //! | --- | --- |
 //! | `main.rs` | the server: the endpoint under `/socket`, the page at `/` |
-//! | `room.rs` | the channel `room:*`: events, what they may contain, who hears of them |
-//! | `presence.rs` | who is in a room, who types and who is away |
-//! | `history.rs` | what is remembered, and how a client learns what it missed |
-//! | `page/channels.js` | the Phoenix protocol as a browser speaks it, over WebSocket and long poll, in one session |
-//! | `page/presence.js` | who is present, out of what the server says of it |
-//! | `page/people.js` | the row of people in the room, and whether somebody is at this page |
+//! | `room.rs` | the channel `room:*`: its events, their validation, and who receives them |
+//! | `presence.rs` | the people in a room, and who is typing or away |
+//! | `history.rs` | the stored messages, and catching up on missed ones |
+//! | `page/channels.js` | a Phoenix client over WebSocket and long poll, with resumable sessions |
+//! | `page/presence.js` | the list of people present, built from presence events |
+//! | `page/people.js` | the row of people in the room, and detection of typing and absence |
 //! | `page/chat.js` | the page: what it shows and what it sends |
 
-#![allow(unreachable_pub, reason = "`pub` says what a file offers to the others")]
+#![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
 
 mod history;
 mod presence;
@@ -62,8 +63,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A part of the page. The policy is the second line of defence against a message that wants to be a script; the
-/// first is that the page never reads one as HTML.
+/// Serves a static file of the page. The content security policy is the second line of defence
+/// against messages that contain scripts; the first is that the page never interprets messages as
+/// HTML.
 fn file_of(content_type: &'static str, text: &'static str) -> MethodRouter {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

@@ -1,9 +1,10 @@
-//! Who is in a room: each person once, under their name, with a meta for each tab in which they are there.
+//! The people in a room: each is listed once, under their name, with one meta per tab.
 //!
-//! Who joins gets a `presence_state`, and everybody in the room a `presence_diff` of whatever changes. A person is
-//! there as long as the channel lives: also while their connection is lost and the session kept.
+//! A new member gets a `presence_state`, and everyone in the room a `presence_diff` of every
+//! change. An entry lives as long as its channel, so it survives a lost connection while the
+//! session waits to be resumed.
 //!
-//! A client says no more than two times yes or no. What the others read of it is written here.
+//! A client only sends two booleans. The metas that others see are built here.
 
 use std::mem;
 use std::time::Duration;
@@ -15,14 +16,14 @@ use tower_channels::{Presence, PresenceError, Socket};
 
 use crate::room::Room;
 
-/// What a person does in one tab.
+/// The activity of a user in one tab.
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Doing {
     pub typing: bool,
     pub away: bool,
 }
 
-/// Who typed has said nothing more of it for a while, or is cut off.
+/// Sent to the channel when a typing user has been silent for a while, or has lost the connection.
 pub struct Paused;
 
 impl Room {
@@ -41,13 +42,13 @@ impl Room {
         Presence::track(socket, &self.person.name, self.meta())
     }
 
-    pub fn does(&mut self, doing: Doing, socket: &Socket<Self>) -> Result<(), PresenceError> {
-        self.pause = JoinSet::new(); // what was in the old one is over
+    pub fn set_doing(&mut self, doing: Doing, socket: &Socket<Self>) -> Result<(), PresenceError> {
+        self.pause = JoinSet::new(); // aborts the previous timer
         if doing.typing {
             let channel = socket.handle();
             self.pause.spawn(async move {
                 tokio::time::sleep(PAUSE).await;
-                let _ = channel.send(Paused); // unless it has ended
+                let _ = channel.send(Paused); // fails if the channel has ended
             });
         }
         if mem::replace(&mut self.doing, doing) == doing {
@@ -56,8 +57,8 @@ impl Room {
         Presence::update(socket, &self.person.name, self.meta())
     }
 
-    pub fn pauses(&mut self, socket: &Socket<Self>) -> Result<(), PresenceError> {
-        self.does(Doing { typing: false, ..self.doing }, socket)
+    pub fn stop_typing(&mut self, socket: &Socket<Self>) -> Result<(), PresenceError> {
+        self.set_doing(Doing { typing: false, ..self.doing }, socket)
     }
 
     fn meta(&self) -> Value {
@@ -66,10 +67,10 @@ impl Room {
     }
 }
 
-/// Names that cannot be keys: every object of JavaScript has something under them.
+/// Names that cannot be presence keys, since every JavaScript object has properties of these names.
 pub const RESERVED: [&str; 3] = ["__proto__", "constructor", "prototype"];
 
-/// Longer than a page waits before it says again that somebody types.
+/// How long a user counts as typing. Longer than the interval at which a page repeats it.
 const PAUSE: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
@@ -78,16 +79,16 @@ mod tests {
 
     use super::*;
     use crate::room::User;
-    use crate::room::tests::{Client, chat, enter, say, stranger};
+    use crate::room::tests::{Client, chat, connected, enter, say};
 
-    /// Somebody who is there, and whom they found.
+    /// Joins as a new user, and returns the client with the presence state it received.
     async fn arrive(chat: &Endpoint<User>, secret: &str, name: &str) -> (Client, Value) {
         let mut person = enter(chat, secret, name).await;
         let state = next(&mut person, "presence_state").await;
         (person, state)
     }
 
-    /// Two people who know of each other.
+    /// Joins two users who see each other.
     async fn both(chat: &Endpoint<User>) -> (Client, Client) {
         let (mut ada, _) = arrive(chat, "the secret of Ada", "Ada").await;
         let (bob, _) = arrive(chat, "the secret of Bob", "Bob").await;
@@ -95,11 +96,11 @@ mod tests {
         (ada, bob)
     }
 
-    fn does(person: &mut Client, doing: Value) {
+    fn send_doing(person: &mut Client, doing: Value) {
         person.send("room:lobby", "doing", doing);
     }
 
-    /// The next event of that name. Others are passed over.
+    /// Returns the payload of the next event of that name, skipping others.
     async fn next(person: &mut Client, event: &str) -> Value {
         loop {
             let (next, payload) = person.next_push().await;
@@ -109,7 +110,7 @@ mod tests {
         }
     }
 
-    /// The meta that comes with the next diff in which `name` joins.
+    /// Returns the meta in the next diff in which `name` joins.
     async fn joins_of(name: &str, to: &mut Client) -> Value {
         loop {
             let mut diff = next(to, "presence_diff").await;
@@ -119,25 +120,25 @@ mod tests {
         }
     }
 
-    /// A meta without its refs.
-    fn said(meta: &Value) -> Value {
+    /// Returns a meta without its refs.
+    fn without_refs(meta: &Value) -> Value {
         let mut meta = meta.clone();
         meta.as_object_mut().unwrap().retain(|name, _| !name.starts_with("phx_ref"));
         meta
     }
 
     #[tokio::test]
-    async fn who_joins_learns_who_is_there() {
+    async fn a_new_member_receives_the_list_of_people() {
         let chat = chat();
         let (_ada, _) = arrive(&chat, "the secret of Ada", "Ada").await;
         let (_bob, state) = arrive(&chat, "the secret of Bob", "Bob").await;
         let quiet = |author| json!({ "author": author, "typing": false, "away": false });
-        assert_eq!(said(&state["Ada"]["metas"][0]), quiet(1));
-        assert_eq!(said(&state["Bob"]["metas"][0]), quiet(2));
+        assert_eq!(without_refs(&state["Ada"]["metas"][0]), quiet(1));
+        assert_eq!(without_refs(&state["Bob"]["metas"][0]), quiet(2));
     }
 
     #[tokio::test]
-    async fn the_others_learn_of_who_joins_and_of_who_leaves() {
+    async fn members_are_notified_of_joins_and_leaves() {
         let chat = chat();
         let (mut ada, mut bob) = both(&chat).await;
         assert_eq!(ada.leave("room:lobby").await, Reply::ack());
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_tabs_of_one_name_are_one_person() {
+    async fn two_tabs_under_one_name_are_one_person() {
         let chat = chat();
         let (_one, _) = arrive(&chat, "one of Ada's tabs", "Ada").await;
         let (_other, state) = arrive(&chat, "the other of hers", "Ada").await;
@@ -155,47 +156,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn somebody_types_until_the_message_comes() {
+    async fn a_user_is_typing_until_the_message_is_sent() {
         let chat = chat();
         let (mut ada, mut bob) = both(&chat).await;
-        does(&mut ada, json!({ "typing": true, "away": false }));
+        send_doing(&mut ada, json!({ "typing": true, "away": false }));
         assert_eq!(joins_of("Ada", &mut bob).await["typing"], true);
         say(&mut ada, "hello").await;
         assert_eq!(joins_of("Ada", &mut bob).await["typing"], false);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_says_nothing_more_has_paused() {
+    async fn a_silent_user_stops_typing() {
         let chat = chat();
         let (mut ada, mut bob) = both(&chat).await;
-        does(&mut ada, json!({ "typing": true, "away": false }));
+        send_doing(&mut ada, json!({ "typing": true, "away": false }));
         assert_eq!(joins_of("Ada", &mut bob).await["typing"], true);
         assert_eq!(joins_of("Ada", &mut bob).await["typing"], false);
     }
 
     #[tokio::test]
-    async fn a_client_says_only_whether_it_types_and_is_away() {
+    async fn a_client_only_sets_whether_it_is_typing_and_away() {
         let chat = chat();
         let (mut ada, mut bob) = both(&chat).await;
-        for nonsense in [json!({ "typing": "x", "away": true }), json!({ "away": true }), json!(5)]
-        {
-            does(&mut ada, nonsense);
+        for invalid in [json!({ "typing": "x", "away": true }), json!({ "away": true }), json!(5)] {
+            send_doing(&mut ada, invalid);
         }
-        does(
+        send_doing(
             &mut ada,
             json!({ "typing": false, "away": true, "author": 9, "phx_ref": "x", "y": "z" }),
         );
         let meta = joins_of("Ada", &mut bob).await;
-        assert_eq!(said(&meta), json!({ "author": 1, "typing": false, "away": true }));
+        assert_eq!(without_refs(&meta), json!({ "author": 1, "typing": false, "away": true }));
         assert_ne!(meta["phx_ref"], "x");
     }
 
     #[tokio::test]
-    async fn what_is_said_again_is_no_news() {
+    async fn a_repeated_state_changes_nothing() {
         let chat = chat();
         let (mut ada, state) = arrive(&chat, "the secret of Ada", "Ada").await;
         for _ in 0..3 {
-            does(&mut ada, json!({ "typing": false, "away": false }));
+            send_doing(&mut ada, json!({ "typing": false, "away": false }));
         }
         say(&mut ada, "handled after those").await;
         let now = chat.presence().get_by_key("room:lobby", "Ada").await.unwrap();
@@ -203,8 +203,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_enters_under_a_name_that_cannot_be_a_key() {
-        let mut ada = stranger(&chat(), "the secret of Ada").await;
+    async fn a_reserved_name_is_rejected() {
+        let mut ada = connected(&chat(), "the secret of Ada").await;
         for name in RESERVED {
             let reply = ada.join("room:lobby", json!({ "name": name })).await;
             assert_eq!(reply, Reply::reason("this name is reserved"));

@@ -1,20 +1,20 @@
-//! The channel `room:*`: what a person can do in a room, and who hears of it.
+//! The channel `room:*`: what a user can do in a room, and who is notified.
 //!
-//! | event | payload | answer | everybody in the room gets |
+//! | event | payload | reply | broadcast to the room |
 //! | --- | --- | --- | --- |
-//! | `phx_join` | `name`, `last_seen_id` | `author`, `emoji`, and what was missed: `reset`, `messages`, `change`, `older` | |
+//! | `phx_join` | `name`, `last_seen_id` | `author`, `emoji`, and the missed messages: `reset`, `messages`, `change`, `older` | |
 //! | `new_msg` | `body`, `key` | `id`, `change` | `message` |
 //! | `react` | `id`, `emoji`, `on` | `id`, `change` | `message` |
 //! | `delete` | `id` | `id`, `change` | `message` |
 //! | `older` | `before` | `messages`, `older` | |
-//! | `catch_up` | `last_seen_id` | as the join | |
+//! | `catch_up` | `last_seen_id` | `reset`, `messages`, `change`, `older` | |
 //! | `doing` | `typing`, `away` | none | `presence_diff`: see `presence.rs` |
 //!
-//! A page whose session was kept joins as ever, and its live channel answers with `resumed` and `change`: the events
-//! up to that number follow, as if the page had never been away.
+//! A page that resumes its session joins as usual, and its live channel replies with `resumed` and
+//! `change`. The events up to that number follow, as if the page had never been away.
 //!
-//! A `message` event carries the message as it is now, whatever happened to it: to show it is to be up to date.
-//! What a person did wrong is an error reply with a `reason` in words.
+//! A `message` event carries the current state of a message, whatever changed, so a page only has
+//! to display it. Invalid requests get an error reply with a readable `reason`.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -28,37 +28,39 @@ use tower_channels::{
 use crate::history::{CatchUp, Error, History, Outcome, Person, Store};
 use crate::presence::{Doing, Paused, RESERVED};
 
-/// What `connect` learned about the person at the other end; all channels of the socket see it.
+/// Assigns of a socket: the identity established by `connect`, shared by all channels of the
+/// socket.
 pub struct User {
     author: i64,
     history: Store,
 }
 
-/// A person in a room.
+/// A user in a room.
 pub struct Room {
     room: String,
     pub person: Person,
     pub doing: Doing,
-    /// Says `Paused` some time after the last word of typing.
+    /// Sends `Paused` some time after the last sign of typing.
     pub pause: JoinSet<()>,
-    /// What the join's reply told: the last change the person has seen.
+    /// The last change included in the reply to the join.
     seen: i64,
     history: Store,
 }
 
 impl User {
-    /// Names the socket, which makes its session one that can be kept. Only who connects with the same secret gets
-    /// the same id, so the session goes to nobody else.
+    /// Returns the socket id, which makes the session resumable. It is derived from the secret, so
+    /// nobody without the secret can resume the session.
     pub fn id(&self) -> Option<String> {
         Some(format!("author:{}", self.author))
     }
 }
 
-/// A page proves who it is by a secret that it made up, and is known to the others by a number.
+/// Authenticates a page by a secret that it generated itself. Other users only see an author
+/// number.
 pub async fn connect(info: ConnectInfo, history: Store) -> std::result::Result<User, Rejected> {
     let secret = info.param("secret").unwrap_or_default().to_owned();
     if !(16..=64).contains(&secret.len()) {
-        return Err(Rejected::reason("a secret has 16 to 64 bytes"));
+        return Err(Rejected::reason("secret must be 16-64 bytes"));
     }
     match history.run(move |history| history.author(&secret)).await {
         Ok(author) => Ok(User { author, history }),
@@ -77,7 +79,7 @@ impl Channel for Room {
     ) -> std::result::Result<Joined<Self>, JoinError> {
         let User { author, history } = socket.assigns();
         let (author, history) = (*author, history.clone());
-        let entered = async {
+        let accepted = async {
             let Join { name, last_seen_id } = parse(&payload)?;
             let person = Person { author, name: valid_name(&name)? };
             let room = valid_room(topic)?;
@@ -85,17 +87,19 @@ impl Channel for Room {
             Ok((room, person, missed))
         };
         let (room, person, missed) =
-            entered.await.map_err(|error: Error| JoinError::reason(reason(&error)))?;
+            accepted.await.map_err(|error: Error| JoinError::reason(reason(&error)))?;
         let seen = missed.change;
         let reply = welcome(author, &missed);
         let (doing, pause) = (Doing::default(), JoinSet::new());
         Ok(Joined::new(Self { room, person, doing, pause, seen, history }).reply(reply))
     }
 
-    /// The page was away, and this channel was not: all events meanwhile come right after this answer. It says how
-    /// far they go, so that the page can tell when it has caught up. What makes no sense is refused as in a join.
+    /// Answers a rejoin of a page that was away while this channel lived on. All events of that
+    /// time follow the reply, which says how far they go, so that the page can tell when it has
+    /// caught up. Invalid payloads are rejected as in a join.
     ///
-    /// A page that left the room in a hurry and is back has nothing of it any more, and gets what a join gets.
+    /// A page that left and re-entered the room no longer has its messages, and gets the same reply
+    /// as from a join.
     async fn resume(
         &mut self,
         payload: Payload,
@@ -112,13 +116,13 @@ impl Channel for Room {
             let change = self.history.run(move |history| history.last_change(&room)).await?;
             Ok((name, json!({ "resumed": true, "change": change })))
         };
-        let (name, answer) =
+        let (name, response) =
             resumed.await.map_err(|error: Error| JoinError::reason(reason(&error)))?;
         self.rename(name, socket)?;
-        Ok(Some(answer.into()))
+        Ok(Some(response.into()))
     }
 
-    /// From here on the room's broadcasts arrive. What was said between the reply and now did not.
+    /// Pushes what was broadcast between the reply to the join and the channel's subscription.
     async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
         self.appear(socket)?;
         let missed = catch_up(&self.history, &self.room, Some(self.seen)).await?;
@@ -134,32 +138,32 @@ impl Channel for Room {
         payload: Payload,
         socket: &Socket<Self>,
     ) -> Result<Reply> {
-        let answer = match event {
+        let result = match event {
             "new_msg" => {
-                self.pauses(socket)?;
+                self.stop_typing(socket)?;
                 self.new_msg(&payload, socket).await
             }
             "react" => self.react(&payload, socket).await,
             "delete" => self.delete(&payload, socket).await,
             "older" => self.older(&payload).await,
             "catch_up" => self.catch_up(&payload).await,
-            // Nobody waits for an answer, so a payload that makes no sense is passed over.
+            // No reply is expected, so an invalid payload is ignored.
             "doing" => {
                 if let Ok(doing) = parse(&payload) {
-                    self.does(doing, socket)?;
+                    self.set_doing(doing, socket)?;
                 }
                 return Ok(Reply::None);
             }
             _ => return Err(Stop::unmatched(event)),
         };
-        Ok(match answer {
+        Ok(match result {
             Ok(response) => Reply::ok(response),
             Err(error) => Reply::reason(reason(&error)),
         })
     }
 
     async fn handle_info(&mut self, _: Paused, socket: &Socket<Self>) -> Result<()> {
-        Ok(self.pauses(socket)?)
+        Ok(self.stop_typing(socket)?)
     }
 }
 
@@ -198,39 +202,40 @@ struct LastSeen {
 }
 
 impl Room {
-    async fn new_msg(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
+    async fn new_msg(&self, payload: &Payload, socket: &Socket<Self>) -> Response {
         let NewMsg { body, key } = parse(payload)?;
         let body = valid_body(&body)?;
         if key.as_ref().is_some_and(|key| key.len() > 64) {
-            return Err(Error::JoinError("a key has at most 64 bytes"));
+            return Err(Error::Rejected("key must be at most 64 bytes"));
         }
         let (room, Person { author, name }) = (self.room.clone(), self.person.clone());
         self.change(socket, move |history| history.add(&room, author, &name, &body, key.as_deref()))
             .await
     }
 
-    async fn react(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
+    async fn react(&self, payload: &Payload, socket: &Socket<Self>) -> Response {
         let React { id, emoji, on } = parse(payload)?;
         if !EMOJI.contains(&emoji.as_str()) {
-            return Err(Error::JoinError("there is no such reaction"));
+            return Err(Error::Rejected("unknown reaction"));
         }
         let (room, person) = (self.room.clone(), self.person.clone());
         self.change(socket, move |history| history.react(&room, id, &person, &emoji, on)).await
     }
 
-    async fn delete(&self, payload: &Payload, socket: &Socket<Self>) -> Answer {
+    async fn delete(&self, payload: &Payload, socket: &Socket<Self>) -> Response {
         let Delete { id } = parse(payload)?;
         let (room, author) = (self.room.clone(), self.person.author);
         self.change(socket, move |history| history.delete(&room, id, author)).await
     }
 
-    /// Writes, and tells the room. Both happen while the history is ours, so the room hears of changes in their
-    /// order; and both happen even if the person is gone by then, so it hears of every one.
+    /// Applies a change and broadcasts it. Both happen under the lock of the history, so that the
+    /// room receives changes in order; and both happen even if the user is gone by then, so that it
+    /// receives all of them.
     async fn change(
         &self,
         socket: &Socket<Self>,
         write: impl FnOnce(&mut History) -> std::result::Result<Outcome, Error> + Send + 'static,
-    ) -> Answer {
+    ) -> Response {
         let socket = socket.clone();
         let written = self.history.run(move |history| {
             let Outcome { message, changed } = write(history)?;
@@ -243,19 +248,19 @@ impl Room {
         Ok(json!({ "id": message.id, "change": message.change }))
     }
 
-    async fn older(&self, payload: &Payload) -> Answer {
+    async fn older(&self, payload: &Payload) -> Response {
         let Older { before } = parse(payload)?;
         let room = self.room.clone();
         Ok(json!(self.history.run(move |history| history.older(&room, before)).await?))
     }
 
-    async fn catch_up(&self, payload: &Payload) -> Answer {
+    async fn catch_up(&self, payload: &Payload) -> Response {
         let LastSeen { last_seen_id } = parse(payload)?;
         Ok(json!(catch_up(&self.history, &self.room, Some(last_seen_id)).await?))
     }
 }
 
-/// What a join answers: who the person is to the others, how they may react, and what they missed.
+/// Response of a join: the user's author number, the available reactions, and the missed messages.
 fn welcome(author: i64, missed: &CatchUp) -> Value {
     let mut reply = json!(missed);
     reply["author"] = json!(author);
@@ -263,7 +268,7 @@ fn welcome(author: i64, missed: &CatchUp) -> Value {
     reply
 }
 
-type Answer = std::result::Result<Value, Error>;
+type Response = std::result::Result<Value, Error>;
 
 async fn catch_up(
     history: &Store,
@@ -275,42 +280,42 @@ async fn catch_up(
 }
 
 fn parse<T: DeserializeOwned>(payload: &Payload) -> std::result::Result<T, Error> {
-    payload.parse().map_err(|_| Error::JoinError("this was not understood"))
+    payload.parse().map_err(|_| Error::Rejected("invalid payload"))
 }
 
 fn valid_name(name: &str) -> std::result::Result<String, Error> {
     let name = name.trim();
     if !(1..=32).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-        return Err(Error::JoinError("a name has 1 to 32 characters"));
+        return Err(Error::Rejected("name must be 1-32 characters"));
     }
     if RESERVED.contains(&name) {
-        return Err(Error::JoinError("this name is reserved"));
+        return Err(Error::Rejected("this name is reserved"));
     }
     Ok(name.to_owned())
 }
 
 fn valid_room(topic: &str) -> std::result::Result<String, Error> {
     let room = topic.strip_prefix("room:").unwrap_or_default();
-    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if !(1..=32).contains(&room.len()) || !room.bytes().all(known) {
-        return Err(Error::JoinError("a room is named by 1 to 32 of a-z, 0-9 and -"));
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if !(1..=32).contains(&room.len()) || !room.bytes().all(allowed) {
+        return Err(Error::Rejected("room must be 1-32 characters of a-z, 0-9 and -"));
     }
     Ok(room.to_owned())
 }
 
 fn valid_body(body: &str) -> std::result::Result<String, Error> {
     let body = body.trim();
-    let wanted = |c: char| !c.is_control() || c == '\n' || c == '\t';
-    if !(1..=2000).contains(&body.chars().count()) || !body.chars().all(wanted) {
-        return Err(Error::JoinError("a message has 1 to 2000 characters"));
+    let allowed = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if !(1..=2000).contains(&body.chars().count()) || !body.chars().all(allowed) {
+        return Err(Error::Rejected("message must be 1-2000 characters"));
     }
     Ok(body.to_owned())
 }
 
-/// What the person gets to read. Our own troubles go to our log.
+/// Returns the reason shown to the user. Database errors are logged instead.
 fn reason(error: &Error) -> &'static str {
     match error {
-        Error::JoinError(why) => why,
+        Error::Rejected(why) => why,
         Error::Database(_) => {
             eprintln!("{error}");
             "the history is not available"
@@ -335,12 +340,12 @@ pub mod tests {
             .build()
     }
 
-    pub async fn stranger(chat: &Endpoint<User>, secret: &str) -> Client {
+    pub async fn connected(chat: &Endpoint<User>, secret: &str) -> Client {
         test::connect(chat, &[("secret", secret)]).await.unwrap()
     }
 
     pub async fn enter(chat: &Endpoint<User>, secret: &str, name: &str) -> Client {
-        let mut person = stranger(chat, secret).await;
+        let mut person = connected(chat, secret).await;
         response(person.join("room:lobby", json!({ "name": name })).await);
         person
     }
@@ -353,8 +358,8 @@ pub mod tests {
         response(person.push("room:lobby", "new_msg", json!({ "body": body })).await)
     }
 
-    /// The next event that the person gets, and its payload. Who is there is another matter.
-    async fn heard(person: &mut Client) -> (String, Value) {
+    /// Returns the next event, skipping presence events, and its payload.
+    async fn next_event(person: &mut Client) -> (String, Value) {
         loop {
             let (event, payload) = person.next_push().await;
             if !event.starts_with("presence_") {
@@ -371,24 +376,24 @@ pub mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_heard_by_everybody_in_the_room() {
+    async fn a_message_reaches_everyone_in_the_room() {
         let chat = chat();
         let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
         say(&mut ada, "hello").await;
         for person in [&mut ada, &mut bob] {
-            let (event, message) = heard(person).await;
+            let (event, message) = next_event(person).await;
             assert_eq!((event.as_str(), &message["name"]), ("message", &json!("Ada")));
             assert_eq!(message["body"], "hello");
         }
     }
 
     #[tokio::test]
-    async fn a_join_with_the_last_seen_id_returns_what_was_missed() {
+    async fn a_join_with_the_last_seen_id_returns_the_missed_messages() {
         let chat = chat();
         let mut ada = person(&chat, "Ada").await;
         let seen = say(&mut ada, "seen").await["change"].clone();
         say(&mut ada, "missed").await;
-        let mut bob = stranger(&chat, "the secret of Bob").await;
+        let mut bob = connected(&chat, "the secret of Bob").await;
         let join = json!({ "name": "Bob", "last_seen_id": seen });
         let joined = response(bob.join("room:lobby", join).await);
         assert_eq!(joined["reset"], false);
@@ -397,65 +402,65 @@ pub mod tests {
     }
 
     #[tokio::test]
-    async fn a_reaction_is_heard_as_the_message_with_who_reacted() {
+    async fn a_reaction_is_broadcast_as_the_message_with_the_people_who_reacted() {
         let chat = chat();
         let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
         let id = say(&mut ada, "hello").await["id"].clone();
         let react = json!({ "id": id, "emoji": "👍", "on": true });
         response(bob.push("room:lobby", "react", react).await);
-        heard(&mut ada).await;
-        let (_, message) = heard(&mut ada).await;
+        next_event(&mut ada).await;
+        let (_, message) = next_event(&mut ada).await;
         assert_eq!(message["reactions"][0]["who"][0]["name"], "Bob");
     }
 
     #[tokio::test]
-    async fn the_message_of_another_is_not_deleted() {
+    async fn nobody_can_delete_the_message_of_another_user() {
         let chat = chat();
         let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
         let id = say(&mut ada, "hello").await["id"].clone();
         let reply = bob.push("room:lobby", "delete", json!({ "id": id })).await;
-        assert_eq!(reply, Reply::reason("only its author can delete a message"));
+        assert_eq!(reply, Reply::reason("only the author can delete a message"));
     }
 
     #[tokio::test]
-    async fn a_payload_that_makes_no_sense_is_an_error_and_the_room_goes_on() {
+    async fn an_invalid_payload_gets_an_error_reply_and_the_channel_goes_on() {
         let chat = chat();
         let mut ada = person(&chat, "Ada").await;
-        for nonsense in [json!({ "body": 5 }), json!([]), json!(null), json!({})] {
-            let reply = ada.push("room:lobby", "new_msg", nonsense).await;
-            assert_eq!(reply, Reply::reason("this was not understood"));
+        for invalid in [json!({ "body": 5 }), json!([]), json!(null), json!({})] {
+            let reply = ada.push("room:lobby", "new_msg", invalid).await;
+            assert_eq!(reply, Reply::reason("invalid payload"));
         }
         say(&mut ada, "still here").await;
     }
 
     #[tokio::test]
-    async fn a_room_is_not_joined_without_a_proper_name_of_person_and_room() {
+    async fn a_join_needs_a_valid_user_name_and_room_name() {
         let chat = chat();
-        let mut ada = stranger(&chat, "the secret of Ada").await;
+        let mut ada = connected(&chat, "the secret of Ada").await;
         for name in ["", "  ", "a\nb", &"x".repeat(33)] {
             let reply = ada.join("room:lobby", json!({ "name": name })).await;
-            assert_eq!(reply, Reply::reason("a name has 1 to 32 characters"), "{name:?}");
+            assert_eq!(reply, Reply::reason("name must be 1-32 characters"), "{name:?}");
         }
         for topic in ["room:", "room:Lobby", "room:a b", &format!("room:{}", "x".repeat(33))] {
             let reply = ada.join(topic, json!({ "name": "Ada" })).await;
-            let why = "a room is named by 1 to 32 of a-z, 0-9 and -";
+            let why = "room must be 1-32 characters of a-z, 0-9 and -";
             assert_eq!(reply, Reply::reason(why), "{topic:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_message_is_as_long_as_it_may_be_and_no_longer() {
+    async fn the_length_of_a_message_is_limited() {
         let chat = chat();
         let mut ada = person(&chat, "Ada").await;
         say(&mut ada, &"é".repeat(2000)).await;
         for body in ["", " \n ", "a\0b", &"é".repeat(2001)] {
             let reply = ada.push("room:lobby", "new_msg", json!({ "body": body })).await;
-            assert_eq!(reply, Reply::reason("a message has 1 to 2000 characters"), "{body:?}");
+            assert_eq!(reply, Reply::reason("message must be 1-2000 characters"), "{body:?}");
         }
     }
 
     #[tokio::test]
-    async fn a_socket_without_a_secret_is_refused() {
+    async fn a_socket_without_a_secret_is_rejected() {
         assert!(test::connect(&chat(), &[]).await.is_err());
     }
 }

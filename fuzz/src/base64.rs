@@ -1,4 +1,4 @@
-//! Base64 as a client writes it: the standard alphabet, with padding.
+//! Base64 encoding as clients do it: the standard alphabet, with padding.
 
 pub(crate) fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_that_of_rfc_4648() {
+    fn it_matches_rfc_4648() {
         for (bytes, text) in
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
         {

@@ -1,7 +1,7 @@
-//! The input of the WebSocket targets: how the bytes are cut, and the bytes.
+//! The input of the WebSocket targets: how to split the client's bytes, and the bytes.
 //!
-//! The first byte says in its low half how many sizes follow, and its high half are the flags of
-//! the target; then come the sizes, each a byte; the rest is what the client sends.
+//! The low half of the first byte is the number of sizes, its high half holds flags of the target.
+//! The sizes follow, one byte each; the rest is sent by the client.
 
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
@@ -21,7 +21,7 @@ impl<'a> Input<'a> {
         Turns { sizes: self.sizes.to_vec(), next: 0, paused: false }
     }
 
-    /// The bytes in their chunks. A turn of nothing is an empty chunk.
+    /// Splits the bytes into chunks. A turn in which nothing passes is an empty chunk.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (mut turns, mut rest) = (self.turns(), self.wire);
         std::iter::from_fn(move || {
@@ -35,8 +35,9 @@ impl<'a> Input<'a> {
     }
 }
 
-/// How much passes next: the sizes, over and over. A size of 0 is a turn in which nothing does, and
-/// of two in a row the second is 1, so that it all comes to an end. Without sizes there is no bound.
+/// The numbers of bytes that pass, from the sizes in a cycle. A size of 0 is a turn in which
+/// nothing passes; the second of two in a row counts as 1, so that the input always ends. Without
+/// sizes there is no limit.
 #[derive(Clone)]
 pub(crate) struct Turns {
     sizes: Vec<u8>,
@@ -45,7 +46,7 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// `None` where nothing passes.
+    /// Returns the next size, or `None` if nothing passes.
     pub(crate) fn next(&mut self) -> Option<usize> {
         if self.sizes.is_empty() {
             return Some(usize::MAX);
@@ -66,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn the_sizes_are_taken_over_and_over() {
+    fn the_sizes_repeat() {
         assert_eq!(chunks(b"\x02\x01\x02abcdefg"), [&b"a"[..], b"bc", b"d", b"ef", b"g"]);
         assert_eq!(chunks(b"\x00abc"), [b"abc"]);
     }
 
     #[test]
-    fn nothing_but_zeros_comes_to_an_end() {
+    fn an_input_of_zero_sizes_ends() {
         assert_eq!(chunks(b"\x01\x00ab"), [&b""[..], b"a", b"", b"b"]);
     }
 }

@@ -1,9 +1,9 @@
-//! JSON as a client might write it and nobody else does.
+//! Unusual but valid encodings of JSON.
 
 use serde_json::Value;
 use tower_channels::Name;
 
-/// A string with every character but letters and digits as an escape.
+/// Encodes a string with every character escaped except letters and digits.
 pub(crate) fn escaped(text: &str) -> String {
     let mut json = String::from("\"");
     for character in text.chars() {
@@ -18,15 +18,15 @@ pub(crate) fn escaped(text: &str) -> String {
     json + "\""
 }
 
-/// A ref's JSON, spelt anew if it is a string.
-pub(crate) fn respelt(json: &str) -> String {
+/// Re-encodes the JSON of a ref if it is a string.
+pub(crate) fn reencoded(json: &str) -> String {
     match serde_json::from_str(json) {
         Ok(Value::String(text)) => escaped(&text),
         _ => json.to_owned(),
     }
 }
 
-/// A topic or event, spelt anew if it is a string.
+/// Re-encodes a topic or event if it is a string.
 pub(crate) fn name(name: &Name<'_>) -> String {
     match name {
         Name::Text(text) => escaped(text),
@@ -34,15 +34,15 @@ pub(crate) fn name(name: &Name<'_>) -> String {
     }
 }
 
-/// What every payload that was let in must be: JSON that a handler can read. An integer of more
-/// digits than a double has is passed on, though not every parser takes it.
+/// Asserts that an accepted payload is JSON that a handler can parse. Integers beyond the range of
+/// a double are accepted, although not every parser supports them.
 pub(crate) fn assert_readable(payload: &str) {
     if !has_endless_integer(payload.as_bytes()) {
-        serde_json::from_str::<Value>(payload).expect("a payload that was let in can be read");
+        serde_json::from_str::<Value>(payload).expect("an accepted payload can be parsed");
     }
 }
 
-/// Whether there is a run of digits that is out of the range of a double.
+/// Returns whether the text contains an integer beyond the range of a double.
 pub(crate) fn has_endless_integer(text: &[u8]) -> bool {
     text.chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit())
         .any(|run| run.len() >= 309 && run[0].is_ascii_digit())
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_integer_is_seen() {
+    fn an_endless_integer_is_detected() {
         let digits = "9".repeat(309);
         assert!(has_endless_integer(format!("[1,{digits}]").as_bytes()));
         assert!(!has_endless_integer(format!("[1,{}]", &digits[1..]).as_bytes()));

@@ -1,6 +1,6 @@
-//! Fuzz targets: a module each, with a function `check` that panics if an input shows a defect.
+//! Fuzz targets: one module each, with a function `check` that panics if an input reveals a defect.
 //!
-//! libFuzzer calls them through `fuzz_targets/`; `tests/corpus.rs` calls them over the committed
+//! libFuzzer calls them through `fuzz_targets/`; `tests/corpus.rs` calls them with the committed
 //! seeds and mutations of these, as ordinary tests.
 
 mod base64;
@@ -19,10 +19,10 @@ pub mod websocket_connection;
 pub mod websocket_decoder;
 mod wire;
 
-/// A target's name, which is that of its folder in `corpus/`, and its check.
+/// The name of a target, which is also that of its folder in `corpus/`, and its check.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 11] = [
     ("ndjson", ndjson::check),
     ("presence_message", presence_message::check),

@@ -1,36 +1,36 @@
-//! The query string of a connect.
+//! The query string of a connect request.
 
 use serde_json::{Map, Value};
 use tower_channels_transports::fuzzing::parse_query;
 
-/// Nothing panics; nesting is bounded and every leaf is a text; what was read, and any tree of
-/// simple names, is read again when it is written as a query.
+/// Asserts that nesting is bounded and every leaf is a string, and that parsed parameters and any
+/// tree of simple names survive a round trip through a query.
 pub fn check(data: &[u8]) {
     if let Ok(params) =
         str::from_utf8(data).map_err(drop).and_then(|q| parse_query(q).map_err(drop))
     {
         let params = Value::Object(params);
-        assert!(depth(&params) <= DEEPEST, "nested {} deep", depth(&params));
-        assert!(leaves_are_texts(&params));
+        assert!(depth(&params) <= MAX_DEPTH, "nested {} deep", depth(&params));
+        assert!(leaves_are_strings(&params));
         if names_are_simple(&params) {
             assert_read_back(&params);
         }
     }
     assert_depth_is_bounded(data);
-    assert_read_back(&Value::Object(Tree { bytes: data, names: 0 }.map(DEEPEST)));
+    assert_read_back(&Value::Object(Tree { bytes: data, names: 0 }.map(MAX_DEPTH)));
 }
 
-/// The parameters themselves, and 16 levels below a name.
-const DEEPEST: usize = 17;
+/// The maximum depth: the parameters themselves, and 16 levels below a name.
+const MAX_DEPTH: usize = 17;
 
-/// A path of up to 31 levels, maps and lists as the other bytes say.
+/// Tests a path of up to 31 levels, whose kinds (maps or lists) are given by the other bytes.
 fn assert_depth_is_bounded(data: &[u8]) {
     let Some((levels, kinds)) = data.split_first() else { return };
     let levels = usize::from(levels % 32);
     let kinds = kinds.iter().copied().chain(std::iter::repeat(0)).take(levels);
     let path: String = kinds.map(|kind| if kind % 2 == 0 { "[b]" } else { "[]" }).collect();
     let query = format!("a{path}=1");
-    assert_eq!(parse_query(&query).is_ok(), levels < DEEPEST, "{query}");
+    assert_eq!(parse_query(&query).is_ok(), levels < MAX_DEPTH, "{query}");
 }
 
 fn assert_read_back(params: &Value) {
@@ -80,15 +80,15 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-fn leaves_are_texts(value: &Value) -> bool {
+fn leaves_are_strings(value: &Value) -> bool {
     match value {
-        Value::Object(fields) => fields.values().all(leaves_are_texts),
-        Value::Array(items) => items.iter().all(leaves_are_texts),
+        Value::Object(fields) => fields.values().all(leaves_are_strings),
+        Value::Array(items) => items.iter().all(leaves_are_strings),
         leaf => leaf.is_string(),
     }
 }
 
-/// Whether no name has a meaning beyond itself: brackets nest, and an empty name is an item.
+/// Returns whether no name has a special meaning: brackets nest, and an empty name is a list item.
 fn names_are_simple(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.iter().all(|(name, value)| {
@@ -99,17 +99,17 @@ fn names_are_simple(value: &Value) -> bool {
     }
 }
 
-/// Any bytes as parameters.
+/// Interprets arbitrary bytes as a tree of parameters.
 struct Tree<'a> {
     bytes: &'a [u8],
     names: usize,
 }
 
 impl Tree<'_> {
-    /// A map below the root is not empty: a query could not say it.
+    /// Returns a map. Below the root it is not empty, since a query cannot express that.
     fn map(&mut self, room: usize) -> Map<String, Value> {
         let mut map = Map::new();
-        let size = self.next() % 4 + usize::from(room < DEEPEST);
+        let size = self.next() % 4 + usize::from(room < MAX_DEPTH);
         for _ in 0..size {
             let name = self.name();
             let value = self.value(room - 1);
@@ -118,7 +118,8 @@ impl Tree<'_> {
         map
     }
 
-    /// Of a list's items one at most is a map or list itself: `a[][b]` does not say which.
+    /// Returns a list with at most one nested map or list, since `a[][b]` does not tell the items
+    /// apart.
     fn list(&mut self, room: usize) -> Vec<Value> {
         let size = self.next() % 4 + 1;
         let nested = self.next() % 8;
@@ -147,7 +148,7 @@ impl Tree<'_> {
         format!("{}{}", char::from(b'a' + (self.next() % 26) as u8), self.names)
     }
 
-    /// When the bytes are spent all is small.
+    /// Returns the next byte, or 0 when no bytes are left.
     fn next(&mut self) -> usize {
         let Some((&byte, rest)) = self.bytes.split_first() else { return 0 };
         self.bytes = rest;

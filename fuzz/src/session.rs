@@ -1,8 +1,8 @@
-//! A kept session as a state machine.
+//! A resumable session as a state machine.
 
-/// A client that loses connections in every way and comes back misses nothing, gets nothing out of
-/// order and, if it reads numbers, nothing twice; and what the session holds is what it counts. The
-/// bytes are steps, each with a value.
+/// Asserts that a client that loses connections in every way and reconnects misses nothing,
+/// receives everything in order and, if it reads sequence numbers, nothing twice; and that the
+/// session accounts for exactly the bytes that it holds. The bytes are steps with a value each.
 pub fn check(data: &[u8]) {
     tower_channels_transports::model::walk(data);
 }

@@ -1,9 +1,10 @@
-//! The token of a long-poll client.
+//! The tokens of long-poll clients.
 
 use tower_channels_transports::fuzzing::{read_token, write_token};
 
-/// Whatever is read is written as the same text, so that a session has one token a cursor; and any
-/// session and cursor are written as a text that says them and needs no escaping in a query.
+/// Asserts that a valid token is encoded as the same text again, so that each cursor of a session
+/// has one token; and that any session and cursor survive a round trip through a token that needs
+/// no escaping in a query.
 pub fn check(data: &[u8]) {
     let text = str::from_utf8(data).unwrap_or_default();
     if let Some((id, cursor)) = read_token(text) {
@@ -20,5 +21,5 @@ pub fn check(data: &[u8]) {
     assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)));
 }
 
-/// What the name of a session is made of.
+/// The alphabet of session names.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -1,4 +1,5 @@
-//! Frames of protocol 1.0.0: `{"topic":…,"event":…,"payload":…,"ref":…}`, maybe with a `join_ref`.
+//! Frames of protocol 1.0.0: `{"topic":…,"event":…,"payload":…,"ref":…}`, optionally with a
+//! `join_ref`.
 
 use tower_channels::serializer::Version;
 use tower_channels::{ClientMessage, ClientPayload};
@@ -6,14 +7,14 @@ use tower_channels_transports::Inbound;
 
 use crate::json;
 
-/// Nothing panics; a binary frame means what it means as text; what decodes can be read, and written
-/// by another client, with its keys in another order, means the same.
+/// Asserts that a binary frame decodes like a text frame, that payloads can be parsed, and that a
+/// message encoded differently, such as with keys in another order, decodes to the same.
 pub fn check(data: &[u8]) {
     let binary = Version::V1.decode(Inbound::Binary(data));
     let text = str::from_utf8(data).ok();
     assert_eq!(binary.ok(), text.and_then(decode), "binary and text differ");
     if let Some(message) = text.and_then(decode) {
-        same_when_written_anew(&message);
+        assert_reencoding_is_equal(&message);
     }
 }
 
@@ -21,11 +22,11 @@ fn decode(text: &str) -> Option<ClientMessage<'_>> {
     Version::V1.decode(Inbound::Text(text)).ok()
 }
 
-fn same_when_written_anew(message: &ClientMessage<'_>) {
-    let ClientPayload::Json(payload) = message.payload else { panic!("no JSON: {message:?}") };
+fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
+    let ClientPayload::Json(payload) = message.payload else { panic!("not JSON: {message:?}") };
     json::assert_readable(payload);
-    let join_ref = json::respelt(message.join_ref.as_json().expect("a text has a text's ref"));
-    let reference = json::respelt(message.reference.as_json().expect("a text has a text's ref"));
+    let join_ref = json::reencoded(message.join_ref.as_json().expect("a ref of a text frame"));
+    let reference = json::reencoded(message.reference.as_json().expect("a ref of a text frame"));
     let (topic, event) = (json::name(&message.topic), json::name(&message.event));
     let mut fields = [
         format!(r#""ref":{reference}"#),
@@ -38,9 +39,9 @@ fn same_when_written_anew(message: &ClientMessage<'_>) {
     for _ in 0..fields.len() {
         fields.rotate_left(1);
         let written = format!(" {{{}}}\n", fields.join(", "));
-        assert_eq!(decode(&written).as_ref(), Some(message), "written as {written}");
+        assert_eq!(decode(&written).as_ref(), Some(message), "encoded as {written}");
     }
-    // Of a key that comes twice the first counts.
+    // The first of duplicate keys counts.
     let twice = format!(r#"{{{},"ref":1,"topic":{{}},"payload":1,"event":1}}"#, fields.join(","));
-    assert_eq!(decode(&twice).as_ref(), Some(message), "written as {twice}");
+    assert_eq!(decode(&twice).as_ref(), Some(message), "encoded as {twice}");
 }

@@ -4,12 +4,12 @@ use tower_channels::serializer::Version;
 use tower_channels::{ClientMessage, ClientPayload, Ref};
 use tower_channels_transports::Inbound;
 
-/// Nothing panics; a frame decodes just if its lengths fit and its topic is UTF-8; its parts are
-/// those that the lengths say, and put together by another client they are the same frame.
+/// Asserts that a frame decodes if and only if its lengths fit and its topic is UTF-8, that its
+/// parts are those delimited by the lengths, and that encoding them again yields the same message.
 pub fn check(data: &[u8]) {
     let decoded = Version::V2.decode(Inbound::Binary(data)).ok();
-    let parts = cut(data).filter(|parts| str::from_utf8(parts[2]).is_ok());
-    assert_eq!(decoded.is_some(), parts.is_some(), "decoded, cut");
+    let parts = split(data).filter(|parts| str::from_utf8(parts[2]).is_ok());
+    assert_eq!(decoded.is_some(), parts.is_some(), "decoded, split");
     let (Some(message), Some([join_ref, reference, topic, event, data])) = (decoded, parts) else {
         return;
     };
@@ -18,11 +18,11 @@ pub fn check(data: &[u8]) {
     assert_eq!(message.topic.as_text().map(str::as_bytes), Some(topic));
     assert_eq!(message.event.as_text(), Some(&*String::from_utf8_lossy(event)));
     assert_eq!(message.payload, ClientPayload::Binary(data));
-    same_when_written_anew(&message, event);
+    assert_reencoding_is_equal(&message, event);
 }
 
-/// The frame by its definition.
-fn cut(data: &[u8]) -> Option<[&[u8]; 5]> {
+/// Splits a frame by its definition.
+fn split(data: &[u8]) -> Option<[&[u8]; 5]> {
     let [0, join_ref, reference, topic, event, rest @ ..] = data else { return None };
     let (join_ref, rest) = rest.split_at_checked((*join_ref).into())?;
     let (reference, rest) = rest.split_at_checked((*reference).into())?;
@@ -31,7 +31,7 @@ fn cut(data: &[u8]) -> Option<[&[u8]; 5]> {
     Some([join_ref, reference, topic, event, rest])
 }
 
-/// A ref of a binary frame is a string, and as JSON it can be said if it is UTF-8.
+/// Asserts that a ref of a binary frame is a string, which has a JSON form if it is UTF-8.
 fn assert_ref(read: &Ref, bytes: &[u8]) {
     assert!(!read.is_null());
     let json = read.as_json().map(|json| serde_json::from_str::<String>(json).expect("a string"));
@@ -39,7 +39,7 @@ fn assert_ref(read: &Ref, bytes: &[u8]) {
     assert_eq!(Some(read), Ref::from_bytes(bytes).as_ref());
 }
 
-fn same_when_written_anew(message: &ClientMessage<'_>, event: &[u8]) {
+fn assert_reencoding_is_equal(message: &ClientMessage<'_>, event: &[u8]) {
     let text = |read: &Ref| serde_json::from_str::<String>(read.as_json()?).ok();
     let (Some(join_ref), Some(reference)) = (text(&message.join_ref), text(&message.reference))
     else {
@@ -49,8 +49,8 @@ fn same_when_written_anew(message: &ClientMessage<'_>, event: &[u8]) {
     let topic = message.topic.as_text().unwrap_or_default();
     let texts = [join_ref.as_bytes(), reference.as_bytes(), topic.as_bytes(), event];
     let mut written = vec![0];
-    written.extend(texts.map(|text| u8::try_from(text.len()).expect("it was short enough")));
+    written.extend(texts.map(|text| u8::try_from(text.len()).expect("at most 255 bytes")));
     written.extend([&texts[..], &[data]].concat().concat());
     let again = Version::V2.decode(Inbound::Binary(&written));
-    assert_eq!(again.as_ref(), Ok(message), "written as {written:?}");
+    assert_eq!(again.as_ref(), Ok(message), "encoded as {written:?}");
 }

@@ -7,21 +7,22 @@ use tower_channels_transports::Inbound;
 
 use crate::json;
 
-/// Nothing panics; what decodes means what a JSON parser says, can be read, and written by another
-/// client means the same; what does not decode is no array of five with good refs and short names.
+/// Asserts that a message decodes as a JSON parser reads it, that its payload can be parsed, and
+/// that a different encoding decodes to the same; and that only input other than an array of five
+/// with valid refs and short names is rejected.
 pub fn check(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let parsed = serde_json::from_str::<Vec<Value>>(text).ok();
     match decode(text) {
         Some(message) => {
-            same_when_written_anew(&message);
+            assert_reencoding_is_equal(&message);
             if let Some(elements) = parsed {
-                assert_means(&message, &elements);
+                assert_equals(&message, &elements);
             } else {
-                assert!(json::has_endless_integer(data), "decoded, and yet no JSON array");
+                assert!(json::has_endless_integer(data), "decoded, but not a JSON array");
             }
         }
-        None => assert!(!parsed.is_some_and(|elements| is_message(&elements)), "refused"),
+        None => assert!(!parsed.is_some_and(|elements| is_message(&elements)), "rejected"),
     }
 }
 
@@ -29,25 +30,25 @@ fn decode(text: &str) -> Option<ClientMessage<'_>> {
     Version::V2.decode(Inbound::Text(text)).ok()
 }
 
-fn same_when_written_anew(message: &ClientMessage<'_>) {
-    let ClientPayload::Json(payload) = message.payload else { panic!("no JSON: {message:?}") };
+fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
+    let ClientPayload::Json(payload) = message.payload else { panic!("not JSON: {message:?}") };
     json::assert_readable(payload);
     let written = format!(
         "\t[{} ,{}, {} ,\n{}, {}, \"more\" ]\r\n",
-        json::respelt(message.join_ref.as_json().expect("a text has a text's ref")),
-        json::respelt(message.reference.as_json().expect("a text has a text's ref")),
+        json::reencoded(message.join_ref.as_json().expect("a ref of a text frame")),
+        json::reencoded(message.reference.as_json().expect("a ref of a text frame")),
         json::name(&message.topic),
         json::name(&message.event),
         payload,
     );
-    assert_eq!(decode(&written).as_ref(), Some(message), "written as {written}");
+    assert_eq!(decode(&written).as_ref(), Some(message), "encoded as {written}");
 }
 
-fn assert_means(message: &ClientMessage<'_>, elements: &[Value]) {
+fn assert_equals(message: &ClientMessage<'_>, elements: &[Value]) {
     let [join_ref, reference, topic, event, payload, ..] = elements else {
         panic!("decoded from {} elements", elements.len())
     };
-    let ClientPayload::Json(json) = message.payload else { panic!("no JSON: {message:?}") };
+    let ClientPayload::Json(json) = message.payload else { panic!("not JSON: {message:?}") };
     let parse = |json: Option<&str>| serde_json::from_str::<Value>(json?).ok();
     assert_eq!(parse(message.join_ref.as_json()).as_ref(), Some(join_ref));
     assert_eq!(parse(message.reference.as_json()).as_ref(), Some(reference));
@@ -63,8 +64,8 @@ fn assert_means(message: &ClientMessage<'_>, elements: &[Value]) {
     assert_eq!(parse(Some(json)).as_ref(), Some(payload));
 }
 
-/// Whether there is no reason to refuse it. Of numbers a parsed value does not say how they were
-/// written, so those are no reason to accept it.
+/// Returns whether a message must be accepted. Numeric refs may be rejected, since a parsed value
+/// does not preserve their original form.
 fn is_message(elements: &[Value]) -> bool {
     let [join_ref, reference, topic, event, _, ..] = elements else { return false };
     let is_ref = |value: &Value| match value {

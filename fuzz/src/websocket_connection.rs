@@ -1,4 +1,5 @@
-//! A whole WebSocket connection over a network that cuts, stalls and hangs up as the input says.
+//! A complete WebSocket connection over a network that splits, stalls and hangs up according to the
+//! input.
 
 mod network;
 mod session;
@@ -6,25 +7,28 @@ mod session;
 use std::time::Duration;
 
 use tower_channels_transports::websocket::Connection;
-use tower_channels_transports::{Close, Limits, outbox, WebSocketConfig};
+use tower_channels_transports::{Close, Limits, WebSocketConfig, outbox};
 
 use self::network::Network;
 use self::session::{Echo, Expected};
 use crate::chunks::Input;
 use crate::wire::{self, Event};
 
-/// Nothing panics and it comes to an end. All that was written is well-formed frames with at most
-/// one CLOSE, the last, of a documented code. What was written are the answers that the client's
-/// frames call for, in order: all of them, and the CLOSE with its reason, if the client was there to
-/// take them; otherwise the first of them.
+/// Asserts that the connection ends and that its output consists of well-formed frames with at most
+/// one CLOSE, at the end, with a documented code. The frames must be the answers to the client's
+/// frames, in order: all of them and the right CLOSE if the client accepted everything, otherwise a
+/// prefix.
 pub fn check(data: &[u8]) {
     let input = Input::parse(data);
     let written = serve(input);
-    let (mut events, cut) = wire::read_server(&written);
+    let (mut events, rest) = wire::read_server(&written);
 
     let close = events.pop_if(|event| matches!(event, Event::Close(_)));
-    assert!(!events.iter().any(|event| matches!(event, Event::Close(_))), "a CLOSE is the last");
-    assert!(close.is_none() || cut.is_empty(), "more after the CLOSE");
+    assert!(
+        !events.iter().any(|event| matches!(event, Event::Close(_))),
+        "a CLOSE before the last frame"
+    );
+    assert!(close.is_none() || rest.is_empty(), "bytes after the CLOSE");
     assert!(!events.iter().any(|event| matches!(event, Event::Ping(_))), "a Ping");
 
     let expected = Expected::to(&wire::read_client(input.wire, MESSAGE), OUTBOX);
@@ -39,14 +43,14 @@ pub fn check(data: &[u8]) {
     });
     let is_expected = |code| expected.ends.iter().any(|end| end.code() == code);
     if expected.may_overflow {
-        // What waits is dropped by an overflow, whatever the end is called then.
+        // An overflow drops queued messages, whatever the close code.
         let is_overflow = |code| code == Close::Overflow.code();
         assert!(code.is_none_or(|code| is_expected(code) || is_overflow(code)), "{code:?}");
     } else if let Some(code) = code {
         assert!(is_expected(code), "{code}, not of {:?}", expected.ends);
     }
-    if network::is_patient(input.flags) {
-        assert!(cut.is_empty(), "a frame is cut");
+    if network::accepts_everything(input.flags) {
+        assert!(rest.is_empty(), "an incomplete frame");
         assert!(code.is_some(), "no CLOSE");
         if !expected.may_overflow {
             assert!(pongs.len() >= expected.sure_pongs, "{pongs:?}, not {:?}", expected.pongs);
@@ -58,7 +62,7 @@ pub fn check(data: &[u8]) {
 const MESSAGE: usize = 1024;
 const OUTBOX: usize = 64 * 1024;
 
-/// Everything that a connection writes, from its first moment to its last.
+/// Runs a connection to its end and returns its output.
 fn serve(input: Input<'_>) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -75,8 +79,8 @@ fn serve(input: Input<'_>) -> Vec<u8> {
         let session = Echo::new(outbox.clone());
         let connection = Connection::new(network, session, receiver, &config, &limits);
         let hour = Duration::from_secs(3600);
-        tokio::time::timeout(hour, connection).await.expect("it comes to an end");
-        assert!(outbox.is_over(), "whoever pushes can know of the end");
+        tokio::time::timeout(hour, connection).await.expect("the connection ends");
+        assert!(outbox.is_over(), "the outbox reports the end");
         std::mem::take(&mut *written.lock().expect("no panic"))
     })
 }

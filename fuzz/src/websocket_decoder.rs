@@ -1,4 +1,4 @@
-//! What a WebSocket client's bytes mean, however they are cut.
+//! The WebSocket decoder, with input split in arbitrary ways.
 
 use allocation_counter::measure;
 use tower_channels_transports::Close;
@@ -7,8 +7,9 @@ use tower_channels_transports::websocket::{Decoder, Event as Decoded};
 use crate::chunks::Input;
 use crate::wire::{self, Event};
 
-/// Nothing panics; the bytes mean the same whole, in the chunks of the input, byte by byte, and to
-/// another reader; and what is kept between two chunks is bounded by what came and by the limit.
+/// Asserts that the bytes decode to the same events in one piece, in the chunks of the input, byte
+/// by byte, and in another reader; and that the memory retained between chunks is bounded by the
+/// bytes received and by the limit.
 pub fn check(data: &[u8]) {
     let input = Input::parse(data);
     let expected = wire::read_client(input.wire, LIMIT);
@@ -25,7 +26,7 @@ pub fn check(data: &[u8]) {
 
 const LIMIT: usize = 1024;
 
-/// What is unfinished costs this beside its bytes.
+/// The memory of an incomplete message besides its bytes.
 const OVERHEAD: usize = 512;
 
 fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Option<Close>) {
@@ -41,28 +42,31 @@ fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Option
     (events, end)
 }
 
-/// After a CLOSE nothing has a meaning.
+/// Nothing is decoded after a CLOSE.
 fn end_of(event: Decoded<'_>) -> Result<(), Close> {
     if matches!(event, Decoded::Close(_)) { Err(Close::Normal) } else { Ok(()) }
 }
 
 fn assert_memory<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, ends_idle: bool) {
     let mut decoder = Decoder::new(LIMIT);
-    let (mut came, mut kept) = (0, 0);
+    let (mut received, mut retained) = (0, 0);
     for chunk in chunks {
         let mut chunk = chunk.to_vec();
-        came += chunk.len();
+        received += chunk.len();
         let mut result = Ok(());
         let used = measure(|| result = decoder.decode(&mut chunk, end_of));
-        // A vector grows by doubling, and while it grows there are two.
-        let bytes = came.min(LIMIT);
-        let peak = kept + i64::try_from(used.bytes_max).expect("not that much");
-        kept += used.bytes_current;
-        assert!(kept as usize <= 2 * bytes + OVERHEAD, "{kept} bytes kept of {came}");
-        assert!(peak as usize <= 5 * bytes + OVERHEAD, "{peak} bytes used for {came}");
+        // A vector grows by doubling, and both copies exist while it grows.
+        let bytes = received.min(LIMIT);
+        let peak = retained + i64::try_from(used.bytes_max).expect("fits");
+        retained += used.bytes_current;
+        assert!(
+            retained as usize <= 2 * bytes + OVERHEAD,
+            "{retained} bytes retained of {received} received"
+        );
+        assert!(peak as usize <= 5 * bytes + OVERHEAD, "{peak} bytes used for {received} received");
         if result.is_err() {
             return;
         }
     }
-    assert!(!ends_idle || kept == 0, "{kept} bytes kept for nothing");
+    assert!(!ends_idle || retained == 0, "{retained} bytes retained while idle");
 }

@@ -1,4 +1,5 @@
-//! WebSocket frames, read once more: slowly, from all the bytes at once, by the letter of RFC 6455.
+//! A second WebSocket frame reader, which works on the complete input and follows RFC 6455
+//! literally.
 
 use tower_channels_transports::websocket::Event as Decoded;
 use tower_channels_transports::{Close, Inbound};
@@ -24,17 +25,17 @@ impl From<Decoded<'_>> for Event {
     }
 }
 
-/// What a client's bytes mean.
+/// The meaning of a client's bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) events: Vec<Event>,
-    /// Why the connection has to end; `Normal` after a CLOSE.
+    /// Why the connection must end; `Normal` after a CLOSE.
     pub(crate) end: Option<Close>,
-    /// Whether a frame or a message has begun and not ended.
+    /// Whether a frame or a message is incomplete.
     pub(crate) is_unfinished: bool,
 }
 
-/// Reads a client that may send messages of up to `limit` bytes and no useless continuations.
+/// Reads the bytes of a client, with messages of up to `limit` bytes and no empty continuations.
 pub(crate) fn read_client(mut bytes: &[u8], limit: usize) -> Reading {
     let mut reading = Reading::default();
     let mut message = None;
@@ -63,7 +64,7 @@ pub(crate) fn read_client(mut bytes: &[u8], limit: usize) -> Reading {
     reading
 }
 
-/// A message so far, and whether it is text.
+/// A partial message, and whether it is text.
 type Message = Option<(bool, Vec<u8>)>;
 
 enum Stop {
@@ -111,7 +112,8 @@ fn read_frame(
     let (is_text, message_so_far) = message.get_or_insert((opcode == 1, Vec::new()));
     message_so_far.extend(payload);
     if *is_text {
-        // A client is told at the first byte that cannot be text, and at the end of what is cut.
+        // Invalid UTF-8 is rejected at its first byte, an incomplete character at the end of the
+        // message.
         let error = str::from_utf8(message_so_far).err();
         let is_wrong = error.is_some_and(|error| error.error_len().is_some() || (fin && is_whole));
         broken(is_wrong, Close::InvalidUtf8)?;
@@ -121,7 +123,7 @@ fn read_frame(
     }
     let Some((is_text, whole)) = message.take_if(|_| fin) else { return Ok(None) };
     Ok(Some(if is_text {
-        Event::Text(String::from_utf8(whole).expect("it was looked at"))
+        Event::Text(String::from_utf8(whole).expect("checked above"))
     } else {
         Event::Binary(whole)
     }))
@@ -142,8 +144,8 @@ fn control(opcode: u8, payload: Vec<u8>) -> Result<Event, Stop> {
     })
 }
 
-/// Reads what a server wrote, which must be well-formed frames, each a message or a control frame;
-/// the rest is a frame that is cut.
+/// Reads the output of a server, which must consist of well-formed frames, each a message or a
+/// control frame. Returns the events and an incomplete frame at the end.
 pub(crate) fn read_server(mut bytes: &[u8]) -> (Vec<Event>, &[u8]) {
     let mut events = Vec::new();
     loop {
@@ -157,9 +159,9 @@ pub(crate) fn read_server(mut bytes: &[u8]) -> (Vec<Event>, &[u8]) {
 
 fn server_frame(bytes: &mut &[u8]) -> Result<Event, Stop> {
     let first = take(bytes, 1)?[0];
-    assert_eq!(first & 0xf0, 0x80, "a whole message without reserved bits");
+    assert_eq!(first & 0xf0, 0x80, "an unfragmented frame without reserved bits");
     let second = take(bytes, 1)?[0];
-    assert_eq!(second & 0x80, 0, "not masked");
+    assert_eq!(second & 0x80, 0, "an unmasked frame");
     let length = match second {
         126 => number(take(bytes, 2)?),
         127 => number(take(bytes, 8)?),
@@ -170,14 +172,14 @@ fn server_frame(bytes: &mut &[u8]) -> Result<Event, Stop> {
         127 => (1 << 16..1 << 63).contains(&length),
         _ => true,
     };
-    assert!(is_shortest, "a length of {length} spelt by {second}");
-    let payload = take(bytes, usize::try_from(length).expect("it was in memory"))?.to_vec();
+    assert!(is_shortest, "a length of {length} encoded with {second}");
+    let payload = take(bytes, usize::try_from(length).expect("a length in memory"))?.to_vec();
     assert!(first & 0x08 == 0 || second <= 125, "a long control frame");
     Ok(match first & 0x0f {
         1 => Event::Text(String::from_utf8(payload).expect("UTF-8 in a text frame")),
         2 => Event::Binary(payload),
         8 => {
-            let code = <[u8; 2]>::try_from(payload).expect("a CLOSE is a code and no reason");
+            let code = <[u8; 2]>::try_from(payload).expect("a CLOSE with a code and no reason");
             Event::Close(Some(u16::from_be_bytes(code)))
         }
         9 => Event::Ping(payload),
@@ -201,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_read_to_its_close() {
+    fn a_client_is_read_up_to_its_close() {
         let bytes = b"\x01\x81\0\0\0\0h\x89\x80\0\0\0\0\x80\x81\x01\0\0\0h\x88\x80\0\0\0\0\x81";
         let events = vec![Event::Ping(vec![]), Event::Text("hi".to_owned()), Event::Close(None)];
         let end = Some(Close::Normal);
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_read_to_what_is_cut() {
+    fn a_server_is_read_up_to_an_incomplete_frame() {
         let (events, rest) = read_server(b"\x81\x02hi\x88\x02\x03\xe8\x82\x02a");
         assert_eq!(events, [Event::Text("hi".to_owned()), Event::Close(Some(1000))]);
         assert_eq!(rest, b"\x82\x02a");

@@ -1,4 +1,4 @@
-//! Every target over its seeds, and over mutations of them that are the same in every run.
+//! Runs every target over its seeds, and over mutations of them that are the same in every run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,35 +8,35 @@ use std::path::PathBuf;
 use tower_channels_fuzz::{TARGETS, Target};
 
 const MUTATIONS: u64 = 4000;
-const LARGEST: usize = 8192;
+const MAX_SIZE: usize = 8192;
 
 #[test]
-fn ndjson_bodies_are_the_messages_in_them() {
+fn ndjson_bodies_decode_to_their_messages() {
     run("ndjson");
 }
 
 #[test]
-fn presence_messages_are_taken_whole_or_not_at_all() {
+fn presence_messages_are_applied_atomically() {
     run("presence_message");
 }
 
 #[test]
-fn replicas_of_presence_agree_in_the_end() {
+fn replicas_of_presence_converge() {
     run("presence_replicas");
 }
 
 #[test]
-fn queries_are_read_as_they_were_meant() {
+fn queries_survive_a_round_trip() {
     run("query");
 }
 
 #[test]
-fn a_session_loses_nothing_and_says_nothing_twice() {
+fn a_session_loses_and_repeats_nothing() {
     run("session");
 }
 
 #[test]
-fn tokens_are_what_they_were_made_of() {
+fn tokens_survive_a_round_trip() {
     run("token");
 }
 
@@ -56,7 +56,7 @@ fn binary_frames_of_version_2_keep_their_meaning() {
 }
 
 #[test]
-fn a_websocket_is_read_the_same_however_it_is_cut() {
+fn a_websocket_decodes_the_same_however_it_is_split() {
     run("websocket_decoder");
 }
 
@@ -88,12 +88,12 @@ fn run(name: &str) {
         for _ in 0..=random.below(4) {
             mutate(&mut input, &mut random, &seeds);
         }
-        input.truncate(LARGEST);
+        input.truncate(MAX_SIZE);
         check(target, &input);
     }
 }
 
-/// A failure says which input it was.
+/// Runs a check, and prints the input on failure.
 fn check((name, check): &Target, input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(input))) {
         let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -102,7 +102,7 @@ fn check((name, check): &Target, input: &[u8]) {
     }
 }
 
-/// In the order of their names, so that runs agree.
+/// Returns the seeds in the order of their names, so that all runs are the same.
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = root().join("corpus").join(name);
     let files = fs::read_dir(folder).expect("a corpus");
@@ -141,7 +141,7 @@ fn mutate(input: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>]) {
 struct Random(u64);
 
 impl Random {
-    /// Below `bound`, or 0.
+    /// Returns a number below `bound`, or 0 if `bound` is 0.
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

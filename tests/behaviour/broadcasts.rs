@@ -1,29 +1,29 @@
-//! Broadcasts: to whom, in what shape, and what an interception makes of them.
+//! Broadcasts: their recipients, their encoding, and interception.
 
 use crate::support::{Stage, Transport, Version};
 
 scenarios! {
     everywhere: [
-        new_msg_reaches_every_subscriber_and_the_sender,
-        typing_reaches_every_subscriber_but_the_sender,
+        new_msg_reaches_every_subscriber_including_the_sender,
+        typing_reaches_every_subscriber_except_the_sender,
         a_broadcast_carries_the_payload_byte_for_byte,
-        a_broadcast_may_carry_any_json,
-        a_broadcast_reaches_one_topic_only,
+        a_broadcast_can_carry_any_json,
+        a_broadcast_reaches_only_its_topic,
         a_broadcast_reaches_every_channel_of_a_socket_once,
         broadcasts_arrive_in_the_order_sent,
-        a_broadcast_from_outside_reaches_the_members,
+        a_broadcast_from_outside_reaches_all_members,
         reserved_events_from_outside_are_ordinary_events,
-        shout_is_told_to_each_subscriber_apart,
+        shout_is_customized_for_each_subscriber,
         shout_skips_the_user_it_names,
         shout_with_a_null_skip_skips_nobody,
-        a_member_that_left_gets_no_more_broadcasts,
-        members_of_all_transports_and_versions_hear_each_other,
-        a_disconnect_reaches_the_sockets_with_that_id_alone,
-        other_events_on_the_topic_of_a_socket_id_do_nothing,
+        a_member_that_has_left_receives_no_broadcasts,
+        a_broadcast_reaches_all_transports_and_versions,
+        a_disconnect_closes_only_the_sockets_with_that_id,
+        other_events_on_the_topic_of_a_socket_id_have_no_effect,
     ]
 }
 
-async fn new_msg_reaches_every_subscriber_and_the_sender(stage: Stage) {
+async fn new_msg_reaches_every_subscriber_including_the_sender(stage: Stage) {
     let mut members = [stage.member("room:a").await, stage.member("room:a").await];
     members[0].send(r#"["1","2","room:a","new_msg",{"text":"hi"}]"#).await;
     for member in &mut members {
@@ -32,7 +32,7 @@ async fn new_msg_reaches_every_subscriber_and_the_sender(stage: Stage) {
     }
 }
 
-async fn typing_reaches_every_subscriber_but_the_sender(stage: Stage) {
+async fn typing_reaches_every_subscriber_except_the_sender(stage: Stage) {
     let (mut sender, mut other) = (stage.member("room:a").await, stage.member("room:a").await);
     sender.send(r#"["1","2","room:a","typing",{"who":"me"}]"#).await;
     other.expect(r#"[null,null,"room:a","typing",{"who":"me"}]"#).await;
@@ -46,7 +46,7 @@ async fn a_broadcast_carries_the_payload_byte_for_byte(stage: Stage) {
     other.expect(&format!(r#"[null,null,"room:a","new_msg",{payload}]"#)).await;
 }
 
-async fn a_broadcast_may_carry_any_json(stage: Stage) {
+async fn a_broadcast_can_carry_any_json(stage: Stage) {
     let (mut sender, mut other) = (stage.member("room:a").await, stage.member("room:a").await);
     for payload in ["[1]", r#""s""#, "null", "5"] {
         sender.send(&format!(r#"["1","2","room:a","new_msg",{payload}]"#)).await;
@@ -55,7 +55,7 @@ async fn a_broadcast_may_carry_any_json(stage: Stage) {
     }
 }
 
-async fn a_broadcast_reaches_one_topic_only(stage: Stage) {
+async fn a_broadcast_reaches_only_its_topic(stage: Stage) {
     let (mut sender, mut other) = (stage.member("room:a").await, stage.member("room:ab").await);
     sender.send(r#"["1","2","room:a","new_msg",{}]"#).await;
     sender.expect(r#"[null,null,"room:a","new_msg",{}]"#).await;
@@ -81,7 +81,7 @@ async fn broadcasts_arrive_in_the_order_sent(stage: Stage) {
     }
 }
 
-async fn a_broadcast_from_outside_reaches_the_members(stage: Stage) {
+async fn a_broadcast_from_outside_reaches_all_members(stage: Stage) {
     let mut members = [stage.member("room:a").await, stage.member("room:a").await];
     stage.server.broadcast("room:a", "news", r#"{"b":1,"a":[1.0]}"#).await;
     for member in &mut members {
@@ -98,7 +98,7 @@ async fn reserved_events_from_outside_are_ordinary_events(stage: Stage) {
     }
 }
 
-async fn shout_is_told_to_each_subscriber_apart(stage: Stage) {
+async fn shout_is_customized_for_each_subscriber(stage: Stage) {
     let mut first = stage.client("user_id=u1").await;
     first.join("1", "room:a").await;
     let mut second = stage.client("").await;
@@ -128,7 +128,7 @@ async fn shout_with_a_null_skip_skips_nobody(stage: Stage) {
     client.expect(r#"["1",null,"room:a","shout",{"skip":null,"to":null}]"#).await;
 }
 
-async fn a_member_that_left_gets_no_more_broadcasts(stage: Stage) {
+async fn a_member_that_has_left_receives_no_broadcasts(stage: Stage) {
     let (mut sender, mut other) = (stage.member("room:a").await, stage.member("room:a").await);
     other.send(r#"["1","2","room:a","phx_leave",{}]"#).await;
     other.expect(r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -138,7 +138,7 @@ async fn a_member_that_left_gets_no_more_broadcasts(stage: Stage) {
     other.heartbeat().await;
 }
 
-async fn members_of_all_transports_and_versions_hear_each_other(stage: Stage) {
+async fn a_broadcast_reaches_all_transports_and_versions(stage: Stage) {
     let mut sender = stage.member("room:a").await;
     let mut others = Vec::new();
     for transport in [Transport::WebSocket, Transport::LongPoll] {
@@ -155,7 +155,7 @@ async fn members_of_all_transports_and_versions_hear_each_other(stage: Stage) {
     }
 }
 
-async fn a_disconnect_reaches_the_sockets_with_that_id_alone(stage: Stage) {
+async fn a_disconnect_closes_only_the_sockets_with_that_id(stage: Stage) {
     let mut named = Vec::new();
     for _ in 0..2 {
         let mut client = stage.client("user_id=u1").await;
@@ -164,17 +164,17 @@ async fn a_disconnect_reaches_the_sockets_with_that_id_alone(stage: Stage) {
     }
     let mut other = stage.client("user_id=u2").await;
     other.join("1", "room:a").await;
-    let mut nameless = stage.member("room:a").await;
+    let mut anonymous = stage.member("room:a").await;
     stage.server.disconnect("user_socket:nobody").await;
     stage.server.disconnect("user_socket:u1").await;
     for client in named {
         client.expect_disconnect().await;
     }
     other.ping("1", "room:a").await;
-    nameless.ping("1", "room:a").await;
+    anonymous.ping("1", "room:a").await;
 }
 
-async fn other_events_on_the_topic_of_a_socket_id_do_nothing(stage: Stage) {
+async fn other_events_on_the_topic_of_a_socket_id_have_no_effect(stage: Stage) {
     let mut client = stage.client("user_id=u1").await;
     client.join("1", "room:a").await;
     stage.server.broadcast("user_socket:u1", "news", "{}").await;

@@ -1,4 +1,4 @@
-//! A crash ends one channel, with `phx_error`, and nothing else.
+//! A crash ends only its own channel, with `phx_error`.
 
 use crate::support::Stage;
 
@@ -7,16 +7,16 @@ scenarios! {
         a_panic_ends_the_channel_with_phx_error,
         an_unmatched_event_ends_the_channel_with_phx_error,
         reserved_events_are_unmatched_events,
-        an_event_that_is_no_string_ends_the_channel,
-        an_event_that_is_no_string_needs_a_joined_topic_to_crash,
-        slow_with_a_bad_time_ends_the_channel,
+        an_event_that_is_not_a_string_ends_the_channel,
+        an_event_that_is_not_a_string_on_an_unjoined_topic_is_unmatched,
+        slow_with_an_invalid_duration_ends_the_channel,
         assign_and_fetch_without_their_keys_end_the_channel,
-        a_crashed_topic_is_not_joined,
-        a_crashed_topic_can_be_joined_again_and_starts_anew,
-        a_crash_spares_the_other_channels_of_the_socket,
-        a_crash_spares_the_other_members_of_the_topic,
-        a_late_reply_of_a_channel_that_crashed_never_comes,
-        a_join_behind_a_crash_in_one_write_holds,
+        a_crashed_topic_is_no_longer_joined,
+        a_crashed_topic_can_be_joined_again_with_fresh_state,
+        a_crash_does_not_affect_other_channels_of_the_socket,
+        a_crash_does_not_affect_other_members_of_the_topic,
+        a_late_reply_of_a_crashed_channel_is_dropped,
+        a_join_after_a_crash_in_the_same_write_succeeds,
         a_hundred_crashes_leave_the_socket_alive,
     ]
 }
@@ -43,14 +43,14 @@ async fn reserved_events_are_unmatched_events(stage: Stage) {
     }
 }
 
-async fn an_event_that_is_no_string_ends_the_channel(stage: Stage) {
+async fn an_event_that_is_not_a_string_ends_the_channel(stage: Stage) {
     let mut client = stage.client("").await;
     for event in ["5", "null", "{}", r#"["ping"]"#, "true"] {
         crashes(&mut client, event, "{}").await;
     }
 }
 
-async fn an_event_that_is_no_string_needs_a_joined_topic_to_crash(stage: Stage) {
+async fn an_event_that_is_not_a_string_on_an_unjoined_topic_is_unmatched(stage: Stage) {
     let mut client = stage.client("").await;
     client.send(r#"[null,"2","room:b",5,{}]"#).await;
     client
@@ -60,7 +60,7 @@ async fn an_event_that_is_no_string_needs_a_joined_topic_to_crash(stage: Stage) 
         .await;
 }
 
-async fn slow_with_a_bad_time_ends_the_channel(stage: Stage) {
+async fn slow_with_an_invalid_duration_ends_the_channel(stage: Stage) {
     let mut client = stage.client("").await;
     for payload in ["{}", r#"{"ms":-1}"#, r#"{"ms":1.5}"#, r#"{"ms":"1"}"#, "null", "[1]"] {
         crashes(&mut client, r#""slow""#, payload).await;
@@ -77,7 +77,7 @@ async fn assign_and_fetch_without_their_keys_end_the_channel(stage: Stage) {
     }
 }
 
-async fn a_crashed_topic_is_not_joined(stage: Stage) {
+async fn a_crashed_topic_is_no_longer_joined(stage: Stage) {
     let mut client = stage.client("").await;
     crashes(&mut client, r#""boom""#, "{}").await;
     client.send(r#"["1","3","room:b","ping",{}]"#).await;
@@ -88,7 +88,7 @@ async fn a_crashed_topic_is_not_joined(stage: Stage) {
         .await;
 }
 
-async fn a_crashed_topic_can_be_joined_again_and_starts_anew(stage: Stage) {
+async fn a_crashed_topic_can_be_joined_again_with_fresh_state(stage: Stage) {
     let mut client = stage.member("room:b").await;
     client.send(r#"["1","2","room:b","assign",{"k":"k","v":1}]"#).await;
     client.expect(r#"["1","2","room:b","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -99,14 +99,14 @@ async fn a_crashed_topic_can_be_joined_again_and_starts_anew(stage: Stage) {
     client.expect(r#"["4","5","room:b","phx_reply",{"status":"ok","response":{"v":null}}]"#).await;
 }
 
-async fn a_crash_spares_the_other_channels_of_the_socket(stage: Stage) {
+async fn a_crash_does_not_affect_other_channels_of_the_socket(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("7", "room:other").await;
     crashes(&mut client, r#""boom""#, "{}").await;
     client.ping("7", "room:other").await;
 }
 
-async fn a_crash_spares_the_other_members_of_the_topic(stage: Stage) {
+async fn a_crash_does_not_affect_other_members_of_the_topic(stage: Stage) {
     let mut other = stage.member("room:b").await;
     let mut client = stage.client("").await;
     crashes(&mut client, r#""boom""#, "{}").await;
@@ -116,7 +116,7 @@ async fn a_crash_spares_the_other_members_of_the_topic(stage: Stage) {
     client.heartbeat().await;
 }
 
-async fn a_late_reply_of_a_channel_that_crashed_never_comes(stage: Stage) {
+async fn a_late_reply_of_a_crashed_channel_is_dropped(stage: Stage) {
     let mut client = stage.member("room:b").await;
     client.join("2", "room:later").await;
     client.send(r#"["1","3","room:b","slow",{"ms":150}]"#).await;
@@ -128,8 +128,8 @@ async fn a_late_reply_of_a_channel_that_crashed_never_comes(stage: Stage) {
         .await;
 }
 
-/// Whether the old channel ends with phx_error or phx_close is a race; it ends at most once.
-async fn a_join_behind_a_crash_in_one_write_holds(stage: Stage) {
+/// The old channel ends with phx_error or phx_close, depending on a race, but at most once.
+async fn a_join_after_a_crash_in_the_same_write_succeeds(stage: Stage) {
     let mut client = stage.member("room:b").await;
     client
         .send_all(&[
@@ -159,7 +159,8 @@ async fn a_hundred_crashes_leave_the_socket_alive(stage: Stage) {
     client.heartbeat().await;
 }
 
-/// Joins `room:b`, sends the event and sees the channel crash, without a reply to the push.
+/// Joins `room:b`, sends the event, and expects that the channel crashes without replying to the
+/// push.
 async fn crashes(client: &mut crate::support::Client, event: &str, payload: &str) {
     client.join("1", "room:b").await;
     client.send(&format!(r#"["1","2","room:b",{event},{payload}]"#)).await;

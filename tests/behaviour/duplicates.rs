@@ -1,17 +1,17 @@
-//! A topic joined twice on one socket: the new channel takes the old one's place.
+//! Joining a topic twice on one socket: the new channel replaces the old one.
 
 use crate::support::Stage;
 
 scenarios! {
     everywhere: [
         a_second_join_replaces_the_channel,
-        the_new_channel_starts_anew,
+        the_new_channel_has_fresh_state,
         pushes_to_the_old_channel_are_dropped,
-        a_broadcast_comes_once,
-        a_late_reply_of_the_old_channel_never_comes,
+        a_broadcast_is_received_once,
+        a_late_reply_of_the_old_channel_is_dropped,
         a_second_join_that_crashes_ends_the_old_channel_too,
-        a_second_join_under_the_same_join_ref_replaces_the_channel,
-        the_same_topic_on_two_sockets_is_no_duplicate,
+        a_second_join_with_the_same_join_ref_replaces_the_channel,
+        the_same_topic_on_two_sockets_is_not_a_duplicate,
     ]
 }
 
@@ -25,12 +25,12 @@ async fn a_second_join_replaces_the_channel(stage: Stage) {
     client.ping("81", "room:d").await;
 }
 
-async fn the_new_channel_starts_anew(stage: Stage) {
+async fn the_new_channel_has_fresh_state(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("80", "room:d").await;
     client.send(r#"["80","1","room:d","assign",{"k":"k","v":1}]"#).await;
     client.expect(r#"["80","1","room:d","phx_reply",{"status":"ok","response":{}}]"#).await;
-    join_again(&mut client).await;
+    rejoin(&mut client).await;
     client.send(r#"["81","2","room:d","fetch",{"k":"k"}]"#).await;
     client.expect(r#"["81","2","room:d","phx_reply",{"status":"ok","response":{"v":null}}]"#).await;
 }
@@ -38,26 +38,26 @@ async fn the_new_channel_starts_anew(stage: Stage) {
 async fn pushes_to_the_old_channel_are_dropped(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("80", "room:d").await;
-    join_again(&mut client).await;
+    rejoin(&mut client).await;
     client.send(r#"["80","1","room:d","boom",{}]"#).await;
     client.send(r#"["80","2","room:d","phx_leave",{}]"#).await;
     client.ping("81", "room:d").await;
 }
 
-async fn a_broadcast_comes_once(stage: Stage) {
+async fn a_broadcast_is_received_once(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("80", "room:d").await;
-    join_again(&mut client).await;
+    rejoin(&mut client).await;
     client.send(r#"["81","1","room:d","new_msg",{}]"#).await;
     client.expect(r#"[null,null,"room:d","new_msg",{}]"#).await;
     client.ping("81", "room:d").await;
 }
 
-async fn a_late_reply_of_the_old_channel_never_comes(stage: Stage) {
+async fn a_late_reply_of_the_old_channel_is_dropped(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("80", "room:d").await;
     client.send(r#"["80","1","room:d","slow",{"ms":150}]"#).await;
-    join_again(&mut client).await;
+    rejoin(&mut client).await;
     client.send(r#"["81","2","room:d","slow",{"ms":300}]"#).await;
     client.expect(r#"["81","2","room:d","phx_reply",{"status":"ok","response":{"ms":300}}]"#).await;
 }
@@ -80,7 +80,7 @@ async fn a_second_join_that_crashes_ends_the_old_channel_too(stage: Stage) {
         .await;
 }
 
-async fn a_second_join_under_the_same_join_ref_replaces_the_channel(stage: Stage) {
+async fn a_second_join_with_the_same_join_ref_replaces_the_channel(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("80", "room:d").await;
     client.send(r#"["80","81","room:d","phx_join",{}]"#).await;
@@ -90,14 +90,14 @@ async fn a_second_join_under_the_same_join_ref_replaces_the_channel(stage: Stage
     client.ping("80", "room:d").await;
 }
 
-async fn the_same_topic_on_two_sockets_is_no_duplicate(stage: Stage) {
+async fn the_same_topic_on_two_sockets_is_not_a_duplicate(stage: Stage) {
     let mut first = stage.member("room:d").await;
     let mut second = stage.member("room:d").await;
     second.ping("1", "room:d").await;
     first.ping("1", "room:d").await;
 }
 
-async fn join_again(client: &mut crate::support::Client) {
+async fn rejoin(client: &mut crate::support::Client) {
     client.send(r#"["81","81","room:d","phx_join",{}]"#).await;
     client.expect(r#"["81","81","room:d","phx_reply",{"status":"ok","response":{}}]"#).await;
     client.expect(r#"["80","80","room:d","phx_close",{}]"#).await;

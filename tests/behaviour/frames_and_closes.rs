@@ -1,4 +1,4 @@
-//! WebSocket frames and the ways in which a WebSocket ends.
+//! WebSocket frames and close codes.
 
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,13 @@ async fn a_close_is_answered_with_1000_whatever_its_code() {
 
 #[tokio::test]
 async fn a_close_without_a_code_is_answered_with_1000() {
-    answered_with_close(&frame(FIN | CLOSE, b""), 1000).await;
+    expect_close_after(&frame(FIN | CLOSE, b""), 1000).await;
 }
 
 #[tokio::test]
 async fn a_close_with_a_reason_is_answered_with_1000() {
-    answered_with_close(&close(1000, "bye ✓".as_bytes()), 1000).await;
-    answered_with_close(&close(4000, &[b'x'; 123]), 1000).await;
+    expect_close_after(&close(1000, "bye ✓".as_bytes()), 1000).await;
+    expect_close_after(&close(4000, &[b'x'; 123]), 1000).await;
 }
 
 #[tokio::test]
@@ -43,23 +43,23 @@ async fn a_close_with_a_code_that_must_not_be_sent_is_a_protocol_error() {
 }
 
 #[tokio::test]
-async fn a_close_with_half_a_code_is_a_protocol_error() {
-    answered_with_close(&frame(FIN | CLOSE, b"\x03"), 1002).await;
+async fn a_close_with_one_byte_is_a_protocol_error() {
+    expect_close_after(&frame(FIN | CLOSE, b"\x03"), 1002).await;
 }
 
 #[tokio::test]
 async fn a_close_whose_reason_is_not_utf8_is_a_protocol_error() {
-    answered_with_close(&close(1000, b"\xff\xfe"), 1002).await;
+    expect_close_after(&close(1000, b"\xff\xfe"), 1002).await;
 }
 
 #[tokio::test]
-async fn what_follows_a_close_is_not_handled() {
+async fn messages_after_a_close_are_not_handled() {
     let bytes = [close(1000, b""), frame(FIN | TEXT, HEARTBEAT)].concat();
-    answered_with_close(&bytes, 1000).await;
+    expect_close_after(&bytes, 1000).await;
 }
 
 #[tokio::test]
-async fn what_precedes_a_close_is_handled() {
+async fn messages_before_a_close_are_handled() {
     let server = Server::start().await;
     let mut member = RawWebSocket::member(&server).await;
     let mut leaver = RawWebSocket::member(&server).await;
@@ -80,7 +80,7 @@ async fn a_ping_is_answered_with_its_data() {
 }
 
 #[tokio::test]
-async fn an_unasked_pong_is_ignored() {
+async fn an_unsolicited_pong_is_ignored() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::open(&server, "vsn=2.0.0").await;
     socket.send_bytes(&frame(FIN | PONG, b"abc")).await;
@@ -88,21 +88,21 @@ async fn an_unasked_pong_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_message_may_come_in_fragments() {
+async fn a_message_can_be_fragmented() {
     let fragments = [
         frame(TEXT, &HEARTBEAT[..5]),
         frame(CONTINUATION, &HEARTBEAT[5..9]),
         frame(FIN | CONTINUATION, &HEARTBEAT[9..]),
     ];
-    answered_with_text(&fragments.concat(), REPLY).await;
+    expect_text_after(&fragments.concat(), REPLY).await;
 }
 
 #[tokio::test]
-async fn an_empty_first_and_an_empty_last_fragment_are_fine() {
+async fn the_first_and_the_last_fragment_can_be_empty() {
     let fragments = [frame(TEXT, b""), frame(FIN | CONTINUATION, HEARTBEAT)];
-    answered_with_text(&fragments.concat(), REPLY).await;
+    expect_text_after(&fragments.concat(), REPLY).await;
     let fragments = [frame(TEXT, HEARTBEAT), frame(FIN | CONTINUATION, b"")];
-    answered_with_text(&fragments.concat(), REPLY).await;
+    expect_text_after(&fragments.concat(), REPLY).await;
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn a_ping_between_fragments_is_answered_at_once() {
 }
 
 #[tokio::test]
-async fn a_character_may_be_cut_between_fragments() {
+async fn a_character_can_be_split_across_fragments() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     let message = r#"["1","2","room:a","ping","é✓😀"]"#.as_bytes();
@@ -129,7 +129,7 @@ async fn a_character_may_be_cut_between_fragments() {
 }
 
 #[tokio::test]
-async fn a_message_may_come_byte_by_byte() {
+async fn a_message_can_arrive_byte_by_byte() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::open(&server, "vsn=2.0.0").await;
     for byte in frame(FIN | TEXT, HEARTBEAT) {
@@ -140,7 +140,7 @@ async fn a_message_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn many_frames_may_come_in_one_write() {
+async fn many_frames_can_arrive_in_one_write() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::open(&server, "vsn=2.0.0").await;
     socket.send_bytes(&frame(FIN | TEXT, HEARTBEAT).repeat(200)).await;
@@ -154,84 +154,84 @@ async fn a_text_that_is_not_utf8_closes_with_1007() {
     for payload in
         [&b"\xff"[..], b"[\"\xc0\xaf\"]", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"abc\xe2\x82"]
     {
-        answered_with_close(&frame(FIN | TEXT, payload), 1007).await;
+        expect_close_after(&frame(FIN | TEXT, payload), 1007).await;
     }
 }
 
 #[tokio::test]
 async fn a_fragmented_text_that_is_not_utf8_closes_with_1007() {
     let fragments = [frame(TEXT, b"abc\xe2"), frame(FIN | CONTINUATION, b"abc")];
-    answered_with_close(&fragments.concat(), 1007).await;
+    expect_close_after(&fragments.concat(), 1007).await;
 }
 
 #[tokio::test]
 async fn an_unmasked_frame_closes_with_1002() {
-    answered_with_close(&[FIN | TEXT, 2, b'[', b']'], 1002).await;
-    answered_with_close(&[FIN | PING, 0], 1002).await;
+    expect_close_after(&[FIN | TEXT, 2, b'[', b']'], 1002).await;
+    expect_close_after(&[FIN | PING, 0], 1002).await;
 }
 
 #[tokio::test]
 async fn reserved_bits_close_with_1002() {
     for bit in [0x40, 0x20, 0x10] {
-        answered_with_close(&frame(FIN | bit | TEXT, HEARTBEAT), 1002).await;
-        answered_with_close(&frame(FIN | bit | PING, b""), 1002).await;
+        expect_close_after(&frame(FIN | bit | TEXT, HEARTBEAT), 1002).await;
+        expect_close_after(&frame(FIN | bit | PING, b""), 1002).await;
     }
 }
 
 #[tokio::test]
 async fn reserved_opcodes_close_with_1002() {
     for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
-        answered_with_close(&frame(FIN | opcode, b""), 1002).await;
+        expect_close_after(&frame(FIN | opcode, b""), 1002).await;
     }
 }
 
 #[tokio::test]
 async fn a_fragmented_control_frame_closes_with_1002() {
     for opcode in [CLOSE, PING, PONG] {
-        answered_with_close(&frame(opcode, b""), 1002).await;
+        expect_close_after(&frame(opcode, b""), 1002).await;
     }
 }
 
 #[tokio::test]
 async fn a_control_frame_over_125_bytes_closes_with_1002() {
     for opcode in [CLOSE, PING, PONG] {
-        answered_with_close(&frame(FIN | opcode, &[b'x'; 126]), 1002).await;
+        expect_close_after(&frame(FIN | opcode, &[b'x'; 126]), 1002).await;
     }
 }
 
 #[tokio::test]
-async fn a_continuation_of_nothing_closes_with_1002() {
-    answered_with_close(&frame(FIN | CONTINUATION, b"abc"), 1002).await;
-    answered_with_close(&frame(CONTINUATION, b"abc"), 1002).await;
+async fn a_continuation_without_a_first_frame_closes_with_1002() {
+    expect_close_after(&frame(FIN | CONTINUATION, b"abc"), 1002).await;
+    expect_close_after(&frame(CONTINUATION, b"abc"), 1002).await;
 }
 
 #[tokio::test]
 async fn a_new_message_inside_a_fragmented_one_closes_with_1002() {
     for opcode in [TEXT, BINARY] {
         let fragments = [frame(TEXT, b"abc"), frame(FIN | opcode, b"abc")];
-        answered_with_close(&fragments.concat(), 1002).await;
+        expect_close_after(&fragments.concat(), 1002).await;
     }
 }
 
 #[tokio::test]
-async fn an_empty_continuation_that_is_not_the_last_closes_with_1008() {
+async fn an_empty_continuation_other_than_the_last_closes_with_1008() {
     let fragments = [frame(TEXT, b"abc"), frame(CONTINUATION, b"")];
-    answered_with_close(&fragments.concat(), 1008).await;
+    expect_close_after(&fragments.concat(), 1008).await;
 }
 
 #[tokio::test]
-async fn a_frame_that_announces_too_much_closes_with_1009_before_it_comes() {
+async fn a_frame_that_announces_too_much_closes_with_1009_before_its_payload() {
     for opcode in [TEXT, BINARY] {
         for length in [1_048_577, 1 << 32, 1 << 62] {
-            answered_with_close(&head(FIN | opcode, length), 1009).await;
+            expect_close_after(&head(FIN | opcode, length), 1009).await;
         }
     }
 }
 
 #[tokio::test]
-async fn fragments_that_add_up_to_too_much_close_with_1009_before_the_last_comes() {
+async fn fragments_that_add_up_to_too_much_close_with_1009_before_the_last_payload() {
     let fragments = [frame(TEXT, &[b' '; 600_000]), head(FIN | CONTINUATION, 448_577)];
-    answered_with_close(&fragments.concat(), 1009).await;
+    expect_close_after(&fragments.concat(), 1009).await;
 }
 
 #[tokio::test]
@@ -254,19 +254,19 @@ async fn a_disconnect_does_not_wait_for_the_rest_of_a_frame() {
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_disturbs_nobody() {
+async fn a_client_that_vanishes_does_not_affect_others() {
     let server = Server::start().await;
-    let mut staying = RawWebSocket::member(&server).await;
+    let mut other = RawWebSocket::member(&server).await;
     for _ in 0..10 {
         drop(RawWebSocket::member(&server).await);
     }
-    staying.send_text(r#"["1","2","room:a","new_msg",{}]"#).await;
-    staying.expect_text(r#"[null,null,"room:a","new_msg",{}]"#).await;
-    staying.expect_nothing().await;
+    other.send_text(r#"["1","2","room:a","new_msg",{}]"#).await;
+    other.expect_text(r#"[null,null,"room:a","new_msg",{}]"#).await;
+    other.expect_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_websocket_closes_with_1002_after_the_idle_time() {
+async fn an_idle_websocket_closes_with_1002_after_the_idle_timeout() {
     let idle = Duration::from_millis(400);
     let server = Server::with(Config { idle, ..Config::default() }).await;
     let started = Instant::now();
@@ -276,7 +276,7 @@ async fn a_silent_websocket_closes_with_1002_after_the_idle_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_frame_and_nothing_more_closes_after_the_idle_time() {
+async fn half_a_frame_followed_by_silence_closes_after_the_idle_timeout() {
     let server =
         Server::with(Config { idle: Duration::from_millis(400), ..Config::default() }).await;
     let whole = frame(FIN | TEXT, HEARTBEAT);
@@ -287,9 +287,10 @@ async fn half_a_frame_and_nothing_more_closes_after_the_idle_time() {
     }
 }
 
-/// Sent in steps that together take longer than the idle time: text, ping, pong, bits of a frame.
+/// Texts, pings, pongs and bits of a frame, sent in steps that together take longer than the idle
+/// timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_inbound_bytes_count_against_the_idle_time() {
+async fn any_inbound_bytes_reset_the_idle_timeout() {
     let idle = Duration::from_secs(2);
     let server = Server::with(Config { idle, ..Config::default() }).await;
     let mut sockets = Vec::new();
@@ -301,7 +302,7 @@ async fn any_inbound_bytes_count_against_the_idle_time() {
     ] {
         sockets.push((RawWebSocket::open(&server, "vsn=2.0.0").await, bytes));
     }
-    // The last one trickles in a single frame, its rest after the loop.
+    // The last socket trickles a single frame, whose rest follows the loop.
     let trickled = frame(FIN | TEXT, HEARTBEAT);
     for step in 0..4 {
         tokio::time::sleep(idle * 4 / 10).await;
@@ -321,7 +322,7 @@ async fn any_inbound_bytes_count_against_the_idle_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_server_sends_does_not_count_against_the_idle_time() {
+async fn outbound_messages_do_not_reset_the_idle_timeout() {
     let idle = Duration::from_secs(1);
     let server = Server::with(Config { idle, ..Config::default() }).await;
     let mut listener = RawWebSocket::member(&server).await;
@@ -346,14 +347,14 @@ async fn what_the_server_sends_does_not_count_against_the_idle_time() {
     assert_eq!(code, 1002_u16.to_be_bytes());
 }
 
-async fn answered_with_close(bytes: &[u8], code: u16) {
+async fn expect_close_after(bytes: &[u8], code: u16) {
     let server = Server::start().await;
     let mut socket = RawWebSocket::open(&server, "vsn=2.0.0").await;
     socket.send_bytes(bytes).await;
     socket.expect_close(code).await;
 }
 
-async fn answered_with_text(bytes: &[u8], text: &str) {
+async fn expect_text_after(bytes: &[u8], text: &str) {
     let server = Server::start().await;
     let mut socket = RawWebSocket::open(&server, "vsn=2.0.0").await;
     socket.send_bytes(bytes).await;

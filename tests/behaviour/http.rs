@@ -1,4 +1,4 @@
-//! The application's plain HTTP beside the socket.
+//! The application's plain HTTP endpoints next to the socket.
 
 use crate::support::{Http, RawWebSocket, Server};
 
@@ -10,7 +10,7 @@ async fn health_is_ok() {
 }
 
 #[tokio::test]
-async fn a_broadcast_without_a_member_is_fine() {
+async fn a_broadcast_to_an_empty_topic_succeeds() {
     let server = Server::start().await;
     server.broadcast("room:empty", "news", "{}").await;
 }
@@ -24,7 +24,7 @@ async fn a_broadcast_of_any_json_is_delivered() {
 }
 
 #[tokio::test]
-async fn a_broadcast_that_is_none_is_a_bad_request() {
+async fn an_invalid_broadcast_is_a_bad_request() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     for body in ["", "not json", "[]", "{}", r#"{"topic":"room:a","event":"news"}"#] {
@@ -36,13 +36,13 @@ async fn a_broadcast_that_is_none_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn a_disconnect_of_nobody_is_fine() {
+async fn a_disconnect_of_an_unknown_id_succeeds() {
     let server = Server::start().await;
     server.disconnect("user_socket:nobody").await;
 }
 
 #[tokio::test]
-async fn a_path_beside_the_socket_is_not_found() {
+async fn other_paths_are_not_found() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     for target in ["/", "/socket", "/socket/", "/socket/other", "/socketwebsocket"] {

@@ -1,5 +1,5 @@
-//! What one channel or one client does slowly delays nobody else: with channels of the suite's own,
-//! since those of the reference application are quick.
+//! A slow channel or client delays nobody else. Uses its own channel, since those of the reference
+//! application are fast.
 
 use std::future::pending;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::support::{Client, Server, Stage};
 
 scenarios! {
     everywhere: [
-        a_slow_join_delays_neither_other_joins_nor_the_heartbeat,
-        a_slow_join_delays_no_channel_that_is_joined_already,
-        what_is_sent_to_a_joining_channel_waits_for_it,
-        a_join_that_takes_too_long_is_an_error_and_the_topic_is_not_joined,
+        a_slow_join_does_not_delay_other_joins_or_the_heartbeat,
+        a_slow_join_does_not_delay_joined_channels,
+        messages_to_a_joining_channel_wait_for_the_join,
+        a_join_that_times_out_is_an_error_and_the_topic_is_not_joined,
         a_topic_that_is_still_joining_can_be_joined_again,
-        a_slow_handler_delays_neither_other_channels_nor_the_heartbeat,
-        a_slow_handler_delays_no_other_client_on_its_topic,
-        a_slow_handler_does_not_hold_up_a_join_of_its_own_topic,
-        a_channel_for_which_too_much_waits_crashes_alone,
-        a_broken_client_whose_channels_hang_hurts_nobody_else,
+        a_slow_handler_does_not_delay_other_channels_or_the_heartbeat,
+        a_slow_handler_does_not_delay_other_clients_of_its_topic,
+        a_slow_handler_does_not_delay_a_join_of_its_own_topic,
+        a_full_mailbox_crashes_only_its_own_channel,
+        a_client_that_breaks_while_its_channels_hang_does_not_affect_others,
     ]
 }
 
-async fn a_slow_join_delays_neither_other_joins_nor_the_heartbeat(stage: Stage) {
+async fn a_slow_join_does_not_delay_other_joins_or_the_heartbeat(stage: Stage) {
     let stage = slow(stage).await;
     let mut client = stage.client("").await;
     client.send(r#"["1","1","slow:a","phx_join","hang"]"#).await;
@@ -33,7 +33,7 @@ async fn a_slow_join_delays_neither_other_joins_nor_the_heartbeat(stage: Stage) 
     client.ping("2", "slow:b").await;
 }
 
-async fn a_slow_join_delays_no_channel_that_is_joined_already(stage: Stage) {
+async fn a_slow_join_does_not_delay_joined_channels(stage: Stage) {
     let stage = slow(stage).await;
     let mut client = stage.client("").await;
     join(&mut client, "1", "slow:a").await;
@@ -44,7 +44,7 @@ async fn a_slow_join_delays_no_channel_that_is_joined_already(stage: Stage) {
     client.expect(r#"["1","1","slow:a","phx_close",{}]"#).await;
 }
 
-async fn what_is_sent_to_a_joining_channel_waits_for_it(stage: Stage) {
+async fn messages_to_a_joining_channel_wait_for_the_join(stage: Stage) {
     let stage = slow(stage).await;
     let mut client = stage.client("").await;
     client
@@ -59,7 +59,7 @@ async fn what_is_sent_to_a_joining_channel_waits_for_it(stage: Stage) {
     client.expect(r#"["1","3","slow:a","phx_reply",{"status":"ok","response":[3]}]"#).await;
 }
 
-async fn a_join_that_takes_too_long_is_an_error_and_the_topic_is_not_joined(stage: Stage) {
+async fn a_join_that_times_out_is_an_error_and_the_topic_is_not_joined(stage: Stage) {
     let endpoint = builder().join_timeout(Duration::from_millis(200)).build();
     let stage = Stage { server: serve(endpoint).await, ..stage };
     let mut client = stage.client("").await;
@@ -75,7 +75,7 @@ async fn a_join_that_takes_too_long_is_an_error_and_the_topic_is_not_joined(stag
     join(&mut client, "3", "slow:a").await;
 }
 
-/// Whether the join that never came to an end is told of is a matter of taste; the second holds.
+/// The unfinished first join may or may not be reported; the second succeeds.
 async fn a_topic_that_is_still_joining_can_be_joined_again(stage: Stage) {
     let stage = slow(stage).await;
     let mut client = stage.client("").await;
@@ -87,7 +87,7 @@ async fn a_topic_that_is_still_joining_can_be_joined_again(stage: Stage) {
     client.ping("2", "slow:a").await;
 }
 
-async fn a_slow_handler_delays_neither_other_channels_nor_the_heartbeat(stage: Stage) {
+async fn a_slow_handler_does_not_delay_other_channels_or_the_heartbeat(stage: Stage) {
     let stage = slow(stage).await;
     let mut client = stage.client("").await;
     join(&mut client, "1", "slow:a").await;
@@ -99,20 +99,20 @@ async fn a_slow_handler_delays_neither_other_channels_nor_the_heartbeat(stage: S
     join(&mut client, "5", "slow:c").await;
 }
 
-async fn a_slow_handler_delays_no_other_client_on_its_topic(stage: Stage) {
+async fn a_slow_handler_does_not_delay_other_clients_of_its_topic(stage: Stage) {
     let stage = slow(stage).await;
-    let (mut slow, mut quick) = (stage.client("").await, stage.client("").await);
+    let (mut slow, mut fast) = (stage.client("").await, stage.client("").await);
     join(&mut slow, "1", "slow:a").await;
-    join(&mut quick, "1", "slow:a").await;
+    join(&mut fast, "1", "slow:a").await;
     slow.send(r#"["1","2","slow:a","hang",{}]"#).await;
-    quick.send(r#"["1","2","slow:a","say",{"a":1}]"#).await;
-    quick.expect(r#"[null,null,"slow:a","said",{"a":1}]"#).await;
-    quick.ping("1", "slow:a").await;
-    // What the slow one's handler has no part in reaches its client too.
+    fast.send(r#"["1","2","slow:a","say",{"a":1}]"#).await;
+    fast.expect(r#"[null,null,"slow:a","said",{"a":1}]"#).await;
+    fast.ping("1", "slow:a").await;
+    // Broadcasts that need no handler reach the slow client too.
     slow.expect(r#"[null,null,"slow:a","said",{"a":1}]"#).await;
 }
 
-async fn a_slow_handler_does_not_hold_up_a_join_of_its_own_topic(stage: Stage) {
+async fn a_slow_handler_does_not_delay_a_join_of_its_own_topic(stage: Stage) {
     let stage = slow(stage).await;
     let mut client = stage.client("").await;
     join(&mut client, "1", "slow:a").await;
@@ -123,13 +123,13 @@ async fn a_slow_handler_does_not_hold_up_a_join_of_its_own_topic(stage: Stage) {
     client.ping("3", "slow:a").await;
 }
 
-async fn a_channel_for_which_too_much_waits_crashes_alone(stage: Stage) {
+async fn a_full_mailbox_crashes_only_its_own_channel(stage: Stage) {
     let stage = slow(stage).await;
     let mut client = stage.client("").await;
     join(&mut client, "1", "slow:a").await;
     join(&mut client, "2", "slow:b").await;
     client.send(r#"["1","3","slow:a","hang",{}]"#).await;
-    // One mebibyte may wait; what comes once it is crossed finds nobody, and is told so.
+    // The mailbox holds one mebibyte; after the crash, pushes are answered as unmatched.
     let large = format!(r#"["1","4","slow:a","ping","{}"]"#, "x".repeat(64 * 1024));
     for _ in 0..20 {
         client.send(&large).await;
@@ -151,7 +151,7 @@ async fn a_channel_for_which_too_much_waits_crashes_alone(stage: Stage) {
     client.expect(UNMATCHED).await;
 }
 
-async fn a_broken_client_whose_channels_hang_hurts_nobody_else(stage: Stage) {
+async fn a_client_that_breaks_while_its_channels_hang_does_not_affect_others(stage: Stage) {
     let stage = slow(stage).await;
     let mut other = stage.client("").await;
     join(&mut other, "1", "slow:a").await;
@@ -159,20 +159,20 @@ async fn a_broken_client_whose_channels_hang_hurts_nobody_else(stage: Stage) {
     join(&mut client, "1", "slow:a").await;
     client.send(r#"["1","2","slow:a","hang",{}]"#).await;
     client.send(r#"["3","3","slow:b","phx_join","hang"]"#).await;
-    client.break_with("not json").await;
+    client.send_fatal("not json").await;
     other.send(r#"["1","2","slow:a","say",{}]"#).await;
     other.expect(r#"[null,null,"slow:a","said",{}]"#).await;
 }
 
-/// A channel that takes its time, when told to: while it joins, or while it handles a push.
+/// A channel that is slow on request, in `join` or in `handle_in`.
 struct Slow;
 
 impl Channel for Slow {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, pace: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
-        match pace.parse::<String>().unwrap_or_default().as_str() {
+    async fn join(_: &str, mode: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        match mode.parse::<String>().unwrap_or_default().as_str() {
             "hang" => pending().await,
             "nap" => tokio::time::sleep(Duration::from_millis(200)).await,
             _ => {}
@@ -202,7 +202,7 @@ fn builder() -> tower_channels::Builder<()> {
     Endpoint::builder(|_| async { Ok(()) }).channel::<Slow>("slow:*")
 }
 
-/// The same stage with the slow application on it.
+/// Replaces the server of the stage with the slow application.
 async fn slow(stage: Stage) -> Stage {
     Stage { server: serve(builder().build()).await, ..stage }
 }

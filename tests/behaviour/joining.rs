@@ -1,59 +1,59 @@
-//! Joins: what is answered, what follows, what is refused.
+//! Joins: replies, first pushes and rejections.
 
 use crate::support::{Http, LongPoll, Stage, Transport, UPGRADE};
 
 scenarios! {
     everywhere: [
-        a_join_is_answered_and_then_the_channel_pushes,
-        a_join_without_a_user_says_so,
-        an_empty_user_id_is_a_user_id,
-        of_a_repeated_parameter_the_last_counts,
-        a_join_reply_carries_what_join_returned,
-        a_refused_join_is_an_error_and_the_topic_is_not_joined,
+        a_join_is_answered_before_the_channel_pushes,
+        a_join_without_a_user_id_pushes_null,
+        an_empty_user_id_is_valid,
+        the_last_of_repeated_parameters_counts,
+        a_join_reply_carries_the_response_of_the_channel,
+        a_rejected_join_is_an_error_and_the_topic_is_not_joined,
         a_join_that_crashes_is_an_error_and_nothing_else,
-        a_topic_that_nobody_serves_is_unmatched,
-        a_topic_that_is_no_string_is_unmatched_and_echoed,
-        a_join_payload_may_be_any_json,
+        a_topic_without_a_channel_is_unmatched,
+        a_topic_that_is_not_a_string_is_unmatched_and_echoed,
+        a_join_payload_can_be_any_json,
         integer_refs_from_zero_are_echoed_as_integers,
-        the_hundred_and_first_channel_is_refused,
+        the_hundred_and_first_channel_is_rejected,
         an_unmatched_topic_is_reported_before_the_channel_limit,
-        one_of_a_hundred_channels_can_be_joined_again,
-        a_left_channel_makes_room_for_another,
+        one_of_a_hundred_channels_can_be_rejoined,
+        leaving_a_channel_makes_room_for_another,
         a_topic_of_255_bytes_can_be_joined,
-        several_topics_are_joined_in_one_write,
-        a_refused_connect_is_a_403,
+        several_topics_can_be_joined_in_one_write,
+        a_rejected_connect_is_a_403,
     ]
 }
 
-async fn a_join_is_answered_and_then_the_channel_pushes(stage: Stage) {
+async fn a_join_is_answered_before_the_channel_pushes(stage: Stage) {
     let mut client = stage.client("user_id=u1").await;
     client.send(r#"["1","1","room:lobby","phx_join",{}]"#).await;
     client.expect(r#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#).await;
     client.expect(r#"["1",null,"room:lobby","joined",{"user_id":"u1"}]"#).await;
 }
 
-async fn a_join_without_a_user_says_so(stage: Stage) {
+async fn a_join_without_a_user_id_pushes_null(stage: Stage) {
     let mut client = stage.client("").await;
     client.send(r#"["1","1","room:lobby","phx_join",{}]"#).await;
     client.expect(r#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#).await;
     client.expect(r#"["1",null,"room:lobby","joined",{"user_id":null}]"#).await;
 }
 
-async fn an_empty_user_id_is_a_user_id(stage: Stage) {
+async fn an_empty_user_id_is_valid(stage: Stage) {
     let mut client = stage.client("user_id=").await;
     client.send(r#"["1","1","room:lobby","phx_join",{}]"#).await;
     client.expect(r#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#).await;
     client.expect(r#"["1",null,"room:lobby","joined",{"user_id":""}]"#).await;
 }
 
-async fn of_a_repeated_parameter_the_last_counts(stage: Stage) {
+async fn the_last_of_repeated_parameters_counts(stage: Stage) {
     let mut client = stage.client("user_id=first&reject=true&user_id=last&reject=false").await;
     client.send(r#"["1","1","room:lobby","phx_join",{}]"#).await;
     client.expect(r#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#).await;
     client.expect(r#"["1",null,"room:lobby","joined",{"user_id":"last"}]"#).await;
 }
 
-async fn a_join_reply_carries_what_join_returned(stage: Stage) {
+async fn a_join_reply_carries_the_response_of_the_channel(stage: Stage) {
     let mut client = stage.client("").await;
     client.send(r#"["1","2","room:a","phx_join",{"echo":{"b":[1,2.50],"a":"é"}}]"#).await;
     client
@@ -64,7 +64,7 @@ async fn a_join_reply_carries_what_join_returned(stage: Stage) {
     client.expect(r#"["1",null,"room:a","joined",{"user_id":null}]"#).await;
 }
 
-async fn a_refused_join_is_an_error_and_the_topic_is_not_joined(stage: Stage) {
+async fn a_rejected_join_is_an_error_and_the_topic_is_not_joined(stage: Stage) {
     let mut client = stage.client("").await;
     for topic in ["room:closed", "room:closed:2"] {
         client.send(&format!(r#"["51","51","{topic}","phx_join",{{}}]"#)).await;
@@ -98,7 +98,7 @@ async fn a_join_that_crashes_is_an_error_and_nothing_else(stage: Stage) {
         .await;
 }
 
-async fn a_topic_that_nobody_serves_is_unmatched(stage: Stage) {
+async fn a_topic_without_a_channel_is_unmatched(stage: Stage) {
     let mut client = stage.client("").await;
     for topic in ["nope", "room", "rooms:a", "", "a\u{e9}:b"] {
         client.send(&format!(r#"["52","52","{topic}","phx_join",{{}}]"#)).await;
@@ -110,7 +110,7 @@ async fn a_topic_that_nobody_serves_is_unmatched(stage: Stage) {
     }
 }
 
-async fn a_topic_that_is_no_string_is_unmatched_and_echoed(stage: Stage) {
+async fn a_topic_that_is_not_a_string_is_unmatched_and_echoed(stage: Stage) {
     let mut client = stage.client("").await;
     for topic in ["5", "null"] {
         client.send(&format!(r#"["1","1",{topic},"phx_join",{{}}]"#)).await;
@@ -122,7 +122,7 @@ async fn a_topic_that_is_no_string_is_unmatched_and_echoed(stage: Stage) {
     }
 }
 
-async fn a_join_payload_may_be_any_json(stage: Stage) {
+async fn a_join_payload_can_be_any_json(stage: Stage) {
     let mut client = stage.client("").await;
     for payload in ["null", "[1]", r#""s""#, "5", "true"] {
         client.send(&format!(r#"["1","1","room:a","phx_join",{payload}]"#)).await;
@@ -149,7 +149,7 @@ async fn integer_refs_from_zero_are_echoed_as_integers(stage: Stage) {
     client.expect(r#"[0,0,"room:a","phx_close",{}]"#).await;
 }
 
-async fn the_hundred_and_first_channel_is_refused(stage: Stage) {
+async fn the_hundred_and_first_channel_is_rejected(stage: Stage) {
     let mut client = a_hundred_channels(&stage).await;
     client.send(r#"["100","100","room:100","phx_join",{}]"#).await;
     client
@@ -170,7 +170,7 @@ async fn an_unmatched_topic_is_reported_before_the_channel_limit(stage: Stage) {
         .await;
 }
 
-async fn one_of_a_hundred_channels_can_be_joined_again(stage: Stage) {
+async fn one_of_a_hundred_channels_can_be_rejoined(stage: Stage) {
     let mut client = a_hundred_channels(&stage).await;
     client.send(r#"["100","100","room:0","phx_join",{}]"#).await;
     client.expect(r#"["100","100","room:0","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -178,7 +178,7 @@ async fn one_of_a_hundred_channels_can_be_joined_again(stage: Stage) {
     client.expect(r#"["100",null,"room:0","joined",{"user_id":null}]"#).await;
 }
 
-async fn a_left_channel_makes_room_for_another(stage: Stage) {
+async fn leaving_a_channel_makes_room_for_another(stage: Stage) {
     let mut client = a_hundred_channels(&stage).await;
     client.send(r#"["7","100","room:7","phx_leave",{}]"#).await;
     client.expect(r#"["7","100","room:7","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -194,7 +194,7 @@ async fn a_topic_of_255_bytes_can_be_joined(stage: Stage) {
     client.ping("1", &topic).await;
 }
 
-async fn several_topics_are_joined_in_one_write(stage: Stage) {
+async fn several_topics_can_be_joined_in_one_write(stage: Stage) {
     let mut client = stage.client("").await;
     client
         .send_all(&[r#"["1","1","room:a","phx_join",{}]"#, r#"["2","2","room:b","phx_join",{}]"#])
@@ -209,7 +209,7 @@ async fn several_topics_are_joined_in_one_write(stage: Stage) {
         .await;
 }
 
-async fn a_refused_connect_is_a_403(stage: Stage) {
+async fn a_rejected_connect_is_a_403(stage: Stage) {
     let parameters = format!("{}&reject=true", stage.version.parameter());
     let mut http = Http::connect(&stage.server).await;
     match stage.transport {
@@ -220,7 +220,7 @@ async fn a_refused_connect_is_a_403(stage: Stage) {
         Transport::LongPoll => {
             let response = http.get(&format!("/socket/longpoll?{parameters}")).await;
             assert_eq!((response.status, &*response.body), (200, r#"{"status":403}"#));
-            // The same connection goes on, and may be accepted.
+            // A later connect can be accepted.
             let accepted = stage.version.parameter();
             LongPoll::open(&stage.server, accepted).await;
         }

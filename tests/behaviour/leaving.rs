@@ -1,25 +1,25 @@
-//! How a channel ends when the client or the channel wants it to.
+//! Regular ends of a channel: the client leaves, or the channel stops.
 
 use crate::support::Stage;
 
 scenarios! {
     everywhere: [
-        a_leave_is_answered_and_then_the_channel_closes,
-        a_topic_that_was_left_is_not_joined,
+        a_leave_is_answered_before_the_channel_closes,
+        a_topic_that_was_left_is_no_longer_joined,
         a_leave_with_a_null_join_ref_leaves,
         a_leave_of_a_topic_that_is_not_joined_is_ok,
         phoenix_can_be_left,
         stop_closes_the_channel,
-        stop_reply_answers_and_then_closes,
-        a_stopped_channel_is_not_joined,
-        a_late_reply_of_a_channel_that_left_never_comes,
-        a_late_reply_of_a_channel_that_stopped_never_comes,
+        stop_reply_replies_before_the_channel_closes,
+        a_stopped_channel_is_no_longer_joined,
+        a_late_reply_of_a_channel_that_was_left_is_dropped,
+        a_late_reply_of_a_stopped_channel_is_dropped,
         a_topic_can_be_left_and_joined_in_one_write,
-        pushes_behind_a_stop_are_swallowed_or_unmatched,
+        pushes_after_a_stop_are_dropped_or_unmatched,
     ]
 }
 
-async fn a_leave_is_answered_and_then_the_channel_closes(stage: Stage) {
+async fn a_leave_is_answered_before_the_channel_closes(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("115", "room:s").await;
     client.send(r#"["115","116","room:s","phx_leave",{}]"#).await;
@@ -28,7 +28,7 @@ async fn a_leave_is_answered_and_then_the_channel_closes(stage: Stage) {
     client.heartbeat().await;
 }
 
-async fn a_topic_that_was_left_is_not_joined(stage: Stage) {
+async fn a_topic_that_was_left_is_no_longer_joined(stage: Stage) {
     let mut client = stage.member("room:s").await;
     client.send(r#"["1","2","room:s","phx_leave",{}]"#).await;
     client.expect(r#"["1","2","room:s","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -79,7 +79,7 @@ async fn stop_closes_the_channel(stage: Stage) {
     client.heartbeat().await;
 }
 
-async fn stop_reply_answers_and_then_closes(stage: Stage) {
+async fn stop_reply_replies_before_the_channel_closes(stage: Stage) {
     let mut client = stage.client("").await;
     client.join("113", "room:s").await;
     client.send(r#"["113","114","room:s","stop_reply",{"bye":1}]"#).await;
@@ -90,7 +90,7 @@ async fn stop_reply_answers_and_then_closes(stage: Stage) {
     client.heartbeat().await;
 }
 
-async fn a_stopped_channel_is_not_joined(stage: Stage) {
+async fn a_stopped_channel_is_no_longer_joined(stage: Stage) {
     let mut client = stage.member("room:s").await;
     client.send(r#"["1","2","room:s","stop",{}]"#).await;
     client.expect(r#"["1","1","room:s","phx_close",{}]"#).await;
@@ -98,7 +98,7 @@ async fn a_stopped_channel_is_not_joined(stage: Stage) {
     client.expect(UNMATCHED_3).await;
 }
 
-async fn a_late_reply_of_a_channel_that_left_never_comes(stage: Stage) {
+async fn a_late_reply_of_a_channel_that_was_left_is_dropped(stage: Stage) {
     let mut client = stage.member("room:s").await;
     client.join("2", "room:later").await;
     client.send(r#"["1","3","room:s","slow",{"ms":150}]"#).await;
@@ -111,7 +111,7 @@ async fn a_late_reply_of_a_channel_that_left_never_comes(stage: Stage) {
         .await;
 }
 
-async fn a_late_reply_of_a_channel_that_stopped_never_comes(stage: Stage) {
+async fn a_late_reply_of_a_stopped_channel_is_dropped(stage: Stage) {
     let mut client = stage.member("room:s").await;
     client.join("2", "room:later").await;
     client.send(r#"["1","3","room:s","slow",{"ms":150}]"#).await;
@@ -123,7 +123,7 @@ async fn a_late_reply_of_a_channel_that_stopped_never_comes(stage: Stage) {
         .await;
 }
 
-/// The reply to the leave may be missing; the second channel lives in any case.
+/// The reply to the leave may be missing; the second channel is alive in any case.
 async fn a_topic_can_be_left_and_joined_in_one_write(stage: Stage) {
     let mut client = stage.member("room:s").await;
     client
@@ -145,7 +145,7 @@ async fn a_topic_can_be_left_and_joined_in_one_write(stage: Stage) {
     client.ping("3", "room:s").await;
 }
 
-async fn pushes_behind_a_stop_are_swallowed_or_unmatched(stage: Stage) {
+async fn pushes_after_a_stop_are_dropped_or_unmatched(stage: Stage) {
     let mut client = stage.member("room:s").await;
     client
         .send_all(&[

@@ -1,4 +1,4 @@
-//! What comes from outside costs at most a limit and hurts nobody else.
+//! Input from clients is bounded, and exceeding a limit does not affect others.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const ACK: &str = r#"["1","s","room:a","phx_reply",{"status":"ok","response":{}}
 const PONG: &str = r#"["1","p","room:a","phx_reply",{"status":"ok","response":{}}]"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_of_one_mebibyte_passes() {
+async fn a_frame_of_one_mebibyte_is_accepted() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     socket.send_text(&large(MIB)).await;
@@ -29,7 +29,7 @@ async fn a_frame_of_one_mebibyte_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_follows_a_frame_of_one_mebibyte_at_once_is_handled() {
+async fn a_frame_right_after_one_of_one_mebibyte_is_handled() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     for _ in 0..20 {
@@ -41,7 +41,7 @@ async fn what_follows_a_frame_of_one_mebibyte_at_once_is_handled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frame_of_one_byte_more_closes_with_1009() {
+async fn a_frame_of_one_mebibyte_and_one_byte_closes_with_1009() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     socket.send_text(&large(MIB + 1)).await;
@@ -52,7 +52,7 @@ async fn a_frame_of_one_byte_more_closes_with_1009() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fragments_of_one_mebibyte_in_all_pass() {
+async fn fragments_of_one_mebibyte_in_total_are_accepted() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     let text = large(MIB);
@@ -63,30 +63,34 @@ async fn fragments_of_one_mebibyte_in_all_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_of_one_mebibyte_passes_and_of_one_byte_more_is_a_413() {
+async fn only_a_body_over_one_mebibyte_is_a_413() {
     let server = Server::start().await;
     for content_type in [JSON, NDJSON] {
         let mut session = LongPoll::member(&server).await;
-        let passed = session.post(content_type, &large(MIB)).await;
-        assert_eq!(passed, json!({"status": 200}), "{content_type}");
-        let refused = session.post_raw(content_type, large(MIB + 1).as_bytes()).await;
-        assert_eq!((refused.status, &*refused.body), (413, r#"{"status":413}"#), "{content_type}");
-        // The session lives.
-        let mut session = session.beside(&server).await;
-        assert_eq!(session.received(1).await, [ACK]);
+        let accepted = session.post(content_type, &large(MIB)).await;
+        assert_eq!(accepted, json!({"status": 200}), "{content_type}");
+        let rejected = session.post_raw(content_type, large(MIB + 1).as_bytes()).await;
+        assert_eq!(
+            (rejected.status, &*rejected.body),
+            (413, r#"{"status":413}"#),
+            "{content_type}"
+        );
+        // The session is still alive.
+        let mut session = session.second_connection(&server).await;
+        assert_eq!(session.receive(1).await, [ACK]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_binary_message_of_one_mebibyte_passes_as_base64_and_one_more_is_a_413() {
+async fn only_a_binary_message_over_one_mebibyte_is_a_413() {
     let server = Server::start().await;
     let mut session = LongPoll::member(&server).await;
-    let passed = session.post(NDJSON, &base64::encode(&large_binary(MIB))).await;
-    assert_eq!(passed, json!({"status": 200}));
-    assert_eq!(session.received(1).await, [ACK]);
+    let accepted = session.post(NDJSON, &base64::encode(&large_binary(MIB))).await;
+    assert_eq!(accepted, json!({"status": 200}));
+    assert_eq!(session.receive(1).await, [ACK]);
     let more = base64::encode(&large_binary(MIB + 1));
-    let refused = session.post_raw(NDJSON, more.as_bytes()).await;
-    assert_eq!((refused.status, &*refused.body), (413, r#"{"status":413}"#));
+    let rejected = session.post_raw(NDJSON, more.as_bytes()).await;
+    assert_eq!((rejected.status, &*rejected.body), (413, r#"{"status":413}"#));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,29 +98,29 @@ async fn a_batch_that_is_far_too_large_is_a_413() {
     let server = Server::start().await;
     let mut session = LongPoll::member(&server).await;
     let lines = [large(MIB / 2), large(MIB / 2), large(MIB / 2), large(MIB / 2)].join("\n");
-    let refused = session.post_raw(NDJSON, lines.as_bytes()).await;
-    assert_eq!((refused.status, &*refused.body), (413, r#"{"status":413}"#));
+    let rejected = session.post_raw(NDJSON, lines.as_bytes()).await;
+    assert_eq!((rejected.status, &*rejected.body), (413, r#"{"status":413}"#));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
+async fn a_body_that_announces_too_much_is_rejected_before_it_arrives() {
     let server = Server::start().await;
     let session = LongPoll::member(&server).await;
     for length in ["10000000", "10000000000", "9223372036854775807"] {
         let mut http = Http::connect(&server).await;
         let headers = [("Content-Length", length)];
-        http.ask("POST", &session.target(), &headers, b"").await;
+        http.send_request("POST", &session.target(), &headers, b"").await;
         let response = soon(http.response_to("POST")).await.expect("a response");
         assert_eq!((response.status, &*response.body), (413, r#"{"status":413}"#), "{length}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_in_chunks_without_end_is_refused_on_the_way() {
+async fn an_endless_chunked_body_is_rejected_midway() {
     let server = Server::start().await;
     let session = LongPoll::member(&server).await;
     let mut http = Http::connect(&server).await;
-    http.ask("POST", &session.target(), &[("Transfer-Encoding", "chunked")], b"").await;
+    http.send_request("POST", &session.target(), &[("Transfer-Encoding", "chunked")], b"").await;
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
     for _ in 0..32 {
         http.write(chunk.as_bytes()).await;
@@ -133,7 +137,7 @@ async fn a_header_that_announces_2_to_the_63_bytes_closes_at_once() {
         socket.send_bytes(&head(FIN | BINARY, length)).await;
         let close = socket.frame().await.expect("a close");
         assert_eq!(close.opcode, CLOSE);
-        // Too big, or, by RFC 6455 section 5.2, a length that cannot be.
+        // Too big, or an invalid length by RFC 6455 section 5.2.
         assert!(matches!(close.payload[..], [3, 0xf1] | [3, 0xea]), "{close:?}");
         assert_eq!(socket.frame().await, None);
     }
@@ -153,7 +157,7 @@ async fn ten_thousand_fragments_are_one_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fragments_without_end_close_with_1009() {
+async fn endless_fragments_close_with_1009() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     let mut bytes = frame(0, &[b' '; 200]).repeat(10_000);
@@ -163,7 +167,7 @@ async fn fragments_without_end_close_with_1009() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_million_empty_lines_are_nothing() {
+async fn a_million_empty_lines_are_ignored() {
     let server = Server::start().await;
     let mut other = RawWebSocket::member(&server).await;
     let mut session = LongPoll::member(&server).await;
@@ -178,14 +182,14 @@ async fn a_million_empty_lines_are_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_ends_with_a_close_and_hurts_nobody_else() {
+async fn garbage_closes_the_connection_and_does_not_affect_others() {
     let idle = Duration::from_millis(500);
     let server = Server::with(Config { idle, ..Config::default() }).await;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for length in [1, 2, 3, 7, 14, 15, 64, 1000, 10_000] {
         let mut garbage = Vec::new();
         while garbage.len() < length {
-            // xorshift64: any bytes will do, the same in every run.
+            // xorshift64: arbitrary bytes, the same in every run.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -219,7 +223,7 @@ async fn a_websocket_that_never_reads_closes_with_1013() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_websocket_that_never_reads_delays_nobody() {
+async fn a_websocket_that_never_reads_does_not_delay_others() {
     let server = Server::start().await;
     let _silent = silent_member(&server).await;
     let mut other = RawWebSocket::member(&server).await;
@@ -233,7 +237,7 @@ async fn a_websocket_that_never_reads_delays_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_poll_that_never_polls_starts_anew() {
+async fn a_long_poll_that_never_polls_loses_its_session() {
     let server = Server::start().await;
     let mut silent = LongPoll::member(&server).await;
     flood(&server).await;
@@ -243,7 +247,7 @@ async fn a_long_poll_that_never_polls_starts_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_of_pushes_to_a_quick_handler_is_answered() {
+async fn a_burst_of_pushes_to_a_fast_handler_is_answered() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     let burst = frame(FIN | TEXT, large(64 * 1024).as_bytes()).repeat(100);
@@ -254,7 +258,7 @@ async fn a_burst_of_pushes_to_a_quick_handler_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_poll_that_never_acknowledges_starts_anew() {
+async fn a_long_poll_that_never_acknowledges_loses_its_session() {
     let server = Server::start().await;
     let mut session = LongPoll::member(&server).await;
     let token = session.token.clone();
@@ -268,12 +272,12 @@ async fn a_long_poll_that_never_acknowledges_starts_anew() {
         }
     })
     .await;
-    // What came before the end is still there for who acknowledges; then there is a new session.
+    // Earlier messages can still be acknowledged and read; then the client gets a new session.
     soon(async { while session.poll().await["status"] != 410 {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_client_that_is_closed_for_its_size_spares_the_others() {
+async fn a_client_closed_for_exceeding_a_limit_does_not_affect_others() {
     let server = Server::start().await;
     for transport in [Transport::WebSocket, Transport::LongPoll] {
         let mut other = Client::connect(&server, transport, Version::V2, "").await;
@@ -288,8 +292,8 @@ async fn one_client_that_is_closed_for_its_size_spares_the_others() {
 const JOIN: &str = r#"["1","1","room:a","phx_join",{}]"#;
 const FLOOD: usize = 16;
 
-/// Broadcasts more than the buffers of a connection hold, and soon: who is closed for it has some
-/// seconds to read that.
+/// Broadcasts more than the buffers of a connection hold, quickly: a client that is closed for it
+/// has only a few seconds to read the close.
 async fn flood(server: &Server) {
     let large = format!(r#""{}""#, "x".repeat(900_000));
     for _ in 0..FLOOD {
@@ -297,16 +301,16 @@ async fn flood(server: &Server) {
     }
 }
 
-/// A member of `room:a` with small buffers, who reads nothing.
+/// Joins `room:a` with small buffers, without reading anything afterwards.
 async fn silent_member(server: &Server) -> RawWebSocket {
-    let mut silent = RawWebSocket::open_narrow(server, "vsn=2.0.0").await;
+    let mut silent = RawWebSocket::open_with_small_buffer(server, "vsn=2.0.0").await;
     silent.send_text(JOIN).await;
-    // It is joined before the flood begins, and this is all that it ever reads.
+    // Ensures that it has joined before the flood. It reads nothing else.
     assert_eq!(silent.frame().await.expect("a reply").opcode, TEXT);
     silent
 }
 
-/// A message of that many bytes; its answer is small.
+/// A message of that many bytes with a short reply.
 fn large(length: usize) -> String {
     let empty = r#"["1","s","room:a","ack",""]"#;
     empty.replace(r#""""#, &format!(r#""{}""#, "x".repeat(length - empty.len())))

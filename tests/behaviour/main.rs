@@ -1,9 +1,10 @@
-//! What the reference application answers, over real sockets: a file a topic, a test a scenario.
+//! The behaviour of the reference application over real sockets: one file per subject, one test per
+//! scenario.
 //!
 //! Most scenarios run four times, over {WebSocket, long poll} x {1.0.0, 2.0.0}. They are written in
 //! the notation of 2.0.0, `[join_ref, ref, topic, event, payload]`; [`support::Client`] translates
-//! for the version and the transport at hand. With `CORPUS_DIR` set, everything that is sent is
-//! kept there as well, as seeds for fuzzing.
+//! it for the version and transport under test. If `CORPUS_DIR` is set, all sent messages are also
+//! written there, as seeds for fuzzing.
 
 #[macro_use]
 mod support;
@@ -14,7 +15,6 @@ mod reference;
 
 mod binary;
 mod broadcasts;
-mod continuity;
 mod crashes;
 mod duplicates;
 mod frames_and_closes;
@@ -28,6 +28,7 @@ mod polling;
 mod posting;
 mod presence;
 mod pushing;
+mod resumable_sessions;
 mod shutdown;
 mod stale_refs;
 mod upgrade;

@@ -1,43 +1,43 @@
-//! Messages that make no sense: the WebSocket closes with 1011; a POST says 500 and the next poll
-//! finds its session gone.
+//! Malformed messages: a WebSocket closes with 1011; a POST is answered with status 500, and the
+//! session is gone at the next poll.
 
 use crate::support::{Stage, Version};
 
 scenarios! {
     everywhere: [
-        an_empty_message_breaks_the_session,
-        what_is_not_json_breaks_the_session,
-        json_of_another_shape_breaks_the_session,
-        two_messages_in_one_text_break_the_session,
-        a_ref_of_another_type_breaks_the_session,
-        a_join_ref_of_another_type_breaks_the_session,
-        a_number_out_of_range_breaks_the_session,
-        a_lone_surrogate_breaks_the_session,
-        deep_nesting_breaks_the_session,
-        nesting_that_is_deep_and_reasonable_passes,
-        a_topic_of_256_bytes_breaks_the_session,
-        an_event_of_256_bytes_breaks_the_session,
-        a_ref_of_256_bytes_breaks_the_session,
-        a_join_ref_of_256_bytes_breaks_the_session,
-        a_malformed_message_ends_every_channel_of_its_socket_and_of_no_other,
-        what_comes_before_a_malformed_message_is_handled,
+        an_empty_message_ends_the_session,
+        invalid_json_ends_the_session,
+        json_of_another_shape_ends_the_session,
+        two_messages_in_one_text_end_the_session,
+        a_ref_of_another_type_ends_the_session,
+        a_join_ref_of_another_type_ends_the_session,
+        a_number_out_of_range_ends_the_session,
+        a_lone_surrogate_ends_the_session,
+        deep_nesting_ends_the_session,
+        nesting_below_the_limit_is_accepted,
+        a_topic_of_256_bytes_ends_the_session,
+        an_event_of_256_bytes_ends_the_session,
+        a_ref_of_256_bytes_ends_the_session,
+        a_join_ref_of_256_bytes_ends_the_session,
+        a_malformed_message_ends_only_the_channels_of_its_socket,
+        messages_before_a_malformed_one_are_handled,
     ]
     v1: [
-        an_array_breaks_a_session_of_1_0_0,
-        a_missing_member_breaks_a_session_of_1_0_0,
+        an_array_ends_a_session_of_1_0_0,
+        a_missing_member_ends_a_session_of_1_0_0,
     ]
     v2: [
-        an_object_breaks_a_session_of_2_0_0,
-        fewer_than_five_elements_break_a_session_of_2_0_0,
+        an_object_ends_a_session_of_2_0_0,
+        fewer_than_five_elements_end_a_session_of_2_0_0,
     ]
 }
 
-async fn an_empty_message_breaks_the_session(stage: Stage) {
-    stage.client("").await.break_with("").await;
-    stage.client("").await.break_with("  \r\n ").await;
+async fn an_empty_message_ends_the_session(stage: Stage) {
+    stage.client("").await.send_fatal("").await;
+    stage.client("").await.send_fatal("  \r\n ").await;
 }
 
-async fn what_is_not_json_breaks_the_session(stage: Stage) {
+async fn invalid_json_ends_the_session(stage: Stage) {
     let whole = message(&stage, r#"[null,"2","phoenix","heartbeat",{}]"#);
     for text in [
         "not json",
@@ -61,65 +61,65 @@ async fn what_is_not_json_breaks_the_session(stage: Stage) {
         &whole.replace("{}", "tru"),
         &whole.replace("{}", ""),
     ] {
-        stage.client("").await.break_with(text).await;
+        stage.client("").await.send_fatal(text).await;
     }
 }
 
-async fn json_of_another_shape_breaks_the_session(stage: Stage) {
+async fn json_of_another_shape_ends_the_session(stage: Stage) {
     for text in ["null", "5", "true", r#""text""#, "[]", "{}", "[[],[],[]]"] {
-        stage.client("").await.break_with(text).await;
+        stage.client("").await.send_fatal(text).await;
     }
 }
 
-async fn two_messages_in_one_text_break_the_session(stage: Stage) {
+async fn two_messages_in_one_text_end_the_session(stage: Stage) {
     let whole = message(&stage, r#"[null,"2","phoenix","heartbeat",{}]"#);
     for between in ["", " ", "\n", ","] {
-        stage.client("").await.break_with(&format!("{whole}{between}{whole}")).await;
+        stage.client("").await.send_fatal(&format!("{whole}{between}{whole}")).await;
     }
 }
 
-async fn a_ref_of_another_type_breaks_the_session(stage: Stage) {
+async fn a_ref_of_another_type_ends_the_session(stage: Stage) {
     for reference in ["{}", "[1]", "true", "1.5", "1e2", "2.0"] {
         let text = message(&stage, &format!(r#"[null,{reference},"phoenix","heartbeat",{{}}]"#));
-        stage.client("").await.break_with(&text).await;
+        stage.client("").await.send_fatal(&text).await;
     }
 }
 
-async fn a_join_ref_of_another_type_breaks_the_session(stage: Stage) {
+async fn a_join_ref_of_another_type_ends_the_session(stage: Stage) {
     for join_ref in ["{}", "[1]", "false", "1.5"] {
         let text = message(&stage, &format!(r#"[{join_ref},"2","room:a","phx_join",{{}}]"#));
-        stage.client("").await.break_with(&text).await;
+        stage.client("").await.send_fatal(&text).await;
     }
 }
 
-async fn a_number_out_of_range_breaks_the_session(stage: Stage) {
+async fn a_number_out_of_range_ends_the_session(stage: Stage) {
     for payload in ["1e400", "-1e400", r#"{"a":[1e400]}"#] {
         let text = message(&stage, &format!(r#"["1","2","room:a","ping",{payload}]"#));
-        stage.member("room:a").await.break_with(&text).await;
+        stage.member("room:a").await.send_fatal(&text).await;
     }
 }
 
-async fn a_lone_surrogate_breaks_the_session(stage: Stage) {
+async fn a_lone_surrogate_ends_the_session(stage: Stage) {
     for payload in [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\ud83d""#, r#"{"\ud83dx":1}"#] {
         let text = message(&stage, &format!(r#"["1","2","room:a","ping",{payload}]"#));
-        stage.member("room:a").await.break_with(&text).await;
+        stage.member("room:a").await.send_fatal(&text).await;
     }
     let text = message(&stage, r#"[null,"2","room:\ud83d","ping",{}]"#);
-    stage.client("").await.break_with(&text).await;
+    stage.client("").await.send_fatal(&text).await;
 }
 
-async fn deep_nesting_breaks_the_session(stage: Stage) {
+async fn deep_nesting_ends_the_session(stage: Stage) {
     for depth in [130, 1000, 100_000] {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
             let payload = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             let text = message(&stage, &format!(r#"["1","2","room:a","ping",{payload}]"#));
-            stage.member("room:a").await.break_with(&text).await;
+            stage.member("room:a").await.send_fatal(&text).await;
         }
     }
-    stage.client("").await.break_with(&"[".repeat(500_000)).await;
+    stage.client("").await.send_fatal(&"[".repeat(500_000)).await;
 }
 
-async fn nesting_that_is_deep_and_reasonable_passes(stage: Stage) {
+async fn nesting_below_the_limit_is_accepted(stage: Stage) {
     let mut client = stage.member("room:a").await;
     let payload = format!("{}{}", "[".repeat(120), "]".repeat(120));
     client.send(&format!(r#"["1","2","room:a","ping",{payload}]"#)).await;
@@ -130,76 +130,76 @@ async fn nesting_that_is_deep_and_reasonable_passes(stage: Stage) {
         .await;
 }
 
-async fn a_topic_of_256_bytes_breaks_the_session(stage: Stage) {
+async fn a_topic_of_256_bytes_ends_the_session(stage: Stage) {
     let topic = format!("room:{}", "t".repeat(251));
     let text = message(&stage, &format!(r#"["1","1","{topic}","phx_join",{{}}]"#));
-    stage.client("").await.break_with(&text).await;
+    stage.client("").await.send_fatal(&text).await;
 }
 
-async fn an_event_of_256_bytes_breaks_the_session(stage: Stage) {
+async fn an_event_of_256_bytes_ends_the_session(stage: Stage) {
     let text = message(&stage, &format!(r#"["1","1","room:a","{}",{{}}]"#, "e".repeat(256)));
-    stage.client("").await.break_with(&text).await;
+    stage.client("").await.send_fatal(&text).await;
 }
 
-async fn a_ref_of_256_bytes_breaks_the_session(stage: Stage) {
+async fn a_ref_of_256_bytes_ends_the_session(stage: Stage) {
     let text =
         message(&stage, &format!(r#"[null,"{}","phoenix","heartbeat",{{}}]"#, "r".repeat(256)));
-    stage.client("").await.break_with(&text).await;
+    stage.client("").await.send_fatal(&text).await;
 }
 
-async fn a_join_ref_of_256_bytes_breaks_the_session(stage: Stage) {
+async fn a_join_ref_of_256_bytes_ends_the_session(stage: Stage) {
     let text = message(&stage, &format!(r#"["{}","1","room:a","phx_join",{{}}]"#, "j".repeat(256)));
-    stage.client("").await.break_with(&text).await;
+    stage.client("").await.send_fatal(&text).await;
 }
 
-async fn a_malformed_message_ends_every_channel_of_its_socket_and_of_no_other(stage: Stage) {
+async fn a_malformed_message_ends_only_the_channels_of_its_socket(stage: Stage) {
     let mut other = stage.member("room:a").await;
     let mut client = stage.member("room:a").await;
     client.join("2", "room:b").await;
-    client.break_with("not json").await;
+    client.send_fatal("not json").await;
     other.ping("1", "room:a").await;
     other.send(r#"["1","2","room:a","new_msg",{}]"#).await;
     other.expect(r#"[null,null,"room:a","new_msg",{}]"#).await;
 }
 
-async fn what_comes_before_a_malformed_message_is_handled(stage: Stage) {
+async fn messages_before_a_malformed_one_are_handled(stage: Stage) {
     let mut other = stage.member("room:a").await;
     let mut client = stage.member("room:a").await;
     client.send(r#"["1","2","room:a","typing",{"last":1}]"#).await;
     other.expect(r#"[null,null,"room:a","typing",{"last":1}]"#).await;
-    client.break_with("not json").await;
+    client.send_fatal("not json").await;
 }
 
-async fn an_array_breaks_a_session_of_1_0_0(stage: Stage) {
-    stage.client("").await.break_with(r#"[null,"2","phoenix","heartbeat",{}]"#).await;
+async fn an_array_ends_a_session_of_1_0_0(stage: Stage) {
+    stage.client("").await.send_fatal(r#"[null,"2","phoenix","heartbeat",{}]"#).await;
 }
 
-async fn a_missing_member_breaks_a_session_of_1_0_0(stage: Stage) {
+async fn a_missing_member_ends_a_session_of_1_0_0(stage: Stage) {
     for text in [
         r#"{"event":"heartbeat","payload":{},"ref":"2"}"#,
         r#"{"topic":"phoenix","payload":{},"ref":"2"}"#,
         r#"{"topic":"phoenix","event":"heartbeat","ref":"2"}"#,
         r#"{"topic":"phoenix","event":"heartbeat","payload":{}}"#,
     ] {
-        stage.client("").await.break_with(text).await;
+        stage.client("").await.send_fatal(text).await;
     }
 }
 
-async fn an_object_breaks_a_session_of_2_0_0(stage: Stage) {
+async fn an_object_ends_a_session_of_2_0_0(stage: Stage) {
     stage
         .client("")
         .await
-        .break_with(r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"2"}"#)
+        .send_fatal(r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"2"}"#)
         .await;
 }
 
-async fn fewer_than_five_elements_break_a_session_of_2_0_0(stage: Stage) {
+async fn fewer_than_five_elements_end_a_session_of_2_0_0(stage: Stage) {
     for text in ["[]", "[null]", r#"[null,"2","phoenix","heartbeat"]"#] {
-        stage.client("").await.break_with(text).await;
+        stage.client("").await.send_fatal(text).await;
     }
 }
 
-/// The text of a message, however wrong, in the version of this stage.
+/// Encodes a message, valid or not, in the version of the stage.
 fn message(stage: &Stage, notation: &str) -> String {
     let inner = &notation[1..notation.len() - 1];
     match stage.version {

@@ -1,4 +1,4 @@
-//! The long poll: its answers, its token, its bodies, and the life of its session.
+//! Long poll: responses, tokens, and the lifetime of a session.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::support::{Http, LongPoll, Server, soon};
 const HEARTBEAT: &str = r#"[null,"2","phoenix","heartbeat",{}]"#;
 const REPLY: &str = r#"[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]"#;
 
-// Opening a session.
+// Opening a session
 
 #[tokio::test]
-async fn a_poll_without_a_token_of_a_session_gets_a_new_one_at_once() {
+async fn a_poll_without_a_valid_token_gets_a_new_session_at_once() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     let token = LongPoll::open(&server, "vsn=2.0.0").await.token;
@@ -32,15 +32,15 @@ async fn a_poll_without_a_token_of_a_session_gets_a_new_one_at_once() {
         "token[]=a",
     ] {
         let response = http.get(&format!("/socket/longpoll?{query}")).await;
-        let answer = response.json();
         assert_eq!(response.status, 200, "{query}");
-        assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{query}");
-        assert!(answer["token"].as_str().is_some_and(|new| new != token), "{query}: {answer}");
+        let body = response.json();
+        assert_eq!((&body["status"], &body["messages"]), (&json!(410), &json!([])), "{query}");
+        assert!(body["token"].as_str().is_some_and(|new| new != token), "{query}: {body}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_has_the_headers_of_phoenix() {
+async fn a_response_has_the_headers_of_phoenix() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     for method in ["GET", "POST"] {
@@ -52,9 +52,9 @@ async fn an_answer_has_the_headers_of_phoenix() {
     }
 }
 
-/// Compression is the business of a layer outside.
+/// Compression is left to an outer layer.
 #[tokio::test]
-async fn an_answer_is_plain_even_for_who_accepts_gzip() {
+async fn a_response_is_not_compressed_even_if_the_client_accepts_gzip() {
     let server = Server::start().await;
     let gzip = [("Accept-Encoding", "gzip, deflate, br")];
     let mut http = Http::connect(&server).await;
@@ -72,17 +72,17 @@ async fn a_token_needs_no_escaping_in_a_query() {
 }
 
 #[tokio::test]
-async fn a_refused_connect_is_a_403_in_the_body() {
+async fn a_rejected_connect_is_a_403_in_the_body() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     for query in ["reject=true", "vsn=3.0.0", "vsn=", "vsn[]=2.0.0", "vsn=2.0"] {
         let response = http.get(&format!("/socket/longpoll?{query}")).await;
-        response.says(r#"{"status":403}"#);
+        response.expect_body(r#"{"status":403}"#);
     }
 }
 
 #[tokio::test]
-async fn another_origin_is_a_403_in_the_body_whatever_the_method() {
+async fn another_origin_is_a_403_in_the_body_for_every_method() {
     let server = Server::start().await;
     let token = LongPoll::open(&server, "vsn=2.0.0").await.token;
     let mut http = Http::connect(&server).await;
@@ -90,13 +90,13 @@ async fn another_origin_is_a_403_in_the_body_whatever_the_method() {
         for origin in ["http://elsewhere.test", "null"] {
             let target = format!("/socket/longpoll?vsn=2.0.0&token={token}");
             let response = http.request(method, &target, &[("Origin", origin)], b"").await;
-            response.says(r#"{"status":403}"#);
+            response.expect_body(r#"{"status":403}"#);
         }
     }
 }
 
 #[tokio::test]
-async fn an_origin_on_the_list_gets_in() {
+async fn an_allowed_origin_is_accepted() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     let origin = [("Origin", "https://example.com:444")];
@@ -113,43 +113,47 @@ async fn a_query_that_is_not_utf8_is_a_bad_request() {
     assert_eq!(response.body, r#"{"errors":{"detail":"Bad Request"}}"#);
 }
 
-// Polling.
+// Polling
 
 #[tokio::test]
-async fn waiting_messages_are_strings_in_one_answer_at_once() {
+async fn queued_messages_are_returned_as_strings_in_one_response() {
     let server = Server::start().await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     session.post(JSON, HEARTBEAT).await;
     session.post(JSON, &HEARTBEAT.replace('2', "3")).await;
-    let answer = session.poll().await;
-    assert_eq!(answer["status"], 200);
-    assert_eq!(answer["messages"], json!([REPLY, REPLY.replace('2', "3")]));
+    let response = session.poll().await;
+    assert_eq!(response["status"], 200);
+    assert_eq!(response["messages"], json!([REPLY, REPLY.replace('2', "3")]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_comes_while_a_poll_waits_answers_it() {
+async fn a_message_answers_a_pending_poll() {
     let server = Server::start().await;
     let mut session = LongPoll::member(&server).await;
-    let mut held = session.held_poll(&server).await;
+    let mut pending = session.pending_poll(&server).await;
     session.post(JSON, HEARTBEAT).await;
-    let answer = held.answer().await;
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(200), &json!([REPLY])));
+    let response = pending.response().await;
+    assert_eq!((&response["status"], &response["messages"]), (&json!(200), &json!([REPLY])));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poll_without_a_message_ends_with_its_window() {
-    let window = Duration::from_millis(300);
-    let server = Server::with(Config { window, ..Config::default() }).await;
+async fn a_poll_without_a_message_ends_at_the_poll_timeout() {
+    let poll_timeout = Duration::from_millis(300);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     let started = Instant::now();
-    let answer = session.poll().await;
-    assert!(started.elapsed() >= window, "{:?}", started.elapsed());
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
-    assert!(answer["token"].is_string(), "{answer}");
+    let response = session.poll().await;
+    assert!(started.elapsed() >= poll_timeout, "{:?}", started.elapsed());
+    assert_eq!(
+        (&response["status"], &response["messages"]),
+        (&json!(204), &json!([])),
+        "{response}"
+    );
+    assert!(response["token"].is_string(), "{response}");
 }
 
 #[tokio::test]
-async fn an_answer_with_messages_brings_a_new_token() {
+async fn a_response_with_messages_carries_a_new_token() {
     let server = Server::start().await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     let mut tokens = vec![session.token.clone()];
@@ -171,7 +175,7 @@ async fn messages_that_no_poll_acknowledged_are_sent_again() {
         session.token.clone_from(&first);
         assert_eq!(session.poll().await["messages"], json!([REPLY]));
     }
-    // Unacknowledged messages come with the newer ones, in order.
+    // Unacknowledged messages are sent together with newer ones, in order.
     session.post(JSON, &HEARTBEAT.replace('2', "3")).await;
     session.token.clone_from(&first);
     assert_eq!(session.poll().await["messages"], json!([REPLY, REPLY.replace('2', "3")]));
@@ -184,7 +188,7 @@ async fn messages_that_a_poll_acknowledged_are_not_sent_again() {
     let first = session.token.clone();
     session.post(JSON, HEARTBEAT).await;
     assert_eq!(session.poll().await["messages"], json!([REPLY]));
-    // This poll acknowledges; the one after it shows an older token, which takes nothing back.
+    // This poll acknowledges. The older token of the next one does not undo that.
     session.post(JSON, &HEARTBEAT.replace('2', "3")).await;
     assert_eq!(session.poll().await["messages"], json!([REPLY.replace('2', "3")]));
     session.token = first;
@@ -195,27 +199,31 @@ async fn messages_that_a_poll_acknowledged_are_not_sent_again() {
 async fn the_newer_of_two_polls_gets_the_messages_and_the_older_ends_at_once() {
     let server = Server::start().await;
     let mut session = LongPoll::member(&server).await;
-    let mut older = session.held_poll(&server).await;
-    let mut newer = session.beside(&server).await;
-    newer.begin_poll().await;
-    let answer = older.answer().await;
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
+    let mut older = session.pending_poll(&server).await;
+    let mut newer = session.second_connection(&server).await;
+    newer.send_poll().await;
+    let response = older.response().await;
+    assert_eq!(
+        (&response["status"], &response["messages"]),
+        (&json!(204), &json!([])),
+        "{response}"
+    );
     session.post(JSON, HEARTBEAT).await;
-    assert_eq!(newer.answer().await["messages"], json!([REPLY]));
+    assert_eq!(newer.response().await["messages"], json!([REPLY]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_for_a_poll_whose_client_went_away_comes_with_the_next() {
+async fn a_message_for_an_aborted_poll_is_sent_with_the_next_poll() {
     let server = Server::start().await;
     let mut session = LongPoll::member(&server).await;
-    drop(session.held_poll(&server).await);
+    drop(session.pending_poll(&server).await);
     for n in 0..3 {
         server.broadcast("room:a", "news", &n.to_string()).await;
     }
     let mut got = Vec::new();
     while got.len() < 3 {
-        let answer = session.poll().await;
-        got.extend(answer["messages"].as_array().unwrap().clone());
+        let response = session.poll().await;
+        got.extend(response["messages"].as_array().unwrap().clone());
     }
     let expected: Vec<_> =
         (0..3).map(|n| json!(format!(r#"[null,null,"room:a","news",{n}]"#))).collect();
@@ -223,7 +231,7 @@ async fn a_message_for_a_poll_whose_client_went_away_comes_with_the_next() {
 }
 
 #[tokio::test]
-async fn a_token_may_travel_in_a_header() {
+async fn a_token_can_be_sent_in_a_header() {
     let server = Server::start().await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     session.post(JSON, HEARTBEAT).await;
@@ -231,16 +239,16 @@ async fn a_token_may_travel_in_a_header() {
     let mut http = Http::connect(&server).await;
     let response = http.request("GET", "/socket/longpoll?vsn=2.0.0", &header, b"").await;
     assert_eq!(response.json()["messages"], json!([REPLY]));
-    // It wins over the query.
+    // The header takes precedence over the query.
     let target = "/socket/longpoll?vsn=2.0.0&token=abc";
     let response = http.request("GET", target, &header, b"").await;
     assert_eq!(response.json()["messages"], json!([REPLY]));
     let response = http.request("POST", target, &header, HEARTBEAT.as_bytes()).await;
-    response.says(r#"{"status":200}"#);
+    response.expect_body(r#"{"status":200}"#);
 }
 
 #[tokio::test]
-async fn with_a_token_the_other_parameters_do_not_count() {
+async fn other_parameters_are_ignored_next_to_a_token() {
     let server = Server::start().await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     session.post(JSON, HEARTBEAT).await;
@@ -256,10 +264,10 @@ async fn a_trailing_slash_is_the_same_path() {
     assert_eq!(response.json()["status"], 410);
 }
 
-// Other methods.
+// Other methods
 
 #[tokio::test]
-async fn a_preflight_is_answered_for_browsers() {
+async fn a_preflight_is_answered() {
     let server = Server::start().await;
     let headers = [
         ("Origin", "https://example.com"),
@@ -290,52 +298,56 @@ async fn other_methods_are_a_bad_request() {
     }
 }
 
-// The life of a session.
+// Lifetime of a session
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_ends_when_nobody_polls_however_much_is_posted() {
-    let window = Duration::from_millis(200);
-    let server = Server::with(Config { window, ..Config::default() }).await;
+async fn a_session_without_polls_ends_despite_posts() {
+    let poll_timeout = Duration::from_millis(200);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     session.poll().await;
     let started = Instant::now();
     soon(async {
         while session.post(NDJSON, "").await["status"] == 200 {
-            tokio::time::sleep(window / 10).await;
+            tokio::time::sleep(poll_timeout / 10).await;
         }
     })
     .await;
-    assert!(started.elapsed() >= window, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= poll_timeout, "{:?}", started.elapsed());
     session.expect_gone().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_lives_as_long_as_somebody_polls() {
-    let window = Duration::from_millis(600);
-    let server = Server::with(Config { window, ..Config::default() }).await;
+async fn a_session_lives_as_long_as_it_is_polled() {
+    let poll_timeout = Duration::from_millis(600);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
     let mut session = LongPoll::member(&server).await;
     for _ in 0..4 {
         assert_eq!(session.poll().await["status"], 204);
     }
     session.post(NDJSON, &ping(1)).await;
-    assert_eq!(session.received(1).await, [pong(1)]);
+    assert_eq!(session.receive(1).await, [pong(1)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disconnect_by_id_answers_the_waiting_poll_and_ends_the_session() {
+async fn a_disconnect_by_id_answers_the_pending_poll_and_ends_the_session() {
     let server = Server::start().await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0&user_id=u1").await;
-    let mut held = session.held_poll(&server).await;
+    let mut pending = session.pending_poll(&server).await;
     server.disconnect("user_socket:u1").await;
-    let answer = held.answer().await;
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
+    let response = pending.response().await;
+    assert_eq!(
+        (&response["status"], &response["messages"]),
+        (&json!(204), &json!([])),
+        "{response}"
+    );
     assert_eq!(session.post(JSON, HEARTBEAT).await, json!({"status": 410}));
     session.expect_gone().await;
 }
 
-/// Phoenix takes two seconds, since it asks around; here there is nobody to ask.
+/// Phoenix waits for two seconds for an answer from other processes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn that_a_session_is_gone_is_told_at_once() {
+async fn the_end_of_a_session_is_reported_at_once() {
     let server = Server::start().await;
     let mut session = LongPoll::open(&server, "vsn=2.0.0&user_id=u1").await;
     server.disconnect("user_socket:u1").await;
@@ -358,7 +370,7 @@ async fn a_token_of_one_session_does_not_open_another() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_server_is_not_taken() {
+async fn a_token_of_another_server_is_not_accepted() {
     let token = LongPoll::open(&Server::start().await, "vsn=2.0.0").await.token;
     let server = Server::start().await;
     let target = format!("/socket/longpoll?vsn=2.0.0&token={token}");

@@ -1,59 +1,60 @@
-//! Who is in a lobby: what joiners are told, and what everyone hears of those who come, change and go.
+//! Presence in a lobby: the state that new members receive, and the diffs of joins, changes and
+//! leaves.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::reference::Config;
-use crate::support::lobby::{Present, diff, event, joins, leaves, metas, phx_ref, renamed};
+use crate::support::lobby::{Member, diff, event, joins, leaves, metas, phx_ref, renamed};
 use crate::support::{Client, Server, Stage};
 
 scenarios! {
     everywhere: [
-        a_join_is_answered_and_then_come_the_state_and_the_joiners_own_diff,
-        the_state_bears_the_join_ref_and_a_diff_does_not,
-        the_name_is_any_json_and_null_if_there_is_none,
-        the_key_is_the_user_id_even_an_empty_one,
-        the_others_hear_of_a_join,
-        a_joiner_is_told_of_all_that_are_there,
-        two_sockets_of_one_user_are_two_metas_the_oldest_first,
-        one_of_two_sockets_goes_and_the_other_stays,
-        a_rename_is_answered_and_then_comes_its_diff,
-        a_second_rename_shows_where_the_first_came_from,
-        a_rename_of_one_socket_leaves_the_others_of_its_user_alone,
-        who_renames_is_last_of_its_user_in_the_next_state,
-        leave_presence_is_answered_and_then_comes_a_diff_of_leaves,
-        after_leave_presence_a_rename_and_another_are_ok_and_change_nothing,
-        who_has_left_presence_still_hears_of_others,
-        a_leave_is_heard_by_the_others_and_not_by_who_left,
-        who_has_left_can_join_again_and_is_there_anew,
+        a_join_is_answered_before_the_state_and_the_diff_of_the_join,
+        the_state_carries_the_join_ref_and_a_diff_does_not,
+        the_name_can_be_any_json_and_defaults_to_null,
+        the_key_is_the_user_id_even_if_it_is_empty,
+        other_members_receive_the_diff_of_a_join,
+        a_new_member_receives_the_state_of_all_members,
+        sockets_of_one_user_are_metas_oldest_first,
+        one_of_two_sockets_leaves_and_the_other_stays,
+        a_rename_is_answered_before_its_diff,
+        each_rename_refers_to_the_previous_meta,
+        a_rename_does_not_affect_other_sockets_of_the_user,
+        a_renamed_meta_is_last_in_the_next_state,
+        leave_presence_is_answered_before_its_diff,
+        after_leave_presence_further_changes_are_ok_and_have_no_effect,
+        a_member_without_presence_still_receives_diffs,
+        the_others_but_not_the_leaver_receive_the_diff_of_a_leave,
+        a_member_that_left_can_join_again_with_a_new_meta,
         a_join_of_a_joined_lobby_replaces_the_presence,
-        an_event_that_nobody_knows_ends_the_channel_and_the_presence,
+        an_unmatched_event_ends_the_channel_and_the_presence,
         a_rename_without_a_name_ends_the_channel_and_the_presence,
         a_disconnect_by_id_ends_the_presence,
-        a_connection_that_is_gone_ends_the_presence,
-        a_lobby_hears_nothing_of_another,
-        several_lobbies_on_one_socket_are_left_one_by_one,
-        a_key_that_javascript_reserves_is_never_shown,
+        a_lost_connection_ends_the_presence,
+        a_lobby_receives_nothing_of_another_one,
+        lobbies_on_one_socket_are_left_separately,
+        a_reserved_key_is_never_tracked,
     ]
 }
 
-/// Somebody in `lobby:a`, without a name.
-async fn user(stage: &Stage, id: &str) -> Present {
+/// Joins `lobby:a` as a user without a name.
+async fn user(stage: &Stage, id: &str) -> Member {
     let client = stage.client(&format!("user_id={id}")).await;
-    Present::enter(client, id, "{}").await
+    Member::join(client, id, "{}").await
 }
 
-/// Somebody who was there before: the diff that its `other` made is behind it.
-async fn two(stage: &Stage) -> (Present, Present) {
+/// Joins two users; the first has received the diff of the second's join.
+async fn two(stage: &Stage) -> (Member, Member) {
     let mut one = user(stage, "one").await;
     let other = user(stage, "other").await;
     assert_eq!(one.diff().await, joins("other", &[&other.meta]));
     (one, other)
 }
 
-async fn a_join_is_answered_and_then_come_the_state_and_the_joiners_own_diff(stage: Stage) {
-    let mut anon = Present::enter(stage.client("").await, "anon", r#"{"name":"Ann"}"#).await;
+async fn a_join_is_answered_before_the_state_and_the_diff_of_the_join(stage: Stage) {
+    let mut anon = Member::join(stage.client("").await, "anon", r#"{"name":"Ann"}"#).await;
     let phx_ref = phx_ref(&anon.meta);
     let expected = json!({ "anon": { "metas": [{ "name": "Ann", "phx_ref": phx_ref }] } });
     assert_eq!(anon.state, expected);
@@ -61,7 +62,7 @@ async fn a_join_is_answered_and_then_come_the_state_and_the_joiners_own_diff(sta
     anon.client.heartbeat().await;
 }
 
-async fn the_state_bears_the_join_ref_and_a_diff_does_not(stage: Stage) {
+async fn the_state_carries_the_join_ref_and_a_diff_does_not(stage: Stage) {
     let mut client = stage.client("").await;
     client.send(r#"["115","116","lobby:a","phx_join",{}]"#).await;
     client.expect(r#"["115","116","lobby:a","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -75,7 +76,7 @@ async fn the_state_bears_the_join_ref_and_a_diff_does_not(stage: Stage) {
     assert!(state.starts_with(&format!("[{join_ref},null,")), "{state}");
 }
 
-async fn the_name_is_any_json_and_null_if_there_is_none(stage: Stage) {
+async fn the_name_can_be_any_json_and_defaults_to_null(stage: Stage) {
     for (payload, name) in [
         ("{}", json!(null)),
         ("[]", json!(null)),
@@ -84,13 +85,13 @@ async fn the_name_is_any_json_and_null_if_there_is_none(stage: Stage) {
         (r#"{"name":{"phx_ref":"x"},"more":1}"#, json!({ "phx_ref": "x" })),
     ] {
         let stage = Stage::set(stage.transport, stage.version).await;
-        let present = Present::enter(stage.client("").await, "anon", payload).await;
+        let present = Member::join(stage.client("").await, "anon", payload).await;
         let phx_ref = phx_ref(&present.meta);
         assert_eq!(present.meta, json!({ "name": name, "phx_ref": phx_ref }), "{payload}");
     }
 }
 
-async fn the_key_is_the_user_id_even_an_empty_one(stage: Stage) {
+async fn the_key_is_the_user_id_even_if_it_is_empty(stage: Stage) {
     for (parameters, key) in [
         ("user_id=u1", "u1"),
         ("user_id=", ""),
@@ -98,18 +99,18 @@ async fn the_key_is_the_user_id_even_an_empty_one(stage: Stage) {
         ("", "anon"),
     ] {
         let stage = Stage::set(stage.transport, stage.version).await;
-        let present = Present::enter(stage.client(parameters).await, key, "{}").await;
+        let present = Member::join(stage.client(parameters).await, key, "{}").await;
         assert_eq!(present.state, json!({ key: { "metas": [present.meta] } }));
     }
 }
 
-async fn the_others_hear_of_a_join(stage: Stage) {
+async fn other_members_receive_the_diff_of_a_join(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     one.client.heartbeat().await;
     other.client.heartbeat().await;
 }
 
-async fn a_joiner_is_told_of_all_that_are_there(stage: Stage) {
+async fn a_new_member_receives_the_state_of_all_members(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     let renamed = renamed(&other.rename("Bob").await, "other", &other.meta, "Bob");
     one.diff().await;
@@ -122,7 +123,7 @@ async fn a_joiner_is_told_of_all_that_are_there(stage: Stage) {
     assert_eq!(last.state, expected);
 }
 
-async fn two_sockets_of_one_user_are_two_metas_the_oldest_first(stage: Stage) {
+async fn sockets_of_one_user_are_metas_oldest_first(stage: Stage) {
     let mut first = user(&stage, "u").await;
     let mut second = user(&stage, "u").await;
     let third = user(&stage, "u").await;
@@ -135,7 +136,7 @@ async fn two_sockets_of_one_user_are_two_metas_the_oldest_first(stage: Stage) {
     assert_eq!(second.diff().await, joins("u", &[&third.meta]));
 }
 
-async fn one_of_two_sockets_goes_and_the_other_stays(stage: Stage) {
+async fn one_of_two_sockets_leaves_and_the_other_stays(stage: Stage) {
     let mut first = user(&stage, "u").await;
     let mut second = user(&stage, "u").await;
     first.diff().await;
@@ -145,7 +146,7 @@ async fn one_of_two_sockets_goes_and_the_other_stays(stage: Stage) {
     assert_eq!(metas(&third.state, "u"), [&second.meta, &third.meta].map(Value::clone));
 }
 
-async fn a_rename_is_answered_and_then_comes_its_diff(stage: Stage) {
+async fn a_rename_is_answered_before_its_diff(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     let diff = one.rename("Ann").await;
     renamed(&diff, "one", &one.meta, "Ann");
@@ -153,7 +154,7 @@ async fn a_rename_is_answered_and_then_comes_its_diff(stage: Stage) {
     one.client.heartbeat().await;
 }
 
-async fn a_second_rename_shows_where_the_first_came_from(stage: Stage) {
+async fn each_rename_refers_to_the_previous_meta(stage: Stage) {
     let mut one = user(&stage, "one").await;
     let first = renamed(&one.rename("Ann").await, "one", &one.meta, "Ann");
     assert_eq!(phx_ref(&one.meta), first["phx_ref_prev"]);
@@ -161,7 +162,7 @@ async fn a_second_rename_shows_where_the_first_came_from(stage: Stage) {
     assert_eq!(phx_ref(&first), second["phx_ref_prev"]);
 }
 
-async fn a_rename_of_one_socket_leaves_the_others_of_its_user_alone(stage: Stage) {
+async fn a_rename_does_not_affect_other_sockets_of_the_user(stage: Stage) {
     let mut first = user(&stage, "u").await;
     let mut second = user(&stage, "u").await;
     first.diff().await;
@@ -172,7 +173,7 @@ async fn a_rename_of_one_socket_leaves_the_others_of_its_user_alone(stage: Stage
     assert_eq!(metas(&third.state, "u"), [&first.meta, &renamed, &third.meta].map(Value::clone));
 }
 
-async fn who_renames_is_last_of_its_user_in_the_next_state(stage: Stage) {
+async fn a_renamed_meta_is_last_in_the_next_state(stage: Stage) {
     let mut first = user(&stage, "u").await;
     let second = user(&stage, "u").await;
     first.diff().await;
@@ -181,7 +182,7 @@ async fn who_renames_is_last_of_its_user_in_the_next_state(stage: Stage) {
     assert_eq!(metas(&third.state, "u"), [&second.meta, &renamed, &third.meta].map(Value::clone));
 }
 
-async fn leave_presence_is_answered_and_then_comes_a_diff_of_leaves(stage: Stage) {
+async fn leave_presence_is_answered_before_its_diff(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     one.client.send(r#"["1","2","lobby:a","leave_presence",{}]"#).await;
     one.expect_ok("2").await;
@@ -189,7 +190,7 @@ async fn leave_presence_is_answered_and_then_comes_a_diff_of_leaves(stage: Stage
     assert_eq!(other.diff().await, leaves("one", &[&one.meta]));
 }
 
-async fn after_leave_presence_a_rename_and_another_are_ok_and_change_nothing(stage: Stage) {
+async fn after_leave_presence_further_changes_are_ok_and_have_no_effect(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     one.client.send(r#"["1","2","lobby:a","leave_presence",{}]"#).await;
     one.expect_ok("2").await;
@@ -205,7 +206,7 @@ async fn after_leave_presence_a_rename_and_another_are_ok_and_change_nothing(sta
     assert_eq!(keys, ["last", "other"]);
 }
 
-async fn who_has_left_presence_still_hears_of_others(stage: Stage) {
+async fn a_member_without_presence_still_receives_diffs(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     one.client.send(r#"["1","2","lobby:a","leave_presence",{}]"#).await;
     one.expect_ok("2").await;
@@ -215,29 +216,29 @@ async fn who_has_left_presence_still_hears_of_others(stage: Stage) {
     assert_eq!(one.diff().await, diff);
 }
 
-/// Leaves, and hears nothing but the answer and the end.
-async fn leave(present: &mut Present) {
+/// Leaves, and expects nothing but the reply and the close.
+async fn leave(present: &mut Member) {
     let client = &mut present.client;
     client.send(r#"["1","9","lobby:a","phx_leave",{}]"#).await;
     client.expect(r#"["1","9","lobby:a","phx_reply",{"status":"ok","response":{}}]"#).await;
     client.expect(r#"["1","1","lobby:a","phx_close",{}]"#).await;
 }
 
-async fn a_leave_is_heard_by_the_others_and_not_by_who_left(stage: Stage) {
+async fn the_others_but_not_the_leaver_receive_the_diff_of_a_leave(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     leave(&mut one).await;
     assert_eq!(other.diff().await, leaves("one", &[&one.meta]));
-    // What the leave has announced, it has announced by now.
+    // Any announcement of the leave has been sent by now.
     one.client.heartbeat().await;
     renamed(&other.rename("Bob").await, "other", &other.meta, "Bob");
     one.client.heartbeat().await;
 }
 
-async fn who_has_left_can_join_again_and_is_there_anew(stage: Stage) {
+async fn a_member_that_left_can_join_again_with_a_new_meta(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     leave(&mut one).await;
     assert_eq!(other.diff().await, leaves("one", &[&one.meta]));
-    let again = Present::enter(one.client, "one", "{}").await;
+    let again = Member::join(one.client, "one", "{}").await;
     assert_ne!(phx_ref(&again.meta), phx_ref(&one.meta));
     assert_eq!(other.diff().await, joins("one", &[&again.meta]));
 }
@@ -247,20 +248,20 @@ async fn a_join_of_a_joined_lobby_replaces_the_presence(stage: Stage) {
     one.client.send(r#"["5","5","lobby:a","phx_join",{"name":"Ann"}]"#).await;
     one.client.expect(r#"["5","5","lobby:a","phx_reply",{"status":"ok","response":{}}]"#).await;
     one.client.expect(r#"["1","1","lobby:a","phx_close",{}]"#).await;
-    // The old one went, the new one came; in how many steps is a matter of luck.
-    let (mut gone, mut come) = (Vec::new(), Vec::new());
-    while gone.is_empty() || come.is_empty() {
+    // The leave of the old meta and the join of the new one can come in one diff or two.
+    let (mut left, mut joined) = (Vec::new(), Vec::new());
+    while left.is_empty() || joined.is_empty() {
         let diff = other.diff().await;
-        gone.extend(diff["leaves"]["one"]["metas"].as_array().cloned().unwrap_or_default());
-        come.extend(diff["joins"]["one"]["metas"].as_array().cloned().unwrap_or_default());
+        left.extend(diff["leaves"]["one"]["metas"].as_array().cloned().unwrap_or_default());
+        joined.extend(diff["joins"]["one"]["metas"].as_array().cloned().unwrap_or_default());
     }
-    assert_eq!(gone, [one.meta]);
-    assert_eq!(come, [json!({ "name": "Ann", "phx_ref": phx_ref(&come[0]) })]);
+    assert_eq!(left, [one.meta]);
+    assert_eq!(joined, [json!({ "name": "Ann", "phx_ref": phx_ref(&joined[0]) })]);
     let last = user(&stage, "last").await;
-    assert_eq!(metas(&last.state, "one"), come);
+    assert_eq!(metas(&last.state, "one"), joined);
 }
 
-async fn an_event_that_nobody_knows_ends_the_channel_and_the_presence(stage: Stage) {
+async fn an_unmatched_event_ends_the_channel_and_the_presence(stage: Stage) {
     for (number, event) in ["new_msg", "presence_diff", "ping"].into_iter().enumerate() {
         let stage = Stage::set(stage.transport, stage.version).await;
         let (mut one, mut other) = two(&stage).await;
@@ -275,11 +276,11 @@ async fn a_rename_without_a_name_ends_the_channel_and_the_presence(stage: Stage)
     one.client.send(r#"["1","2","lobby:a","rename",{"nom":"Ann"}]"#).await;
     crashed(&mut one).await;
     assert_eq!(other.diff().await, leaves("one", &[&one.meta]));
-    let again = Present::enter(one.client, "one", "{}").await;
+    let again = Member::join(one.client, "one", "{}").await;
     assert_eq!(other.diff().await, joins("one", &[&again.meta]));
 }
 
-async fn crashed(present: &mut Present) {
+async fn crashed(present: &mut Member) {
     let client = &mut present.client;
     client.expect(r#"["1","1","lobby:a","phx_error",{"reason":"channel_crash"}]"#).await;
 }
@@ -291,13 +292,13 @@ async fn a_disconnect_by_id_ends_the_presence(stage: Stage) {
     assert_eq!(other.diff().await, leaves("one", &[&one.meta]));
 }
 
-async fn a_connection_that_is_gone_ends_the_presence(stage: Stage) {
-    // A long poll is gone when it has not polled for one and a half windows.
-    let window = Duration::from_millis(200);
-    let server = Server::with(Config { window, ..Config::default() }).await;
-    let watching = crate::support::Transport::WebSocket;
-    let watcher = Client::connect(&server, watching, stage.version, "user_id=watcher").await;
-    let mut watcher = Present::enter(watcher, "watcher", "{}").await;
+async fn a_lost_connection_ends_the_presence(stage: Stage) {
+    // A long-poll session ends when it has not polled for one and a half poll timeouts.
+    let poll_timeout = Duration::from_millis(200);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
+    let transport = crate::support::Transport::WebSocket;
+    let watcher = Client::connect(&server, transport, stage.version, "user_id=watcher").await;
+    let mut watcher = Member::join(watcher, "watcher", "{}").await;
     let stage = Stage { server, ..stage };
     let one = user(&stage, "one").await;
     assert_eq!(watcher.diff().await, joins("one", &[&one.meta]));
@@ -305,7 +306,7 @@ async fn a_connection_that_is_gone_ends_the_presence(stage: Stage) {
     assert_eq!(watcher.diff().await, leaves("one", &[&one.meta]));
 }
 
-async fn a_lobby_hears_nothing_of_another(stage: Stage) {
+async fn a_lobby_receives_nothing_of_another_one(stage: Stage) {
     let mut one = user(&stage, "one").await;
     let mut client = stage.client("user_id=two").await;
     for topic in ["lobby:b", "lobby:", "lobby:a:b"] {
@@ -319,7 +320,7 @@ async fn a_lobby_hears_nothing_of_another(stage: Stage) {
     client.heartbeat().await;
 }
 
-async fn several_lobbies_on_one_socket_are_left_one_by_one(stage: Stage) {
+async fn lobbies_on_one_socket_are_left_separately(stage: Stage) {
     let (mut one, mut other) = two(&stage).await;
     one.client.send(r#"["2","2","lobby:b","phx_join",{}]"#).await;
     for _ in 0..3 {
@@ -334,7 +335,7 @@ async fn several_lobbies_on_one_socket_are_left_one_by_one(stage: Stage) {
     assert_eq!(other.diff().await, leaves("one", &[&one.meta]));
 }
 
-async fn a_key_that_javascript_reserves_is_never_shown(stage: Stage) {
+async fn a_reserved_key_is_never_tracked(stage: Stage) {
     let mut one = user(&stage, "one").await;
     for key in ["__proto__", "constructor", "prototype"] {
         let mut client = stage.client(&format!("user_id={key}")).await;

@@ -1,4 +1,4 @@
-//! Pushes and their replies.
+//! Pushes and replies.
 
 use crate::support::Stage;
 
@@ -8,29 +8,29 @@ scenarios! {
         fail_is_answered_with_an_error_and_its_payload,
         ack_is_answered_with_an_empty_response,
         silent_is_not_answered,
-        a_payload_comes_back_byte_for_byte,
-        a_payload_may_be_any_json,
+        a_payload_is_echoed_byte_for_byte,
+        a_payload_can_be_any_json,
         a_null_ref_is_answered_with_a_null_ref,
         push_me_pushes_to_the_sender,
-        a_push_may_carry_any_json,
+        a_push_can_carry_any_json,
         an_event_of_255_bytes_reaches_the_channel,
         refs_of_255_bytes_are_echoed,
-        escaped_strings_are_the_strings_they_spell,
-        a_slow_reply_comes_later_and_holds_nothing_up,
-        slow_replies_come_in_the_order_of_completion,
-        slow_with_no_time_at_all_is_answered,
-        a_channel_keeps_what_it_was_assigned,
-        channels_of_one_socket_keep_their_own_state,
+        escaped_strings_equal_their_plain_forms,
+        a_slow_reply_does_not_delay_others,
+        slow_replies_arrive_in_order_of_completion,
+        slow_with_a_zero_duration_is_answered,
+        a_channel_keeps_assigned_values,
+        channels_of_one_socket_have_separate_state,
         a_push_to_a_topic_that_is_not_joined_is_unmatched,
-        white_space_around_a_message_is_fine,
+        whitespace_in_a_message_is_ignored,
         several_pushes_in_one_write_are_answered_in_order,
         a_heartbeat_is_answered,
         a_heartbeat_with_a_null_ref_is_answered_with_a_null_ref,
         other_events_on_phoenix_are_unmatched,
     ]
     v1: [
-        members_the_protocol_does_not_know_are_ignored,
-        a_null_join_ref_is_none,
+        unknown_members_are_ignored,
+        a_null_join_ref_equals_an_absent_one,
     ]
     v2: [elements_past_the_fifth_are_ignored]
 }
@@ -61,7 +61,7 @@ async fn silent_is_not_answered(stage: Stage) {
     client.ping("1", "room:lobby").await;
 }
 
-async fn a_payload_comes_back_byte_for_byte(stage: Stage) {
+async fn a_payload_is_echoed_byte_for_byte(stage: Stage) {
     let mut client = stage.member("room:a").await;
     let many_keys = (0..40).map(|key| format!(r#""{}":{key}"#, 99 - key)).collect::<Vec<_>>();
     for payload in [
@@ -84,7 +84,7 @@ async fn a_payload_comes_back_byte_for_byte(stage: Stage) {
     }
 }
 
-async fn a_payload_may_be_any_json(stage: Stage) {
+async fn a_payload_can_be_any_json(stage: Stage) {
     let mut client = stage.member("room:a").await;
     for payload in ["[1]", r#""s""#, "null", "5", "true", "false", r#""""#, "[]"] {
         client.send(&format!(r#"["1","2","room:a","ping",{payload}]"#)).await;
@@ -111,7 +111,7 @@ async fn push_me_pushes_to_the_sender(stage: Stage) {
     other.ping("1", "room:lobby").await;
 }
 
-async fn a_push_may_carry_any_json(stage: Stage) {
+async fn a_push_can_carry_any_json(stage: Stage) {
     let mut client = stage.member("room:a").await;
     for payload in ["[1]", r#""s""#, "null", "5"] {
         client.send(&format!(r#"["1","2","room:a","push_me",{payload}]"#)).await;
@@ -119,7 +119,7 @@ async fn a_push_may_carry_any_json(stage: Stage) {
     }
 }
 
-/// It reaches the channel: there it is as unknown as any other, and the channel crashes.
+/// The event is unmatched, so the channel crashes.
 async fn an_event_of_255_bytes_reaches_the_channel(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client.send(&format!(r#"["1","2","room:a","{}",{{}}]"#, "e".repeat(255))).await;
@@ -139,11 +139,11 @@ async fn refs_of_255_bytes_are_echoed(stage: Stage) {
 }
 
 /// `"room:\u0061"` is room:a and `"p\u0069ng"` is ping.
-async fn escaped_strings_are_the_strings_they_spell(stage: Stage) {
+async fn escaped_strings_equal_their_plain_forms(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client.send(r#"["\u0031","2","room:\u0061","p\u0069ng",{}]"#).await;
     client.expect(r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
-    // What needs an escape gets one again.
+    // Characters that need an escape are escaped in the reply.
     client.send(r#"["9","9","no\"pe\\\n","phx_join",{}]"#).await;
     client
         .expect(
@@ -152,7 +152,7 @@ async fn escaped_strings_are_the_strings_they_spell(stage: Stage) {
         .await;
 }
 
-async fn a_slow_reply_comes_later_and_holds_nothing_up(stage: Stage) {
+async fn a_slow_reply_does_not_delay_others(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client.send(r#"["1","2","room:a","slow",{"ms":700}]"#).await;
     client.ping("1", "room:a").await;
@@ -160,7 +160,7 @@ async fn a_slow_reply_comes_later_and_holds_nothing_up(stage: Stage) {
     client.expect(r#"["1","2","room:a","phx_reply",{"status":"ok","response":{"ms":700}}]"#).await;
 }
 
-async fn slow_replies_come_in_the_order_of_completion(stage: Stage) {
+async fn slow_replies_arrive_in_order_of_completion(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client
         .send_all(&[
@@ -172,13 +172,13 @@ async fn slow_replies_come_in_the_order_of_completion(stage: Stage) {
     client.expect(r#"["1","2","room:a","phx_reply",{"status":"ok","response":{"ms":900}}]"#).await;
 }
 
-async fn slow_with_no_time_at_all_is_answered(stage: Stage) {
+async fn slow_with_a_zero_duration_is_answered(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client.send(r#"["1","2","room:a","slow",{"ms":0}]"#).await;
     client.expect(r#"["1","2","room:a","phx_reply",{"status":"ok","response":{"ms":0}}]"#).await;
 }
 
-async fn a_channel_keeps_what_it_was_assigned(stage: Stage) {
+async fn a_channel_keeps_assigned_values(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client.send(r#"["1","2","room:a","assign",{"k":"colour","v":["red",1]}]"#).await;
     client.expect(r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
@@ -190,7 +190,7 @@ async fn a_channel_keeps_what_it_was_assigned(stage: Stage) {
     client.expect(r#"["1","4","room:a","phx_reply",{"status":"ok","response":{"v":null}}]"#).await;
 }
 
-async fn channels_of_one_socket_keep_their_own_state(stage: Stage) {
+async fn channels_of_one_socket_have_separate_state(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client.join("2", "room:b").await;
     client.send(r#"["1","3","room:a","assign",{"k":"k","v":1}]"#).await;
@@ -213,7 +213,7 @@ async fn a_push_to_a_topic_that_is_not_joined_is_unmatched(stage: Stage) {
     }
 }
 
-async fn white_space_around_a_message_is_fine(stage: Stage) {
+async fn whitespace_in_a_message_is_ignored(stage: Stage) {
     let mut client = stage.client("").await;
     let text = match stage.version {
         crate::support::Version::V1 => {
@@ -267,7 +267,7 @@ async fn other_events_on_phoenix_are_unmatched(stage: Stage) {
     }
 }
 
-async fn members_the_protocol_does_not_know_are_ignored(stage: Stage) {
+async fn unknown_members_are_ignored(stage: Stage) {
     let mut client = stage.client("").await;
     client
         .send_text(
@@ -277,7 +277,7 @@ async fn members_the_protocol_does_not_know_are_ignored(stage: Stage) {
     client.expect(r#"[null,"2","phoenix","phx_reply",{"status":"ok","response":{}}]"#).await;
 }
 
-async fn a_null_join_ref_is_none(stage: Stage) {
+async fn a_null_join_ref_equals_an_absent_one(stage: Stage) {
     let mut client = stage.member("room:a").await;
     client
         .send_text(r#"{"topic":"room:a","event":"ping","payload":{},"ref":"2","join_ref":null}"#)

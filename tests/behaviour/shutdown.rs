@@ -1,4 +1,4 @@
-//! The orderly end: every client learns that it may come back, and nothing holds the end up.
+//! Graceful shutdown: every client is told to reconnect, and nothing delays the shutdown.
 
 use std::time::Duration;
 
@@ -36,19 +36,23 @@ async fn a_websocket_without_a_channel_closes_with_1012() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiting_poll_is_answered_at_once() {
+async fn a_pending_poll_is_answered_at_once() {
     let mut server = Server::start().await;
     let session = LongPoll::open(&server, "vsn=2.0.0").await;
-    let mut held = session.held_poll(&server).await;
+    let mut pending = session.pending_poll(&server).await;
     server.shut_down();
-    let answer = tokio::time::timeout(Duration::from_secs(5), held.answer()).await;
-    let answer = answer.expect("before the end of the window");
-    assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
+    let response = tokio::time::timeout(Duration::from_secs(5), pending.response()).await;
+    let response = response.expect("before the poll timeout");
+    assert_eq!(
+        (&response["status"], &response["messages"]),
+        (&json!(204), &json!([])),
+        "{response}"
+    );
     server.ended().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_new_connection_is_taken_afterwards() {
+async fn no_connection_is_accepted_afterwards() {
     let mut server = Server::start().await;
     let address = server.address();
     server.shut_down();
@@ -57,7 +61,7 @@ async fn no_new_connection_is_taken_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_http_connection_does_not_hold_the_end_up() {
+async fn an_idle_http_connection_does_not_delay_the_shutdown() {
     let mut server = Server::start().await;
     let mut used = Http::connect(&server).await;
     used.get("/health").await;
@@ -67,7 +71,7 @@ async fn an_idle_http_connection_does_not_hold_the_end_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_frame_does_not_hold_the_end_up() {
+async fn half_a_frame_does_not_delay_the_shutdown() {
     let mut server = Server::start().await;
     let mut socket = RawWebSocket::member(&server).await;
     socket.send_bytes(&[0x81]).await;
@@ -78,11 +82,11 @@ async fn half_a_frame_does_not_hold_the_end_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_never_reads_does_not_hold_the_end_up() {
+async fn a_client_that_never_reads_does_not_delay_the_shutdown() {
     let mut server = Server::start().await;
-    let mut silent = RawWebSocket::open_narrow(&server, "vsn=2.0.0").await;
+    let mut silent = RawWebSocket::open_with_small_buffer(&server, "vsn=2.0.0").await;
     silent.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
-    // More than the connection's buffers hold, less than would close it.
+    // More than the buffers of the connection hold, less than the outbox limit.
     let large = format!(r#"["1","2","room:a","ping","{}"]"#, "x".repeat(100_000));
     for _ in 0..10 {
         silent.send_text(&large).await;

@@ -1,10 +1,10 @@
-//! The upgrade to a WebSocket: who gets in, who does not, and what they are told.
+//! WebSocket upgrades: which requests are accepted, and how others are answered.
 
 use crate::support::raw_websocket::frame;
 use crate::support::{Frame, Http, RawWebSocket, Response, Server, UPGRADE};
 
 #[tokio::test]
-async fn an_upgrade_is_answered_as_the_rfc_says() {
+async fn an_upgrade_is_answered_as_in_the_rfc() {
     let response = upgrade("vsn=2.0.0", &UPGRADE).await;
     assert_eq!(response.status, 101, "{response:?}");
     assert_eq!(response.header("upgrade"), Some("websocket"));
@@ -15,7 +15,7 @@ async fn an_upgrade_is_answered_as_the_rfc_says() {
 }
 
 #[tokio::test]
-async fn extensions_and_subprotocols_on_offer_are_not_taken() {
+async fn offered_extensions_and_subprotocols_are_not_selected() {
     let offered = [
         ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
         ("Sec-WebSocket-Protocol", "chat, superchat"),
@@ -27,7 +27,7 @@ async fn extensions_and_subprotocols_on_offer_are_not_taken() {
 }
 
 #[tokio::test]
-async fn an_auth_token_among_the_subprotocols_is_answered_with_phoenix() {
+async fn an_auth_token_in_the_subprotocols_selects_phoenix() {
     let offered = ("Sec-WebSocket-Protocol", "phoenix, base64url.bearer.phx.c2VjcmV0");
     let response = upgrade("vsn=2.0.0", &with(offered)).await;
     assert_eq!(response.status, 101, "{response:?}");
@@ -35,22 +35,22 @@ async fn an_auth_token_among_the_subprotocols_is_answered_with_phoenix() {
 }
 
 #[tokio::test]
-async fn a_refused_connect_is_a_403_and_the_connection_goes_on() {
+async fn a_rejected_connect_is_a_403_on_a_connection_that_stays_open() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     let response = http.request("GET", "/socket/websocket?reject=true", &UPGRADE, b"").await;
-    is_forbidden(&response);
+    assert_forbidden(&response);
     let response = http.request("GET", "/socket/websocket", &UPGRADE, b"").await;
     assert_eq!(response.status, 101, "{response:?}");
 }
 
 #[tokio::test]
-async fn without_an_origin_one_gets_in() {
+async fn a_request_without_an_origin_is_accepted() {
     assert_eq!(upgrade("", &UPGRADE).await.status, 101);
 }
 
 #[tokio::test]
-async fn origins_on_the_list_get_in_with_any_scheme_and_port() {
+async fn allowed_origins_are_accepted_with_any_scheme_and_port() {
     for origin in [
         "http://localhost",
         "https://localhost:1234",
@@ -65,7 +65,7 @@ async fn origins_on_the_list_get_in_with_any_scheme_and_port() {
 }
 
 #[tokio::test]
-async fn the_host_of_the_request_gets_in() {
+async fn the_host_of_the_request_is_accepted_as_origin() {
     let headers = [("Host", "chat.test:8080"), ("Origin", "https://chat.test")];
     let response = upgrade("", &[&UPGRADE[..], &headers].concat()).await;
     assert_eq!(response.status, 101, "{response:?}");
@@ -92,12 +92,12 @@ async fn other_origins_are_forbidden() {
         "",
         "file://",
     ] {
-        is_forbidden(&upgrade("", &with(("Origin", origin))).await);
+        assert_forbidden(&upgrade("", &with(("Origin", origin))).await);
     }
 }
 
 #[tokio::test]
-async fn any_patch_of_a_known_version_gets_in() {
+async fn any_patch_of_a_known_version_is_accepted() {
     for query in ["vsn=1.0.0", "vsn=1.0.5", "vsn=2.0.0", "vsn=2.0.7", "vsn=abc&vsn=2.0.0"] {
         assert_eq!(upgrade(query, &UPGRADE).await.status, 101, "{query}");
     }
@@ -117,25 +117,25 @@ async fn other_versions_are_forbidden() {
         "vsn[]=2.0.0",
         "vsn=2.0.0&vsn=3.0.0",
     ] {
-        is_forbidden(&upgrade(query, &UPGRADE).await);
+        assert_forbidden(&upgrade(query, &UPGRADE).await);
     }
 }
 
 #[tokio::test]
-async fn a_patch_of_a_version_speaks_that_version() {
+async fn a_patch_version_selects_its_serializer() {
     let server = Server::start().await;
-    let mut old = RawWebSocket::open(&server, "vsn=1.0.5").await;
-    old.send_text(r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}"#).await;
-    old.expect_text(
+    let mut v1 = RawWebSocket::open(&server, "vsn=1.0.5").await;
+    v1.send_text(r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}"#).await;
+    v1.expect_text(
         r#"{"ref":"1","event":"phx_reply","payload":{"status":"ok","response":{}},"topic":"phoenix"}"#,
     )
     .await;
-    let mut new = RawWebSocket::open(&server, "vsn=2.0.7").await;
-    new.expect_nothing().await;
+    let mut v2 = RawWebSocket::open(&server, "vsn=2.0.7").await;
+    v2.expect_nothing().await;
 }
 
 #[tokio::test]
-async fn without_a_version_it_is_1_0_0() {
+async fn the_default_version_is_1_0_0() {
     let server = Server::start().await;
     let mut socket = RawWebSocket::open(&server, "").await;
     socket.send_text(r#"{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}"#).await;
@@ -147,9 +147,9 @@ async fn without_a_version_it_is_1_0_0() {
 }
 
 #[tokio::test]
-async fn of_a_repeated_parameter_the_last_decides() {
+async fn the_last_of_repeated_parameters_decides() {
     assert_eq!(upgrade("reject=true&reject=false", &UPGRADE).await.status, 101);
-    is_forbidden(&upgrade("reject=false&reject=true", &UPGRADE).await);
+    assert_forbidden(&upgrade("reject=false&reject=true", &UPGRADE).await);
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn a_query_that_is_not_utf8_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn a_plain_get_is_told_what_is_missing() {
+async fn a_plain_get_is_a_bad_request_that_names_the_missing_header() {
     let response = upgrade("", &[]).await;
     assert_eq!(response.status, 400);
     assert_eq!(response.body, "'connection' header must contain 'upgrade', got []");
@@ -184,10 +184,10 @@ async fn an_upgrade_to_something_else_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn connect_is_asked_before_the_upgrade_headers_are_looked_at() {
-    is_forbidden(&upgrade("reject=true", &[]).await);
-    is_forbidden(&upgrade("vsn=9.0.0", &[]).await);
-    is_forbidden(&upgrade("", &[("Origin", "http://elsewhere.test")]).await);
+async fn connect_is_called_before_the_upgrade_headers_are_checked() {
+    assert_forbidden(&upgrade("reject=true", &[]).await);
+    assert_forbidden(&upgrade("vsn=9.0.0", &[]).await);
+    assert_forbidden(&upgrade("", &[("Origin", "http://elsewhere.test")]).await);
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn other_methods_are_a_bad_request() {
 }
 
 #[tokio::test]
-async fn spellings_of_the_upgrade_headers_that_mean_the_same_get_in() {
+async fn equivalent_spellings_of_the_upgrade_headers_are_accepted() {
     for headers in [
         replaced("Connection", Some("keep-alive, Upgrade")),
         replaced("Connection", Some("UPGRADE")),
@@ -258,13 +258,13 @@ async fn a_trailing_slash_is_the_same_path() {
     assert_eq!(response.status, 101, "{response:?}");
 }
 
-/// Phoenix loses such a frame; here it may be answered. What comes later is, in any case.
+/// Phoenix loses such a frame; here it may be answered. Later frames are answered in any case.
 #[tokio::test]
 async fn a_frame_in_the_same_write_as_the_request_does_no_harm() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
     let early = frame(0x81, br#"[null,"early","phoenix","heartbeat",{}]"#);
-    http.ask("GET", "/socket/websocket?vsn=2.0.0", &UPGRADE, &early).await;
+    http.send_request("GET", "/socket/websocket?vsn=2.0.0", &UPGRADE, &early).await;
     let response = http.response_to("GET").await.expect("a response");
     assert_eq!(response.status, 101, "{response:?}");
     let mut socket = RawWebSocket::after_upgrade(http);
@@ -287,7 +287,7 @@ async fn upgrade(query: &str, headers: &[(&str, &str)]) -> Response {
     Http::connect(&server).await.request("GET", &target, headers, b"").await
 }
 
-fn is_forbidden(response: &Response) {
+fn assert_forbidden(response: &Response) {
     assert_eq!((response.status, &*response.body), (403, ""), "{response:?}");
     assert_eq!(response.header("content-length"), Some("0"), "{response:?}");
     assert_eq!(response.header("cache-control"), Some(NO_CACHE), "{response:?}");

@@ -1,21 +1,22 @@
-//! A TCP proxy that misbehaves on command: what stands between a client and its server in hotels,
-//! trains and offices. `UPSTREAM` is where it leads, `ADDR` (default `127.0.0.1:0`) where it
-//! listens, and all its dice are thrown from `SEED`, so that a failure can be run again.
+//! A TCP proxy that misbehaves on command, as the networks of hotels, trains and offices do. It
+//! forwards connections on `ADDR` (default `127.0.0.1:0`) to `UPSTREAM`. All random choices derive
+//! from `SEED`, so that a failure can be reproduced.
 //!
-//! It says `seed N`, `control on ADDR` and `listening on ADDR`. The control endpoint is plain HTTP:
+//! It prints `seed N`, `control on ADDR` and `listening on ADDR`. The control endpoint is plain
+//! HTTP:
 //!
 //! | request | effect |
 //! | --- | --- |
-//! | `POST /kill` | ends all connections without a word |
+//! | `POST /kill` | closes all connections |
 //! | `POST /reset` | the same with a TCP reset |
 //! | `POST /kill_every?ms=N&jitter=J&times=T` | kills every N ± J ms, T times (without `times`: until `ms=0`) |
-//! | `POST /refuse?on=1` | closes new connections at once |
+//! | `POST /refuse?on=1` | resets new connections at once |
 //! | `POST /refuse_upgrades?on=1` | answers WebSocket upgrades with 403 |
-//! | `POST /truncate?count=N&one_in=M` | cuts N HTTP answers mid-body, and the connection with them: one in M, if M is given |
-//! | `POST /delay?ms=N` | everything arrives N ms later |
-//! | `POST /rate?bytes_per_s=N` | each direction of each connection carries so much, 0 for no limit |
-//! | `POST /swallow?direction=up&on=1` | what a connection says in that direction is lost, and stays lost on it |
-//! | `GET /stats` | what happened so far, as JSON |
+//! | `POST /truncate?count=N&one_in=M` | cuts N HTTP responses mid-body and their connections; one in M, if M is given |
+//! | `POST /delay?ms=N` | delays everything by N ms |
+//! | `POST /rate?bytes_per_s=N` | limits each direction of each connection; 0 removes the limit |
+//! | `POST /swallow?direction=up&on=1` | drops everything sent in that direction; an affected connection never recovers |
+//! | `GET /stats` | returns counters as JSON |
 
 use std::collections::HashMap;
 use std::env;
@@ -29,12 +30,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-/// So much is in flight inside the proxy: a slow link must be slow for the server too.
+/// `CHUNK` times `CHUNKS` bounds the bytes buffered per direction, so that the server feels a slow
+/// link.
 const CHUNK: usize = 4096;
 const CHUNKS: usize = 8;
-/// A slow link is fed in pieces of the size of a packet.
+/// Rate limiting works in pieces of this size.
 const PACKET: usize = 1400;
-const LONGEST_HEAD: usize = 64 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 const REFUSAL: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 #[tokio::main(flavor = "current_thread")]
@@ -49,7 +51,7 @@ async fn main() -> io::Result<()> {
     println!("listening on {}", listener.local_addr()?);
 
     let proxy = Arc::new(Proxy::new(upstream, seed));
-    tokio::spawn(obey(control, proxy.clone()));
+    tokio::spawn(serve_control(control, proxy.clone()));
     loop {
         let (client, _) = listener.accept().await?;
         let proxy = proxy.clone();
@@ -63,11 +65,11 @@ fn from_clock() -> u64 {
 
 struct Proxy {
     upstream: String,
-    /// Written by the control endpoint, read by every connection; never held over an await.
+    /// Written by the control endpoint, read by every connection; never held across an await.
     state: Mutex<State>,
-    /// Counts the ends of all connections, and says how the last came.
+    /// Notifies all connections to end, and how.
     ends: watch::Sender<End>,
-    /// Counts the orders of `/kill_every`: a newer one ends the older.
+    /// Counts `/kill_every` requests; a new one cancels the previous one.
     killers: watch::Sender<u64>,
 }
 
@@ -124,14 +126,14 @@ impl Proxy {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds this")
+        self.state.lock().expect("lock is never poisoned")
     }
 
     fn faults(&self) -> Faults {
         self.state().faults
     }
 
-    /// One connection, from its first request to its end.
+    /// Relays one connection from its first request to its end.
     async fn relay(&self, mut client: TcpStream) -> io::Result<()> {
         let mut ended = self.ends.subscribe();
         if self.faults().refuse {
@@ -171,7 +173,7 @@ impl Proxy {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let address = tokio::net::lookup_host(&self.upstream).await?.next();
-        let address = address.ok_or_else(|| io::Error::other("UPSTREAM leads nowhere"))?;
+        let address = address.ok_or_else(|| io::Error::other("UPSTREAM does not resolve"))?;
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_recv_buffer_size((CHUNK * CHUNKS) as u32)?;
         let server = socket.connect(address).await?;
@@ -194,7 +196,8 @@ impl Proxy {
         tokio::try_join!(up, down).map(drop)
     }
 
-    /// Carries one direction; `first` was read before. Answers are HTTP's where `http` says so.
+    /// Relays one direction, starting with `first`, which was read before. `http` enables
+    /// truncation of responses.
     async fn pump(
         &self,
         direction: Direction,
@@ -245,7 +248,7 @@ impl Proxy {
         }
     }
 
-    /// Where an answer that begins with this chunk ends too early, if it does.
+    /// Returns where to truncate a response that starts with this chunk, if at all.
     fn cut_of(&self, chunk: &[u8]) -> Option<usize> {
         let body = chunk.starts_with(b"HTTP/1.").then(|| end_of_head(chunk))??;
         let State { faults, stats, dice } = &mut *self.state();
@@ -260,13 +263,13 @@ impl Proxy {
     async fn write(&self, way: Direction, to: &mut WriteHalf<'_>, chunk: &[u8]) -> io::Result<()> {
         for packet in chunk.chunks(PACKET) {
             to.write_all(packet).await?;
-            pause(self.carried(way, packet.len() as u64)).await;
+            pause(self.transfer_time(way, packet.len() as u64)).await;
         }
         Ok(())
     }
 
-    /// Counts, and says how long a slow link is busy with so much.
-    fn carried(&self, way: Direction, length: u64) -> Duration {
+    /// Counts transferred bytes, and returns how long a rate-limited link takes for them.
+    fn transfer_time(&self, way: Direction, length: u64) -> Duration {
         let State { faults, stats, .. } = &mut *self.state();
         *if way == Direction::Up { &mut stats.up } else { &mut stats.down } += length;
         let micros = (length * 1_000_000).checked_div(faults.bytes_per_s);
@@ -279,41 +282,41 @@ impl Proxy {
     }
 
     async fn kill_every(self: Arc<Self>, ms: u64, jitter: u64, times: Option<u64>) {
-        let mut orders = self.killers.subscribe();
+        let mut newer = self.killers.subscribe();
         let mut left = times.unwrap_or(u64::MAX);
         while left > 0 {
             let pause = (ms + self.state().dice.below(2 * jitter + 1)).saturating_sub(jitter);
             tokio::select! {
                 () = sleep(Duration::from_millis(pause)) => self.end(End::Kill),
-                _ = orders.changed() => return,
+                _ = newer.changed() => return,
             };
             left -= 1;
         }
     }
 }
 
-/// The control endpoint: one request a connection.
-async fn obey(listener: TcpListener, proxy: Arc<Proxy>) -> io::Result<()> {
+/// Serves the control endpoint, one request per connection.
+async fn serve_control(listener: TcpListener, proxy: Arc<Proxy>) -> io::Result<()> {
     loop {
         let (mut stream, _) = listener.accept().await?;
         let proxy = proxy.clone();
         tokio::spawn(async move {
             let head = read_head(&mut stream).await?;
-            let (status, body) = match order(&proxy, &String::from_utf8_lossy(&head)) {
+            let (status, body) = match execute(&proxy, &String::from_utf8_lossy(&head)) {
                 Some(body) => ("200 OK", body),
-                None => ("404 Not Found", "no such order\n".to_owned()),
+                None => ("404 Not Found", "no such command\n".to_owned()),
             };
             let length = body.len();
-            let answer = format!(
+            let response = format!(
                 "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
             );
-            stream.write_all(answer.as_bytes()).await?;
+            stream.write_all(response.as_bytes()).await?;
             stream.shutdown().await
         });
     }
 }
 
-fn order(proxy: &Arc<Proxy>, head: &str) -> Option<String> {
+fn execute(proxy: &Arc<Proxy>, head: &str) -> Option<String> {
     let mut line = head.split_ascii_whitespace();
     let (method, target) = (line.next()?, line.next()?);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -325,7 +328,7 @@ fn order(proxy: &Arc<Proxy>, head: &str) -> Option<String> {
         ("POST", "/kill") => proxy.end(End::Kill),
         ("POST", "/reset") => proxy.end(End::Reset),
         ("POST", "/kill_every") => {
-            proxy.killers.send_modify(|order| *order += 1);
+            proxy.killers.send_modify(|count| *count += 1);
             let ms = number("ms")?;
             if ms > 0 {
                 let killer = proxy.clone();
@@ -366,7 +369,7 @@ impl Stats {
 
 async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    while end_of_head(&head).is_none() && head.len() < LONGEST_HEAD {
+    while end_of_head(&head).is_none() && head.len() < MAX_HEAD {
         if stream.read_buf(&mut head).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -374,14 +377,14 @@ async fn read_head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Even the shortest sleep takes a millisecond.
+/// Sleeps unless the duration is zero, since even the shortest sleep takes a millisecond.
 async fn pause(duration: Duration) {
     if !duration.is_zero() {
         sleep(duration).await;
     }
 }
 
-/// Where the body begins.
+/// Returns where the body begins, if the head is complete.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|start| start + 4)
 }
@@ -393,7 +396,7 @@ fn is_upgrade(head: &[u8]) -> bool {
     })
 }
 
-/// SplitMix64.
+/// A SplitMix64 random number generator.
 struct Dice(u64);
 
 impl Dice {

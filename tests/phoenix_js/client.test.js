@@ -1,4 +1,4 @@
-// The npm package in `client/`: what `keepSession` makes of each version of phoenix.js, against a scripted server.
+// The npm package in `client/`: `keepSession` with each version of phoenix.js, against a scripted server.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { describe } from "node:test";
@@ -34,9 +34,9 @@ test("types are checked as phoenix.js users expect", async () => {
   });
 });
 
-/** Numbers and parameters. */
+/** Sequence numbers and connect parameters. */
 function keeping(client) {
-  test("a socket has one id of its own for all its connections", async (t) => {
+  test("a socket uses one session id for all its connections", async (t) => {
     const { server } = await joined(t);
     await reconnected(server);
     await joined(t, { server });
@@ -46,7 +46,7 @@ function keeping(client) {
     assert.notEqual(other, first);
   });
 
-  test("parameters of one's own are kept, made afresh if they are a function", async (t) => {
+  test("the application's parameters are kept, and computed anew if they are a function", async (t) => {
     const plain = await joined(t, { params: { token: "a" } });
     const tokens = ["b", "c"];
     const made = await joined(t, { params: () => ({ token: tokens.shift() }) });
@@ -55,74 +55,74 @@ function keeping(client) {
     assert.deepEqual(seen, ["a", "b", "c"]);
   });
 
-  test("each connection says the last number that was received", async (t) => {
+  test("each connection sends the last received number", async (t) => {
     const { server, room } = await joined(t);
     const news = collect(room, "news");
-    server.say(event("s:4", 4));
-    server.say(event("s:7", 7));
-    await until("both are heard", () => news.length === 2);
+    server.send(event("s:4", 4));
+    server.send(event("s:7", 7));
+    await until("both have arrived", () => news.length === 2);
     await reconnected(server);
     assert.deepEqual(server.connects.map(({ params }) => params.received), ["0", "7"]);
   });
 
-  test("what was seen is dropped, whatever its number was worth before", async (t) => {
+  test("messages with a number already seen are dropped", async (t) => {
     const { server, room } = await joined(t);
     const news = collect(room, "news");
-    for (const n of [1, 2, 2, 1, 3]) server.say(event(`s:${n}`, n));
-    await until("the last is heard", () => news.at(-1)?.n === 3);
+    for (const n of [1, 2, 2, 1, 3]) server.send(event(`s:${n}`, n));
+    await until("the last has arrived", () => news.at(-1)?.n === 3);
     assert.deepEqual(news.map(({ n }) => n), [1, 2, 3]);
   });
 
-  test("phoenix.js sees null where the number was", async (t) => {
+  test("phoenix.js sees null in place of the number", async (t) => {
     const { server, socket } = await joined(t);
-    const heard = called((f) => socket.onMessage((message) => message.event === "news" && f(message)));
-    server.say(event("s:1", 1));
-    assert.equal((await heard).ref, null);
+    const received = called((f) => socket.onMessage((message) => message.event === "news" && f(message)));
+    server.send(event("s:1", 1));
+    assert.equal((await received).ref, null);
   });
 
-  test("replies pass, and count for nothing", async (t) => {
+  test("replies pass and are not counted", async (t) => {
     const { server, room } = await joined(t);
     await Promise.all([ok(room.push("ping")), ok(room.push("ping"))]);
     await reconnected(server);
     assert.equal(server.connects.at(-1).params.received, "0");
   });
 
-  test("a binary message is decoded and counts one", async (t) => {
+  test("a binary message is decoded and counted", async (t) => {
     const { server, room } = await joined(t);
     const news = collect(room, "news");
-    server.say(event("s:1", 1));
-    server.say(bytes("two"));
-    server.say(event("s:2", 2));
-    server.say(event("s:3", 3));
-    await until("the last is heard", () => news.at(-1)?.n === 3);
+    server.send(event("s:1", 1));
+    server.send(bytes("two"));
+    server.send(event("s:2", 2));
+    server.send(event("s:3", 3));
+    await until("the last has arrived", () => news.at(-1)?.n === 3);
     assert.deepEqual(news.map((payload) => payload.n ?? Buffer.from(payload).toString()), [1, "two", 3]);
   });
 
-  test("where the server gives no numbers, none are counted", async (t) => {
+  test("nothing is counted if the server sends no numbers", async (t) => {
     const { server, room } = await joined(t);
     const news = collect(room, "news");
-    server.say(event("s:4", 4));
-    await until("it is heard", () => news.length === 1);
+    server.send(event("s:4", 4));
+    await until("it has arrived", () => news.length === 1);
     await reconnected(server);
-    server.say(event(null, 5));
-    server.say(bytes("six"));
-    await until("both are heard", () => news.length === 3);
+    server.send(event(null, 5));
+    server.send(bytes("six"));
+    await until("both have arrived", () => news.length === 3);
     await reconnected(server);
     assert.deepEqual(server.connects.map(({ params }) => params.received), ["0", "4", "4"]);
   });
 
-  test("a decoder of one's own is used", async (t) => {
+  test("a custom decoder is used", async (t) => {
     const decode = (text, done) => {
       const [join_ref, ref, topic, event, payload] = JSON.parse(text);
-      done({ join_ref, ref, topic, event, payload: { ...payload, mine: true } });
+      done({ join_ref, ref, topic, event, payload: { ...payload, custom: true } });
     };
     const { server, room } = await joined(t, { decode });
     const news = next(room, "news");
-    server.say(event("s:1", 1));
-    assert.deepEqual(await news, { n: 1, mine: true });
+    server.send(event("s:1", 1));
+    assert.deepEqual(await news, { n: 1, custom: true });
   });
 
-  test("what is decoded after its connection has gone is not taken for seen", async (t) => {
+  test("a message decoded after its connection is gone does not count as received", async (t) => {
     const late = [];
     const decode = (text, done) => {
       const [join_ref, ref, topic, event, payload] = JSON.parse(text);
@@ -131,15 +131,15 @@ function keeping(client) {
       else deliver();
     };
     const { server } = await joined(t, { decode });
-    server.say(event("s:1", 1));
-    await until("it has come", () => late.length === 1);
+    server.send(event("s:1", 1));
+    await until("it has arrived", () => late.length === 1);
     await reconnected(server);
     late[0]();
     await reconnected(server);
     assert.equal(server.connects.at(-1).params.received, "0");
   });
 
-  test("options are for one socket", async (t) => {
+  test("options work for one socket only", async (t) => {
     const options = keepSession();
     const { socket } = await joined(t, { keep: (defaults) => ({ ...defaults, ...options }) });
     const other = client.socket(t, { to: socket, keep: (defaults) => ({ ...defaults, ...options }) });
@@ -158,36 +158,36 @@ function keeping(client) {
   async function reconnected(server) {
     const before = server.connects.length;
     server.cut();
-    await until("it has come back", () => server.connects.length > before);
+    await until("it has reconnected", () => server.connects.length > before);
   }
 }
 
-/** The way back to WebSocket, for versions that fall back by themselves. */
+/** Returning to WebSocket, for versions that fall back by themselves. */
 function returning(client) {
   const { LongPoll } = client.phoenix;
   const onLongPoll = (socket) => socket.transport === LongPoll && socket.isConnected();
   const onWebSocket = (socket) => socket.transport !== LongPoll && socket.isConnected();
 
-  test("a socket comes back to WebSocket when that works again", async (t) => {
+  test("a socket returns to WebSocket once that works again", async (t) => {
     const { server, socket, room } = await fallenBack(t);
     server.upgrades = "accept";
     await until("it is back", () => onWebSocket(socket) && room.state === "joined");
     await ok(room.push("ping"));
   });
 
-  test("what was received over long poll is known over WebSocket", async (t) => {
+  test("the number received over long poll is sent over WebSocket", async (t) => {
     const { server, socket, room } = await fallenBack(t);
     const news = collect(room, "news");
-    server.say(event("s:3", 3));
-    await until("it is heard", () => news.length === 1);
+    server.send(event("s:3", 3));
+    await until("it has arrived", () => news.length === 1);
     server.upgrades = "accept";
     await until("it is back", () => onWebSocket(socket));
     const { params } = server.connects.filter(({ params }) => params.session).at(-1);
     assert.equal(params.received, "3");
   });
 
-  test("the WebSocket that is tried first is not in the session", async (t) => {
-    const { server, socket } = await fallenBack(t, { params: { token: "a", session: "one's own" } });
+  test("the test WebSocket does not join the session", async (t) => {
+    const { server, socket } = await fallenBack(t, { params: { token: "a", session: "the application's" } });
     server.upgrades = "accept";
     await until("it is back", () => onWebSocket(socket));
     const [first, second] = server.connects.filter(({ transport }) => transport === "websocket");
@@ -195,7 +195,7 @@ function returning(client) {
     assert.equal(second.params.session, server.connects[0].params.session);
   });
 
-  test("a WebSocket that dies young is not returned to, and each try waits longer", async (t) => {
+  test("a socket does not move to short-lived WebSockets, and counts its tries", async (t) => {
     const tries = [];
     const returnAfterMs = (n) => {
       tries.push(n);
@@ -210,7 +210,7 @@ function returning(client) {
     assert.deepEqual([tries.slice(0, 4), closes, onLongPoll(socket)], [[1, 2, 3, 4], [], true]);
   });
 
-  test("a WebSocket that never answers is not returned to", async (t) => {
+  test("a socket does not move to a WebSocket that never answers", async (t) => {
     const tries = [];
     const { server, socket } = await fallenBack(t, { returnAfterMs: (n) => tries.push(n) && 30 });
     server.upgrades = "accept";
@@ -219,20 +219,20 @@ function returning(client) {
     assert.ok(onLongPoll(socket));
   });
 
-  test("a socket does not move while a push is on its way", async (t) => {
+  test("a socket does not move while a push is in flight", async (t) => {
     const { server, socket, room } = await fallenBack(t);
-    let arrive;
-    server.uploads = new Promise((resolve) => (arrive = resolve));
+    let release;
+    server.uploads = new Promise((resolve) => (release = resolve));
     room.push("ping");
     server.upgrades = "accept";
-    await until("a WebSocket has lived", () => server.connects.at(-1).transport === "websocket");
+    await until("a test WebSocket has connected", () => server.connects.at(-1).transport === "websocket");
     await passing(3 * SOON.steadyAfterMs);
     assert.ok(onLongPoll(socket));
-    arrive();
+    release();
     await until("it is back", () => onWebSocket(socket));
   });
 
-  test("a socket that is back reconnects by WebSocket, and so does the next of the page", async (t) => {
+  test("after its return, a socket reconnects over WebSocket, and so does the page's next socket", async (t) => {
     const sessionStorage = new Storage();
     const { server, socket } = await fallenBack(t, { sessionStorage });
     server.upgrades = "accept";
@@ -242,22 +242,22 @@ function returning(client) {
     server.cut();
     await until("it has reconnected", () => server.connects.length > 0 && socket.isConnected());
     const other = client.connect(t, { to: server, keep: keepSession, sessionStorage, ...SOON });
-    await until("the other is there", () => other.isConnected());
+    await until("the other is connected", () => other.isConnected());
     assert.deepEqual(server.connects.map(({ transport }) => transport), ["websocket", "websocket"]);
   });
 
-  test("a page that begins on long poll, as the last one ended there, comes to WebSocket", async (t) => {
+  test("a page that starts on long poll because the last one ended there moves to WebSocket", async (t) => {
     const sessionStorage = new Storage();
     sessionStorage.setItem("phx:fallback:LongPoll", "true");
     sessionStorage.setItem(`phx:fallback:${LongPoll.name}`, "true");
     const server = await startScripted();
     t.after(server.stop);
     const socket = client.connect(t, { to: server, keep: keepSession, sessionStorage, ...SOON });
-    await until("it has begun", () => onLongPoll(socket));
+    await until("it is on long poll", () => onLongPoll(socket));
     await until("it is on WebSocket", () => onWebSocket(socket));
   });
 
-  test("a socket that is disconnected tries nothing", async (t) => {
+  test("a disconnected socket makes no tries", async (t) => {
     const { server, socket } = await fallenBack(t, { returnAfterMs: () => 100 });
     server.upgrades = "accept";
     socket.disconnect();

@@ -1,4 +1,4 @@
 import { continuity } from "./continuity/index.js";
 
-// it has faults of its own: what it loses is reported
+// 1.5 has faults of its own, so its losses are reported, not judged
 await continuity("phoenix-1.5", { judge: false });

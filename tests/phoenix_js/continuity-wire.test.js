@@ -1,4 +1,4 @@
-// Kept sessions as they are on the wire: what browsers and networks do that no version of the package does by itself.
+// Resumable sessions on the wire: what browsers and networks do that no version of the package does by itself.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, before, describe } from "node:test";
@@ -10,7 +10,7 @@ import { example, startServer } from "./support/server.js";
 import { test } from "./support/test.js";
 import { until } from "./support/until.js";
 
-/** What phoenix.js recommends for `longPollFallbackMs`: when it is patient no longer with its first health check. */
+/** The recommended `longPollFallbackMs`: how long phoenix.js waits for its first health check. */
 const FALLBACK_MS = 2500;
 const KIB = "x".repeat(1024);
 let server;
@@ -19,7 +19,7 @@ after(() => server.stop());
 
 for (const numbered of [false, true]) {
   describe(numbered ? "a client that reads numbers" : "a client without numbers", () => {
-    test("a poll that is repeated is answered with the same messages", async () => {
+    test("a repeated poll is answered with the same messages", async () => {
       const me = await overLongPoll(numbered);
       await me.post(["1", "1", me.topic, "phx_join", {}]);
       await me.post(["1", "2", me.topic, "push_me", { n: 1 }]);
@@ -28,40 +28,41 @@ for (const numbered of [false, true]) {
       assert.deepEqual(again.messages.slice(0, first.messages.length), first.messages);
     });
 
-    test("a poll with the newest token is answered with nothing that was said before", async () => {
+    test("a poll with the newest token is not answered with earlier messages", async () => {
       const me = await overLongPoll(numbered);
       await me.post(["1", "1", me.topic, "phx_join", {}]);
-      await hear(me, "joined");
+      await receive(me, "joined");
       await me.post(["1", "2", me.topic, "push_me", { n: 1 }]);
-      const heard = await hear(me, "pushed");
-      assert.equal(heard.filter(([, , , event]) => event === "joined").length, 0);
+      const messages = await receive(me, "pushed");
+      assert.equal(messages.filter(([, , , event]) => event === "joined").length, 0);
     });
 
-    test("an upload that is repeated is handled once", async () => {
+    test("a repeated POST is handled once", async () => {
       const me = await overLongPoll(numbered);
       await me.post(["1", "1", me.topic, "phx_join", {}]);
-      await hear(me, "joined");
-      const upload = ["1", "2", me.topic, "new_msg", { n: 1 }];
-      const statuses = [await me.post(upload), await me.post(upload), await me.post(["1", "3", me.topic, "new_msg", { n: 2 }])];
-      const heard = [];
-      while (!heard.some(([, , , , payload]) => payload.n === 2)) heard.push(...(await hear(me, "new_msg")));
+      await receive(me, "joined");
+      const message = ["1", "2", me.topic, "new_msg", { n: 1 }];
+      const next = ["1", "3", me.topic, "new_msg", { n: 2 }];
+      const statuses = [await me.post(message), await me.post(message), await me.post(next)];
+      const messages = [];
+      while (!messages.some(([, , , , payload]) => payload.n === 2)) messages.push(...(await receive(me, "new_msg")));
       assert.deepEqual(statuses, [200, 200, 200]);
-      assert.deepEqual(heard.filter(([, , , event]) => event === "new_msg").map(([, , , , { n }]) => n), [1, 2]);
+      assert.deepEqual(messages.filter(([, , , event]) => event === "new_msg").map(([, , , , { n }]) => n), [1, 2]);
     });
 
-    test("a token of an older connection is answered 500, and the newer connection goes on", async () => {
+    test("a token of an older connection is answered 500, and the newer connection continues", async () => {
       const older = await overLongPoll(numbered);
       await older.post(["1", "1", older.topic, "phx_join", {}]);
-      await hear(older, "joined");
+      await receive(older, "joined");
       const newer = await overLongPoll(numbered, older);
       await newer.post(["2", "2", newer.topic, "phx_join", {}]);
-      await hear(newer, "phx_reply");
+      await receive(newer, "phx_reply");
       assert.equal((await older.poll()).status, 500);
       await newer.post(["2", "3", newer.topic, "push_me", { n: 1 }]);
-      await hear(newer, "pushed");
+      await receive(newer, "pushed");
     });
 
-    test("a join that comes during a replay is answered at once, and the replay loses and repeats nothing", async (t) => {
+    test("a join during a replay is answered at once, and the replay loses and repeats nothing", async (t) => {
       const { me, proxy } = await withBacklog(t, numbered, 900);
       await proxy.rate(100_000);
       const again = await overWebSocket(t, numbered, proxy, me);
@@ -71,13 +72,13 @@ for (const numbered of [false, true]) {
       await until("the join is answered", () => again.reply("3"));
       assert.ok(again.news().length < 600, `after ${again.news().length} of 900`);
       await proxy.rate(0);
-      await until("all is heard", () => again.news().length >= 900);
+      await until("everything has arrived", () => again.news().length >= 900);
       again.send(["3", "4", me.topic, "ping", {}]);
       await until("nothing is left", () => again.reply("4"));
       assert.deepEqual(again.news(), upTo(900));
     });
 
-    test("a connection that takes over during a replay hears what the other did not", async (t) => {
+    test("a connection that takes over during a replay receives what the other did not", async (t) => {
       const { me, proxy } = await withBacklog(t, numbered, 300);
       await proxy.rate(100_000);
       const one = await overWebSocket(t, numbered, proxy, me);
@@ -85,16 +86,16 @@ for (const numbered of [false, true]) {
       await until("the replay has begun", () => one.news().length > 10);
       const seen = one.news();
       const received = one.received;
-      one.forsake();
+      one.stopListening();
       await proxy.rate(0);
       const other = await overWebSocket(t, numbered, proxy, { ...me, received });
       other.send(["3", "3", me.topic, "phx_join", {}]);
-      await until("all is heard", () => other.news().at(-1) === 300);
+      await until("everything has arrived", () => other.news().at(-1) === 300);
       if (numbered) assert.deepEqual([...seen, ...other.news()], upTo(300));
       else assert.deepEqual([...new Set([...seen, ...other.news()])].sort((a, b) => a - b), upTo(300));
     });
 
-    test("a health check is not late behind a replay of a mebibyte on a slow link", async (t) => {
+    test("a health check overtakes a replay of a mebibyte on a slow link", async (t) => {
       const { me, proxy } = await withBacklog(t, numbered, 900);
       await proxy.rate(100_000);
       const again = await overWebSocket(t, numbered, proxy, me);
@@ -109,15 +110,15 @@ for (const numbered of [false, true]) {
   });
 }
 
-/** Someone who is away while `count` messages of a kibibyte are said. */
+/** Returns a client that is away while `count` messages of a kibibyte are broadcast. */
 async function withBacklog(t, numbered, count) {
   const proxy = await startFaultProxy(server);
   t.after(proxy.stop);
   const me = await overWebSocket(t, numbered, proxy);
   me.send(["1", "1", me.topic, "phx_join", {}]);
-  await until("it has joined", () => me.heard.some(([, , , event]) => event === "joined"));
+  await until("it has joined", () => me.messages.some(([, , , event]) => event === "joined"));
   me.send(["1", "2", me.topic, "ping", {}]);
-  await until("it has heard so", () => me.reply("2"));
+  await until("it has received the reply", () => me.reply("2"));
   await proxy.kill();
   await me.closed;
   for (let n = 1; n <= count; n += 1) {
@@ -136,21 +137,21 @@ const upTo = (last) => Array.from({ length: last }, (_, index) => index + 1);
 async function overWebSocket(t, numbered, to, who = newcomer()) {
   const { session, user, topic } = who;
   const socket = new WebSocket(`ws://${to.host}/socket/websocket?${query(numbered, who)}`);
-  const me = { session, user, topic, received: 0, heard: [] };
+  const me = { session, user, topic, received: 0, messages: [] };
   const listen = (data) => {
     const message = JSON.parse(data);
     const number = /^s:(\d+)$/.exec(message[1]);
     if (number) me.received = Number(number[1]);
-    me.heard.push(message);
+    me.messages.push(message);
   };
   socket.on("message", listen);
   socket.on("error", () => {});
   me.closed = once(socket, "close");
   me.send = (message) => socket.send(JSON.stringify(message));
-  me.news = () => me.heard.filter(([, , , event]) => event === "news").map(([, , , , { n }]) => n);
-  me.reply = (ref) => me.heard.find(([, echoed, , event]) => event === "phx_reply" && echoed === ref);
-  /** It is still there, and hears nothing any more. */
-  me.forsake = () => socket.off("message", listen);
+  me.news = () => me.messages.filter(([, , , event]) => event === "news").map(([, , , , { n }]) => n);
+  me.reply = (ref) => me.messages.find(([, echoed, , event]) => event === "phx_reply" && echoed === ref);
+  /** Stays connected, but ignores everything from now on. */
+  me.stopListening = () => socket.off("message", listen);
   t.after(() => socket.terminate());
   await once(socket, "open");
   return me;
@@ -175,14 +176,14 @@ async function overLongPoll(numbered, who = newcomer()) {
   return me;
 }
 
-/** Polls until `event` comes; what the polls said. */
-async function hear(me, event) {
-  const heard = [];
-  while (!heard.some((message) => message[3] === event)) {
+/** Polls until `event` arrives, and returns the messages of all polls. */
+async function receive(me, event) {
+  const all = [];
+  while (!all.some((message) => message[3] === event)) {
     const { status, token, messages } = await me.poll();
     assert.ok(status === 200 || status === 204, `status ${status}`);
     me.token = token;
-    heard.push(...messages);
+    all.push(...messages);
   }
-  return heard;
+  return all;
 }

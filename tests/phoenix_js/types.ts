@@ -1,4 +1,4 @@
-// What compiles, and what does not, with `keepSession`; `client.test.js` runs the compiler over it.
+// Uses of `keepSession` that must or must not compile; `client.test.js` runs the compiler over this file.
 import { Socket } from "phoenix";
 import { keepSession } from "../../client/index.js";
 
@@ -11,9 +11,9 @@ const timeout: number = options.timeout;
 const params: Record<string, unknown> = options.params();
 new Socket("/socket", { ...options, timeout, heartbeatIntervalMs: 10_000, params: () => params });
 
-// @ts-expect-error: a number is no function of the tries
+// @ts-expect-error: not a function of the number of tries
 keepSession({ returnAfterMs: 1000 });
-// @ts-expect-error: options of phoenix.js are checked as well
+// @ts-expect-error: options of phoenix.js are checked too
 keepSession({ longPollFallbackMs: "soon" });
-// @ts-expect-error: nor are there options that nobody knows
+// @ts-expect-error: unknown options are rejected
 keepSession({ longpollFallbackMs: 2500 });

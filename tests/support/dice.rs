@@ -1,8 +1,8 @@
-//! Chance that can be repeated.
+//! Reproducible random numbers.
 
-#![allow(dead_code, reason = "no test needs all of it")]
+#![allow(dead_code, reason = "not every test uses all of it")]
 
-/// Numbers that look random and are the same in each run.
+/// A xorshift generator.
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {

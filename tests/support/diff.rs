@@ -1,8 +1,8 @@
-//! Presence as a client keeps it.
+//! The client side of presence.
 
 use serde_json::Value;
 
-/// Applies a diff as phoenix.js does.
+/// Applies a diff to a state as phoenix.js does.
 pub(crate) fn apply(state: &mut Value, diff: &Value) {
     let state = state.as_object_mut().expect("an object");
     let metas = |present: &Value| present["metas"].as_array().expect("metas").clone();

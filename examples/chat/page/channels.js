@@ -1,7 +1,7 @@
-// Phoenix Channels, version 2.0.0 of the protocol, as a browser speaks it: over a WebSocket or by long poll.
-// It is meant to be read. For a real application there is the `phoenix` package, which this server speaks as well.
+// A browser client of Phoenix Channels, protocol version 2.0.0, over WebSocket and long poll.
+// It is written to be read; real applications use the `phoenix` package, which works with this server too.
 //
-// Everything on the wire is a message of five parts, as a JSON array:
+// Every message on the wire is a JSON array of five elements:
 //
 //     [join_ref, ref, topic, event, payload]
 //
@@ -9,49 +9,49 @@
 //     <  ["1", "1", "room:lobby", "phx_reply", {"status": "ok", "response": {…}}]
 //     >  ["1", "2", "room:lobby", "new_msg", {"body": "hi"}]                    push an event to it
 //     <  ["1", "2", "room:lobby", "phx_reply", {"status": "ok", "response": {}}]
-//     <  [null, null, "room:lobby", "new_msg", {"body": "hi", …}]               a broadcast to all who joined
-//     >  [null, "3", "phoenix", "heartbeat", {}]                                are you there?
+//     <  [null, null, "room:lobby", "new_msg", {"body": "hi", …}]               a broadcast to all members
+//     >  [null, "3", "phoenix", "heartbeat", {}]                                a heartbeat
 //     <  [null, "3", "phoenix", "phx_reply", {"status": "ok", "response": {}}]
 //
-// `ref` is the client's number for a message; the reply carries it back. `join_ref` is the ref of the join, and says
-// which stay in the topic a message belongs to: after a second join, what is left of the first is recognised by it.
+// `ref` is the client's number of a message; the reply carries the same ref. `join_ref` is the ref of the join, and
+// ties a message to that join: after a second join it identifies leftovers of the first.
 //
-// A session outlives its connections. A client of this server asks for that with three more connect parameters:
+// A resumable session outlives its connections. A client of this server requests one with three connect parameters:
 //
-//     session=ID       its own random id, one for each page load; it names the session on both transports
-//     received=N       the number of the last message it has read, 0 at first
-//     binary=base64    binary messages over long poll, too: as base64, where a text would be JSON
+//     session=ID       a random id, one per page load, that fields the session on both transports
+//     received=N       the number of the last message received, 0 at first
+//     binary=base64    also send binary messages over long poll, as base64 strings
 //
-// The server then keeps what it has to say while the client is away, and says it on the next connection, whichever
-// transport that uses. It numbers its messages where the ref would be null, so that nothing is heard twice:
+// The server then retains messages while the client is away and sends them on its next connection, over either
+// transport. It puts a sequence number in place of a null ref, so that the client can drop duplicates:
 //
 //     <  [null, "s:7", "room:lobby", "new_msg", {"body": "hi", …}]
 //
-// After every new connection the client joins its topics again, as always. A channel that is still there is not
-// joined anew but answers with what its `resume` says (here `{"resumed": true, …}`), and then all that it had to say
-// in between, late replies as well. A session that could not be kept (it was too long, or the server has restarted)
-// is an ordinary join. Within a session join_ref is null in what the server sends: the join it belonged to may be over.
+// After each reconnect the client rejoins its topics, as always. A channel that still exists is not joined anew: it
+// replies with the result of its `resume` (here `{"resumed": true, …}`) and then sends everything missed, including
+// late replies. If the session is gone (expired, or the server has restarted), the rejoin is an ordinary join. In a
+// resumable session the server sends join_ref as null, since the join that a message belongs to may be over.
 //
-// Three layers, bottom up: a transport carries text; a Socket keeps one transport alive and hands messages to
-// channels; a Channel is one topic.
+// Three layers, bottom up: a transport carries text; a Socket keeps one transport connected and dispatches messages;
+// a Channel is one topic.
 
-const HEARTBEAT_MS = 5_000; // phoenix.js asks every 30 s; this page shows the round trip and asks more often
-const TIMEOUT_MS = 10_000; // for a connection to open and for a reply to come
-const YOUNG_MS = 3_000; // a WebSocket that dies younger than this may be one that the network does not like
+const HEARTBEAT_MS = 5_000; // phoenix.js uses 30 s; this page shows the round trip, so it measures more often
+const TIMEOUT_MS = 10_000; // for opening a connection, and for a reply
+const SHORT_LIVED_MS = 3_000; // a WebSocket that lives for less may have been cut by a hostile network
 
-// Wait longer after every failure, and not in step with all the others whom the same restart cut off.
+// Exponential backoff with jitter, so that clients cut off by one restart do not return all at once.
 const backoff = (failures) => Math.min(250 * 2 ** failures, 8_000) * (0.5 + Math.random() / 2);
 
-// 128 random bits: nobody guesses them, and no two are the same.
+// 128 random bits: unguessable and unique.
 export const randomId = () =>
   Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 // ---------------------------------------------------------------------------------------------------------------
-// Transports. All have the same face: new Transport(path, params), onopen, onmessage(data), onclose(why), send(text),
-// close, and forsake: to go away without a word, as a network does that is lost. `params` is called for the connect
-// parameters, `data` is a text or, for a binary message, an ArrayBuffer.
+// Transports. All share one interface: new Transport(path, params), onopen, onmessage(data), onclose(why), send(text),
+// close(), and vanish(), which stops without notifying the server, as when a network is lost. `params` is called for
+// the connect parameters; `data` is a string or, for a binary message, an ArrayBuffer.
 
-// GET /socket/websocket?vsn=2.0.0&… with an upgrade; then one message is one text frame.
+// GET /socket/websocket?vsn=2.0.0&… with an upgrade; after that, each message is a text frame.
 class WebSocketTransport {
   constructor(path, params) {
     const url = new URL(`${path}/websocket?${new URLSearchParams(params())}`, location.href);
@@ -60,7 +60,7 @@ class WebSocketTransport {
     this.ws.binaryType = "arraybuffer";
     this.ws.onopen = () => this.onopen();
     this.ws.onmessage = ({ data }) => this.onmessage(data);
-    // A browser does not tell why: a refused upgrade looks like a network that is down.
+    // Browsers do not reveal the reason: a rejected upgrade looks like a network that is down.
     this.ws.onclose = ({ code }) => this.onclose(code === 1006 ? "no connection" : `closed with ${code}`);
   }
 
@@ -72,11 +72,11 @@ class WebSocketTransport {
     this.ws.close();
   }
 
-  // Nobody listens any more, and the server does not know. It will notice when the session goes on elsewhere.
-  forsake() {}
+  // The socket ignores it from now on. The server notices when the session continues on another connection.
+  vanish() {}
 }
 
-// What is left of a WebSocket in a network that does not let them through.
+// Simulates a WebSocket in a network that blocks them.
 class BlockedTransport {
   constructor() {
     this.timer = setTimeout(() => this.onclose("WebSocket is blocked"), 100);
@@ -89,19 +89,19 @@ class BlockedTransport {
   }
 }
 
-// The same with plain requests, where WebSockets do not get through.
+// Long poll: the same with plain requests, for networks that block WebSocket.
 //
 //     >  GET  /socket/longpoll?vsn=2.0.0&…           <  {"status": 410, "token": "A", "messages": []}   a new token
 //     >  POST /socket/longpoll?vsn=2.0.0&token=A     <  {"status": 200}                                 messages up
 //     >  GET  /socket/longpoll?vsn=2.0.0&token=A     <  {"status": 200, "token": "B", "messages": [text, …]}
 //     >  GET  /socket/longpoll?vsn=2.0.0&token=B     <  {"status": 204, "token": "B", "messages": []}   nothing yet
 //
-// The HTTP status is always 200; the one that counts is in the body. A GET waits on the server until there is
-// something to say. The token changes with the answers: to ask with the newest tells the server which have arrived,
-// and it keeps the others to send them again. A message that is no JSON is a binary one, in base64.
+// The HTTP status is always 200; the real status is in the body. The server holds a GET until there is a message. The
+// token changes with the responses: polling with the newest acknowledges everything before it, and the server resends
+// the rest. A message that is not JSON is a binary message in base64.
 class LongPollTransport {
   token = null;
-  waiting = []; // messages for the next POST
+  queue = []; // messages for the next POST
   posting = false;
   aborted = new AbortController();
 
@@ -113,32 +113,32 @@ class LongPollTransport {
 
   async poll() {
     while (!this.aborted.signal.aborted) {
-      const answer = await this.request("GET");
-      if (answer.token) this.token = answer.token;
-      switch (answer.status) {
-        case 410: // the server does not know our token, or no longer, and here is a new one: join again
+      const response = await this.request("GET");
+      if (response.token) this.token = response.token;
+      switch (response.status) {
+        case 410: // no or unknown token, and here is a new one: join again
           this.onopen();
           break;
-        case 200: // messages, each the text that a WebSocket frame would hold
-          answer.messages.forEach((text) => this.onmessage(text.startsWith("[") ? text : fromBase64(text)));
+        case 200: // messages, each with the content of a WebSocket frame
+          response.messages.forEach((text) => this.onmessage(text.startsWith("[") ? text : fromBase64(text)));
           break;
-        case 204: // nothing within the server's window: ask again
+        case 204: // no messages within the poll timeout: poll again
           break;
-        default: // 403: refused, 500: something broke, 0: no answer at all
-          return this.end(answer.status);
+        default: // 403: rejected, 500: server error, 0: no response
+          return this.end(response.status);
       }
     }
   }
 
-  // One POST at a time keeps the order. What comes up meanwhile goes together into the next, a line a message.
+  // One POST at a time keeps messages in order. Messages queued meanwhile share the next one, one per line.
   async send(text) {
-    this.waiting.push(text);
+    this.queue.push(text);
     if (this.posting) return;
     this.posting = true;
-    while (this.waiting.length > 0 && !this.aborted.signal.aborted) {
-      const lines = this.waiting.splice(0).join("\n");
-      const answer = await this.request("POST", { "content-type": "application/x-ndjson" }, lines);
-      if (answer.status !== 200) return this.end(answer.status);
+    while (this.queue.length > 0 && !this.aborted.signal.aborted) {
+      const lines = this.queue.splice(0).join("\n");
+      const response = await this.request("POST", { "content-type": "application/x-ndjson" }, lines);
+      if (response.status !== 200) return this.end(response.status);
     }
     this.posting = false;
   }
@@ -147,9 +147,9 @@ class LongPollTransport {
     const query = new URLSearchParams(this.params());
     if (this.token) query.set("token", this.token);
     try {
-      // What is on its way up may arrive; what would come down, nobody reads.
+      // Closing aborts only the poll: a POST in flight should still arrive.
       const options = { method, headers, body, signal: method === "GET" ? this.aborted.signal : undefined };
-      // A last word arrives although its page is gone. Browsers do that for at most 64 KiB.
+      // Lets a final message arrive after its page is closed. Browsers allow at most 64 KiB.
       options.keepalive = body?.length < 8_000;
       return await (await fetch(`${this.path}/longpoll?${query}`, options)).json();
     } catch {
@@ -157,12 +157,12 @@ class LongPollTransport {
     }
   }
 
-  // There is no message to end it: the server forgets a token that nobody uses.
+  // No message ends a long poll: the server expires unused tokens.
   close() {
     this.aborted.abort();
   }
 
-  forsake() {
+  vanish() {
     this.close();
   }
 
@@ -176,8 +176,8 @@ const TRANSPORTS = { websocket: WebSocketTransport, longpoll: LongPollTransport 
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
 
-// A message of five parts, from text or from a binary frame: a byte for the kind, a byte for the length of each name
-// that this kind has, the names, and the payload. A binary message has no place for a number.
+// Decodes a message from text or from a binary frame. A binary frame has a byte for the kind, a byte for the length of
+// each field of this kind, the fields, and the payload. It has no room for a sequence number.
 const BINARY_KINDS = [["joinRef", "topic", "event"], ["joinRef", "ref", "topic", "status"], ["topic", "event"]];
 
 function decode(data) {
@@ -186,10 +186,10 @@ function decode(data) {
     return { joinRef, ref, topic, event, payload };
   }
   const bytes = new Uint8Array(data);
-  const names = BINARY_KINDS[bytes[0]];
+  const fields = BINARY_KINDS[bytes[0]];
   const message = { joinRef: null, ref: null };
-  let at = 1 + names.length;
-  names.forEach((name, i) => {
+  let at = 1 + fields.length;
+  fields.forEach((name, i) => {
     const end = at + bytes[1 + i];
     message[name] = new TextDecoder().decode(bytes.subarray(at, end)) || null;
     at = end;
@@ -201,8 +201,8 @@ function decode(data) {
 
 // ---------------------------------------------------------------------------------------------------------------
 
-// Why a push was not answered with ok. `kind`: "refused" (the server's answer, its reason is the message),
-// "timeout" (no answer in time) or "lost" (the connection or the channel went away; nobody knows if it arrived).
+// Why a push failed. `kind` is "refused" (an error reply, whose reason is the message), "timeout" (no reply in time) or
+// "lost" (the connection or the channel is gone; the push may or may not have arrived).
 export class PushError extends Error {
   constructor(kind, reason) {
     super(reason);
@@ -210,100 +210,100 @@ export class PushError extends Error {
   }
 }
 
-// One session with the server, over one connection after the other.
+// A session with the server, over a sequence of connections.
 export class Socket {
-  state = "closed"; // connecting, open, waiting (for the next attempt)
-  connections = 0; // how many have opened
-  blocked = false; // the network lets no WebSocket through: for trying out what happens then
+  state = "closed"; // closed, connecting, open, or waiting (for the next attempt)
+  connections = 0; // the number of connections opened so far
+  blocked = false; // simulates a network that blocks WebSocket
   problem = ""; // why it is waiting
-  rtt = null; // milliseconds of the last heartbeat
+  rtt = null; // round trip of the last heartbeat, in milliseconds
   onchange = () => {};
 
   #path;
   #params;
-  #session = randomId(); // not to be stored: a tab that was duplicated has a session of its own
-  #received = 0; // the number of the last message that we have read
+  #session = randomId(); // not stored, so that a duplicated tab gets its own session
+  #received = 0; // the number of the last message received
   #transport = null;
   #channels = new Map(); // topic -> Channel
-  #pushes = new Map(); // ref -> what waits for its reply
+  #pushes = new Map(); // ref -> push without a reply yet
   #ref = 0;
   #failures = 0;
-  #openedAt = null; // of this connection
-  #fallenBack = false; // to long poll, though WebSocket is preferred
-  #scout = null; // see #look
-  #looks = 0;
-  #lookTimer;
-  #timer; // of the one thing that is due next: give up connecting, try again, or the next heartbeat
+  #openedAt = null; // when the current connection opened
+  #fallenBack = false; // on long poll although WebSocket is preferred
+  #probe = null; // see #startProbe
+  #probes = 0;
+  #probeTimer;
+  #timer; // for the next step: connect timeout, retry, or heartbeat
 
   constructor(path, params, preferred = "websocket") {
     this.#path = path;
     this.#params = { vsn: "2.0.0", ...params };
-    this.preferred = preferred; // the transport that was chosen
-    this.transportName = preferred; // and the one in use
-    // A page that comes back to life need not wait for the rest of its backoff.
+    this.preferred = preferred; // the transport chosen by the user
+    this.transportName = preferred; // the transport in use
+    // A page that becomes active again skips the rest of its backoff.
     addEventListener("online", () => this.#retryNow());
     document.addEventListener("visibilitychange", () => document.hidden || this.#retryNow());
   }
 
   connect() {
     this.transportName = this.#fallenBack ? "longpoll" : this.preferred;
-    // Asked anew for every request, so that `received` is always right.
+    // Evaluated for every request, so that `received` is current.
     const params = () => ({ ...this.#params, session: this.#session, received: this.#received, binary: "base64" });
     const transport = this.#newTransport(this.transportName, params);
-    // A transport that was given up may still say something. It is not read: the next one says it again.
-    const ours = (handle) => (arg) => this.#transport === transport && handle(arg);
-    transport.onopen = ours(() => this.#opened());
-    transport.onmessage = ours((data) => this.#heard(decode(data)));
-    transport.onclose = ours((why) => this.#lost(why));
+    // Ignores events of a replaced transport; its messages come again on the next one.
+    const current = (handle) => (arg) => this.#transport === transport && handle(arg);
+    transport.onopen = current(() => this.#opened());
+    transport.onmessage = current((data) => this.#receive(decode(data)));
+    transport.onclose = current((why) => this.#lost(why));
     this.#transport = transport;
     this.#openedAt = null;
-    this.#due(TIMEOUT_MS, () => this.#lost("no answer"));
-    this.#became("connecting");
+    this.#schedule(TIMEOUT_MS, () => this.#lost("no response"));
+    this.#setState("connecting");
   }
 
-  // Moves to the other transport, within the session. To the channels it is a lost connection and a new one.
+  // Moves to the other transport within the session. Channels see a lost connection and a new one.
   use(transportName) {
     if (transportName === this.preferred && !this.#fallenBack) return;
     this.preferred = transportName;
     if (this.state !== "closed") this.#move();
   }
 
-  // For trying out: the connection is gone and only we know it, as when a phone changes networks.
+  // For demonstration: loses the connection without the server noticing, as when a phone changes networks.
   cut(forMs) {
     if (this.#transport === null) return;
-    this.#transport.forsake();
+    this.#transport.vanish();
     this.#transport = null;
     this.#drop();
-    this.#due(forMs, () => this.connect());
-    this.#became("waiting", "the connection was cut");
+    this.#schedule(forMs, () => this.connect());
+    this.#setState("waiting", "the connection was cut");
   }
 
-  // For trying out: a network that lets no WebSocket through, or does so again.
+  // For demonstration: simulates a network that blocks WebSocket, or stops doing so.
   block(blocked) {
     this.blocked = blocked;
     if (blocked && this.transportName === "websocket" && this.#transport) this.#lost("WebSocket is blocked");
     if (!blocked && this.#fallenBack && this.state === "open") {
-      this.#looks = 0;
-      this.#lookLater();
+      this.#probes = 0;
+      this.#scheduleProbe();
     }
     this.onchange();
   }
 
-  // The channel of a topic; `payload` is called for what to send with every join.
+  // Creates the channel of a topic. `payload` is called for the payload of each join.
   channel(topic, payload) {
     const channel = new Channel(this, topic, payload);
     this.#channels.set(topic, channel);
     return channel;
   }
 
-  // Sends a message. With `replied`, it is called once: (null, response) or (PushError).
+  // Sends a message. `replied`, if given, is called once with (null, response) or (PushError).
   _send(joinRef, topic, event, payload, replied) {
     const ref = String(++this.#ref);
     if (replied) {
-      const timer = setTimeout(() => this.#settle(ref, new PushError("timeout", "no answer in time")), TIMEOUT_MS);
+      const timer = setTimeout(() => this.#settle(ref, new PushError("timeout", "no reply in time")), TIMEOUT_MS);
       this.#pushes.set(ref, { topic, replied, timer });
     }
-    // The ref of a join is its join_ref too.
+    // The ref of a join is also its join_ref.
     this.#transport.send(JSON.stringify([event === "phx_join" ? ref : joinRef, ref, topic, event, payload]));
     return ref;
   }
@@ -313,28 +313,28 @@ export class Socket {
     this._abandon(channel.topic);
   }
 
-  // No reply will come any more to what was pushed to `topic`.
+  // Fails all pushes to `topic` that have no reply yet.
   _abandon(topic, why = "the channel is gone") {
     for (const [ref, push] of this.#pushes) {
       if (push.topic === topic) this.#settle(ref, new PushError("lost", why));
     }
   }
 
-  // What waits for a reply goes on waiting: in the same session it may still come. A heartbeat is of its connection.
+  // Pending pushes keep waiting, since a resumed session can still reply. A heartbeat belongs to its connection.
   #opened() {
     this._abandon("phoenix");
     this.connections += 1;
     this.#openedAt = performance.now();
-    this.#became("open");
+    this.#setState("open");
     this.#heartbeat();
     this.#channels.forEach((channel) => channel._socketOpened());
-    if (this.#fallenBack) this.#lookLater();
+    if (this.#fallenBack) this.#scheduleProbe();
   }
 
-  #heard({ joinRef, ref, topic, event, payload }) {
+  #receive({ joinRef, ref, topic, event, payload }) {
     const number = this.#numberOf(ref, payload);
     if (number !== null) {
-      if (number <= this.#received) return; // the same again
+      if (number <= this.#received) return; // a duplicate
       this.#received = number;
     }
     if (event === "phx_reply") {
@@ -346,7 +346,7 @@ export class Socket {
     }
   }
 
-  // The number is where a ref would be null. Binary messages have none and count on.
+  // The number stands in place of a null ref. Binary messages have no ref and are counted.
   #numberOf(ref, payload) {
     const numbered = /^s:(\d+)$/.exec(ref);
     if (numbered) return Number(numbered[1]);
@@ -355,13 +355,13 @@ export class Socket {
 
   #settle(ref, error, response) {
     const push = this.#pushes.get(ref);
-    if (!push) return; // timed out before
+    if (!push) return; // already timed out
     this.#pushes.delete(ref);
     clearTimeout(push.timer);
     push.replied(error, response);
   }
 
-  // Tells a dead connection from a quiet one, keeps proxies from closing it, and measures the round trip.
+  // Detects a dead connection, keeps proxies from closing an idle one, and measures the round trip.
   #heartbeat() {
     clearTimeout(this.#timer);
     const sent = performance.now();
@@ -369,26 +369,26 @@ export class Socket {
       if (error?.kind === "timeout") return this.#lost("no heartbeat");
       if (error) return;
       this.rtt = performance.now() - sent;
-      this.#due(HEARTBEAT_MS, () => this.#heartbeat());
+      this.#schedule(HEARTBEAT_MS, () => this.#heartbeat());
       this.onchange();
     });
   }
 
   #lost(why) {
     const age = this.#openedAt === null ? null : performance.now() - this.#openedAt;
-    if (age > YOUNG_MS) {
+    if (age > SHORT_LIVED_MS) {
       this.#failures = 0;
-      if (this.transportName === "websocket") this.#looks = 0;
+      if (this.transportName === "websocket") this.#probes = 0;
     }
-    // A WebSocket that never opened, or several that died young: perhaps they do not get through. Long poll shows it,
-    // and if that does not work either, the WebSocket was not to blame.
+    // A WebSocket that never opened, or several short-lived ones, suggest that the network blocks them. Try long poll;
+    // if that fails too, WebSocket was not the problem.
     this.#fallenBack = this.transportName === "websocket" && (age === null || this.#failures > 1);
     this.#drop();
-    this.#due(backoff(this.#failures++), () => this.connect());
-    this.#became("waiting", why);
+    this.#schedule(backoff(this.#failures++), () => this.connect());
+    this.#setState("waiting", why);
   }
 
-  // To the preferred transport.
+  // Moves to the preferred transport.
   #move() {
     this.#fallenBack = false;
     this.#drop();
@@ -399,9 +399,9 @@ export class Socket {
     const transport = this.#transport;
     this.#transport = null;
     transport?.close();
-    this.#scout?.close();
-    this.#scout = null;
-    clearTimeout(this.#lookTimer);
+    this.#probe?.close();
+    this.#probe = null;
+    clearTimeout(this.#probeTimer);
     clearTimeout(this.#timer);
     this.state = "waiting";
     this.rtt = null;
@@ -409,27 +409,27 @@ export class Socket {
     this.#channels.forEach((channel) => channel._socketLost());
   }
 
-  // After a fallback: is WebSocket possible again? A scout of its own finds out, outside the session, so that long
-  // poll goes on until there is something better. It must be answered, not only opened: some proxies stop at that.
-  #look() {
-    const scout = this.#newTransport("websocket", () => this.#params);
-    const ours = (handle) => () => this.#scout === scout && handle();
-    const failed = ours(() => {
-      this.#scout = null;
-      scout.close();
-      this.#lookLater();
+  // After a fallback, tests with a separate connection outside the session whether WebSocket works again, while long
+  // poll goes on. The probe must get a reply, not just open: some proxies allow the upgrade and block the rest.
+  #startProbe() {
+    const probe = this.#newTransport("websocket", () => this.#params);
+    const current = (handle) => () => this.#probe === probe && handle();
+    const failed = current(() => {
+      this.#probe = null;
+      probe.close();
+      this.#scheduleProbe();
     });
-    scout.onopen = () => scout.send(JSON.stringify([null, "1", "phoenix", "heartbeat", {}]));
-    scout.onmessage = ours(() => this.#move());
-    scout.onclose = failed;
-    this.#scout = scout;
-    this.#lookTimer = setTimeout(failed, TIMEOUT_MS);
+    probe.onopen = () => probe.send(JSON.stringify([null, "1", "phoenix", "heartbeat", {}]));
+    probe.onmessage = current(() => this.#move());
+    probe.onclose = failed;
+    this.#probe = probe;
+    this.#probeTimer = setTimeout(failed, TIMEOUT_MS);
   }
 
-  // Every look waits longer than the one before, until a WebSocket has lived for a while.
-  #lookLater() {
-    clearTimeout(this.#lookTimer);
-    this.#lookTimer = setTimeout(() => this.#look(), 4 * backoff(this.#looks++));
+  // The delay grows with each probe, until a WebSocket has lived for a while.
+  #scheduleProbe() {
+    clearTimeout(this.#probeTimer);
+    this.#probeTimer = setTimeout(() => this.#startProbe(), 4 * backoff(this.#probes++));
   }
 
   #newTransport(name, params) {
@@ -443,24 +443,23 @@ export class Socket {
     this.connect();
   }
 
-  #due(ms, what) {
+  #schedule(ms, action) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(what, ms);
+    this.#timer = setTimeout(action, ms);
   }
 
-  #became(state, problem = "") {
+  #setState(state, problem = "") {
     this.state = state;
     this.problem = problem;
     this.onchange();
   }
 }
 
-// One topic. From `join` to `leave` it is joined whenever it can be: again after every lost connection, and after
-// an error on the server (`phx_error`).
+// One topic. From `join` to `leave`, it rejoins after every lost connection and every channel error (`phx_error`).
 class Channel {
-  state = "closed"; // waiting (for the connection, or to try again), joining, joined
+  state = "closed"; // closed, waiting (for the connection or a retry), joining, or joined
   onjoin = () => {}; // (response) after every join
-  onrefused = () => {}; // (PushError) the server's no to a join; it is not tried again
+  onrefused = () => {}; // (PushError) when the server rejects a join; there is no retry
   onchange = () => {};
 
   #socket;
@@ -476,7 +475,7 @@ class Channel {
     this.#payload = payload;
   }
 
-  // Which stay in the topic this is; null before the first.
+  // The ref of the current join; null before the first.
   joinRef() {
     return this.#joinRef;
   }
@@ -487,19 +486,19 @@ class Channel {
   }
 
   join() {
-    this.#became("waiting");
+    this.#setState("waiting");
     if (this.#socket.state === "open") this._socketOpened();
   }
 
   leave() {
     clearTimeout(this.#timer);
-    const known = this.state === "joining" || this.state === "joined";
-    if (known) this.#socket._send(this.#joinRef, this.topic, "phx_leave", {});
-    this.#became("closed");
+    const active = this.state === "joining" || this.state === "joined";
+    if (active) this.#socket._send(this.#joinRef, this.topic, "phx_leave", {});
+    this.#setState("closed");
     this.#socket._forget(this);
   }
 
-  // Pushes an event and promises its reply. Rejects with a PushError.
+  // Pushes an event and returns a promise of its reply. Rejects with a PushError.
   push(event, payload) {
     return new Promise((resolve, reject) => {
       if (this.state !== "joined") throw new PushError("lost", "not joined");
@@ -509,7 +508,7 @@ class Channel {
     });
   }
 
-  // Pushes an event to which no reply is expected, and which nobody misses if we are not joined.
+  // Pushes an event without expecting a reply. Does nothing unless the channel is joined.
   send(event, payload) {
     if (this.state === "joined") this.#socket._send(this.#joinRef, this.topic, event, payload);
   }
@@ -517,20 +516,20 @@ class Channel {
   _socketOpened() {
     if (this.state === "closed") return;
     clearTimeout(this.#timer);
-    this.#became("joining");
+    this.#setState("joining");
     const ref = this.#socket._send(null, this.topic, "phx_join", this.#payload(), (error, response) => {
-      if (this.#joinRef !== ref || this.state !== "joining") return; // an older join, or we have left
+      if (this.#joinRef !== ref || this.state !== "joining") return; // an older join, or the channel was left
       if (!error) {
         this.#failures = 0;
-        if (!response.resumed) this.#socket._abandon(this.topic); // it is a new channel: it owes no replies
-        this.#became("joined");
+        if (!response.resumed) this.#socket._abandon(this.topic); // a new channel will not reply to old pushes
+        this.#setState("joined");
         this.onjoin(response);
       } else if (error.kind === "refused") {
-        this.#became("closed");
+        this.#setState("closed");
         this.#socket._forget(this);
         this.onrefused(error);
       } else if (error.kind === "timeout") {
-        this.#again();
+        this.#rejoinLater();
       }
     });
     this.#joinRef = ref;
@@ -539,26 +538,26 @@ class Channel {
   _socketLost() {
     if (this.state === "closed") return;
     clearTimeout(this.#timer);
-    this.#became("waiting");
+    this.#setState("waiting");
   }
 
-  // A broadcast is encoded once for everybody and carries no join_ref. Anything else must carry ours.
+  // Broadcasts are encoded once for all members and have a null join_ref. Any other join_ref must be ours.
   _received(joinRef, event, payload) {
     if (joinRef !== null && joinRef !== this.#joinRef) return;
-    if (event === "phx_error" || event === "phx_close") this.#again();
+    if (event === "phx_error" || event === "phx_close") this.#rejoinLater();
     else this.#events.get(event)?.(payload);
   }
 
-  // The channel on the server has ended, not the connection: no reply will come, and after a while we join again.
-  #again() {
-    this.#became("waiting");
+  // The channel ended on the server, not the connection: pending pushes fail, and the channel rejoins after a delay.
+  #rejoinLater() {
+    this.#setState("waiting");
     this.#socket._abandon(this.topic);
     this.#timer = setTimeout(() => {
       if (this.#socket.state === "open") this._socketOpened();
     }, backoff(this.#failures++));
   }
 
-  #became(state) {
+  #setState(state) {
     this.state = state;
     this.onchange();
   }

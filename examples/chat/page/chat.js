@@ -1,9 +1,9 @@
-// The chat page: what it knows, and how it shows it. How it talks to the server is in channels.js.
+// The chat page: its state and how it is shown. The protocol is in channels.js.
 //
-// Everything in a room has a number (history.rs): messages, reactions, deletions. `seen` is the last one without a
-// gap before it. A lost connection or a change of transport is the library's business: the session goes on and what
-// was missed is replayed. If the session could not be kept, as when the server has restarted, `seen` goes along with
-// the join and the reply brings what is missing. To the reader all of that is the same: nothing lost, nothing twice.
+// Every change in a room has a number (history.rs): messages, reactions, deletions. `seen` is the last one without a
+// gap before it. Lost connections and changes of transport are left to the library, which resumes the session and
+// replays what was missed. If the session is gone, for example after a server restart, the join carries `seen` and its
+// reply brings what is missing. Either way, nothing is lost and nothing is shown twice.
 
 import { Socket, randomId } from "./channels.js";
 import { Doing, hue, initials, showPeople } from "./people.js";
@@ -12,10 +12,11 @@ import { Presence } from "./presence.js";
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
 
-// ---- Who we are -----------------------------------------------------------------------------------------------
+// ---- Identity -------------------------------------------------------------------------------------------------
 
-// A tab is a person: sessionStorage is its own. The server knows people by a secret; others see only the number
-// that the server gave it. Who has the secret can delete the messages; a real application has accounts for this.
+// Each tab is a separate user, since sessionStorage is per tab. A secret authenticates the user to the server; others
+// only see the author number that the server assigned. The secret allows deleting the user's messages; a real
+// application has accounts for this.
 const secret = (sessionStorage.secret ??= randomId());
 $("name").value = sessionStorage.name ?? "";
 $("room").value = query.get("room") ?? sessionStorage.room ?? "lobby";
@@ -25,18 +26,18 @@ const socket = new Socket("/socket", { secret }, transport === "longpoll" ? "lon
 
 // ---- One room ---------------------------------------------------------------------------------------------------
 
-let room = null; // the one we are in
+let room = null; // the current room
 
 class Room {
   seen = null;
-  noticed = 0; // the highest number anybody mentioned; above `seen` there is a gap
+  newest = 0; // the highest number known; if it exceeds `seen`, there is a gap
   catchingUp = false;
-  connection = 0; // the one over which we joined last
-  replay = null; // { until, count }: what comes again after we were away
-  floor = 0; // the page shows everything from this message on
+  connection = 0; // the number of the connection of the last join
+  replay = null; // { until, count }: the replay in progress after an absence
+  floor = 0; // the id of the first message shown
   messages = new Map(); // id -> message
-  rows = new Map(); // id -> its <li>
-  unsent = new Map(); // key -> { body, row }: written, but not yet seen coming back
+  rows = new Map(); // id -> <li>
+  unsent = new Map(); // key -> { body, row }: written, but not yet confirmed
   me = null;
   emoji = [];
 
@@ -55,7 +56,7 @@ class Room {
     this.channel.join();
   }
 
-  // `resumed`: our session was kept, and so was the channel in it. All messages up to `change` follow by themselves.
+  // With `resumed`, the session and its channel are still there, and all messages up to `change` follow unasked.
   joined({ resumed, author, emoji, ...missed }) {
     const isBack = this.seen !== null && this.connection !== socket.connections;
     this.connection = socket.connections;
@@ -71,7 +72,7 @@ class Room {
       if (isBack) note("new session, caught up from history");
     }
     this.channel.send("doing", doing.now());
-    // What was on its way when the connection was lost may have arrived: see `say`.
+    // Messages in flight when the connection was lost may or may not have arrived: see `say`.
     for (const key of this.unsent.keys()) this.deliver(key);
   }
 
@@ -88,14 +89,14 @@ class Room {
     if (room === this) leave();
   }
 
-  // A new message, or a new state of an old one.
+  // A new message, or a new state of an existing one.
   received(message) {
-    this.noticed = Math.max(this.noticed, message.change);
+    this.newest = Math.max(this.newest, message.change);
     if (message.change <= this.replay?.until) this.replay.count += 1;
     if (message.change === this.seen + 1) {
       this.seen = message.change;
       this.show(message);
-      this.settle();
+      this.updateView();
     }
     this.noteReplay();
     this.closeGap();
@@ -104,7 +105,7 @@ class Room {
   caughtUp({ reset, messages, change, older }) {
     if (reset) {
       stuck = true;
-      this.noticed = change;
+      this.newest = change;
       this.seen = change;
       this.messages.clear();
       this.rows.forEach((row) => row.remove());
@@ -113,24 +114,24 @@ class Room {
     }
     this.seen = Math.max(this.seen, change);
     messages.forEach((message) => this.show(message));
-    this.settle();
+    this.updateView();
     this.closeGap();
   }
 
-  // Number 7 after 5: whatever 6 was, ask for it.
+  // Asks for missing changes, such as 6 when 7 follows 5.
   async closeGap() {
-    if (this.noticed <= this.seen || this.catchingUp || this.channel.state !== "joined") return;
+    if (this.newest <= this.seen || this.catchingUp || this.channel.state !== "joined") return;
     this.catchingUp = true;
     try {
       this.caughtUp(await this.channel.push("catch_up", { last_seen_id: this.seen }));
     } catch {
-      // the connection went away: the next join catches up
+      // the connection was lost: the next join catches up
     } finally {
       this.catchingUp = false;
     }
   }
 
-  // The message as it is now; all messages pass here, on whatever way they came, and however often.
+  // Shows the current state of a message. All messages pass through here, however and however often they arrive.
   show(message) {
     const { id, author, key } = message;
     if (author === this.me) this.sent(key);
@@ -155,16 +156,16 @@ class Room {
     this.messages.delete(id);
   }
 
-  // After the log has changed.
-  settle() {
+  // Updates the view after the log has changed.
+  updateView() {
     groupRows();
     $("older").hidden = this.floor === 0;
     $("empty").hidden = $("log").childElementCount > 0;
     keepPlace();
   }
 
-  // Shows at once what was written, and sends it until it was heard. The key makes that safe: the server takes a
-  // message with the same key only once.
+  // Shows a new message at once, and sends it until it is confirmed. Its key makes that safe: the server adds a message
+  // with the same key only once.
   say(body) {
     const key = randomId();
     const row = messageRow({ author: this.me, name: this.name, body, at: Date.now(), reactions: [] }, this);
@@ -172,7 +173,7 @@ class Room {
     $("log").append(row);
     this.unsent.set(key, { body, row });
     stuck = true;
-    this.settle();
+    this.updateView();
     this.deliver(key);
   }
 
@@ -182,19 +183,19 @@ class Room {
     const attempt = (written.attempt = (written.attempt ?? 0) + 1);
     try {
       const { change } = await this.channel.push("new_msg", { body, key });
-      // Its broadcast has come before this reply, or never will: then it is in a gap, or too far up to be shown.
+      // Its broadcast arrived before this reply or never will: it may be in a gap, or too old to be shown.
       if (change <= this.seen) this.sent(key);
-      this.noticed = Math.max(this.noticed, change);
+      this.newest = Math.max(this.newest, change);
       this.closeGap();
     } catch (error) {
       if (error.kind === "refused") {
         this.sent(key);
-        this.settle();
+        this.updateView();
         toast(error.message);
-        if ($("body").value === "") setBody(body); // to mend it
+        if ($("body").value === "") setBody(body); // let the user correct it
       } else if (this.channel.state === "joined" && this.unsent.get(key)?.attempt === attempt) {
         this.deliver(key);
-      } // else with the next join, or it was sent again already
+      } // otherwise the next join sends it, or it was already sent again
     }
   }
 
@@ -210,8 +211,8 @@ class Room {
     this.floor = page.older ? page.messages[0].id : 0;
     page.messages.forEach((message) => this.show(message));
     stuck = false;
-    this.settle();
-    $("scroll").scrollTop = $("scroll").scrollHeight - below; // what one was reading stays where it was
+    this.updateView();
+    $("scroll").scrollTop = $("scroll").scrollHeight - below; // keep the scroll position
     if (this.floor === 0 && page.messages.length > 0) focusRow(this.rows.get(page.messages[0].id), false);
   }
 
@@ -228,11 +229,11 @@ class Room {
     try {
       return await this.channel.push(event, payload);
     } catch (error) {
-      toast(error.kind === "refused" ? error.message : `Not done: ${error.message}.`);
+      toast(error.kind === "refused" ? error.message : `Something went wrong: ${error.message}.`);
     }
   }
 
-  // Everybody once, in how many tabs ever: typing in one of them, or away from all.
+  // Lists every person once: typing if they type in any of their tabs, away if they are away in all of them.
   people() {
     return this.presence.list((name, { metas }) => ({
       name,
@@ -270,7 +271,7 @@ function leave() {
   showStatus();
 }
 
-// A tab that is closed has left. One that the browser only puts aside is cut off, and may come back.
+// Closing the tab leaves the room. A page that the browser only suspends loses its connection and may return.
 addEventListener("pagehide", ({ persisted }) => {
   if (!persisted) room?.channel.leave();
 });
@@ -287,7 +288,7 @@ function showRoom() {
 
 // ---- The log --------------------------------------------------------------------------------------------------
 
-// All that people wrote goes in as textContent: nothing of it is ever read as HTML.
+// User input is only ever set as textContent, so it is never interpreted as HTML.
 function messageRow(message, room) {
   const row = $("message-template").content.firstElementChild.cloneNode(true);
   const part = (name) => row.querySelector(`.${name}`);
@@ -303,7 +304,7 @@ function messageRow(message, room) {
   clock.dateTime = time.toISOString();
   clock.title = time.toLocaleString();
   clock.textContent = time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  if (!message.id) return row; // not sent yet: nothing to react to
+  if (!message.id) return row; // not sent yet, so there is nothing to react to
 
   for (const emoji of room.emoji) {
     const tool = button(emoji, `react-${emoji}`, `React with ${emoji}`, () => room.react(message.id, emoji));
@@ -327,14 +328,14 @@ function messageRow(message, room) {
 }
 
 function button(text, testid, label, onclick) {
-  const made = document.createElement("button");
-  Object.assign(made, { type: "button", textContent: text, onclick });
-  made.dataset.testid = testid;
-  made.setAttribute("aria-label", label);
-  return made;
+  const element = document.createElement("button");
+  Object.assign(element, { type: "button", textContent: text, onclick });
+  element.dataset.testid = testid;
+  element.setAttribute("aria-label", label);
+  return element;
 }
 
-// Messages stand in the order of their numbers, and those not sent yet below them.
+// Messages are sorted by id; unsent ones come last.
 function insertRow(row, id) {
   let before = $("log").lastElementChild;
   while (before && (before.dataset.id === undefined || Number(before.dataset.id) > id)) {
@@ -344,7 +345,7 @@ function insertRow(row, id) {
   else $("log").prepend(row);
 }
 
-// Keeps the focus where it was, on the same button of the new row.
+// Replaces a row and keeps the focus on the same button.
 function replaceRow(old, row) {
   const focused = old.contains(document.activeElement) ? document.activeElement : null;
   if (old.tabIndex === 0) setReachable(row, true);
@@ -355,7 +356,7 @@ function replaceRow(old, row) {
   (again ?? row).focus({ preventScroll: true });
 }
 
-// The first of several messages by one person within five minutes shows who and when; the first of a day, the day.
+// The first of several messages by one author within five minutes shows author and time; the first of a day, the day.
 function groupRows() {
   let above = null;
   for (const row of $("log").children) {
@@ -377,7 +378,7 @@ function dayName(day) {
   });
 }
 
-// Who is at the end of the log stays there, whatever is added to it or takes room from it.
+// A reader at the end of the log stays there when it grows or shrinks.
 let stuck = true;
 
 function keepPlace() {
@@ -399,7 +400,7 @@ $("newest").addEventListener("click", () => {
 });
 $("older").addEventListener("click", () => room.loadOlder());
 
-// Keyboard: the log is one stop for Tab, arrows go from message to message, Tab goes on to a message's buttons.
+// Keyboard: Tab stops once at the log, arrow keys move between messages, and Tab moves on to a message's buttons.
 function setReachable(row, reachable) {
   row.tabIndex = reachable ? 0 : -1;
   for (const tool of row.querySelectorAll("button")) tool.tabIndex = row.tabIndex;
@@ -432,7 +433,7 @@ $("log").addEventListener("keydown", (event) => {
 
 // ---- Writing --------------------------------------------------------------------------------------------------
 
-const LONGEST = 2000; // the server refuses more
+const MAX_LENGTH = 2000; // enforced by the server
 const doing = new Doing(() => room?.channel.send("doing", doing.now()));
 
 $("composer").addEventListener("submit", (event) => {
@@ -440,12 +441,12 @@ $("composer").addEventListener("submit", (event) => {
   const body = $("body").value.trim();
   if (body === "") return;
   setBody("");
-  doing.sends();
+  doing.messageSent();
   room.say(body);
 });
 
 $("body").addEventListener("keydown", (event) => {
-  // isComposing: this Enter chooses a word of an input method
+  // isComposing: this Enter selects a word of an input method
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     $("composer").requestSubmit();
@@ -457,14 +458,14 @@ $("body").addEventListener("keydown", (event) => {
 
 $("body").addEventListener("input", () => {
   setBody($("body").value);
-  doing.types($("body").value !== "");
+  doing.textChanged($("body").value !== "");
 });
 
 function setBody(text) {
   if ($("body").value !== text) $("body").value = text;
   $("body").style.height = "auto";
   $("body").style.height = `${$("body").scrollHeight}px`;
-  const left = LONGEST - [...text.trim()].length;
+  const left = MAX_LENGTH - [...text.trim()].length;
   $("left").textContent = left < 200 ? left : "";
   $("left").classList.toggle("over", left < 0);
 }
@@ -480,7 +481,7 @@ function showStatus() {
   const words = { connecting: "connecting", open: "connected", joining: "joining", waiting: "reconnecting" }[state];
   document.body.dataset.state = state;
   const text = `${name} · ${words}`;
-  if ($("status").textContent !== text) $("status").textContent = text; // read out only if it has changed
+  if ($("status").textContent !== text) $("status").textContent = text; // a change makes screen readers announce it
   $("status").title = socket.problem;
   $("rtt").textContent = socket.rtt === null ? "" : `${socket.rtt.toFixed(socket.rtt < 10 ? 1 : 0)} ms`;
   for (const choice of document.querySelectorAll("[data-transport]")) {
@@ -489,7 +490,7 @@ function showStatus() {
   $("block-ws").setAttribute("aria-pressed", socket.blocked);
 }
 
-// For the second tab of somebody who tries this out: the same room, the other transport.
+// Links to the same room over the other transport, for a second tab.
 function showOtherTab() {
   const other = socket.preferred === "websocket" ? "longpoll" : "websocket";
   const link = `/?${new URLSearchParams({ room: room?.roomName ?? $("room").value, transport: other })}`;
@@ -505,7 +506,7 @@ document.querySelector(".switch").addEventListener("click", ({ target }) => {
   showOtherTab();
 });
 
-// Two mishaps to try: nothing that is written meanwhile gets lost.
+// Two network faults to try out. Messages written meanwhile are not lost.
 const CUT_MS = 1_500;
 
 $("cut").addEventListener("click", () => {
@@ -517,7 +518,7 @@ $("block-ws").addEventListener("click", () => {
   socket.block(!socket.blocked);
 });
 
-// A menu is closed by a click elsewhere, and by Escape.
+// A click elsewhere or Escape closes the menu.
 document.addEventListener("click", ({ target }) => {
   if (!$("try").contains(target)) $("try").open = false;
 });
@@ -533,7 +534,7 @@ function toast(text) {
   setTimeout(() => shown.remove(), 6_000);
 }
 
-// What became of the session, for a while. A newer note takes its place.
+// Shows a note about the session for a while. A newer note replaces it.
 let noteTimer;
 
 function note(text) {

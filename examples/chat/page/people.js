@@ -1,14 +1,14 @@
-// The people of a room, in one row under the bar: a face for each of them. Here is also what the page says of the person
-// in front of it: whether they type, and whether they look at it at all.
+// The people in a room, as a row of faces under the bar; and the state of this page's user: whether they are typing,
+// and whether they are looking at the page.
 
 const $ = (id) => document.getElementById(id);
 
 // ---- The row --------------------------------------------------------------------------------------------------
 
-const faces = new Map(); // name -> its <li>
+const faces = new Map(); // name -> <li>
 
-// Each of `people` has a name, how many tabs they have open here, and whether they are `me`, typing and away. Whoever
-// stays keeps their place, newcomers come last: nothing moves that need not.
+// Shows `people`, each with a name, a number of tabs, and the flags `me`, `typing` and `away`. People who stay keep
+// their place and newcomers go last, so that nothing moves needlessly.
 export function showPeople(people) {
   const here = new Set(people.map((person) => person.name));
   for (const [name, face] of faces) {
@@ -37,12 +37,12 @@ function newFace({ name, me }) {
 }
 
 function describe(face, { name, me, tabs, typing, away }) {
-  const known = [me && "you", tabs > 1 && `${tabs} tabs`].filter(Boolean).join(", ");
+  const details = [me && "you", tabs > 1 && `${tabs} tabs`].filter(Boolean).join(", ");
   const doing = typing && !me ? "typing" : away ? "away" : "";
   face.dataset.doing = doing;
   face.dataset.tabs = tabs > 1 ? tabs : "";
-  face.title = name + (known && ` (${known})`) + (doing && `, ${doing}`);
-  face.querySelector(".more").textContent = face.title.slice(name.length); // for who hears it
+  face.title = name + (details && ` (${details})`) + (doing && `, ${doing}`);
+  face.querySelector(".more").textContent = face.title.slice(name.length); // for screen readers
 }
 
 function showTyping(names) {
@@ -57,58 +57,58 @@ export function initials(name) {
   return letters.map((word) => [...word][0] ?? "").join("").toUpperCase();
 }
 
-// The same colour for the same name, for everybody.
+// The colour of a name, the same on every page.
 export function hue(name) {
   let hash = 2166136261; // FNV-1a
   for (const letter of name) hash = Math.imul(hash ^ letter.codePointAt(0), 16777619);
   return (hash >>> 0) % 360;
 }
 
-// ---- The person at this page ------------------------------------------------------------------------------------
+// ---- The user of this page --------------------------------------------------------------------------------------
 
-const AGAIN_MS = 2_000; // so often the server is told of typing; after 4 s without a word it is a pause
-const AWAY_MS = 10_000; // who looks elsewhere for longer is away
+const REPEAT_MS = 2_000; // how often typing is reported; the server assumes a pause after 4 s
+const AWAY_MS = 10_000; // how long the window must lack the focus until the user is away
 
-// `tell` is called whenever the others should hear what `now` returns.
+// Calls `report` whenever the state returned by `now` should be sent to the others.
 export class Doing {
-  #tell;
-  #typedAt = 0; // when the others last heard that we type; 0 if they heard that we do not
+  #report;
+  #typedAt = 0; // when typing was last reported; 0 if its end was reported
   #away = false;
   #timer;
 
-  constructor(tell) {
-    this.#tell = tell;
-    addEventListener("blur", () => this.#look());
-    addEventListener("focus", () => this.#look());
-    document.addEventListener("visibilitychange", () => this.#look());
-    this.#look();
+  constructor(report) {
+    this.#report = report;
+    addEventListener("blur", () => this.#updateFocus());
+    addEventListener("focus", () => this.#updateFocus());
+    document.addEventListener("visibilitychange", () => this.#updateFocus());
+    this.#updateFocus();
   }
 
   now() {
-    return { typing: Date.now() - this.#typedAt < AGAIN_MS, away: this.#away };
+    return { typing: Date.now() - this.#typedAt < REPEAT_MS, away: this.#away };
   }
 
-  // The text has changed, to one that is not empty or to nothing.
-  types(something) {
-    if (something ? this.now().typing : this.#typedAt === 0) return;
-    this.#typedAt = something ? Date.now() : 0;
-    this.#tell();
+  // The text has changed; `typing` is false if it is empty now.
+  textChanged(typing) {
+    if (typing ? this.now().typing : this.#typedAt === 0) return;
+    this.#typedAt = typing ? Date.now() : 0;
+    this.#report();
   }
 
-  // The text was sent, by which the server knows that the typing is over.
-  sends() {
+  // The text was sent, which ends the typing on the server too.
+  messageSent() {
     this.#typedAt = 0;
   }
 
-  #look() {
+  #updateFocus() {
     clearTimeout(this.#timer);
-    const looks = !document.hidden && document.hasFocus();
-    if (!looks) this.#timer = setTimeout(() => this.#is(true), AWAY_MS);
-    else if (this.#away) this.#is(false);
+    const focused = !document.hidden && document.hasFocus();
+    if (!focused) this.#timer = setTimeout(() => this.#setAway(true), AWAY_MS);
+    else if (this.#away) this.#setAway(false);
   }
 
-  #is(away) {
+  #setAway(away) {
     this.#away = away;
-    this.#tell();
+    this.#report();
   }
 }

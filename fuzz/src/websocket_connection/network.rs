@@ -1,4 +1,4 @@
-//! The client's side of the connection: what it sends, when it hangs up, what it takes.
+//! The client's side of the connection: what it sends, when it hangs up, and what it accepts.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,29 +9,29 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 
 use crate::chunks::{Input, Turns};
 
-/// It hangs up when it has sent everything; otherwise it is silent.
+/// The client hangs up after sending everything; otherwise it stays silent.
 const HANGS_UP: u8 = 0x10;
-/// It takes several pieces in one write.
+/// Vectored writes are supported.
 const VECTORED: u8 = 0x20;
-/// After a while it takes no more.
+/// The client stops reading after `WINDOW` bytes.
 const STALLS: u8 = 0x40;
-/// After a while writing to it is an error.
+/// Writes fail after `WINDOW` bytes.
 const BREAKS: u8 = 0x80;
 
-/// How much it takes before it does not.
-const WHILE: usize = 2000;
+/// The number of bytes accepted before the connection stalls or breaks.
+const WINDOW: usize = 2000;
 
-/// No connection asks the network so often about so few bytes.
-const MOST_CALLS: usize = 10_000_000;
+/// A bound on calls that only a busy loop exceeds.
+const MAX_CALLS: usize = 10_000_000;
 
-/// Whether the client stays and takes everything.
-pub(super) fn is_patient(flags: u8) -> bool {
+/// Returns whether the client stays connected and accepts everything.
+pub(super) fn accepts_everything(flags: u8) -> bool {
     flags & (HANGS_UP | STALLS | BREAKS) == 0
 }
 
 pub(super) struct Network {
     flags: u8,
-    /// What the client sends, and how much of it has passed.
+    /// The client's bytes, and how many of them have been read.
     wire: Vec<u8>,
     read: usize,
     reads: Turns,
@@ -43,7 +43,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// The network, and what will have been written to it.
+    /// Creates the network, and the buffer of everything written to it.
     pub(super) fn new(input: Input<'_>) -> (Self, Arc<Mutex<Vec<u8>>>) {
         let written = Arc::new(Mutex::new(Vec::new()));
         let network = Self {
@@ -66,14 +66,14 @@ impl Network {
 
     fn count_call(&mut self) {
         self.calls += 1;
-        assert!(self.calls < MOST_CALLS, "it runs in a circle");
+        assert!(self.calls < MAX_CALLS, "busy loop");
     }
 
-    /// How much of a write it takes.
+    /// Returns how many bytes of a write are accepted.
     fn room(&mut self, cx: &Context<'_>) -> Poll<io::Result<usize>> {
         self.count_call();
         assert!(!self.is_shut, "a write after the end of the stream");
-        let left = WHILE.saturating_sub(self.written.lock().expect("no panic").len());
+        let left = WINDOW.saturating_sub(self.written.lock().expect("no panic").len());
         if left == 0 && self.has(BREAKS) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -85,7 +85,7 @@ impl Network {
     }
 }
 
-/// A turn in which nothing passes is over at once.
+/// Ends a turn in which nothing passes at once, by waking the task.
 fn turn(size: Option<usize>, waker: &Waker) -> Poll<usize> {
     if size.is_none() {
         waker.wake_by_ref();
@@ -127,7 +127,7 @@ impl Write for Network {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        assert!(offered > 0, "a write of nothing");
+        assert!(offered > 0, "an empty write");
         self.room(cx).map_ok(|room| {
             let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
             self.written.lock().expect("no panic").extend(bytes.take(room));

@@ -1,29 +1,29 @@
-//! The session behind the connection, and what it answers when nothing goes wrong.
+//! The session behind the connection, and its expected answers.
 
-use tower_channels_transports::{Close, Inbound, Message, outbox, Session};
+use tower_channels_transports::{Close, Inbound, Message, Session, outbox};
 
 use crate::wire::{Event, Reading};
 
-/// Sends back what comes. Some binary messages make it do more.
+/// Echoes messages. Some binary messages trigger other actions.
 pub(super) struct Echo(outbox::Sender);
 
-/// What a message calls for.
-enum Act {
-    /// Send it back, so many times.
+/// The action that a message triggers.
+enum Action {
+    /// Echo the message the given number of times.
     Echo(usize),
-    /// Close from outside, as the application and the server do.
+    /// Close from outside, as the application or the server does.
     Close(Close),
-    /// Refuse the message.
-    Refuse,
+    /// Reject the message.
+    Reject,
 }
 
-fn act(message: &[u8], binary: bool) -> Act {
+fn action(message: &[u8], binary: bool) -> Action {
     match message {
-        [0xff, 0, ..] if binary => Act::Close(Close::GoingAway),
-        [0xff, 1, ..] if binary => Act::Close(Close::Restart),
-        [0xff, _, ..] if binary => Act::Refuse,
-        [0xfe, times, ..] if binary => Act::Echo((*times).into()),
-        _ => Act::Echo(1),
+        [0xff, 0, ..] if binary => Action::Close(Close::GoingAway),
+        [0xff, 1, ..] if binary => Action::Close(Close::Restart),
+        [0xff, _, ..] if binary => Action::Reject,
+        [0xfe, times, ..] if binary => Action::Echo((*times).into()),
+        _ => Action::Echo(1),
     }
 }
 
@@ -35,42 +35,43 @@ impl Echo {
 
 impl Session for Echo {
     fn handle_in(&mut self, inbound: Inbound<'_>) -> Result<(), Close> {
-        let (message, act) = match inbound {
-            Inbound::Text(text) => (Message::text(text.to_owned()), act(text.as_bytes(), false)),
-            Inbound::Binary(bytes) => (Message::binary(bytes.to_vec()), act(bytes, true)),
+        let (message, action) = match inbound {
+            Inbound::Text(text) => (Message::text(text.to_owned()), action(text.as_bytes(), false)),
+            Inbound::Binary(bytes) => (Message::binary(bytes.to_vec()), action(bytes, true)),
         };
-        match act {
-            Act::Echo(times) => (0..times).for_each(|_| self.0.push(message.clone())),
-            Act::Close(close) => self.0.close(close),
-            Act::Refuse => return Err(Close::Malformed),
+        match action {
+            Action::Echo(times) => (0..times).for_each(|_| self.0.push(message.clone())),
+            Action::Close(close) => self.0.close(close),
+            Action::Reject => return Err(Close::Malformed),
         }
         Ok(())
     }
 }
 
-/// What a client gets that takes everything.
+/// The expected output for a client that accepts everything.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) messages: Vec<Event>,
     pub(super) pongs: Vec<Event>,
-    /// How many of the Pongs cannot be missing. What the client sent after the application closed is
-    /// heard only if it came at the same time.
+    /// The number of Pongs that must be present. Frames sent after the application closed are
+    /// handled only if they arrived together with earlier ones.
     pub(super) sure_pongs: usize,
-    /// The possible ends: the application's, and what the client did at the same time.
+    /// The possible close reasons: the application's, and one caused by the client at the same
+    /// time.
     pub(super) ends: Vec<Close>,
-    /// Whether it could be too much for the outbox at any time.
+    /// Whether the outbox could overflow at some point.
     pub(super) may_overflow: bool,
 }
 
 impl Expected {
-    /// What the answers are to a client that was silent in the end.
+    /// Computes the expected output for a client that is silent in the end.
     pub(super) fn to(client: &Reading, outbox: usize) -> Self {
         let mut expected = Self::default();
         let mut cost = 0;
         for event in &client.events {
-            let (act, message) = match event {
-                Event::Text(text) => (act(text.as_bytes(), false), Message::text(text.clone())),
-                Event::Binary(bytes) => (act(bytes, true), Message::binary(bytes.clone())),
+            let (action, message) = match event {
+                Event::Text(text) => (action(text.as_bytes(), false), Message::text(text.clone())),
+                Event::Binary(bytes) => (action(bytes, true), Message::binary(bytes.clone())),
                 Event::Ping(payload) => {
                     expected.pongs.push(Event::Pong(payload.clone()));
                     expected.sure_pongs += usize::from(expected.ends.is_empty());
@@ -78,15 +79,15 @@ impl Expected {
                 }
                 Event::Pong(_) | Event::Close(_) => continue,
             };
-            match act {
-                Act::Echo(times) if expected.ends.is_empty() => {
+            match action {
+                Action::Echo(times) if expected.ends.is_empty() => {
                     cost += times * message.cost();
                     expected.messages.extend(std::iter::repeat_n(event.clone(), times));
                 }
-                Act::Echo(_) => {}
-                Act::Close(close) if expected.ends.is_empty() => expected.ends.push(close),
-                Act::Close(_) => {}
-                Act::Refuse => {
+                Action::Echo(_) => {}
+                Action::Close(close) if expected.ends.is_empty() => expected.ends.push(close),
+                Action::Close(_) => {}
+                Action::Reject => {
                     expected.ends.push(Close::Malformed);
                     expected.may_overflow = cost > outbox;
                     return expected;
@@ -94,7 +95,7 @@ impl Expected {
             }
         }
         expected.may_overflow = cost > outbox;
-        // The idle timeout is the end of a client that says nothing more.
+        // A client that sends nothing more is closed by the idle timeout.
         expected.ends.push(client.end.unwrap_or(Close::Protocol));
         expected
     }

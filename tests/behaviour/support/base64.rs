@@ -1,4 +1,4 @@
-//! The standard alphabet with padding, as clients of the long poll write binary messages.
+//! Base64 with the standard alphabet and padding, as used for binary messages over long poll.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -32,7 +32,7 @@ pub(crate) fn decode(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_encoded_is_known_and_decodes_again() {
+fn known_values_encode_and_decode() {
     for (plain, encoded) in
         [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
     {

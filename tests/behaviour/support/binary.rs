@@ -1,4 +1,4 @@
-//! The four binary layouts of 2.0.0: a kind, the sizes of the fields, the fields, the data.
+//! The four binary layouts of 2.0.0: kind, field sizes, fields, data.
 
 pub(crate) fn client_push(
     join_ref: &str,

@@ -1,4 +1,4 @@
-//! A client of either transport and either version, spoken to in the notation of 2.0.0.
+//! A client of either transport and either version that takes messages in the notation of 2.0.0.
 
 use std::collections::VecDeque;
 use std::panic::Location;
@@ -11,17 +11,17 @@ use super::{LongPoll, RawWebSocket, Server, Transport, Version, base64, corpus, 
 
 pub(crate) struct Client {
     version: Version,
-    link: Link,
+    inner: Inner,
 }
 
-enum Link {
+enum Inner {
     WebSocket(RawWebSocket),
-    LongPoll { session: LongPoll, waiting: VecDeque<String> },
+    LongPoll { session: LongPoll, queue: VecDeque<String> },
 }
 
-/// A message as it came over either transport.
+/// A message received over either transport.
 #[derive(Debug, PartialEq, Eq)]
-enum Arrival {
+enum Received {
     Text(String),
     Binary(Vec<u8>),
 }
@@ -34,36 +34,36 @@ impl Client {
         parameters: &str,
     ) -> Self {
         let parameters = format!("{}&{parameters}", version.parameter());
-        let link = match transport {
-            Transport::WebSocket => Link::WebSocket(RawWebSocket::open(server, &parameters).await),
+        let inner = match transport {
+            Transport::WebSocket => Inner::WebSocket(RawWebSocket::open(server, &parameters).await),
             Transport::LongPoll => {
                 let session = LongPoll::open(server, &parameters).await;
-                Link::LongPoll { session, waiting: VecDeque::new() }
+                Inner::LongPoll { session, queue: VecDeque::new() }
             }
         };
-        Self { version, link }
+        Self { version, inner }
     }
 
-    /// Sends one message, written in the notation.
+    /// Sends one message, given in the notation.
     pub(crate) async fn send(&mut self, message: &str) {
         self.send_all(&[message]).await;
     }
 
-    /// Sends several messages, in one write where the transport can.
+    /// Sends several messages, in one write if the transport allows.
     pub(crate) async fn send_all(&mut self, messages: &[&str]) {
         let texts: Vec<_> =
             messages.iter().map(|message| notation::outgoing(self.version, message)).collect();
-        texts.iter().for_each(|text| self.keep(text));
-        match &mut self.link {
-            Link::WebSocket(socket) => {
+        texts.iter().for_each(|text| self.save(text));
+        match &mut self.inner {
+            Inner::WebSocket(socket) => {
                 let frames = texts.iter().map(|text| frame(0x80 | TEXT, text.as_bytes()));
                 socket.send_bytes(&frames.collect::<Vec<_>>().concat()).await;
             }
-            Link::LongPoll { session, .. } if self.version == Version::V2 => {
-                let answer = session.post(NDJSON, &texts.join("\n")).await;
-                assert_eq!(answer, json!({"status": 200}));
+            Inner::LongPoll { session, .. } if self.version == Version::V2 => {
+                let response = session.post(NDJSON, &texts.join("\n")).await;
+                assert_eq!(response, json!({"status": 200}));
             }
-            Link::LongPoll { session, .. } => {
+            Inner::LongPoll { session, .. } => {
                 for text in texts {
                     assert_eq!(session.post(JSON, &text).await, json!({"status": 200}));
                 }
@@ -71,12 +71,12 @@ impl Client {
         }
     }
 
-    /// Sends a text as it is.
+    /// Sends a text unchanged.
     pub(crate) async fn send_text(&mut self, text: &str) {
-        self.keep(text);
-        match &mut self.link {
-            Link::WebSocket(socket) => socket.send_text(text).await,
-            Link::LongPoll { session, .. } => {
+        self.save(text);
+        match &mut self.inner {
+            Inner::WebSocket(socket) => socket.send_text(text).await,
+            Inner::LongPoll { session, .. } => {
                 assert_eq!(session.post(JSON, text).await, json!({"status": 200}));
             }
         }
@@ -84,70 +84,70 @@ impl Client {
 
     /// Sends a binary message.
     pub(crate) async fn send_binary(&mut self, bytes: &[u8]) {
-        corpus::keep("v2_binary", bytes);
-        match &mut self.link {
-            Link::WebSocket(socket) => socket.send_binary(bytes).await,
-            Link::LongPoll { session, .. } => {
-                let answer = session.post(NDJSON, &base64::encode(bytes)).await;
-                assert_eq!(answer, json!({"status": 200}));
+        corpus::save("v2_binary", bytes);
+        match &mut self.inner {
+            Inner::WebSocket(socket) => socket.send_binary(bytes).await,
+            Inner::LongPoll { session, .. } => {
+                let response = session.post(NDJSON, &base64::encode(bytes)).await;
+                assert_eq!(response, json!({"status": 200}));
             }
         }
     }
 
-    /// Sends a text that no session survives, and sees it end.
+    /// Sends a text that must end the session.
     #[track_caller]
-    pub(crate) fn break_with(mut self, text: &str) -> impl Future<Output = ()> {
+    pub(crate) fn send_fatal(mut self, text: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
-            self.keep(text);
-            match &mut self.link {
-                Link::WebSocket(socket) => socket.send_text(text).await,
-                Link::LongPoll { session, .. } => {
-                    let answer = session.post(JSON, text).await;
-                    assert_eq!(answer, json!({"status": 500}), "{caller}: {text}");
+            self.save(text);
+            match &mut self.inner {
+                Inner::WebSocket(socket) => socket.send_text(text).await,
+                Inner::LongPoll { session, .. } => {
+                    let response = session.post(JSON, text).await;
+                    assert_eq!(response, json!({"status": 500}), "{caller}: {text}");
                 }
             }
             self.expect_end(1011, caller).await;
         }
     }
 
-    /// Sends a binary message that no session survives, and sees it end.
+    /// Sends a binary message that must end the session.
     #[track_caller]
-    pub(crate) fn break_with_binary(mut self, bytes: &[u8]) -> impl Future<Output = ()> {
+    pub(crate) fn send_fatal_binary(mut self, bytes: &[u8]) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
-            corpus::keep("v2_binary", bytes);
-            match &mut self.link {
-                Link::WebSocket(socket) => socket.send_binary(bytes).await,
-                Link::LongPoll { session, .. } => {
-                    let answer = session.post(NDJSON, &base64::encode(bytes)).await;
-                    assert_eq!(answer, json!({"status": 500}), "{caller}: {bytes:?}");
+            corpus::save("v2_binary", bytes);
+            match &mut self.inner {
+                Inner::WebSocket(socket) => socket.send_binary(bytes).await,
+                Inner::LongPoll { session, .. } => {
+                    let response = session.post(NDJSON, &base64::encode(bytes)).await;
+                    assert_eq!(response, json!({"status": 500}), "{caller}: {bytes:?}");
                 }
             }
             self.expect_end(1011, caller).await;
         }
     }
 
-    /// The server disconnects this client: nothing else comes before.
+    /// Expects that the server disconnects this client without sending anything else.
     #[track_caller]
     pub(crate) fn expect_disconnect(self) -> impl Future<Output = ()> {
         self.expect_end(1001, Location::caller())
     }
 
-    /// The connection closes with this code; a long poll learns that its session is gone.
+    /// Expects a close with this code or, over long poll, that the session is gone.
     async fn expect_end(mut self, code: u16, caller: &Location<'_>) {
-        match &mut self.link {
-            Link::WebSocket(socket) => {
+        match &mut self.inner {
+            Inner::WebSocket(socket) => {
                 let mut got = Vec::new();
                 while let Some(frame) = socket.frame().await {
                     got.push((frame.opcode, frame.payload));
                 }
                 assert_eq!(got, [(8, code.to_be_bytes().to_vec())], "{caller}");
             }
-            Link::LongPoll { session, .. } => {
-                let answer = session.poll().await;
+            Inner::LongPoll { session, .. } => {
+                let response = session.poll().await;
                 assert_eq!(
-                    (&answer["status"], &answer["messages"]),
+                    (&response["status"], &response["messages"]),
                     (&json!(410), &json!([])),
                     "{caller}"
                 );
@@ -155,21 +155,21 @@ impl Client {
         }
     }
 
-    /// The next message, in the notation.
+    /// Receives the next message, in the notation.
     #[track_caller]
     pub(crate) fn recv(&mut self) -> impl Future<Output = String> {
         let caller = Location::caller();
         let version = self.version;
-        let arrival = soon(self.arrival());
+        let message = soon(self.next_message());
         async move {
-            match arrival.await {
-                Some(Arrival::Text(text)) => notation::incoming(version, &text),
+            match message.await {
+                Some(Received::Text(text)) => notation::incoming(version, &text),
                 other => panic!("{caller}: expected a text, got {other:?}"),
             }
         }
     }
 
-    /// The next message is this, written in the notation.
+    /// Expects this next message, given in the notation.
     #[track_caller]
     pub(crate) fn expect(&mut self, message: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -178,7 +178,7 @@ impl Client {
         async move { assert_eq!(got.await, expected, "{caller}") }
     }
 
-    /// The next messages are these, in any order.
+    /// Expects these next messages in any order.
     #[track_caller]
     pub(crate) fn expect_all(&mut self, messages: &[&str]) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -195,16 +195,16 @@ impl Client {
         }
     }
 
-    /// The next message is binary, and this.
+    /// Expects this next binary message.
     #[track_caller]
     pub(crate) fn expect_binary(&mut self, bytes: &[u8]) -> impl Future<Output = ()> {
         let caller = Location::caller();
-        let expected = Some(Arrival::Binary(bytes.to_vec()));
-        let arrival = soon(self.arrival());
-        async move { assert_eq!(arrival.await, expected, "{caller}") }
+        let expected = Some(Received::Binary(bytes.to_vec()));
+        let message = soon(self.next_message());
+        async move { assert_eq!(message.await, expected, "{caller}") }
     }
 
-    /// Joins a topic of `room:*`; the ref is the join_ref.
+    /// Joins a topic of `room:*`, with the join_ref as ref.
     #[track_caller]
     pub(crate) fn join(&mut self, join_ref: &str, topic: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -214,14 +214,14 @@ impl Client {
                 r#"["{join_ref}","{join_ref}","{topic}","phx_reply",{{"status":"ok","response":{{}}}}]"#
             );
             let expected = notation::visible(self.version, &reply);
-            assert_eq!(self.recv().await, expected, "{caller}: the reply of the join");
+            assert_eq!(self.recv().await, expected, "{caller}: the reply to the join");
             let joined = self.recv().await;
             assert!(joined.contains(&format!(r#","{topic}","joined","#)), "{caller}: {joined}");
         }
     }
 
-    /// Everything sent to this channel before has been handled, and no message is left unexpected:
-    /// the reply to a ping comes next.
+    /// Expects the reply to a ping next: everything sent before has been handled, and nothing
+    /// unexpected was received.
     #[track_caller]
     pub(crate) fn ping(&mut self, join_ref: &str, topic: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -231,52 +231,53 @@ impl Client {
                 r#"["{join_ref}","pong?","{topic}","phx_reply",{{"status":"ok","response":{{}}}}]"#
             );
             let expected = notation::visible(self.version, &reply);
-            assert_eq!(self.recv().await, expected, "{caller}: the reply of a ping");
+            assert_eq!(self.recv().await, expected, "{caller}: the reply to a ping");
         }
     }
 
-    /// The socket lives and no message is left unexpected: a heartbeat's reply comes next.
+    /// Expects the reply to a heartbeat next: the socket is alive and nothing unexpected was
+    /// received.
     #[track_caller]
     pub(crate) fn heartbeat(&mut self) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             self.send(r#"[null,"beat","phoenix","heartbeat",{}]"#).await;
             let reply = r#"[null,"beat","phoenix","phx_reply",{"status":"ok","response":{}}]"#;
-            assert_eq!(self.recv().await, reply, "{caller}: the reply of a heartbeat");
+            assert_eq!(self.recv().await, reply, "{caller}: the reply to a heartbeat");
         }
     }
 
-    async fn arrival(&mut self) -> Option<Arrival> {
-        let (session, waiting) = match &mut self.link {
-            Link::LongPoll { session, waiting } => (session, waiting),
-            Link::WebSocket(socket) => {
+    async fn next_message(&mut self) -> Option<Received> {
+        let (session, queue) = match &mut self.inner {
+            Inner::LongPoll { session, queue } => (session, queue),
+            Inner::WebSocket(socket) => {
                 let frame = socket.next().await?;
                 return match frame.opcode {
-                    TEXT => String::from_utf8(frame.payload).ok().map(Arrival::Text),
-                    BINARY => Some(Arrival::Binary(frame.payload)),
+                    TEXT => String::from_utf8(frame.payload).ok().map(Received::Text),
+                    BINARY => Some(Received::Binary(frame.payload)),
                     opcode => panic!("a frame of opcode {opcode}: {:?}", frame.payload),
                 };
             }
         };
-        while waiting.is_empty() {
-            let answer = session.next().await;
-            assert!(answer["status"] == 200 || answer["status"] == 204, "{answer}");
-            let messages = answer["messages"].as_array().into_iter().flatten();
-            waiting.extend(messages.filter_map(Value::as_str).map(str::to_owned));
+        while queue.is_empty() {
+            let response = session.next().await;
+            assert!(response["status"] == 200 || response["status"] == 204, "{response}");
+            let messages = response["messages"].as_array().into_iter().flatten();
+            queue.extend(messages.filter_map(Value::as_str).map(str::to_owned));
         }
-        let message = waiting.pop_front()?;
+        let message = queue.pop_front()?;
         Some(if message.starts_with(['[', '{']) {
-            Arrival::Text(message)
+            Received::Text(message)
         } else {
-            Arrival::Binary(base64::decode(&message))
+            Received::Binary(base64::decode(&message))
         })
     }
 
-    fn keep(&self, text: &str) {
+    fn save(&self, text: &str) {
         let kind = match self.version {
             Version::V1 => "v1_text",
             Version::V2 => "v2_text",
         };
-        corpus::keep(kind, text.as_bytes());
+        corpus::save(kind, text.as_bytes());
     }
 }

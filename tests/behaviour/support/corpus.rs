@@ -1,4 +1,4 @@
-//! Keeps what the suite sends, when asked to: the seeds of the fuzz targets.
+//! Writes the messages that the suite sends as seeds for the fuzz targets, if `CORPUS_DIR` is set.
 
 use std::env;
 use std::fs;
@@ -6,24 +6,25 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A seed larger than this slows the fuzzer down more than it teaches it.
-const LARGEST: usize = 4096;
+/// Larger seeds slow the fuzzer down more than they help.
+const MAX_SIZE: usize = 4096;
 
-/// How many inputs of a kind are kept whose bytes are new in every run.
-const RANDOM: usize = 8;
+/// The number of inputs saved of a kind that differs in every run.
+const MAX_RANDOM: usize = 8;
 
-/// Keeps the first few inputs of a kind that is new in every run.
-pub(crate) fn keep_some(kind: &str, input: &[u8]) {
-    static KEPT: AtomicUsize = AtomicUsize::new(0);
-    if KEPT.fetch_add(1, Ordering::Relaxed) < RANDOM {
-        keep(kind, input);
+/// Saves the first few inputs of a kind that differs in every run.
+pub(crate) fn save_some(kind: &str, input: &[u8]) {
+    static SAVED: AtomicUsize = AtomicUsize::new(0);
+    if SAVED.fetch_add(1, Ordering::Relaxed) < MAX_RANDOM {
+        save(kind, input);
     }
 }
 
-/// Writes one input into the folder of its kind, named by its content so that runs agree.
-pub(crate) fn keep(kind: &str, input: &[u8]) {
+/// Writes an input into the folder of its kind, named by its content so that runs produce the same
+/// files.
+pub(crate) fn save(kind: &str, input: &[u8]) {
     let Some(folder) = env::var_os("CORPUS_DIR") else { return };
-    if input.len() > LARGEST {
+    if input.len() > MAX_SIZE {
         return;
     }
     let folder = PathBuf::from(folder).join(kind);

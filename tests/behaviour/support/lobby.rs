@@ -1,21 +1,21 @@
-//! What clients receive of `lobby:a`, taken apart.
+//! Clients of `lobby:a`, and the presence messages that they receive.
 
 use serde_json::{Value, json};
 
-use super::{Client, Line};
+use super::{Client, Connection};
 
-/// Somebody who is in the lobby under the join_ref `"1"`, and has heard of that.
-pub(crate) struct Present {
+/// A member of the lobby with the join_ref `"1"` that has received its own join.
+pub(crate) struct Member {
     pub(crate) client: Client,
-    /// What it received when it joined.
+    /// The state received after the join.
     pub(crate) state: Value,
-    /// How it is present itself.
+    /// Its own meta.
     pub(crate) meta: Value,
 }
 
-impl Present {
-    /// Joins; `key` is the user's id. What comes after the reply comes in either order.
-    pub(crate) async fn enter(mut client: Client, key: &str, payload: &str) -> Self {
+impl Member {
+    /// Joins as the user `key`. State and diff may follow the reply in either order.
+    pub(crate) async fn join(mut client: Client, key: &str, payload: &str) -> Self {
         client.send(&format!(r#"["1","1","lobby:a","phx_join",{payload}]"#)).await;
         let reply = client.recv().await;
         assert!(reply.ends_with(r#","1","lobby:a","phx_reply",{"status":"ok","response":{}}]"#));
@@ -23,21 +23,21 @@ impl Present {
         Self { client, state, meta: own }
     }
 
-    /// The next message is this reply.
+    /// Expects an ok reply next.
     pub(crate) async fn expect_ok(&mut self, reference: &str) {
         let ok = r#""lobby:a","phx_reply",{"status":"ok","response":{}}]"#;
         self.client.expect(&format!(r#"["1","{reference}",{ok}"#)).await;
     }
 
-    /// The next message is a diff, and this is it.
+    /// Receives the next message, which must be a diff.
     #[track_caller]
     pub(crate) fn diff(&mut self) -> impl Future<Output = Value> {
         let text = self.client.recv();
         async { diff(&text.await) }
     }
 
-    /// Takes another name, and sees to it that all that happened before has been announced: what it
-    /// returns is the next diff, and the only thing that comes of it.
+    /// Renames itself and returns the diff. Fails if anything else is received first, so all
+    /// earlier changes must have been announced.
     #[track_caller]
     pub(crate) fn rename(&mut self, name: &str) -> impl Future<Output = Value> {
         let rename = format!(r#"["1","r","lobby:a","rename",{{"name":"{name}"}}]"#);
@@ -49,15 +49,15 @@ impl Present {
     }
 }
 
-impl Line {
-    /// Joins a lobby that a kept session has not joined before: its own meta.
-    pub(crate) async fn enter(&mut self, key: &str) -> Value {
+impl Connection {
+    /// Joins the lobby for the first time in this session, and returns its own meta.
+    pub(crate) async fn join_lobby(&mut self, key: &str) -> Value {
         self.begin_join("1", "lobby:a").await;
-        self.expect(&super::line::ok("1", "lobby:a")).await;
+        self.expect(&super::connection::ok("1", "lobby:a")).await;
         state_and_own(&[self.recv().await, self.recv().await], key).1
     }
 
-    /// The next message is the list.
+    /// Receives the next message, which must be the state.
     #[track_caller]
     pub(crate) fn state(&mut self) -> impl Future<Output = Value> {
         let text = self.recv();
@@ -70,18 +70,19 @@ impl Line {
     }
 }
 
-/// What follows the reply of a join, in either order: the state, and a diff of this join alone.
+/// Returns the state and the own meta from the two messages after a join: the state and a diff of
+/// this join alone, in either order.
 fn state_and_own(messages: &[String; 2], key: &str) -> (Value, Value) {
     let mut both = messages.each_ref().map(|text| event(text));
     both.sort_by_key(|(event, _)| event == "presence_state");
     let [(diff_event, diff), (state_event, state)] = both;
     assert_eq!([&*diff_event, &*state_event], ["presence_diff", "presence_state"], "{messages:?}");
-    let own = metas(&state, key).last().expect("its own").clone();
+    let own = metas(&state, key).last().expect("its own meta").clone();
     assert_eq!(diff, joins(key, &[&own]));
     (state, own)
 }
 
-/// The event and the payload of a message to the lobby.
+/// Returns the event and payload of a message of the lobby.
 pub(crate) fn event(text: &str) -> (String, Value) {
     let (_, reference, topic, event, payload): (Value, Value, String, String, Value) =
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -89,7 +90,7 @@ pub(crate) fn event(text: &str) -> (String, Value) {
     (event, payload)
 }
 
-/// The payload of a diff; nothing but these two is in it.
+/// Returns the payload of a diff.
 #[track_caller]
 pub(crate) fn diff(text: &str) -> Value {
     assert!(text.starts_with("[null,null,"), "a broadcast has no join_ref: {text}");
@@ -98,7 +99,7 @@ pub(crate) fn diff(text: &str) -> Value {
     payload
 }
 
-/// How a key is present.
+/// Returns the metas of a key.
 #[track_caller]
 pub(crate) fn metas<'a>(presences: &'a Value, key: &str) -> &'a [Value] {
     let present = &presences[key];
@@ -107,7 +108,7 @@ pub(crate) fn metas<'a>(presences: &'a Value, key: &str) -> &'a [Value] {
     metas
 }
 
-/// What names a meta.
+/// Returns the ref of a meta.
 #[track_caller]
 pub(crate) fn phx_ref(meta: &Value) -> &str {
     let phx_ref = meta["phx_ref"].as_str().unwrap_or_else(|| panic!("no ref: {meta}"));
@@ -116,17 +117,18 @@ pub(crate) fn phx_ref(meta: &Value) -> &str {
     phx_ref
 }
 
-/// A diff in which only this came.
+/// A diff with nothing but this join.
 pub(crate) fn joins(key: &str, metas: &[&Value]) -> Value {
     json!({ "joins": { key: { "metas": metas } }, "leaves": {} })
 }
 
-/// A diff in which only this went.
+/// A diff with nothing but this leave.
 pub(crate) fn leaves(key: &str, metas: &[&Value]) -> Value {
     json!({ "joins": {}, "leaves": { key: { "metas": metas } } })
 }
 
-/// A diff of one change, from a meta to another of that name; and the new meta.
+/// Checks that the diff contains one change, of `old` to a meta with the given name, and returns
+/// that meta.
 #[track_caller]
 pub(crate) fn renamed(diff: &Value, key: &str, old: &Value, name: &str) -> Value {
     let new = metas(&diff["joins"], key)[0].clone();

@@ -1,4 +1,4 @@
-//! A long-poll client: one connection, a poll or a POST at a time.
+//! A long-poll client on one connection, with one poll or POST at a time.
 
 use serde_json::{Value, json};
 
@@ -17,94 +17,109 @@ impl LongPoll {
     /// Opens a session with these parameters.
     pub(crate) async fn open(server: &Server, parameters: &str) -> Self {
         let mut http = Http::connect(server).await;
-        let answer = http.get(&format!("/socket/longpoll?{parameters}")).await.json();
-        assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{answer}");
-        let token = token_of(&answer);
+        let response = http.get(&format!("/socket/longpoll?{parameters}")).await.json();
+        assert_eq!(
+            (&response["status"], &response["messages"]),
+            (&json!(410), &json!([])),
+            "{response}"
+        );
+        let token = token_of(&response);
         Self { http, parameters: parameters.to_owned(), token }
     }
 
-    /// A session of 2.0.0 with `room:a` joined under `"1"` and nothing left to receive.
+    /// Opens a session of 2.0.0, joins `room:a` under `"1"`, and receives everything.
     pub(crate) async fn member(server: &Server) -> Self {
         let mut session = Self::open(server, "vsn=2.0.0").await;
         session.post(JSON, r#"["1","1","room:a","phx_join",{}]"#).await;
-        let got = session.received(2).await;
+        let got = session.receive(2).await;
         assert_eq!(got[1], r#"["1",null,"room:a","joined",{"user_id":null}]"#);
         session
     }
 
-    /// Another connection of the same session, for two requests at once.
-    pub(crate) async fn beside(&self, server: &Server) -> Self {
+    /// Opens another connection of the same session, for concurrent requests.
+    pub(crate) async fn second_connection(&self, server: &Server) -> Self {
         let (parameters, token) = (self.parameters.clone(), self.token.clone());
         Self { http: Http::connect(server).await, parameters, token }
     }
 
-    /// Polls, with the newest token, and takes the token of the answer.
+    /// Polls with the newest token and adopts the token of the response.
     #[track_caller]
     pub(crate) fn poll(&mut self) -> impl Future<Output = Value> {
         soon(self.next())
     }
 
-    /// Polls, however long it takes.
+    /// Polls without a deadline.
     pub(crate) async fn next(&mut self) -> Value {
-        self.begin_poll().await;
+        self.send_poll().await;
         let response = self.http.response_to("GET").await.expect("a response");
         assert_eq!(response.status, 200, "{response:?}");
-        let answer = response.json();
-        if answer["token"].is_string() {
-            self.token = token_of(&answer);
+        let response = response.json();
+        if response["token"].is_string() {
+            self.token = token_of(&response);
         }
-        answer
+        response
     }
 
-    /// Polls until that many messages have come.
+    /// Polls until that many messages have arrived.
     #[track_caller]
-    pub(crate) fn received(&mut self, count: usize) -> impl Future<Output = Vec<String>> {
+    pub(crate) fn receive(&mut self, count: usize) -> impl Future<Output = Vec<String>> {
         soon(async move {
             let mut got = Vec::new();
             while got.len() < count {
-                let answer = self.next().await;
-                let messages = answer["messages"].as_array().unwrap_or_else(|| panic!("{answer}"));
+                let response = self.next().await;
+                let messages =
+                    response["messages"].as_array().unwrap_or_else(|| panic!("{response}"));
                 got.extend(messages.iter().filter_map(Value::as_str).map(str::to_owned));
             }
             got
         })
     }
 
-    /// The next poll finds the session gone, and is given another.
+    /// Expects that the session is gone, and that the next poll gets a new one.
     pub(crate) async fn expect_gone(&mut self) {
         let before = self.token.clone();
-        let answer = self.poll().await;
-        assert_eq!((&answer["status"], &answer["messages"]), (&json!(410), &json!([])), "{answer}");
+        let response = self.poll().await;
+        assert_eq!(
+            (&response["status"], &response["messages"]),
+            (&json!(410), &json!([])),
+            "{response}"
+        );
         assert_ne!(self.token, before, "a new session has a new token");
     }
 
-    /// A poll that the server is known to hold: of two at once it answers one, and keeps the other.
-    pub(crate) async fn held_poll(&self, server: &Server) -> Self {
-        let (mut one, mut other) = (self.beside(server).await, self.beside(server).await);
-        one.begin_poll().await;
-        other.begin_poll().await;
-        let (answer, held) = tokio::select! {
-            answer = one.answer() => (answer, other),
-            answer = other.answer() => (answer, one),
+    /// Returns a connection with a pending poll. Sends two polls, of which the server answers one
+    /// and holds the other.
+    pub(crate) async fn pending_poll(&self, server: &Server) -> Self {
+        let (mut one, mut other) =
+            (self.second_connection(server).await, self.second_connection(server).await);
+        one.send_poll().await;
+        other.send_poll().await;
+        let (response, pending) = tokio::select! {
+            response = one.response() => (response, other),
+            response = other.response() => (response, one),
         };
-        assert_eq!((&answer["status"], &answer["messages"]), (&json!(204), &json!([])), "{answer}");
-        held
+        assert_eq!(
+            (&response["status"], &response["messages"]),
+            (&json!(204), &json!([])),
+            "{response}"
+        );
+        pending
     }
 
-    /// Sends a poll and does not wait for its answer.
-    pub(crate) async fn begin_poll(&mut self) {
+    /// Sends a poll without waiting for the response.
+    pub(crate) async fn send_poll(&mut self) {
         let target = self.target();
-        self.http.ask("GET", &target, &[], b"").await;
+        self.http.send_request("GET", &target, &[], b"").await;
     }
 
-    /// The answer of a poll that was only begun; the token is left as it is.
+    /// Receives the response to a poll sent by `send_poll`, without adopting its token.
     #[track_caller]
-    pub(crate) fn answer(&mut self) -> impl Future<Output = Value> {
+    pub(crate) fn response(&mut self) -> impl Future<Output = Value> {
         let response = soon(self.http.response_to("GET"));
         async { response.await.expect("a response").json() }
     }
 
-    /// Posts a body; the whole response, for those that are no 200.
+    /// Posts a body and returns the whole HTTP response.
     #[track_caller]
     pub(crate) fn post_raw(
         &mut self,
@@ -112,16 +127,16 @@ impl LongPoll {
         body: &[u8],
     ) -> impl Future<Output = Response> {
         if content_type == NDJSON {
-            corpus::keep("ndjson", body);
+            corpus::save("ndjson", body);
         }
         soon(async move {
             let headers = [("Content-Type", content_type)];
-            self.http.ask("POST", &self.target(), &headers, body).await;
+            self.http.send_request("POST", &self.target(), &headers, body).await;
             self.http.response_to("POST").await.expect("a response")
         })
     }
 
-    /// Posts a body; what it says.
+    /// Posts a body and returns the JSON of the response, which must have HTTP status 200.
     #[track_caller]
     pub(crate) fn post(&mut self, content_type: &str, body: &str) -> impl Future<Output = Value> {
         let response = self.post_raw(content_type, body.as_bytes());
@@ -137,8 +152,8 @@ impl LongPoll {
     }
 }
 
-fn token_of(answer: &Value) -> String {
-    let token = answer["token"].as_str().unwrap_or_else(|| panic!("no token: {answer}"));
-    corpus::keep_some("token", token.as_bytes());
+fn token_of(response: &Value) -> String {
+    let token = response["token"].as_str().unwrap_or_else(|| panic!("no token: {response}"));
+    corpus::save_some("token", token.as_bytes());
     token.to_owned()
 }

@@ -1,10 +1,10 @@
-//! The clients of the suite and the server they talk to.
+//! The clients of the suite and the server under test.
 
 pub(crate) mod base64;
 pub(crate) mod binary;
 mod client;
+pub(crate) mod connection;
 mod corpus;
-pub(crate) mod line;
 pub(crate) mod lobby;
 pub(crate) mod longpoll;
 mod notation;
@@ -17,17 +17,17 @@ use std::panic::Location;
 use std::time::Duration;
 
 pub(crate) use client::Client;
-pub(crate) use line::Line;
+pub(crate) use connection::Connection;
 pub(crate) use longpoll::LongPoll;
 pub(crate) use raw_http::{Http, Response};
 pub(crate) use raw_websocket::{Frame, RawWebSocket, UPGRADE};
 pub(crate) use server::Server;
 pub(crate) use stage::{Stage, Transport, Version};
 
-/// How long anything that must come may take, on a machine that is busy with other things.
+/// How long any expected event may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Waits for what must come soon; names the line that waited when it does not.
+/// Awaits a future within the deadline, or panics with the location of the caller.
 #[track_caller]
 pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let caller = Location::caller();
@@ -39,7 +39,8 @@ pub(crate) fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// Makes one test of each scenario and each place it runs in. The list is a file's table of contents.
+/// Defines one test per scenario, transport and version. The list is also the file's table of
+/// contents.
 macro_rules! scenarios {
     (
         $(everywhere: [$($all:ident),* $(,)?])?

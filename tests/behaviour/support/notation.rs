@@ -1,11 +1,11 @@
-//! The notation of the scenarios, that of 2.0.0, and its translation for 1.0.0.
+//! The notation of the scenarios, which is that of 2.0.0, and its translation to 1.0.0.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Version;
 
-/// What a client of that version writes for a message.
+/// Encodes a message as a client of that version does.
 pub(crate) fn outgoing(version: Version, message: &str) -> String {
     let [join_ref, reference, topic, event, payload] = elements(message);
     match version {
@@ -22,10 +22,10 @@ pub(crate) fn outgoing(version: Version, message: &str) -> String {
     }
 }
 
-/// What a client of that version read, in the notation; 1.0.0 knows no join_ref: it shows as null.
-/// Anything that is not spelt exactly as the protocol says is refused.
+/// Translates a message received by a client of that version into the notation. 1.0.0 has no
+/// join_ref, so it becomes null. Panics if the encoding deviates from the protocol in any byte.
 pub(crate) fn incoming(version: Version, text: &str) -> String {
-    let (message, spelt) = match version {
+    let (message, encoded) = match version {
         Version::V2 => {
             let [join_ref, reference, topic, event, payload] = elements(text);
             let message = format!("[{join_ref},{reference},{topic},{event},{payload}]");
@@ -45,11 +45,11 @@ pub(crate) fn incoming(version: Version, text: &str) -> String {
             )
         }
     };
-    assert_eq!(text, spelt, "the spelling of the envelope");
+    assert_eq!(text, encoded, "the encoding of the envelope");
     message
 }
 
-/// What of a message a client of that version can see.
+/// Returns the part of a message that a client of that version can see.
 pub(crate) fn visible(version: Version, message: &str) -> String {
     let [_, reference, topic, event, payload] = elements(message);
     match version {
@@ -91,7 +91,7 @@ fn a_message_is_translated_for_1_0_0_and_back() {
 }
 
 #[test]
-#[should_panic(expected = "the spelling of the envelope")]
-fn an_envelope_with_blanks_is_refused() {
+#[should_panic(expected = "the encoding of the envelope")]
+fn an_envelope_with_blanks_is_rejected() {
     incoming(Version::V2, r#"["1", "2","room:a","ping",{}]"#);
 }

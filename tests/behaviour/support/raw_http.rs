@@ -1,4 +1,5 @@
-//! HTTP/1.1 by hand, on one connection that stays open: any request, and the response as it came.
+//! A hand-written HTTP/1.1 client on one persistent connection, for arbitrary requests and raw
+//! responses.
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -33,7 +34,8 @@ impl Http {
         self.request("GET", target, &[], b"").await
     }
 
-    /// Sends a request and reads its response. `Host` and `Content-Length` are added where missing.
+    /// Sends a request and reads its response. Adds `Host` and `Content-Length` if they are
+    /// missing.
     #[track_caller]
     pub(crate) fn request(
         &mut self,
@@ -43,13 +45,13 @@ impl Http {
         body: &[u8],
     ) -> impl Future<Output = Response> {
         soon(async move {
-            self.ask(method, target, headers, body).await;
+            self.send_request(method, target, headers, body).await;
             self.response_to(method).await.expect("a response")
         })
     }
 
-    /// Sends a request only.
-    pub(crate) async fn ask(
+    /// Sends a request without reading the response.
+    pub(crate) async fn send_request(
         &mut self,
         method: &str,
         target: &str,
@@ -58,9 +60,9 @@ impl Http {
     ) {
         if let Some((_, query)) = target.split_once('?') {
             match query.split_once("token=") {
-                // A token of this run: one query with such a thing is like another.
+                // Contains a token of this run; such queries are all alike as seeds.
                 Some((_, token)) if token.len() > 20 => {}
-                _ => corpus::keep("query", query.as_bytes()),
+                _ => corpus::save("query", query.as_bytes()),
             }
         }
         let given = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
@@ -80,12 +82,13 @@ impl Http {
         self.write(&bytes).await;
     }
 
-    /// Sends any bytes. A server that has answered already may have closed: reading will tell.
+    /// Sends arbitrary bytes. Errors are ignored: the server may have responded and closed already,
+    /// which reading will show.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// Reads a response; none if the connection ended.
+    /// Reads a response, or `None` if the connection has ended.
     pub(crate) async fn response_to(&mut self, method: &str) -> Option<Response> {
         let start = self.line().await?;
         let status = start
@@ -104,7 +107,7 @@ impl Http {
         }
         let bodiless = method == "HEAD" || status == 101 || status == 204;
         if !bodiless {
-            assert_eq!(response.header("transfer-encoding"), None, "answers have a length");
+            assert_eq!(response.header("transfer-encoding"), None, "responses have a length");
             let length = response
                 .header("content-length")
                 .map_or(0, |length| length.parse().expect("a number"));
@@ -115,12 +118,12 @@ impl Http {
         Some(response)
     }
 
-    /// Whether the server closes this connection now, with nothing more to read.
+    /// Returns whether the server closes this connection without sending more.
     pub(crate) async fn ended(&mut self) -> bool {
         matches!(soon(self.stream.read(&mut [0])).await, Ok(0) | Err(_))
     }
 
-    /// The connection itself, after an upgrade.
+    /// Returns the underlying connection, after an upgrade.
     pub(crate) fn into_stream(self) -> BufReader<TcpStream> {
         self.stream
     }
@@ -139,9 +142,9 @@ impl Response {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// It is a 200 with this body, whose status is the one that counts.
+    /// Asserts HTTP status 200 and this body, which contains the actual status.
     #[track_caller]
-    pub(crate) fn says(&self, body: &str) {
+    pub(crate) fn expect_body(&self, body: &str) {
         assert_eq!((self.status, &*self.body), (200, body), "{self:?}");
     }
 
@@ -151,7 +154,7 @@ impl Response {
 }
 
 #[tokio::test]
-async fn two_responses_on_one_connection_are_told_apart() {
+async fn two_responses_on_one_connection_are_separated() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();

@@ -1,4 +1,5 @@
-//! A WebSocket by hand: sends any bytes, right or wrong, and shows every frame that comes.
+//! A hand-written WebSocket client that sends arbitrary bytes, valid or not, and returns every
+//! frame received.
 
 use std::panic::Location;
 
@@ -7,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Http, Server, corpus, soon};
 
-/// The headers of an upgrade; the key is the example of RFC 6455 section 1.3.
+/// The headers of an upgrade. The key is the example of RFC 6455 section 1.3.
 pub(crate) const UPGRADE: [(&str, &str); 4] = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -28,7 +29,7 @@ pub(crate) struct RawWebSocket {
     sent: Vec<u8>,
 }
 
-/// A whole frame from the server.
+/// A complete frame from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) opcode: u8,
@@ -41,7 +42,7 @@ impl RawWebSocket {
         Self::upgrade(Http::connect(server).await, parameters).await
     }
 
-    /// A socket of 2.0.0 with `room:a` joined under `"1"`.
+    /// Opens a socket of 2.0.0 and joins `room:a` under `"1"`.
     pub(crate) async fn member(server: &Server) -> Self {
         let mut socket = Self::open(server, "vsn=2.0.0").await;
         socket.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
@@ -50,8 +51,8 @@ impl RawWebSocket {
         socket
     }
 
-    /// Upgrades with a receive buffer so small that who does not read is soon noticed.
-    pub(crate) async fn open_narrow(server: &Server, parameters: &str) -> Self {
+    /// Upgrades with a receive buffer so small that a client that does not read is soon noticed.
+    pub(crate) async fn open_with_small_buffer(server: &Server, parameters: &str) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let stream = socket.connect(server.address()).await.expect("a server that listens");
@@ -65,7 +66,7 @@ impl RawWebSocket {
         Self::after_upgrade(http)
     }
 
-    /// Goes on with a connection that has been upgraded.
+    /// Wraps a connection that has been upgraded.
     pub(crate) fn after_upgrade(http: Http) -> Self {
         Self { stream: http.into_stream(), sent: Vec::new() }
     }
@@ -78,19 +79,20 @@ impl RawWebSocket {
         self.send_bytes(&frame(0x80 | BINARY, bytes)).await;
     }
 
-    /// Sends bytes as they are. A server that has closed already is no error: reading will tell.
+    /// Sends bytes unchanged. Errors are ignored: the server may have closed already, which reading
+    /// will show.
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.sent.extend_from_slice(bytes);
         let _ = self.stream.write_all(bytes).await;
     }
 
-    /// The next frame; none once the connection has ended.
+    /// Receives the next frame, or `None` once the connection has ended.
     #[track_caller]
     pub(crate) fn frame(&mut self) -> impl Future<Output = Option<Frame>> {
         soon(self.next())
     }
 
-    /// The next frame, however long it takes.
+    /// Receives the next frame without a deadline.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 2];
         self.fill(&mut head).await?;
@@ -114,13 +116,13 @@ impl RawWebSocket {
         Some(Frame { opcode: head[0] & 0x0f, payload })
     }
 
-    /// The next frame is this text.
+    /// Expects this text frame next.
     #[track_caller]
     pub(crate) fn expect_text(&mut self, text: &str) -> impl Future<Output = ()> {
         self.expect_frame(TEXT, text.as_bytes())
     }
 
-    /// The next frame is this.
+    /// Expects this frame next.
     #[track_caller]
     pub(crate) fn expect_frame(&mut self, opcode: u8, payload: &[u8]) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -133,7 +135,7 @@ impl RawWebSocket {
         }
     }
 
-    /// The next frame is a close with this code and no reason, and then the connection ends.
+    /// Expects a close with this code and no reason next, and then the end of the connection.
     #[track_caller]
     pub(crate) fn expect_close(&mut self, code: u16) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -146,7 +148,7 @@ impl RawWebSocket {
         })
     }
 
-    /// What was sent before has been handled and was not answered: a heartbeat's reply comes next.
+    /// Expects the reply to a heartbeat next: nothing sent before was answered.
     #[track_caller]
     pub(crate) fn expect_nothing(&mut self) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -159,7 +161,7 @@ impl RawWebSocket {
         }
     }
 
-    /// Sends no more, and waits until the server has let go of the connection.
+    /// Closes the sending direction and waits until the server has closed the connection.
     pub(crate) async fn hang_up(mut self) {
         let _ = self.stream.shutdown().await;
         let mut unread = Vec::new();
@@ -173,11 +175,11 @@ impl RawWebSocket {
 
 impl Drop for RawWebSocket {
     fn drop(&mut self) {
-        corpus::keep("websocket", &self.sent);
+        corpus::save("websocket", &self.sent);
     }
 }
 
-/// A masked frame: its first byte, that is FIN, reserved bits and opcode, as given.
+/// A masked frame with the given first byte (FIN, reserved bits and opcode).
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = head(first, payload.len() as u64);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -207,7 +209,7 @@ pub(crate) fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(0x80 | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// A frame as one reads it best in a failed assertion.
+/// Formats a frame for failed assertions.
 fn shown(frame: &Frame) -> String {
     let payload = match (frame.opcode, frame.payload.as_slice()) {
         (CLOSE, &[high, low, ref reason @ ..]) => {
@@ -220,7 +222,7 @@ fn shown(frame: &Frame) -> String {
 }
 
 #[test]
-fn a_masked_frame_is_the_one_of_the_rfc() {
+fn a_masked_frame_equals_the_example_of_the_rfc() {
     let expected = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(frame(0x81, b"Hello"), expected);
     assert_eq!(head(0x82, 256)[..4], [0x82, 0xfe, 1, 0]);
@@ -228,7 +230,7 @@ fn a_masked_frame_is_the_one_of_the_rfc() {
 }
 
 #[tokio::test]
-async fn frames_and_the_end_are_read() {
+async fn frames_and_the_end_of_the_connection_are_read() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();

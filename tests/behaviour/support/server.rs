@@ -1,4 +1,4 @@
-//! A server of a test's own, on a port of the system's choosing.
+//! A server for a single test, on a port chosen by the system.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::{DEADLINE, Http, soon};
 use crate::reference::{self, Config};
 
-/// A running server. It ends with the test's runtime, or drains when told to.
+/// A running server. It ends with the test's runtime, or by a graceful shutdown.
 pub(crate) struct Server {
     address: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
@@ -18,13 +18,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The reference application, with a window so long that only a message, or an end, answers a
-    /// poll before a test's deadline.
+    /// Starts the reference application with a poll timeout beyond every deadline, so that only a
+    /// message or the end of the session answers a poll.
     pub(crate) async fn start() -> Self {
-        Self::with(Config { window: 6 * DEADLINE, ..Config::default() }).await
+        Self::with(Config { poll_timeout: 6 * DEADLINE, ..Config::default() }).await
     }
 
-    /// The reference application with other times.
+    /// Starts the reference application with other settings.
     pub(crate) async fn with(config: Config) -> Self {
         Self::running(|listener, shutdown| {
             reference::serve(listener, config, async {
@@ -34,7 +34,7 @@ impl Server {
         .await
     }
 
-    /// Any other application.
+    /// Starts any other application.
     pub(crate) async fn running<F>(
         serve: impl FnOnce(TcpListener, oneshot::Receiver<()>) -> F,
     ) -> Self
@@ -43,8 +43,8 @@ impl Server {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the address of a listener");
-        let (shutdown, told) = oneshot::channel();
-        let running = tokio::spawn(serve(listener, told));
+        let (shutdown, signal) = oneshot::channel();
+        let running = tokio::spawn(serve(listener, signal));
         Self { address, shutdown: Some(shutdown), running }
     }
 
@@ -52,7 +52,7 @@ impl Server {
         self.address
     }
 
-    /// Broadcasts from outside any channel.
+    /// Broadcasts from outside of any channel.
     pub(crate) async fn broadcast(&self, topic: &str, event: &str, payload: &str) {
         let body = format!(r#"{{"topic":"{topic}","event":"{event}","payload":{payload}}}"#);
         let json = [("Content-Type", "application/json")];
@@ -68,12 +68,12 @@ impl Server {
         assert_eq!(response.status, 204, "{response:?}");
     }
 
-    /// Begins an orderly end.
+    /// Starts a graceful shutdown.
     pub(crate) fn shut_down(&mut self) {
         let _ = self.shutdown.take().expect("a server that still runs").send(());
     }
 
-    /// Waits for that end.
+    /// Waits for the end of the shutdown.
     pub(crate) async fn ended(self) {
         soon(self.running).await.expect("no panic").expect("no error");
     }

@@ -1,4 +1,4 @@
-//! Where a scenario runs: a server of its own, one transport and one version.
+//! The environment of a scenario: a server, a transport and a version.
 
 use super::{Client, Server};
 
@@ -34,12 +34,12 @@ impl Stage {
         Self { server: Server::start().await, transport, version }
     }
 
-    /// A client that connected with these parameters, besides the version.
+    /// Connects a client with these parameters and the version.
     pub(crate) async fn client(&self, parameters: &str) -> Client {
         Client::connect(&self.server, self.transport, self.version, parameters).await
     }
 
-    /// A client without parameters that joined one topic with the join_ref `"1"`.
+    /// Connects a client without parameters and joins a topic with the join_ref `"1"`.
     pub(crate) async fn member(&self, topic: &str) -> Client {
         let mut client = self.client("").await;
         client.join("1", topic).await;

@@ -1,4 +1,4 @@
-// The chat example as its users see it: two tabs, one on WebSocket and one on long poll.
+// The chat example as its users see it: two tabs, one over WebSocket and one over long poll.
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -62,7 +62,7 @@ describe("the chat page in Chromium", () => {
     }
   });
 
-  test("one's own message can be deleted for all, another's cannot", async (t) => {
+  test("a user can delete their own messages for everyone, but nobody else's", async (t) => {
     const [ann, bob] = await both(t);
     await ann.says("no, that was wrong");
     await bob.message("no, that was wrong").waitFor();
@@ -73,7 +73,7 @@ describe("the chat page in Chromium", () => {
     for (const tab of [ann, bob]) await tab.message("no, that was wrong").waitFor({ state: "detached" });
   });
 
-  test("older messages are loaded when asked for", async (t) => {
+  test("older messages are loaded on request", async (t) => {
     const [ann] = await both(t);
     const texts = Array.from({ length: PAGE_OF_HISTORY + 5 }, (_, n) => `number ${n}.`);
     await ann.page.evaluate((texts) => {
@@ -93,7 +93,7 @@ describe("the chat page in Chromium", () => {
     assert.equal(await cat.page.getByTestId("older").isVisible(), false);
   });
 
-  test("a tab can change its transport and misses nothing", async (t) => {
+  test("a tab misses nothing when it changes its transport", async (t) => {
     const [ann, bob] = await both(t);
     await bob.says("before");
     await ann.message("before").waitFor();
@@ -111,39 +111,39 @@ describe("the chat page in Chromium", () => {
   });
 
   for (const transport of ["websocket", "longpoll"]) {
-    test(`a cut connection over ${transport} is followed by the same session: nothing lost, nothing twice`, async (t) => {
+    test(`a cut connection over ${transport} resumes the same session: nothing lost, nothing twice`, async (t) => {
       const room = unique("room-");
       const ann = await enter(t, { room, transport });
       const bob = await enter(t, { room, transport: "websocket" });
       await bob.says("before");
       await ann.message("before").waitFor();
 
-      await ann.stopsTheClock(); // so that she is away until all is written
+      await ann.stopsTheClock(); // keeps her away until everything is written
       await ann.tries("cut");
       await ann.page.getByTestId("status").filter({ hasText: "reconnecting" }).waitFor();
       for (const text of ["one", "two", "three"]) {
         await bob.says(text);
-        await bob.heard(text).waitFor();
+        await bob.confirmed(text).waitFor();
       }
       await ann.says("from afar");
-      assert.equal(await ann.messages().count(), 2, "she hears nothing");
+      assert.equal(await ann.messages().count(), 2, "she receives nothing");
       await ann.page.clock.resume();
 
       await ann.session("same session, 3 messages replayed").waitFor();
       for (const tab of [ann, bob]) {
-        await tab.heard("from afar").waitFor();
+        await tab.confirmed("from afar").waitFor();
         assert.deepEqual(await tab.texts(), ["before", "one", "two", "three", "from afar"]);
       }
     });
   }
 
-  test("where WebSocket is blocked long poll goes on with the session, until it is not", async (t) => {
+  test("the session continues over long poll while WebSocket is blocked, and returns afterwards", async (t) => {
     const room = unique("room-");
     const [ann, bob] = [await enter(t, { room, transport: "websocket" }), await enter(t, { room, transport: "websocket" })];
     await ann.stopsTheClock();
     await ann.tries("block-ws");
     await bob.says("while she looks for a way");
-    await bob.heard("while she looks for a way").waitFor();
+    await bob.confirmed("while she looks for a way").waitFor();
     await ann.page.clock.resume();
     await ann.session("same session, 1 message replayed").waitFor();
     await ann.connectedOver("Long poll");
@@ -155,23 +155,23 @@ describe("the chat page in Chromium", () => {
     await ann.session("same session, nothing was missed").waitFor();
     await ann.says("and back");
     for (const tab of [ann, bob]) {
-      await tab.heard("and back").waitFor();
+      await tab.confirmed("and back").waitFor();
       assert.deepEqual(await tab.texts(), ["while she looks for a way", "by long poll", "and back"]);
     }
   });
 
-  test("whoever leaves and enters again at once sees the history", async (t) => {
+  test("a user who leaves and re-enters at once sees the history", async (t) => {
     const [ann] = await both(t);
     await ann.says("still there?");
-    await ann.heard("still there?").waitFor();
+    await ann.confirmed("still there?").waitFor();
     for (let times = 0; times < 3; times += 1) {
       await ann.page.getByRole("button", { name: "Leave" }).click();
       await ann.page.getByTestId("join").click();
-      await ann.heard("still there?").waitFor();
+      await ann.confirmed("still there?").waitFor();
     }
   });
 
-  test("a reload keeps the history and whose it is", async (t) => {
+  test("a reload keeps the history and the authors of its messages", async (t) => {
     const [ann, bob] = await both(t);
     await ann.says("mine");
     await bob.says("his");
@@ -183,7 +183,7 @@ describe("the chat page in Chromium", () => {
     assert.equal(await ann.message("his").getByTestId("delete").count(), 0);
   });
 
-  test("a restarted server has lost nothing, nor what was written while it was down", async (t) => {
+  test("a server restart loses nothing, not even messages written while it was down", async (t) => {
     const [ann, bob] = await both(t);
     await ann.says("before the restart");
     await bob.message("before the restart").waitFor();
@@ -207,7 +207,7 @@ describe("the chat page in Chromium", () => {
     }
   });
 
-  test("what people write is never read as HTML", async (t) => {
+  test("messages are never interpreted as HTML", async (t) => {
     const [ann, bob] = await both(t);
     const text = "<img src=x onerror='document.title = 1'>";
     await ann.says(text);
@@ -220,13 +220,13 @@ describe("the chat page in Chromium", () => {
       const tab = await enter(t, { room: unique("room-"), transport: "websocket", viewport: { width, height } });
       await tab.says("a word ".repeat(40) + "x".repeat(120));
       await tab.messages().first().waitFor();
-      assert.ok(await tab.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it scrolls sideways");
+      assert.ok(await tab.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "page scrolls sideways");
       const box = await tab.page.getByTestId("send").boundingBox();
       assert.ok(box.x >= 0 && box.x + box.width <= width && box.y + box.height <= height, JSON.stringify(box));
     });
   }
 
-  /** Two people in a room of their own, on different transports. */
+  /** Two users in a new room, over different transports. */
   function both(t) {
     const room = unique("room-");
     return Promise.all([enter(t, { room, transport: "websocket" }), enter(t, { room, transport: "longpoll" })]);

@@ -1,4 +1,4 @@
 import { MODULE } from "../support/browser.js";
 import { people } from "./people.js";
 
-people("phoenix.js'", { "presence.js": MODULE });
+people("phoenix.js", { "presence.js": MODULE });

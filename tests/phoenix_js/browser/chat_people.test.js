@@ -1,3 +1,3 @@
 import { people } from "./people.js";
 
-people("its own", {});
+people("its own client", {});

@@ -1,4 +1,4 @@
-// The storm of `continuity/` in a real browser: its WebSocket, its fetch, its way of repeating requests.
+// The storm test of `continuity/` in a real browser, with its own WebSocket, fetch and request retries.
 import { after, before, describe } from "node:test";
 import { newId } from "../continuity/members.js";
 import { storm } from "../continuity/storm.js";
@@ -17,36 +17,36 @@ before(async () => {
 after(() => Promise.all([client.server?.stop(), pages?.stop(), browser?.close()]));
 
 for (const kept of [false, true]) {
-  describe(`the newest client in Chromium, ${kept ? "with keepSession" : "as it is"}`, () => {
+  describe(`the newest client in Chromium, ${kept ? "with keepSession" : "unmodified"}`, () => {
     storm(test, client, Object.assign(member, { kept }), FULL);
 
-    /** A member of `topic` that has joined, in a page of its own. */
+    /** Joins `topic` as a member in a new page. */
     async function member(t, { to, topic, user = unique("user"), longPollFallbackMs }) {
       const page = await browser.newPage();
       t.after(() => page.close());
-      const heard = { new_msg: [], joined: [] };
+      const received = { new_msg: [], joined: [] };
       let state = {};
-      await page.exposeFunction("hear", (event, payload) => heard[event].push(payload));
-      await page.exposeFunction("tell", (now) => (state = now));
+      await page.exposeFunction("onReceived", (event, payload) => received[event].push(payload));
+      await page.exposeFunction("onState", (now) => (state = now));
       await page.goto(`http://127.0.0.1:${pages.port}/`);
       const params = kept ? { user_id: user } : { user_id: user, session: newId() };
       await page.evaluate(join, { url: `ws://${to.host}/socket`, topic, kept, options: { params, longPollFallbackMs } });
       const push = (event, payload) => page.evaluate(([e, p]) => void room.push(e, p), [event, payload]).catch(() => {});
       const isAnswered = () => page.evaluate(() => answered());
       const [isThere, isOnLongPoll] = [() => state.isThere, () => state.isOnLongPoll];
-      return { user, heard, room: { push }, isAnswered, isThere, isOnLongPoll };
+      return { user, received, room: { push }, isAnswered, isThere, isOnLongPoll };
     }
   });
 }
 
-/** Runs in the page, and says there what is heard and how things stand. */
+/** Runs in the page and reports received messages and the state of the socket. */
 async function join({ url, topic, kept, options }) {
   const { keepSession } = await import("/keep_session.js");
-  const impatient = { ...options, timeout: 8000, reconnectAfterMs: () => 20, rejoinAfterMs: () => 20 };
+  const base = { ...options, timeout: 8000, reconnectAfterMs: () => 20, rejoinAfterMs: () => 20 };
   const soon = { returnAfterMs: () => 200, steadyAfterMs: 200 };
-  const socket = new Phoenix.Socket(url, kept ? keepSession({ ...impatient, ...soon }) : impatient);
+  const socket = new Phoenix.Socket(url, kept ? keepSession({ ...base, ...soon }) : base);
   const room = (window.room = socket.channel(topic));
-  for (const event of ["new_msg", "joined"]) room.on(event, (payload) => hear(event, payload));
+  for (const event of ["new_msg", "joined"]) room.on(event, (payload) => onReceived(event, payload));
   window.answered = () =>
     new Promise((done) => {
       const ping = room.push("ping");
@@ -54,7 +54,7 @@ async function join({ url, topic, kept, options }) {
     });
   const isOnLongPoll = () => socket.transport === Phoenix.LongPoll;
   const isThere = () => socket.isConnected() && room.state === "joined";
-  setInterval(() => tell({ isThere: isThere(), isOnLongPoll: isOnLongPoll() }), 50);
+  setInterval(() => onState({ isThere: isThere(), isOnLongPoll: isOnLongPoll() }), 50);
   socket.connect();
   await new Promise((joined) => room.join().receive("ok", joined));
 }

@@ -1,4 +1,4 @@
-// Who is in a room of the chat example. `replaced` says which files of its page have a stand-in: see `enterChat`.
+// The list of people in a room of the chat example. `replaced` names files of the page to replace: see `enterChat`.
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -10,8 +10,8 @@ import { unique } from "../support/client.js";
 import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 
-export function people(whose, replaced) {
-  describe(`the people in the chat, by ${whose} Presence`, () => {
+export function people(implementation, replaced) {
+  describe(`the people in the chat, with Presence of ${implementation}`, () => {
     let server, browser, folder;
     before(async () => {
       folder = await mkdtemp(join(tmpdir(), "chat-"));
@@ -32,26 +32,26 @@ export function people(whose, replaced) {
       await bob.sees(ann.name, `${bob.name} (you)`);
     });
 
-    test("another person sees one type, and pause", async (t) => {
+    test("another user sees that someone is typing, and when they pause", async (t) => {
       const [ann, bob] = await both(t);
       await ann.page.getByTestId("message-input").pressSequentially("I thi");
       await bob.sees(`${ann.name}, typing`, `${bob.name} (you)`);
       await bob.sees(ann.name, `${bob.name} (you)`);
     });
 
-    test("who looks elsewhere for a while is away, until they look again", async (t) => {
+    test("a user whose window loses the focus for a while is away until it has it again", async (t) => {
       const [ann, bob] = await both(t);
-      await ann.turns(true);
+      await ann.setAway(true);
       await ann.page.clock.fastForward(11_000);
       await bob.sees(`${ann.name}, away`, `${bob.name} (you)`);
-      await ann.turns(false);
+      await ann.setAway(false);
       await bob.sees(ann.name, `${bob.name} (you)`);
     });
 
-    test("who is away in one tab and not in another is here", async (t) => {
+    test("a user who is away in one tab but not in another is here", async (t) => {
       const [ann, bob] = await both(t);
       const again = await enter(t, { room: ann.room, name: ann.name, transport: "websocket" });
-      await ann.turns(true);
+      await ann.setAway(true);
       await ann.page.clock.fastForward(11_000);
       await ann.says("said after that");
       await bob.message("said after that").waitFor();
@@ -61,7 +61,7 @@ export function people(whose, replaced) {
     });
 
     for (const transport of ["websocket", "longpoll"]) {
-      test(`a cut connection over ${transport} is not seen by the others`, async (t) => {
+      test(`the others do not notice a cut connection over ${transport}`, async (t) => {
         const room = unique("room-");
         const ann = await enter(t, { room, transport });
         const bob = await enter(t, { room, transport: "websocket" });
@@ -71,7 +71,7 @@ export function people(whose, replaced) {
         await ann.stopsTheClock();
         await ann.tries("cut");
         await ann.page.getByTestId("status").filter({ hasText: "reconnecting" }).waitFor();
-        const cat = await enter(t, { room, transport }); // ann learns of it when she is back
+        const cat = await enter(t, { room, transport }); // ann learns of it when she returns
         await cat.sees(ann.name, bob.name, `${cat.name} (you)`);
         await ann.page.clock.resume();
         await ann.session("same session").waitFor();
@@ -81,7 +81,7 @@ export function people(whose, replaced) {
         }
       });
 
-      test(`who leaves over ${transport} is gone, and who closes the tab`, async (t) => {
+      test(`a user who leaves, or closes the tab, over ${transport} is gone`, async (t) => {
         const room = unique("room-");
         const ann = await enter(t, { room, transport: "websocket" });
         const bob = await enter(t, { room, transport });
@@ -96,7 +96,7 @@ export function people(whose, replaced) {
       });
     }
 
-    test("who comes back to a kept session under another name has that name", async (t) => {
+    test("a user who resumes a session under another name is listed under the new name", async (t) => {
       const room = unique("room-");
       const ann = await enter(t, { room, transport: "websocket" });
       await ann.page.evaluate(async (topic) => {
@@ -125,7 +125,7 @@ export function people(whose, replaced) {
         const others = await Promise.all(["a", "b", "c"].map((n) => enter(t, { room, name: n.repeat(32), transport: "longpoll" })));
         await ann.sees(`${ann.name} (you)`, ...others.map((other) => other.name));
         assert.deepEqual(await boxes(), before);
-        assert.ok(await ann.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "it scrolls sideways");
+        assert.ok(await ann.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "page scrolls sideways");
         await Promise.all(others.map(leave));
         await ann.sees(`${ann.name} (you)`);
         assert.deepEqual(await boxes(), before);
@@ -136,7 +136,7 @@ export function people(whose, replaced) {
 
     const leave = (tab) => tab.page.getByRole("button", { name: "Leave" }).click();
 
-    /** Two people in a room of their own, who know of each other. */
+    /** Two users in a new room who see each other. */
     async function both(t) {
       const room = unique("room-");
       const [ann, bob] = await Promise.all(["websocket", "longpoll"].map((transport) => enter(t, { room, transport })));
@@ -144,13 +144,13 @@ export function people(whose, replaced) {
       return [ann, bob];
     }
 
-    /** Writes down who comes and goes in the row, in `window.changes`. */
+    /** Records in `window.changes` who appears in the row of faces and who disappears from it. */
     function watch(tab) {
       return tab.page.evaluate(() => {
         window.changes = [];
         const names = (what, nodes) => changes.push(...[...nodes].map((node) => `${what}: ${node.querySelector(".name").textContent}`));
-        const noted = ({ addedNodes, removedNodes }) => [names("came", addedNodes), names("went", removedNodes)];
-        new MutationObserver((all) => all.forEach(noted)).observe(document.getElementById("faces"), { childList: true });
+        const note = ({ addedNodes, removedNodes }) => [names("came", addedNodes), names("went", removedNodes)];
+        new MutationObserver((all) => all.forEach(note)).observe(document.getElementById("faces"), { childList: true });
       });
     }
   });

@@ -1,5 +1,5 @@
-// The newest official client in a real browser: what only a browser has are origins, preflights and its own
-// WebSocket and XMLHttpRequest.
+// The newest official client in a real browser, with origins, preflights and the browser's own WebSocket and
+// XMLHttpRequest.
 import assert from "node:assert/strict";
 import { after, before, describe } from "node:test";
 import { launch, SCRIPT, servePage } from "../support/browser.js";
@@ -22,12 +22,12 @@ describe("the newest client in Chromium", () => {
     "of the server itself": () => `http://${server.host}/health`,
     "of another port": () => `http://127.0.0.1:${pages.port}/`,
     "of localhost": () => `http://localhost:${pages.port}/`,
-    "of another site that is allowed": () => `http://example.com:${pages.port}/`,
+    "of another, allowed site": () => `http://example.com:${pages.port}/`,
   };
 
   for (const transport of ["WebSocket", "LongPoll"]) {
     for (const [whose, url] of Object.entries(allowed)) {
-      test(`a page ${whose} joins, pushes and hears others over ${transport}`, async (t) => {
+      test(`a page ${whose} joins, pushes and receives from others over ${transport}`, async (t) => {
         const topic = unique("room:");
         const [ann, bob] = await Promise.all([open(t, url()), open(t, url())]);
         for (const page of [ann, bob]) assert.equal(await join(page, topic, transport), "ok");
@@ -38,13 +38,13 @@ describe("the newest client in Chromium", () => {
       });
     }
 
-    test(`a page of a site that is not allowed gets an error and joins nothing over ${transport}`, async (t) => {
+    test(`a page of a site that is not allowed gets an error and cannot join over ${transport}`, async (t) => {
       const page = await open(t, `http://evil.test:${pages.port}/`);
       assert.equal(await join(page, unique("room:"), transport), "refused");
       assert.equal(await page.evaluate(() => room.state), "errored");
     });
 
-    test(`a page that is reloaded joins again over ${transport}`, async (t) => {
+    test(`a reloaded page rejoins over ${transport}`, async (t) => {
       const topic = unique("room:");
       const page = await open(t, allowed["of another port"]());
       assert.equal(await join(page, topic, transport), "ok");
@@ -52,9 +52,9 @@ describe("the newest client in Chromium", () => {
       assert.equal(await join(page, topic, transport), "ok");
     });
 
-    test(`a page disconnected by its id joins again over ${transport}`, async (t) => {
+    test(`a page disconnected by id rejoins over ${transport}`, async (t) => {
       const user = unique("user");
-      const page = await open(t, allowed["of another site that is allowed"]());
+      const page = await open(t, allowed["of another, allowed site"]());
       assert.equal(await join(page, unique("room:"), transport, user), "ok");
       await page.evaluate(() => answer("ping"));
       await page.evaluate(() => void (window.again = new Promise((resolve) => room.on("joined", resolve))));
@@ -63,7 +63,7 @@ describe("the newest client in Chromium", () => {
     });
   }
 
-  test("a page sends and gets binary over WebSocket", async (t) => {
+  test("a page sends and receives binary over WebSocket", async (t) => {
     const page = await open(t, allowed["of another port"]());
     await join(page, unique("room:"), "WebSocket");
     const answered = await page.evaluate(async () => {
@@ -74,19 +74,19 @@ describe("the newest client in Chromium", () => {
   });
 
   test("a page sends binary over LongPoll", async (t) => {
-    const page = await open(t, allowed["of another site that is allowed"]());
+    const page = await open(t, allowed["of another, allowed site"]());
     await join(page, unique("room:"), "LongPoll");
     assert.deepEqual(await page.evaluate(() => answer("ack", Uint8Array.of(0, 128, 255).buffer)), ["ok", {}]);
   });
 
   test("a page with an auth token joins from another site over both transports", async (t) => {
     for (const transport of ["WebSocket", "LongPoll"]) {
-      const page = await open(t, allowed["of another site that is allowed"]());
+      const page = await open(t, allowed["of another, allowed site"]());
       assert.equal(await join(page, unique("room:"), transport, "ann", "a secret"), "ok");
     }
   });
 
-  /** A page at `url` that has the official package. */
+  /** Opens a page at `url` with the official package. */
   async function open(t, url) {
     const page = await browser.newPage();
     t.after(() => page.close());
@@ -95,7 +95,7 @@ describe("the newest client in Chromium", () => {
     return page;
   }
 
-  /** Joins in the page, leaving it the globals `room`, `news` (the next message) and `answer`. */
+  /** Joins in the page and defines the globals `room`, `news` (the next message) and `answer`. */
   function join(page, topic, transport, user, authToken) {
     const connect = ({ url, topic, transport, user, authToken }) =>
       new Promise((resolve) => {
@@ -109,11 +109,11 @@ describe("the newest client in Chromium", () => {
         socket.connect();
 
         window.room = socket.channel(topic);
-        window.news = new Promise((heard) => room.on("new_msg", heard));
+        window.news = new Promise((resolve) => room.on("new_msg", resolve));
         window.answer = (event, payload) =>
           new Promise((done) => {
             const push = room.push(event, payload);
-            for (const status of ["ok", "error", "timeout"]) push.receive(status, (got) => done([status, got]));
+            for (const status of ["ok", "error", "timeout"]) push.receive(status, (reply) => done([status, reply]));
           });
         const joining = room.join();
         for (const status of ["ok", "error", "timeout"]) joining.receive(status, () => resolve(status));

@@ -1,4 +1,4 @@
-// The newest official `Presence` in a real browser, against the server's own list.
+// The newest official `Presence` in a real browser, compared with the server's own list.
 import { after, before, describe } from "node:test";
 import { launch, servePage } from "../support/browser.js";
 import { unique } from "../support/client.js";
@@ -19,7 +19,7 @@ describe("presence in Chromium", () => {
 
   for (const transport of ["WebSocket", "LongPoll"]) {
     for (const keep of [false, true]) {
-      const whose = keep ? "of kept sessions" : "without sessions";
+      const whose = keep ? "with resumable sessions" : "without sessions";
       test(`lists agree after a random walk ${whose} over ${transport}`, { timeout: 40_000 }, async (t) => {
         const page = await browser.newPage();
         t.after(() => page.close());
@@ -31,7 +31,7 @@ describe("presence in Chromium", () => {
     }
   }
 
-  /** Somebody whose client lives in the page. */
+  /** Follows a lobby with a client that runs in the page. */
   async function enter(page, transport, { host }, who) {
     const arrive = ({ url, transport, who }) => {
       const options = { transport: transport === "LongPoll" ? Phoenix.LongPoll : window.WebSocket };

@@ -1,5 +1,5 @@
-// Kept sessions, for one version of the package: what its clients hear through a network that cuts, refuses,
-// truncates and swallows. Each part runs with the plain client, which brings `session` alone, and with `keepSession`.
+// Resumable sessions with one version of the package, over a network that cuts, refuses, truncates and swallows.
+// Each part runs with the unmodified client, which sends `session` alone, and with `keepSession`.
 import { after, describe } from "node:test";
 import { clients } from "../support/client.js";
 import { example, startServer } from "../support/server.js";
@@ -8,7 +8,7 @@ import { members } from "./members.js";
 import { test as judged } from "../support/test.js";
 import { storm } from "./storm.js";
 
-/** `CONTINUITY=full` is the proof; the short form finds what is plainly broken. */
+/** `CONTINUITY=full` runs the long form; the short form finds plain defects. */
 const FULL = process.env.CONTINUITY === "full";
 
 export async function continuity(name, { judge = true } = {}) {
@@ -18,7 +18,7 @@ export async function continuity(name, { judge = true } = {}) {
   for (const client of await clients(name, server)) {
     for (const kept of [false, true]) {
       const member = members(client, kept);
-      describe(`${client.name}, ${kept ? "with keepSession" : "as it is"}`, () => {
+      describe(`${client.name}, ${kept ? "with keepSession" : "unmodified"}`, () => {
         storm(test, client, member, FULL);
         cases(test, client, member, FULL);
       });
@@ -26,7 +26,7 @@ export async function continuity(name, { judge = true } = {}) {
   }
 }
 
-/** A failure is said, and does not count. */
+/** Runs a test whose failure is reported but does not count. */
 function reported(name, ...rest) {
   const run = rest.pop();
   return judged(name, { ...rest[0], todo: "reported, not judged" }, run);

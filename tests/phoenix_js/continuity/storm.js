@@ -1,22 +1,23 @@
-// The main proof: two writers, cut again and again and driven over to the other transport, hear all that was said.
+// The main test: two writers whose connections are cut repeatedly, and which are forced onto the other transport,
+// receive every message.
 import assert from "node:assert/strict";
 import { unique } from "../support/client.js";
 import { startFaultProxy } from "../support/fault_proxy.js";
 import { until } from "../support/until.js";
 
-const SHORT = { messages: 60, kills: 6, patienceMs: 30_000 };
-const LONG = { messages: 200, kills: 20, patienceMs: 90_000 };
+const SHORT = { messages: 60, kills: 6, withinMs: 30_000 };
+const LONG = { messages: 200, kills: 20, withinMs: 90_000 };
 const WRITE_EVERY_MS = 20;
 
 export function storm(test, client, member, full) {
-  const { messages, kills, patienceMs } = full ? LONG : SHORT;
+  const { messages, kills, withinMs } = full ? LONG : SHORT;
 
-  /** Where it begins on long poll there is nothing to force it to. */
+  /** A client that starts on long poll has nothing to be forced onto. */
   const forced = client.overWebSocket && client.can.changeTransport;
 
-  const name = `two writers that are cut again and again${forced ? " and forced over" : ""} hear all`;
+  const name = `two writers that are cut repeatedly${forced ? " and forced onto long poll" : ""} receive everything`;
 
-  test(name, { timeout: 5 * patienceMs }, async (t) => {
+  test(name, { timeout: 5 * withinMs }, async (t) => {
     const proxy = await startFaultProxy(client.server);
     t.after(proxy.stop);
     t.diagnostic(`FAULT_SEED=${proxy.seed}`);
@@ -39,44 +40,44 @@ export function storm(test, client, member, full) {
     await all("have written enough", ({ user }) => by(user, observer).length >= messages);
     stop.forEach((end) => end());
     await proxy.truncate({ count: 0 });
-    // what was on its way has arrived, at the server and then at the observer
+    // messages in flight have arrived, at the server and then at the observer
     await all("are answered", (writer) => writer.isAnswered());
     await until("the observer is answered", () => observer.isAnswered());
-    await all("have heard all", (writer) => missing(writer).length === 0).finally(report);
+    await all("have received everything", (writer) => missing(writer).length === 0).finally(report);
 
     if (!member.kept) return;
     if (forced) await all("are back on WebSocket", (writer) => writer.isThere() && !writer.isOnLongPoll());
     for (const writer of writers) {
       for (const { user } of writers) assert.deepEqual(by(user, writer), by(user, observer));
-      assert.deepEqual(writer.heard.joined, [{ user_id: writer.user }]);
+      assert.deepEqual(writer.received.joined, [{ user_id: writer.user }]);
     }
 
     function all(what, condition) {
       const both = async () => (await Promise.all(writers.map(condition))).every(Boolean);
-      return until(`both ${what}`, both, patienceMs);
+      return until(`both ${what}`, both, withinMs);
     }
 
-    function missing({ heard }) {
-      return observer.heard.new_msg.filter((said) => !heard.new_msg.some((message) => same(message, said)));
+    function missing({ received }) {
+      return observer.received.new_msg.filter((sent) => !received.new_msg.some((message) => same(message, sent)));
     }
 
     function report() {
       for (const writer of writers) {
-        const { length } = observer.heard.new_msg;
+        const { length } = observer.received.new_msg;
         const lost = missing(writer).length;
-        const twice = writer.heard.new_msg.length - (length - lost);
+        const twice = writer.received.new_msg.length - (length - lost);
         const { written, user } = writer;
         const handled = by(user, observer).length;
-        t.diagnostic(`heard ${length - lost} of ${length}, ${twice} of them twice; wrote ${written}, ${handled} arrived`);
+        t.diagnostic(`received ${length - lost} of ${length}, ${twice} of them twice; wrote ${written}, ${handled} arrived`);
         if (lost) t.diagnostic(`lost ${JSON.stringify(missing(writer))}`);
       }
     }
 
-    /** Cuts all connections so many times, at moments that the seed chooses. */
+    /** Cuts all connections the given number of times, at moments chosen by the seed. */
     async function cut(times) {
       const before = (await proxy.stats()).kills;
       await proxy.killEvery({ ms: 350, jitter: 200, times });
-      await until("all is cut", async () => (await proxy.stats()).kills >= before + times);
+      await until("all cuts are done", async () => (await proxy.stats()).kills >= before + times);
     }
   });
 }
@@ -92,4 +93,4 @@ function write(writer) {
 }
 
 const same = (one, other) => one.user === other.user && one.n === other.n;
-const by = (user, { heard }) => heard.new_msg.filter((said) => said.user === user).map(({ n }) => n);
+const by = (user, { received }) => received.new_msg.filter((sent) => sent.user === user).map(({ n }) => n);

@@ -1,4 +1,4 @@
-// ArrayBuffers as payloads. Over long poll they go up; a text protocol brings none down.
+// ArrayBuffers as payloads. Over long poll they can be sent; plain phoenix.js cannot receive them there.
 import assert from "node:assert/strict";
 import { WebSocket } from "ws";
 import { unique } from "../support/client.js";
@@ -9,7 +9,7 @@ const BYTES = Uint8Array.from({ length: 300 }, (_, n) => n % 256);
 
 export function binary(client) {
   const overWebSocket = client.overWebSocket ? test : () => {};
-  const up = { skip: !client.overWebSocket && !client.can.binaryUpOverLongPoll && "this version cannot" };
+  const up = { skip: !client.overWebSocket && !client.can.binaryUpOverLongPoll && "not supported by this version" };
 
   overWebSocket("a binary push is answered in binary", async (t) => {
     const room = await join(t);
@@ -23,12 +23,12 @@ export function binary(client) {
     assert.deepEqual([status, new Uint8Array(response)], ["error", BYTES]);
   });
 
-  overWebSocket("an empty binary payload stays one", async (t) => {
+  overWebSocket("an empty binary payload stays binary", async (t) => {
     const room = await join(t);
     assert.deepEqual(await outcome(room.push("ping", new ArrayBuffer(0))), ["ok", new ArrayBuffer(0)]);
   });
 
-  overWebSocket("a binary push comes back as a binary push", async (t) => {
+  overWebSocket("the channel can push a binary payload back", async (t) => {
     const room = await join(t);
     const pushed = next(room, "pushed");
     room.push("push_me", BYTES.buffer);
@@ -43,22 +43,22 @@ export function binary(client) {
   test("a binary broadcast reaches a WebSocket", up, async (t) => {
     const sender = await join(t);
     const listener = await join(t, { topic: sender.topic, transport: WebSocket });
-    const heard = next(listener, "new_msg");
+    const received = next(listener, "new_msg");
     sender.push("new_msg", BYTES.buffer);
-    assert.deepEqual(new Uint8Array(await heard), BYTES);
+    assert.deepEqual(new Uint8Array(await received), BYTES);
   });
 
-  test("a binary broadcast to a long poll costs it that message and no other", async (t) => {
+  test("a long-poll client misses a binary broadcast and nothing else", async (t) => {
     const sender = await join(t, { transport: WebSocket });
     const listener = await join(t, { topic: sender.topic, transport: client.phoenix.LongPoll });
-    const heard = collect(listener, "new_msg");
+    const received = collect(listener, "new_msg");
     const last = next(listener, "typing");
     sender.push("new_msg", { n: 1 });
     sender.push("new_msg", BYTES.buffer);
     sender.push("new_msg", { n: 2 });
     sender.push("typing");
     await last;
-    assert.deepEqual(heard, [{ n: 1 }, { n: 2 }]);
+    assert.deepEqual(received, [{ n: 1 }, { n: 2 }]);
   });
 
   async function join(t, { topic = unique("room:"), ...options } = {}) {

@@ -6,15 +6,15 @@ import { test } from "../support/test.js";
 
 export function channels(client) {
   const inOrder = {
-    skip: !client.overWebSocket && !client.can.batchOverLongPoll && "this version sends a POST for each push, all at once",
+    skip: !client.overWebSocket && !client.can.batchOverLongPoll && "this version sends one POST per push, in parallel",
   };
 
-  test("a join is answered with what the channel says", async (t) => {
+  test("a join is answered with the channel's response", async (t) => {
     const room = client.connect(t).channel(unique("room:"), { echo: [1, "two", null, { "€": "😀" }] });
     assert.deepEqual(await outcome(room.join()), ["ok", { echo: [1, "two", null, { "€": "😀" }] }]);
   });
 
-  test("a join that the channel refuses is answered with its reason", async (t) => {
+  test("a join that the channel rejects is answered with its reason", async (t) => {
     const room = client.connect(t).channel(unique("room:closed"));
     assert.deepEqual(await outcome(room.join()), ["error", { reason: "unauthorized" }]);
   });
@@ -24,12 +24,12 @@ export function channels(client) {
     assert.deepEqual(await outcome(room.join()), ["error", { reason: "join crashed" }]);
   });
 
-  test("a join of a topic that nobody serves is answered with an error", async (t) => {
+  test("a join of an unmatched topic is answered with an error", async (t) => {
     const nowhere = client.connect(t).channel(unique("nowhere:"));
     assert.deepEqual(await outcome(nowhere.join()), ["error", { reason: "unmatched topic" }]);
   });
 
-  test("the channel can push right after its join", async (t) => {
+  test("a channel can push right after its join", async (t) => {
     const room = client.connect(t, { params: { user_id: "ann" } }).channel(unique("room:"));
     const joined = next(room, "joined");
     await ok(room.join());
@@ -44,19 +44,19 @@ export function channels(client) {
     assert.deepEqual(await outcome(oneMore.join()), ["error", { reason: "too many channels joined" }]);
   });
 
-  test("a reply carries the payload it answers", async (t) => {
+  test("a reply echoes the payload", async (t) => {
     const room = await joined(t);
     const payload = { text: "žluťoučký 🐎 \u0000 \\ \"", list: [1.5, -7, 1e21, null, true], deep: { er: { est: {} } } };
     assert.deepEqual(await outcome(room.push("ping", payload)), ["ok", payload]);
   });
 
-  test("half a megabyte goes there and back", async (t) => {
+  test("half a megabyte makes the round trip", async (t) => {
     const room = await joined(t);
     const payload = { text: "x".repeat(512 * 1024) };
     assert.deepEqual(await outcome(room.push("ping", payload)), ["ok", payload]);
   });
 
-  test("an error reply carries the payload it answers", async (t) => {
+  test("an error reply echoes the payload", async (t) => {
     const room = await joined(t);
     assert.deepEqual(await outcome(room.push("fail", { why: "because" })), ["error", { why: "because" }]);
   });
@@ -83,7 +83,7 @@ export function channels(client) {
     assert.deepEqual(await Promise.all(numbers.map(async (n) => (await ok(room.push("ping", { n }))).n)), numbers);
   });
 
-  test("pushes are answered in their order", inOrder, async (t) => {
+  test("pushes are answered in order", inOrder, async (t) => {
     const room = await joined(t);
     const numbers = Array.from({ length: 250 }, (_, n) => n);
     const answered = [];
@@ -91,7 +91,7 @@ export function channels(client) {
     assert.deepEqual(answered, numbers);
   });
 
-  test("late replies come in the order of their completion", async (t) => {
+  test("late replies arrive in order of completion", async (t) => {
     const room = await joined(t);
     const order = [];
     await Promise.all([
@@ -102,27 +102,27 @@ export function channels(client) {
     assert.deepEqual(order, [{ ms: "none" }, { ms: 50 }, { ms: 200 }]);
   });
 
-  test("a channel keeps what it was told", async (t) => {
+  test("a channel keeps its state", async (t) => {
     const room = await joined(t);
     await ok(room.push("assign", { k: "colour", v: ["blue"] }));
     assert.deepEqual(await ok(room.push("fetch", { k: "colour" })), { v: ["blue"] });
   });
 
-  test("two channels of one socket do not share what they were told", async (t) => {
+  test("two channels of one socket do not share state", async (t) => {
     const socket = client.connect(t);
     const [one, other] = await Promise.all([joined(t, socket), joined(t, socket)]);
     await ok(one.push("assign", { k: "colour", v: "blue" }));
     assert.deepEqual(await ok(other.push("fetch", { k: "colour" })), { v: null });
   });
 
-  test("a push comes back as a push", async (t) => {
+  test("a channel can push back", async (t) => {
     const room = await joined(t);
     const pushed = next(room, "pushed");
     room.push("push_me", { n: 1 });
     assert.deepEqual(await pushed, { n: 1 });
   });
 
-  test("a left channel is told so and hears nothing more", async (t) => {
+  test("a channel that is left is closed and receives nothing more", async (t) => {
     const socket = client.connect(t);
     const room = await joined(t, socket);
     const arrived = messages(socket, room.topic);
@@ -133,7 +133,7 @@ export function channels(client) {
     assert.deepEqual(arrived, ["phx_reply", "phx_close"]);
   });
 
-  test("a leave and a join in the same tick end joined", async (t) => {
+  test("a leave and a join in the same tick leave the topic joined", async (t) => {
     const socket = client.connect(t);
     const before = await joined(t, socket);
     before.leave();
@@ -142,7 +142,7 @@ export function channels(client) {
     assert.deepEqual(await outcome(room.push("ping", { still: "here" })), ["ok", { still: "here" }]);
   });
 
-  test("a second channel of the same topic takes over from the first", async (t) => {
+  test("a second channel of a topic takes over from the first", async (t) => {
     const socket = client.connect(t);
     const first = await joined(t, socket);
     const closed = called((f) => first.onClose(f));
@@ -150,26 +150,26 @@ export function channels(client) {
     await ok(second.join());
     await closed;
 
-    const heard = [collect(first, "new_msg"), collect(second, "new_msg")];
+    const received = [collect(first, "new_msg"), collect(second, "new_msg")];
     const news = next(second, "new_msg");
     second.push("new_msg", { n: 1 });
     await news;
     await ok(second.push("ping"));
-    assert.deepEqual(heard, [[], [{ n: 1 }]]);
+    assert.deepEqual(received, [[], [{ n: 1 }]]);
   });
 
-  test("a join of a topic that this socket has joined replaces the channel on the server", async (t) => {
+  test("a join of an already joined topic replaces the channel on the server", async (t) => {
     const socket = client.connect(t);
     const first = await joined(t, socket);
     await ok(first.push("assign", { k: "colour", v: "blue" }));
-    // what phoenix.js sends on a reconnect that the server has not noticed: a join without a leave
+    // a join without a leave, as phoenix.js sends after a reconnect that the server has not noticed
     socket.leaveOpenTopic = () => {};
     const second = socket.channel(first.topic);
     await ok(second.join());
     assert.deepEqual(await ok(second.push("fetch", { k: "colour" })), { v: null });
   });
 
-  test("a channel that stops is closed and does not come back", async (t) => {
+  test("a channel that stops is closed and does not rejoin", async (t) => {
     const room = await joined(t);
     const closed = called((f) => room.onClose(f));
     room.push("stop");
@@ -177,14 +177,14 @@ export function channels(client) {
     assert.equal(room.state, "closed");
   });
 
-  test("a channel can answer and then stop", async (t) => {
+  test("a channel can reply and then stop", async (t) => {
     const room = await joined(t);
     const closed = called((f) => room.onClose(f));
-    assert.deepEqual(await outcome(room.push("stop_reply", { last: "words" })), ["ok", { last: "words" }]);
+    assert.deepEqual(await outcome(room.push("stop_reply", { last: "reply" })), ["ok", { last: "reply" }]);
     await closed;
   });
 
-  test("a crashed channel is joined again and starts afresh", async (t) => {
+  test("a crashed channel is rejoined with fresh state", async (t) => {
     const room = await joined(t);
     await ok(room.push("assign", { k: "colour", v: "blue" }));
     const error = called((f) => room.onError(f));
@@ -195,14 +195,14 @@ export function channels(client) {
     assert.deepEqual(await ok(room.push("fetch", { k: "colour" })), { v: null });
   });
 
-  test("an event that the channel does not know crashes it", async (t) => {
+  test("an unknown event crashes the channel", async (t) => {
     const room = await joined(t);
     const error = called((f) => room.onError(f));
     room.push("no_such_event");
     await error;
   });
 
-  test("a crash touches no other channel of the socket", async (t) => {
+  test("a crash does not affect other channels of the socket", async (t) => {
     const socket = client.connect(t);
     const [crashing, other] = await Promise.all([joined(t, socket), joined(t, socket)]);
     await ok(other.push("assign", { k: "colour", v: "blue" }));
@@ -212,7 +212,7 @@ export function channels(client) {
     assert.deepEqual(await ok(other.push("fetch", { k: "colour" })), { v: "blue" });
   });
 
-  /** A joined room of its own, which has heard `joined`. */
+  /** Joins a new room and waits for its `joined` push. */
   async function joined(t, socket = client.connect(t)) {
     const room = socket.channel(unique("room:"));
     const hello = next(room, "joined");

@@ -1,4 +1,4 @@
-// How a socket is opened, refused, kept and closed.
+// Opening, rejecting, keeping alive and closing sockets.
 import assert from "node:assert/strict";
 import { after, before, describe } from "node:test";
 import { setTimeout as passing } from "node:timers/promises";
@@ -11,7 +11,7 @@ export function connections(client) {
   const overWebSocket = client.overWebSocket ? test : () => {};
   const overLongPoll = client.overWebSocket ? () => {} : test;
 
-  test("a socket that connect accepts is open", async (t) => {
+  test("a socket that `connect` accepts opens", async (t) => {
     const socket = client.socket(t);
     const opened = called((f) => socket.onOpen(f));
     socket.connect();
@@ -19,7 +19,7 @@ export function connections(client) {
     assert.equal(socket.connectionState(), "open");
   });
 
-  test("a socket that connect refuses gets an error and joins nothing", async (t) => {
+  test("a socket that `connect` rejects gets an error and joins nothing", async (t) => {
     const socket = client.socket(t, { params: { reject: "true" }, reconnectAfterMs: () => 60_000 });
     const opened = [];
     socket.onOpen(() => opened.push("open"));
@@ -32,10 +32,10 @@ export function connections(client) {
     assert.deepEqual([opened, room.state], [[], "errored"]);
   });
 
-  test("parameters can be made afresh for each connection", async (t) => {
+  test("parameters can be computed anew for each connection", async (t) => {
     const users = [unique("first"), unique("second")];
     const calls = [...users];
-    // phoenix.js asks twice while a logger is set, else once for each connection
+    // phoenix.js calls it twice while a logger is set, otherwise once per connection
     const room = client.connect(t, { params: () => ({ user_id: calls.shift() }) }).channel(unique("room:"));
     const first = next(room, "joined");
     room.join();
@@ -55,7 +55,7 @@ export function connections(client) {
     assert.ok(milliseconds >= 0 && milliseconds < 1000, `${milliseconds} ms`);
   });
 
-  test("a late reply does not hold up the heartbeat", async (t) => {
+  test("a late reply does not delay the heartbeat", async (t) => {
     const socket = client.connect(t);
     const room = socket.channel(unique("room:"));
     await ok(room.join());
@@ -64,7 +64,7 @@ export function connections(client) {
     assert.equal(first, "ping");
   });
 
-  test("a socket that disconnects and connects joins its channels again", async (t) => {
+  test("a socket that disconnects and reconnects rejoins its channels", async (t) => {
     const socket = client.connect(t);
     const room = socket.channel(unique("room:"));
     await ok(room.join());
@@ -82,7 +82,7 @@ export function connections(client) {
     assert.equal(socket.conn.protocol, "");
   });
 
-  describe("with an auth token", { skip: !client.can.sendAuthToken && "this version has none" }, () => {
+  describe("with an auth token", { skip: !client.can.sendAuthToken && "not supported by this version" }, () => {
     const authToken = "a secret with =, / and +";
 
     test("a channel works", async (t) => {
@@ -91,7 +91,7 @@ export function connections(client) {
       assert.deepEqual(await outcome(room.push("ping", { n: 1 })), ["ok", { n: 1 }]);
     });
 
-    overWebSocket("the subprotocol is answered and the token is not repeated", async (t) => {
+    overWebSocket("the server selects the subprotocol without echoing the token", async (t) => {
       const socket = client.socket(t, { authToken });
       const opened = called((f) => socket.onOpen(f));
       socket.connect();
@@ -100,29 +100,29 @@ export function connections(client) {
     });
   });
 
-  overWebSocket("the client's own encoding can be serializer 1.0.0", async (t) => {
+  overWebSocket("a custom encoder and decoder can use serializer 1.0.0", async (t) => {
     const socket = client.connect(t, {
       vsn: "1.0.0",
       encode: (message, done) => done(JSON.stringify(message)),
       decode: (text, done) => done(JSON.parse(text)),
     });
     const room = socket.channel(unique("room:"));
-    const heard = next(room, "new_msg");
+    const received = next(room, "new_msg");
     await ok(room.join());
     room.push("new_msg", { n: 1 });
-    assert.deepEqual([await heard, await outcome(room.push("fail", { n: 2 }))], [{ n: 1 }, ["error", { n: 2 }]]);
+    assert.deepEqual([await received, await outcome(room.push("fail", { n: 2 }))], [{ n: 1 }, ["error", { n: 2 }]]);
   });
 
-  describe("where a third of a second is a long time", () => {
-    const LONG_MS = 300;
-    let impatient;
+  describe("with timeouts of a third of a second", () => {
+    const TIMEOUT_MS = 300;
+    let shortTimeouts;
     before(async () => {
-      impatient = await startServer(example("reference"), { env: { IDLE_MS: LONG_MS, WINDOW_MS: LONG_MS } });
+      shortTimeouts = await startServer(example("reference"), { env: { IDLE_MS: TIMEOUT_MS, WINDOW_MS: TIMEOUT_MS } });
     });
-    after(() => impatient.stop());
+    after(() => shortTimeouts.stop());
 
-    overWebSocket("a silent WebSocket is closed and comes back", async (t) => {
-      const socket = client.connect(t, { to: impatient });
+    overWebSocket("an idle WebSocket is closed and reconnects", async (t) => {
+      const socket = client.connect(t, { to: shortTimeouts });
       const room = socket.channel(unique("room:"));
       await ok(room.join());
       const closed = called((f) => socket.onClose(f));
@@ -132,25 +132,25 @@ export function connections(client) {
     });
 
     overWebSocket("heartbeats keep a WebSocket open", async (t) => {
-      const socket = client.connect(t, { to: impatient, heartbeatIntervalMs: LONG_MS / 3 });
+      const socket = client.connect(t, { to: shortTimeouts, heartbeatIntervalMs: TIMEOUT_MS / 3 });
       const closes = [];
       socket.onClose((event) => closes.push(event.code));
       const room = socket.channel(unique("room:"));
       await ok(room.join());
-      await passing(3 * LONG_MS);
+      await passing(3 * TIMEOUT_MS);
       assert.deepEqual([closes, await outcome(room.push("ping"))], [[], ["ok", {}]]);
     });
 
-    overLongPoll("polls follow one another while nothing happens", async (t) => {
-      const socket = client.connect(t, { to: impatient });
+    overLongPoll("a long poll stays connected while nothing happens", async (t) => {
+      const socket = client.connect(t, { to: shortTimeouts });
       const closes = [];
       socket.onClose((event) => closes.push(event.code));
       const room = socket.channel(unique("room:"));
       await ok(room.join());
       const joins = collect(room, "joined");
-      await passing(3 * LONG_MS);
+      await passing(3 * TIMEOUT_MS);
       const news = next(room, "news");
-      await impatient.post("/broadcast", { topic: room.topic, event: "news", payload: { late: true } });
+      await shortTimeouts.post("/broadcast", { topic: room.topic, event: "news", payload: { late: true } });
       assert.deepEqual([await news, closes, joins.length <= 1], [{ late: true }, [], true]);
     });
   });

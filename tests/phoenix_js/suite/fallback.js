@@ -1,4 +1,4 @@
-// `longPollFallbackMs`: where WebSocket does not get through, the client goes on over long poll by itself.
+// `longPollFallbackMs`: the client falls back to long poll by itself where WebSocket does not work.
 import assert from "node:assert/strict";
 import { describe } from "node:test";
 import { Storage, unique } from "../support/client.js";
@@ -15,9 +15,9 @@ export function fallback(client) {
     for (const [upgrades, how] of [
       ["refuse", "upgrades are refused"],
       ["stall", "upgrades are never answered"],
-      ["mute", "a WebSocket opens and then says nothing"],
+      ["mute", "a WebSocket opens and then receives nothing"],
     ]) {
-      test(`a channel is joined where ${how}`, async (t) => {
+      test(`a channel is joined although ${how}`, async (t) => {
         const proxy = await startProxy(client.server, { upgrades });
         t.after(() => proxy.stop());
         const socket = client.connect(t, { to: proxy, longPollFallbackMs: FALLBACK_MS });
@@ -30,7 +30,7 @@ export function fallback(client) {
       });
     }
 
-    test("the next socket of the page goes there at once", async (t) => {
+    test("the page's next socket starts on long poll", async (t) => {
       const proxy = await startProxy(client.server, { upgrades: "refuse" });
       t.after(() => proxy.stop());
       const options = { to: proxy, longPollFallbackMs: FALLBACK_MS, sessionStorage: new Storage() };
@@ -42,7 +42,7 @@ export function fallback(client) {
       assert.deepEqual([next.transport, proxy.upgraded], [LongPoll, 0]);
     });
 
-    test("no socket goes there while its WebSocket works", async (t) => {
+    test("a socket does not fall back while its WebSocket works", async (t) => {
       const proxy = await startProxy(client.server);
       t.after(() => proxy.stop());
       const socket = client.connect(t, { to: proxy, longPollFallbackMs: FALLBACK_MS });

@@ -1,4 +1,4 @@
-// The whole suite for one version of the package. Versions run in processes of their own, side by side.
+// The whole suite for one version of the package. Each version runs in its own process, in parallel.
 import { after, describe } from "node:test";
 import { clients } from "../support/client.js";
 import { example, startServer } from "../support/server.js";

@@ -1,4 +1,4 @@
-// Who is there: `Presence` of the package against the server's own list.
+// Presence: the package's `Presence` compared with the server's own list.
 import assert from "node:assert/strict";
 import { after, before } from "node:test";
 import { unique } from "../support/client.js";
@@ -7,15 +7,15 @@ import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 import { until } from "../support/until.js";
 
-/** Sessions have to end before a walk is over. */
-const PATIENT = { timeout: 40_000 };
+/** A walk waits for sessions to expire. */
+const LONG = { timeout: 40_000 };
 
 export function presence(client) {
   let server;
   before(async () => (server = await startServer(example("reference"), { env: WALK_ENV })));
   after(() => server.stop());
 
-  test("joins, names and leaves are seen by all who are there", async (t) => {
+  test("every member sees joins, renames and leaves", async (t) => {
     const topic = unique("lobby:");
     const ann = await enter(t, server, { topic, user: "ann", name: "Ann" });
     const bob = await enter(t, server, { topic, user: "bob", name: "Bob" });
@@ -34,7 +34,7 @@ export function presence(client) {
   });
 
   for (const keep of [false, true]) {
-    test(`lists agree after a random walk ${keep ? "of kept sessions" : "without sessions"}`, PATIENT, (t) =>
+    test(`lists agree after a random walk ${keep ? "with resumable sessions" : "without sessions"}`, LONG, (t) =>
       walk(t, { server, topic: unique("lobby:"), keep, enter: (proxy, who) => enter(t, proxy, who) }));
   }
 

@@ -1,4 +1,4 @@
-// Connections that end although nobody wanted it: the client comes back by itself, and the server lets it.
+// Unexpected ends of a connection, from which the client recovers by itself.
 import assert from "node:assert/strict";
 import { unique } from "../support/client.js";
 import { called, next, ok, outcome } from "../support/promises.js";
@@ -6,13 +6,14 @@ import { startProxy } from "../support/proxy.js";
 import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 
-const IMPATIENT = { heartbeatIntervalMs: 150, longpollerTimeout: 600 };
+const SHORT_TIMEOUTS = { heartbeatIntervalMs: 150, longpollerTimeout: 600 };
 
 export function recovery(client) {
-  const notices = { skip: !client.overWebSocket && !client.can.noticeAnEndedPoll && "this version does not notice" };
-  const doesNot = { skip: (client.overWebSocket || client.can.noticeAnEndedPoll) && "this version notices" };
+  const noticesEnd = client.overWebSocket || client.can.noticeAnEndedPoll;
+  const notices = { skip: !noticesEnd && "this version does not notice an ended poll" };
+  const doesNot = { skip: noticesEnd && "this version notices an ended poll" };
 
-  test("a socket disconnected by its id comes back and joins again", notices, async (t) => {
+  test("a socket disconnected by id reconnects and rejoins", notices, async (t) => {
     const user = unique("user");
     const { socket, room } = await join(t, { params: { user_id: user } });
     const closed = called((f) => socket.onClose(f));
@@ -23,7 +24,7 @@ export function recovery(client) {
     assert.deepEqual(await outcome(room.push("ping", { n: 1 })), ["ok", { n: 1 }]);
   });
 
-  test("a socket disconnected by its id can join afresh", doesNot, async (t) => {
+  test("a socket disconnected by id can join anew", doesNot, async (t) => {
     const user = unique("user");
     const { socket } = await join(t, { params: { user_id: user } });
     const opened = called((f) => socket.onOpen(f));
@@ -33,7 +34,7 @@ export function recovery(client) {
     assert.deepEqual(await outcome(room.join()), ["ok", {}]);
   });
 
-  test("a disconnect by id touches no other socket", async (t) => {
+  test("a disconnect by id does not affect other sockets", async (t) => {
     const user = unique("user");
     const [one, other] = await Promise.all([join(t, { params: { user_id: user } }), join(t, {})]);
     const closes = [];
@@ -44,7 +45,7 @@ export function recovery(client) {
     assert.deepEqual([await outcome(other.room.push("ping")), closes], [["ok", {}], []]);
   });
 
-  test("a connection that is cut comes back and joins again", async (t) => {
+  test("a client whose connection is cut reconnects and rejoins", async (t) => {
     const proxy = await through(t);
     const { room } = await join(t, { to: proxy });
     const again = next(room, "joined");
@@ -53,18 +54,18 @@ export function recovery(client) {
     assert.deepEqual(await outcome(room.push("ping", { n: 1 })), ["ok", { n: 1 }]);
   });
 
-  test("a connection that falls silent is given up and comes back", async (t) => {
+  test("a client gives up a connection that falls silent, and reconnects", async (t) => {
     const server = await startServer(example("reference"), { env: { WINDOW_MS: 200 } });
     t.after(() => server.stop());
     const proxy = await through(t, server);
-    const { room } = await join(t, { to: proxy, ...IMPATIENT });
+    const { room } = await join(t, { to: proxy, ...SHORT_TIMEOUTS });
     const again = next(room, "joined");
     await untilNoticed(room, proxy.silence);
     await again;
     assert.deepEqual(await outcome(room.push("ping", { n: 1 })), ["ok", { n: 1 }]);
   });
 
-  test("a restarted server gets all channels back", async (t) => {
+  test("all channels rejoin after a server restart", async (t) => {
     const server = await startServer(example("reference"));
     const { socket, room } = await join(t, { to: server });
     const other = socket.channel(unique("room:"));
@@ -78,11 +79,11 @@ export function recovery(client) {
     assert.deepEqual(await outcome(room.push("ping", { n: 1 })), ["ok", { n: 1 }]);
   });
 
-  test("a member that comes back hears each broadcast once", async (t) => {
+  test("a member that reconnects receives each broadcast once", async (t) => {
     const proxy = await through(t);
     const { room } = await join(t, { to: proxy });
-    const heard = [];
-    room.on("news", ({ n }) => heard.push(n));
+    const received = [];
+    room.on("news", ({ n }) => received.push(n));
     for (const n of [1, 2, 3]) {
       const again = next(room, "joined");
       await untilNoticed(room, proxy.cut);
@@ -92,7 +93,7 @@ export function recovery(client) {
       await news;
     }
     await ok(room.push("ping"));
-    assert.deepEqual(heard, [1, 2, 3]);
+    assert.deepEqual(received, [1, 2, 3]);
   });
 
   const disconnect = (user) => client.server.post(`/disconnect?id=user_socket:${user}`);
@@ -103,11 +104,11 @@ export function recovery(client) {
     return proxy;
   }
 
-  /** Does harm again and again until the client notices: between two polls there is nothing to be harmed. */
-  async function untilNoticed(room, harm) {
+  /** Repeats a fault until the client notices; between two polls there is no connection to break. */
+  async function untilNoticed(room, fault) {
     const noticed = called((f) => room.onError(f));
-    const again = setInterval(harm, 20);
-    harm();
+    const again = setInterval(fault, 20);
+    fault();
     await noticed;
     clearInterval(again);
   }

@@ -1,4 +1,4 @@
-// Headless Chromium, and the pages it opens.
+// Launches headless Chromium and serves the pages that it opens.
 import { createReadStream, existsSync } from "node:fs";
 import { createServer } from "node:http";
 import { once } from "node:events";
@@ -8,7 +8,7 @@ const BROWSERS = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-
 const CLIENT = new URL("../../../client/index.js", import.meta.url);
 const PACKAGE = new URL("../node_modules/phoenix-1.8/priv/static/", import.meta.url);
 
-/** `hosts` are names that lead to loopback. */
+/** Launches Chromium. `hosts` are names that resolve to loopback. */
 export function launch({ hosts = [] } = {}) {
   const executablePath = BROWSERS.find((path) => path && existsSync(path));
   if (!executablePath) throw new Error("Chromium is missing: install it, or name it in $CHROMIUM");
@@ -28,7 +28,7 @@ export function launch({ hosts = [] } = {}) {
   });
 }
 
-/** Serves a page on loopback whose only content is the official package, as `Phoenix`; and `client/` beside it. */
+/** Serves a page on loopback with the official package as its global `Phoenix`, and `client/` as a module. */
 export async function servePage() {
   const server = createServer((request, response) => {
     const script = { "/phoenix.js": new URL("phoenix.js", PACKAGE), "/keep_session.js": CLIENT }[request.url];
@@ -44,8 +44,8 @@ export async function servePage() {
   return { port: server.address().port, stop: () => server.close() };
 }
 
-/** The same script, for pages that do not bring it. */
+/** Path of the same script, for pages that do not include it. */
 export const SCRIPT = new URL("phoenix.js", PACKAGE).pathname;
 
-/** The same as a module. */
+/** Path of the package as a module. */
 export const MODULE = new URL("phoenix.mjs", PACKAGE).pathname;

@@ -1,12 +1,12 @@
-// A WebSocket of a busy page: the network stack takes every frame at once and answers pings, the page sees one
-// message after another, and what it has not seen when the socket is closed it never sees. So do browsers.
+// A WebSocket in a busy page. The network stack accepts every frame and answers pings at once, while the page handles
+// one message at a time; messages still queued when the socket closes are lost. Browsers behave the same way.
 import { WebSocket } from "ws";
 
-/** `page.msPerMessage` is how long it takes over each. */
+/** Returns the class. `page.msPerMessage` is how long the page takes to handle each message. */
 export const busyWebSocket = (page) =>
   class BusyWebSocket {
     #socket;
-    #waiting = [];
+    #queue = [];
     #timer = null;
     onopen = () => {};
     onerror = () => {};
@@ -20,9 +20,9 @@ export const busyWebSocket = (page) =>
       this.#socket.onerror = (event) => this.onerror(event);
       this.#socket.onclose = (event) => this.onclose(event);
       this.#socket.onmessage = ({ data }) => {
-        if (this.readyState !== WebSocket.OPEN) return; // what comes after `close()` is not seen either
-        this.#waiting.push(data);
-        this.#timer ??= setTimeout(() => this.#see(), page.msPerMessage);
+        if (this.readyState !== WebSocket.OPEN) // what comes after `close()` is not seen either
+        this.#queue.push(data);
+        this.#timer ??= setTimeout(() => this.#handleNext(), page.msPerMessage);
       };
     }
 
@@ -35,14 +35,14 @@ export const busyWebSocket = (page) =>
     }
 
     close(code, reason) {
-      this.#waiting = [];
+      this.#queue = [];
       this.#socket.close(code, reason);
     }
 
-    #see() {
+    #handleNext() {
       this.#timer = null;
-      if (this.#waiting.length === 0) return;
-      this.onmessage({ data: this.#waiting.shift() });
-      this.#timer ??= setTimeout(() => this.#see(), page.msPerMessage);
+      if (this.#queue.length === 0) return;
+      this.onmessage({ data: this.#queue.shift() });
+      this.#timer ??= setTimeout(() => this.#handleNext(), page.msPerMessage);
     }
   };

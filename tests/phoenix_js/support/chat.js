@@ -1,11 +1,11 @@
-// Somebody at the page of the chat example.
+// Drives the page of the chat example as a user would.
 import { unique } from "./client.js";
 
 const WITHIN_MS = 10_000;
 
 /**
- * Somebody new who joins. A context is a browser of its own: nothing is shared but the server. `replaced` are files of
- * the page, and the scripts that stand in for them.
+ * Opens the page as a new user and joins a room. Every user has a separate browser context, so that they share nothing
+ * but the server. `replaced` maps files of the page to scripts that are served in their place.
  */
 export async function enterChat(t, { browser, host, room, transport, name = unique("visitor "), viewport, replaced = {} }) {
   const context = await browser.newContext({ viewport: viewport ?? { width: 900, height: 700 } });
@@ -15,7 +15,7 @@ export async function enterChat(t, { browser, host, room, transport, name = uniq
   for (const [file, path] of Object.entries(replaced)) {
     await page.route(`**/${file}`, (route) => route.fulfill({ path, contentType: "text/javascript" }));
   }
-  await page.clock.install(); // before any timer is set: it goes as ever, until it is stopped
+  // before any timer is set: it goes as ever, until it is stopped
   await page.goto(`http://${host}/`);
   await page.getByTestId(transport === "websocket" ? "transport-ws" : "transport-lp").click();
   await page.getByTestId("name").fill(name);
@@ -33,9 +33,9 @@ export async function enterChat(t, { browser, host, room, transport, name = uniq
     message: (text) => page.getByTestId("message").filter({ has: page.getByText(text, { exact: true }) }),
     typing: (text) => page.getByTestId("typing").filter({ hasText: text === "" ? /^$/ : text }),
     connectedOver: (name) => page.getByTestId("status").filter({ hasText: `${name} · connected` }).waitFor(),
-    /** A message that has come from the server, one's own as well. */
-    heard: (text) => tab.message(text).and(page.locator("[data-id]")),
-    /** Exactly these people, described so, in any order. */
+    /** A message confirmed by the server, including the user's own. */
+    confirmed: (text) => tab.message(text).and(page.locator("[data-id]")),
+    /** Waits for exactly these people, with these descriptions, in any order. */
     async sees(...people) {
       await page.getByTestId("count").filter({ hasText: `${people.length} here` }).waitFor();
       for (const person of people) await page.getByTestId("person").and(page.getByTitle(person, { exact: true })).waitFor();
@@ -49,8 +49,8 @@ export async function enterChat(t, { browser, host, room, transport, name = uniq
       await page.getByTestId("message-input").fill(text);
       await page.getByTestId("send").click();
     },
-    /** Goes to another window, or comes back from it. */
-    turns(away) {
+    /** Moves the focus to another window, or back. */
+    setAway(away) {
       return page.evaluate((away) => {
         document.hasFocus = () => !away;
         dispatchEvent(new Event(away ? "blur" : "focus"));

@@ -5,11 +5,11 @@ import { XMLHttpRequest } from "./xhr.js";
 
 const require = createRequire(import.meta.url);
 
-/** Loads a version of the package as a page would find its surroundings. */
+/** Loads a version of the package with the globals that it expects in a page. */
 async function load(name) {
   const { version } = require(`../node_modules/${name}/package.json`);
   const [, minor, patch] = version.split(".").map(Number);
-  // before 1.7 it looks for globals on `self` only; before 1.8 its long poll knows no `fetch`
+  // before 1.7 it looks for globals on `self` only; before 1.8 its long poll does not use `fetch`
   globalThis.self ??= globalThis;
   if (minor < 8) globalThis.XMLHttpRequest = XMLHttpRequest;
   const module = await import(name);
@@ -24,16 +24,16 @@ async function load(name) {
       binaryUpOverLongPoll: minor >= 7,
       fallBack: minor >= 7,
       changeTransport: minor >= 6,
-      /** 1.5 lets its last heartbeat run on after a disconnect. */
+      /** 1.5 leaves its last heartbeat timer running after a disconnect. */
       endHeartbeat: minor >= 6,
       sendAuthToken: minor >= 8,
-      /** Older ones take the 410 of an ended session for a first one and believe themselves still joined. */
+      /** Older versions take the 410 of an ended session for that of a new one, and believe that they are joined. */
       noticeAnEndedPoll: minor > 8 || (minor === 8 && patch >= 2),
     },
   };
 }
 
-/** Every transport of the package in `node_modules/<name>`, as clients of `server`. */
+/** Returns a client of `server` for each transport of the package in `node_modules/<name>`. */
 export async function clients(name, server) {
   const phoenix = await load(name);
   return ["websocket", "longpoll"].map((transport) => new Client(phoenix, transport, server));
@@ -41,7 +41,7 @@ export async function clients(name, server) {
 
 let counter = 0;
 
-/** A topic (or a user) that no other test uses. */
+/** Returns a topic or user name that no other test uses. */
 export const unique = (prefix) => `${prefix}${process.pid}-${(counter += 1)}`;
 
 class Client {
@@ -53,7 +53,7 @@ class Client {
     return `phoenix ${this.phoenix.version} over ${this.transport}`;
   }
 
-  /** What makes a socket one of this client. */
+  /** Socket options of this client. */
   options() {
     return {
       transport: this.overWebSocket ? WebSocket : this.phoenix.LongPoll,
@@ -63,21 +63,21 @@ class Client {
   }
 
   /**
-   * A socket that is not connected yet. The test's end disconnects it. `to` is a proxy or another server, and `keep`
-   * has the last word on the options.
+   * Creates a socket without connecting it; the end of the test disconnects it. `to` is a proxy or another server, and
+   * `keep` makes the final changes to the options.
    */
   socket(t, { to = this.server, keep = (options) => options, ...options } = {}) {
     const defaults = { timeout: 8000, rejoinAfterMs: () => 20, reconnectAfterMs: () => 20, ...this.options() };
     const socket = new this.phoenix.Socket(`ws://${to.host}/socket`, keep({ ...defaults, ...options }));
     t.after(() => {
-      // before 1.8 a reconnect that is under way survives a disconnect
+      // before 1.8 a pending reconnect survives a disconnect
       socket.connect = () => {};
       socket.disconnect();
     });
     return socket;
   }
 
-  /** A socket that is on its way. */
+  /** Creates a socket and starts to connect it. */
   connect(t, options) {
     const socket = this.socket(t, options);
     socket.connect();
@@ -85,7 +85,7 @@ class Client {
   }
 }
 
-/** What phoenix.js remembers its fallback in; one of its own for each socket, so that no test sees another's. */
+/** Stands in for `sessionStorage`, where phoenix.js remembers a fallback. One per socket keeps tests independent. */
 export class Storage {
   #items = new Map();
   getItem = (key) => this.#items.get(key) ?? null;

@@ -1,27 +1,27 @@
-// Lobbies as a client follows them, and a random walk of many in one lobby.
+// Follows lobbies with `Presence`, and runs a random walk of many clients in one lobby.
 import assert from "node:assert/strict";
 import { setTimeout as passing } from "node:timers/promises";
 import { startProxy } from "./proxy.js";
 import { until } from "./until.js";
 
 /**
- * Joins a lobby with a new socket, and remembers what `Presence` tells. It needs nothing from around it, so it runs in
- * a page as well; what its functions return is JSON.
+ * Joins a lobby with a new socket and records what `Presence` reports. The function has no free variables, so it can
+ * also run in a page; the functions that it returns yield JSON.
  */
 export function follow({ Socket, Presence }, url, { topic, name, user, session, options }) {
   const params = { ...(user && { user_id: user }), ...(session && { session }) };
   let awayMs = 50;
-  const patience = { timeout: 8000, rejoinAfterMs: () => 20, reconnectAfterMs: (tries) => tries * awayMs };
-  const socket = new Socket(url, { params, ...patience, ...options });
+  const timing = { timeout: 8000, rejoinAfterMs: () => 20, reconnectAfterMs: (tries) => tries * awayMs };
+  const socket = new Socket(url, { params, ...timing, ...options });
   const room = socket.channel(topic, () => ({ name }));
   const presence = new Presence(room);
 
   const states = [];
   room.on("presence_state", (state) => states.push(JSON.parse(JSON.stringify(state))));
-  const told = [];
-  const tell = (what) => (key, _, { metas }) => told.push(...metas.map((meta) => ({ ...meta, what, key })));
-  presence.onJoin(tell("join"));
-  presence.onLeave(tell("leave"));
+  const changes = [];
+  const record = (what) => (key, _, { metas }) => changes.push(...metas.map((meta) => ({ ...meta, what, key })));
+  presence.onJoin(record("join"));
+  presence.onLeave(record("leave"));
 
   const ended = (push) =>
     new Promise((done) => {
@@ -34,30 +34,30 @@ export function follow({ Socket, Presence }, url, { topic, name, user, session, 
     isThere: () => socket.isConnected() && room.state === "joined",
     rename: (other) => ended(room.push("rename", { name: (name = other) })),
     leave: () => ended(room.leave()),
-    /** For how long it will stay away when its connection is lost. */
+    /** Sets how long it stays away after losing its connection. */
     stayAway: (ms) => void (awayMs = ms),
-    /** Goes without a word to the lobby. */
+    /** Disconnects without leaving the lobby. */
     disconnect() {
-      socket.connect = () => {}; // before 1.8 a reconnect that is under way survives a disconnect
+      socket.connect = () => {}; // before 1.8 a pending reconnect survives a disconnect
       socket.disconnect();
     },
     list: () => presence.list((key, { metas }) => [key, metas]),
-    told: () => told,
+    changes: () => changes,
     states: () => states,
   };
 }
 
 const PEOPLE = 8;
 const STEPS = 7;
-const MOST_KILLS = 2; // of one session: after five it would look as though WebSockets did not work here
+const MAX_KILLS = 2; // per session: after five, the server would conclude that WebSocket does not work here
 
-/** Servers for a walk: on them, those who are gone without a word are gone soon. */
+/** Environment of a server for walks: clients that vanish are removed soon. */
 export const WALK_ENV = { WINDOW_MS: 600, SESSION_TTL_MS: 3000 };
 
 /**
- * People join, leave, take other names, lose their connections and come back, all at once, several of them as one
- * user. In the end everyone sees what the server sees, and that is what there should be. `enter(proxy, who)` follows
- * a lobby through a proxy; its functions may answer later. With `keep`, sessions are kept.
+ * Clients join, leave, rename themselves, lose their connections and return, all at once, several of them as one
+ * user. In the end every client must see the server's list, and that must be the expected one. `enter(proxy, who)`
+ * follows a lobby through a proxy; the functions that it returns may be asynchronous. `keep` makes sessions resumable.
  */
 export async function walk(t, { server, enter, topic, keep, seed = chosenSeed() }) {
   t.diagnostic(`WALK_SEED=${seed}`);
@@ -79,9 +79,9 @@ export async function walk(t, { server, enter, topic, keep, seed = chosenSeed() 
   for (const one of [...present, witness]) {
     const who = `${one.user} (${one.name})`;
     await until(`${who} sees what the server sees`, async () => same(refs(await one.list()), refs(truth)));
-    assert.deepEqual(remaining(await one.told()), refs(truth), `what ${who} was told of`);
+    assert.deepEqual(remaining(await one.changes()), refs(truth), `the changes that ${who} received`);
   }
-  hearsAllOnce(await watcher.told());
+  assertEachOnce(await watcher.changes());
 
   async function arrive(user, name) {
     arrivals += 1;
@@ -94,7 +94,7 @@ export async function walk(t, { server, enter, topic, keep, seed = chosenSeed() 
     return me;
   }
 
-  /** Who somebody is in the end: `null` for nobody. */
+  /** Walks, and returns the client that is present in the end, or `null`. */
   async function live(n, dice) {
     const user = `user-${n % 3}`;
     let me = null;
@@ -104,11 +104,11 @@ export async function walk(t, { server, enter, topic, keep, seed = chosenSeed() 
       const what = dice(10);
       if (!me) {
         me = await arrive(user, name);
-      } else if (what < 5 && me.kills < MOST_KILLS) {
+      } else if (what < 5 && me.kills < MAX_KILLS) {
         await kill(me, 50 + dice(200));
       } else {
         await until(`${user} (${me.name}) is there`, () => me.isThere());
-        // It says as well that the join was answered: who leaves before that only takes back a join.
+        // Also proves that the join was answered: a leave before that would only withdraw the join.
         assert.equal(await me.rename((me.name = name)), "ok");
         if (what < 8) continue;
         if (what === 8) assert.equal(await me.leave(), "ok");
@@ -122,7 +122,7 @@ export async function walk(t, { server, enter, topic, keep, seed = chosenSeed() 
     return me;
   }
 
-  /** Ends a connection without a word: again and again, since between two polls there is none. */
+  /** Cuts the connection, repeatedly, since between two polls there is none. */
   async function kill(me, awayMs) {
     me.kills += 1;
     await me.stayAway(awayMs);
@@ -133,23 +133,23 @@ export async function walk(t, { server, enter, topic, keep, seed = chosenSeed() 
   }
 
   /**
-   * Who is there all the time is told of each join and each leave once; of its own join twice, since that is in the
-   * state and in a diff. Those who come back to a session do not come anew.
+   * A client that is present throughout receives each join and each leave once; its own join twice, in the state and in
+   * a diff. A client that resumes a session does not join anew.
    */
-  function hearsAllOnce(told) {
-    const heard = told.filter(({ key }) => key !== watcher.user);
-    const joins = heard.filter(({ what }) => what === "join");
+  function assertEachOnce(changes) {
+    const others = changes.filter(({ key }) => key !== watcher.user);
+    const joins = others.filter(({ what }) => what === "join");
     const once = (metas) => assert.equal(new Set(metas.map(({ phx_ref }) => phx_ref)).size, metas.length);
     once(joins);
-    once(heard.filter(({ what }) => what === "leave"));
+    once(others.filter(({ what }) => what === "leave"));
     if (keep) assert.equal(joins.filter(({ phx_ref_prev }) => !phx_ref_prev).length, arrivals - 1);
   }
 }
 
-/** Only what people want to do depends on it: when they get to it does not. */
+/** Determines what the clients attempt, not when they get to it. */
 const chosenSeed = () => Number(process.env.WALK_SEED ?? Date.now() % 1e6);
 
-/** Numbers below a limit that depend on the seed alone. */
+/** Returns a generator of numbers below a limit, determined by the seed alone. */
 function random(seed) {
   let state = Math.imul(seed, 2654435761) >>> 0;
   return (limit) => {
@@ -158,16 +158,16 @@ function random(seed) {
   };
 }
 
-/** Who is there under what name. */
+/** Keys and names present in a list. */
 const named = (list) => list.flatMap(([key, metas]) => metas.map(({ name }) => `${key}: ${name}`)).sort();
 
-/** Who is there by what ref. */
+/** Keys and refs present in a list. */
 const refs = (list) => list.flatMap(([key, metas]) => metas.map(({ phx_ref }) => `${key}: ${phx_ref}`)).sort();
 
-/** What is left of all joins after all leaves. */
-function remaining(told) {
+/** Refs that remain after all joins and leaves. */
+function remaining(changes) {
   const there = new Set();
-  for (const { what, key, phx_ref } of told) {
+  for (const { what, key, phx_ref } of changes) {
     if (what === "join") there.add(`${key}: ${phx_ref}`);
     else there.delete(`${key}: ${phx_ref}`);
   }

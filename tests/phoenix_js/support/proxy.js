@@ -1,5 +1,4 @@
-// A TCP proxy on loopback that misbehaves on demand: what stands between a client and its server in hotels,
-// trains and offices.
+// A TCP proxy on loopback that misbehaves on demand, as the networks of hotels, trains and offices do.
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 
@@ -7,11 +6,11 @@ const REFUSAL = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: clos
 const isUpgrade = (head) => /^upgrade: *websocket/im.test(head.toString("latin1"));
 
 /**
- * `upgrades` says what becomes of a WebSocket upgrade; any other request passes.
- * - `pass`: it passes too.
+ * Starts the proxy. `upgrades` decides what happens to WebSocket upgrades; all other requests pass.
+ * - `pass`: the upgrade passes too.
  * - `refuse`: it is answered 403.
  * - `stall`: it is accepted and never answered.
- * - `mute`: it succeeds, and nothing the server sends after its answer arrives.
+ * - `mute`: it succeeds, but nothing that the server sends after its response arrives.
  */
 export async function startProxy(target, { upgrades = "pass" } = {}) {
   const pairs = new Set();
@@ -51,9 +50,9 @@ export async function startProxy(target, { upgrades = "pass" } = {}) {
   return Object.assign(proxy, {
     port,
     host: `127.0.0.1:${port}`,
-    /** Ends every connection without a word. */
+    /** Cuts every connection. */
     cut,
-    /** From now on nothing arrives on the connections there are; new ones are not affected. */
+    /** Drops everything that the server sends on existing connections; new ones are not affected. */
     silence: () => pairs.forEach((pair) => (pair.muted = true)),
     stop() {
       listener.close();

@@ -1,25 +1,25 @@
-// A server that does what a test tells it: it takes every connection, remembers its parameters, answers joins and
-// heartbeats, and says what the test puts into its mouth. For what only a client does.
+// A scripted server for tests of client behaviour: it accepts every connection, records its parameters, acknowledges
+// every message, and sends what the test tells it to.
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { WebSocketServer } from "ws";
 
-const WINDOW_MS = 200;
+const POLL_TIMEOUT_MS = 200;
 
 export async function startScripted() {
   const http = createServer((request, response) => longPoll(request, response));
   const webSockets = new WebSocketServer({ noServer: true });
-  const polls = new Map(); // token -> what waits for the next poll, and the poll that waits
+  const polls = new Map(); // token -> messages for the next poll, and the pending poll
   const script = {
     /** The parameters of each connection that was accepted, as `{ transport, params }`. */
     connects: [],
-    /** `accept`, `refuse`, or milliseconds after which a WebSocket dies. */
+    /** `accept`, `refuse`, or the lifetime of a WebSocket in milliseconds. */
     upgrades: "accept",
-    /** Whether WebSockets are left without an answer. */
+    /** Whether messages on WebSockets go unanswered. */
     mute: false,
-    /** Uploads wait for this. */
+    /** A promise that POSTs wait for. */
     uploads: Promise.resolve(),
-    say,
+    send,
     cut,
     stop,
   };
@@ -36,17 +36,17 @@ export async function startScripted() {
   async function longPoll(request, response) {
     const { searchParams } = new URL(request.url, "http://host");
     const end = (body) => response.end(JSON.stringify(body));
-    const known = searchParams.getAll("token").at(-1); // an application may have a parameter of that name
+    const known = searchParams.getAll("token").at(-1); // the application may have a parameter of that name
     if (request.method === "POST") {
       const chunks = await request.toArray();
       await script.uploads;
-      for (const line of Buffer.concat(chunks).toString().split("\n")) speak(polls.get(known), answer(line));
+      for (const line of Buffer.concat(chunks).toString().split("\n")) enqueue(polls.get(known), answer(line));
       return end({ status: 200 });
     }
     if (!polls.has(known) && known?.startsWith("t-")) return end({ status: 500 });
     if (!polls.has(known)) {
       const token = `t-${script.connects.length}`;
-      polls.set(token, { token, waiting: [], flush: null });
+      polls.set(token, { token, messages: [], flush: null });
       connected("longpoll", searchParams);
       return end({ status: 410, token, messages: [] });
     }
@@ -54,9 +54,9 @@ export async function startScripted() {
     poll.flush = () => {
       clearTimeout(timer);
       poll.flush = null;
-      end({ status: poll.waiting.length ? 200 : 204, token: poll.token, messages: poll.waiting.splice(0) });
+      end({ status: poll.messages.length ? 200 : 204, token: poll.token, messages: poll.messages.splice(0) });
     };
-    const timer = setTimeout(poll.flush, poll.waiting.length ? 0 : WINDOW_MS);
+    const timer = setTimeout(poll.flush, poll.messages.length ? 0 : POLL_TIMEOUT_MS);
   }
 
   function connected(transport, params) {
@@ -68,20 +68,20 @@ export async function startScripted() {
     return JSON.stringify([joinRef, ref, topic, "phx_reply", { status: "ok", response: {} }]);
   }
 
-  function speak(poll, message) {
+  function enqueue(poll, message) {
     if (!poll) return;
-    poll.waiting.push(message);
+    poll.messages.push(message);
     poll.flush?.();
   }
 
-  /** To everyone: a text, or bytes, which a long poll carries as base64. */
-  function say(message) {
+  /** Sends text or bytes to every client. A long poll carries bytes as base64. */
+  function send(message) {
     const bytes = typeof message !== "string";
     for (const client of webSockets.clients) client.send(message);
-    for (const poll of polls.values()) speak(poll, bytes ? Buffer.from(message).toString("base64") : message);
+    for (const poll of polls.values()) enqueue(poll, bytes ? Buffer.from(message).toString("base64") : message);
   }
 
-  /** Ends every connection without a word. */
+  /** Cuts every connection. */
   function cut() {
     for (const client of webSockets.clients) client.terminate();
     polls.clear();

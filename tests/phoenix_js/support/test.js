@@ -1,4 +1,4 @@
-// node:test, with a bound on every test: in Node 20 its `--test-timeout` means whole files.
+// node:test with a time limit per test; in Node 20, `--test-timeout` applies to whole files.
 import { test as unbounded } from "node:test";
 
 const WITHIN_MS = 20_000;

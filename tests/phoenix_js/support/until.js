@@ -2,7 +2,7 @@ import { setTimeout as passing } from "node:timers/promises";
 
 const WITHIN_MS = 15_000;
 
-/** Waits until `condition` holds; says what did not come about otherwise. */
+/** Waits until `condition` holds; otherwise throws an error that names `what` was awaited. */
 export async function until(what, condition, withinMs = WITHIN_MS) {
   const deadline = Date.now() + withinMs;
   while (!(await condition())) {

@@ -1,5 +1,5 @@
-// XMLHttpRequest for Node, as far as phoenix.js before 1.8 needs it, with the events in the order of the standard:
-// an abort or a failure is a `readystatechange` to 4 with an empty text first.
+// The subset of XMLHttpRequest that phoenix.js before 1.8 needs, for Node. Events fire in the order of the standard:
+// an abort or failure first fires `readystatechange` to 4 with an empty text.
 import http from "node:http";
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 6 });
@@ -23,7 +23,7 @@ export class XMLHttpRequest {
   }
 
   setRequestHeader(name, value) {
-    // phoenix.js 1.6 sets the content type of its bodyless GETs as well, and so do browsers
+    // phoenix.js 1.6 sets the content type even on GETs without a body, and browsers send it
     this.#request.setHeader(name, value);
   }
 

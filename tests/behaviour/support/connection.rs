@@ -1,5 +1,5 @@
-//! One connection of a kept session, over either transport, by a client that counts what it receives.
-//! It is spoken to in the notation of 2.0.0.
+//! One connection of a resumable session over either transport, by a client that tracks sequence
+//! numbers. It takes messages in the notation of 2.0.0.
 
 use std::collections::VecDeque;
 use std::panic::Location;
@@ -10,49 +10,49 @@ use super::longpoll::{JSON, NDJSON};
 use super::raw_websocket::{BINARY, CLOSE, PING, PONG, TEXT, close, frame};
 use super::{DEADLINE, LongPoll, RawWebSocket, Server, Transport, Version, base64, notation, soon};
 
-pub(crate) struct Line {
+pub(crate) struct Connection {
     version: Version,
-    link: Link,
-    /// Whether it was told to number what it sends.
+    inner: Inner,
+    /// Whether the server was asked for sequence numbers.
     numbered: bool,
     received: u64,
-    /// How many messages have come.
+    /// The number of messages received.
     count: u64,
-    /// How many of them a Pong has acknowledged.
-    ponged: u64,
-    beats: u32,
+    /// The number of messages acknowledged by Pongs.
+    acked: u64,
+    refs: u32,
 }
 
-enum Link {
+enum Inner {
     WebSocket(RawWebSocket),
-    LongPoll { session: LongPoll, waiting: VecDeque<String> },
+    LongPoll { session: LongPoll, queue: VecDeque<String> },
 }
 
-/// A message as it came over either transport.
+/// A message received over either transport.
 #[derive(Debug, PartialEq, Eq)]
-enum Arrival {
+enum Received {
     Text(String),
     Binary(Vec<u8>),
 }
 
-impl Line {
-    /// Connects with these parameters; with `received` among them numbers are expected.
+impl Connection {
+    /// Connects with these parameters. If they include `received`, messages must be numbered.
     pub(crate) async fn open(server: &Server, transport: Transport, parameters: &str) -> Self {
-        Self::of_version(Version::V2, server, transport, parameters).await
+        Self::with_version(Version::V2, server, transport, parameters).await
     }
 
-    pub(crate) async fn of_version(
+    pub(crate) async fn with_version(
         version: Version,
         server: &Server,
         transport: Transport,
         parameters: &str,
     ) -> Self {
         let parameters = format!("{}&{parameters}", version.parameter());
-        let link = match transport {
-            Transport::WebSocket => Link::WebSocket(RawWebSocket::open(server, &parameters).await),
+        let inner = match transport {
+            Transport::WebSocket => Inner::WebSocket(RawWebSocket::open(server, &parameters).await),
             Transport::LongPoll => {
                 let session = LongPoll::open(server, &parameters).await;
-                Link::LongPoll { session, waiting: VecDeque::new() }
+                Inner::LongPoll { session, queue: VecDeque::new() }
             }
         };
         let received = parameters.split_once("received=").map(|(_, number)| {
@@ -61,25 +61,25 @@ impl Line {
         });
         let numbered = received.is_some();
         let received = received.unwrap_or(0);
-        Self { version, link, numbered, received, count: 0, ponged: 0, beats: 0 }
+        Self { version, inner, numbered, received, count: 0, acked: 0, refs: 0 }
     }
 
-    /// The newest number.
+    /// The last sequence number received.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     pub(crate) fn websocket(&mut self) -> &mut RawWebSocket {
-        match &mut self.link {
-            Link::WebSocket(socket) => socket,
-            Link::LongPoll { .. } => panic!("a long poll"),
+        match &mut self.inner {
+            Inner::WebSocket(socket) => socket,
+            Inner::LongPoll { .. } => panic!("a long poll"),
         }
     }
 
     pub(crate) fn longpoll(&mut self) -> &mut LongPoll {
-        match &mut self.link {
-            Link::LongPoll { session, .. } => session,
-            Link::WebSocket(_) => panic!("a WebSocket"),
+        match &mut self.inner {
+            Inner::LongPoll { session, .. } => session,
+            Inner::WebSocket(_) => panic!("a WebSocket"),
         }
     }
 
@@ -87,28 +87,29 @@ impl Line {
         self.send_all(&[message]).await;
     }
 
-    /// Sends several messages, at once where the transport can.
+    /// Sends several messages, in one write if the transport allows.
     pub(crate) async fn send_all(&mut self, messages: &[&str]) {
         let messages: Vec<_> =
             messages.iter().map(|message| notation::outgoing(self.version, message)).collect();
-        match &mut self.link {
-            Link::WebSocket(socket) => {
+        match &mut self.inner {
+            Inner::WebSocket(socket) => {
                 let frames = messages.iter().map(|text| frame(0x80 | TEXT, text.as_bytes()));
                 socket.send_bytes(&frames.collect::<Vec<_>>().concat()).await;
             }
-            Link::LongPoll { session, .. } if self.version == Version::V1 => {
+            Inner::LongPoll { session, .. } if self.version == Version::V1 => {
                 for message in messages {
                     assert_eq!(session.post(JSON, &message).await, json!({"status": 200}));
                 }
             }
-            Link::LongPoll { session, .. } => {
-                let answer = session.post(NDJSON, &messages.join("\n")).await;
-                assert_eq!(answer, json!({"status": 200}));
+            Inner::LongPoll { session, .. } => {
+                let response = session.post(NDJSON, &messages.join("\n")).await;
+                assert_eq!(response, json!({"status": 200}));
             }
         }
     }
 
-    /// The next message is this. Where it has a null ref, a number is expected if there are any.
+    /// Expects this next message. In a numbered session, a number must stand in place of a null
+    /// ref.
     #[track_caller]
     pub(crate) fn expect(&mut self, message: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -116,25 +117,25 @@ impl Line {
         async move { assert_eq!(got.await, message, "{caller}") }
     }
 
-    /// The next message is binary, and this.
+    /// Expects this next binary message.
     #[track_caller]
     pub(crate) fn expect_binary(&mut self, bytes: &[u8]) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
-            let arrival = self.soon_arrival(caller).await;
-            assert_eq!(arrival, Some(Arrival::Binary(bytes.to_vec())), "{caller}");
-            // A binary message has no place for its number.
+            let message = self.next_soon(caller).await;
+            assert_eq!(message, Some(Received::Binary(bytes.to_vec())), "{caller}");
+            // A binary message has a number, but no room for it.
             self.received += u64::from(self.numbered);
         }
     }
 
-    /// The next message, with null for its number.
+    /// Receives the next message, with its number replaced by null.
     #[track_caller]
     pub(crate) fn recv(&mut self) -> impl Future<Output = String> {
         let caller = Location::caller();
         async move {
-            match self.soon_arrival(caller).await {
-                Some(Arrival::Text(text)) => {
+            match self.next_soon(caller).await {
+                Some(Received::Text(text)) => {
                     self.count_text(&notation::incoming(self.version, &text), caller)
                 }
                 other => panic!("{caller}: expected a text, got {other:?}"),
@@ -158,26 +159,26 @@ impl Line {
         format!("[null,null{rest}")
     }
 
-    /// Joins a topic of `room:*` that is not joined yet.
+    /// Joins a topic of `room:*` for the first time in this session.
     #[track_caller]
     pub(crate) fn join(&mut self, join_ref: &str, topic: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             self.begin_join(join_ref, topic).await;
-            assert_eq!(self.recv().await, ok(join_ref, topic), "{caller}: the reply of the join");
+            assert_eq!(self.recv().await, ok(join_ref, topic), "{caller}: the reply to the join");
             let joined = self.recv().await;
             let start = format!(r#"[null,null,"{topic}","joined","#);
             assert!(joined.starts_with(&start), "{caller}: {joined}");
         }
     }
 
-    /// Joins a topic that is joined already.
+    /// Rejoins a topic.
     #[track_caller]
     pub(crate) fn rejoin(&mut self, join_ref: &str, topic: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             self.begin_join(join_ref, topic).await;
-            assert_eq!(self.recv().await, ok(join_ref, topic), "{caller}: the reply of the join");
+            assert_eq!(self.recv().await, ok(join_ref, topic), "{caller}: the reply to the join");
         }
     }
 
@@ -185,8 +186,8 @@ impl Line {
         self.send(&format!(r#"["{join_ref}","{join_ref}","{topic}","phx_join",{{}}]"#)).await;
     }
 
-    /// Joins a topic whose channel has crashed a moment ago or will in the next one: until a join is
-    /// an ordinary one, under the join_ref `"last"`.
+    /// Joins a topic whose channel has just crashed or is about to crash, under the join_ref
+    /// `"last"`. Retries until the join starts a new channel.
     #[track_caller]
     pub(crate) fn join_after_a_crash(&mut self, topic: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -203,7 +204,7 @@ impl Line {
                     }
                 };
                 if reply != ok(&reference, topic) {
-                    // It came while the channel was about to crash.
+                    // The join arrived while the channel was about to crash.
                     assert!(reply.contains(r#""join crashed""#), "{caller}: {reply}");
                     continue;
                 }
@@ -223,16 +224,16 @@ impl Line {
         }
     }
 
-    /// Reads what comes, up to this message.
+    /// Receives messages up to this one.
     #[track_caller]
     pub(crate) fn skip_to(&mut self, message: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             let mut skipped = Vec::new();
             loop {
-                let arrival = tokio::time::timeout(DEADLINE, self.arrival()).await;
-                let Ok(Some(Arrival::Text(text))) = arrival else {
-                    panic!("{caller}: {arrival:?} after {skipped:?}");
+                let next = tokio::time::timeout(DEADLINE, self.next_message()).await;
+                let Ok(Some(Received::Text(text))) = next else {
+                    panic!("{caller}: {next:?} after {skipped:?}");
                 };
                 let text = self.count_text(&notation::incoming(self.version, &text), caller);
                 if text == message {
@@ -243,7 +244,8 @@ impl Line {
         }
     }
 
-    /// Everything sent to this channel before has been handled, and no message is left unexpected.
+    /// Expects the reply to a ping next: everything sent before has been handled, and nothing
+    /// unexpected was received.
     #[track_caller]
     pub(crate) fn ping(&mut self, join_ref: &str, topic: &str) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -251,11 +253,11 @@ impl Line {
             let reference = self.next_ref();
             self.send(&format!(r#"["{join_ref}","{reference}","{topic}","ping",{{}}]"#)).await;
             let got = self.recv().await;
-            assert_eq!(got, ok(&reference, topic), "{caller}: the reply of a ping");
+            assert_eq!(got, ok(&reference, topic), "{caller}: the reply to a ping");
         }
     }
 
-    /// No message is left unexpected: a heartbeat's reply comes next.
+    /// Expects the reply to a heartbeat next: nothing unexpected was received.
     #[track_caller]
     pub(crate) fn heartbeat(&mut self) -> impl Future<Output = ()> {
         let caller = Location::caller();
@@ -263,14 +265,14 @@ impl Line {
             let reference = self.next_ref();
             self.send(&format!(r#"[null,"{reference}","phoenix","heartbeat",{{}}]"#)).await;
             let got = self.recv().await;
-            assert_eq!(got, ok(&reference, "phoenix"), "{caller}: the reply of a heartbeat");
+            assert_eq!(got, ok(&reference, "phoenix"), "{caller}: the reply to a heartbeat");
         }
     }
 
-    /// Lets the server know that everything has arrived: the second heartbeat proves all that came
-    /// before the reply to the first.
+    /// Acknowledges everything received so far: the second heartbeat proves receipt of everything
+    /// sent before the reply to the first.
     #[track_caller]
-    pub(crate) fn rejoin_deadline(&mut self) -> impl Future<Output = ()> {
+    pub(crate) fn acknowledge_all(&mut self) -> impl Future<Output = ()> {
         let caller = Location::caller();
         async move {
             for _ in 0..2 {
@@ -281,9 +283,10 @@ impl Line {
         }
     }
 
-    /// Answers the Pings of a session's first WebSocket until all that has come is acknowledged.
+    /// Answers Pings until everything received is acknowledged. Only for the first WebSocket of a
+    /// session.
     pub(crate) async fn pong(&mut self) {
-        while self.ponged < self.count {
+        while self.acked < self.count {
             let frame = soon(self.websocket().next()).await.expect("a Ping");
             assert_eq!(frame.opcode, PING, "{:?}", String::from_utf8_lossy(&frame.payload));
             self.answer_ping(&frame.payload).await;
@@ -291,74 +294,77 @@ impl Line {
     }
 
     async fn answer_ping(&mut self, payload: &[u8]) {
-        self.ponged = u64::from_be_bytes(payload.try_into().expect("eight bytes"));
+        self.acked = u64::from_be_bytes(payload.try_into().expect("eight bytes"));
         self.websocket().send_bytes(&frame(0x80 | PONG, payload)).await;
     }
 
-    /// The connection is gone without a word, and a WebSocket's server has noticed. What it had not
-    /// read is lost.
+    /// Drops the connection without a close, and waits until the server has noticed the loss of a
+    /// WebSocket. Unread messages are lost. Returns the last number received.
     pub(crate) async fn cut(self) -> u64 {
-        if let Link::WebSocket(socket) = self.link {
+        if let Inner::WebSocket(socket) = self.inner {
             socket.hang_up().await;
         }
         self.received
     }
 
-    /// Closes a WebSocket as clients do.
+    /// Closes a WebSocket with code 1000, as clients do. Returns the last number received.
     pub(crate) async fn close(self) -> u64 {
-        let Link::WebSocket(mut socket) = self.link else { panic!("a long poll") };
+        let Inner::WebSocket(mut socket) = self.inner else { panic!("a long poll") };
         socket.send_bytes(&close(1000, b"")).await;
         socket.hang_up().await;
         self.received
     }
 
-    /// Finds that another connection has taken the session over, as a client does that is still there.
-    pub(crate) async fn give_way(self) {
-        match self.link {
-            Link::WebSocket(mut socket) => {
+    /// Reacts to the takeover of its session as a living client does.
+    pub(crate) async fn yield_session(self) {
+        match self.inner {
+            Inner::WebSocket(mut socket) => {
                 soon(async { while socket.next().await.expect("a close").opcode != CLOSE {} })
                     .await;
                 socket.send_bytes(&close(1012, b"")).await;
                 socket.hang_up().await;
             }
-            Link::LongPoll { mut session, .. } => {
+            Inner::LongPoll { mut session, .. } => {
                 assert_eq!(session.poll().await, json!({"status": 500}));
             }
         }
     }
 
     fn next_ref(&mut self) -> String {
-        self.beats += 1;
-        format!("line-{}", self.beats)
+        self.refs += 1;
+        format!("ref-{}", self.refs)
     }
 
-    async fn soon_arrival(&mut self, caller: &Location<'_>) -> Option<Arrival> {
-        let arrival = tokio::time::timeout(DEADLINE, self.arrival()).await;
-        arrival.unwrap_or_else(|_| panic!("{caller}: still waiting after {DEADLINE:?}"))
+    async fn next_soon(&mut self, caller: &Location<'_>) -> Option<Received> {
+        let message = tokio::time::timeout(DEADLINE, self.next_message()).await;
+        message.unwrap_or_else(|_| panic!("{caller}: still queue after {DEADLINE:?}"))
     }
 
-    async fn arrival(&mut self) -> Option<Arrival> {
+    async fn next_message(&mut self) -> Option<Received> {
         loop {
-            let arrival = match &mut self.link {
-                Link::LongPoll { session, waiting } => {
-                    while waiting.is_empty() {
-                        let answer = session.next().await;
-                        assert!(answer["status"] == 200 || answer["status"] == 204, "{answer}");
-                        let messages = answer["messages"].as_array().into_iter().flatten();
-                        waiting.extend(messages.filter_map(Value::as_str).map(str::to_owned));
+            let message = match &mut self.inner {
+                Inner::LongPoll { session, queue } => {
+                    while queue.is_empty() {
+                        let response = session.next().await;
+                        assert!(
+                            response["status"] == 200 || response["status"] == 204,
+                            "{response}"
+                        );
+                        let messages = response["messages"].as_array().into_iter().flatten();
+                        queue.extend(messages.filter_map(Value::as_str).map(str::to_owned));
                     }
-                    let message = waiting.pop_front()?;
+                    let message = queue.pop_front()?;
                     if message.starts_with(['[', '{']) {
-                        Arrival::Text(message)
+                        Received::Text(message)
                     } else {
-                        Arrival::Binary(base64::decode(&message))
+                        Received::Binary(base64::decode(&message))
                     }
                 }
-                Link::WebSocket(socket) => {
+                Inner::WebSocket(socket) => {
                     let frame = socket.next().await?;
                     match frame.opcode {
-                        TEXT => Arrival::Text(String::from_utf8(frame.payload).ok()?),
-                        BINARY => Arrival::Binary(frame.payload),
+                        TEXT => Received::Text(String::from_utf8(frame.payload).ok()?),
+                        BINARY => Received::Binary(frame.payload),
                         PING => {
                             self.answer_ping(&frame.payload).await;
                             continue;
@@ -368,12 +374,12 @@ impl Line {
                 }
             };
             self.count += 1;
-            return Some(arrival);
+            return Some(message);
         }
     }
 }
 
-/// A reply without a response, as a kept session spells it.
+/// An ok reply with an empty response, as encoded in a resumable session.
 pub(crate) fn ok(reference: &str, topic: &str) -> String {
     format!(r#"[null,"{reference}","{topic}","phx_reply",{{"status":"ok","response":{{}}}}]"#)
 }

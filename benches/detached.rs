@@ -1,8 +1,7 @@
-//! Sessions that nobody is connected to: what 10,000 of them hold, what they add to a broadcast, and
-//! what those who are connected notice of them. One thread does everything, over connections without a
-//! network.
+//! Detached sessions: the memory of 10,000 of them, their share of a broadcast, and their effect on
+//! connected clients. Runs on one thread over in-memory connections.
 //!
-//! `cargo bench --bench parked`
+//! `cargo bench --bench detached`
 
 mod support;
 
@@ -22,9 +21,9 @@ use self::support::local::{self, frame};
 use self::support::room::Silent;
 use self::support::{Thread, median};
 
-const PARKED: usize = 10_000;
+const DETACHED: usize = 10_000;
 const CONNECTED: usize = 100;
-/// So many that no outbox overflows.
+/// Few enough not to overflow an outbox.
 const BROADCASTS: usize = 100;
 
 fn main() {
@@ -33,8 +32,8 @@ fn main() {
     let endpoint = endpoint();
     let block_on = |work: &dyn Fn() -> Work<()>| tasks.block_on(&runtime, work());
 
-    // What is made once, by the first.
-    block_on(&|| park(endpoint.clone(), 0, 1));
+    // The first session causes one-time allocations.
+    block_on(&|| detach(endpoint.clone(), 0, 1));
     let received = Rc::new(Cell::new(0));
     for _ in 0..CONNECTED {
         let (endpoint, received) = (endpoint.clone(), Rc::clone(&received));
@@ -45,10 +44,10 @@ fn main() {
     }
     let few = deliver(&runtime, &tasks, &endpoint, &received);
 
-    let held = measure(|| block_on(&|| park(endpoint.clone(), 1, PARKED))).bytes_current;
-    assert_eq!(endpoint.sessions(), 1 + PARKED + CONNECTED);
+    let held = measure(|| block_on(&|| detach(endpoint.clone(), 1, DETACHED))).bytes_current;
+    assert_eq!(endpoint.sessions(), 1 + DETACHED + CONNECTED);
     let mut many = None;
-    let kept = measure(|| many = Some(deliver(&runtime, &tasks, &endpoint, &received)));
+    let retained = measure(|| many = Some(deliver(&runtime, &tasks, &endpoint, &received)));
     let many = many.expect("delivered");
     let idle = {
         let thread = Thread::current();
@@ -56,27 +55,27 @@ fn main() {
         tasks.block_on(&runtime, async { tokio::time::sleep(IDLE).await });
         thread.cpu() - before
     };
-    // They hold what they are said to hold.
+    // Check that the sessions retain all messages.
     let replayed = tasks.block_on(&runtime, replay(&endpoint, 1));
     assert_eq!(replayed, BROADCASTS);
 
-    let each = |bytes: i64| bytes as f64 / PARKED as f64;
+    let each = |bytes: i64| bytes as f64 / DETACHED as f64;
     println!("{CONNECTED} connected, {BROADCASTS} broadcasts of 160 bytes; medians\n");
-    println!("{:<48}{:>12}{:>12}", "parked sessions", 1, 1 + PARKED);
-    row("CPU of a broadcast", few.cpu, many.cpu);
-    row("until it is queued for everyone", few.queued, many.queued);
-    row("until the last connected client has it", few.delivered, many.delivered);
-    row("of that, after it was queued", few.delivered - few.queued, many.delivered - many.queued);
+    println!("{:<48}{:>12}{:>12}", "detached sessions", 1, 1 + DETACHED);
+    row("CPU per broadcast", few.cpu, many.cpu);
+    row("until queued for all sessions", few.queued, many.queued);
+    row("until received by all connected clients", few.delivered, many.delivered);
+    row("of that, after queueing", few.delivered - few.queued, many.delivered - many.queued);
     println!();
-    let per_session = (many.cpu.saturating_sub(few.cpu)).as_nanos() as f64 / PARKED as f64;
-    println!("a broadcast for one parked session      {per_session:>10.0} ns");
-    println!("heap of a parked session                {:>10.0} bytes", each(held));
+    let per_session = (many.cpu.saturating_sub(few.cpu)).as_nanos() as f64 / DETACHED as f64;
+    println!("CPU per broadcast and detached session  {per_session:>10.0} ns");
+    println!("heap per detached session               {:>10.0} bytes", each(held));
     println!(
-        "heap of a message kept for one          {:>10.0} bytes",
-        each(kept.bytes_current) / BROADCASTS as f64
+        "heap per retained message and session   {:>10.0} bytes",
+        each(retained.bytes_current) / BROADCASTS as f64
     );
     let share = idle.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
-    println!("CPU while nothing happens               {share:>10.2} %");
+    println!("CPU while idle                          {share:>10.2} %");
 }
 
 type Work<T> = std::pin::Pin<Box<dyn Future<Output = T>>>;
@@ -98,7 +97,7 @@ fn endpoint() -> Endpoint<Option<String>> {
         .build()
 }
 
-/// A connection with `room:a` joined.
+/// Connects and joins `room:a`.
 async fn member(endpoint: &Endpoint<Option<String>>, parameters: &str) -> BufReader<DuplexStream> {
     let service = TowerToHyperService::new(endpoint.service("/socket"));
     let mut client = BufReader::new(local::connect(service));
@@ -113,18 +112,18 @@ async fn read(mut client: BufReader<DuplexStream>, received: Rc<Cell<usize>>) {
     }
 }
 
-/// Makes sessions and leaves them.
-fn park(endpoint: Endpoint<Option<String>>, first: usize, count: usize) -> Work<()> {
+/// Creates sessions and drops their connections.
+fn detach(endpoint: Endpoint<Option<String>>, first: usize, count: usize) -> Work<()> {
     Box::pin(async move {
         for index in first..first + count {
             drop(member(&endpoint, &format!("session={index:022}")).await);
         }
-        // The last of them must be noticed.
+        // Let the server notice the last one.
         tokio::time::sleep(Duration::from_millis(100)).await;
     })
 }
 
-/// Takes a parked session up and counts what it had kept.
+/// Resumes a detached session and counts the replayed messages.
 async fn replay(endpoint: &Endpoint<Option<String>>, index: usize) -> usize {
     let mut client = member(endpoint, &format!("session={index:022}")).await;
     let mut count = 0;
@@ -143,7 +142,7 @@ struct Delivery {
     delivered: Duration,
 }
 
-/// Broadcasts, each after the one before has arrived.
+/// Broadcasts repeatedly, each time after the previous message has arrived.
 fn deliver(
     runtime: &Runtime,
     tasks: &LocalSet,
@@ -166,7 +165,7 @@ fn deliver(
         });
         delivered.push(began.elapsed().as_secs_f64());
     }
-    // The clock of a thread is too coarse for one alone.
+    // The thread clock is too coarse for a single broadcast.
     let cpu = (thread.cpu() - used) / BROADCASTS as u32;
     let [queued, delivered] = [queued, delivered].map(|all| Duration::from_secs_f64(median(all)));
     Delivery { cpu, queued, delivered }

@@ -1,5 +1,5 @@
-//! The least that a server can do: it answers with constants, and looks at no more than how much there
-//! is to read. What was read together is answered in one write to each.
+//! A baseline server that returns canned responses without parsing: it only counts the bytes that
+//! it reads. Requests read together are answered with one write per client.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -8,22 +8,22 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::crowd::Talk;
+use super::crowd::Exchange;
 use super::server::Server;
 
-pub(crate) struct Least {
+pub(crate) struct Baseline {
     pub(crate) address: SocketAddr,
     room: Arc<Room>,
 }
 
 #[derive(Default)]
 struct Room {
-    talk: Mutex<Option<Arc<Talk>>>,
+    exchange: Mutex<Option<Arc<Exchange>>>,
     clients: Mutex<Vec<Arc<TcpStream>>>,
 }
 
-impl Least {
-    /// One room with a port of its own.
+impl Baseline {
+    /// Starts a room on a separate port.
     pub(crate) fn new(server: &Server) -> Self {
         let room = Arc::<Room>::default();
         let served = Arc::clone(&room);
@@ -31,9 +31,9 @@ impl Least {
         Self { address, room }
     }
 
-    /// What is said from now on, and answered.
-    pub(crate) fn answer(&self, talk: &Arc<Talk>) {
-        *self.room.talk.lock().expect("no panic") = Some(Arc::clone(talk));
+    /// Sets the exchange to answer from now on.
+    pub(crate) fn set_exchange(&self, exchange: &Arc<Exchange>) {
+        *self.room.exchange.lock().expect("no panic") = Some(Arc::clone(exchange));
     }
 }
 
@@ -50,24 +50,24 @@ async fn serve(mut io: TcpStream, room: Arc<Room>) {
             Ok(0) | Err(_) => break,
             Ok(size) => size,
         };
-        let talk = room.talk.lock().expect("no panic").clone();
-        let Some(talk) = talk else { break };
-        let Talk { question, answer, everyone } = &*talk;
-        assert_eq!(size % question.len(), 0, "a piece of a message");
-        if *everyone {
-            let answers = answer.repeat(size / question.len());
+        let exchange = room.exchange.lock().expect("no panic").clone();
+        let Some(exchange) = exchange else { break };
+        let Exchange { request, response, is_broadcast } = &*exchange;
+        assert_eq!(size % request.len(), 0, "part of a message");
+        if *is_broadcast {
+            let responses = response.repeat(size / request.len());
             room.clients
                 .lock()
                 .expect("no panic")
                 .iter()
-                .for_each(|client| write(client, &answers));
+                .for_each(|client| write(client, &responses));
         } else {
-            write(&io, answer);
+            write(&io, response);
         }
     }
 }
 
-/// So little is under way that there is room for it.
+/// Writes a message. So little is in flight that the socket buffer always has room.
 fn write(client: &TcpStream, message: &[u8]) {
     assert_eq!(client.try_write(message).ok(), Some(message.len()));
 }
