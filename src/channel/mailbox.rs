@@ -127,7 +127,7 @@ impl Sender {
         if state.end != End::Open {
             return Err(SendError::Closed);
         }
-        if !state.backlog.add(mail.cost()) {
+        if !state.backlog.try_acquire(mail.cost()) {
             return Err(SendError::Full);
         }
         state.queue.push_back(mail);
@@ -174,7 +174,7 @@ impl Receiver {
         poll_fn(|cx| {
             let mut state = self.0.lock();
             if let Some(mail) = state.queue.pop_front() {
-                state.backlog.remove(mail.cost());
+                state.backlog.release(mail.cost());
                 if state.queue.is_empty() && state.queue.capacity() > 4 {
                     state.queue = VecDeque::new();
                 }

@@ -1165,11 +1165,11 @@ impl Watch {
 }
 
 fn brief_ttl() -> ResumeConfig {
-    ResumeConfig { session_ttl: Duration::from_millis(200), ..Default::default() }
+    ResumeConfig::new().session_ttl(Duration::from_millis(200))
 }
 
 fn brief_grace() -> ResumeConfig {
-    ResumeConfig { rejoin_grace: Duration::from_millis(300), ..Default::default() }
+    ResumeConfig::new().rejoin_grace(Duration::from_millis(300))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1351,7 +1351,7 @@ async fn a_session_counts_once_however_often_it_is_taken_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_time_of_zero_keeps_no_session() {
-    let off = ResumeConfig { session_ttl: Duration::ZERO, ..Default::default() };
+    let off = ResumeConfig::new().session_ttl(Duration::ZERO);
     let mut watch = Watch::start(off).await;
     let mut client = Client::connect(&watch.server, WebSocket, Version::V2, SESSION).await;
     client.send(r#"["1","1","room:a","phx_join",{}]"#).await;
