@@ -93,7 +93,7 @@ fn endpoint() -> Endpoint<Option<String>> {
         .id(Option::clone)
         .channel::<Silent<_>>("room:*")
         .check_origin(CheckOrigin::off())
-        .resume(ResumeConfig { session_ttl: ttl, ..Default::default() })
+        .resume(ResumeConfig::new().session_ttl(ttl))
         .build()
 }
 

@@ -148,7 +148,7 @@ fn endpoint(config: &Config) -> Endpoint<User> {
         .check_origin(origins)
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))
         .long_poll(LongPollConfig::default().poll_timeout(config.poll_timeout))
-        .resume(ResumeConfig { session_ttl: config.session_ttl, ..Default::default() })
+        .resume(ResumeConfig::new().session_ttl(config.session_ttl))
         .build()
 }
 

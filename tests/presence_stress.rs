@@ -171,7 +171,7 @@ fn endpoint(config: PresenceConfig) -> Endpoint<String> {
     Endpoint::builder(|info| async move { Ok(info.param("name").unwrap_or("anon").to_owned()) })
         .id(|name| Some(name.clone()))
         .channel::<Room>("room:*")
-        .resume(ResumeConfig { session_ttl: Duration::from_millis(300), ..ResumeConfig::default() })
+        .resume(ResumeConfig::new().session_ttl(Duration::from_millis(300)))
         .presence(config)
         .build()
 }

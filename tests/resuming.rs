@@ -300,7 +300,7 @@ async fn a_disconnect_ends_the_session() {
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_not_rejoined_in_time_ends() {
     let grace = Duration::from_secs(3);
-    let endpoint = endpoint_with(ResumeConfig { rejoin_grace: grace, ..Default::default() });
+    let endpoint = endpoint_with(ResumeConfig::new().rejoin_grace(grace));
     let mut ann = member(&endpoint, &[SESSION]).await;
     ann.reconnect().await.expect("connects");
     tokio::time::sleep(2 * grace).await;
@@ -322,7 +322,7 @@ async fn resumes(mut tab: Client<String>) -> bool {
 }
 
 fn two_sessions_per_user() -> Endpoint<String> {
-    endpoint_with(ResumeConfig { max_per_id: 2, ..Default::default() })
+    endpoint_with(ResumeConfig::new().max_per_id(2))
 }
 
 #[tokio::test(start_paused = true)]

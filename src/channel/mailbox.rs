@@ -199,7 +199,7 @@ impl Receiver {
         poll_fn(|cx| {
             let mut state = self.0.state.lock();
             if let Some(command) = state.queue.pop_front() {
-                state.budget.remove(command.cost());
+                state.budget.release(command.cost());
                 if state.queue.is_empty() && state.queue.capacity() > 4 {
                     state.queue = VecDeque::new();
                 }
@@ -261,7 +261,7 @@ impl Mailbox {
         if state.phase != Phase::Open {
             return Err(SendError::Closed);
         }
-        if !state.budget.add(command.cost()) {
+        if !state.budget.try_acquire(command.cost()) {
             return Err(SendError::Full);
         }
         state.queue.push_back(command);

@@ -189,6 +189,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.router.validate()?;
         self.websocket.validate()?;
         self.long_poll.validate()?;
+        self.resume.validate()?;
         self.presence.validate()?;
         for (name, is_zero) in [
             ("max_message", self.limits.message == 0),

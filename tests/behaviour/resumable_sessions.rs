@@ -107,9 +107,9 @@ async fn witness(server: &Server, topic: &str) -> Client {
 }
 
 fn short_ttl() -> ResumeConfig {
-    ResumeConfig { session_ttl: Duration::from_millis(200), ..Default::default() }
+    ResumeConfig::new().session_ttl(Duration::from_millis(200))
 }
 
 fn short_grace() -> ResumeConfig {
-    ResumeConfig { rejoin_grace: Duration::from_millis(300), ..Default::default() }
+    ResumeConfig::new().rejoin_grace(Duration::from_millis(300))
 }

@@ -1,4 +1,5 @@
-//! What both transports of an endpoint share: the handler, the origin check and the limits.
+//! What both transports of an endpoint share: the handler, the origin check, the limits and the
+//! resumable sessions.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use crate::outbox;
 use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
-/// A [`Handler`] with what guards it. A cheap clone; every service of an endpoint holds one.
+/// Accepts connections for a [`Handler`]: checks origins, applies limits and resumes sessions.
+///
+/// A cheap clone. All transports of an endpoint share one acceptor.
 pub struct Acceptor<H: Handler>(Arc<Shared<H>>);
 
 struct Shared<H: Handler> {
@@ -21,19 +24,19 @@ struct Shared<H: Handler> {
 }
 
 impl<H: Handler> Acceptor<H> {
-    /// Guards `handler`, and keeps its sessions with the default configuration.
+    /// Creates an acceptor whose sessions are resumable as by default.
     pub fn new(handler: H, check_origin: CheckOrigin, limits: Limits) -> Self {
         Self::with_resume(handler, check_origin, limits, ResumeConfig::default())
     }
 
-    /// Guards `handler`, and keeps its sessions.
+    /// Creates an acceptor.
     pub fn with_resume(
         handler: H,
         check_origin: CheckOrigin,
         limits: Limits,
-        continuity: ResumeConfig,
+        resume: ResumeConfig,
     ) -> Self {
-        let resumable = ResumeRegistry::new(continuity);
+        let resumable = ResumeRegistry::new(resume);
         Self(Arc::new(Shared { handler, check_origin, limits, resumable }))
     }
 
@@ -42,24 +45,33 @@ impl<H: Handler> Acceptor<H> {
         &self.0.limits
     }
 
-    /// Who may connect from a browser.
+    /// The number of resumable sessions that have no connection at the moment.
+    pub fn detached_sessions(&self) -> usize {
+        self.0.resumable.detached()
+    }
+
+    /// Which origins may connect from a browser.
     pub(crate) fn check_origin(&self) -> &CheckOrigin {
         &self.0.check_origin
     }
 
-    /// Connects, to the session that the client asks for or to one of its own.
+    /// Connects to the session that the client asks for, or to a new one.
     pub(crate) async fn connect_to_session(
         &self,
         mut info: ConnectInfo,
     ) -> Result<Connected<H::Session>, Rejected> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
+        if id.is_none() && info.param("session").is_some() {
+            metrics::counter!("tower_channels_session_ids_ignored").increment(1);
+            tracing::debug!("malformed session id ignored");
+        }
         if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             return Err(Rejected);
         }
         info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
         let transport = info.transport().name();
-        let (session, receiver) = self.ask(info).await?;
+        let (session, receiver) = self.call_handler(info).await?;
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
         Ok(match id {
             Some(id) => self.0.resumable.connect(&id, received, session, receiver),
@@ -67,10 +79,17 @@ impl<H: Handler> Acceptor<H> {
         })
     }
 
-    /// Connects and attaches at once, to the session that the client asks for or to one of its own.
-    /// Dropping the session and the receiver is the end of the connection; a resumable session outlives it.
+    /// Connects to the session that the client asks for, or to a new one, and attaches to it.
     ///
-    /// Cancel safety: dropping the future drops the handler's.
+    /// Dropping the session and the receiver ends the connection; a resumable session outlives it.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] if the handler rejects the connect or does not decide in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the handler's.
     pub async fn connect(
         &self,
         info: ConnectInfo,
@@ -80,15 +99,17 @@ impl<H: Handler> Acceptor<H> {
         connected.attach(received, transport).ok_or(Rejected)
     }
 
-    /// Asks the handler, for as long as it may take, and hands out both ends of the new session.
-    async fn ask(&self, info: ConnectInfo) -> Result<(H::Session, outbox::Receiver), Rejected> {
+    /// Calls the handler, within the connect timeout, and returns the session with its outbox.
+    async fn call_handler(
+        &self,
+        info: ConnectInfo,
+    ) -> Result<(H::Session, outbox::Receiver), Rejected> {
         let (outbox, receiver) = outbox::channel(self.0.limits.outbox);
         let connect = self.0.handler.connect(info, outbox);
         match tokio::time::timeout(self.0.limits.connect_timeout, connect).await {
-            Ok(Ok(session)) => Ok((session, receiver)),
-            Ok(Err(refused)) => Err(refused),
+            Ok(connected) => connected.map(|session| (session, receiver)),
             Err(_) => {
-                tracing::warn!("connect took too long");
+                tracing::warn!("connect timed out");
                 Err(Rejected)
             }
         }

@@ -92,16 +92,10 @@ impl ConnectInfo {
     }
 
     /// The session that the client asks for with the parameter `session`: 22 to 64 characters of
-    /// `A-Za-z0-9_-`. Any other text is ignored, and counted.
+    /// `A-Za-z0-9_-`. Any other text is ignored.
     pub(crate) fn session(&self) -> Option<&str> {
-        let id = self.param("session")?;
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        let valid = (22..=64).contains(&id.len()) && id.bytes().all(legal);
-        if !valid {
-            metrics::counter!("tower_channels_session_ids_ignored").increment(1);
-            tracing::debug!("a session id was ignored that is none");
-        }
-        valid.then_some(id)
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        self.param("session").filter(|id| (22..=64).contains(&id.len()) && id.bytes().all(is_legal))
     }
 
     /// The last number that the client has seen, if it reads numbers: the parameter `received`.

@@ -21,11 +21,13 @@ pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub use self::longpoll::fuzzing;
 pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::outbox::ByteBudget;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub use self::outbox::model;
 pub use self::params::BadQuery;

@@ -1,6 +1,7 @@
-//! The contract between a transport and what is served over it: a [`Handler`] decides on a connect
-//! and makes a [`Session`], which takes what arrives in order; whatever leaves, from any task, goes
-//! through the [`outbox::Sender`].
+//! The contract between a transport and what is served over it.
+//!
+//! A [`Handler`] decides on a connect and creates a [`Session`], which takes incoming messages in
+//! order. Everything that goes out, from any task, goes through the [`outbox::Sender`].
 
 use std::future::Future;
 
@@ -8,14 +9,17 @@ use crate::connect_info::{ConnectInfo, Transport};
 use crate::frame::{Close, Inbound};
 use crate::outbox;
 
-/// Decides who may connect. One value serves every connection of an endpoint.
+/// Decides who may connect. One value serves all connections of an endpoint.
 pub trait Handler: Send + Sync + 'static {
-    /// What a connection becomes.
+    /// The session of an accepted connection.
     type Session: Session;
 
-    /// Called once per connection, after the origin check and before anything is answered.
+    /// Accepts or rejects a connection. Called once per connection, after the origin check and before
+    /// the transport responds.
     ///
-    /// Cancel safety: dropped when the client goes away or [`Limits::connect_timeout`] passes.
+    /// # Cancel safety
+    ///
+    /// The future is dropped when the client goes away or [`Limits::connect_timeout`] passes.
     ///
     /// [`Limits::connect_timeout`]: crate::Limits::connect_timeout
     fn connect(
@@ -25,34 +29,55 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Session, Rejected>> + Send;
 }
 
-/// One connected client. Dropping it is the only end it learns of: whatever the reason, the
-/// connection is over and its outbox takes no more.
+/// One connected client.
+///
+/// The methods of a session are called one after the other, never concurrently. Dropping the session
+/// is the only end that it learns of: the connection is over, for whatever reason, and the outbox
+/// takes no more messages.
+///
+/// The methods about connections are called on *resumable* sessions only, which outlive their
+/// connections; see [`ResumeConfig`](crate::ResumeConfig).
 pub trait Session: Send + 'static {
-    /// Takes the next message. It must not block; what takes time belongs to a task of its own. An
-    /// `Err` ends the connection for the reason given.
+    /// Handles the next message. Must not block: move work that takes time to a task of its own.
+    ///
+    /// # Errors
+    ///
+    /// Ends the connection, and the session, for the reason given.
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close>;
 
-    /// Who the client is. A resumable session is handed only to a connection of the same id, and is resumable
-    /// only if it has one, unless [`ResumeConfig::anonymous`] says otherwise.
+    /// Returns the id of the client, if it has one.
+    ///
+    /// A session can be resumed only by a connection of the same id, and without an id only if
+    /// [`ResumeConfig::anonymous`] allows it.
+    ///
+    /// [`ResumeConfig::anonymous`]: crate::ResumeConfig::anonymous
     fn id(&self) -> Option<&str> {
         None
     }
 
-    /// A connection over this transport has taken the session up: the first one, or another. They are
-    /// counted from 1; a session that is not resumable never hears of it. Until its stream is opened for this epoch,
-    /// what is pushed into a stream of the outbox waits.
+    /// A connection over this transport has taken the session over, the first one or a later one.
+    ///
+    /// Epochs ascend. Messages that are pushed into a stream of the outbox wait until the stream is
+    /// [resumed](outbox::Sender::resume) for this epoch.
     fn attached(&mut self, epoch: u64, transport: Transport) {
         let _ = (epoch, transport);
     }
 
-    /// The connection that has the session is gone. There may be another, or none: then the session ends.
+    /// The connection of the current epoch is lost: its WebSocket has ended, or its long-poll client
+    /// has stopped polling. If no connection follows in time, the session ends.
     fn detached(&mut self) {}
 
-    /// The connection has lasted for [`ResumeConfig::rejoin_grace`]: a stream that was not opened
-    /// again by now will not be.
+    /// The connection that was thought lost is used again, in the same epoch: a long-poll client has
+    /// come back after [`detached`](Self::detached).
+    fn reattached(&mut self) {}
+
+    /// The connection has lasted for [`ResumeConfig::rejoin_grace`]: a stream that has not been resumed
+    /// by now will not be.
+    ///
+    /// [`ResumeConfig::rejoin_grace`]: crate::ResumeConfig::rejoin_grace
     fn rejoin_deadline(&mut self) {}
 }
 
-/// [`Handler::connect`] said no: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.
+/// The connect was rejected: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected;

@@ -299,7 +299,7 @@ async fn a_session_is_counted_once_however_often_it_is_resumed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_ttl_of_zero_disables_resumable_sessions() {
-    let off = ResumeConfig { session_ttl: Duration::ZERO, ..Default::default() };
+    let off = ResumeConfig::new().session_ttl(Duration::ZERO);
     let mut app = App::start(off).await;
     let mut client = Client::connect(&app.server, WebSocket, Version::V2, SESSION).await;
     client.send(r#"["1","1","room:a","phx_join",{}]"#).await;

@@ -1,5 +1,4 @@
-//! What a long-poll client is answered: HTTP 200 and a status in the body, but where this says
-//! otherwise.
+//! Responses to a long-poll client: HTTP 200 with a status in the body, unless noted otherwise.
 
 use std::sync::LazyLock;
 
@@ -17,7 +16,7 @@ use super::token::Token;
 use crate::frame::Message;
 use crate::response::{self, Answer};
 
-/// `{"status":403}`.
+/// Responds with a status alone, such as `{"status":403}`.
 pub(super) fn status(status: StatusCode) -> Answer {
     json(match status {
         StatusCode::OK => Bytes::from_static(br#"{"status":200}"#),
@@ -25,28 +24,25 @@ pub(super) fn status(status: StatusCode) -> Answer {
     })
 }
 
-/// The one status that HTTP bears too, so that proxies and logs see what is going on.
+/// Responds that the request is too large, with the HTTP status as well, so that proxies and logs see
+/// it.
 pub(super) fn too_large() -> Answer {
     let mut answer = status(StatusCode::PAYLOAD_TOO_LARGE);
     *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
     answer
 }
 
-/// Messages for an answer to a poll.
+/// The messages in the response to a poll, rendered as they are added.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Messages(Vec<u8>);
 
 impl Messages {
     pub(super) fn push(&mut self, message: &Message) {
         let Self(body) = self;
-        // With some escapes, and what comes after the last message.
+        // Some room for escapes, and for what follows the last message.
         body.reserve(message.size() + message.size() / 4 + 128);
-        body.extend_from_slice(if body.is_empty() { BEGINNING } else { b"," });
+        body.extend_from_slice(if body.is_empty() { PREFIX } else { b"," });
         write_string(body, message);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -59,14 +55,14 @@ impl FromIterator<Message> for Messages {
     }
 }
 
-/// How an answer to a poll begins.
-const BEGINNING: &[u8] = br#"{"messages":["#;
+/// The beginning of every response to a poll.
+const PREFIX: &[u8] = br#"{"messages":["#;
 
-/// An answer to a poll.
+/// Responds to a poll.
 pub(super) fn poll(status: StatusCode, messages: Messages, token: Token) -> Answer {
     let Messages(mut body) = messages;
     if body.is_empty() {
-        body.extend_from_slice(BEGINNING);
+        body.extend_from_slice(PREFIX);
     }
     body.extend_from_slice(br#"],"status":"#);
     body.extend_from_slice(status.as_str().as_bytes());
@@ -76,11 +72,11 @@ pub(super) fn poll(status: StatusCode, messages: Messages, token: Token) -> Answ
     json(body.into())
 }
 
-/// The preflight of a page from another site. Its origin was checked before.
+/// Responds to the CORS preflight of a page from another site, whose origin has been checked.
 pub(super) fn preflight(request: &HeaderMap) -> Answer {
-    let asked = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
-    let asked: Vec<_> = asked.map(HeaderValue::as_bytes).collect();
-    let allowed = HeaderValue::from_bytes(&asked.join(&b", "[..]));
+    let requested = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let requested: Vec<_> = requested.map(HeaderValue::as_bytes).collect();
+    let allowed = HeaderValue::from_bytes(&requested.join(&b", "[..]));
     let mut answer = with_cors(response::empty(StatusCode::OK));
     let headers = answer.headers_mut();
     headers.insert(
@@ -92,19 +88,19 @@ pub(super) fn preflight(request: &HeaderMap) -> Answer {
     answer
 }
 
-/// A method that is none of ours.
+/// Responds to an unsupported method.
 pub(super) fn bad_method() -> Answer {
     with_cors(response::empty(StatusCode::BAD_REQUEST))
 }
 
 fn json(body: Bytes) -> Answer {
     let mut answer = Answer::new(Full::new(body));
-    // A clone costs a fraction of what it costs to put them in one by one.
+    // Cloning the map is much cheaper than inserting the headers one by one.
     answer.headers_mut().clone_from(&JSON);
     answer
 }
 
-/// The headers of every answer in JSON.
+/// The headers of every JSON response.
 static JSON: LazyLock<HeaderMap> = LazyLock::new(|| {
     let headers = [
         (CONTENT_TYPE, "application/json; charset=utf-8"),
@@ -115,34 +111,22 @@ static JSON: LazyLock<HeaderMap> = LazyLock::new(|| {
     headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect()
 });
 
-/// Any site may read an answer: who may ask was decided by the origin check.
+/// Any site may read a response: the origin check decides who may send a request.
 fn with_cors(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     answer
 }
 
-/// A message as a JSON string: a text as it is, a binary one in base64.
+/// Writes a message as a JSON string, a binary one in base64.
 fn write_string(body: &mut Vec<u8>, message: &Message) {
-    body.push(b'"');
+    let bytes = message.to_bytes();
     if message.is_binary() {
-        body.extend_from_slice(STANDARD.encode(message.rest()).as_bytes());
+        body.push(b'"');
+        body.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+        body.push(b'"');
     } else {
-        let mut head = Vec::new();
-        message.write_head(&mut head);
-        write_escaped(body, &head);
-        write_escaped(body, message.rest());
-    }
-    body.push(b'"');
-}
-
-/// Byte by byte: so many of a message are quotes that to look for the next one would take longer.
-fn write_escaped(body: &mut Vec<u8>, text: &[u8]) {
-    for &byte in text {
-        match byte {
-            b'"' | b'\\' => body.extend_from_slice(&[b'\\', byte]),
-            0..0x20 => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-            byte => body.push(byte),
-        }
+        // Writing into memory cannot fail.
+        let _ = serde_json::to_writer(body, &String::from_utf8_lossy(&bytes));
     }
 }
 
@@ -165,7 +149,7 @@ mod tests {
     const TOKEN: Token = Token { id: *b"0123456789abcdefghijkl", cursor: 7 };
 
     #[test]
-    fn a_poll_is_answered_with_messages_status_and_token_in_this_order() {
+    fn the_response_to_a_poll_has_messages_status_and_token_in_this_order() {
         let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
         assert_eq!(
             body(poll(StatusCode::OK, messages.into_iter().collect(), TOKEN)),
@@ -178,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_stays_what_it_is_in_a_json_string() {
+    fn a_text_survives_the_json_string() {
         let text: String = ('\0'..='\u{ff}').chain("\u{2028}😀".chars()).collect();
         let mut string = Vec::new();
         write_string(&mut string, &Message::text(text.clone()));
@@ -191,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_json_for_any_site_and_for_no_cache() {
+    fn a_response_is_json_for_any_site_and_is_not_cached() {
         let answer = status(StatusCode::FORBIDDEN);
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/json; charset=utf-8");

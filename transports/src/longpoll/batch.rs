@@ -1,7 +1,8 @@
-//! The body of a POST: one text message or, as `application/x-ndjson`, a message a line.
+//! The messages in the body of a POST: a single text message or, as `application/x-ndjson`, one message
+//! per line.
 //!
-//! A line that begins with `[` is a text message, as every one of serializer 2 does. Any other is a
-//! binary message in base64 (standard alphabet, with padding). Empty lines are nothing.
+//! A line that begins with `[` is a text message, as every message of serializer 2.0.0 does. Any other
+//! line is a binary message in base64 (standard alphabet, with padding). Empty lines are skipped.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,64 +11,65 @@ use memchr::memchr;
 
 use crate::frame::{Close, Inbound};
 
-/// A body that was looked at whole: it is handled from the first message on, or not at all.
+/// A validated body: all its messages are handled, or none of them.
 #[derive(Debug)]
 pub(super) struct Batch {
     body: Bytes,
     ndjson: bool,
 }
 
-/// Why nothing of a body is handled.
+/// Why no message of a body is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
-    /// A line is neither text nor base64.
+pub(super) enum BatchError {
+    /// A line is neither a text message nor base64.
     Undecodable,
     /// A message is larger than the limit.
     TooLarge,
 }
 
 impl Batch {
-    /// Looks at a body. `limit` is what one message may have, a binary one after decoding.
-    pub(super) fn new(body: Bytes, ndjson: bool, limit: usize) -> Result<Self, Unfit> {
+    /// Validates a body. `limit` is the largest size of one message, of a binary one after decoding.
+    pub(super) fn new(body: Bytes, ndjson: bool, limit: usize) -> Result<Self, BatchError> {
         let batch = Self { body, ndjson };
-        let mut scratch = Vec::new();
+        let mut buffer = Vec::new();
         for line in batch.lines() {
             let size = if batch.is_text(line) {
                 line.len()
             } else {
-                decode(line, &mut scratch).ok_or(Unfit::Undecodable)?.len()
+                decode(line, &mut buffer).ok_or(BatchError::Undecodable)?.len()
             };
             if size > limit {
-                return Err(Unfit::TooLarge);
+                return Err(BatchError::TooLarge);
             }
         }
         Ok(batch)
     }
 
-    /// The largest body that can hold nothing but messages within `limit`: one binary message in
-    /// base64, and what surrounds it.
+    /// The size of the largest body that is read: it holds one binary message of `limit` bytes in
+    /// base64, and some white space.
     pub(super) fn largest_body(limit: usize) -> usize {
         (limit / 3).saturating_mul(4).saturating_add(4 << 10)
     }
 
-    /// Hands out the messages in order, up to the first that is not accepted.
+    /// Passes the messages to `handle_in` in order, up to the first error.
     pub(super) fn deliver(
         &self,
         mut handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
     ) -> Result<(), Close> {
-        let mut scratch = Vec::new();
+        let mut buffer = Vec::new();
         self.lines().try_for_each(|line| {
             if self.is_text(line) {
                 let text = std::str::from_utf8(line).map_err(|_| Close::InvalidUtf8)?;
                 handle_in(Inbound::Text(text))
             } else {
-                let bytes = decode(line, &mut scratch).ok_or(Close::Malformed)?;
+                let bytes = decode(line, &mut buffer).ok_or(Close::Malformed)?;
                 handle_in(Inbound::Binary(bytes))
             }
         })
     }
 
-    /// A body of another type is one line, even an empty one.
+    /// The messages of the body, still encoded. A body that is not NDJSON is a single one, even if it is
+    /// empty.
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = Some(&self.body[..]);
         let lines = std::iter::from_fn(move || {
@@ -89,17 +91,17 @@ impl Batch {
     }
 }
 
-fn decode<'a>(line: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    scratch.clear();
-    STANDARD.decode_vec(line, scratch).ok()?;
-    Some(scratch)
+fn decode<'a>(line: &[u8], buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    buffer.clear();
+    STANDARD.decode_vec(line, buffer).ok()?;
+    Some(buffer)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(body: &[u8], ndjson: bool, limit: usize) -> Result<Vec<String>, Unfit> {
+    fn read(body: &[u8], ndjson: bool, limit: usize) -> Result<Vec<String>, BatchError> {
         let mut messages = Vec::new();
         Batch::new(Bytes::copy_from_slice(body), ndjson, limit)?
             .deliver(|message| {
@@ -113,7 +115,7 @@ mod tests {
         Ok(messages)
     }
 
-    fn ndjson(body: &str) -> Result<Vec<String>, Unfit> {
+    fn ndjson(body: &str) -> Result<Vec<String>, BatchError> {
         read(body.as_bytes(), true, 1000)
     }
 
@@ -131,34 +133,38 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_are_nothing() {
+    fn empty_lines_are_skipped() {
         assert_eq!(ndjson("\n\r\n[1]\n\n[2]\n").unwrap(), ["text [1]", "text [2]"]);
         assert!(ndjson("").unwrap().is_empty());
         assert!(ndjson(&"\n".repeat(1_000_000)).unwrap().is_empty());
     }
 
     #[test]
-    fn one_undecodable_line_spoils_the_whole_body() {
+    fn one_undecodable_line_rejects_the_whole_body() {
         for line in ["{}", "bg", "bg=", "_w==", "data:;base64,bg==", " [1]", "é", "\r[1]"] {
-            assert_eq!(ndjson(&format!("[1]\n{line}\n[2]")), Err(Unfit::Undecodable), "{line}");
+            assert_eq!(
+                ndjson(&format!("[1]\n{line}\n[2]")),
+                Err(BatchError::Undecodable),
+                "{line}"
+            );
         }
     }
 
     #[test]
-    fn another_content_type_is_one_text_message() {
+    fn a_body_of_another_content_type_is_one_text_message() {
         for body in ["[1]\n[2]\n", "{}", "", "\r\n"] {
             assert_eq!(read(body.as_bytes(), false, 1000).unwrap(), [format!("text {body}")]);
         }
     }
 
     #[test]
-    fn a_message_may_have_just_the_limit() {
+    fn a_message_may_have_exactly_the_limit() {
         assert!(read(b"12345678", false, 8).is_ok());
-        assert_eq!(read(b"123456789", false, 8), Err(Unfit::TooLarge));
+        assert_eq!(read(b"123456789", false, 8), Err(BatchError::TooLarge));
         assert!(read(b"[123456]\n[123456]", true, 8).is_ok());
-        assert_eq!(read(b"[1]\n[1234567]", true, 8), Err(Unfit::TooLarge));
+        assert_eq!(read(b"[1]\n[1234567]", true, 8), Err(BatchError::TooLarge));
         assert!(read(b"MTIzNDU2Nzg=", true, 8).is_ok());
-        assert_eq!(read(b"MTIzNDU2Nzg5", true, 8), Err(Unfit::TooLarge));
+        assert_eq!(read(b"MTIzNDU2Nzg5", true, 8), Err(BatchError::TooLarge));
     }
 
     #[test]
@@ -170,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_not_utf8_is_reached_in_its_turn() {
+    fn a_text_that_is_not_utf8_fails_after_the_messages_before_it() {
         let batch = Batch::new(b"[1]\n[\xff]\n[2]"[..].into(), true, 1000).unwrap();
         let mut handled = 0;
         let result = batch.deliver(|_| {
@@ -181,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_handled_after_a_message_that_is_not_accepted() {
+    fn nothing_is_handled_after_an_error() {
         let batch = Batch::new(b"[1]\n[2]\n[3]"[..].into(), true, 1000).unwrap();
         let mut handled = 0;
         let result = batch.deliver(|_| {

@@ -1,85 +1,77 @@
 //! Reads the body of a POST.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::Body;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 /// Why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(super) enum BodyError {
     TooLarge,
     TooSlow,
     Broken,
 }
 
-/// Reads a body of at most `limit` bytes, for as long as `timeout`.
+/// Reads a body of at most `limit` bytes within `timeout`.
 pub(super) async fn read<B: Body>(
     body: Pin<&mut B>,
     limit: usize,
     timeout: Duration,
-) -> Result<Bytes, Unread> {
-    let mut whole = pin!(read_whole(body, limit));
-    match at_once(whole.as_mut()).await {
-        Some(read) => read,
-        None => tokio::time::timeout(timeout, whole).await.unwrap_or(Err(Unread::TooSlow)),
-    }
+) -> Result<Bytes, BodyError> {
+    let read = read_all(body, limit);
+    tokio::time::timeout(timeout, read).await.unwrap_or(Err(BodyError::TooSlow))
 }
 
-/// What a future has to say that is polled twice: hyper has a body that came with its head only when
-/// it is asked again. A timer for it would cost more than the body.
-async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
-    let mut asked = false;
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if asked => Poll::Ready(None),
-        Poll::Pending => {
-            asked = true;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-/// Reads a body of at most `limit` bytes, and reserves nothing on its word. One that comes whole is
-/// not copied.
-async fn read_whole<B: Body>(mut body: Pin<&mut B>, limit: usize) -> Result<Bytes, Unread> {
-    let (mut whole, mut pieces) = (Bytes::new(), Vec::new());
+/// Copies the chunks together: keeping them would keep the server's read buffers, which may be much
+/// larger. Reserves no memory that the client has only announced.
+async fn read_all<B: Body>(body: Pin<&mut B>, limit: usize) -> Result<Bytes, BodyError> {
+    let mut body = Limited::new(body.map_err(|_| BodyError::Broken), limit);
+    let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(mut data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
-        if data.remaining() > limit - whole.len() - pieces.len() {
-            return Err(Unread::TooLarge);
-        }
-        if whole.is_empty() && pieces.is_empty() {
-            whole = data.copy_to_bytes(data.remaining());
-            continue;
-        }
-        pieces.extend_from_slice(&std::mem::take(&mut whole));
+        let frame = frame.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => BodyError::TooLarge,
+            None => BodyError::Broken,
+        })?;
+        // Trailers are ignored.
+        let Ok(mut data) = frame.into_data() else { continue };
         while data.has_remaining() {
             let chunk = data.chunk();
-            pieces.extend_from_slice(chunk);
+            bytes.extend_from_slice(chunk);
             data.advance(chunk.len());
         }
     }
-    Ok(if pieces.is_empty() { whole } else { pieces.into() })
+    Ok(bytes.into())
 }
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "request body too large",
+            Self::TooSlow => "request body timed out",
+            Self::Broken => "request body broken off",
+        })
+    }
+}
+
+impl Error for BodyError {}
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::task::Context;
+    use std::pin::pin;
+    use std::task::{Context, Poll};
 
     use http_body::Frame;
     use http_body_util::Full;
 
     use super::*;
 
-    /// A body that has nothing to say as often as this.
+    /// A body that is pending until it is polled so many times.
     struct Slow(u32, Full<Bytes>);
 
     impl Body for Slow {
@@ -98,28 +90,39 @@ mod tests {
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(15);
+    const TIMEOUT: Duration = Duration::from_secs(15);
 
-    async fn read_slow(pending: u32, limit: usize) -> Result<Bytes, Unread> {
-        read(pin!(Slow(pending, Full::from("hello"))), limit, PATIENCE).await
-    }
-
-    #[test]
-    fn a_body_that_is_there_when_it_is_asked_twice_needs_no_timer() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        for pending in [0, 1] {
-            assert_eq!(runtime.block_on(read_slow(pending, 5)), Ok("hello".into()));
-        }
+    async fn read_slow(pending: u32, limit: usize) -> Result<Bytes, BodyError> {
+        read(pin!(Slow(pending, Full::from("hello"))), limit, TIMEOUT).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_given_up() {
-        assert_eq!(read_slow(u32::MAX, 5).await, Err(Unread::TooSlow));
+    async fn a_body_that_does_not_arrive_times_out() {
+        assert_eq!(read_slow(u32::MAX, 5).await, Err(BodyError::TooSlow));
     }
 
     #[tokio::test]
-    async fn a_body_may_have_just_the_limit() {
-        assert_eq!(read_slow(0, 4).await, Err(Unread::TooLarge));
+    async fn a_body_may_have_exactly_the_limit() {
+        assert_eq!(read_slow(0, 4).await, Err(BodyError::TooLarge));
         assert_eq!(read_slow(0, 5).await, Ok("hello".into()));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_an_error() {
+        /// Half a message, and then the connection is reset.
+        struct Broken(Option<Bytes>);
+        impl Body for Broken {
+            type Data = Bytes;
+            type Error = &'static str;
+
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+                Poll::Ready(Some(self.0.take().map(Frame::data).ok_or("reset")))
+            }
+        }
+        let read = read(pin!(Broken(Some("he".into()))), 5, TIMEOUT).await;
+        assert_eq!(read, Err(BodyError::Broken));
     }
 }

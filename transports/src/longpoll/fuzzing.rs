@@ -1,15 +1,15 @@
-//! Doors to pure code that is otherwise private, for the fuzz targets alone. No part of the API.
+//! Access to private parsers for the fuzz targets.
 
 #![allow(missing_docs)]
 
 use serde_json::{Map, Value};
 
-use super::batch::{Batch, Unfit};
+use super::batch::{Batch, BatchError};
 use super::token::Token;
 use crate::frame::{Close, Inbound};
 use crate::params::{self, BadQuery};
 
-/// What became of a POST's body.
+/// The result of handling the body of a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     Undecodable,
@@ -17,7 +17,7 @@ pub enum Body {
     Handled(Result<(), Close>),
 }
 
-/// Looks at a body and hands out its messages.
+/// Validates a body and passes its messages to `handle_in`.
 pub fn read_body(
     body: &[u8],
     ndjson: bool,
@@ -26,8 +26,8 @@ pub fn read_body(
 ) -> Body {
     match Batch::new(body.to_vec().into(), ndjson, limit) {
         Ok(batch) => Body::Handled(batch.deliver(handle_in)),
-        Err(Unfit::Undecodable) => Body::Undecodable,
-        Err(Unfit::TooLarge) => Body::TooLarge,
+        Err(BatchError::Undecodable) => Body::Undecodable,
+        Err(BatchError::TooLarge) => Body::TooLarge,
     }
 }
 
@@ -38,7 +38,7 @@ pub fn write_token(id: [u8; 22], cursor: u64) -> Vec<u8> {
 }
 
 pub fn read_token(text: &str) -> Option<([u8; 22], u64)> {
-    Token::read(text).map(|token| (token.id, token.cursor))
+    Token::parse(text).map(|token| (token.id, token.cursor))
 }
 
 pub fn parse_query(query: &str) -> Result<Map<String, Value>, BadQuery> {

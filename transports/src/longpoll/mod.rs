@@ -1,16 +1,18 @@
 //! Long polling as a Tower service.
 //!
-//! A GET without a good token connects and is told a token. A GET with one waits for messages, a
-//! POST brings some. Everything is decided from the head of a request, before its body is read and
-//! before anything is waited for, so that a poll holds nothing of the request that began it.
+//! A GET without a valid token connects, and is answered with a token. A GET with one waits for
+//! messages, and a POST brings some. The head of a request decides everything, before the body is read
+//! and before anything is awaited, so that a waiting poll keeps nothing of its request.
 
 mod answer;
 mod batch;
 mod body;
 mod config;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
 mod registry;
 mod session;
+mod state;
 mod token;
 
 use std::borrow::Cow;
@@ -32,11 +34,12 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use self::answer::Messages;
-use self::batch::{Batch, Unfit};
-use self::body::Unread;
+use self::batch::{Batch, BatchError};
+use self::body::BodyError;
 pub use self::config::LongPollConfig;
 use self::registry::Registry;
-use self::session::{Answered, LongPollSession, PollId, Shared};
+use self::session::{Answered, LongPollSession};
+use self::state::{Gone, PollId};
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
@@ -44,7 +47,7 @@ use crate::params;
 use crate::response::{self, Answer};
 use crate::session::Handler;
 
-/// Long polling as a Tower service. It answers every request, whatever its path; clones share their
+/// Long polling as a Tower service. It answers every request, whatever its path. Clones share their
 /// sessions.
 pub struct LongPoll<H: Handler>(Arc<Server<H>>);
 
@@ -54,11 +57,11 @@ struct Server<H: Handler> {
     registry: Arc<Registry<H::Session>>,
 }
 
-/// The future of a [`LongPoll`].
+/// The response future of [`LongPoll`].
 pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl<H: Handler> LongPoll<H> {
-    /// Serves what `acceptor` guards.
+    /// Creates a service for the connections that `acceptor` accepts.
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
         let registry = Registry::new(config.session_timeout());
         Self(Arc::new(Server { acceptor, config, registry }))
@@ -102,7 +105,7 @@ where
     }
 }
 
-/// A client may send its token either way; the header counts before the query.
+/// The token of a request, which may be in the header or in the query. The header takes precedence.
 fn token(parts: &Parts) -> Option<Cow<'_, str>> {
     match parts.headers.get(TOKEN) {
         Some(token) => token.to_str().ok().map(Cow::Borrowed),
@@ -113,10 +116,10 @@ fn token(parts: &Parts) -> Option<Cow<'_, str>> {
 const TOKEN: HeaderName = HeaderName::from_static("x-phoenix-longpoll-token");
 
 impl<H: Handler> Server<H> {
-    /// A poll or, without a session, a connect.
+    /// Begins a poll or, without a session, connects.
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
         let text = token(parts);
-        match text.as_deref().and_then(Token::read).map(|token| self.begin_poll(token)) {
+        match text.as_deref().and_then(Token::parse).map(|token| self.begin_poll(token)) {
             Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
             Some(Err(Ended::Resumable)) => {
                 return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
@@ -126,70 +129,67 @@ impl<H: Handler> Server<H> {
         let Ok(mut info) = ConnectInfo::from_parts(parts, Transport::LongPoll) else {
             return ready(response::bad_request());
         };
-        // Whoever shows a token that means nothing here had a session somewhere.
+        // A client with a token that is unknown here had a session somewhere.
         info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
         ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
     }
 
     fn begin_poll(self: &Arc<Self>, token: Token) -> Result<PendingPoll<H>, Ended> {
         let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
-        match session.with(|session| session.begin_poll(token.cursor)) {
+        match session.begin_poll(token.cursor) {
             Ok(id) => Ok(PendingPoll { server: Arc::clone(self), session, token, id }),
-            Err(session::Gone) => Err(self.end(token, &session)),
+            Err(Gone) => Err(self.end(token, &session)),
         }
     }
 
-    /// The session of a POST.
-    fn find(&self, token: Token) -> Result<Arc<Shared<H::Session>>, Ended> {
+    /// Finds the session of a POST.
+    fn find(&self, token: Token) -> Result<Arc<LongPollSession<H::Session>>, Ended> {
         let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
-        match session.with(|session| session.check(token.cursor)) {
+        match session.check(token.cursor) {
             Ok(()) => Ok(session),
-            Err(session::Gone) => Err(self.end(token, &session)),
+            Err(Gone) => Err(self.end(token, &session)),
         }
     }
 
-    /// A token that is good no more. That a resumable session is over is said once: a client that heard
-    /// of a new one instead, as with 410, may go on believing that its channels are joined.
-    fn end(&self, token: Token, session: &Shared<H::Session>) -> Ended {
-        let (is_resumable, is_over) =
-            session.with(|session| (session.is_resumable(), session.is_over()));
-        if is_resumable || is_over {
+    /// Handles a token that is no longer valid. The end of a resumable session is reported once: a
+    /// client that got the 410 of a new session instead might go on believing that it is joined.
+    fn end(&self, token: Token, session: &LongPollSession<H::Session>) -> Ended {
+        let is_resumable = session.is_resumable();
+        if is_resumable || session.is_over() {
             self.registry.remove(&token.id);
         }
         if is_resumable { Ended::Resumable } else { Ended::Gone }
     }
 
-    /// Asks the handler. The new session's first token says 410, which is how a Phoenix client
-    /// learns of a session.
+    /// Connects. The first token of a session comes with status 410, as Phoenix clients expect.
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
-        let (binary, received) = (info.param("binary") == Some("base64"), info.received());
-        let pause = info.session().is_some().then_some(FIRST_ANSWER);
+        let (reads_binary, received) = (info.param("binary") == Some("base64"), info.received());
+        let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
         let Ok(connected) = self.acceptor.connect_to_session(info).await else {
             return answer::status(StatusCode::FORBIDDEN);
         };
-        if let Some(pause) = pause {
-            tokio::time::sleep(pause).await;
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
         }
         let id = match token::draw_id() {
             Ok(id) => id,
             Err(error) => {
-                tracing::error!(%error, "no random bytes for a session's token");
+                tracing::error!(%error, "no random bytes for a session token");
                 return answer::status(StatusCode::FORBIDDEN);
             }
         };
-        let session = LongPollSession::new(connected, received, binary, Instant::now());
-        self.registry.insert(id, session);
+        self.registry.insert(id, connected, received, reads_binary);
         answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
     }
 
-    /// Messages from a client.
+    /// Receives messages from a client.
     fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> ResponseFuture
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Send,
     {
-        let token = token(parts).as_deref().and_then(Token::read);
+        let token = token(parts).as_deref().and_then(Token::parse);
         let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
             Ok(session) => session,
             Err(ended) => {
@@ -211,7 +211,7 @@ impl<H: Handler> Server<H> {
 
     async fn receive<B>(
         self: Arc<Self>,
-        session: Arc<Shared<H::Session>>,
+        session: Arc<LongPollSession<H::Session>>,
         ndjson: bool,
         body: B,
     ) -> Answer
@@ -224,22 +224,22 @@ impl<H: Handler> Server<H> {
         let read = body::read(body.as_mut(), self.largest_body(), self.config.body_timeout);
         let bytes = match read.await {
             Ok(bytes) => bytes,
-            Err(Unread::TooLarge) => {
+            Err(BodyError::TooLarge) => {
                 self.spawn_discard(body);
                 return answer::too_large();
             }
-            Err(Unread::Broken) => return answer::status(StatusCode::BAD_REQUEST),
-            Err(Unread::TooSlow) => return answer::status(StatusCode::REQUEST_TIMEOUT),
+            Err(BodyError::Broken) => return answer::status(StatusCode::BAD_REQUEST),
+            Err(BodyError::TooSlow) => return answer::status(StatusCode::REQUEST_TIMEOUT),
         };
         let batch = match Batch::new(bytes, ndjson, self.acceptor.limits().message) {
             Ok(batch) => batch,
-            Err(Unfit::TooLarge) => return answer::too_large(),
-            Err(Unfit::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
+            Err(BatchError::TooLarge) => return answer::too_large(),
+            Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        answer::status(match session.with(|session| session.handle_in(&batch)) {
+        answer::status(match session.handle_in(&batch) {
             Ok(Ok(())) => StatusCode::OK,
             Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Err(session::Gone) => StatusCode::GONE,
+            Err(Gone) => StatusCode::GONE,
         })
     }
 
@@ -247,8 +247,8 @@ impl<H: Handler> Server<H> {
         Batch::largest_body(self.acceptor.limits().message)
     }
 
-    /// Takes in what a client still sends when it is answered early. One that writes everything
-    /// before it reads would find the connection reset, and never learn the answer.
+    /// Reads the rest of a body whose request is answered early. A client that writes everything before
+    /// it reads would find the connection reset, and never see the response.
     fn spawn_discard<B>(&self, mut body: Pin<Box<B>>)
     where
         B: Body + Send + 'static,
@@ -270,26 +270,26 @@ impl<H: Handler> Server<H> {
     }
 }
 
-/// What a token that is good no more was for.
+/// The session of a token that is no longer valid.
 enum Ended {
-    /// A session that was resumable.
+    /// The session was resumable.
     Resumable,
-    /// Any other, or none.
+    /// It was not, or there never was one.
     Gone,
 }
 
-/// A poll that waits. It holds nothing of its request. Dropping it, because it was answered or its
-/// client went away, starts the session's clock.
+/// A poll that waits for messages. Dropping it, because it was answered or its client went away, starts
+/// the session timeout.
 struct PendingPoll<H: Handler> {
     server: Arc<Server<H>>,
-    session: Arc<Shared<H::Session>>,
+    session: Arc<LongPollSession<H::Session>>,
     token: Token,
     id: PollId,
 }
 
 impl<H: Handler> PendingPoll<H> {
     async fn wait(self) -> Answer {
-        let answered = poll_fn(|cx| self.session.with(|session| session.poll_answer(self.id, cx)));
+        let answered = poll_fn(|cx| self.session.poll_answer(self.id, cx));
         let answered = tokio::time::timeout(self.server.config.poll_timeout, answered).await;
         let token = self.token;
         match answered.unwrap_or(Answered::Nothing) {
@@ -298,7 +298,7 @@ impl<H: Handler> PendingPoll<H> {
             }
             Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
             Answered::Over => {
-                if !self.session.with(|session| session.is_resumable()) {
+                if !self.session.is_resumable() {
                     self.server.registry.remove(&token.id);
                 }
                 answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
@@ -309,13 +309,13 @@ impl<H: Handler> PendingPoll<H> {
 
 impl<H: Handler> Drop for PendingPoll<H> {
     fn drop(&mut self) {
-        self.session.with(|session| session.end_poll(self.id, Instant::now()));
+        self.session.end_poll(self.id, Instant::now());
     }
 }
 
-/// How long the answer that hands out a token of a resumable session is held back: phoenix.js 1.8.12 sets
-/// its close handler a moment after it connects, and loses it if it is answered before.
-const FIRST_ANSWER: Duration = Duration::from_millis(15);
+/// The delay before the response with the first token of a resumable session: phoenix.js 1.8.12 sets its
+/// close handler a moment after it connects, and loses it if the response comes earlier.
+const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(15);
 
 fn ready(answer: Answer) -> ResponseFuture {
     ResponseFuture(Box::pin(future::ready(answer)))
@@ -373,14 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn a_held_poll_is_small() {
+    fn a_waiting_poll_is_small() {
         let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::default());
         let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
         let (_outbox, receiver) = outbox::channel(1000);
         let connected = crate::resume::Connected::Own(Silent, receiver);
-        let session = LongPollSession::new(connected, None, false, Instant::now());
-        let session = Arc::new(Shared::new(session));
         let token = Token { id: [0; 22], cursor: 0 };
+        let timer = crate::resume::expiry::Timer::new(Arc::default(), token.id);
+        let session = LongPollSession::new(connected, None, false, Duration::MAX, timer);
+        let session = Arc::new(session);
         let size = size_of_val(&PendingPoll { server, session, token, id: 0 }.wait());
         assert!(size <= 256, "{size} bytes");
     }

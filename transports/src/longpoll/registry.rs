@@ -1,113 +1,93 @@
-//! The sessions of one long-poll service, and the task that ends those nobody polls any more.
+//! The sessions of one long-poll service, and the task that ends those that are no longer polled.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::session::{LongPollSession, Shared};
+use super::session::LongPollSession;
 use super::token::Id;
+use crate::resume::Connected;
+use crate::resume::expiry::{Deadlines, Timer};
+use crate::resume::sweeper::{self, Sweep, Swept};
 use crate::session::Session;
 
 #[derive(Debug)]
 pub(super) struct Registry<S: Session> {
     session_timeout: Duration,
-    /// The lock guards the map for one look-up or change, and no session's lock is taken under it.
+    /// Held for a look-up or a change; no session's lock is taken under it.
     sessions: Mutex<Sessions<S>>,
+    deadlines: Arc<Mutex<Deadlines<Id>>>,
 }
 
 #[derive(Debug)]
 struct Sessions<S: Session> {
-    by_id: HashMap<Id, Arc<Shared<S>>, BuildHasherDefault<IdHasher>>,
-    /// The task below, which there is while there is a session. It may have ended before its time,
-    /// with its runtime or because a session's `Drop` panicked: then the next session starts it anew.
-    reaper: Option<JoinHandle<()>>,
-}
-
-/// Hashes by what an id begins with: it was drawn at random, and here alone. Ids that clients make up
-/// are only looked for.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(bytes) = bytes.first_chunk() {
-            // A character is six bits of chance in eight: this spreads them.
-            let wide = u128::from(u64::from_ne_bytes(*bytes)) * 0x9e37_79b9_7f4a_7c15;
-            self.0 = (wide >> 64) as u64 ^ wide as u64;
-        }
-    }
-
-    // An array says first how long it is.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    by_id: HashMap<Id, Arc<LongPollSession<S>>>,
+    /// The task that ends sessions, which runs while there are any. It may have stopped early, with
+    /// its runtime or because a session's `Drop` panicked: then the next session starts it again.
+    sweeper: Option<JoinHandle<()>>,
 }
 
 impl<S: Session> Registry<S> {
-    /// `session_timeout` is how long a session may be without a poll.
+    /// Creates a registry whose sessions end after `session_timeout` without a poll.
     pub(super) fn new(session_timeout: Duration) -> Arc<Self> {
-        let sessions = Sessions { by_id: HashMap::default(), reaper: None };
-        Arc::new(Self { session_timeout, sessions: Mutex::new(sessions) })
+        let sessions = Mutex::new(Sessions { by_id: HashMap::new(), sweeper: None });
+        Arc::new(Self { session_timeout, sessions, deadlines: Arc::default() })
     }
 
-    pub(super) fn insert(self: &Arc<Self>, id: Id, session: LongPollSession<S>) {
-        let mut sessions = self.lock();
-        sessions.by_id.insert(id, Arc::new(Shared::new(session)));
-        if sessions.reaper.as_ref().is_none_or(JoinHandle::is_finished) {
+    /// Creates the session of a new token.
+    pub(super) fn insert(
+        self: &Arc<Self>,
+        id: Id,
+        connected: Connected<S>,
+        received: Option<u64>,
+        reads_binary: bool,
+    ) {
+        let mut sessions = self.sessions.lock();
+        let timer = Timer::new(Arc::clone(&self.deadlines), id);
+        let timeout = self.session_timeout;
+        let session = LongPollSession::new(connected, received, reads_binary, timeout, timer);
+        sessions.by_id.insert(id, Arc::new(session));
+        if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
             let tick = (self.session_timeout / 4).max(Duration::from_millis(1));
-            sessions.reaper = Some(tokio::spawn(reap(Arc::downgrade(self), tick)));
+            sessions.sweeper = Some(tokio::spawn(sweeper::run(Arc::downgrade(self), tick)));
         }
     }
 
-    pub(super) fn find(&self, id: &Id) -> Option<Arc<Shared<S>>> {
-        self.lock().by_id.get(id).map(Arc::clone)
+    pub(super) fn find(&self, id: &Id) -> Option<Arc<LongPollSession<S>>> {
+        self.sessions.lock().by_id.get(id).map(Arc::clone)
     }
 
     pub(super) fn remove(&self, id: &Id) {
-        let removed = self.lock().by_id.remove(id);
+        let removed = self.sessions.lock().by_id.remove(id);
         // The application's `Drop` may run here, outside the lock.
         drop(removed);
     }
+}
 
-    /// Ends what expired. Whether anything is left.
-    fn sweep(&self, now: Instant) -> bool {
-        let all: Vec<_> = {
-            let sessions = self.lock();
-            sessions.by_id.iter().map(|(id, session)| (*id, Arc::clone(session))).collect()
-        };
-        for (id, session) in all {
-            if session.with(|session| session.expire(now, self.session_timeout)) {
+impl<S: Session> Sweep for Registry<S> {
+    fn sweep(&self, now: Instant, limit: usize) -> Swept {
+        for visited in 0..limit {
+            let due = self.deadlines.lock().pop_due(now);
+            let Some(id) = due else {
+                let mut sessions = self.sessions.lock();
+                if sessions.by_id.is_empty() {
+                    // A burst of sessions leaves no large map behind.
+                    *sessions = Sessions { by_id: HashMap::new(), sweeper: None };
+                    self.deadlines.lock().clear();
+                    return Swept::Empty;
+                }
+                return Swept::UpToDate(visited);
+            };
+            let Some(session) = self.find(&id) else { continue };
+            if session.visit(now) {
                 self.remove(&id);
             }
         }
-        let mut sessions = self.lock();
-        if sessions.by_id.is_empty() {
-            // A burst of sessions leaves no large map behind.
-            *sessions = Sessions { by_id: HashMap::default(), reaper: None };
-        }
-        sessions.reaper.is_some()
-    }
-
-    /// Nothing panics while holding the lock, so poison has no meaning here.
-    fn lock(&self) -> MutexGuard<'_, Sessions<S>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends with the last session, or with the service.
-async fn reap<S: Session>(registry: Weak<Registry<S>>, tick: Duration) {
-    loop {
-        tokio::time::sleep(tick).await;
-        let Some(registry) = registry.upgrade() else { return };
-        if !registry.sweep(Instant::now()) {
-            return;
-        }
+        Swept::Limited
     }
 }
 
@@ -125,10 +105,10 @@ mod tests {
         }
     }
 
-    fn session() -> (LongPollSession<Silent>, outbox::Sender) {
+    fn insert(registry: &Arc<Registry<Silent>>, id: Id) -> outbox::Sender {
         let (outbox, receiver) = outbox::channel(1000);
-        let connected = crate::resume::Connected::Own(Silent, receiver);
-        (LongPollSession::new(connected, None, false, Instant::now()), outbox)
+        registry.insert(id, Connected::Own(Silent, receiver), None, false);
+        outbox
     }
 
     const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -136,8 +116,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_never_polled_ends() {
         let registry = Registry::new(SESSION_TIMEOUT);
-        let (session, outbox) = session();
-        registry.insert([1; 22], session);
+        let outbox = insert(&registry, [1; 22]);
         tokio::time::sleep(Duration::from_secs(14)).await;
         assert!(registry.find(&[1; 22]).is_some() && !outbox.is_closed());
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -145,36 +124,55 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_task_ends_with_the_last_session_and_begins_again_with_the_next() {
+    async fn the_sweeper_ends_with_the_last_session_and_starts_again_with_the_next() {
         let registry = Registry::new(SESSION_TIMEOUT);
         for id in [[1; 22], [2; 22]] {
-            registry.insert(id, session().0);
-            assert!(registry.lock().reaper.is_some());
+            insert(&registry, id);
+            assert!(registry.sessions.lock().sweeper.is_some());
             tokio::time::sleep(2 * SESSION_TIMEOUT).await;
-            assert!(registry.lock().reaper.is_none());
+            assert!(registry.sessions.lock().sweeper.is_none());
             assert!(registry.find(&id).is_none());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_closed_between_two_polls_does_not_wait_to_expire() {
+    async fn a_session_closed_between_two_polls_does_not_wait_for_its_timeout() {
         let registry = Registry::new(SESSION_TIMEOUT);
-        let (session, outbox) = session();
-        registry.insert([1; 22], session);
+        let outbox = insert(&registry, [1; 22]);
         outbox.close(Close::GoingAway);
         tokio::time::sleep(SESSION_TIMEOUT / 3).await;
         assert!(registry.find(&[1; 22]).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_visits_only_what_is_due() {
+        let registry = Registry::new(SESSION_TIMEOUT);
+        let number = |number: u32| {
+            let mut id = [0; 22];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            id
+        };
+        (0..1000).for_each(|n| drop(insert(&registry, number(n))));
+        tokio::time::advance(SESSION_TIMEOUT / 2).await;
+        (1000..3000).for_each(|n| drop(insert(&registry, number(n))));
+        assert_eq!(registry.sweep(Instant::now(), 256), Swept::UpToDate(0));
+        let due = Instant::now() + SESSION_TIMEOUT / 2;
+        for _ in 0..3 {
+            assert_eq!(registry.sweep(due, 256), Swept::Limited);
+        }
+        assert_eq!(registry.sweep(due, 256), Swept::UpToDate(1000 - 3 * 256));
+        assert_eq!(registry.sessions.lock().by_id.len(), 2000);
     }
 
     #[test]
     fn sessions_expire_even_if_the_runtime_of_the_first_is_gone() {
         let registry = Registry::new(Duration::from_millis(40));
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime().expect("a runtime").block_on(async { registry.insert([1; 22], session().0) });
+        runtime().expect("a runtime").block_on(async { insert(&registry, [1; 22]) });
         runtime().expect("a runtime").block_on(async {
-            registry.insert([2; 22], session().0);
+            insert(&registry, [2; 22]);
             let expired = async {
-                while !registry.lock().by_id.is_empty() {
+                while !registry.sessions.lock().by_id.is_empty() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
@@ -192,28 +190,23 @@ mod tests {
         }
         impl Drop for Fragile {
             fn drop(&mut self) {
-                assert!(!self.0, "it was asked to panic");
+                assert!(!self.0, "as requested");
             }
         }
         let registry = Registry::new(SESSION_TIMEOUT);
         for (id, panics) in [([1; 22], true), ([2; 22], false)] {
             let (outbox, receiver) = outbox::channel(1000);
-            let session = {
-                let connected = crate::resume::Connected::Own(Fragile(panics), receiver);
-                LongPollSession::new(connected, None, false, Instant::now())
-            };
-            registry.insert(id, session);
+            registry.insert(id, Connected::Own(Fragile(panics), receiver), None, false);
             tokio::time::sleep(2 * SESSION_TIMEOUT).await;
             assert!(outbox.is_closed());
         }
-        assert!(registry.lock().by_id.is_empty());
+        assert!(registry.find(&[2; 22]).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_end_with_their_service() {
         let registry = Registry::new(SESSION_TIMEOUT);
-        let (session, outbox) = session();
-        registry.insert([1; 22], session);
+        let outbox = insert(&registry, [1; 22]);
         drop(registry);
         assert!(outbox.is_closed());
     }

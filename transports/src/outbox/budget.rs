@@ -1,65 +1,67 @@
-//! How much waits, against how much may.
+//! A byte limit for a bounded queue.
 
-/// Counts what waits in a bounded queue, in bytes.
+/// Counts the bytes that wait in a bounded queue against a limit.
 ///
-/// The largest thing that waits is not held against the limit: one message as large as the limit
-/// must not make the small one behind it an offence. So a queue holds at most its limit and two of
-/// its largest messages. A limit, or one thing, of more than 4 GiB counts as one of 4 GiB there.
+/// The largest message that waits is not held against the limit: one message as large as the limit
+/// must not make the small one behind it an overflow. A queue therefore holds at most its limit plus
+/// its two largest messages. A limit or a message above 4 GiB counts as 4 GiB.
 ///
 /// ```
 /// use tower_channels_transports::ByteBudget;
 ///
-/// let mut backlog = ByteBudget::new(1000);
+/// let mut budget = ByteBudget::new(1000);
 /// for cost in [5000, 700, 700] {
-///     assert!(backlog.add(cost));
+///     assert!(budget.try_acquire(cost));
 /// }
-/// assert!(!backlog.add(1));
-/// backlog.remove(5000);
-/// assert!(backlog.add(1));
+/// assert!(!budget.try_acquire(1));
+/// budget.release(5000);
+/// assert!(budget.try_acquire(1));
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ByteBudget {
     bytes: usize,
     limit: u32,
-    /// The largest that was added since nothing waited.
+    /// The largest cost that was acquired since the queue was empty.
     largest: u32,
 }
 
 impl ByteBudget {
-    /// Nothing waits, and `limit` bytes may.
+    /// Creates an unused budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { bytes: 0, limit: saturated(limit), largest: 0 }
+        Self { bytes: 0, limit: saturate(limit), largest: 0 }
     }
 
-    /// Counts one thing more. `false`, and nothing is counted, if what waits is over the limit.
-    pub fn add(&mut self, cost: usize) -> bool {
-        let room = self.bytes.saturating_sub(self.largest as usize) <= self.limit as usize;
-        if room {
-            self.restore(cost);
+    /// Counts one more message. Returns `false`, and counts nothing, if the limit is exceeded
+    /// already.
+    #[must_use]
+    pub fn try_acquire(&mut self, cost: usize) -> bool {
+        let has_room = self.bytes.saturating_sub(self.largest as usize) <= self.limit as usize;
+        if has_room {
+            self.acquire(cost);
         }
-        room
+        has_room
     }
 
-    /// Counts one thing again that had been counted before, whatever the limit says.
-    pub(crate) fn restore(&mut self, cost: usize) {
+    /// Counts one more message regardless of the limit.
+    pub(crate) fn acquire(&mut self, cost: usize) {
         self.bytes += cost;
-        self.largest = self.largest.max(saturated(cost));
+        self.largest = self.largest.max(saturate(cost));
     }
 
-    /// Counts so much less.
-    pub fn remove(&mut self, cost: usize) {
+    /// Returns `cost` bytes to the budget.
+    pub fn release(&mut self, cost: usize) {
         self.bytes = self.bytes.saturating_sub(cost);
         if self.bytes == 0 {
             self.largest = 0;
         }
     }
 
-    /// How much waits.
+    /// The number of bytes in use.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
-fn saturated(size: usize) -> u32 {
+fn saturate(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }

@@ -1,44 +1,37 @@
-//! How long sessions are resumable, and whose.
+//! Configuration of resumable sessions.
 
 use std::time::Duration;
 
-/// How long sessions are resumable, and whose.
+/// Configures how long sessions outlive their connections, and for whom.
 ///
-/// A client asks for a resumable session with the connect parameter `session`, its own random id. Who
-/// knows the id and connects under the same socket id is that client: the id needs no secrecy as
-/// long as `connect` proves the socket id. An anonymous session is protected by its id alone.
-#[derive(Clone, Copy, Debug)]
+/// A client asks for a resumable session with the connect parameter `session`, a random id of its own.
+/// A connection that presents the id and whose `connect` yields the same socket id resumes the session.
+/// The session id needs no secrecy as long as `connect` verifies the socket id; an anonymous session is
+/// protected by its id alone.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_channels_transports::ResumeConfig;
+///
+/// let config = ResumeConfig::new().session_ttl(Duration::from_secs(120));
+/// assert_eq!(config.validate(), Ok(()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ResumeConfig {
-    /// How long a session without a connection is resumable. Default 60 s. Zero: no session is resumable.
-    pub session_ttl: Duration,
-    /// How long what the client's network has acknowledged, and the client not, is resumable while there
-    /// is a connection. Default 90 s: with phoenix.js's heartbeats, one in 30 s, a client shows within
-    /// a minute what it has read, or finds that its connection is dead, and needs a moment to return.
-    /// One that returns later and has not read it gets a new session. At most twice as long, and at
-    /// most 256 KiB.
-    pub acknowledged_ttl: Duration,
-    /// How long a client has to join again after it returned. Default 15 s: phoenix.js waits 10 s for
-    /// the answer to a join, and over a dead line leaves and joins again only then.
-    pub rejoin_grace: Duration,
-    /// How many sessions are resumable for one socket id: a user has a few tabs, and must not hold the
-    /// server's memory with made-up session ids. Default 32. Over it the one ends that has been
-    /// parked for longest; if none is, the newcomer's session is not resumable.
-    pub max_per_id: usize,
-    /// Whether sessions without a socket id are resumable, too. Default no. Their number is bounded only by
-    /// that of all sessions.
-    pub anonymous: bool,
-    /// How many WebSockets of a session in a row may die young before the next ones are refused for
-    /// [`flapping_pause`](Self::flapping_pause), so that its client falls back to long poll. Default
-    /// 5; 0: never.
-    pub flapping_limit: u32,
-    /// At what age a WebSocket no longer dies young. Default 3 s.
-    pub flapping_age: Duration,
-    /// How long WebSockets of a flapping session are refused. Default 10 s.
-    pub flapping_pause: Duration,
+    pub(crate) session_ttl: Duration,
+    pub(crate) acknowledged_ttl: Duration,
+    pub(crate) rejoin_grace: Duration,
+    pub(crate) max_per_id: usize,
+    pub(crate) anonymous: bool,
+    pub(crate) flapping_limit: u32,
+    pub(crate) flapping_age: Duration,
+    pub(crate) flapping_pause: Duration,
 }
 
-impl Default for ResumeConfig {
-    fn default() -> Self {
+impl ResumeConfig {
+    /// Creates the default configuration.
+    pub fn new() -> Self {
         Self {
             session_ttl: Duration::from_secs(60),
             acknowledged_ttl: Duration::from_secs(90),
@@ -49,5 +42,137 @@ impl Default for ResumeConfig {
             flapping_age: Duration::from_secs(3),
             flapping_pause: Duration::from_secs(10),
         }
+    }
+
+    /// Creates a configuration that makes no session resumable.
+    pub fn off() -> Self {
+        Self { session_ttl: Duration::ZERO, ..Self::new() }
+    }
+
+    /// Sets how long a session is kept without a connection. Default 60 s. Zero makes no session
+    /// resumable.
+    #[must_use]
+    pub fn session_ttl(mut self, ttl: Duration) -> Self {
+        self.session_ttl = ttl;
+        self
+    }
+
+    /// Sets how long messages are retained that the client's network has acknowledged and the client
+    /// itself has not, while there is a connection. Default 90 s; at most twice as long, and at most
+    /// 256 KiB.
+    ///
+    /// phoenix.js sends a heartbeat every 30 s: within a minute a client either shows what it has read
+    /// or finds its connection dead, and it needs a moment to reconnect. A client that comes back
+    /// later, and has missed messages, gets a new session.
+    #[must_use]
+    pub fn acknowledged_ttl(mut self, ttl: Duration) -> Self {
+        self.acknowledged_ttl = ttl;
+        self
+    }
+
+    /// Sets how long a client has to rejoin its topics after it has reconnected. Default 15 s:
+    /// phoenix.js waits 10 s for the reply to a join, and over a dead line it leaves and joins again
+    /// only then.
+    #[must_use]
+    pub fn rejoin_grace(mut self, grace: Duration) -> Self {
+        self.rejoin_grace = grace;
+        self
+    }
+
+    /// Sets how many resumable sessions one socket id may have. Default 32: a user has a few tabs, and
+    /// must not fill the server's memory with made-up session ids.
+    ///
+    /// Above it, the session ends that has been without a connection for longest. If all of them are
+    /// connected, the new session is not resumable.
+    #[must_use]
+    pub fn max_per_id(mut self, sessions: usize) -> Self {
+        self.max_per_id = sessions;
+        self
+    }
+
+    /// Sets whether sessions without a socket id are resumable, too. Default: no. Only the limit on all
+    /// sessions bounds their number.
+    #[must_use]
+    pub fn anonymous(mut self, allowed: bool) -> Self {
+        self.anonymous = allowed;
+        self
+    }
+
+    /// Sets how many short-lived WebSockets in a row a session may have before further ones are refused
+    /// for [`flapping_pause`](Self::flapping_pause), so that its client falls back to long polling.
+    /// Default 5. Zero disables the check.
+    #[must_use]
+    pub fn flapping_limit(mut self, connections: u32) -> Self {
+        self.flapping_limit = connections;
+        self
+    }
+
+    /// Sets the age below which a WebSocket that ends counts as short-lived. Default 3 s.
+    #[must_use]
+    pub fn flapping_age(mut self, age: Duration) -> Self {
+        self.flapping_age = age;
+        self
+    }
+
+    /// Sets how long the WebSockets of a flapping session are refused. Default 10 s.
+    #[must_use]
+    pub fn flapping_pause(mut self, pause: Duration) -> Self {
+        self.flapping_pause = pause;
+        self
+    }
+
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    ///
+    /// A description of the first setting that cannot work.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.session_ttl.is_zero() {
+            return Ok(());
+        }
+        let must_not_be_zero = [
+            ("acknowledged_ttl", self.acknowledged_ttl.is_zero()),
+            ("rejoin_grace", self.rejoin_grace.is_zero()),
+            ("max_per_id", self.max_per_id == 0),
+            ("flapping_age", self.flapping_limit > 0 && self.flapping_age.is_zero()),
+            ("flapping_pause", self.flapping_limit > 0 && self.flapping_pause.is_zero()),
+        ];
+        match must_not_be_zero.iter().find(|(_, is_zero)| *is_zero) {
+            Some((name, _)) => Err(format!("`{name}` of resumable sessions must not be zero")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for ResumeConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_of_zero_that_cannot_work_is_named() {
+        let config = ResumeConfig::new();
+        for (name, config) in [
+            ("acknowledged_ttl", config.clone().acknowledged_ttl(Duration::ZERO)),
+            ("rejoin_grace", config.clone().rejoin_grace(Duration::ZERO)),
+            ("max_per_id", config.clone().max_per_id(0)),
+            ("flapping_age", config.clone().flapping_age(Duration::ZERO)),
+            ("flapping_pause", config.clone().flapping_pause(Duration::ZERO)),
+        ] {
+            let problem = config.validate().expect_err(name);
+            assert!(problem.contains(name), "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_is_switched_off_needs_no_settings() {
+        assert_eq!(ResumeConfig::off().rejoin_grace(Duration::ZERO).validate(), Ok(()));
+        let no_flapping = ResumeConfig::new().flapping_limit(0).flapping_age(Duration::ZERO);
+        assert_eq!(no_flapping.validate(), Ok(()));
     }
 }

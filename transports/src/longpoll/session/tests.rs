@@ -1,0 +1,301 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
+use super::*;
+use crate::frame::{Inbound, Message};
+use crate::outbox;
+
+/// Answers every message with itself; `bad` ends it.
+struct Echo(outbox::Sender);
+
+impl Session for Echo {
+    fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
+        match message {
+            Inbound::Text("bad") => Err(Close::Malformed),
+            Inbound::Text("panic") => panic!("as requested"),
+            Inbound::Text(text) => {
+                self.0.push(Message::text(text.to_owned()));
+                Ok(())
+            }
+            Inbound::Binary(_) => Ok(()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Wakes {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
+
+fn session(reads_binary: bool) -> (LongPollSession<Echo>, outbox::Sender) {
+    let (outbox, receiver) = outbox::channel(1000);
+    let connected = Connected::Own(Echo(outbox.clone()), receiver);
+    let timer = Timer::new(Arc::default(), [1; 22]);
+    (LongPollSession::new(connected, None, reads_binary, SESSION_TIMEOUT, timer), outbox)
+}
+
+fn batch(text: &str) -> Batch {
+    Batch::new(text.to_owned().into(), false, 1000).unwrap()
+}
+
+fn messages<const N: usize>(texts: [&'static str; N], cursor: u64) -> Answered {
+    Answered::Messages(texts.map(Message::text).into_iter().collect(), cursor)
+}
+
+/// What a poll is answered by now.
+fn answer(session: &LongPollSession<Echo>, poll: PollId) -> Answered {
+    match session.poll_answer(poll, &mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answered) => answered,
+        Poll::Pending => Answered::Nothing,
+    }
+}
+
+/// Polls once and is answered.
+fn poll(session: &LongPollSession<Echo>, cursor: u64) -> Result<Answered, Gone> {
+    let poll = session.begin_poll(cursor)?;
+    let answered = answer(session, poll);
+    session.end_poll(poll, Instant::now());
+    Ok(answered)
+}
+
+fn is_ready(session: &LongPollSession<Echo>, poll: PollId) -> bool {
+    session.poll_answer(poll, &mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+fn wait(session: &LongPollSession<Echo>, poll: PollId, waker: &Waker) {
+    assert!(session.poll_answer(poll, &mut Context::from_waker(waker)).is_pending());
+}
+
+fn backlog(session: &LongPollSession<Echo>) -> usize {
+    session.state.lock().receiver().expect("it is attached").backlog()
+}
+
+#[test]
+fn an_answer_is_repeated_until_a_poll_acknowledges_it() {
+    let (session, outbox) = session(false);
+    outbox.push(Message::text("a"));
+    assert_eq!(poll(&session, 0), Ok(messages(["a"], 1)));
+    outbox.push(Message::text("b"));
+    assert_eq!(poll(&session, 0), Ok(messages(["a", "b"], 2)));
+    assert_eq!(poll(&session, 1), Ok(messages(["b"], 2)));
+    assert_eq!(poll(&session, 2), Ok(Answered::Nothing));
+}
+
+#[test]
+fn an_older_token_acknowledges_nothing_and_gets_what_is_left() {
+    let (session, outbox) = session(false);
+    outbox.push(Message::text("a"));
+    poll(&session, 0).unwrap();
+    poll(&session, 1).unwrap();
+    outbox.push(Message::text("b"));
+    assert_eq!(poll(&session, 0), Ok(messages(["b"], 2)));
+}
+
+#[test]
+fn a_cursor_that_was_never_handed_out_is_gone() {
+    let (session, outbox) = session(false);
+    outbox.push(Message::text("a"));
+    assert_eq!(poll(&session, 1), Err(Gone));
+    assert_eq!(session.check(1), Err(Gone));
+    assert_eq!(poll(&session, 0), Ok(messages(["a"], 1)));
+    assert_eq!(session.check(1), Ok(()));
+}
+
+#[test]
+fn messages_are_released_when_they_are_acknowledged_and_not_before() {
+    let (session, outbox) = session(false);
+    outbox.push(Message::text("a"));
+    poll(&session, 0).unwrap();
+    assert_eq!(backlog(&session), Message::text("a").cost());
+    poll(&session, 1).unwrap();
+    assert_eq!(backlog(&session), 0);
+}
+
+#[test]
+fn a_waiting_poll_is_woken_by_a_message() {
+    let (session, outbox) = session(false);
+    let wakes = Arc::new(Wakes::default());
+    let poll = session.begin_poll(0).unwrap();
+    wait(&session, poll, &Waker::from(Arc::clone(&wakes)));
+    // A POST meanwhile looks into the outbox as well.
+    session.check(0).unwrap();
+    outbox.push(Message::text("a"));
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(answer(&session, poll), messages(["a"], 1));
+}
+
+#[test]
+fn a_newer_poll_ends_an_older_one_and_gets_everything() {
+    let (session, outbox) = session(false);
+    let wakes = Arc::new(Wakes::default());
+    let older = session.begin_poll(0).unwrap();
+    wait(&session, older, &Waker::from(Arc::clone(&wakes)));
+    let newer = session.begin_poll(0).unwrap();
+    assert_eq!(wakes.count(), 1);
+    outbox.push(Message::text("a"));
+    assert!(is_ready(&session, older));
+    assert_eq!(answer(&session, older), Answered::Nothing);
+    session.end_poll(older, Instant::now());
+    assert!(is_ready(&session, newer));
+    assert_eq!(answer(&session, newer), messages(["a"], 1));
+}
+
+#[test]
+fn a_poll_whose_client_vanished_loses_nothing() {
+    let (session, outbox) = session(false);
+    let vanished = session.begin_poll(0).unwrap();
+    outbox.push(Message::text("a"));
+    assert!(is_ready(&session, vanished));
+    session.end_poll(vanished, Instant::now());
+    assert_eq!(poll(&session, 0), Ok(messages(["a"], 1)));
+}
+
+#[test]
+fn a_poll_that_has_ended_leaves_no_task_to_wake() {
+    let (session, outbox) = session(false);
+    let wakes = Arc::new(Wakes::default());
+    let poll = session.begin_poll(0).unwrap();
+    wait(&session, poll, &Waker::from(Arc::clone(&wakes)));
+    session.end_poll(poll, Instant::now());
+    assert_eq!(Arc::strong_count(&wakes), 1);
+    outbox.push(Message::text("a"));
+    assert_eq!(wakes.count(), 0);
+}
+
+#[test]
+fn a_binary_message_is_skipped_unless_the_client_reads_them() {
+    let (session, outbox) = session(false);
+    let waiting = session.begin_poll(0).unwrap();
+    outbox.push(Message::binary(vec![1]));
+    assert!(!is_ready(&session, waiting));
+    assert_eq!(backlog(&session), 0);
+    outbox.push(Message::text("a"));
+    // The skipped message has a position, too.
+    assert_eq!(answer(&session, waiting), messages(["a"], 2));
+}
+
+#[test]
+fn a_client_that_reads_binary_messages_gets_them() {
+    let (session, outbox) = session(true);
+    let message = Message::binary(vec![1]);
+    outbox.push(message.clone());
+    let expected = Answered::Messages([message].into_iter().collect(), 1);
+    assert_eq!(poll(&session, 0), Ok(expected));
+}
+
+#[test]
+fn a_batch_is_handled() {
+    let (session, _) = session(false);
+    assert_eq!(session.handle_in(&batch("hello")), Ok(Ok(())));
+    assert_eq!(poll(&session, 0), Ok(messages(["hello"], 1)));
+}
+
+#[test]
+fn an_error_of_the_session_ends_it_and_its_waiting_poll() {
+    let (session, outbox) = session(false);
+    let wakes = Arc::new(Wakes::default());
+    let poll = session.begin_poll(0).unwrap();
+    wait(&session, poll, &Waker::from(Arc::clone(&wakes)));
+    assert_eq!(session.handle_in(&batch("bad")), Ok(Err(Close::Malformed)));
+    assert_eq!(wakes.count(), 1);
+    assert!(outbox.is_closed());
+    assert_eq!(answer(&session, poll), Answered::Over);
+    assert_eq!(session.handle_in(&batch("more")), Err(Gone));
+    assert_eq!(session.begin_poll(0), Err(Gone));
+}
+
+#[test]
+fn messages_before_a_close_are_delivered_and_then_the_session_is_gone() {
+    let (session, outbox) = session(false);
+    outbox.push(Message::text("bye"));
+    outbox.close(Close::GoingAway);
+    assert_eq!(poll(&session, 0), Ok(messages(["bye"], 1)));
+    assert_eq!(session.handle_in(&batch("hello")), Err(Gone));
+    assert_eq!(poll(&session, 0), Ok(messages(["bye"], 1)));
+    assert_eq!(poll(&session, 1), Err(Gone));
+}
+
+#[test]
+fn an_overflow_ends_the_session() {
+    let (session, outbox) = session(false);
+    for _ in 0..3 {
+        outbox.push(Message::text("x".repeat(2000)));
+    }
+    assert_eq!(session.begin_poll(0), Err(Gone));
+}
+
+#[test]
+fn what_the_application_made_is_dropped_as_soon_as_the_session_is_over() {
+    let (session, outbox) = session(false);
+    outbox.close(Close::GoingAway);
+    assert_eq!(session.begin_poll(0), Err(Gone));
+    assert!(session.turn.lock().is_none());
+}
+
+#[test]
+fn a_panic_ends_the_session() {
+    let (session, outbox) = session(false);
+    let handled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        session.handle_in(&batch("panic"))
+    }));
+    assert!(handled.is_err());
+    assert!(outbox.is_closed());
+    assert_eq!(session.begin_poll(0), Err(Gone));
+    assert!(session.turn.lock().is_none());
+}
+
+#[test]
+fn a_session_ends_when_no_poll_comes_for_long_enough() {
+    let (session, _) = session(false);
+    let start = session.state.lock().idle_since.unwrap();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    assert!(!session.visit(after(14)));
+    let poll = session.begin_poll(0).unwrap();
+    assert!(!session.visit(after(1000)), "a poll waits");
+    session.end_poll(poll, after(1000));
+    assert!(!session.visit(after(1014)));
+    assert!(session.visit(after(1015)));
+    assert_eq!(session.begin_poll(0), Err(Gone));
+}
+
+#[test]
+fn a_handler_that_blocks_delays_no_poll() {
+    struct Blocking(std::sync::mpsc::Receiver<()>);
+    impl Session for Blocking {
+        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+            self.0.recv().map_err(|_| Close::Malformed)
+        }
+    }
+    let (unblock, blocked) = std::sync::mpsc::channel();
+    let (outbox, receiver) = outbox::channel(1000);
+    let connected = Connected::Own(Blocking(blocked), receiver);
+    let timer = Timer::new(Arc::default(), [1; 22]);
+    let session = LongPollSession::new(connected, None, false, SESSION_TIMEOUT, timer);
+    thread::scope(|scope| {
+        let handler = scope.spawn(|| session.handle_in(&batch("blocks")));
+        while session.turn.try_lock().is_some() {
+            thread::yield_now();
+        }
+        let poll = session.begin_poll(0).unwrap();
+        outbox.push(Message::text("a"));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(session.poll_answer(poll, &mut cx), Poll::Ready(messages(["a"], 1)));
+        session.end_poll(poll, Instant::now());
+        assert!(!session.visit(Instant::now()));
+        unblock.send(()).unwrap();
+        assert_eq!(handler.join().unwrap(), Ok(Ok(())));
+    });
+}

@@ -1,0 +1,145 @@
+//! The state of a long-poll session: its connection, cursors and polls.
+
+use std::mem;
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::token::Id;
+use crate::frame::Close;
+use crate::outbox::{self, Collected};
+use crate::resume::expiry::{Scheduled, Timer};
+use crate::resume::{Connected, Epoch};
+use crate::session::Session;
+
+#[derive(Debug)]
+pub(super) struct State<S: Session> {
+    pub(super) attach: AttachState<S>,
+    /// The newest cursor that was handed out.
+    pub(super) sent: u64,
+    /// The newest poll; older ones get no messages.
+    pub(super) newest: PollId,
+    /// When the last poll ended; `None` while one waits.
+    pub(super) idle_since: Option<Instant>,
+    pub(super) scheduled: Scheduled,
+}
+
+#[derive(Debug)]
+pub(super) enum AttachState<S: Session> {
+    /// The token has not been used: clients request tokens that they never use.
+    Unused(Connected<S>, Option<u64>),
+    /// The first use is under way, in the turn.
+    Attaching,
+    /// `epoch` is that of a resumable session.
+    Attached { receiver: outbox::Receiver, epoch: Option<Epoch<S>> },
+    /// The session is over. What was not acknowledged can still be polled.
+    Ended(Option<outbox::Receiver>),
+}
+
+/// Polls are numbered, so that an older one notices a newer one.
+pub(super) type PollId = u64;
+
+/// The cursor was never handed out, or the session is over: as if there were no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
+impl<S: Session> State<S> {
+    pub(super) fn new(attach: AttachState<S>, now: Instant) -> Self {
+        let (idle_since, scheduled) = (Some(now), Scheduled::default());
+        Self { attach, sent: 0, newest: 0, idle_since, scheduled }
+    }
+
+    pub(super) fn receiver(&self) -> Option<&outbox::Receiver> {
+        match &self.attach {
+            AttachState::Attached { receiver, .. } | AttachState::Ended(Some(receiver)) => {
+                Some(receiver)
+            }
+            AttachState::Unused(..) | AttachState::Attaching | AttachState::Ended(None) => None,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Option<&Epoch<S>> {
+        match &self.attach {
+            AttachState::Attached { epoch, .. } => epoch.as_ref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn acknowledge(&self, cursor: u64) -> Result<(), Gone> {
+        if cursor > self.sent {
+            return Err(Gone);
+        }
+        self.receiver().map_or(Ok(()), |receiver| receiver.acknowledge(cursor).map_err(|_| Gone))
+    }
+
+    /// Collects what waits in the outbox, and notices its end.
+    pub(super) fn collect(&mut self, reads_binary: bool) -> Collected {
+        let is_open = matches!(self.attach, AttachState::Unused(..));
+        let unattached = Collected { is_open, ..Collected::default() };
+        let collected = self.receiver().map_or(unattached, |outbox| outbox.collect(reads_binary));
+        self.end_unless(collected.is_open);
+        collected
+    }
+
+    pub(super) fn end_unless(&mut self, is_open: bool) {
+        if !is_open {
+            self.attach = match mem::replace(&mut self.attach, AttachState::Ended(None)) {
+                AttachState::Attached { receiver, .. } => AttachState::Ended(Some(receiver)),
+                attach => attach,
+            };
+        }
+    }
+
+    /// Ends the session, with everything that was not acknowledged.
+    pub(super) fn close(&mut self, close: Close) -> Closed {
+        let waker = self.take_waker();
+        let receiver = match mem::replace(&mut self.attach, AttachState::Ended(None)) {
+            AttachState::Attached { receiver, .. } | AttachState::Ended(Some(receiver)) => {
+                Some(receiver)
+            }
+            _ => None,
+        };
+        Closed { receiver, waker, close }
+    }
+
+    pub(super) fn take_waker(&self) -> Option<Waker> {
+        self.receiver()?.take_waker()
+    }
+
+    pub(super) fn schedule(&mut self, timer: &Timer<Id>, at: Instant) {
+        if let Some(at) = self.scheduled.earlier(at) {
+            timer.schedule(at);
+        }
+    }
+}
+
+impl<S: Session> AttachState<S> {
+    /// Takes the session out for the first use of the token.
+    pub(super) fn begin(&mut self) -> Option<(Connected<S>, Option<u64>)> {
+        match mem::replace(self, Self::Attaching) {
+            Self::Unused(connected, received) => Some((connected, received)),
+            attach => {
+                *self = attach;
+                None
+            }
+        }
+    }
+}
+
+/// A session that was closed under the lock, with what is left to do without it.
+pub(super) struct Closed {
+    receiver: Option<outbox::Receiver>,
+    waker: Option<Waker>,
+    close: Close,
+}
+
+impl Closed {
+    pub(super) fn finish(self) {
+        if let Some(receiver) = self.receiver {
+            receiver.close(self.close);
+        }
+        if let Some(waker) = self.waker {
+            waker.wake();
+        }
+    }
+}

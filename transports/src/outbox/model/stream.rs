@@ -1,0 +1,46 @@
+//! The messages of the model, which carry their names, and the streams that they belong to.
+
+use super::super::streams::StreamId;
+use crate::frame::Message;
+
+/// A stream and a place in it.
+pub(super) type Name = (StreamId, u32);
+
+#[derive(Default)]
+pub(super) struct StreamModel {
+    pub(super) pushed: u32,
+    /// The client has read everything before this place.
+    pub(super) seen: u32,
+    pub(super) is_resumed: bool,
+}
+
+impl StreamModel {
+    /// Skips the replies before `place`, which may have been evicted.
+    pub(super) fn skip_replies(&mut self, place: u32) {
+        while self.seen < place && self.seen % 3 == 2 {
+            self.seen += 1;
+        }
+    }
+}
+
+/// A message of one of three kinds: with a number in its text, counted by its reader, and a reply.
+pub(super) fn message((stream, place): Name) -> Message {
+    let text = format!("{stream}:{place}");
+    match place % 3 {
+        0 => Message::with_placeholder(format!("null,{text}"), 0),
+        1 => Message::binary(text).numbered(),
+        _ => Message::text(text),
+    }
+}
+
+pub(super) fn name(message: &Message) -> Name {
+    let text = str::from_utf8(message.rest()).unwrap_or_default();
+    let text = text.rsplit(',').next().unwrap_or_default();
+    let mut parts = text.split(':');
+    let stream = parts.next().and_then(|stream| stream.parse().ok());
+    let place = parts.next().and_then(|place| place.parse().ok());
+    match (stream, place) {
+        (Some(stream), Some(place)) => (stream, place),
+        _ => panic!("not a message of this walk: {text}"),
+    }
+}

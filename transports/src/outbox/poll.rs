@@ -1,0 +1,106 @@
+//! How a long-poll session reads its outbox.
+//!
+//! A WebSocket takes messages out and writes them once. A poll is answered with everything that is not
+//! acknowledged, and with the same again if it is repeated.
+
+use std::task::{Context, Poll, Waker};
+
+use super::budget::ByteBudget;
+use super::receiver::Receiver;
+use super::replay_buffer::{ReplayBuffer, UnknownPosition};
+use crate::frame::Message;
+
+/// What a look into the outbox of a long-poll session showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Collected {
+    /// Whether more may come: the outbox is open, and this connection has it.
+    pub(crate) is_open: bool,
+    /// Whether there are unacknowledged messages that the client can read.
+    pub(crate) has_unread: bool,
+    /// The position behind everything that was sent.
+    pub(crate) position: u64,
+    /// How many binary messages were dropped because the client cannot read them.
+    pub(crate) skipped: u64,
+}
+
+impl Collected {
+    /// Whether nothing is left to poll, now or later.
+    pub(crate) fn is_over(&self) -> bool {
+        !self.is_open && !self.has_unread
+    }
+}
+
+impl Receiver {
+    /// Marks everything that waits as sent. Binary messages are skipped unless the client reads them.
+    pub(crate) fn collect(&self, reads_binary: bool) -> Collected {
+        let mut state = self.shared.state.lock();
+        let is_open = state.close.is_none();
+        match state.replay_of(self.epoch) {
+            Some((buffer, budget)) => collect(buffer, budget, is_open, reads_binary),
+            None => Collected::default(),
+        }
+    }
+
+    /// Collects, and adds the unacknowledged messages that the client can read to `unread`.
+    ///
+    /// `Pending` means that there are none yet, and that the task is woken at the next push or close.
+    pub(crate) fn poll_collect(
+        &self,
+        cx: &mut Context<'_>,
+        reads_binary: bool,
+        unread: &mut Vec<Message>,
+    ) -> (Poll<()>, Collected) {
+        let mut state = self.shared.state.lock();
+        let is_open = state.close.is_none();
+        let Some((buffer, budget)) = state.replay_of(self.epoch) else {
+            return (Poll::Ready(()), Collected::default());
+        };
+        let collected = collect(buffer, budget, is_open, reads_binary);
+        unread.extend(readable(buffer, reads_binary).cloned());
+        if collected.has_unread || !is_open {
+            return (Poll::Ready(()), collected);
+        }
+        let replaced = state.wait(cx.waker());
+        drop(state);
+        drop(replaced);
+        (Poll::Pending, collected)
+    }
+
+    /// Releases everything before `position`, which the client has received.
+    pub(crate) fn acknowledge(&self, position: u64) -> Result<(), UnknownPosition> {
+        match self.shared.state.lock().replay_of(self.epoch) {
+            Some((buffer, budget)) => buffer.acknowledge(position, budget),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the waker of the task that waits, for the caller to wake or drop without a lock.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        let mut state = self.shared.state.lock();
+        state.replay_of(self.epoch)?;
+        state.waker.take()
+    }
+}
+
+fn collect(
+    buffer: &mut ReplayBuffer,
+    budget: &mut ByteBudget,
+    is_open: bool,
+    reads_binary: bool,
+) -> Collected {
+    let mut skipped = 0;
+    buffer.take(usize::MAX, usize::MAX, |message| {
+        skipped += u64::from(!reads_binary && message.is_binary());
+    });
+    let has_unread = readable(buffer, reads_binary).next().is_some();
+    let position = buffer.position();
+    if skipped > 0 && !has_unread {
+        // Only skipped messages are left, and no poll will acknowledge them.
+        let _ = buffer.acknowledge(position, budget);
+    }
+    Collected { is_open, has_unread, position, skipped }
+}
+
+fn readable(buffer: &ReplayBuffer, reads_binary: bool) -> impl Iterator<Item = &Message> {
+    buffer.unacknowledged().filter(move |message| reads_binary || !message.is_binary())
+}

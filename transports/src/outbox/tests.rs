@@ -1,0 +1,221 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::frame::{Close, Message};
+
+fn take(receiver: &mut Receiver) -> Poll<Result<Vec<Message>, Close>> {
+    let mut batch = VecDeque::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    receiver.poll_take(&mut cx, &mut batch).map_ok(|()| batch.into())
+}
+
+fn wait(receiver: &mut Receiver, waker: &Waker) {
+    let mut cx = Context::from_waker(waker);
+    assert!(receiver.poll_take(&mut cx, &mut VecDeque::new()).is_pending());
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Wakes {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn messages_leave_in_order_and_before_the_close() {
+    let (outbox, mut receiver) = channel(1000);
+    outbox.push(Message::text("a"));
+    outbox.push(Message::text("b"));
+    outbox.close(Close::GoingAway);
+    outbox.push(Message::text("late"));
+    assert_eq!(take(&mut receiver), Poll::Ready(Ok(vec![Message::text("a"), Message::text("b")])));
+    assert_eq!(take(&mut receiver), Poll::Ready(Err(Close::GoingAway)));
+}
+
+#[test]
+fn a_message_larger_than_the_limit_passes_and_the_next_ones_overflow() {
+    let (outbox, mut receiver) = channel(10);
+    outbox.push(Message::text("x".repeat(100)));
+    outbox.push(Message::text("y"));
+    assert!(matches!(take(&mut receiver), Poll::Ready(Ok(batch)) if batch.len() == 2));
+    outbox.push(Message::text("z"));
+    assert_eq!(take(&mut receiver), Poll::Ready(Err(Close::Overflow)));
+}
+
+#[test]
+fn taken_messages_count_until_they_are_released() {
+    let (outbox, mut receiver) = channel(150);
+    let message = Message::text("x".repeat(100));
+    outbox.push(message.clone());
+    outbox.push(message.clone());
+    assert!(take(&mut receiver).is_ready());
+    receiver.release(2 * message.cost());
+    assert_eq!(receiver.backlog(), 0);
+    outbox.push(message);
+    assert!(!outbox.is_closed());
+}
+
+#[test]
+fn an_outbox_whose_receiver_is_gone_drops_messages() {
+    let (outbox, receiver) = channel(1000);
+    drop(receiver);
+    outbox.push(Message::text("x"));
+    assert!(outbox.is_closed() && outbox.is_over());
+}
+
+#[test]
+fn enqueue_leaves_the_wake_up_to_its_caller() {
+    let (outbox, mut receiver) = channel(1000);
+    let wakes = Arc::new(Wakes::default());
+    wait(&mut receiver, &Waker::from(Arc::clone(&wakes)));
+    let first = outbox.enqueue(Message::text("a"));
+    let second = outbox.enqueue(Message::text("b"));
+    assert_eq!(wakes.count(), 0);
+    assert!(!first.is_finished() && second.is_finished());
+    first.finish();
+    assert_eq!(wakes.count(), 1);
+    assert!(matches!(take(&mut receiver), Poll::Ready(Ok(batch)) if batch.len() == 2));
+}
+
+#[test]
+fn enqueue_reports_an_overflow_and_leaves_the_wake_up_to_its_caller() {
+    let (outbox, mut receiver) = channel(0);
+    outbox.push(Message::text("a"));
+    outbox.push(Message::text("b"));
+    assert!(take(&mut receiver).is_ready());
+    let wakes = Arc::new(Wakes::default());
+    wait(&mut receiver, &Waker::from(Arc::clone(&wakes)));
+    let enqueued = outbox.enqueue(Message::text("c"));
+    assert!(enqueued.overflowed && outbox.is_closed());
+    assert_eq!(wakes.count(), 0);
+    enqueued.finish();
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(take(&mut receiver), Poll::Ready(Err(Close::Overflow)));
+}
+
+#[test]
+fn a_detached_outbox_keeps_nothing_of_its_connection() {
+    let outbox = channel(1000).1.into_resumable(0);
+    let mut receiver = outbox.attach(None).expect("nothing was sent");
+    let task = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&task));
+    wait(&mut receiver, &waker);
+    drop((receiver, waker));
+    assert!(!outbox.is_attached() && !outbox.is_closed());
+    assert_eq!(Arc::strong_count(&task), 1);
+}
+
+#[test]
+fn a_newer_connection_wakes_the_one_that_it_supersedes() {
+    let outbox = channel(1000).1.into_resumable(0);
+    let mut older = outbox.attach(None).expect("nothing was sent");
+    let wakes = Arc::new(Wakes::default());
+    wait(&mut older, &Waker::from(Arc::clone(&wakes)));
+    let _newer = outbox.attach(None);
+    assert_eq!(wakes.count(), 1);
+    assert_eq!(take(&mut older), Poll::Ready(Err(Close::Restart)));
+}
+
+#[test]
+fn the_close_of_a_detached_outbox_is_reported_once_and_late_listeners_hear_of_it() {
+    let outbox = channel(1000).1.into_resumable(0);
+    let wakes = Arc::new(Wakes::default());
+    outbox.on_close(Waker::from(Arc::clone(&wakes)));
+    outbox.priority().push(Message::text("x"));
+    assert_eq!(wakes.count(), 0);
+    outbox.close(Close::GoingAway);
+    outbox.close(Close::GoingAway);
+    assert_eq!(wakes.count(), 1);
+    outbox.on_close(Waker::from(Arc::clone(&wakes)));
+    assert_eq!(wakes.count(), 2);
+}
+
+/// Waits until both threads have arrived at the same point.
+fn meet(arrived: &AtomicUsize, point: usize) {
+    arrived.fetch_add(1, Ordering::SeqCst);
+    while arrived.load(Ordering::SeqCst) < 2 * point {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_connection_that_attaches_while_the_older_receiver_is_dropped_is_woken() {
+    const ROUNDS: usize = 150_000;
+    let outbox = channel(1 << 30).1.into_resumable(0);
+    let arrived = AtomicUsize::new(0);
+    let older = Mutex::new(None);
+    let mut lost = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                meet(&arrived, 2 * round + 1);
+                drop(older.lock().take());
+                meet(&arrived, 2 * round + 2);
+            }
+        });
+        let mut current = outbox.attach(None).expect("nothing was sent");
+        for round in 0..ROUNDS {
+            *older.lock() = Some(current);
+            meet(&arrived, 2 * round + 1);
+            let mut newer = outbox.attach(None).expect("nothing was sent");
+            let wakes = Arc::new(Wakes::default());
+            wait(&mut newer, &Waker::from(Arc::clone(&wakes)));
+            meet(&arrived, 2 * round + 2);
+            outbox.priority().push(Message::text("x"));
+            lost += usize::from(wakes.count() == 0);
+            current = newer;
+        }
+    });
+    assert_eq!(lost, 0, "lost wake-ups in {ROUNDS} rounds");
+}
+
+/// Checks at every metric that the outbox is not locked.
+struct Unlocked(Sender, AtomicBool);
+
+impl metrics::Recorder for Unlocked {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        assert!(!self.0.is_locked(), "the recorder may push, too");
+        self.1.store(true, Ordering::Relaxed);
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn metrics_are_recorded_outside_the_lock() {
+    let (plain, _receiver) = channel(0);
+    let overflows = |outbox: &Sender| (0..3).for_each(|_| outbox.push(Message::text("x")));
+    let resumable = channel(1000).1.into_resumable(0);
+    let attaches = |outbox: &Sender| assert!(outbox.attach(None).is_some());
+    for (outbox, act) in [(plain, &overflows as &dyn Fn(&_)), (resumable, &attaches)] {
+        let recorder = Unlocked(outbox.clone(), AtomicBool::new(false));
+        metrics::with_local_recorder(&recorder, || act(&outbox));
+        assert!(recorder.1.into_inner(), "something was counted");
+    }
+}

@@ -1,0 +1,44 @@
+//! Wake-ups that are delivered after locks are released.
+
+use std::task::Waker;
+
+/// What [`Sender::enqueue`](super::Sender::enqueue) leaves to do once the caller has released its own
+/// locks.
+#[derive(Debug, Default)]
+#[must_use = "the receiver is not woken before `finish`"]
+pub struct Enqueued {
+    /// Wakes the receiver's task.
+    pub wakeup: Wakeup,
+    /// Whether the message exceeded the outbox limit, which closed the connection with
+    /// [`Close::Overflow`](crate::Close::Overflow).
+    pub overflowed: bool,
+}
+
+impl Enqueued {
+    /// Counts the overflow, if there was one, and wakes the receiver.
+    pub fn finish(self) {
+        if self.overflowed {
+            metrics::counter!("tower_channels_outbox_overflows").increment(1);
+        }
+        self.wakeup.wake();
+    }
+
+    /// Returns whether [`finish`](Self::finish) would do nothing.
+    pub fn is_finished(&self) -> bool {
+        !self.overflowed && self.wakeup.0.is_none()
+    }
+}
+
+/// A wake-up that is still to be delivered.
+#[derive(Debug, Default)]
+#[must_use = "the receiver is not woken before `wake`"]
+pub struct Wakeup(pub(super) Option<Waker>);
+
+impl Wakeup {
+    /// Wakes the receiver's task, if it waits.
+    pub fn wake(self) {
+        if let Some(waker) = self.0 {
+            waker.wake();
+        }
+    }
+}

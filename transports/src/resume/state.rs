@@ -1,0 +1,275 @@
+//! The connection and the deadlines of a resumable session.
+//!
+//! This is plain code: it calls no session, and time comes in as an argument. What the session is to
+//! hear of is queued as [`SessionEvent`]s.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::config::ResumeConfig;
+use super::expiry::{Scheduled, Timer, after};
+use crate::connect_info::Transport;
+
+/// The id that a client chose for its session.
+pub(super) type SessionId = Arc<str>;
+
+/// What the sessions of a registry share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: ResumeConfig,
+    /// How many sessions are detached.
+    pub(super) detached: AtomicUsize,
+}
+
+/// Something that a session is to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SessionEvent {
+    Attached(u64, Transport),
+    Reattached,
+    Detached,
+    RejoinDeadline,
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    shared: Arc<Shared>,
+    timer: Arc<Timer<SessionId>>,
+    connection: Connection,
+    epoch: u64,
+    transport: Transport,
+    attached_at: Instant,
+    is_rejoin_over: bool,
+    /// When conflicts were noticed, within [`CONFLICT_WINDOW`].
+    conflicts: Vec<Instant>,
+    /// How many WebSockets in a row were short-lived.
+    short_lived: u32,
+    /// When the last WebSocket was lost.
+    last_lost: Instant,
+    /// Not yet applied, in order.
+    pending: VecDeque<SessionEvent>,
+    scheduled: Scheduled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    Attached,
+    /// A long-poll client between two polls, since the last one.
+    Idle(Instant),
+    /// No connection since then.
+    Detached(Instant),
+    /// The session is over.
+    Ended,
+}
+
+impl State {
+    /// Creates the state of a session that no connection has used yet.
+    pub(super) fn new(shared: Arc<Shared>, timer: Arc<Timer<SessionId>>, now: Instant) -> Self {
+        shared.detached.fetch_add(1, Ordering::Relaxed);
+        Self {
+            shared,
+            timer,
+            connection: Connection::Detached(now),
+            epoch: 0,
+            transport: Transport::InMemory,
+            attached_at: now,
+            is_rejoin_over: true,
+            conflicts: Vec::new(),
+            short_lived: 0,
+            last_lost: now,
+            pending: VecDeque::new(),
+            scheduled: Scheduled::default(),
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.connection == Connection::Ended
+    }
+
+    /// Since when no client has waited for messages.
+    pub(super) fn unused_since(&self) -> Option<Instant> {
+        match self.connection {
+            Connection::Idle(since) | Connection::Detached(since) => Some(since),
+            Connection::Attached | Connection::Ended => None,
+        }
+    }
+
+    /// Orders the sessions of a socket id for eviction, the first one first: sessions that have ended,
+    /// then by the time without a client. `None` for a session in use.
+    pub(super) fn eviction_order(&self) -> Option<Option<Instant>> {
+        if self.has_ended() { Some(None) } else { self.unused_since().map(Some) }
+    }
+
+    /// Returns whether two clients keep taking the session from each other.
+    pub(super) fn is_in_conflict(&self, now: Instant) -> bool {
+        let is_recent = |at: &&Instant| now.duration_since(**at) < CONFLICT_WINDOW;
+        self.conflicts.iter().filter(is_recent).count() >= MAX_CONFLICTS
+    }
+
+    /// Returns whether the session's WebSockets keep dying.
+    pub(super) fn is_flapping(&self, now: Instant) -> bool {
+        let config = &self.shared.config;
+        config.flapping_limit > 0
+            && self.short_lived >= config.flapping_limit
+            && now.duration_since(self.last_lost) < config.flapping_pause
+    }
+
+    /// Records that a superseded connection has shown that its client is there.
+    pub(super) fn add_conflict(&mut self, now: Instant) {
+        self.conflicts.retain(|at| now.duration_since(*at) < CONFLICT_WINDOW);
+        self.conflicts.push(now);
+    }
+
+    /// Begins an epoch, unless a newer one has begun or the session has ended.
+    pub(super) fn attach(&mut self, epoch: u64, transport: Transport, now: Instant) {
+        if epoch > self.epoch && self.set_connection(Connection::Attached) {
+            self.epoch = epoch;
+            (self.transport, self.attached_at, self.is_rejoin_over) = (transport, now, false);
+            self.pending.push_back(SessionEvent::Attached(epoch, transport));
+            self.schedule(now);
+        }
+    }
+
+    /// The connection is lost. Returns whether the session was attached.
+    pub(super) fn lose_connection(&mut self, now: Instant) -> bool {
+        if self.transport == Transport::WebSocket {
+            let lived = now.duration_since(self.attached_at);
+            let is_short = lived < self.shared.config.flapping_age;
+            self.short_lived = if is_short { self.short_lived + 1 } else { 0 };
+            self.last_lost = now;
+        }
+        self.detach(now)
+    }
+
+    /// The client waits for messages.
+    pub(super) fn set_active(&mut self) {
+        self.use_again(Connection::Attached);
+    }
+
+    /// The client was there, and does not wait for messages.
+    pub(super) fn set_idle(&mut self, now: Instant) {
+        self.use_again(Connection::Idle(now));
+        self.schedule(now);
+    }
+
+    /// The client has been idle for too long. Returns whether this detached the session.
+    pub(super) fn detach_idle(&mut self) -> bool {
+        match self.connection {
+            Connection::Idle(since) => self.detach(since),
+            _ => false,
+        }
+    }
+
+    fn detach(&mut self, since: Instant) -> bool {
+        let is_attached = matches!(self.connection, Connection::Attached | Connection::Idle(_));
+        if is_attached {
+            self.set_connection(Connection::Detached(since));
+            self.pending.push_back(SessionEvent::Detached);
+            self.schedule(since);
+        }
+        is_attached
+    }
+
+    /// Uses the connection again, which may have been thought lost.
+    fn use_again(&mut self, connection: Connection) {
+        if matches!(self.connection, Connection::Detached(_)) {
+            self.pending.push_back(SessionEvent::Reattached);
+        }
+        self.set_connection(connection);
+    }
+
+    /// Ends the session. Returns whether it was there.
+    pub(super) fn end(&mut self) -> bool {
+        let was_there = self.set_connection(Connection::Ended);
+        if was_there {
+            self.pending.push_back(SessionEvent::Ended);
+        }
+        was_there
+    }
+
+    /// Changes the connection. Returns `false`, and changes nothing, if the session has ended.
+    fn set_connection(&mut self, connection: Connection) -> bool {
+        let is_detached = |connection| matches!(connection, Connection::Detached(_));
+        let detached = &self.shared.detached;
+        match (is_detached(self.connection), is_detached(connection)) {
+            _ if self.has_ended() => return false,
+            (true, false) => _ = detached.fetch_sub(1, Ordering::Relaxed),
+            (false, true) => _ = detached.fetch_add(1, Ordering::Relaxed),
+            _ => {}
+        }
+        self.connection = connection;
+        true
+    }
+
+    /// A scheduled visit has come.
+    pub(super) fn fired(&mut self, now: Instant) {
+        self.scheduled.fired(now);
+    }
+
+    /// Returns whether nobody has resumed the session in time.
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        let ttl = self.shared.config.session_ttl;
+        self.unused_since().is_some_and(|since| now >= after(since, ttl))
+    }
+
+    /// Returns whether acknowledged messages grow old: while there is no connection they do not.
+    pub(super) fn ages(&self) -> bool {
+        !matches!(self.connection, Connection::Detached(_))
+    }
+
+    /// Queues the end of the rejoin grace, if that is due.
+    pub(super) fn check_rejoin(&mut self, now: Instant) {
+        if !self.is_rejoin_over && now >= self.rejoin_deadline() {
+            self.is_rejoin_over = true;
+            self.pending.push_back(SessionEvent::RejoinDeadline);
+        }
+    }
+
+    fn rejoin_deadline(&self) -> Instant {
+        after(self.attached_at, self.shared.config.rejoin_grace)
+    }
+
+    /// Schedules a visit for the time when something is due next.
+    pub(super) fn schedule(&mut self, now: Instant) {
+        let config = &self.shared.config;
+        let due = match self.connection {
+            Connection::Attached => after(now, config.acknowledged_ttl),
+            Connection::Idle(since) | Connection::Detached(since) => {
+                after(since, config.session_ttl)
+            }
+            Connection::Ended => now,
+        };
+        let due = if self.is_rejoin_over { due } else { due.min(self.rejoin_deadline()) };
+        if let Some(at) = self.scheduled.earlier(due) {
+            self.timer.schedule(at);
+        }
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Takes the next event that the session has not heard of.
+    pub(super) fn next_event(&mut self) -> Option<SessionEvent> {
+        let event = self.pending.pop_front();
+        if event.is_none() {
+            // Events are rare: an idle session keeps no allocation for them.
+            self.pending = VecDeque::new();
+        }
+        event
+    }
+}
+
+/// After so many conflicts within the window, a session id is shared by two clients and the next one
+/// gets a session of its own. A client that reconnects after its connection was lost, or that has
+/// given it up, causes no conflict: nobody answers on the old connection that it was taken over.
+const MAX_CONFLICTS: usize = 8;
+const CONFLICT_WINDOW: Duration = Duration::from_secs(10);
