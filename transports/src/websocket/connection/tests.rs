@@ -674,9 +674,10 @@ async fn a_resumable_session_keeps_its_backlog_when_only_its_connection_is_close
     assert_eq!(without_pings(it.received()), close(Close::Normal));
     assert!(!it.outbox.is_closed());
     let mut next = it.outbox.attach(None).expect("no gap");
-    assert!(it.connection.receiver.is_superseded());
     let mut batch = VecDeque::new();
     let mut cx = Context::from_waker(Waker::noop());
+    let superseded = it.connection.receiver.poll_take(&mut cx, &mut batch);
+    assert_eq!(superseded, Poll::Ready(Err(Close::Restart)));
     assert!(next.poll_take(&mut cx, &mut batch).is_pending(), "streams are paused");
     assert!(next.backlog() >= messages.len());
 }
