@@ -23,7 +23,7 @@ pub use self::message::{ClientMessage, ClientPayload, Name, Ref};
 pub use self::payload::Payload;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[doc(hidden)]
-pub use self::presence::tracker::model;
+pub use self::presence::tracker::replication::model;
 pub use self::presence::{
     Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, TrackGuard,

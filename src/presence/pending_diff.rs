@@ -55,7 +55,7 @@ mod tests {
 
     fn entries(count: u64) -> Vec<Entry> {
         let replica = Replica { name: "test".into(), incarnation: 1 };
-        let mut tracker = Tracker::new(replica, super::tracker::Config::default());
+        let mut tracker = Tracker::new(replica);
         let mut track = |owner| {
             let entry = tracker.track(Owner(owner), &"t".into(), &"k".into(), "{}".into());
             entry.expect("each owner tracks once")

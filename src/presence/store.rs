@@ -68,7 +68,7 @@ impl PresenceStore {
         let shard = |index: usize| {
             // Each shard is a replica of its own, so that no two entries have the same `phx_ref`.
             let replica = Replica { name: format!("local/{index}").into(), incarnation: started };
-            let tracker = Tracker::new(replica, super::tracker::Config::default());
+            let tracker = Tracker::new(replica);
             Mutex::new(Shard { tracker, updates: HashMap::new() })
         };
         Self {

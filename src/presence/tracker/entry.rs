@@ -17,6 +17,10 @@ pub(crate) const MAX_TEXT: usize = 4096;
 /// The maximum length of a meta, in bytes.
 pub(crate) const MAX_META: usize = 1024 * 1024;
 
+/// The largest dot, incarnation or timestamp. Up to here every integer is exact as an IEEE 754
+/// double, the type that many JSON implementations read numbers into (RFC 8259, section 6).
+pub(super) const MAX_COUNTER: u64 = 1 << 53;
+
 /// The application's metadata of a presence: the text of a JSON object, without `phx_ref`.
 pub(crate) type Meta = Arc<str>;
 
@@ -64,16 +68,6 @@ pub(super) struct Fields {
     pub(super) prev: Option<SmolStr>,
 }
 
-/// The effect of a message, or of the passage of time, on the visible entries.
-///
-/// An update is a leave of the old entry and a join of the new one. No entry is in both lists, so
-/// they lead from the previous listing to the current one in whichever order they are applied.
-#[derive(Debug, Default)]
-pub(crate) struct Diff {
-    pub(crate) joins: Vec<Entry>,
-    pub(crate) leaves: Vec<Entry>,
-}
-
 impl Entry {
     /// Creates the entry added by the operation `dot` of `replica`.
     pub(super) fn new(replica: &Replica, dot: u64, fields: Fields) -> Self {
@@ -113,7 +107,7 @@ impl Entry {
     }
 
     fn sort_key(&self) -> (u64, &Replica, u64) {
-        (self.timestamp(), &self.0.replica, self.0.dot)
+        (self.timestamp(), &self.0.replica, self.dot())
     }
 }
 

@@ -1,70 +1,42 @@
 //! The presence tracker: a delta-state CRDT, modelled on `Phoenix.Tracker`.
 //!
 //! Each replica adds and removes entries of its own and replicates those of all others; the state
-//! of one replica is an observed-remove set, see [`state`]. The tracker performs no I/O and reads no
-//! clock: messages are values, and time is an argument.
+//! of one replica is an observed-remove set. The tracker performs no I/O and reads no clock:
+//! messages are values, and time is an argument.
+//!
+//! An endpoint is a single node so far. Until it has peers, replication is compiled only for the
+//! tests, the models and the fuzz targets.
 
-mod clock;
 mod entry;
-mod message;
-#[doc(hidden)]
-pub mod model;
-mod replicas;
-mod replication;
-mod state;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+pub(crate) mod replication;
 #[cfg(test)]
 mod tests;
-mod topics;
+mod topic_index;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use self::clock::MAX_COUNTER;
 pub(crate) use self::entry::{Entry, Meta, Owner, Replica};
-use self::entry::{Fields, MAX_META, MAX_TEXT, json_object};
-use self::replicas::Replicas;
-use self::state::{RemovalLog, ReplicaState};
-use self::topics::TopicIndex;
-pub(crate) use self::topics::{Metas, Snapshot};
-
-/// Configuration of a tracker.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    /// The interval at which a replica broadcasts its vector clock; 1.5 s by default.
-    pub(crate) heartbeat: Duration,
-    /// How long a replica may be silent before its entries are hidden; 30 s by default.
-    pub(crate) down_after: Duration,
-    /// How long a replica may be silent before it is removed for good; 20 min by default.
-    pub(crate) gone_after: Duration,
-    /// The number of local removes kept in the removal log; 10,000 by default. A peer that lacks
-    /// an older one receives the full state instead of a delta.
-    pub(crate) max_removals: usize,
-    /// The approximate maximum length of a message in bytes; 1 MiB by default. Longer deltas are
-    /// split.
-    pub(crate) max_message: usize,
-}
+use self::entry::{Fields, MAX_COUNTER, MAX_META, MAX_TEXT, json_object};
+use self::topic_index::TopicIndex;
+pub(crate) use self::topic_index::{Metas, Snapshot};
 
 /// The presences known to one replica: its own, and those of all other replicas.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     replica: Replica,
-    config: Config,
     /// All visible entries: those of the local replica and of all replicas that are up.
     topics: TopicIndex,
     /// The local entries by owner, topic and key.
     owned: BTreeMap<(Owner, SmolStr, SmolStr), Entry>,
-    local: ReplicaState,
-    removal_log: RemovalLog,
-    /// The dot of the last local operation that was broadcast.
-    sent_to: u64,
+    /// The number of local operations, which is the dot of the last one.
+    operations: u64,
     /// The Lamport clock: the highest timestamp observed in an entry.
     lamport: u64,
-    /// The remote replicas.
-    replicas: Replicas,
-    last_tick: Option<Duration>,
-    last_heartbeat: Option<Duration>,
+    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+    replication: replication::Replication,
 }
 
 /// Error returned by [`Tracker::track`] and [`Tracker::update`].
@@ -80,41 +52,18 @@ pub(crate) enum TrackError {
     NotAnObject,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(1500),
-            down_after: Duration::from_secs(30),
-            gone_after: Duration::from_secs(20 * 60),
-            max_removals: 10_000,
-            max_message: 1024 * 1024,
-        }
-    }
-}
-
 impl Tracker {
     /// Creates a replica without entries that knows no other replicas.
-    pub(crate) fn new(replica: Replica, config: Config) -> Self {
-        let (topics, owned, local, removal_log, replicas) = Default::default();
-        let (sent_to, lamport, last_tick, last_heartbeat) = Default::default();
+    pub(crate) fn new(replica: Replica) -> Self {
         Self {
             replica,
-            config,
-            topics,
-            owned,
-            local,
-            removal_log,
-            sent_to,
-            lamport,
-            replicas,
-            last_tick,
-            last_heartbeat,
+            topics: TopicIndex::default(),
+            owned: BTreeMap::new(),
+            operations: 0,
+            lamport: 0,
+            #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+            replication: replication::Replication::default(),
         }
-    }
-
-    /// The local replica. Its incarnation increases when another replica considers it gone.
-    pub(crate) fn replica(&self) -> &Replica {
-        &self.replica
     }
 
     /// Adds an entry.
@@ -212,21 +161,19 @@ impl Tracker {
         self.lamport = (self.lamport + 1).min(MAX_COUNTER);
         let (topic, key) = (topic.clone(), key.clone());
         let fields = Fields { timestamp: self.lamport, topic, key, meta, prev };
-        let entry = Entry::new(&self.replica, self.next_dot(), fields);
-        self.local.add(entry.clone());
+        self.operations += 1;
+        let entry = Entry::new(&self.replica, self.operations, fields);
+        #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+        self.replication.add(entry.clone());
         self.topics.insert(entry.clone());
         entry
     }
 
     /// Performs the next local operation, a remove.
     fn remove(&mut self, entry: &Entry) {
-        let dot = self.next_dot();
-        self.local.remove(dot, entry);
-        self.removal_log.push(dot, entry.dot(), self.config.max_removals);
+        self.operations += 1;
+        #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+        self.replication.remove(self.operations, entry);
         self.topics.remove(entry);
-    }
-
-    fn next_dot(&self) -> u64 {
-        self.local.context().prefix() + 1
     }
 }

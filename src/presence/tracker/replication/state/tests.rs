@@ -2,8 +2,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::entry::Fields;
 use super::*;
+use crate::presence::tracker::entry::Fields;
 
 /// The local history of a replica.
 struct History {

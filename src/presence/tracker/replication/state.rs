@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::clock::CausalContext;
-use super::entry::{Diff, Entry, Replica};
+use super::causal_context::CausalContext;
+use crate::presence::tracker::entry::{Entry, Replica};
 
 /// The maximum number of ranges in a causal context. A fragment that would exceed it is dropped,
 /// and requested again later.
@@ -48,6 +48,16 @@ pub(super) struct RemovalLog {
     removals: VecDeque<(u64, u64)>,
     /// The dot of the latest remove dropped from the log, or 0.
     truncated_to: u64,
+}
+
+/// The effect of a message, or of the passage of time, on the visible entries.
+///
+/// An update is a leave of the old entry and a join of the new one. No entry is in both lists, so
+/// they lead from the previous listing to the current one in whichever order they are applied.
+#[derive(Debug, Default)]
+pub(crate) struct Diff {
+    pub(crate) joins: Vec<Entry>,
+    pub(crate) leaves: Vec<Entry>,
 }
 
 impl ReplicaState {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
 use smol_str::SmolStr;
 
-use super::entry::{Diff, Entry};
+use super::entry::Entry;
 
 #[derive(Debug, Default)]
 pub(super) struct TopicIndex(HashMap<SmolStr, Snapshot>);
@@ -47,12 +47,8 @@ impl TopicIndex {
         }
     }
 
-    pub(super) fn apply(&mut self, diff: &Diff) {
-        diff.leaves.iter().for_each(|entry| self.remove(entry));
-        diff.joins.iter().for_each(|entry| self.insert(entry.clone()));
-    }
-
     /// The topics that have entries, in no particular order.
+    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
     pub(super) fn names(&self) -> impl Iterator<Item = &SmolStr> {
         self.0.keys()
     }
@@ -82,10 +78,5 @@ impl Metas {
     /// The entries, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.0.iter()
-    }
-
-    /// The number of entries, at least 1.
-    pub(crate) fn len(&self) -> usize {
-        self.0.size()
     }
 }

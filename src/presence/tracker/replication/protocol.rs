@@ -1,4 +1,4 @@
-//! Replication: broadcast of deltas, and anti-entropy.
+//! The replication protocol: broadcast of deltas, and anti-entropy.
 //!
 //! Each replica broadcasts the operations it has performed since its last broadcast as a delta of
 //! its own state, and with every heartbeat its vector clock. A replica that learns from a clock,
@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Tracker;
-use super::clock::{CausalContext, MAX_COUNTER};
-use super::entry::{Diff, Entry, Fields, Replica};
+use super::causal_context::CausalContext;
 use super::message::{DecodeError, Message};
-use super::state::Fragment;
+use super::state::{Diff, Fragment};
+use super::{Config, Replication};
+use crate::presence::tracker::Tracker;
+use crate::presence::tracker::entry::{Entry, Fields, MAX_COUNTER, Replica};
 
 /// A message for other replicas.
 #[derive(Debug)]
@@ -25,19 +26,27 @@ pub(crate) struct Outgoing {
 }
 
 impl Tracker {
+    /// Creates a replica without entries that knows no other replicas.
+    pub(crate) fn with_config(replica: Replica, config: Config) -> Self {
+        Self { replication: Replication::new(config), ..Self::new(replica) }
+    }
+
+    /// The local replica. Its incarnation increases when another replica considers it gone.
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
     /// Advances the time. Returns the entries of replicas that went down, and the messages to send.
     ///
     /// To be called several times per heartbeat interval. `now` is the time since an arbitrary
     /// start, which must be the same for all calls.
     pub(crate) fn tick(&mut self, now: Duration) -> (Diff, Vec<Outgoing>) {
         let mut diff = Diff::default();
-        let pause = self.last_tick.map_or(Duration::ZERO, |last| {
-            now.saturating_sub(last).saturating_sub(self.config.heartbeat)
-        });
-        self.last_tick = Some(now);
-        self.replicas.extend_deadlines(pause, now);
-        self.replicas.expire(now, self.config.down_after, self.config.gone_after, &mut diff);
-        self.topics.apply(&diff);
+        let Replication { config, replicas, last_tick, .. } = &mut self.replication;
+        let elapsed = now.saturating_sub(last_tick.replace(now).unwrap_or(now));
+        replicas.extend_deadlines(elapsed.saturating_sub(config.heartbeat), now);
+        replicas.expire(now, config.down_after, config.gone_after, &mut diff);
+        self.apply(&diff);
         (diff, self.flush(now))
     }
 
@@ -53,8 +62,13 @@ impl Tracker {
         let message = Message::decode(message)?;
         let (mut diff, mut outgoing) = Default::default();
         self.handle(now, message, &mut diff, &mut outgoing);
-        self.topics.apply(&diff);
+        self.apply(&diff);
         Ok((diff, outgoing))
+    }
+
+    fn apply(&mut self, diff: &Diff) {
+        diff.leaves.iter().for_each(|entry| self.topics.remove(entry));
+        diff.joins.iter().for_each(|entry| self.topics.insert(entry.clone()));
     }
 
     fn handle(
@@ -71,19 +85,19 @@ impl Tracker {
         if let Some((gone, newest)) = gone {
             self.reincarnate(&gone, newest, diff);
         }
-        if self.replicas.is_obsolete(&from) {
+        if self.replication.replicas.is_obsolete(&from) {
             outgoing.extend(self.gone_notice(&from));
             return;
         }
-        let is_new = self.replicas.get(&from).is_none();
-        if self.replicas.admit(&from, now, diff).is_none() {
+        let is_new = self.replication.replicas.get(&from).is_none();
+        if self.replication.replicas.admit(&from, now, diff).is_none() {
             return;
         }
         for fragment in fragments {
             self.merge(now, fragment, diff);
         }
         // A fragment may have introduced a newer incarnation of the sender.
-        let Some(peer) = self.replicas.get_mut(&from) else { return };
+        let Some(peer) = self.replication.replicas.get_mut(&from) else { return };
         if peer.mark_up(now, diff) || is_new {
             outgoing.push(self.message(Some(&from), |message| message.clock = self.clock()));
         }
@@ -95,7 +109,9 @@ impl Tracker {
         if self.is_local(&fragment.replica) {
             return;
         }
-        let Some(peer) = self.replicas.admit(&fragment.replica, now, diff) else { return };
+        let Some(peer) = self.replication.replicas.admit(&fragment.replica, now, diff) else {
+            return;
+        };
         let newest = fragment.entries.iter().map(Entry::timestamp).max();
         self.lamport = self.lamport.max(newest.unwrap_or_default());
         peer.merge(fragment, diff);
@@ -103,23 +119,23 @@ impl Tracker {
 
     /// Broadcasts the local operations not sent yet, and the vector clock if a heartbeat is due.
     fn flush(&mut self, now: Duration) -> Vec<Outgoing> {
-        let is_due = |last| now.saturating_sub(last) >= self.config.heartbeat;
-        let mut is_due = self.last_heartbeat.is_none_or(is_due);
+        let is_due = |last| now.saturating_sub(last) >= self.replication.config.heartbeat;
+        let mut is_due = self.replication.last_heartbeat.is_none_or(is_due);
         let mut fragments = Vec::new();
-        if self.removal_log.reaches(self.sent_to) {
-            fragments = self.local_delta(&CausalContext::up_to(self.sent_to));
+        if self.replication.removal_log.reaches(self.replication.sent_to) {
+            fragments = self.local_delta(&CausalContext::up_to(self.replication.sent_to));
         } else {
             // Instead of broadcasting the full state, let each replica request what it lacks.
             is_due = true;
         }
-        self.sent_to = self.local.context().prefix();
+        self.replication.sent_to = self.operations;
         let mut outgoing = self.messages(None, fragments, |last| {
             if is_due {
                 last.clock = self.clock();
             }
         });
         if is_due {
-            self.last_heartbeat = Some(now);
+            self.replication.last_heartbeat = Some(now);
             if outgoing.is_empty() {
                 outgoing.push(self.message(None, |message| message.clock = self.clock()));
             }
@@ -137,20 +153,21 @@ impl Tracker {
     ) -> Option<Outgoing> {
         let mut request: BTreeMap<Replica, CausalContext> = BTreeMap::new();
         for (replica, prefix) in clock {
-            let context = self.replicas.context(&replica);
-            let is_wanted = !self.is_local(&replica) && !self.replicas.is_obsolete(&replica);
+            let context = self.replication.replicas.context(&replica);
+            let is_wanted =
+                !self.is_local(&replica) && !self.replication.replicas.is_obsolete(&replica);
             if is_wanted && context.prefix() < prefix {
                 request.insert(replica, context);
             }
         }
-        let context = self.replicas.context(from);
+        let context = self.replication.replicas.context(from);
         if !more && context.has_gap() {
             request.insert(from.clone(), context);
         }
         // Give the sender time to answer before asking it again.
-        let interval = self.config.heartbeat / 2;
-        let may_request =
-            !request.is_empty() && self.replicas.get_mut(from)?.start_request(now, interval);
+        let interval = self.replication.config.heartbeat / 2;
+        let may_request = !request.is_empty()
+            && self.replication.replicas.get_mut(from)?.start_request(now, interval);
         may_request.then(|| {
             self.message(Some(from), |message| message.request = request.into_iter().collect())
         })
@@ -162,8 +179,8 @@ impl Tracker {
             if replica == self.replica {
                 return self.local_delta(&known);
             }
-            let peer = self.replicas.get(&replica);
-            let max_size = self.config.max_message;
+            let peer = self.replication.replicas.get(&replica);
+            let max_size = self.replication.config.max_message;
             peer.map(|peer| peer.state().delta(&replica, &known, None, max_size))
                 .unwrap_or_default()
         };
@@ -171,13 +188,18 @@ impl Tracker {
     }
 
     fn local_delta(&self, known: &CausalContext) -> Vec<Fragment> {
-        self.local.delta(&self.replica, known, Some(&self.removal_log), self.config.max_message)
+        self.replication.local.delta(
+            &self.replica,
+            known,
+            Some(&self.replication.removal_log),
+            self.replication.config.max_message,
+        )
     }
 
     /// Informs an obsolete replica that it is gone, unless a newer incarnation of its node is up.
     fn gone_notice(&self, from: &Replica) -> Option<Outgoing> {
-        let newest = self.replicas.newest_incarnation(&from.name)?;
-        let is_replaced = self.replicas.is_up(&from.name);
+        let newest = self.replication.replicas.newest_incarnation(&from.name)?;
+        let is_replaced = self.replication.replicas.is_up(&from.name);
         let gone = Some((from.clone(), newest));
         (!is_replaced).then(|| self.message(Some(from), |message| message.gone = gone))
     }
@@ -187,15 +209,16 @@ impl Tracker {
     /// All owned entries are added anew, since the other replica admits none of the old ones.
     fn reincarnate(&mut self, gone: &Replica, newest: u64, diff: &mut Diff) {
         let incarnation = newest.max(gone.incarnation) + 1;
-        let is_replaced = self.replicas.is_up(&gone.name);
+        let is_replaced = self.replication.replicas.is_up(&gone.name);
         if *gone != self.replica || is_replaced || incarnation > MAX_COUNTER {
             return;
         }
         self.replica.incarnation = incarnation;
-        (self.local, self.removal_log, self.sent_to) = Default::default();
+        self.operations = 0;
+        self.replication.reset_local();
         let mut entries: Vec<_> = self.owned.values_mut().collect();
         entries.sort_unstable();
-        for (dot, entry) in (1..).zip(entries) {
+        for entry in entries {
             let fields = Fields {
                 timestamp: entry.timestamp(),
                 topic: entry.topic().clone(),
@@ -203,8 +226,9 @@ impl Tracker {
                 meta: entry.meta().clone(),
                 prev: Some(entry.phx_ref().clone()),
             };
-            let new = Entry::new(&self.replica, dot, fields);
-            self.local.add(new.clone());
+            self.operations += 1;
+            let new = Entry::new(&self.replica, self.operations, fields);
+            self.replication.add(new.clone());
             diff.joins.push(new.clone());
             diff.leaves.push(std::mem::replace(entry, new));
         }
@@ -217,8 +241,11 @@ impl Tracker {
 
     /// The vector clock, without replicas of which nothing has been observed.
     fn clock(&self) -> Vec<(Replica, u64)> {
-        let local = (self.replica.clone(), self.local.context().prefix());
-        std::iter::once(local).chain(self.replicas.clock()).filter(|(_, to)| *to > 0).collect()
+        let local = (self.replica.clone(), self.operations);
+        std::iter::once(local)
+            .chain(self.replication.replicas.clock())
+            .filter(|(_, to)| *to > 0)
+            .collect()
     }
 
     fn message(&self, to: Option<&Replica>, fill: impl FnOnce(&mut Message)) -> Outgoing {

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::entry::Diff;
+use super::Config;
 use super::message::Message;
-use super::replication::Outgoing;
-use super::{Config, Entry, Owner, Replica, Tracker};
+use super::protocol::Outgoing;
+use super::state::Diff;
+use crate::presence::tracker::{Entry, Owner, Replica, Tracker};
 
 const NODES: usize = 3;
 
@@ -294,7 +295,7 @@ impl Cluster {
     fn check(&mut self, node: usize) {
         self.check_view(node);
         let tracker = &self.nodes[node].tracker;
-        for entry in tracker.local.entries() {
+        for entry in tracker.replication.local.entries() {
             let created = || (tracker.replica.clone(), entry.clone());
             self.created.entry(entry.phx_ref().clone()).or_insert_with(created);
         }
@@ -317,18 +318,17 @@ impl Cluster {
     /// Asserts that a node lacks an observed entry only if its replica removed it, and that no
     /// entry reappears whose removal the node has observed.
     fn check_removals(&mut self, index: usize) {
-        let tracker = &self.nodes[index].tracker;
+        let replicas = &self.nodes[index].tracker.replication.replicas;
         let mut newly_removed = Vec::new();
         for (phx_ref, (replica, entry)) in &self.created {
-            let Some(peer) = tracker.replicas.get(replica) else {
-                if tracker.replicas.is_obsolete(replica) {
-                    newly_removed.push(phx_ref.clone());
-                }
+            let Some(peer) = replicas.get(replica) else {
+                newly_removed.extend(replicas.is_obsolete(replica).then(|| phx_ref.clone()));
                 continue;
             };
             let is_live_here = peer.state().contains(entry);
             let origin = self.nodes.iter().find(|node| node.tracker.replica == *replica);
-            let is_live_there = origin.is_some_and(|node| node.tracker.local.contains(entry));
+            let is_live_there =
+                origin.is_some_and(|node| node.tracker.replication.local.contains(entry));
             if peer.state().context().contains(entry.dot()) && !is_live_here {
                 assert!(!is_live_there, "{entry:?} is missing but was not removed");
                 newly_removed.push(phx_ref.clone());
@@ -349,7 +349,7 @@ fn tracker(node: usize, incarnation: u64) -> Tracker {
         max_removals: 4,
         max_message: 400,
     };
-    Tracker::new(Replica { name: name(node), incarnation }, config)
+    Tracker::with_config(Replica { name: name(node), incarnation }, config)
 }
 
 fn name(node: usize) -> SmolStr {
@@ -388,7 +388,7 @@ fn listed(tracker: &Tracker) -> Vec<Entry> {
         let snapshot = tracker.list(topic);
         let keys: BTreeMap<_, _> = snapshot.iter().collect();
         for (key, metas) in keys {
-            assert_eq!(metas.len(), tracker.get_by_key(topic, key).len());
+            assert_eq!(metas.iter().count(), tracker.get_by_key(topic, key).len());
             assert!(metas.iter().is_sorted(), "the metas of a key are not oldest first");
             listed.extend(metas.iter().cloned());
         }

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
-use super::clock::{CausalContext, MAX_COUNTER};
-use super::entry::{Entry, Fields, MAX_META, MAX_TEXT, Replica, json_object};
+use super::causal_context::CausalContext;
 use super::replicas::MAX_REPLICAS;
 use super::state::Fragment;
+use crate::presence::tracker::entry::{
+    Entry, Fields, MAX_COUNTER, MAX_META, MAX_TEXT, Replica, json_object,
+};
 
 const VERSION: u64 = 1;
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::clock::CausalContext;
-use super::entry::{Diff, Replica};
-use super::state::{Fragment, ReplicaState};
+use super::causal_context::CausalContext;
+use super::state::{Diff, Fragment, ReplicaState};
+use crate::presence::tracker::entry::Replica;
 
 /// The maximum number of replicas, including the local one. Further replicas are ignored.
 pub(super) const MAX_REPLICAS: usize = 1024;

@@ -6,9 +6,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// The largest dot, incarnation or timestamp. Up to here every integer is exact as an IEEE 754
-/// double, the type that many JSON implementations read numbers into (RFC 8259, section 6).
-pub(super) const MAX_COUNTER: u64 = 1 << 53;
+use crate::presence::tracker::entry::MAX_COUNTER;
 
 /// A set of dots of one replica, as inclusive ranges.
 ///
