@@ -46,7 +46,7 @@ fn main() {
     let few = deliver(&runtime, &tasks, &endpoint, &received);
 
     let held = measure(|| block_on(&|| park(endpoint.clone(), 1, PARKED))).bytes_current;
-    assert_eq!(endpoint.sessions(), 1 + PARKED + CONNECTED);
+    assert_eq!(endpoint.sessions().total(), 1 + PARKED + CONNECTED);
     let mut many = None;
     let kept = measure(|| many = Some(deliver(&runtime, &tasks, &endpoint, &received)));
     let many = many.expect("delivered");

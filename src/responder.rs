@@ -2,7 +2,7 @@
 
 use tower_channels_transports::{Close, Message, outbox};
 
-use crate::message::{Name, Ref};
+use crate::message::{Ref, Topic};
 use crate::reply::Reply;
 use crate::serializer::{ServerMessage, Version};
 
@@ -53,14 +53,14 @@ impl Responder {
     }
 
     /// Answers a message. Nothing is sent for [`Reply::None`].
-    pub(crate) fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Name<'_>, reply: &Reply) {
+    pub(crate) fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Topic<'_>, reply: &Reply) {
         if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
             self.outbox.push(message);
         }
     }
 
     /// Answers a heartbeat.
-    pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Name<'_>) {
+    pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Topic<'_>) {
         if let Some(message) = self.encode_reply(&Ref::NULL, reference, topic, &Reply::ack()) {
             self.outbox.push_heartbeat_reply(message);
         }
@@ -72,7 +72,7 @@ impl Responder {
         epoch: u64,
         join_ref: &Ref,
         reference: &Ref,
-        topic: &Name<'_>,
+        topic: &Topic<'_>,
         reply: &Reply,
     ) {
         if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
@@ -89,7 +89,7 @@ impl Responder {
         &self,
         join_ref: &Ref,
         reference: &Ref,
-        topic: &Name<'_>,
+        topic: &Topic<'_>,
         reply: &Reply,
     ) -> Option<Message> {
         let (status, response) = match reply {
@@ -108,7 +108,7 @@ impl Responder {
 
     /// Answers a message to a topic on which nothing is joined: without a join_ref, even if one was
     /// sent.
-    pub(crate) fn reply_unmatched(&self, reference: &Ref, topic: &Name<'_>) {
+    pub(crate) fn reply_unmatched(&self, reference: &Ref, topic: &Topic<'_>) {
         self.reply(&Ref::NULL, reference, topic, &Reply::reason("unmatched topic"));
     }
 

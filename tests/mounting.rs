@@ -6,8 +6,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::ServiceExt;
-use tower_channels::transports::{NotFound, SocketService};
-use tower_channels::{Channel, Connect, Endpoint, JoinError, Joined, Payload, Socket};
+use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Service, Socket};
 
 struct Room;
 
@@ -24,7 +23,7 @@ fn endpoint() -> Endpoint<()> {
     Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build()
 }
 
-async fn ask(service: SocketService<Connect<()>, NotFound>, request: Request<String>) -> String {
+async fn ask(service: Service<()>, request: Request<String>) -> String {
     let answer = service.oneshot(request.map(Full::<bytes::Bytes>::from)).await;
     let Ok(answer) = answer;
     let body = answer.into_body().collect().await.expect("a body").to_bytes();
@@ -64,7 +63,7 @@ async fn a_client_returns_to_its_session_where_there_is_no_place_for_another() {
         let connect = Request::get(uri).body(String::new()).expect("a request");
         let answer = ask(endpoint.service("/socket"), connect).await;
         assert!(answer.contains(&format!(r#""status":{status}"#)), "{session}: {answer}");
-        assert_eq!(endpoint.sessions(), 1);
+        assert_eq!(endpoint.sessions().total(), 1);
     }
 }
 

@@ -263,7 +263,7 @@ async fn within_its_time_a_session_is_kept_and_after_it_a_join_is_the_first_agai
         let mut ann = member(&endpoint, &[SESSION]).await;
         ann.drop_connection();
         tokio::time::sleep(Duration::from_secs(away)).await;
-        assert_eq!(endpoint.sessions(), usize::from(kept));
+        assert_eq!(endpoint.sessions().total(), usize::from(kept));
         ann.reconnect().await.expect("connects");
         let answer = if kept { resumed(1) } else { Reply::ok(json!("joined")) };
         assert_eq!(ann.join("room:1", json!({})).await, answer);
@@ -275,7 +275,7 @@ async fn without_a_session_a_client_that_returns_is_another_one() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[]).await;
     ann.reconnect().await.expect("connects");
-    assert_eq!(endpoint.sessions(), 1);
+    assert_eq!(endpoint.sessions().total(), 1);
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }
 
@@ -338,7 +338,7 @@ async fn one_session_too_many_of_a_user_ends_the_one_that_was_parked_for_longest
     second.drop_connection();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let third = tab(&endpoint, "ann", 4).await;
-    assert_eq!(endpoint.sessions(), 3);
+    assert_eq!(endpoint.sessions().total(), 3);
     assert!(returns(second).await && returns(third).await && returns(other).await);
     assert!(!returns(first).await);
 }
@@ -360,6 +360,6 @@ async fn what_has_ended_no_longer_takes_a_users_place() {
             (tab(&endpoint, "ann", 2 * round).await, tab(&endpoint, "ann", 2 * round + 1).await);
         assert!(returns(one).await && returns(two).await, "round {round}");
         tokio::time::sleep(Duration::from_secs(70)).await;
-        assert_eq!(endpoint.sessions(), 0);
+        assert_eq!(endpoint.sessions().total(), 0);
     }
 }

@@ -11,11 +11,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tower::ServiceExt;
 use tower_channels::channel::Result;
-use tower_channels::test::{Client, Event, connect};
-use tower_channels::transports::LongPoll;
+use tower_channels::test::{Client, Message, connect};
 use tower_channels::{
-    Channel, Close, Connect, Endpoint, JoinError, Joined, LongPollConfig, Payload, Reply, Socket,
-    Stop,
+    Channel, Close, Endpoint, JoinError, Joined, LongPollConfig, LongPollService, Payload, Reply,
+    Socket, Stop,
 };
 
 #[path = "support/dice.rs"]
@@ -111,7 +110,7 @@ struct Worker {
     joins: HashSet<String>,
     /// A leave is answered with the join_ref that it carried, even if nothing is joined.
     leaves: HashSet<String>,
-    told: Vec<Event>,
+    told: Vec<Message>,
 }
 
 impl Worker {
@@ -187,11 +186,11 @@ impl Worker {
     }
 }
 
-fn is_end(event: &Event) -> bool {
+fn is_end(event: &Message) -> bool {
     matches!(&*event.event, "phx_close" | "phx_error")
 }
 
-fn settles(event: &Event, join: &str) -> bool {
+fn settles(event: &Message, join: &str) -> bool {
     let told = if is_end(event) { &event.join_ref } else { &event.reference };
     told.as_deref() == Some(join)
 }
@@ -265,7 +264,7 @@ async fn clients_that_do_everything_at_once_leave_nothing_behind() {
     }
     let left = || {
         let tasks = Handle::current().metrics().num_alive_tasks();
-        (quiet.sessions(), wild.sessions(), alive.load(Ordering::SeqCst), tasks)
+        (quiet.sessions().total(), wild.sessions().total(), alive.load(Ordering::SeqCst), tasks)
     };
     let nothing_left = async {
         while left() != (0, 0, 0, 0) {
@@ -279,7 +278,7 @@ async fn clients_that_do_everything_at_once_leave_nothing_behind() {
 /// A long-poll client: its service, and its newest token.
 #[derive(Clone)]
 struct Poller {
-    service: LongPoll<Connect<Alive>>,
+    service: LongPollService<Alive>,
     token: Arc<Mutex<String>>,
 }
 
@@ -377,5 +376,5 @@ async fn polls_and_posts_at_once_lose_nothing_and_wait_for_nothing() {
         let done = tokio::time::timeout(Duration::from_secs(20), task).await;
         done.expect("in time").expect("no panic");
     }
-    assert_eq!(endpoint.sessions(), 8);
+    assert_eq!(endpoint.sessions().total(), 8);
 }

@@ -1,7 +1,7 @@
 //! JSON as a client might write it and nobody else does.
 
 use serde_json::Value;
-use tower_channels::Name;
+use tower_channels::internals::{Event, Topic};
 
 /// A string with every character but letters and digits as an escape.
 pub(crate) fn escaped(text: &str) -> String {
@@ -26,11 +26,19 @@ pub(crate) fn respelt(json: &str) -> String {
     }
 }
 
-/// A topic or event, spelt anew if it is a string.
-pub(crate) fn name(name: &Name<'_>) -> String {
-    match name {
-        Name::Text(text) => escaped(text),
-        Name::Other(json) => (*json).to_owned(),
+/// The JSON of a topic, escaped if it is a string.
+pub(crate) fn topic(topic: &Topic<'_>) -> String {
+    match topic {
+        Topic::Text(text) => escaped(text),
+        Topic::Other(json) => (*json).to_owned(),
+    }
+}
+
+/// The JSON of an event, escaped if it is a string.
+pub(crate) fn event(event: &Event<'_>) -> String {
+    match event {
+        Event::Text(text) => escaped(text),
+        Event::Other => "null".to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The body of a POST: `application/x-ndjson`, or one message.
 
-use tower_channels_transports::fuzzing::{Body, read_body};
+use tower_channels_transports::internals::fuzzing::{Body, read_body};
 use tower_channels_transports::{Close, Inbound};
 
 use crate::base64;
@@ -81,6 +81,7 @@ fn read(body: &[u8], ndjson: bool, limit: usize) -> (Vec<Said>, Body) {
         said.push(match message {
             Inbound::Text(text) => Said::Text(text.to_owned()),
             Inbound::Binary(bytes) => Said::Binary(bytes.to_vec()),
+            _ => unreachable!("there is no other kind"),
         });
         Ok(())
     });

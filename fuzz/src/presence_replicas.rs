@@ -4,5 +4,5 @@
 /// cut, and nodes restart: no removal takes what it had not seen, nothing comes back, and in the end
 /// all see exactly what all track. The bytes are steps, each with a value.
 pub fn check(data: &[u8]) {
-    tower_channels::model::walk(&data[..data.len().min(1024)]);
+    tower_channels::internals::model::walk(&data[..data.len().min(1024)]);
 }

@@ -1,7 +1,7 @@
 //! The query string of a connect.
 
 use serde_json::{Map, Value};
-use tower_channels_transports::fuzzing::parse_query;
+use tower_channels_transports::internals::fuzzing::parse_query;
 
 /// Nothing panics; nesting is bounded and every leaf is a text; what was read, and any tree of
 /// simple names, is read again when it is written as a query.

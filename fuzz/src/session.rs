@@ -4,5 +4,5 @@
 /// order and, if it reads numbers, nothing twice; and what the session holds is what it counts. The
 /// bytes are steps, each with a value.
 pub fn check(data: &[u8]) {
-    tower_channels_transports::model::walk(data);
+    tower_channels_transports::internals::model::walk(data);
 }

@@ -1,6 +1,6 @@
 //! The token of a long-poll client.
 
-use tower_channels_transports::fuzzing::{read_token, write_token};
+use tower_channels_transports::internals::fuzzing::{read_token, write_token};
 
 /// Whatever is read is written as the same text, so that a session has one token a cursor; and any
 /// session and cursor are written as a text that says them and needs no escaping in a query.

@@ -1,7 +1,6 @@
 //! Frames of protocol 1.0.0: `{"topic":…,"event":…,"payload":…,"ref":…}`, maybe with a `join_ref`.
 
-use tower_channels::serializer::Version;
-use tower_channels::{ClientMessage, ClientPayload};
+use tower_channels::internals::{ClientMessage, ClientPayload, Version};
 use tower_channels_transports::Inbound;
 
 use crate::json;
@@ -26,7 +25,7 @@ fn same_when_written_anew(message: &ClientMessage<'_>) {
     json::assert_readable(payload);
     let join_ref = json::respelt(message.join_ref.as_json().expect("a text has a text's ref"));
     let reference = json::respelt(message.reference.as_json().expect("a text has a text's ref"));
-    let (topic, event) = (json::name(&message.topic), json::name(&message.event));
+    let (topic, event) = (json::topic(&message.topic), json::event(&message.event));
     let mut fields = [
         format!(r#""ref":{reference}"#),
         format!(r#""event" : {event}"#),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use smol_str::SmolStr;
 
 use super::mailbox;
-use crate::message::{Name, Ref};
+use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::presence::{Ownership, Presence};
 use crate::pubsub::{Broadcast, PubSub, Subscription};
@@ -114,7 +114,7 @@ impl<A> ChannelContext<A> {
         self.client.end(sent_join_ref, &self.topic, event, payload);
     }
 
-    fn topic_name(&self) -> Name<'_> {
-        Name::from(&*self.topic)
+    fn topic_name(&self) -> Topic<'_> {
+        Topic::from(&*self.topic)
     }
 }

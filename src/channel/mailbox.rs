@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use smol_str::SmolStr;
-use tower_channels_transports::ByteBudget;
+use tower_channels_transports::outbox::ByteBudget;
 
 use crate::message::Ref;
 use crate::payload::Payload;

@@ -1156,7 +1156,7 @@ impl Watch {
     /// Waits until the endpoint has no session any more.
     async fn expect_no_session(&self) {
         soon(async {
-            while self.endpoint.sessions() > 0 {
+            while self.endpoint.sessions().total() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -1346,7 +1346,7 @@ async fn a_session_counts_once_however_often_it_is_taken_up() {
     for transport in [WebSocket, Poll, WebSocket, Poll] {
         watch.line(transport).await.heartbeat().await;
     }
-    assert_eq!(watch.endpoint.sessions(), 1);
+    assert_eq!(watch.endpoint.sessions().total(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

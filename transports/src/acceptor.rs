@@ -42,8 +42,8 @@ impl<H: Handler> Acceptor<H> {
         &self.0.limits
     }
 
-    /// Who may connect from a browser.
-    pub(crate) fn check_origin(&self) -> &CheckOrigin {
+    /// Returns the origin check, which a transport applies to every request.
+    pub fn check_origin(&self) -> &CheckOrigin {
         &self.0.check_origin
     }
 
@@ -53,6 +53,12 @@ impl<H: Handler> Acceptor<H> {
         mut info: ConnectInfo,
     ) -> Result<Connected<H::Session>, Rejected> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
+        if id.is_none() && info.param("session").is_some() {
+            metrics::counter!("tower_channels_session_ids_ignored").increment(1);
+            tracing::debug!(
+                "ignored an invalid session id: it must be 22-64 characters of A-Za-z0-9_-"
+            );
+        }
         if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             return Err(Rejected);

@@ -2,6 +2,8 @@
 //! and makes a [`Session`], which takes what arrives in order; whatever leaves, from any task, goes
 //! through the [`outbox::Sender`].
 
+use std::error::Error;
+use std::fmt;
 use std::future::Future;
 
 use crate::connect_info::{ConnectInfo, Transport};
@@ -56,3 +58,11 @@ pub trait Session: Send + 'static {
 /// [`Handler::connect`] said no: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected;
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection was rejected")
+    }
+}
+
+impl Error for Rejected {}

@@ -12,8 +12,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
-use tower_channels_transports::websocket::{Connection, WebSocketConfig};
-use tower_channels_transports::{Close, Inbound, Limits, Message, Session, outbox};
+use tower_channels_transports::internals::Connection;
+use tower_channels_transports::{
+    Close, Inbound, Limits, Message, Session, WebSocketConfig, outbox,
+};
 
 use self::dice::Dice;
 

@@ -38,6 +38,7 @@ impl Session for Echo {
         let (message, act) = match inbound {
             Inbound::Text(text) => (Message::text(text.to_owned()), act(text.as_bytes(), false)),
             Inbound::Binary(bytes) => (Message::binary(bytes.to_vec()), act(bytes, true)),
+            _ => return Err(Close::Malformed),
         };
         match act {
             Act::Echo(times) => (0..times).for_each(|_| self.0.push(message.clone())),

@@ -8,6 +8,7 @@ mod answer;
 mod batch;
 mod body;
 mod config;
+#[cfg(feature = "unstable-internals")]
 pub mod fuzzing;
 mod registry;
 mod session;
@@ -123,7 +124,7 @@ impl<H: Handler> Server<H> {
             }
             Some(Err(Ended::Gone)) | None => {}
         }
-        let Ok(mut info) = ConnectInfo::from_parts(parts, Transport::LongPoll) else {
+        let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
             return ready(response::bad_request());
         };
         // Whoever shows a token that means nothing here had a session somewhere.
@@ -374,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_held_poll_is_small() {
-        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::default());
+        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::new());
         let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
         let (_outbox, receiver) = outbox::channel(1000);
         let connected = crate::resume::Connected::Own(Silent, receiver);

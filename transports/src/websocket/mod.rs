@@ -82,7 +82,7 @@ impl<H: Handler> WebSocket<H> {
         if !self.acceptor.check_origin().allows(&parts) {
             return response::empty(StatusCode::FORBIDDEN);
         }
-        let Ok(info) = ConnectInfo::from_parts(&parts, Transport::WebSocket) else {
+        let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
             return response::bad_request();
         };
         let handshake = Handshake::check(&parts);
