@@ -6,6 +6,7 @@ use crate::payload::Payload;
 
 /// The answer to a client's push.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Reply {
     /// No answer, or a later one through [`Socket::reply_ref`](crate::Socket::reply_ref).
     #[default]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use smol_str::SmolStr;
-use tower_channels_transports::outbox::ByteBudget;
+use tower_channels_transports::ByteBudget;
 
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -37,6 +37,7 @@ pub(crate) enum Command {
 
 /// Why [`Handle::send`](crate::Handle::send) was in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SendError {
     /// The channel has ended, or ends once it has handled what waits.
     Closed,

@@ -55,9 +55,7 @@ impl<H: Handler> Acceptor<H> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
-            tracing::debug!(
-                "ignored an invalid session id: it must be 22-64 characters of A-Za-z0-9_-"
-            );
+            tracing::debug!("malformed session id ignored");
         }
         if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);

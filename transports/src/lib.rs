@@ -28,6 +28,7 @@ pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
 pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
+pub use self::outbox::ByteBudget;
 pub use self::params::BadQuery;
 pub use self::resume::ResumeConfig;
 pub use self::service::{NotFound, SocketService};
