@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use smol_str::SmolStr;
 
 /// What a message carries: JSON or bytes. Cloning shares them.
 ///
@@ -17,17 +18,17 @@ pub struct Payload(Repr);
 #[derive(Clone)]
 enum Repr {
     /// Valid JSON text.
-    Json(Bytes),
+    Json(SmolStr),
     Binary(Bytes),
 }
 
 impl Payload {
     /// `{}`, what Phoenix sends where there is nothing to say.
-    pub const EMPTY: Self = Self(Repr::Json(Bytes::from_static(b"{}")));
+    pub const EMPTY: Self = Self(Repr::Json(SmolStr::new_static("{}")));
 
     /// Encodes `value` as JSON. Fails where serde_json does, as for a map whose keys are no strings.
     pub fn json(value: &impl Serialize) -> Result<Self, serde_json::Error> {
-        Ok(Self(Repr::Json(serde_json::to_vec(value)?.into())))
+        Ok(Self(Repr::Json(serde_json::to_string(value)?.into())))
     }
 
     /// A binary payload. Clients of protocol 1.0.0 cannot receive one.
@@ -37,23 +38,19 @@ impl Payload {
 
     /// JSON text that was checked already.
     pub(crate) fn from_json_text(text: &str) -> Self {
-        if text == "{}" {
-            Self::EMPTY
-        } else {
-            Self(Repr::Json(Bytes::copy_from_slice(text.as_bytes())))
-        }
+        if text == "{}" { Self::EMPTY } else { Self(Repr::Json(text.into())) }
     }
 
     /// Reads JSON as a `T`, which may borrow from the payload. A binary payload is an error.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         match &self.0 {
-            Repr::Json(text) => serde_json::from_slice(text),
+            Repr::Json(text) => serde_json::from_str(text),
             Repr::Binary(_) => Err(serde_json::Error::custom("the payload is binary, not JSON")),
         }
     }
 
     /// The JSON text, unless the payload is binary.
-    pub fn as_json(&self) -> Option<&[u8]> {
+    pub fn as_json(&self) -> Option<&str> {
         match &self.0 {
             Repr::Json(text) => Some(text),
             Repr::Binary(_) => None,
@@ -71,7 +68,8 @@ impl Payload {
     /// How many bytes it holds.
     pub(crate) fn len(&self) -> usize {
         match &self.0 {
-            Repr::Json(bytes) | Repr::Binary(bytes) => bytes.len(),
+            Repr::Json(text) => text.len(),
+            Repr::Binary(bytes) => bytes.len(),
         }
     }
 }
@@ -87,7 +85,7 @@ impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Repr::Json(a), Repr::Json(b)) => {
-                let value = |text| serde_json::from_slice::<Value>(text).ok();
+                let value = |text| serde_json::from_str::<Value>(text).ok();
                 a == b || value(a).is_some_and(|a| value(b) == Some(a))
             }
             (Repr::Binary(a), Repr::Binary(b)) => a == b,
@@ -105,7 +103,7 @@ impl PartialEq<Value> for Payload {
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Repr::Json(text) => f.write_str(&String::from_utf8_lossy(text)),
+            Repr::Json(text) => f.write_str(text),
             Repr::Binary(bytes) => write!(f, "{bytes:?}"),
         }
     }

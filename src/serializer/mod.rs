@@ -158,27 +158,33 @@ fn decode_name(json: &str) -> Result<Option<Cow<'_, str>>, DecodeError> {
 }
 
 /// Appends `{"status":…,"response":…}`. `None` if the response is binary.
-fn write_reply(out: &mut Vec<u8>, status: &str, response: &Payload) -> Option<()> {
-    out.extend_from_slice(b"{\"status\":\"");
-    out.extend_from_slice(status.as_bytes());
-    out.extend_from_slice(b"\",\"response\":");
-    out.extend_from_slice(response.as_json()?);
-    out.push(b'}');
+fn write_reply(out: &mut String, status: &str, response: &Payload) -> Option<()> {
+    out.push_str("{\"status\":\"");
+    out.push_str(status);
+    out.push_str("\",\"response\":");
+    out.push_str(response.as_json()?);
+    out.push('}');
     Some(())
 }
 
 /// Appends a topic as JSON.
-fn write_topic(out: &mut Vec<u8>, topic: &Topic<'_>) {
+fn write_topic(out: &mut String, topic: &Topic<'_>) {
     match topic {
         Topic::Text(topic) => write_string(out, topic),
-        Topic::Other(json) => out.extend_from_slice(json.as_bytes()),
+        Topic::Other(json) => out.push_str(json),
     }
 }
 
 /// Appends a JSON string.
-fn write_string(out: &mut Vec<u8>, text: &str) {
-    // Writing a string to memory cannot fail.
-    let _ = serde_json::to_writer(out, text);
+fn write_string(out: &mut String, text: &str) {
+    let needs_escape = |byte| matches!(byte, ..b' ' | b'"' | b'\\');
+    if text.bytes().any(needs_escape) {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
 }
 
 /// Returns the length byte of a text in a binary frame. `None` if the text is too long.
@@ -229,5 +235,14 @@ mod tests {
             Version::V1.decode(Inbound::Text(text))
         );
         assert_eq!(Version::V1.decode(Inbound::Binary(b"\xff")), Err(DecodeError));
+    }
+
+    #[test]
+    fn strings_are_escaped_as_serde_json_escapes_them() {
+        for text in ["", "room:1", "é😀\u{7f}", "\"", "\\", "line\nbreak", "\u{0}\u{1f} /"] {
+            let mut out = String::from("[");
+            write_string(&mut out, text);
+            assert_eq!(out[1..], serde_json::to_string(text).expect("a string"));
+        }
     }
 }

@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Key {
 
 /// Encodes a message. `None` for a binary payload or a ref that is not UTF-8.
 pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
-    let mut out = Vec::with_capacity(128);
+    let mut out = String::with_capacity(128);
     match message {
         ServerMessage::Reply { reference, topic, status, response, .. } => {
             head(&mut out, reference.as_json()?, "phx_reply");
@@ -87,44 +87,39 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
         ServerMessage::Push { topic, event, payload, .. }
         | ServerMessage::Broadcast { topic, event, payload } => {
             head(&mut out, "null", event);
-            out.extend_from_slice(payload.as_json()?);
+            out.push_str(payload.as_json()?);
             tail(&mut out, &Topic::from(*topic));
-            return numbered(out);
+            return Some(Message::with_placeholder(out, HEAD.len()));
         }
         ServerMessage::End { join_ref, topic, event, payload } => {
             head(&mut out, join_ref.as_json()?, event);
-            out.extend_from_slice(payload.as_bytes());
+            out.push_str(payload);
             tail(&mut out, &Topic::from(*topic));
             if join_ref.is_null() {
-                return numbered(out);
+                return Some(Message::with_placeholder(out, HEAD.len()));
             }
         }
     }
-    Some(Message::text(String::from_utf8(out).ok()?))
-}
-
-/// A message whose ref is the placeholder of its sequence number.
-fn numbered(out: Vec<u8>) -> Option<Message> {
-    Some(Message::with_placeholder(String::from_utf8(out).ok()?, HEAD.len()))
+    Some(Message::text(out))
 }
 
 /// The text before the ref.
 const HEAD: &str = "{\"ref\":";
 
 /// Appends everything before the payload.
-fn head(out: &mut Vec<u8>, reference: &str, event: &str) {
-    out.extend_from_slice(HEAD.as_bytes());
-    out.extend_from_slice(reference.as_bytes());
-    out.extend_from_slice(b",\"event\":");
+fn head(out: &mut String, reference: &str, event: &str) {
+    out.push_str(HEAD);
+    out.push_str(reference);
+    out.push_str(",\"event\":");
     write_string(out, event);
-    out.extend_from_slice(b",\"payload\":");
+    out.push_str(",\"payload\":");
 }
 
 /// Appends everything after the payload.
-fn tail(out: &mut Vec<u8>, topic: &Topic<'_>) {
-    out.extend_from_slice(b",\"topic\":");
+fn tail(out: &mut String, topic: &Topic<'_>) {
+    out.push_str(",\"topic\":");
     write_topic(out, topic);
-    out.push(b'}');
+    out.push('}');
 }
 
 #[cfg(test)]

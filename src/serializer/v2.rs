@@ -121,12 +121,12 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             let texts = [join_ref.as_json()?, reference.as_json()?, topic_text, status];
             let size = texts.map(str::len).iter().sum::<usize>() + response.len();
             // Exact unless the topic has escapes, so that the message can use the allocation as is.
-            let mut out = Vec::with_capacity(size + REPLY_SIZE);
+            let mut out = String::with_capacity(size + REPLY_SIZE);
             head(&mut out, join_ref, reference, topic)?;
-            out.extend_from_slice(b",\"phx_reply\",");
+            out.push_str(",\"phx_reply\",");
             write_reply(&mut out, status, response)?;
-            out.push(b']');
-            Some(Message::text(String::from_utf8(out).ok()?))
+            out.push(']');
+            Some(Message::text(out))
         }
         ServerMessage::Push { join_ref, topic, event, payload } => {
             if let Some(data) = payload.as_binary() {
@@ -143,7 +143,7 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
         }
         ServerMessage::End { join_ref, topic, event, payload } => {
-            text(join_ref, join_ref, topic, event, payload.as_bytes())
+            text(join_ref, join_ref, topic, event, payload)
         }
     }
 }
@@ -153,16 +153,15 @@ fn text(
     reference: &Ref,
     topic: &str,
     event: &str,
-    payload: &[u8],
+    payload: &str,
 ) -> Option<Message> {
-    let mut out = Vec::with_capacity(64 + topic.len() + event.len() + payload.len());
+    let mut out = String::with_capacity(64 + topic.len() + event.len() + payload.len());
     head(&mut out, join_ref, reference, &Topic::from(topic))?;
-    out.push(b',');
+    out.push(',');
     write_string(&mut out, event);
-    out.push(b',');
-    out.extend_from_slice(payload);
-    out.push(b']');
-    let out = String::from_utf8(out).ok()?;
+    out.push(',');
+    out.push_str(payload);
+    out.push(']');
     // Without refs it is a push or a broadcast, whose ref is the placeholder of its number.
     let takes_number = join_ref.is_null() && reference.is_null();
     Some(if takes_number {
@@ -173,12 +172,12 @@ fn text(
 }
 
 /// Appends `[join_ref,ref,topic`.
-fn head(out: &mut Vec<u8>, join_ref: &Ref, reference: &Ref, topic: &Topic<'_>) -> Option<()> {
-    out.push(b'[');
-    out.extend_from_slice(join_ref.as_json()?.as_bytes());
-    out.push(b',');
-    out.extend_from_slice(reference.as_json()?.as_bytes());
-    out.push(b',');
+fn head(out: &mut String, join_ref: &Ref, reference: &Ref, topic: &Topic<'_>) -> Option<()> {
+    out.push('[');
+    out.push_str(join_ref.as_json()?);
+    out.push(',');
+    out.push_str(reference.as_json()?);
+    out.push(',');
     write_topic(out, topic);
     Some(())
 }

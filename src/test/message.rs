@@ -100,7 +100,7 @@ impl Message {
             None => {
                 let body = self.payload.as_json().unwrap_or_default();
                 let body: Body<'_> =
-                    serde_json::from_slice(body).expect("a reply has a status and a response");
+                    serde_json::from_str(body).expect("a reply has a status and a response");
                 (body.status, Payload::from_json_text(body.response.get()))
             }
         };
