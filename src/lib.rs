@@ -20,10 +20,12 @@ pub use self::channel::callbacks::Channel;
 pub use self::channel::mailbox::SendError;
 pub use self::channel::result::{JoinError, Joined, Reason, Stop};
 pub use self::channel::socket::{Handle, ReplyRef, Socket};
-pub use self::endpoint::{
-    Builder, Endpoint, Layer, LongPollService, Rejected, ResponseFuture, Service, SessionCount,
-    TransportFuture, WebSocketService,
+pub use self::endpoint::builder::Builder;
+pub use self::endpoint::connect::Rejected;
+pub use self::endpoint::layer::{
+    Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
+pub use self::endpoint::{Endpoint, SessionCount};
 pub use self::payload::Payload;
 pub use self::presence::{
     Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
@@ -42,7 +44,7 @@ pub use tower_channels_transports::{
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::message::{ClientMessage, ClientPayload, Event, Ref, Topic};
+    pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::model;
-    pub use crate::serializer::{DecodeError, ServerMessage, Version};
+    pub use crate::serializer::{ServerMessage, Version};
 }

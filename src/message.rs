@@ -1,6 +1,8 @@
 //! The parts of a Phoenix message: refs, topics, events, and the decoded message of a client.
 
 use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -170,6 +172,18 @@ impl ClientPayload<'_> {
         }
     }
 }
+
+/// Error returned for a frame that is not a valid message. It ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeError;
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the frame is not a valid message")
+    }
+}
+
+impl Error for DecodeError {}
 
 #[cfg(test)]
 mod tests {

@@ -34,8 +34,22 @@ pub struct Builder<A> {
     presence: PresenceConfig,
 }
 
+impl<A: Send + Sync + 'static> Endpoint<A> {
+    /// Returns a builder for an endpoint. `connect` decides whether a client may connect, and
+    /// returns the assigns of its channels.
+    ///
+    /// A closure that captures state clones it and moves the clone into its future.
+    pub fn builder<F, C>(connect: C) -> Builder<A>
+    where
+        C: Fn(ConnectInfo) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<A, Rejected>> + Send + 'static,
+    {
+        Builder::new(connect)
+    }
+}
+
 impl<A: Send + Sync + 'static> Builder<A> {
-    pub(super) fn new<F, C>(connect: C) -> Self
+    fn new<F, C>(connect: C) -> Self
     where
         C: Fn(ConnectInfo) -> F + Send + Sync + 'static,
         F: Future<Output = Result<A, Rejected>> + Send + 'static,

@@ -1,21 +1,16 @@
 //! [`Endpoint`]: channels, the decision who may connect, and the services to mount.
 
-mod builder;
-mod connect;
-mod layer;
+pub(crate) mod builder;
+pub(crate) mod connect;
+pub(crate) mod layer;
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
-use tower_channels_transports::{Acceptor, ConnectInfo, Handler, LongPoll, NotFound, WebSocket};
+use tower_channels_transports::{Acceptor, Handler, LongPoll, NotFound, WebSocket};
 
-pub use self::builder::Builder;
 use self::connect::ConnectHandler;
-pub use self::connect::Rejected;
-pub use self::layer::{
-    Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
-};
+use self::layer::{Layer, LongPollService, Service, WebSocketService};
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::pubsub::{Broadcast, PubSub};
@@ -71,18 +66,6 @@ impl SessionCount {
 }
 
 impl<A: Send + Sync + 'static> Endpoint<A> {
-    /// Returns a builder for an endpoint. `connect` decides whether a client may connect, and
-    /// returns the assigns of its channels.
-    ///
-    /// A closure that captures state clones it and moves the clone into its future.
-    pub fn builder<F, C>(connect: C) -> Builder<A>
-    where
-        C: Fn(ConnectInfo) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<A, Rejected>> + Send + 'static,
-    {
-        Builder::new(connect)
-    }
-
     /// Returns a layer that mounts the endpoint in front of another service, such as axum's
     /// `Router::layer` takes: WebSocket at `prefix/websocket`, long poll at `prefix/longpoll`.
     /// Other requests go to the inner service.

@@ -1,6 +1,68 @@
-//! Checks that serde_json skips for a value it does not deserialize. Phoenix closes the connection
-//! over a number that is not a finite double and over a lone surrogate; nesting that could overflow
-//! the parser of another client is rejected, too.
+//! JSON shared by both versions: topics, events and strings, and checks that serde_json skips for a
+//! value it does not deserialize.
+//!
+//! Phoenix closes the connection over a number that is not a finite double and over a lone surrogate;
+//! nesting that could overflow the parser of another client is rejected, too.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::message::{DecodeError, Event, LONGEST_NAME, Topic};
+use crate::payload::Payload;
+
+/// Decodes a topic from valid JSON text.
+pub(super) fn decode_topic(json: &str) -> Result<Topic<'_>, DecodeError> {
+    Ok(decode_name(json)?.map_or(Topic::Other(json), Topic::Text))
+}
+
+/// Decodes an event from valid JSON text.
+pub(super) fn decode_event(json: &str) -> Result<Event<'_>, DecodeError> {
+    Ok(decode_name(json)?.map_or(Event::Other, Event::Text))
+}
+
+/// Decodes a JSON string of bounded length. `None` for any other JSON value.
+fn decode_name(json: &str) -> Result<Option<Cow<'_, str>>, DecodeError> {
+    let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Ok(None);
+    };
+    let text = if inner.contains('\\') {
+        Cow::Owned(serde_json::from_str(json).map_err(|_| DecodeError)?)
+    } else {
+        Cow::Borrowed(inner)
+    };
+    if text.len() > LONGEST_NAME { Err(DecodeError) } else { Ok(Some(text)) }
+}
+
+/// Appends `{"status":…,"response":…}`. `None` if the response is binary.
+pub(super) fn write_reply(out: &mut String, status: &str, response: &Payload) -> Option<()> {
+    out.push_str("{\"status\":\"");
+    out.push_str(status);
+    out.push_str("\",\"response\":");
+    out.push_str(response.as_json()?);
+    out.push('}');
+    Some(())
+}
+
+/// Appends a topic as JSON.
+pub(super) fn write_topic(out: &mut String, topic: &Topic<'_>) {
+    match topic {
+        Topic::Text(topic) => write_string(out, topic),
+        Topic::Other(json) => out.push_str(json),
+    }
+}
+
+/// Appends a JSON string.
+pub(super) fn write_string(out: &mut String, text: &str) {
+    let needs_escape = |byte| matches!(byte, ..b' ' | b'"' | b'\\');
+    if text.bytes().any(needs_escape) {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
+}
 
 /// The deepest nesting of arrays and objects: serde_json's own limit for values.
 const DEEPEST: usize = 128;
@@ -137,5 +199,14 @@ mod tests {
         assert!(validate(&format!("\"{}\"", "[".repeat(1000))));
         assert!(validate(&format!("[{}1]", "[1],".repeat(1000))));
         assert_eq!(brackets(nested(1000).replace("[]", "[{}]").as_bytes()), 1001);
+    }
+
+    #[test]
+    fn strings_are_escaped_as_serde_json_escapes_them() {
+        for text in ["", "room:1", "é😀\u{7f}", "\"", "\\", "line\nbreak", "\u{0}\u{1f} /"] {
+            let mut out = String::from("[");
+            write_string(&mut out, text);
+            assert_eq!(out[1..], serde_json::to_string(text).expect("a string"));
+        }
     }
 }

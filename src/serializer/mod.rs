@@ -1,18 +1,15 @@
 //! The serializers of both protocol versions: pure functions between frames and messages.
 
 mod json;
+mod server_message;
 mod v1;
 mod v2;
-
-use std::borrow::Cow;
-use std::error::Error;
-use std::fmt;
 
 use serde_json::Value;
 use tower_channels_transports::{Inbound, Message};
 
-use crate::message::{ClientMessage, Event, LONGEST_NAME, Ref, Topic};
-use crate::payload::Payload;
+pub use self::server_message::ServerMessage;
+use crate::message::{ClientMessage, DecodeError};
 
 /// A version of the Phoenix Channels protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,18 +20,6 @@ pub enum Version {
     /// `2.0.0`: JSON arrays, and binary frames.
     V2,
 }
-
-/// Error returned for a frame that is not a valid message. It ends the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecodeError;
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the frame is not a valid message")
-    }
-}
-
-impl Error for DecodeError {}
 
 impl Version {
     /// The number of versions.
@@ -85,113 +70,6 @@ impl Version {
     }
 }
 
-/// A message for a client, not yet encoded.
-#[derive(Clone, Copy, Debug)]
-pub enum ServerMessage<'a> {
-    /// `phx_reply`, the reply to a message.
-    Reply {
-        /// The join that the message belongs to.
-        join_ref: &'a Ref,
-        /// The ref of the message.
-        reference: &'a Ref,
-        /// The topic of the message.
-        topic: &'a Topic<'a>,
-        /// `ok` or `error`.
-        status: &'a str,
-        /// The response.
-        response: &'a Payload,
-    },
-    /// A message to one channel of one client.
-    Push {
-        /// The join of the channel.
-        join_ref: &'a Ref,
-        /// The topic.
-        topic: &'a str,
-        /// The event.
-        event: &'a str,
-        /// The payload.
-        payload: &'a Payload,
-    },
-    /// A message to all subscribers of a topic, the same for each.
-    Broadcast {
-        /// The topic.
-        topic: &'a str,
-        /// The event.
-        event: &'a str,
-        /// The payload.
-        payload: &'a Payload,
-    },
-    /// `phx_close` or `phx_error`, the end of a channel. Its ref is the join_ref of the channel.
-    End {
-        /// The join_ref, as the client sent it.
-        join_ref: &'a Ref,
-        /// The topic.
-        topic: &'a str,
-        /// The event.
-        event: &'a str,
-        /// The payload, as JSON text.
-        payload: &'a str,
-    },
-}
-
-/// Decodes a topic from valid JSON text.
-fn decode_topic(json: &str) -> Result<Topic<'_>, DecodeError> {
-    Ok(decode_name(json)?.map_or(Topic::Other(json), Topic::Text))
-}
-
-/// Decodes an event from valid JSON text.
-fn decode_event(json: &str) -> Result<Event<'_>, DecodeError> {
-    Ok(decode_name(json)?.map_or(Event::Other, Event::Text))
-}
-
-/// Decodes a JSON string of bounded length. `None` for any other JSON value.
-fn decode_name(json: &str) -> Result<Option<Cow<'_, str>>, DecodeError> {
-    let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Ok(None);
-    };
-    let text = if inner.contains('\\') {
-        Cow::Owned(serde_json::from_str(json).map_err(|_| DecodeError)?)
-    } else {
-        Cow::Borrowed(inner)
-    };
-    if text.len() > LONGEST_NAME { Err(DecodeError) } else { Ok(Some(text)) }
-}
-
-/// Appends `{"status":…,"response":…}`. `None` if the response is binary.
-fn write_reply(out: &mut String, status: &str, response: &Payload) -> Option<()> {
-    out.push_str("{\"status\":\"");
-    out.push_str(status);
-    out.push_str("\",\"response\":");
-    out.push_str(response.as_json()?);
-    out.push('}');
-    Some(())
-}
-
-/// Appends a topic as JSON.
-fn write_topic(out: &mut String, topic: &Topic<'_>) {
-    match topic {
-        Topic::Text(topic) => write_string(out, topic),
-        Topic::Other(json) => out.push_str(json),
-    }
-}
-
-/// Appends a JSON string.
-fn write_string(out: &mut String, text: &str) {
-    let needs_escape = |byte| matches!(byte, ..b' ' | b'"' | b'\\');
-    if text.bytes().any(needs_escape) {
-        out.push_str(&Value::from(text).to_string());
-    } else {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    }
-}
-
-/// Returns the length byte of a text in a binary frame. `None` if the text is too long.
-fn length_byte(text: &[u8]) -> Option<u8> {
-    text.len().try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -235,14 +113,5 @@ mod tests {
             Version::V1.decode(Inbound::Text(text))
         );
         assert_eq!(Version::V1.decode(Inbound::Binary(b"\xff")), Err(DecodeError));
-    }
-
-    #[test]
-    fn strings_are_escaped_as_serde_json_escapes_them() {
-        for text in ["", "room:1", "é😀\u{7f}", "\"", "\\", "line\nbreak", "\u{0}\u{1f} /"] {
-            let mut out = String::from("[");
-            write_string(&mut out, text);
-            assert_eq!(out[1..], serde_json::to_string(text).expect("a string"));
-        }
     }
 }

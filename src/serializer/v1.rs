@@ -6,11 +6,9 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 use serde_json::value::RawValue;
 use tower_channels_transports::Message;
 
-use super::{
-    DecodeError, ServerMessage, decode_event, decode_topic, json, write_reply, write_string,
-    write_topic,
-};
-use crate::message::{ClientMessage, ClientPayload, Ref, Topic};
+use super::json::{self, decode_event, decode_topic, write_reply, write_string, write_topic};
+use super::server_message::ServerMessage;
+use crate::message::{ClientMessage, ClientPayload, DecodeError, Ref, Topic};
 
 /// Decodes a text frame. Unknown keys are ignored, and of a repeated key the first one counts.
 pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, DecodeError> {

@@ -6,11 +6,9 @@ use serde::de::{Deserializer as _, Error, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tower_channels_transports::Message;
 
-use super::{
-    DecodeError, ServerMessage, decode_event, decode_topic, json, length_byte, write_reply,
-    write_string, write_topic,
-};
-use crate::message::{ClientMessage, ClientPayload, Event, Ref, Topic};
+use super::json::{self, decode_event, decode_topic, write_reply, write_string, write_topic};
+use super::server_message::ServerMessage;
+use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
 
 /// The kind, the first byte of a binary frame.
 const PUSH: u8 = 0;
@@ -195,6 +193,11 @@ fn binary(kind: u8, texts: &[&[u8]], data: &[u8]) -> Option<Message> {
     }
     out.extend_from_slice(data);
     Some(Message::binary(out))
+}
+
+/// Returns the length byte of a text in a binary frame. `None` if the text is too long.
+fn length_byte(text: &[u8]) -> Option<u8> {
+    text.len().try_into().ok()
 }
 
 #[cfg(test)]

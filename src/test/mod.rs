@@ -85,7 +85,8 @@ use serde_json::{Map, Value};
 use tower_channels_transports::{self as transports, Close, ConnectInfo, Inbound, Session, outbox};
 
 pub use self::message::Message;
-use crate::endpoint::{Endpoint, Rejected};
+use crate::endpoint::Endpoint;
+use crate::endpoint::connect::Rejected;
 use crate::payload::Payload;
 use crate::reply::Reply;
 
