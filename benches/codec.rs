@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
-use tower_channels::serializer::{ServerMessage, Version};
-use tower_channels::{Name, Payload, Ref};
+use tower_channels::Payload;
+use tower_channels::internals::{Ref, ServerMessage, Topic, Version};
 use tower_channels_transports::Inbound;
 
 fn decode(c: &mut Criterion) {
@@ -33,7 +33,7 @@ fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode");
     let (join_ref, reference) = (Ref::from_bytes(b"1"), Ref::from_bytes(b"12"));
     let (join_ref, reference) = (&join_ref.expect("short"), &reference.expect("short"));
-    let topic = &Name::from("room:lobby");
+    let topic = &Topic::from("room:lobby");
     for size in [16, 1024, 16 * 1024] {
         let payload = &Payload::from(json!({ "body": "x".repeat(size) }));
         let reply =

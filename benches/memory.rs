@@ -21,11 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tower_channels::{
-    CheckOrigin, Connect, ConnectInfo, Endpoint, LongPollConfig, WebSocketConfig,
-};
-
-use tower_channels::transports::{NotFound, SocketService};
+use tower_channels::{CheckOrigin, ConnectInfo, Endpoint, LongPollConfig, WebSocketConfig};
 
 use self::support::room::Silent;
 use self::support::{local, push};
@@ -81,7 +77,7 @@ fn held<C, F: Future<Output = C>>(clients: usize, open: impl Fn(Service, usize) 
     measured.bytes_current as f64 / clients as f64
 }
 
-type Service = TowerToHyperService<SocketService<Connect<Option<String>>, NotFound>>;
+type Service = TowerToHyperService<tower_channels::Service<Option<String>>>;
 
 fn service() -> Service {
     let connect = |info: ConnectInfo| async move { Ok(info.param("session").map(str::to_owned)) };

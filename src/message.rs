@@ -1,6 +1,8 @@
-//! The parts of a Phoenix message: refs, names, and what a client sent.
+//! The parts of a Phoenix message: refs, topics, events, and the decoded message of a client.
 
 use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,28 +10,29 @@ use smol_str::SmolStr;
 
 use crate::payload::Payload;
 
-/// The longest topic, event or ref, in bytes: what one byte can say in a binary frame.
+/// The longest topic, event or ref, in bytes: a binary frame has one byte for its length.
 pub(crate) const LONGEST_NAME: usize = 255;
 
-/// The mark by which a client knows an answer (`ref`) or the join that a message belongs to
-/// (`join_ref`). It is echoed as it came: a string stays a string, an integer an integer.
+/// A `ref`, by which a client matches replies to pushes, or a `join_ref`, which names the join that a
+/// message belongs to. It is echoed as received: a string stays a string, an integer an integer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ref(Repr);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Repr {
-    /// JSON text: a string in its quotes, an integer, or `null`. Strings are spelt in one way, so
-    /// that equal refs are equal text.
+    /// JSON text: a quoted string, an integer, or `null`. Strings are normalized, so that equal refs
+    /// have equal text.
     Json(SmolStr),
-    /// From a binary frame, and not UTF-8: it can be echoed in a binary frame only.
+    /// Bytes from a binary frame that are not UTF-8. They can be echoed in a binary frame only.
     Opaque(Arc<[u8]>),
 }
 
 impl Ref {
-    /// No ref.
+    /// The absent ref, `null`.
     pub const NULL: Self = Self(Repr::Json(SmolStr::new_static("null")));
 
-    /// Reads valid JSON text. `None` if it is no string, integer or null, or too long.
+    /// Creates a ref from valid JSON text. `None` unless it is a string of at most 255 bytes, an
+    /// integer of at most 255 digits, or `null`.
     pub fn from_json(text: &str) -> Option<Self> {
         match text.as_bytes() {
             b"null" => Some(Self::NULL),
@@ -44,7 +47,8 @@ impl Ref {
         }
     }
 
-    /// Reads the ref of a binary frame, which is always a string, though it may be empty.
+    /// Creates a ref from a binary frame, where it is always a string. `None` if it is longer than
+    /// 255 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() > LONGEST_NAME {
             return None;
@@ -55,12 +59,12 @@ impl Ref {
         }))
     }
 
-    /// Whether there is none.
+    /// Returns whether this is `null`.
     pub fn is_null(&self) -> bool {
         matches!(&self.0, Repr::Json(text) if text == "null")
     }
 
-    /// Its JSON text. `None` for the bytes of a binary frame that are no text.
+    /// Returns the JSON text. `None` for bytes of a binary frame that are not UTF-8.
     pub fn as_json(&self) -> Option<&str> {
         match &self.0 {
             Repr::Json(text) => Some(text),
@@ -68,7 +72,8 @@ impl Ref {
         }
     }
 
-    /// Its bytes in a binary frame: a string's, an integer's digits, nothing for `null`.
+    /// Returns the bytes for a binary frame: those of the string, the digits of the integer, none for
+    /// `null`.
     pub(crate) fn to_bytes(&self) -> Cow<'_, [u8]> {
         match &self.0 {
             Repr::Opaque(bytes) => Cow::Borrowed(bytes),
@@ -84,17 +89,17 @@ impl Ref {
     }
 }
 
-/// A topic or an event. Clients may send any JSON in its place, and Phoenix answers that too.
+/// The topic of a client's message. Like Phoenix, the server replies to any JSON value, repeating it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
+pub enum Topic<'a> {
     /// A string.
     Text(Cow<'a, str>),
-    /// Any other JSON value, as it was written.
+    /// The JSON text of any other value.
     Other(&'a str),
 }
 
-impl<'a> Name<'a> {
-    /// The text, if it is one.
+impl Topic<'_> {
+    /// Returns the topic, if it is a string.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -103,38 +108,63 @@ impl<'a> Name<'a> {
     }
 }
 
-impl<'a> From<&'a str> for Name<'a> {
+impl<'a> From<&'a str> for Topic<'a> {
     fn from(text: &'a str) -> Self {
         Self::Text(Cow::Borrowed(text))
     }
 }
 
-/// A message from a client, borrowed from what came.
+/// The event of a client's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A string.
+    Text(Cow<'a, str>),
+    /// Any other JSON value, which no handler accepts.
+    Other,
+}
+
+impl Event<'_> {
+    /// Returns the event, if it is a string.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Other => None,
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Event<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+/// A message from a client, borrowed from the frame it was decoded from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientMessage<'a> {
-    /// The join that it belongs to.
+    /// The join that the message belongs to.
     pub join_ref: Ref,
-    /// What its answer will carry.
+    /// The ref that the reply will carry.
     pub reference: Ref,
-    /// Its topic.
-    pub topic: Name<'a>,
-    /// Its event.
-    pub event: Name<'a>,
-    /// What it carries.
+    /// The topic.
+    pub topic: Topic<'a>,
+    /// The event.
+    pub event: Event<'a>,
+    /// The payload.
     pub payload: ClientPayload<'a>,
 }
 
-/// The payload of an [`ClientMessage`] message.
+/// The payload of a [`ClientMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientPayload<'a> {
     /// Valid JSON text.
     Json(&'a str),
-    /// Bytes.
+    /// Binary data.
     Binary(&'a [u8]),
 }
 
 impl ClientPayload<'_> {
-    /// Copies it out of the buffer that it came in.
+    /// Copies the payload out of the frame.
     pub fn to_payload(self) -> Payload {
         match self {
             Self::Json(text) => Payload::from_json_text(text),
@@ -142,6 +172,18 @@ impl ClientPayload<'_> {
         }
     }
 }
+
+/// Error returned for a frame that is not a valid message. It ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeError;
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the frame is not a valid message")
+    }
+}
+
+impl Error for DecodeError {}
 
 #[cfg(test)]
 mod tests {
@@ -158,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_strings_are_equal_refs_however_they_were_spelt() {
+    fn strings_are_equal_refs_however_they_are_escaped() {
         assert_eq!(Ref::from_json(r#""\u0031""#), Ref::from_json(r#""1""#));
         assert_eq!(Ref::from_bytes(b"1"), Ref::from_json(r#""1""#));
         assert_ne!(Ref::from_json("1"), Ref::from_json(r#""1""#));
@@ -166,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ref_of_more_than_255_bytes_is_none() {
+    fn a_ref_of_more_than_255_bytes_is_rejected() {
         assert!(Ref::from_json(&format!("\"{}\"", "x".repeat(255))).is_some());
         assert!(Ref::from_json(&format!("\"{}\"", "x".repeat(256))).is_none());
         assert!(Ref::from_json(&"1".repeat(256)).is_none());
     }
 
     #[test]
-    fn a_binary_ref_keeps_its_bytes() {
+    fn a_binary_ref_round_trips() {
         for bytes in [&b"7"[..], b"", b"a\"b\\", b"\xff\x00"] {
             assert_eq!(*Ref::from_bytes(bytes).expect("short enough").to_bytes(), *bytes);
         }

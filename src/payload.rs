@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
+use smol_str::SmolStr;
 
 /// The content of a message: JSON or bytes. A cheap clone.
 ///
@@ -17,20 +18,20 @@ pub struct Payload(Repr);
 #[derive(Clone)]
 enum Repr {
     /// Valid JSON text.
-    Json(Bytes),
+    Json(SmolStr),
     Binary(Bytes),
 }
 
 impl Payload {
     /// `{}`, which Phoenix sends as an empty payload.
-    pub const EMPTY: Self = Self(Repr::Json(Bytes::from_static(b"{}")));
+    pub const EMPTY: Self = Self(Repr::Json(SmolStr::new_static("{}")));
 
     /// Encodes `value` as JSON.
     ///
     /// # Errors
     /// If serde_json cannot encode it, such as a map whose keys are not strings.
     pub fn json(value: &impl Serialize) -> Result<Self, serde_json::Error> {
-        Ok(Self(Repr::Json(serde_json::to_vec(value)?.into())))
+        Ok(Self(Repr::Json(serde_json::to_string(value)?.into())))
     }
 
     /// Creates a binary payload. Protocol 1.0.0 cannot carry one: its clients do not receive the
@@ -41,11 +42,7 @@ impl Payload {
 
     /// Creates a payload of valid JSON text.
     pub(crate) fn from_json_text(text: &str) -> Self {
-        if text == "{}" {
-            Self::EMPTY
-        } else {
-            Self(Repr::Json(Bytes::copy_from_slice(text.as_bytes())))
-        }
+        if text == "{}" { Self::EMPTY } else { Self(Repr::Json(text.into())) }
     }
 
     /// Parses the JSON as a `T`.
@@ -57,13 +54,13 @@ impl Payload {
     /// If the payload is binary, or the JSON is not that of a `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         match &self.0 {
-            Repr::Json(text) => serde_json::from_slice(text),
+            Repr::Json(text) => serde_json::from_str(text),
             Repr::Binary(_) => Err(serde_json::Error::custom("the payload is binary, not JSON")),
         }
     }
 
     /// The JSON text, or `None` if the payload is binary.
-    pub fn as_json(&self) -> Option<&[u8]> {
+    pub fn as_json(&self) -> Option<&str> {
         match &self.0 {
             Repr::Json(text) => Some(text),
             Repr::Binary(_) => None,
@@ -81,7 +78,8 @@ impl Payload {
     /// Its length in bytes.
     pub(crate) fn len(&self) -> usize {
         match &self.0 {
-            Repr::Json(bytes) | Repr::Binary(bytes) => bytes.len(),
+            Repr::Json(text) => text.len(),
+            Repr::Binary(bytes) => bytes.len(),
         }
     }
 }
@@ -97,7 +95,7 @@ impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Repr::Json(a), Repr::Json(b)) => {
-                let value = |text| serde_json::from_slice::<Value>(text).ok();
+                let value = |text| serde_json::from_str::<Value>(text).ok();
                 a == b || value(a).is_some_and(|a| value(b) == Some(a))
             }
             (Repr::Binary(a), Repr::Binary(b)) => a == b,
@@ -115,7 +113,7 @@ impl PartialEq<Value> for Payload {
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Repr::Json(text) => f.write_str(&String::from_utf8_lossy(text)),
+            Repr::Json(text) => f.write_str(text),
             Repr::Binary(bytes) => write!(f, "{bytes:?}"),
         }
     }

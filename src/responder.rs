@@ -2,7 +2,7 @@
 
 use tower_channels_transports::{Close, Message, outbox};
 
-use crate::message::{Name, Ref};
+use crate::message::{Ref, Topic};
 use crate::reply::Reply;
 use crate::serializer::{ServerMessage, Version};
 
@@ -53,7 +53,7 @@ impl Responder {
         &self,
         join_ref: &Ref,
         reference: &Ref,
-        topic: &Name<'_>,
+        topic: &Topic<'_>,
         reply: &Reply,
     ) -> Option<Message> {
         let (status, response) = match reply {
@@ -84,7 +84,7 @@ impl Responder {
     }
 
     /// Replies to a message.
-    pub(crate) fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Name<'_>, reply: &Reply) {
+    pub(crate) fn reply(&self, join_ref: &Ref, reference: &Ref, topic: &Topic<'_>, reply: &Reply) {
         if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
             self.outbox.push(message);
         }
@@ -95,7 +95,7 @@ impl Responder {
         &self,
         join_ref: &Ref,
         reference: &Ref,
-        topic: &Name<'_>,
+        topic: &Topic<'_>,
         reply: &Reply,
     ) {
         if let Some(message) = self.encode_reply(join_ref, reference, topic, reply) {
@@ -105,12 +105,12 @@ impl Responder {
 
     /// Replies to a message for a topic that is not joined: without a join_ref, even if the message
     /// had one, as Phoenix does.
-    pub(crate) fn reply_unmatched(&self, reference: &Ref, topic: &Name<'_>) {
+    pub(crate) fn reply_unmatched(&self, reference: &Ref, topic: &Topic<'_>) {
         self.reply(&Ref::NULL, reference, topic, &Reply::reason("unmatched topic"));
     }
 
     /// Replies to a heartbeat.
-    pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Name<'_>) {
+    pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Topic<'_>) {
         if let Some(message) = self.encode_reply(&Ref::NULL, reference, topic, &Reply::ack()) {
             self.outbox.push_heartbeat_reply(message);
         }

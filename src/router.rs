@@ -1,6 +1,7 @@
 //! [`Router`]: finds the channel for a topic. Only here are channel types erased.
 
 use std::fmt;
+use tower_channels_transports::ConfigError;
 
 use tokio::task::JoinHandle;
 
@@ -37,29 +38,31 @@ impl<A: Send + Sync + 'static> Router<A> {
     }
 
     /// Validates the patterns.
-    pub(crate) fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         for (at, Route { pattern, .. }) in self.routes.iter().enumerate() {
             let text = pattern.strip_suffix('*').unwrap_or(pattern);
             if pattern.is_empty() {
-                return Err("a topic pattern must not be empty".into());
+                return Err(ConfigError::new("a topic pattern must not be empty"));
             }
             if text.contains('*') {
-                return Err(format!("topic pattern `{pattern}`: `*` is allowed only at the end"));
+                return Err(ConfigError::new(format!(
+                    "topic pattern `{pattern}`: `*` is allowed only at the end"
+                )));
             }
             if pattern.len() > LONGEST_NAME {
-                return Err(format!(
+                return Err(ConfigError::new(format!(
                     "topic pattern `{pattern}` is longer than {LONGEST_NAME} bytes"
-                ));
+                )));
             }
             if pattern == "phoenix" {
-                return Err("the topic `phoenix` is reserved for heartbeats".into());
+                return Err(ConfigError::new("the topic `phoenix` is reserved for heartbeats"));
             }
             let earlier = self.routes[..at].iter().find(|route| matches(&route.pattern, pattern));
             if let Some(Route { pattern: earlier, .. }) = earlier {
-                return Err(format!(
+                return Err(ConfigError::new(format!(
                     "topic pattern `{pattern}` can never match: the earlier `{earlier}` matches all \
                      of its topics; add the narrower pattern first"
-                ));
+                )));
             }
         }
         Ok(())
@@ -114,6 +117,7 @@ mod tests {
             &["phoenix"],
         ] {
             let error = router(patterns).validate().expect_err("refused");
+            let error = error.to_string();
             assert!(error.contains("pattern") || error.contains("phoenix"), "{error}");
         }
     }

@@ -6,8 +6,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::ServiceExt;
-use tower_channels::transports::{NotFound, SocketService};
-use tower_channels::{Channel, Connect, Endpoint, JoinError, Joined, Payload, Socket};
+use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Service, Socket};
 
 struct Room;
 
@@ -24,7 +23,7 @@ fn endpoint() -> Endpoint<()> {
     Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build()
 }
 
-async fn call(service: SocketService<Connect<()>, NotFound>, request: Request<String>) -> String {
+async fn call(service: Service<()>, request: Request<String>) -> String {
     let response = service.oneshot(request.map(Full::<bytes::Bytes>::from)).await;
     let Ok(response) = response;
     let body = response.into_body().collect().await.expect("a body").to_bytes();
@@ -39,6 +38,58 @@ fn request(method: &str, token: &str, body: &str) -> Request<String> {
 fn token(response: &str) -> &str {
     let (_, token) = response.split_once(r#""token":""#).expect("a token");
     token.trim_end_matches(['"', '}'])
+}
+
+#[tokio::test]
+async fn a_transport_can_be_mounted_alone_at_any_path() {
+    let endpoint = endpoint();
+    let app = axum::Router::<()>::new()
+        .route_service("/ws", endpoint.websocket())
+        .route_service("/lp", endpoint.long_poll());
+    for (path, status, body) in
+        [("/ws", 400, "'host' header is absent"), ("/lp", 200, r#""status":410"#)]
+    {
+        let request = Request::get(format!("{path}?vsn=2.0.0")).body(axum::body::Body::empty());
+        let response = app.clone().oneshot(request.expect("a request")).await.expect("infallible");
+        assert_eq!(response.status(), status);
+        let text = response.into_body().collect().await.expect("a body").to_bytes();
+        assert!(String::from_utf8_lossy(&text).contains(body), "{path}: {text:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connected_and_detached_sessions_are_counted_apart() {
+    let builder = Endpoint::builder(|_| async { Ok(()) }).id(|()| Some("user:1".into()));
+    let endpoint = builder.channel::<Room>("room:*").build();
+    let count = || {
+        let sessions = endpoint.sessions();
+        (sessions.connected, sessions.detached, sessions.total())
+    };
+    let session = ("session", "a-session-of-one-client");
+    let mut ann = tower_channels::test::connect(&endpoint, &[session]).await.expect("accepted");
+    let bob = tower_channels::test::connect(&endpoint, &[]).await.expect("accepted");
+    assert_eq!(count(), (2, 0, 2));
+    ann.drop_connection();
+    assert_eq!(count(), (1, 1, 2));
+    drop(bob);
+    assert_eq!(count(), (0, 1, 1));
+    ann.reconnect().await.expect("accepted");
+    assert_eq!(count(), (1, 0, 1));
+}
+
+#[test]
+fn a_glob_import_shadows_nothing_of_the_prelude() {
+    #[allow(unused_imports)]
+    use tower_channels::*;
+    let parsed: Result<u8, std::num::ParseIntError> = "7".parse();
+    assert_eq!(parsed, Ok(7));
+}
+
+#[test]
+fn configuration_errors_say_what_to_change() {
+    let error = Endpoint::builder(|_| async { Ok(()) }).max_channels(0).try_build();
+    let error: Box<dyn std::error::Error> = Box::new(error.expect_err("zero channels"));
+    assert_eq!(error.to_string(), "`max_channels` must be greater than zero");
 }
 
 /// Servers may create a service per connection, and a client's next poll may use another
@@ -64,7 +115,7 @@ async fn a_client_can_resume_its_session_although_no_other_is_admitted() {
         let connect = Request::get(uri).body(String::new()).expect("a request");
         let response = call(endpoint.service("/socket"), connect).await;
         assert!(response.contains(&format!(r#""status":{status}"#)), "{session}: {response}");
-        assert_eq!(endpoint.sessions(), 1);
+        assert_eq!(endpoint.sessions().total(), 1);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 use tower_channels::channel::Result;
-use tower_channels::test::{Client, Event, connect};
+use tower_channels::test::{Client, Message, connect};
 use tower_channels::{
     Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Reply, ResumeConfig,
     Socket, Stop,
@@ -136,7 +136,7 @@ impl Observer {
     async fn read(&mut self) {
         let heartbeat = self.client.send("phoenix", "heartbeat", json!({}));
         loop {
-            let Event { reference, topic, event, payload, .. } = self.client.next_message().await;
+            let Message { reference, topic, event, payload, .. } = self.client.next_message().await;
             if reference.as_ref() == Some(&heartbeat) {
                 return;
             }
@@ -285,7 +285,7 @@ async fn views_converge(config: PresenceConfig) {
                 for left in (0..1000).rev() {
                     match observer.agrees(&presence).await {
                         Ok(())
-                            if endpoint.sessions() <= SESSIONS.len()
+                            if endpoint.sessions().total() <= SESSIONS.len()
                                 && TOPICS.iter().all(|topic| presence.count(topic) == 1) =>
                         {
                             break;
@@ -311,7 +311,9 @@ async fn views_converge(config: PresenceConfig) {
     }
     drop(done);
     let empty = async {
-        while endpoint.sessions() > 0 || TOPICS.iter().any(|topic| presence.count(topic) > 0) {
+        while endpoint.sessions().total() > 0
+            || TOPICS.iter().any(|topic| presence.count(topic) > 0)
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -319,7 +321,7 @@ async fn views_converge(config: PresenceConfig) {
     assert!(
         left.is_ok(),
         "left: {} {:?}",
-        endpoint.sessions(),
+        endpoint.sessions().total(),
         TOPICS.map(|topic| presence.count(topic))
     );
     let ended = tokio::time::timeout(Duration::from_secs(5), async {

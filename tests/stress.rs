@@ -11,11 +11,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tower::ServiceExt;
 use tower_channels::channel::Result;
-use tower_channels::test::{Client, Event, connect};
-use tower_channels::transports::LongPoll;
+use tower_channels::test::{Client, Message, connect};
 use tower_channels::{
-    Channel, Close, Connect, Endpoint, JoinError, Joined, LongPollConfig, Payload, Reply, Socket,
-    Stop,
+    Channel, Close, Endpoint, JoinError, Joined, LongPollConfig, LongPollService, Payload, Reply,
+    Socket, Stop,
 };
 
 #[path = "support/dice.rs"]
@@ -115,7 +114,7 @@ struct Worker {
     joins: HashSet<String>,
     /// A leave is answered with its own join_ref, even if nothing is joined.
     leaves: HashSet<String>,
-    received: Vec<Event>,
+    received: Vec<Message>,
 }
 
 impl Worker {
@@ -192,11 +191,11 @@ impl Worker {
     }
 }
 
-fn is_end(event: &Event) -> bool {
+fn is_end(event: &Message) -> bool {
     matches!(&*event.event, "phx_close" | "phx_error")
 }
 
-fn settles(event: &Event, join: &str) -> bool {
+fn settles(event: &Message, join: &str) -> bool {
     let reference = if is_end(event) { &event.join_ref } else { &event.reference };
     reference.as_deref() == Some(join)
 }
@@ -270,7 +269,7 @@ async fn chaotic_clients_leave_nothing_behind() {
     }
     let left = || {
         let tasks = Handle::current().metrics().num_alive_tasks();
-        (steady.sessions(), cut.sessions(), alive.load(Ordering::SeqCst), tasks)
+        (steady.sessions().total(), cut.sessions().total(), alive.load(Ordering::SeqCst), tasks)
     };
     let nothing_left = async {
         while left() != (0, 0, 0, 0) {
@@ -284,7 +283,7 @@ async fn chaotic_clients_leave_nothing_behind() {
 /// A long-poll client with its service and newest token.
 #[derive(Clone)]
 struct Poller {
-    service: LongPoll<Connect<Alive>>,
+    service: LongPollService<Alive>,
     token: Arc<Mutex<String>>,
 }
 
@@ -382,5 +381,5 @@ async fn concurrent_polls_and_posts_lose_no_message_and_no_wake_up() {
         let done = tokio::time::timeout(Duration::from_secs(20), task).await;
         done.expect("in time").expect("no panic");
     }
-    assert_eq!(endpoint.sessions(), 8);
+    assert_eq!(endpoint.sessions().total(), 8);
 }

@@ -1,7 +1,7 @@
 //! Unusual but valid encodings of JSON.
 
 use serde_json::Value;
-use tower_channels::Name;
+use tower_channels::internals::{Event, Topic};
 
 /// Encodes a string with every character escaped except letters and digits.
 pub(crate) fn escaped(text: &str) -> String {
@@ -26,11 +26,19 @@ pub(crate) fn reencoded(json: &str) -> String {
     }
 }
 
-/// Re-encodes a topic or event if it is a string.
-pub(crate) fn name(name: &Name<'_>) -> String {
-    match name {
-        Name::Text(text) => escaped(text),
-        Name::Other(json) => (*json).to_owned(),
+/// Re-encodes a topic, which may be any JSON.
+pub(crate) fn topic(topic: &Topic<'_>) -> String {
+    match topic {
+        Topic::Text(text) => escaped(text),
+        Topic::Other(json) => (*json).to_owned(),
+    }
+}
+
+/// Re-encodes an event; one that is not a string becomes `null`.
+pub(crate) fn event(event: &Event<'_>) -> String {
+    match event {
+        Event::Text(text) => escaped(text),
+        Event::Other => "null".to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The body of a POST: `application/x-ndjson`, or a single message.
 
-use tower_channels_transports::fuzzing::{Body, read_body};
+use tower_channels_transports::internals::fuzzing::{Body, read_body};
 use tower_channels_transports::{Close, Inbound};
 
 use crate::base64;
@@ -85,6 +85,7 @@ fn read(body: &[u8], ndjson: bool, limit: usize) -> (Vec<Received>, Body) {
         received.push(match message {
             Inbound::Text(text) => Received::Text(text.to_owned()),
             Inbound::Binary(bytes) => Received::Binary(bytes.to_vec()),
+            _ => unreachable!("there is no other kind"),
         });
         Ok(())
     });

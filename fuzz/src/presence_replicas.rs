@@ -4,5 +4,5 @@
 /// reordered and links fail. A remove affects only entries its replica had observed, removed
 /// entries never reappear, and all nodes converge. Each step takes two bytes: its kind and a value.
 pub fn check(data: &[u8]) {
-    tower_channels::model::walk(&data[..data.len().min(1024)]);
+    tower_channels::internals::model::walk(&data[..data.len().min(1024)]);
 }

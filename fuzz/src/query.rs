@@ -1,7 +1,7 @@
 //! The query string of a connect request.
 
 use serde_json::{Map, Value};
-use tower_channels_transports::fuzzing::parse_query;
+use tower_channels_transports::internals::fuzzing::parse_query;
 
 /// Asserts that nesting is bounded and every leaf is a string, and that parsed parameters and any
 /// tree of simple names survive a round trip through a query.

@@ -1,6 +1,6 @@
 //! The tokens of long-poll clients.
 
-use tower_channels_transports::fuzzing::{read_token, write_token};
+use tower_channels_transports::internals::fuzzing::{read_token, write_token};
 
 /// Asserts that a valid token is encoded as the same text again, so that each cursor of a session
 /// has one token; and that any session and cursor survive a round trip through a token that needs

@@ -1,8 +1,7 @@
 //! Frames of protocol 1.0.0: `{"topic":…,"event":…,"payload":…,"ref":…}`, optionally with a
 //! `join_ref`.
 
-use tower_channels::serializer::Version;
-use tower_channels::{ClientMessage, ClientPayload};
+use tower_channels::internals::{ClientMessage, ClientPayload, Version};
 use tower_channels_transports::Inbound;
 
 use crate::json;
@@ -27,7 +26,7 @@ fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
     json::assert_readable(payload);
     let join_ref = json::reencoded(message.join_ref.as_json().expect("a ref of a text frame"));
     let reference = json::reencoded(message.reference.as_json().expect("a ref of a text frame"));
-    let (topic, event) = (json::name(&message.topic), json::name(&message.event));
+    let (topic, event) = (json::topic(&message.topic), json::event(&message.event));
     let mut fields = [
         format!(r#""ref":{reference}"#),
         format!(r#""event" : {event}"#),

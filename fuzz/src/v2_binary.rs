@@ -1,7 +1,6 @@
 //! Binary frames of protocol 2.0.0: 0, four lengths, join_ref, ref, topic, event, data.
 
-use tower_channels::serializer::Version;
-use tower_channels::{ClientMessage, ClientPayload, Ref};
+use tower_channels::internals::{ClientMessage, ClientPayload, Ref, Version};
 use tower_channels_transports::Inbound;
 
 /// Asserts that a frame decodes if and only if its lengths fit and its topic is UTF-8, that its

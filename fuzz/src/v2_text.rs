@@ -1,8 +1,7 @@
 //! Text frames of protocol 2.0.0: `[join_ref, ref, topic, event, payload]`.
 
 use serde_json::Value;
-use tower_channels::serializer::Version;
-use tower_channels::{ClientMessage, ClientPayload, Name};
+use tower_channels::internals::{ClientMessage, ClientPayload, Event, Topic, Version};
 use tower_channels_transports::Inbound;
 
 use crate::json;
@@ -37,8 +36,8 @@ fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
         "\t[{} ,{}, {} ,\n{}, {}, \"more\" ]\r\n",
         json::reencoded(message.join_ref.as_json().expect("a ref of a text frame")),
         json::reencoded(message.reference.as_json().expect("a ref of a text frame")),
-        json::name(&message.topic),
-        json::name(&message.event),
+        json::topic(&message.topic),
+        json::event(&message.event),
         payload,
     );
     assert_eq!(decode(&written).as_ref(), Some(message), "encoded as {written}");
@@ -52,14 +51,16 @@ fn assert_equals(message: &ClientMessage<'_>, elements: &[Value]) {
     let parse = |json: Option<&str>| serde_json::from_str::<Value>(json?).ok();
     assert_eq!(parse(message.join_ref.as_json()).as_ref(), Some(join_ref));
     assert_eq!(parse(message.reference.as_json()).as_ref(), Some(reference));
-    for (name, element) in [(&message.topic, topic), (&message.event, event)] {
-        match name {
-            Name::Text(text) => assert_eq!(element, text.as_ref()),
-            Name::Other(json) => {
-                assert!(!element.is_string());
-                assert_eq!(parse(Some(json)).as_ref(), Some(element));
-            }
+    match &message.topic {
+        Topic::Text(text) => assert_eq!(topic, text.as_ref()),
+        Topic::Other(json) => {
+            assert!(!topic.is_string());
+            assert_eq!(parse(Some(json)).as_ref(), Some(topic));
         }
+    }
+    match &message.event {
+        Event::Text(text) => assert_eq!(event, text.as_ref()),
+        Event::Other => assert!(!event.is_string()),
     }
     assert_eq!(parse(Some(json)).as_ref(), Some(payload));
 }

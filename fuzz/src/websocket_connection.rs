@@ -6,7 +6,7 @@ mod session;
 
 use std::time::Duration;
 
-use tower_channels_transports::websocket::Connection;
+use tower_channels_transports::internals::Connection;
 use tower_channels_transports::{Close, Limits, WebSocketConfig, outbox};
 
 use self::network::Network;
@@ -70,11 +70,9 @@ fn serve(input: Input<'_>) -> Vec<u8> {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let mut limits = Limits::default();
-        limits.message = MESSAGE;
-        limits.outbox = OUTBOX;
+        let limits = Limits::new().max_message(MESSAGE).max_outbox(OUTBOX);
         let config = WebSocketConfig::new();
-        let (outbox, receiver) = outbox::channel(limits.outbox);
+        let (outbox, receiver) = outbox::channel(OUTBOX);
         let (network, written) = Network::new(input);
         let session = Echo::new(outbox.clone());
         let connection = Connection::new(network, session, receiver, &config, &limits);

@@ -2,7 +2,7 @@
 
 use allocation_counter::measure;
 use tower_channels_transports::Close;
-use tower_channels_transports::websocket::{Decoder, Event as Decoded};
+use tower_channels_transports::internals::{Decoder, Event as Decoded};
 
 use crate::chunks::Input;
 use crate::wire::{self, Event};

@@ -1,7 +1,7 @@
 //! A second WebSocket frame reader, which works on the complete input and follows RFC 6455
 //! literally.
 
-use tower_channels_transports::websocket::Event as Decoded;
+use tower_channels_transports::internals::Event as Decoded;
 use tower_channels_transports::{Close, Inbound};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ impl From<Decoded<'_>> for Event {
         match event {
             Decoded::Message(Inbound::Text(text)) => Self::Text(text.to_owned()),
             Decoded::Message(Inbound::Binary(bytes)) => Self::Binary(bytes.to_vec()),
+            Decoded::Message(_) => unreachable!("there is no other kind"),
             Decoded::Ping(payload) => Self::Ping(payload.to_vec()),
             Decoded::Pong(payload) => Self::Pong(payload.to_vec()),
             Decoded::Close(code) => Self::Close(code),

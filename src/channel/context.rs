@@ -9,7 +9,7 @@ use tower_channels_transports::Message;
 use tower_channels_transports::outbox::Enqueued;
 
 use super::mailbox;
-use crate::message::{Name, Ref};
+use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
@@ -139,8 +139,8 @@ impl<A> ChannelContext<A> {
         }
     }
 
-    fn topic_name(&self) -> Name<'_> {
-        Name::from(&*self.topic)
+    fn topic_name(&self) -> Topic<'_> {
+        Topic::from(&*self.topic)
     }
 }
 

@@ -145,3 +145,21 @@ impl fmt::Display for Reason {
         })
     }
 }
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            Some(error) => write!(f, "join crashed: {error}"),
+            None => write!(f, "join rejected: {:?}", self.response),
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            StopKind::Normal(_) => f.write_str("the channel stopped"),
+            StopKind::Crash(error) => write!(f, "the channel crashed: {error}"),
+        }
+    }
+}

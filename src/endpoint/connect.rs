@@ -1,4 +1,4 @@
-//! Who may connect.
+//! The decision about a connecting client: the application's `connect`, and the session it leads to.
 
 use std::error::Error;
 use std::fmt;
@@ -13,9 +13,12 @@ use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::{EndpointContext, SocketSession};
 
-/// Error returned by `connect`: the client is refused.
+/// Error returned by `connect` to reject a client.
 ///
-/// Any error becomes one through `?` and is logged; the client learns no more than HTTP 403.
+/// Any error converts into one through `?` and is logged. The client sees only HTTP 403.
+///
+/// Like `anyhow::Error`, it converts from every error type and so does not implement
+/// [`Error`] itself.
 #[derive(Debug)]
 pub struct Rejected {
     reason: String,
@@ -23,7 +26,7 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    /// Refuses the client, for a reason that is for the server's log alone.
+    /// Rejects the client. The reason is for the server alone; it is not sent.
     pub fn reason(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), error: None }
     }
@@ -35,20 +38,28 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Rejected {
     }
 }
 
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            Some(error) => write!(f, "{}: {error}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
 pub(super) type ConnectFn<A> = Box<dyn Fn(ConnectInfo) -> Connecting<A> + Send + Sync>;
 type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Rejected>> + Send>>;
 pub(super) type IdFn<A> = Box<dyn Fn(&A) -> Option<String> + Send + Sync>;
 
-/// Makes a socket of a client that `connect` lets in. It has no use outside the types of an
-/// endpoint's services.
-pub struct Connect<A> {
+/// The transports' handler: creates the session of a client that `connect` accepts.
+pub(crate) struct ConnectHandler<A> {
     pub(super) connect: ConnectFn<A>,
     pub(super) id: IdFn<A>,
     pub(super) endpoint: Arc<EndpointContext<A>>,
     pub(super) sessions: SessionRegistry,
 }
 
-impl<A: Send + Sync + 'static> Handler for Connect<A> {
+impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
     type Session = SocketSession<A>;
 
     async fn connect(
@@ -58,25 +69,28 @@ impl<A: Send + Sync + 'static> Handler for Connect<A> {
     ) -> Result<SocketSession<A>, transports::Rejected> {
         let (unknown_token, resuming) = (info.presented_unknown_token(), info.is_resuming());
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
-        let assigns = (self.connect)(info).await.map_err(|refused| {
-            if let Some(error) = refused.error {
-                tracing::error!(%error, "connect failed");
+        let assigns = (self.connect)(info).await.map_err(|rejected| {
+            match rejected.error {
+                Some(error) => tracing::error!(%error, "connect failed"),
+                None => tracing::debug!(reason = rejected.reason, "a client was rejected"),
             }
             transports::Rejected
         })?;
         let id = (self.id)(&assigns);
-        let Ok(membership) = self.sessions.enter(&outbox, id.clone(), resuming) else {
+        let Ok(permit) = self.sessions.acquire(&outbox, id.clone(), resuming) else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);
             return Err(transports::Rejected);
         };
-        let (endpoint, client) =
-            (Arc::clone(&self.endpoint), Responder { outbox, version, resumable: false });
-        Ok(SocketSession::new(endpoint, assigns, client, id, unknown_token, membership))
+        let responder = Responder { outbox, version, resumable: false };
+        let endpoint = Arc::clone(&self.endpoint);
+        Ok(SocketSession::new(endpoint, assigns, responder, id, unknown_token, permit))
     }
 }
 
-impl<A> fmt::Debug for Connect<A> {
+impl<A> fmt::Debug for ConnectHandler<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connect").field("endpoint", &self.endpoint.router).finish_non_exhaustive()
+        f.debug_struct("ConnectHandler")
+            .field("channels", &self.endpoint.router)
+            .finish_non_exhaustive()
     }
 }

@@ -1,28 +1,26 @@
-//! The whole of it: who may connect, which channels there are, and how all of that is mounted.
+//! [`Endpoint`]: channels, the decision who may connect, and the services to mount.
 
-mod builder;
-mod connect;
+pub(crate) mod builder;
+pub(crate) mod connect;
+pub(crate) mod layer;
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
-use tower_channels_transports::{
-    Acceptor, ConnectInfo, LongPoll, NotFound, Session, SocketLayer, SocketService, WebSocket,
-    outbox,
-};
+use tower_channels_transports::{Acceptor, Handler, LongPoll, NotFound, WebSocket};
 
-pub use self::builder::{Builder, ConfigError};
-pub use self::connect::{Connect, Rejected};
+use self::connect::ConnectHandler;
+use self::layer::{Layer, LongPollService, Service, WebSocketService};
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::pubsub::PubSub;
 use crate::pubsub::broadcast::Broadcast;
 use crate::socket::registry::SessionRegistry;
 
-/// Channels, who may connect to them, and the transports that lead there. A cheap clone.
+/// A set of channels, the decision who may connect to them, and the transports that serve them.
+/// Cloning is cheap; clones share everything.
 ///
-/// `A` is what `connect` returns: every channel of a socket sees it as its assigns.
+/// `A` is what `connect` returns: the assigns that every channel of a socket sees.
 ///
 /// ```
 /// # use tower_channels::{Channel, Endpoint, Joined, Payload, JoinError, Socket};
@@ -41,63 +39,79 @@ use crate::socket::registry::SessionRegistry;
 /// # }
 /// ```
 pub struct Endpoint<A: Send + Sync + 'static> {
-    acceptor: Acceptor<Connect<A>>,
+    acceptor: Acceptor<ConnectHandler<A>>,
     pubsub: PubSub,
     presence: Presence,
     sessions: SessionRegistry,
-    websocket: WebSocket<Connect<A>>,
-    /// One for all: a client's polls may reach the endpoint through any of its services.
-    long_poll: LongPoll<Connect<A>>,
+    websocket: WebSocket<ConnectHandler<A>>,
+    /// Shared by all services: the polls of one client may reach different ones.
+    long_poll: LongPoll<ConnectHandler<A>>,
+}
+
+/// The number of an endpoint's sessions, from [`Endpoint::sessions`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionCount {
+    /// Sessions with a connection.
+    pub connected: usize,
+    /// Resumable sessions whose client is disconnected and may return.
+    pub detached: usize,
+}
+
+impl SessionCount {
+    /// Returns the number of all sessions, which is what
+    /// [`Builder::max_sessions`](crate::Builder::max_sessions) limits.
+    pub fn total(self) -> usize {
+        self.connected + self.detached
+    }
 }
 
 impl<A: Send + Sync + 'static> Endpoint<A> {
-    /// Begins an endpoint. `connect` decides on every client that wants to connect, and makes what
-    /// its channels will know of it.
+    /// Returns a layer that mounts the endpoint in front of another service, such as axum's
+    /// `Router::layer` takes: WebSocket at `prefix/websocket`, long poll at `prefix/longpoll`.
+    /// Other requests go to the inner service.
     ///
-    /// A closure that captures something clones it and moves the clone into its future.
-    pub fn builder<F, C>(connect: C) -> Builder<A>
-    where
-        C: Fn(ConnectInfo) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<A, Rejected>> + Send + 'static,
-    {
-        Builder::new(connect)
-    }
-
-    /// Mounts the endpoint in front of another service, as with axum's `Router::layer`: WebSocket
-    /// at `prefix/websocket`, long poll at `prefix/longpoll`. What is neither goes on to the inner
-    /// service.
+    /// In axum, apply it to the outermost router, after all merges: a router that is merged into
+    /// another applies its layers to its own routes only.
     ///
     /// # Panics
-    /// If `prefix` is no path: it begins with `/` and does not end with one, or is empty. If both
-    /// transports are off, or have the same path.
-    pub fn layer(&self, prefix: &str) -> SocketLayer<Connect<A>> {
-        let layer = SocketLayer::new(prefix, self.websocket(), self.long_poll());
+    /// If `prefix` is neither empty nor a path without a trailing slash, such as `/socket`, or if
+    /// both transports are off or have the same path.
+    pub fn layer(&self, prefix: &str) -> Layer<A> {
+        let layer = Layer::new(prefix, self.websocket.clone(), self.long_poll.clone());
         layer.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The endpoint as a service of its own, for hyper: what is not its answers 404.
+    /// Returns the endpoint as a standalone service, for hyper; unmatched paths get 404.
     ///
     /// # Panics
     /// As [`layer`](Self::layer).
-    pub fn service(&self, prefix: &str) -> SocketService<Connect<A>, NotFound> {
+    pub fn service(&self, prefix: &str) -> Service<A> {
         tower_layer::Layer::layer(&self.layer(prefix), NotFound)
     }
 
-    /// The WebSocket transport alone: a service that expects requests for it, whatever their path,
-    /// and even if [`layer`](Self::layer) would leave it out.
-    pub fn websocket(&self) -> WebSocket<Connect<A>> {
-        self.websocket.clone()
+    /// Returns the WebSocket transport as a service that answers every request, whatever its path.
+    /// It works even if the configuration disables the transport for [`layer`](Self::layer).
+    pub fn websocket(&self) -> WebSocketService<A> {
+        WebSocketService(self.websocket.clone())
     }
 
-    /// The long-poll transport alone: a service that expects requests for it, whatever their path,
-    /// and even if [`layer`](Self::layer) would leave it out.
-    pub fn long_poll(&self) -> LongPoll<Connect<A>> {
-        self.long_poll.clone()
+    /// Returns the long-poll transport as a service that answers every request, whatever its path.
+    /// It works even if the configuration disables the transport for [`layer`](Self::layer).
+    pub fn long_poll(&self) -> LongPollService<A> {
+        LongPollService(self.long_poll.clone())
     }
 
-    /// Sends an event to everyone on a topic.
+    /// Returns the acceptor by which a transport of another crate connects clients to this endpoint.
     ///
-    /// As in Phoenix, the event `disconnect` on a socket's id disconnects it.
+    /// See "Writing a transport" in the `tower-channels-transports` crate, and the `sse` example.
+    pub fn acceptor(&self) -> Acceptor<impl Handler + use<A>> {
+        self.acceptor.clone()
+    }
+
+    /// Sends an event to all subscribers of a topic.
+    ///
+    /// As in Phoenix, the event `disconnect` on a socket's id disconnects that socket.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         if event == "disconnect" {
             self.sessions.disconnect(topic);
@@ -105,38 +119,32 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         self.pubsub.broadcast(Broadcast::new(topic.into(), event.into(), payload.into()), None);
     }
 
-    /// Disconnects every client whose socket has this id. They may connect again; refusing that is
-    /// up to `connect`.
+    /// Disconnects every client whose socket has this id, and ends its session. The client may
+    /// connect again unless `connect` rejects it.
     pub fn disconnect(&self, id: &str) {
         self.sessions.disconnect(id);
     }
 
-    /// Who is present on which topic.
+    /// Returns the presence of this endpoint.
     pub fn presence(&self) -> Presence {
         self.presence.clone()
     }
 
-    /// How many clients are connected.
-    pub fn sessions(&self) -> usize {
-        self.sessions.count()
+    /// Returns how many sessions are connected and how many are detached. A snapshot: the two may be
+    /// off by sessions that change between them.
+    pub fn sessions(&self) -> SessionCount {
+        let detached = self.acceptor.detached_sessions();
+        SessionCount { connected: self.sessions.count().saturating_sub(detached), detached }
     }
 
-    /// Ends all sessions, a batch at a time, and refuses new ones: WebSockets close with code 1012,
-    /// waiting polls are answered, and the clients connect again, elsewhere if there is another
-    /// server. Returns when all have ended, or after `timeout`: `false` if some have not.
+    /// Closes all sessions, in batches, and rejects new ones: WebSockets close with code 1012,
+    /// waiting polls are answered, and the clients reconnect, to another server if there is one.
     ///
-    /// Cancel safety: the endpoint goes on refusing new sessions.
+    /// Returns `true` when all sessions have ended, or `false` if some have not after `timeout`.
+    ///
+    /// Cancel safety: the sessions that were closed stay closed, and new ones are still rejected.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
         self.sessions.shutdown(timeout).await
-    }
-
-    /// Connects a client without a network, for [`test`](crate::test).
-    pub(crate) async fn connect(
-        &self,
-        info: ConnectInfo,
-    ) -> Result<(impl Session + use<A>, outbox::Receiver), tower_channels_transports::Rejected>
-    {
-        self.acceptor.connect(info).await
     }
 }
 

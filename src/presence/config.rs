@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tower_channels_transports::ConfigError;
 
 use serde_json::Value;
 
@@ -76,12 +77,12 @@ impl PresenceConfig {
         self
     }
 
-    pub(crate) fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         if self.max_meta < "{}".len() {
-            return Err("`max_meta` must be at least 2 bytes".to_owned());
+            return Err(ConfigError::new("`max_meta` must be at least 2 bytes"));
         }
         if self.fetch_timeout.is_zero() {
-            return Err("`fetch_timeout` must be greater than zero".to_owned());
+            return Err(ConfigError::new("`fetch_timeout` must be greater than zero"));
         }
         Ok(())
     }

@@ -1,17 +1,79 @@
-//! What serde_json lets pass in a value that it does not read: Phoenix closes over a number that is
-//! no double and over half a surrogate pair, and a nesting that another client's parser may not
-//! survive is not passed on.
+//! JSON shared by both versions: topics, events and strings, and checks that serde_json skips for a
+//! value it does not deserialize.
+//!
+//! Phoenix closes the connection over a number that is not a finite double and over a lone surrogate;
+//! nesting that could overflow the parser of another client is rejected, too.
 
-/// The deepest nesting of arrays and objects, serde_json's own limit for values.
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::message::{DecodeError, Event, LONGEST_NAME, Topic};
+use crate::payload::Payload;
+
+/// Decodes a topic from valid JSON text.
+pub(super) fn decode_topic(json: &str) -> Result<Topic<'_>, DecodeError> {
+    Ok(decode_name(json)?.map_or(Topic::Other(json), Topic::Text))
+}
+
+/// Decodes an event from valid JSON text.
+pub(super) fn decode_event(json: &str) -> Result<Event<'_>, DecodeError> {
+    Ok(decode_name(json)?.map_or(Event::Other, Event::Text))
+}
+
+/// Decodes a JSON string of bounded length. `None` for any other JSON value.
+fn decode_name(json: &str) -> Result<Option<Cow<'_, str>>, DecodeError> {
+    let Some(inner) = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return Ok(None);
+    };
+    let text = if inner.contains('\\') {
+        Cow::Owned(serde_json::from_str(json).map_err(|_| DecodeError)?)
+    } else {
+        Cow::Borrowed(inner)
+    };
+    if text.len() > LONGEST_NAME { Err(DecodeError) } else { Ok(Some(text)) }
+}
+
+/// Appends `{"status":…,"response":…}`. `None` if the response is binary.
+pub(super) fn write_reply(out: &mut String, status: &str, response: &Payload) -> Option<()> {
+    out.push_str("{\"status\":\"");
+    out.push_str(status);
+    out.push_str("\",\"response\":");
+    out.push_str(response.as_json()?);
+    out.push('}');
+    Some(())
+}
+
+/// Appends a topic as JSON.
+pub(super) fn write_topic(out: &mut String, topic: &Topic<'_>) {
+    match topic {
+        Topic::Text(topic) => write_string(out, topic),
+        Topic::Other(json) => out.push_str(json),
+    }
+}
+
+/// Appends a JSON string.
+pub(super) fn write_string(out: &mut String, text: &str) {
+    let needs_escape = |byte| matches!(byte, ..b' ' | b'"' | b'\\');
+    if text.bytes().any(needs_escape) {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    }
+}
+
+/// The deepest nesting of arrays and objects: serde_json's own limit for values.
 const DEEPEST: usize = 128;
 
-/// Whether valid JSON text holds nothing that a client's parser could trip over.
+/// Returns whether valid JSON text is also acceptable to every client's parser.
 pub(crate) fn validate(text: &str) -> bool {
     !is_suspicious(text.as_bytes()) || scan(text).is_some()
 }
 
-/// A cheap pass without branches that nearly every message ends with: no exponent, no `\u`, no long
-/// run of digits, few brackets.
+/// Returns whether the text needs a full scan: it has an exponent, a `\u`, a long run of digits, or
+/// many brackets. A cheap pass without branches that settles nearly every message.
 fn is_suspicious(text: &[u8]) -> bool {
     let pairs = text.iter().zip(text.get(1..).unwrap_or_default());
     let found = pairs.fold(0, |found, (first, second)| {
@@ -29,13 +91,13 @@ fn is_suspicious(text: &[u8]) -> bool {
     found != 0 || long || (text.len() > DEEPEST && brackets(text) > DEEPEST)
 }
 
-/// How many brackets open, counted in pieces for which a byte is enough: many at a time.
+/// Counts the opening brackets, in chunks small enough for a counter of one byte (vectorized).
 fn brackets(text: &[u8]) -> usize {
     let opens = |byte: &u8| u8::from(matches!(byte, b'[' | b'{'));
     text.chunks(128).map(|piece| usize::from(piece.iter().map(opens).sum::<u8>())).sum()
 }
 
-/// Walks valid JSON text. `None` where something is not sound.
+/// Scans valid JSON text. `None` if it is not acceptable.
 fn scan(text: &str) -> Option<()> {
     let bytes = text.as_bytes();
     let mut depth = 0_usize;
@@ -61,7 +123,7 @@ fn scan(text: &str) -> Option<()> {
     Some(())
 }
 
-/// The place after a string whose text begins at `at`.
+/// Returns the offset after the string whose content begins at `at`.
 fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match bytes.get(at)? {
@@ -82,14 +144,14 @@ fn string(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The UTF-16 unit of the escape `\uXXXX` at `at`.
+/// Returns the UTF-16 unit of the escape `\uXXXX` at `at`.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let escape = bytes.get(at..at + 6)?;
     let hex = escape.strip_prefix(b"\\u")?;
     u16::from_str_radix(str::from_utf8(hex).ok()?, 16).ok()
 }
 
-/// The place after a number that begins at `at`. Integers may have any length.
+/// Returns the offset after the number that begins at `at`. Integers may have any length.
 fn number(text: &str, at: usize) -> Option<usize> {
     let rest = &text[at..];
     let is_number = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
@@ -106,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_are_no_doubles_are_unsound() {
+    fn numbers_that_are_not_finite_doubles_are_rejected() {
         let digits = "1".repeat(400);
         for text in ["1e400", "[-1E999]", r#"{"a":1e309}"#, &format!("{digits}.5")] {
             assert!(!validate(text), "{text}");
@@ -117,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_surrogate_pair_is_unsound() {
+    fn a_lone_surrogate_is_rejected() {
         for text in
             [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\u0041""#, r#""\ud83dx""#, r#""\uDC00""#]
         {
@@ -137,5 +199,14 @@ mod tests {
         assert!(validate(&format!("\"{}\"", "[".repeat(1000))));
         assert!(validate(&format!("[{}1]", "[1],".repeat(1000))));
         assert_eq!(brackets(nested(1000).replace("[]", "[{}]").as_bytes()), 1001);
+    }
+
+    #[test]
+    fn strings_are_escaped_as_serde_json_escapes_them() {
+        for text in ["", "room:1", "é😀\u{7f}", "\"", "\\", "line\nbreak", "\u{0}\u{1f} /"] {
+            let mut out = String::from("[");
+            write_string(&mut out, text);
+            assert_eq!(out[1..], serde_json::to_string(text).expect("a string"));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Protocol 1.0.0: JSON objects `{"ref":…,"event":…,"payload":…,"topic":…}`, and no binary.
+//! Protocol 1.0.0: JSON objects `{"ref":…,"event":…,"payload":…,"topic":…}`, no binary frames.
 
 use std::fmt;
 
@@ -6,10 +6,11 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 use serde_json::value::RawValue;
 use tower_channels_transports::Message;
 
-use super::{DecodeError, ServerMessage, json, name, write_json, write_reply};
-use crate::message::{ClientMessage, ClientPayload, Name, Ref};
+use super::json::{self, decode_event, decode_topic, write_reply, write_string, write_topic};
+use super::server_message::ServerMessage;
+use crate::message::{ClientMessage, ClientPayload, DecodeError, Ref, Topic};
 
-/// Reads a text frame. Other keys are ignored, and of a key that comes twice the first counts.
+/// Decodes a text frame. Unknown keys are ignored, and of a repeated key the first one counts.
 pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
     let mut json = serde_json::Deserializer::from_str(text);
     let fields = json.deserialize_map(Object).and_then(|object| json.end().map(|()| object));
@@ -22,15 +23,15 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
             .map_or(Some(Ref::NULL), |raw| Ref::from_json(raw.get()))
             .ok_or(DecodeError)?,
         reference: Ref::from_json(reference.ok_or(DecodeError)?.get()).ok_or(DecodeError)?,
-        topic: name(topic.ok_or(DecodeError)?.get())?,
-        event: name(event.ok_or(DecodeError)?.get())?,
+        topic: decode_topic(topic.ok_or(DecodeError)?.get())?,
+        event: decode_event(event.ok_or(DecodeError)?.get())?,
         payload: ClientPayload::Json(payload.ok_or(DecodeError)?.get()),
     })
 }
 
+/// Collects `join_ref, ref, topic, event, payload`, in this order.
 struct Object;
 
-/// `join_ref, ref, topic, event, payload`, as they are found.
 impl<'de> Visitor<'de> for Object {
     type Value = [Option<&'de RawValue>; 5];
 
@@ -50,7 +51,7 @@ impl<'de> Visitor<'de> for Object {
     }
 }
 
-/// A key's place among the fields.
+/// The index of a key among the fields; `None` if it is unknown.
 struct Key(Option<usize>);
 
 impl<'de> Deserialize<'de> for Key {
@@ -72,9 +73,9 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// Writes a message. `None` if it cannot be said: binary, or a ref that is no text.
+/// Encodes a message. `None` for a binary payload or a ref that is not UTF-8.
 pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
-    let mut out = Vec::with_capacity(128);
+    let mut out = String::with_capacity(128);
     match message {
         ServerMessage::Reply { reference, topic, status, response, .. } => {
             head(&mut out, reference.as_json()?, "phx_reply");
@@ -84,14 +85,14 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
         ServerMessage::Push { topic, event, payload, .. }
         | ServerMessage::Broadcast { topic, event, payload } => {
             head(&mut out, "null", event);
-            out.extend_from_slice(payload.as_json()?);
-            tail(&mut out, &Name::from(*topic));
+            out.push_str(payload.as_json()?);
+            tail(&mut out, &Topic::from(*topic));
             return Some(Message::with_placeholder(out, HEAD.len()));
         }
         ServerMessage::End { join_ref, topic, event, payload } => {
             head(&mut out, join_ref.as_json()?, event);
-            out.extend_from_slice(payload.as_bytes());
-            tail(&mut out, &Name::from(*topic));
+            out.push_str(payload);
+            tail(&mut out, &Topic::from(*topic));
             if join_ref.is_null() {
                 return Some(Message::with_placeholder(out, HEAD.len()));
             }
@@ -100,44 +101,43 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
     Some(Message::text(out))
 }
 
-/// What comes before the ref.
+/// The text before the ref.
 const HEAD: &str = "{\"ref\":";
 
-/// All up to the payload.
-fn head(out: &mut Vec<u8>, reference: &str, event: &str) {
-    out.extend_from_slice(HEAD.as_bytes());
-    out.extend_from_slice(reference.as_bytes());
-    out.extend_from_slice(b",\"event\":");
-    write_json(out, event);
-    out.extend_from_slice(b",\"payload\":");
+/// Appends everything before the payload.
+fn head(out: &mut String, reference: &str, event: &str) {
+    out.push_str(HEAD);
+    out.push_str(reference);
+    out.push_str(",\"event\":");
+    write_string(out, event);
+    out.push_str(",\"payload\":");
 }
 
-fn tail(out: &mut Vec<u8>, topic: &Name<'_>) {
-    out.extend_from_slice(b",\"topic\":");
-    match topic {
-        Name::Text(topic) => write_json(out, topic),
-        Name::Other(json) => out.extend_from_slice(json.as_bytes()),
-    }
-    out.push(b'}');
+/// Appends everything after the payload.
+fn tail(out: &mut String, topic: &Topic<'_>) {
+    out.push_str(",\"topic\":");
+    write_topic(out, topic);
+    out.push('}');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Event;
     use crate::payload::Payload;
 
-    fn said(message: &ServerMessage<'_>) -> String {
-        let message = encode(message).expect("it can be said");
+    fn encoded(message: &ServerMessage<'_>) -> String {
+        let message = encode(message).expect("representable");
         String::from_utf8_lossy(&message.to_bytes()).into_owned()
     }
 
     #[test]
-    fn a_frame_is_an_object_in_any_order() {
+    fn a_frame_is_an_object_with_keys_in_any_order() {
         let frame =
             decode(r#"{"x":[{}],"payload":{"a":1},"event":"e","ref":"1","topic":"t","ref":"2"}"#)
                 .expect("valid");
         assert_eq!(frame.reference.as_json(), Some("\"1\""));
-        assert_eq!((frame.topic, frame.event), (Name::from("t"), Name::from("e")));
+        assert_eq!((frame.topic, frame.event), (Topic::from("t"), Event::from("e")));
         assert_eq!(frame.payload, ClientPayload::Json(r#"{"a":1}"#));
         assert!(frame.join_ref.is_null());
     }
@@ -161,30 +161,30 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_said_as_phoenix_says_them() {
+    fn messages_are_encoded_as_phoenix_encodes_them() {
         let one = Ref::from_json("\"1\"").expect("a ref");
         let payload = Payload::from_json_text(r#"{"a":1}"#);
         let reply = ServerMessage::Reply {
             join_ref: &one,
             reference: &one,
-            topic: &Name::Text("t".into()),
+            topic: &Topic::from("t"),
             status: "error",
             response: &payload,
         };
         assert_eq!(
-            said(&reply),
+            encoded(&reply),
             r#"{"ref":"1","event":"phx_reply","payload":{"status":"error","response":{"a":1}},"topic":"t"}"#
         );
         let push =
             ServerMessage::Push { join_ref: &one, topic: "t", event: "e", payload: &payload };
-        assert_eq!(said(&push), r#"{"ref":null,"event":"e","payload":{"a":1},"topic":"t"}"#);
+        assert_eq!(encoded(&push), r#"{"ref":null,"event":"e","payload":{"a":1},"topic":"t"}"#);
         let end = ServerMessage::End {
             join_ref: &Ref::NULL,
             topic: "t",
             event: "phx_close",
             payload: "{}",
         };
-        assert_eq!(said(&end), r#"{"ref":null,"event":"phx_close","payload":{},"topic":"t"}"#);
+        assert_eq!(encoded(&end), r#"{"ref":null,"event":"phx_close","payload":{},"topic":"t"}"#);
         let binary =
             ServerMessage::Broadcast { topic: "t", event: "e", payload: &Payload::binary("d") };
         assert_eq!(encode(&binary), None);

@@ -6,18 +6,19 @@ use serde::de::{Deserializer as _, Error, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tower_channels_transports::Message;
 
-use super::{DecodeError, ServerMessage, json, name, short, write_json, write_reply};
-use crate::message::{ClientMessage, ClientPayload, Name, Ref};
+use super::json::{self, decode_event, decode_topic, write_reply, write_string, write_topic};
+use super::server_message::ServerMessage;
+use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
 
-/// The kind byte that begins a binary frame.
+/// The kind, the first byte of a binary frame.
 const PUSH: u8 = 0;
 const REPLY: u8 = 1;
 const BROADCAST: u8 = 2;
 
-/// What a reply has beside the texts in it.
+/// The size of a reply without its refs, topic, status and response.
 const REPLY_SIZE: usize = r#"[,,"","phx_reply",{"status":"","response":}]"#.len();
 
-/// Reads a text frame. Elements past the fifth are ignored.
+/// Decodes a text frame. Elements past the fifth are ignored.
 pub(super) fn decode_text(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
     let [join_ref, reference, topic, event, payload] = match decode_fast(text) {
         Some(five) => five,
@@ -29,14 +30,14 @@ pub(super) fn decode_text(text: &str) -> Result<ClientMessage<'_>, DecodeError> 
     Ok(ClientMessage {
         join_ref: Ref::from_json(join_ref).ok_or(DecodeError)?,
         reference: Ref::from_json(reference).ok_or(DecodeError)?,
-        topic: name(topic)?,
-        event: name(event)?,
+        topic: decode_topic(topic)?,
+        event: decode_event(event)?,
         payload: ClientPayload::Json(payload),
     })
 }
 
-/// The elements of a frame as clients write it: no spaces, and before the payload nothing but `null`
-/// and strings without escapes. These are cut out in a fraction of the time that a parser takes.
+/// Splits a frame as clients usually write it: no spaces, and before the payload only `null` and
+/// strings without escapes. Takes a fraction of the time that a JSON parser does.
 fn decode_fast(text: &str) -> Option<[&str; 5]> {
     let mut rest = text.strip_prefix('[')?.strip_suffix(']')?;
     let mut next = || {
@@ -57,13 +58,14 @@ fn decode_fast(text: &str) -> Option<[&str; 5]> {
     Some([join_ref, reference, topic, event, payload.get()])
 }
 
-/// The elements of any array that has five or more.
+/// Splits any array of five or more elements.
 fn decode_slow(text: &str) -> serde_json::Result<[&str; 5]> {
     let mut json = serde_json::Deserializer::from_str(text);
     let five = json.deserialize_seq(Five)?;
     json.end().map(|()| five.map(RawValue::get))
 }
 
+/// Collects the first five elements of an array.
 struct Five;
 
 impl<'de> Visitor<'de> for Five {
@@ -81,7 +83,7 @@ impl<'de> Visitor<'de> for Five {
     }
 }
 
-/// Reads a binary frame: the kind, four lengths of a byte each, the four texts, the data.
+/// Decodes a binary frame: the kind, four lengths of a byte each, the four texts, the data.
 pub(super) fn decode_binary(frame: &[u8]) -> Result<ClientMessage<'_>, DecodeError> {
     let [PUSH, lengths @ ..] = frame else { return Err(DecodeError) };
     let (lengths, mut rest) = lengths.split_at_checked(4).ok_or(DecodeError)?;
@@ -92,14 +94,14 @@ pub(super) fn decode_binary(frame: &[u8]) -> Result<ClientMessage<'_>, DecodeErr
     };
     let join_ref = Ref::from_bytes(next(lengths[0])?).ok_or(DecodeError)?;
     let reference = Ref::from_bytes(next(lengths[1])?).ok_or(DecodeError)?;
-    // Nothing is ever joined under a topic that is not UTF-8, and JSON cannot answer for it.
-    let topic = Name::from(str::from_utf8(next(lengths[2])?).map_err(|_| DecodeError)?);
-    // An event that is not UTF-8 is one that no handler knows.
-    let event = Name::Text(String::from_utf8_lossy(next(lengths[3])?));
+    // No channel can be joined under a topic that is not UTF-8, and no JSON reply can repeat it.
+    let topic = Topic::from(str::from_utf8(next(lengths[2])?).map_err(|_| DecodeError)?);
+    // No handler matches an event that is not UTF-8.
+    let event = Event::Text(String::from_utf8_lossy(next(lengths[3])?));
     Ok(ClientMessage { join_ref, reference, topic, event, payload: ClientPayload::Binary(rest) })
 }
 
-/// Writes a message. `None` if it cannot be said: a ref that is no text, in a text frame.
+/// Encodes a message. `None` for a ref that is not UTF-8 in a text frame.
 pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
     match message {
         ServerMessage::Reply { join_ref, reference, topic, status, response } => {
@@ -116,12 +118,12 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             let topic_text = topic.as_text().unwrap_or_default();
             let texts = [join_ref.as_json()?, reference.as_json()?, topic_text, status];
             let size = texts.map(str::len).iter().sum::<usize>() + response.len();
-            // Just enough, unless the topic has to be escaped: so it is shared where it is.
-            let mut out = Vec::with_capacity(size + REPLY_SIZE);
+            // Exact unless the topic has escapes, so that the message can use the allocation as is.
+            let mut out = String::with_capacity(size + REPLY_SIZE);
             head(&mut out, join_ref, reference, topic)?;
-            out.extend_from_slice(b",\"phx_reply\",");
+            out.push_str(",\"phx_reply\",");
             write_reply(&mut out, status, response)?;
-            out.push(b']');
+            out.push(']');
             Some(Message::text(out))
         }
         ServerMessage::Push { join_ref, topic, event, payload } => {
@@ -139,7 +141,7 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
         }
         ServerMessage::End { join_ref, topic, event, payload } => {
-            text(join_ref, join_ref, topic, event, payload.as_bytes())
+            text(join_ref, join_ref, topic, event, payload)
         }
     }
 }
@@ -149,45 +151,42 @@ fn text(
     reference: &Ref,
     topic: &str,
     event: &str,
-    payload: &[u8],
+    payload: &str,
 ) -> Option<Message> {
-    let mut out = Vec::with_capacity(64 + topic.len() + event.len() + payload.len());
-    head(&mut out, join_ref, reference, &Name::from(topic))?;
-    out.push(b',');
-    write_json(&mut out, event);
-    out.push(b',');
-    out.extend_from_slice(payload);
-    out.push(b']');
-    // What has neither is a push or a broadcast: the place of its ref is for a number.
-    let with_placeholder = join_ref.is_null() && reference.is_null();
-    Some(if with_placeholder {
+    let mut out = String::with_capacity(64 + topic.len() + event.len() + payload.len());
+    head(&mut out, join_ref, reference, &Topic::from(topic))?;
+    out.push(',');
+    write_string(&mut out, event);
+    out.push(',');
+    out.push_str(payload);
+    out.push(']');
+    // Without refs it is a push or a broadcast, whose ref is the placeholder of its number.
+    let takes_number = join_ref.is_null() && reference.is_null();
+    Some(if takes_number {
         Message::with_placeholder(out, "[null,".len())
     } else {
         Message::text(out)
     })
 }
 
-/// `[join_ref,ref,topic`
-fn head(out: &mut Vec<u8>, join_ref: &Ref, reference: &Ref, topic: &Name<'_>) -> Option<()> {
-    out.push(b'[');
-    out.extend_from_slice(join_ref.as_json()?.as_bytes());
-    out.push(b',');
-    out.extend_from_slice(reference.as_json()?.as_bytes());
-    out.push(b',');
-    match topic {
-        Name::Text(topic) => write_json(out, topic),
-        Name::Other(json) => out.extend_from_slice(json.as_bytes()),
-    }
+/// Appends `[join_ref,ref,topic`.
+fn head(out: &mut String, join_ref: &Ref, reference: &Ref, topic: &Topic<'_>) -> Option<()> {
+    out.push('[');
+    out.push_str(join_ref.as_json()?);
+    out.push(',');
+    out.push_str(reference.as_json()?);
+    out.push(',');
+    write_topic(out, topic);
     Some(())
 }
 
-/// `None` if a text is longer than its length byte can say.
+/// Encodes a binary frame. `None` if a text is too long for its length byte.
 fn binary(kind: u8, texts: &[&[u8]], data: &[u8]) -> Option<Message> {
     let size = 1 + texts.iter().map(|text| 1 + text.len()).sum::<usize>() + data.len();
     let mut out = Vec::with_capacity(size);
     out.push(kind);
     for text in texts {
-        out.push(short(text)?);
+        out.push(length_byte(text)?);
     }
     for text in texts {
         out.extend_from_slice(text);
@@ -196,29 +195,34 @@ fn binary(kind: u8, texts: &[&[u8]], data: &[u8]) -> Option<Message> {
     Some(Message::binary(out))
 }
 
+/// Returns the length byte of a text in a binary frame. `None` if the text is too long.
+fn length_byte(text: &[u8]) -> Option<u8> {
+    text.len().try_into().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::payload::Payload;
 
-    fn said(message: &ServerMessage<'_>) -> String {
-        let message = encode(message).expect("it can be said");
+    fn encoded(message: &ServerMessage<'_>) -> String {
+        let message = encode(message).expect("representable");
         String::from_utf8_lossy(&message.to_bytes()).into_owned()
     }
 
     #[test]
-    fn a_text_frame_is_an_array_of_five() {
+    fn a_text_frame_is_an_array_of_at_least_five() {
         let frame =
             decode_text(r#" ["1",2,"room:a","ping",{"a":[1, 2]},"more",[]] "#).expect("valid");
         assert_eq!(frame.join_ref.as_json(), Some("\"1\""));
         assert_eq!(frame.reference.as_json(), Some("2"));
-        assert_eq!(frame.topic, Name::from("room:a"));
-        assert_eq!(frame.event, Name::from("ping"));
+        assert_eq!(frame.topic, Topic::from("room:a"));
+        assert_eq!(frame.event, Event::from("ping"));
         assert_eq!(frame.payload, ClientPayload::Json(r#"{"a":[1, 2]}"#));
     }
 
     #[test]
-    fn usual_frames_are_read_as_any_other() {
+    fn both_ways_to_split_a_frame_agree() {
         for text in [
             r#"["1","23","room:a","ping",{"a":[1, "é"]}]"#,
             r#"[null,"é","","phx_join",null]"#,
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_of_five_is_malformed() {
+    fn anything_but_an_array_of_five_is_malformed() {
         for text in [
             "",
             " ",
@@ -268,26 +272,26 @@ mod tests {
     }
 
     #[test]
-    fn names_may_be_any_json_and_are_bounded() {
+    fn topics_and_events_may_be_any_json_and_are_bounded() {
         let frame = decode_text(r#"[null,null,5,null,null]"#).expect("valid");
-        assert_eq!((frame.topic, frame.event), (Name::Other("5"), Name::Other("null")));
+        assert_eq!((frame.topic, frame.event), (Topic::Other("5"), Event::Other));
         let escaped = decode_text(r#"[null,null,"a\u0062","e",null]"#).expect("valid");
-        assert_eq!(escaped.topic, Name::from("ab"));
+        assert_eq!(escaped.topic, Topic::from("ab"));
         assert!(decode_text(&format!(r#"[null,null,"{}","e",null]"#, "x".repeat(255))).is_ok());
         assert!(decode_text(&format!(r#"[null,null,"{}","e",null]"#, "x".repeat(256))).is_err());
     }
 
     #[test]
-    fn a_binary_frame_is_cut_by_its_lengths() {
+    fn a_binary_frame_is_split_by_its_lengths() {
         let frame = decode_binary(b"\x00\x01\x02\x01\x04123tping\x00\xff").expect("valid");
         assert_eq!(frame.join_ref, Ref::from_bytes(b"1").expect("short"));
         assert_eq!(frame.reference, Ref::from_bytes(b"23").expect("short"));
-        assert_eq!((frame.topic, frame.event), (Name::from("t"), Name::from("ping")));
+        assert_eq!((frame.topic, frame.event), (Topic::from("t"), Event::from("ping")));
         assert_eq!(frame.payload, ClientPayload::Binary(b"\x00\xff"));
     }
 
     #[test]
-    fn a_binary_frame_that_is_cut_off_or_of_another_kind_is_malformed() {
+    fn a_truncated_binary_frame_or_one_of_another_kind_is_malformed() {
         for frame in [
             &b""[..],
             b"\x00",
@@ -302,10 +306,10 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_said_as_phoenix_says_them() {
+    fn messages_are_encoded_as_phoenix_encodes_them() {
         let one = Ref::from_json("\"1\"").expect("a ref");
         let payload = Payload::from_json_text(r#"{"a":1}"#);
-        let (null, topic) = (Ref::NULL, Name::from("t"));
+        let (null, topic) = (Ref::NULL, Topic::from("t"));
         let reply = |response| ServerMessage::Reply {
             join_ref: &one,
             reference: &null,
@@ -314,19 +318,19 @@ mod tests {
             response,
         };
         assert_eq!(
-            said(&reply(&payload)),
+            encoded(&reply(&payload)),
             r#"["1",null,"t","phx_reply",{"status":"ok","response":{"a":1}}]"#
         );
-        assert_eq!(said(&reply(&Payload::binary("d"))), "\u{1}\u{1}\u{0}\u{1}\u{2}1tokd");
+        assert_eq!(encoded(&reply(&Payload::binary("d"))), "\u{1}\u{1}\u{0}\u{1}\u{2}1tokd");
         let push =
             |payload| ServerMessage::Push { join_ref: &one, topic: "t", event: "e", payload };
-        assert_eq!(said(&push(&payload)), r#"["1",null,"t","e",{"a":1}]"#);
-        assert_eq!(said(&push(&Payload::binary("d"))), "\u{0}\u{1}\u{1}\u{1}1ted");
+        assert_eq!(encoded(&push(&payload)), r#"["1",null,"t","e",{"a":1}]"#);
+        assert_eq!(encoded(&push(&Payload::binary("d"))), "\u{0}\u{1}\u{1}\u{1}1ted");
         let broadcast = |payload| ServerMessage::Broadcast { topic: "t\"", event: "e", payload };
-        assert_eq!(said(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
-        assert_eq!(said(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
+        assert_eq!(encoded(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
+        assert_eq!(encoded(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
         let end =
             ServerMessage::End { join_ref: &one, topic: "t", event: "phx_close", payload: "{}" };
-        assert_eq!(said(&end), r#"["1","1","t","phx_close",{}]"#);
+        assert_eq!(encoded(&end), r#"["1","1","t","phx_close",{}]"#);
     }
 }

@@ -1,7 +1,7 @@
-//! A client without a network, for tests of one's own channels.
+//! An in-memory client, for tests of an application's channels.
 //!
-//! It is a third transport: the real session and the real channel tasks, and no sockets. It works
-//! under paused time.
+//! It is a transport of its own: the session and the channel tasks are the real ones, only the
+//! network is missing. It works with paused time. Requires the feature `test-util`.
 //!
 //! ```
 //! use serde_json::json;
@@ -36,8 +36,8 @@
 //! # }
 //! ```
 //!
-//! A client that connects with a `session` can lose its connection and return, which is what
-//! [`Channel::resume`](crate::Channel::resume) is for:
+//! A client that connects with the parameter `session` can lose its connection and resume its
+//! channels, see [`Channel::resume`](crate::Channel::resume):
 //!
 //! ```
 //! # use serde_json::json;
@@ -67,11 +67,13 @@
 //! endpoint.broadcast("room:1", "new_msg", json!("while you were away"));
 //! ann.reconnect().await.unwrap();
 //!
-//! let answer = ann.join("room:1", json!({})).await;
-//! assert_eq!(answer, Reply::ok(json!("welcome back")));
+//! let reply = ann.join("room:1", json!({})).await;
+//! assert_eq!(reply, Reply::ok(json!("welcome back")));
 //! assert_eq!(ann.next_push().await, ("new_msg".into(), json!("while you were away").into()));
 //! # }
 //! ```
+
+mod message;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -79,21 +81,23 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use tower_channels_transports::{Close, ConnectInfo, Inbound, Message, Session, outbox};
+use tower_channels_transports::{self as transports, Close, ConnectInfo, Inbound, Session, outbox};
 
+pub use self::message::Message;
 use crate::endpoint::Endpoint;
-use crate::endpoint::Rejected;
+use crate::endpoint::connect::Rejected;
 use crate::payload::Payload;
 use crate::reply::Reply;
 
-/// Connects a client with these parameters. It speaks protocol 2.0.0 unless `vsn` says otherwise;
-/// only 2.0.0 can be read by [`Client`].
+/// Connects a client with these connect parameters. It uses protocol 2.0.0, the only version that
+/// [`Client`] decodes.
 ///
-/// With `session`, 22 to 64 characters of `A-Za-z0-9_-`, it asks for a session that is kept; a client
-/// with a `received` of `"0"`, or any other number, reads numbers, too.
+/// With the parameter `session`, 22 to 64 characters of `A-Za-z0-9_-`, the session is resumable.
+/// With `received` as well, such as `"0"`, the client also tracks sequence numbers.
+///
+/// # Errors
+/// If the endpoint rejects the client.
 pub async fn connect<A: Send + Sync + 'static>(
     endpoint: &Endpoint<A>,
     params: &[(&str, &str)],
@@ -112,16 +116,16 @@ pub async fn connect<A: Send + Sync + 'static>(
     Ok(client)
 }
 
-/// A client without a network. Dropping it is a lost connection.
+/// An in-memory client. Dropping it drops its connection.
 ///
-/// What comes is kept until it is asked for: an unexpected push stays visible. Whatever is awaited
-/// and does not come within five seconds panics.
+/// Received messages are kept until a method asks for them, so an unexpected push stays visible.
+/// Methods that wait for a message panic if it does not arrive within five seconds.
 pub struct Client<A: Send + Sync + 'static> {
     endpoint: Endpoint<A>,
     params: Map<String, Value>,
-    /// `None` once it is closed or lost.
+    /// `None` once it is closed or dropped.
     connection: Option<Connection>,
-    unread: VecDeque<Event>,
+    unread: VecDeque<Message>,
     /// The join_ref of each topic.
     joined: HashMap<String, String>,
     last_ref: u64,
@@ -130,30 +134,12 @@ pub struct Client<A: Send + Sync + 'static> {
 struct Connection {
     session: Box<dyn Session>,
     receiver: outbox::Receiver,
-    /// The last number that was seen, if the client reads numbers.
+    /// The last sequence number received, if the client tracks them.
     received: Option<u64>,
 }
 
-/// A message from the server, as [`Client::next_message`] returns it.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Event {
-    /// The join that it belongs to, if it says.
-    pub join_ref: Option<String>,
-    /// What it answers, if it is a reply.
-    pub reference: Option<String>,
-    /// Its topic.
-    pub topic: String,
-    /// Its event: `phx_reply` for a reply.
-    pub event: String,
-    /// What it carries; a binary reply's response without its status.
-    pub payload: Payload,
-    /// The status of a binary reply.
-    status: Option<String>,
-}
-
 impl<A: Send + Sync + 'static> Client<A> {
-    /// Joins a topic and returns the answer.
+    /// Joins a topic and returns the reply.
     pub async fn join(&mut self, topic: &str, payload: impl Into<Payload>) -> Reply {
         let reference = self.next_ref();
         self.joined.insert(topic.to_owned(), reference.clone());
@@ -161,45 +147,45 @@ impl<A: Send + Sync + 'static> Client<A> {
         self.reply_to(&reference).await
     }
 
-    /// Pushes an event and returns the answer.
+    /// Pushes an event and returns the reply.
     pub async fn push(&mut self, topic: &str, event: &str, payload: impl Into<Payload>) -> Reply {
         let reference = self.send(topic, event, payload);
         self.reply_to(&reference).await
     }
 
-    /// Pushes an event that will not be answered, or whose answer is awaited later with
-    /// [`reply_to`](Self::reply_to): its ref is returned.
+    /// Pushes an event without waiting for a reply, and returns its ref, which
+    /// [`reply_to`](Self::reply_to) takes.
     pub fn send(&mut self, topic: &str, event: &str, payload: impl Into<Payload>) -> String {
         let reference = self.next_ref();
         self.write(topic, event, &reference, &payload.into());
         reference
     }
 
-    /// Leaves a topic and returns the answer.
+    /// Leaves a topic and returns the reply.
     pub async fn leave(&mut self, topic: &str) -> Reply {
         self.push(topic, "phx_leave", Payload::EMPTY).await
     }
 
-    /// The answer to the push or join with this ref.
+    /// Waits for the reply to the push or join with this ref.
     pub async fn reply_to(&mut self, reference: &str) -> Reply {
-        let is_reply = |event: &Event| {
-            event.event == "phx_reply" && event.reference.as_deref() == Some(reference)
+        let is_reply = |message: &Message| {
+            message.event == "phx_reply" && message.reference.as_deref() == Some(reference)
         };
         self.next(is_reply, "reply").await.into_reply()
     }
 
-    /// The next event that is no reply, with its payload.
+    /// Waits for the next message that is not a reply, and returns its event and payload.
     pub async fn next_push(&mut self) -> (String, Payload) {
-        let event = self.next(|event| event.event != "phx_reply", "push").await;
-        (event.event, event.payload)
+        let message = self.next(|message| message.event != "phx_reply", "push").await;
+        (message.event, message.payload)
     }
 
-    /// The next message of any kind.
-    pub async fn next_message(&mut self) -> Event {
+    /// Waits for the next message of any kind.
+    pub async fn next_message(&mut self) -> Message {
         self.next(|_| true, "message").await
     }
 
-    /// Forgets everything that came and was not asked for, and says how much that was.
+    /// Discards all unread messages and returns their number.
     pub fn discard(&mut self) -> usize {
         if let Some(connection) = &mut self.connection {
             let mut cx = Context::from_waker(Waker::noop());
@@ -208,8 +194,8 @@ impl<A: Send + Sync + 'static> Client<A> {
         self.unread.drain(..).count()
     }
 
-    /// Why the server closed the connection, which must happen. [`reconnect`](Self::reconnect) opens
-    /// another.
+    /// Waits until the server closes the connection, and returns the reason.
+    /// [`reconnect`](Self::reconnect) opens another connection.
     pub async fn closed(&mut self) -> Close {
         loop {
             if let Err(close) = self.receive("close").await {
@@ -219,8 +205,8 @@ impl<A: Send + Sync + 'static> Client<A> {
         }
     }
 
-    /// Loses the connection without a word. What came before and was not asked for stays unread; a
-    /// session that is kept sends the rest when its topic is joined again.
+    /// Drops the connection, as a network failure would. Messages that were received stay unread; a
+    /// resumable session sends the rest when their topic is rejoined.
     pub fn drop_connection(&mut self) {
         let lost = self.connection.take();
         if let Some(received) = lost.and_then(|lost| lost.received) {
@@ -228,36 +214,36 @@ impl<A: Send + Sync + 'static> Client<A> {
         }
     }
 
-    /// Connects again with the parameters of the first time, to the session that was kept if there is
-    /// one. If there is a connection it is dropped before.
+    /// Connects again with the same parameters, after dropping the current connection if there is
+    /// one. A resumable session is resumed.
     ///
-    /// As every client it has to join its topics again then: [`Channel::resume`] answers where the
-    /// channel has lived on, and [`Channel::join`] where it has not.
+    /// As with any client, topics must then be rejoined: a channel that is still alive answers with
+    /// [`Channel::resume`], any other with [`Channel::join`].
     ///
     /// [`Channel::join`]: crate::Channel::join
     /// [`Channel::resume`]: crate::Channel::resume
     ///
     /// # Errors
-    /// If `connect` refuses it this time.
+    /// If the endpoint rejects the client.
     pub async fn reconnect(&mut self) -> Result<(), Rejected> {
         self.drop_connection();
         let info = ConnectInfo::in_memory(self.params.clone());
-        let refused = |_| Rejected::reason("the endpoint refused the connection");
-        let (session, receiver) = self.endpoint.connect(info).await.map_err(refused)?;
+        let (session, receiver) = self.endpoint.acceptor().connect(info).await?;
         let received = self.params.get("received").and_then(Value::as_str);
         let received = received.and_then(|number| number.parse().ok());
         self.connection = Some(Connection { session: Box::new(session), receiver, received });
         Ok(())
     }
 
-    /// The first unread message that `wanted` takes; the others stay unread, in order.
-    async fn next(&mut self, wanted: impl Fn(&Event) -> bool, what: &str) -> Event {
+    /// Waits for the first message that `wanted` accepts. The others stay unread, in order.
+    async fn next(&mut self, wanted: impl Fn(&Message) -> bool, what: &str) -> Message {
         loop {
-            if let Some(at) = self.unread.iter().position(&wanted) {
-                return self.unread.remove(at).expect("it was found there");
+            let found = self.unread.iter().position(&wanted);
+            if let Some(message) = found.and_then(|at| self.unread.remove(at)) {
+                return message;
             }
             if let Err(close) = self.receive(what).await {
-                panic!("awaited a {what}, but the connection closed: {close:?}");
+                panic!("expected a {what}, but the connection closed: {close:?}");
             }
         }
     }
@@ -266,10 +252,10 @@ impl<A: Send + Sync + 'static> Client<A> {
     async fn receive(&mut self, what: &str) -> Result<(), Close> {
         let connection = self.connection.as_mut();
         let connection =
-            connection.unwrap_or_else(|| panic!("awaited a {what} without connection"));
+            connection.unwrap_or_else(|| panic!("expected a {what}, but there is no connection"));
         let receive = poll_fn(|cx| connection.poll_receive(cx, &mut self.unread));
-        let received = tokio::time::timeout(PATIENCE, receive).await;
-        received.unwrap_or_else(|_| panic!("awaited a {what}; unread: {:?}", self.unread))
+        let received = tokio::time::timeout(TIMEOUT, receive).await;
+        received.unwrap_or_else(|_| panic!("expected a {what}; unread: {:?}", self.unread))
     }
 
     fn write(&mut self, topic: &str, event: &str, reference: &str, payload: &Payload) {
@@ -301,97 +287,24 @@ impl<A: Send + Sync + 'static> Client<A> {
 }
 
 impl Connection {
-    /// Reads all that waits. Ready with at least one message, or with the reason of the end.
+    /// Receives all that waits. Ready with at least one message, or with the close reason.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        unread: &mut VecDeque<Event>,
+        unread: &mut VecDeque<Message>,
     ) -> Poll<Result<(), Close>> {
         let mut batch = VecDeque::new();
         let taken = self.receiver.poll_take(cx, &mut batch);
-        self.receiver.release(batch.iter().map(Message::cost).sum());
+        self.receiver.release(batch.iter().map(transports::Message::cost).sum());
         self.receiver.read();
         for message in batch {
-            let mut event = Event::decode(&message);
+            let mut message = Message::decode(&message);
             if let Some(received) = &mut self.received {
-                event.count(received);
+                message.take_number(received);
             }
-            unread.push_back(event);
+            unread.push_back(message);
         }
         taken
-    }
-}
-
-impl Event {
-    /// Takes the number of a numbered message, which stands in the place of its ref. A binary one has
-    /// no such place, and its reader counts.
-    fn count(&mut self, received: &mut u64) {
-        let number = self.reference.as_deref().and_then(|text| text.strip_prefix("s:"));
-        if let Some(number) = number.and_then(|number| number.parse().ok()) {
-            *received = number;
-            self.reference = None;
-        } else if self.payload.as_binary().is_some() && self.event != "phx_reply" {
-            *received += 1;
-        }
-    }
-
-    /// Reads what the server wrote, which it wrote well.
-    fn decode(message: &Message) -> Self {
-        let decoded = if message.is_binary() {
-            Self::binary(&message.to_bytes())
-        } else {
-            Self::text(&message.to_bytes())
-        };
-        decoded.unwrap_or_else(|| panic!("not of protocol 2.0.0: {message:?}"))
-    }
-
-    fn text(text: &[u8]) -> Option<Self> {
-        type Five<'a> = (Option<String>, Option<String>, String, String, &'a RawValue);
-        let (join_ref, reference, topic, event, payload): Five<'_> =
-            serde_json::from_slice(text).ok()?;
-        let payload = Payload::from_json_text(payload.get());
-        Some(Self { join_ref, reference, topic, event, payload, status: None })
-    }
-
-    fn binary(frame: &[u8]) -> Option<Self> {
-        let (kind, rest) = frame.split_first()?;
-        let count = match kind {
-            0 => 3,
-            1 => 4,
-            2 => 2,
-            _ => return None,
-        };
-        let (lengths, mut rest) = rest.split_at_checked(count)?;
-        let mut texts = Vec::new();
-        for length in lengths {
-            let (text, after) = rest.split_at_checked((*length).into())?;
-            texts.push(String::from_utf8(text.to_vec()).ok()?);
-            rest = after;
-        }
-        let payload = Payload::binary(rest.to_vec());
-        let mut texts = texts.into_iter();
-        let join_ref = if *kind == 2 { None } else { texts.next() };
-        let reference = if *kind == 1 { texts.next() } else { None };
-        let (topic, last) = (texts.next()?, texts.next()?);
-        let (event, status) =
-            if *kind == 1 { ("phx_reply".into(), Some(last)) } else { (last, None) };
-        Some(Self { join_ref, reference, topic, event, payload, status })
-    }
-
-    fn into_reply(self) -> Reply {
-        #[derive(Deserialize)]
-        struct Body {
-            status: String,
-            response: Box<RawValue>,
-        }
-        let (status, response) = match self.status {
-            Some(status) => (status, self.payload),
-            None => {
-                let body: Body = self.payload.parse().expect("a reply has a status and a response");
-                (body.status, Payload::from_json_text(body.response.get()))
-            }
-        };
-        if status == "ok" { Reply::Ok(response) } else { Reply::Error(response) }
     }
 }
 
@@ -401,4 +314,5 @@ impl<A: Send + Sync + 'static> fmt::Debug for Client<A> {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a method waits for a message.
+const TIMEOUT: Duration = Duration::from_secs(5);

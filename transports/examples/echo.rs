@@ -40,6 +40,7 @@ impl Session for EchoSession {
         self.outbox.push(match message {
             Inbound::Text(text) => Message::text(text.to_owned()),
             Inbound::Binary(bytes) => Message::binary(bytes.to_vec()),
+            _ => return Err(Close::Malformed),
         });
         Ok(())
     }
@@ -48,9 +49,7 @@ impl Session for EchoSession {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // Autobahn sends messages of 16 MiB, and empty continuation frames.
-    let mut limits = Limits::default();
-    limits.message = 16 << 20;
-    limits.outbox = 64 << 20;
+    let limits = Limits::new().max_message(16 << 20).max_outbox(64 << 20);
     let config = WebSocketConfig::new().empty_continuations(true);
     let echo = WebSocket::new(Acceptor::new(Echo, CheckOrigin::default(), limits), config);
 

@@ -45,13 +45,13 @@ impl<H: Handler> Acceptor<H> {
         &self.0.limits
     }
 
-    /// The number of resumable sessions that have no connection at the moment.
+    /// Returns the number of resumable sessions that have no connection at the moment.
     pub fn detached_sessions(&self) -> usize {
         self.0.resumable.detached()
     }
 
-    /// Which origins may connect from a browser.
-    pub(crate) fn check_origin(&self) -> &CheckOrigin {
+    /// Returns the origin check, which a transport applies to every request.
+    pub fn check_origin(&self) -> &CheckOrigin {
         &self.0.check_origin
     }
 

@@ -1,4 +1,4 @@
-//! What is known of a client when it connects.
+//! [`ConnectInfo`]: the request with which a client connects.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,30 +22,33 @@ pub enum Transport {
     WebSocket,
     /// Long polling.
     LongPoll,
-    /// No network at all: a test's client.
+    /// No network: a client in the same process, such as that of a test.
     InMemory,
+    /// A transport of another crate, by its name in metrics.
+    Other(&'static str),
 }
 
 impl Transport {
-    /// Its name in metrics.
+    /// Returns the name of the transport in metrics.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
             Self::LongPoll => "longpoll",
             Self::InMemory => "memory",
+            Self::Other(name) => name,
         }
     }
 }
 
-/// What is known of a client when it connects: its parameters and the request that carried them.
+/// The parameters of a connecting client and the request that carried them.
 ///
-/// Parameters and tokens are secrets: `Debug` shows none of them, nor any header.
+/// Parameters and tokens may be secrets: `Debug` prints neither them nor any header.
 #[derive(Clone)]
 pub struct ConnectInfo {
     transport: Transport,
     params: Map<String, Value>,
     uri: Uri,
-    /// Those that an accessor below shows, and no others: cookies stay out.
+    /// Only the headers that an accessor returns; cookies are not among them.
     headers: HeaderMap,
     extensions: Extensions,
     auth_token: Option<String>,
@@ -54,22 +57,28 @@ pub struct ConnectInfo {
 }
 
 impl ConnectInfo {
-    /// Reads a request's head.
-    pub(crate) fn from_parts(parts: &Parts, transport: Transport) -> Result<Self, BadQuery> {
+    /// Reads the head of a request that arrived over `transport`: the query string, the headers and
+    /// the extensions.
+    ///
+    /// # Errors
+    /// If the query string cannot be read.
+    pub fn from_request_parts(parts: &Parts, transport: Transport) -> Result<Self, BadQuery> {
         let params = params::parse(parts.uri.query().unwrap_or_default())?;
-        let shown = parts.headers.iter().filter(|(name, _)| is_shown(name));
+        let exposed = parts.headers.iter().filter(|(name, _)| is_exposed(name));
         let mut extensions = parts.extensions.clone();
-        // The connection itself is the transport's: resumable here it would hold hyper's buffers.
+        // It belongs to the transport, and would keep hyper's buffers alive.
         extensions.remove::<OnUpgrade>();
         Ok(Self {
             transport,
             params,
             uri: parts.uri.to_string().try_into().unwrap_or_default(),
-            headers: shown.map(|(name, value)| (name.clone(), copy(value))).collect(),
+            headers: exposed.map(|(name, value)| (name.clone(), copy(value))).collect(),
             extensions,
             auth_token: match transport {
                 Transport::WebSocket => subprotocol_token(&parts.headers),
-                Transport::LongPoll => text(&parts.headers, AUTH_TOKEN).map(str::to_owned),
+                Transport::LongPoll | Transport::Other(_) => {
+                    text(&parts.headers, AUTH_TOKEN).map(str::to_owned)
+                }
                 Transport::InMemory => None,
             },
             unknown_token: false,
@@ -77,7 +86,7 @@ impl ConnectInfo {
         })
     }
 
-    /// A client that is no request: it has parameters alone.
+    /// Creates the info of a client that sends no request, only parameters.
     pub fn in_memory(params: Map<String, Value>) -> Self {
         Self {
             transport: Transport::InMemory,
@@ -91,25 +100,27 @@ impl ConnectInfo {
         }
     }
 
-    /// The session that the client asks for with the parameter `session`: 22 to 64 characters of
-    /// `A-Za-z0-9_-`. Any other text is ignored.
+    /// Returns the id of the resumable session that the client asks for with the parameter
+    /// `session`. `None` unless it is 22 to 64 characters of `A-Za-z0-9_-`.
     pub(crate) fn session(&self) -> Option<&str> {
         let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         self.param("session").filter(|id| (22..=64).contains(&id.len()) && id.bytes().all(is_legal))
     }
 
-    /// The last number that the client has seen, if it reads numbers: the parameter `received`.
+    /// Returns the last sequence number that the client has received: the parameter `received`.
+    /// `None` if the client does not track sequence numbers.
     pub(crate) fn received(&self) -> Option<u64> {
         self.param("received")?.parse().ok().filter(|number| *number <= MAX_NUMBER)
     }
 
-    /// Whether the client believes to have a session already, which this server does not know.
+    /// Returns whether the client presented the token of a session that this server does not know,
+    /// and so may believe that it is connected already.
     pub fn presented_unknown_token(&self) -> bool {
         self.unknown_token
     }
 
-    /// Whether the client asks for a session that is resumable here, and so is likely to need no place of
-    /// its own.
+    /// Returns whether the client asks for a resumable session that exists on this server, and so
+    /// will probably not need a new one.
     pub fn is_resuming(&self) -> bool {
         self.resuming
     }
@@ -122,56 +133,56 @@ impl ConnectInfo {
         self.unknown_token = unknown_token;
     }
 
-    /// The parameter `name`, if it is a text.
+    /// Returns the parameter `name`, if it is a text.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.get(name)?.as_str()
     }
 
-    /// All parameters, nested as Plug nests `a[b]=c` and `a[]=1`.
+    /// Returns all parameters, nested as Plug nests `a[b]=c` and `a[]=1`.
     pub fn params(&self) -> &Map<String, Value> {
         &self.params
     }
 
-    /// The transport in use.
+    /// Returns the transport in use.
     pub fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// The URI as it was requested: with HTTP/1 usually a path and a query.
+    /// Returns the URI of the request: with HTTP/1 usually a path and a query.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// The client's address, if whoever accepted the connection put a [`SocketAddr`] into the
-    /// request's extensions. Behind a proxy it is the proxy's, and [`x_headers`](Self::x_headers)
-    /// know more. (axum wraps it: `info.extensions().get::<axum::extract::ConnectInfo<SocketAddr>>()`.)
+    /// Returns the address of the client, if the server put a [`SocketAddr`] into the request's
+    /// extensions. Behind a proxy it is the proxy's address; see [`x_headers`](Self::x_headers).
+    /// (axum wraps it: `info.extensions().get::<axum::extract::ConnectInfo<SocketAddr>>()`.)
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.extensions.get().copied()
     }
 
-    /// The `user-agent` header.
+    /// Returns the `user-agent` header.
     pub fn user_agent(&self) -> Option<&str> {
         text(&self.headers, USER_AGENT.as_str())
     }
 
-    /// All headers whose name begins with `x-`, but for the one that carries the auth token.
+    /// Returns all headers whose name begins with `x-`, except the one that carries the auth token.
     pub fn x_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.iter().filter(|(name, _)| is_x_header(name))
     }
 
-    /// The headers `traceparent` and `tracestate` (W3C Trace Context).
+    /// Returns the headers `traceparent` and `tracestate` (W3C Trace Context).
     pub fn trace_context_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.iter().filter(|(name, _)| is_trace_context(name))
     }
 
-    /// The `authToken` of a Phoenix client. It travels outside the URI, so no proxy logs it: over a
-    /// WebSocket as the subprotocol `base64url.bearer.phx.…`, over long poll in the header
-    /// `x-phoenix-authtoken`. Nothing has verified it.
+    /// Returns the `authToken` of a Phoenix client, unverified. It is not part of the URI, so
+    /// proxies do not log it: a WebSocket carries it as the subprotocol `base64url.bearer.phx.…`,
+    /// other transports in the header `x-phoenix-authtoken`.
     pub fn auth_token(&self) -> Option<&str> {
         self.auth_token.as_deref()
     }
 
-    /// What outer layers and the server put into the request's extensions.
+    /// Returns the extensions of the request, as set by the server and outer layers.
     pub fn extensions(&self) -> &Extensions {
         &self.extensions
     }
@@ -190,13 +201,13 @@ impl fmt::Debug for ConnectInfo {
 const AUTH_TOKEN: &str = "x-phoenix-authtoken";
 const AUTH_TOKEN_SUBPROTOCOL: &str = "base64url.bearer.phx.";
 
-fn is_shown(name: &HeaderName) -> bool {
+fn is_exposed(name: &HeaderName) -> bool {
     let is_token = name == AUTH_TOKEN;
     !is_token && (*name == USER_AGENT || is_x_header(name) || is_trace_context(name))
 }
 
-/// Not a clone: the server's headers and URI share its read buffer, which a resumable `ConnectInfo` would
-/// keep with it.
+/// Copies a header value. A clone would share the server's read buffer, and keep it alive for as
+/// long as the `ConnectInfo`.
 fn copy(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
@@ -220,8 +231,8 @@ fn subprotocol_token(headers: &HeaderMap) -> Option<String> {
     decode_token(subprotocols.find_map(|name| name.strip_prefix(AUTH_TOKEN_SUBPROTOCOL))?)
 }
 
-/// phoenix.js writes the standard alphabet without padding; other clients read the name of the
-/// subprotocol and write the alphabet of URLs. Both are meant alike.
+/// Decodes either alphabet: phoenix.js uses the standard one without padding, other clients the URL
+/// alphabet that the name of the subprotocol suggests.
 fn decode_token(encoded: &str) -> Option<String> {
     let standard = encoded.replace('-', "+").replace('_', "/");
     String::from_utf8(LENIENT.decode(standard).ok()?).ok()
@@ -232,7 +243,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The largest number that every client can count with.
+/// The largest integer that JavaScript represents exactly.
 const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 #[cfg(test)]
@@ -244,7 +255,7 @@ mod tests {
 
     fn info(request: Builder, transport: Transport) -> ConnectInfo {
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        ConnectInfo::from_parts(&parts, transport).unwrap()
+        ConnectInfo::from_request_parts(&parts, transport).unwrap()
     }
 
     fn subprotocol(value: &str) -> Option<String> {
@@ -253,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn it_shows_the_request() {
+    fn the_accessors_return_the_parts_of_the_request() {
         let request = Request::builder()
             .uri("/socket/websocket?name=ann&tags[]=a")
             .header("user-agent", "test")
@@ -278,13 +289,13 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_are_not_shown_are_not_kept() {
+    fn headers_without_an_accessor_are_not_stored() {
         let request = Request::builder().header("cookie", "secret").header("accept", "*/*");
         assert!(info(request, Transport::LongPoll).headers.is_empty());
     }
 
     #[test]
-    fn debug_shows_no_secret() {
+    fn debug_prints_no_secrets() {
         let request = Request::builder()
             .uri("/socket/longpoll?password=hunter2")
             .header(AUTH_TOKEN, "hunter3")
@@ -303,6 +314,28 @@ mod tests {
     }
 
     #[test]
+    fn a_custom_transport_reads_the_request_as_long_poll_does() {
+        let request = Request::builder().uri("/sse?name=ann").header("X-Phoenix-AuthToken", "t");
+        let info = info(request, Transport::Other("sse"));
+        assert_eq!((info.param("name"), info.auth_token()), (Some("ann"), Some("t")));
+        assert_eq!(info.transport().name(), "sse");
+    }
+
+    #[test]
+    fn a_session_id_has_22_to_64_characters_of_the_url_alphabet() {
+        let session = |id: &str| {
+            let info = info(Request::builder().uri(format!("/?session={id}")), Transport::LongPoll);
+            info.session().map(str::to_owned)
+        };
+        for id in ["a".repeat(22), "Z9_-".repeat(16)] {
+            assert_eq!(session(&id), Some(id));
+        }
+        for id in [String::new(), "a".repeat(21), "a".repeat(65), format!("{}.", "a".repeat(22))] {
+            assert_eq!(session(&id), None, "{id}");
+        }
+    }
+
+    #[test]
     fn a_websocket_carries_the_auth_token_as_a_subprotocol() {
         for encoded in ["MTIzNA", "MTIzNA=="] {
             let value = format!("phoenix, base64url.bearer.phx.{encoded}");
@@ -311,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn both_alphabets_of_base64_are_read() {
+    fn both_base64_alphabets_are_decoded() {
         for encoded in ["fn5+Pz8/", "fn5-Pz8_"] {
             let value = format!("base64url.bearer.phx.{encoded}");
             assert_eq!(subprotocol(&value).as_deref(), Some("~~~???"));
@@ -319,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_is_not_base64_of_utf8_is_none() {
+    fn a_token_that_is_not_base64_of_utf8_is_ignored() {
         for encoded in ["!", "_w", "MTIzN"] {
             assert_eq!(subprotocol(&format!("base64url.bearer.phx.{encoded}")), None, "{encoded}");
         }
@@ -329,6 +362,9 @@ mod tests {
     #[test]
     fn a_bad_query_is_an_error() {
         let (parts, ()) = Request::builder().uri("/?a=%ff").body(()).unwrap().into_parts();
-        assert_eq!(ConnectInfo::from_parts(&parts, Transport::LongPoll).unwrap_err(), BadQuery);
+        assert_eq!(
+            ConnectInfo::from_request_parts(&parts, Transport::LongPoll).unwrap_err(),
+            BadQuery
+        );
     }
 }

@@ -1,34 +1,34 @@
-//! What crosses the contract: messages in, messages out, and the reasons for which a connection ends.
-
-use std::io::Write;
+//! What crosses the session contract: inbound messages, outbound messages and close reasons.
 
 use bytes::Bytes;
 use fastwebsockets::OpCode;
 
-/// A message from a client, borrowed from the buffer it was read into.
+/// A complete message from a client, borrowed from the buffer it was read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Inbound<'a> {
-    /// Text: valid UTF-8, whole.
+    /// A text message.
     Text(&'a str),
-    /// Bytes, whole.
+    /// A binary message.
     Binary(&'a [u8]),
 }
 
-/// A message for a client. Cloning shares the bytes.
+/// A message for a client. Cloning is cheap and shares the bytes.
 ///
-/// A resumable session numbers what it sends: a message may have a *slot* for that, a `null` in its text
-/// that gives way to the number.
+/// A resumable session gives its messages sequence numbers when it sends them. A text message
+/// carries its number in a *placeholder*, a `null` in its text that is replaced by the number; a
+/// binary message is [numbered](Self::numbered) without carrying the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its own, behind the head of its WebSocket frame if it [is for many](Self::for_many).
+    /// The payload, preceded by its WebSocket frame header if [shared](Self::for_many).
     bytes: Bytes,
-    /// How long that head is.
-    head: u8,
+    /// Length of that header; 0 without one.
+    header: u8,
     form: Form,
     volatile: bool,
-    /// Where the slot begins in its own bytes, if it is with_placeholder.
-    slot: u32,
-    /// 0 for none.
+    /// Offset of the placeholder in the payload, for `Form::Placeholder`.
+    placeholder: u32,
+    /// The sequence number; 0 for none.
     number: u64,
 }
 
@@ -37,89 +37,96 @@ enum Form {
     Text,
     Placeholder,
     Binary,
-    /// It takes a number although it has no place for it: its reader counts.
+    /// Takes a number that the client counts by itself.
     NumberedBinary,
 }
 
-/// What stands in a slot as long as there is no number.
+/// The text of a placeholder.
 const PLACEHOLDER: &[u8] = b"null";
 
 impl Message {
-    /// A text message. The bytes must be UTF-8: nothing checks them again, and a client closes the
-    /// connection over text that is not.
-    pub fn text(text: impl Into<Bytes>) -> Self {
-        Self::new(text.into(), Form::Text)
+    /// Creates a text message.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(text.into().into(), Form::Text)
     }
 
-    /// A text message with a slot: the `null` at `slot`, in bytes, in the place of which the string
-    /// `s:` and a number may be written. If there is none the message has no slot.
-    pub fn with_placeholder(text: impl Into<Bytes>, slot: usize) -> Self {
+    /// Creates a text message with a sequence-number placeholder: the `null` at byte `offset`, which
+    /// a resumable session replaces by the JSON string `"s:N"`. If there is no `null` at `offset`,
+    /// the message has no placeholder and is never numbered.
+    pub fn with_placeholder(text: impl Into<String>, offset: usize) -> Self {
         let message = Self::text(text);
-        let is_slot = message.bytes.get(slot..).is_some_and(|rest| rest.starts_with(PLACEHOLDER));
-        match u32::try_from(slot) {
-            Ok(slot) if is_slot => Self { form: Form::Placeholder, slot, ..message },
+        let found = message.bytes.get(offset..).is_some_and(|rest| rest.starts_with(PLACEHOLDER));
+        match u32::try_from(offset) {
+            Ok(placeholder) if found => Self { form: Form::Placeholder, placeholder, ..message },
             _ => message,
         }
     }
 
-    /// A binary message.
+    /// Creates a binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self::new(bytes.into(), Form::Binary)
     }
 
     fn new(bytes: Bytes, form: Form) -> Self {
-        Self { bytes, head: 0, form, volatile: false, slot: 0, number: 0 }
+        Self { bytes, header: 0, form, volatile: false, placeholder: 0, number: 0 }
     }
 
-    /// The same message, put together once with what a WebSocket writes before it: worth a copy of
-    /// its bytes where it goes to many.
+    /// Prepares the message for many recipients: its WebSocket frame is built once and shared, at the
+    /// cost of one copy of its bytes.
     #[must_use]
     pub fn for_many(self) -> Self {
-        let mut head = FrameHead::default();
-        let size = frame_head(self.is_binary(), self.own().len(), &mut head);
-        Self { bytes: [&head[..size], self.own()].concat().into(), head: size as u8, ..self }
+        let mut header = FrameHead::default();
+        let size = frame_head(self.is_binary(), self.payload().len(), &mut header);
+        let bytes = [&header[..size], self.payload()].concat().into();
+        Self { bytes, header: size as u8, ..self }
     }
 
-    /// Makes a binary message one that takes a number.
+    /// Makes a binary message take a sequence number. The number is not sent: the client counts one
+    /// for each such message. Without effect on text.
+    #[must_use]
     pub fn numbered(self) -> Self {
         let form = if self.form == Form::Binary { Form::NumberedBinary } else { self.form };
         Self { form, ..self }
     }
 
-    /// Makes it one that is worthless later, in a stream that [is refreshed](crate::outbox::Sender::refresh).
+    /// Marks the message as volatile: it is dropped instead of replayed to the client's next
+    /// connection, in a stream that
+    /// [discards volatile messages](crate::outbox::Sender::discard_volatile).
+    #[must_use]
     pub fn volatile(self) -> Self {
         Self { volatile: true, ..self }
     }
 
-    /// Whether it is worthless later.
+    /// Returns whether the message is [volatile](Self::volatile).
     pub(crate) fn is_volatile(&self) -> bool {
         self.volatile
     }
 
-    /// Whether it leaves as a binary frame; otherwise it is UTF-8.
+    /// Returns whether this is a binary message.
     pub fn is_binary(&self) -> bool {
         matches!(self.form, Form::Binary | Form::NumberedBinary)
     }
 
-    /// Whether a resumable session numbers it.
+    /// Returns whether a resumable session gives this message a number.
     pub(crate) fn takes_number(&self) -> bool {
         matches!(self.form, Form::Placeholder | Form::NumberedBinary)
     }
 
-    /// Gives it a number.
+    /// Sets the sequence number; 0 for none.
     pub(crate) fn set_number(&mut self, number: u64) {
         self.number = number;
     }
 
-    /// Its number; 0 for none.
+    /// Returns the sequence number; 0 for none.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Its bytes without any transport's framing. They are put together if it has a number.
+    /// Returns the bytes to send, without any transport's framing. They are valid UTF-8 unless the
+    /// message [is binary](Self::is_binary). Copies only if a number has to be filled in.
     pub fn to_bytes(&self) -> Bytes {
         if self.numbered_placeholder().is_none() {
-            return self.bytes.slice(usize::from(self.head)..);
+            return self.bytes.slice(usize::from(self.header)..);
         }
         let mut bytes = Vec::with_capacity(self.size());
         self.write_head(&mut bytes);
@@ -127,58 +134,61 @@ impl Message {
         bytes.into()
     }
 
-    /// How many bytes it has.
+    /// Returns the number of bytes to send, without any transport's framing.
     pub fn size(&self) -> usize {
         self.head_len() + self.rest().len()
     }
 
-    /// Adds what comes before [`rest`](Self::rest): nothing, unless it was numbered.
+    /// Appends the bytes that precede [`rest`](Self::rest): everything up to and including the
+    /// filled-in number, or nothing without one.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
-        if let Some(slot) = self.numbered_placeholder() {
-            out.extend_from_slice(&self.own()[..slot]);
-            // Writing into memory cannot fail.
-            let _ = write!(out, "\"s:{}\"", self.number);
+        if let Some(offset) = self.numbered_placeholder() {
+            out.extend_from_slice(&self.payload()[..offset]);
+            out.extend_from_slice(b"\"s:");
+            out.extend_from_slice(itoa::Buffer::new().format(self.number).as_bytes());
+            out.push(b'"');
         }
     }
 
-    /// How much [`write_head`](Self::write_head) adds.
+    /// Returns the number of bytes that [`write_head`](Self::write_head) appends.
     pub(crate) fn head_len(&self) -> usize {
         let digits = || self.number.checked_ilog10().map_or(1, |log| log as usize + 1);
-        self.numbered_placeholder().map_or(0, |slot| slot + "\"s:\"".len() + digits())
+        self.numbered_placeholder().map_or(0, |offset| offset + "\"s:\"".len() + digits())
     }
 
-    /// All of it, or what comes after its number.
+    /// Returns the shared bytes after the number, or all of them without one.
     pub(crate) fn rest(&self) -> &[u8] {
-        let own = self.own();
-        self.numbered_placeholder().map_or(own, |slot| &own[slot + PLACEHOLDER.len()..])
+        let payload = self.payload();
+        self.numbered_placeholder().map_or(payload, |at| &payload[at + PLACEHOLDER.len()..])
     }
 
-    /// Its whole WebSocket frame, if that was put together before and no number changes it.
+    /// Returns the complete WebSocket frame, if it was built ahead and no number changes it.
     pub(crate) fn frame(&self) -> Option<&[u8]> {
-        (self.head > 0 && self.numbered_placeholder().is_none()).then_some(&self.bytes)
+        (self.header > 0 && self.numbered_placeholder().is_none()).then_some(&self.bytes)
     }
 
-    /// Where its number is written.
+    /// Returns the offset of the placeholder, if there is a number to fill in.
     fn numbered_placeholder(&self) -> Option<usize> {
-        (self.number != 0 && self.form == Form::Placeholder).then_some(self.slot as usize)
+        (self.number != 0 && self.form == Form::Placeholder).then_some(self.placeholder as usize)
     }
 
-    /// Its bytes without a number, and without any transport's framing.
-    fn own(&self) -> &[u8] {
-        &self.bytes[usize::from(self.head)..]
+    /// Returns the bytes without a number and without any framing.
+    fn payload(&self) -> &[u8] {
+        &self.bytes[usize::from(self.header)..]
     }
 
-    /// What it counts against the outbox limit: its bytes and what its place in a queue costs.
+    /// Returns what the message counts against [`Limits::max_outbox`](crate::Limits::max_outbox), in
+    /// bytes: its size and its place in a queue.
     pub fn cost(&self) -> usize {
         self.bytes.len() + size_of::<Self>()
     }
 }
 
-/// Room for the longest head of a WebSocket frame that a server sends.
+/// Room for the longest WebSocket frame header that a server sends.
 pub(crate) type FrameHead = [u8; 10];
 
-/// The head of a whole WebSocket frame (RFC 6455 section 5.2): unmasked, as a server's are. Says how
-/// long it is.
+/// Writes the header of an unfragmented, unmasked WebSocket frame (RFC 6455 section 5.2) and returns
+/// its length.
 pub(crate) fn frame_head(binary: bool, len: usize, head: &mut FrameHead) -> usize {
     const FIN: u8 = 0x80;
     head[0] = FIN | if binary { OpCode::Binary } else { OpCode::Text } as u8;
@@ -196,33 +206,33 @@ pub(crate) fn frame_head(binary: bool, len: usize, head: &mut FrameHead) -> usiz
     }
 }
 
-/// Why a connection ends. The WebSocket close code is [`Close::code`]; a long-poll session ends
-/// silently and its next request learns it.
+/// Reason for which a connection ends. A WebSocket sends its [code](Self::code) to the client; a
+/// long-poll client learns of the end from the answer to its next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Close {
-    /// The client closed.
+    /// The client closed the connection.
     Normal,
     /// The application disconnected this client.
     GoingAway,
-    /// The client broke the WebSocket protocol, or was silent for the idle timeout.
+    /// The client violated the WebSocket protocol, or was silent for the idle timeout.
     Protocol,
-    /// A text message was not UTF-8.
+    /// A text message was not valid UTF-8.
     InvalidUtf8,
-    /// A frame that is legal and useless, such as an empty continuation.
+    /// The client sent a legal but useless frame, such as an empty continuation.
     Policy,
-    /// A message was larger than the limit.
+    /// A message exceeded the size limit.
     TooBig,
-    /// A message made no sense to the session.
+    /// The session could not decode a message.
     Malformed,
-    /// The server is going down: come back, perhaps to another one.
+    /// The server is shutting down; the client should reconnect.
     Restart,
-    /// The client did not read and its outbox is full.
+    /// The client did not read fast enough and its outbox is full.
     Overflow,
 }
 
 impl Close {
-    /// The WebSocket close code (RFC 6455 section 7.4.1 and its registry).
+    /// Returns the WebSocket close code (RFC 6455 section 7.4.1 and the IANA registry).
     pub fn code(self) -> u16 {
         match self {
             Self::Normal => 1000,
@@ -243,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_takes_the_place_of_the_slot() {
+    fn a_number_replaces_the_placeholder() {
         let mut message = Message::with_placeholder("[null,null,1]", 6);
         assert_eq!((message.to_bytes(), message.size()), ("[null,null,1]".into(), 13));
         for number in [1, 9, 10, 99, 100, u64::MAX] {
@@ -254,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_for_many_is_the_same_message() {
+    fn a_shared_frame_holds_the_same_message() {
         for size in [0, 4, 125, 126, 65_535, 65_536] {
             let text = format!("null{}", "x".repeat(size));
             let mut plain = Message::with_placeholder(text, 0);
@@ -265,14 +275,14 @@ mod tests {
                 many.set_number(number);
                 assert_eq!((many.to_bytes(), many.size()), (plain.to_bytes(), plain.size()));
             }
-            assert_eq!(many.frame(), None, "a number is no part of it");
+            assert_eq!(many.frame(), None, "the number is not part of the shared frame");
         }
     }
 
     #[test]
-    fn where_no_null_is_there_is_no_slot() {
-        for slot in [0, 2, 8, 9, 100, usize::MAX] {
-            let mut message = Message::with_placeholder("[null,nul", slot);
+    fn without_a_null_there_is_no_placeholder() {
+        for offset in [0, 2, 8, 9, 100, usize::MAX] {
+            let mut message = Message::with_placeholder("[null,nul", offset);
             message.set_number(7);
             assert_eq!(message.to_bytes(), "[null,nul");
         }

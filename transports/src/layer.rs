@@ -1,49 +1,55 @@
-//! Both transports in front of another service.
+//! [`SocketLayer`]: both transports in front of another service.
 
 use std::fmt;
 use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use crate::limits::Limits;
+use crate::error::ConfigError;
 use crate::longpoll::LongPoll;
 use crate::path::is_path;
 use crate::service::{SocketService, Transports};
 use crate::session::Handler;
 use crate::websocket::WebSocket;
 
-/// Puts both transports in front of another service: with axum's `Router::layer`, with
+/// Layer that puts both transports in front of another service: with axum's `Router::layer`, with
 /// `tower::ServiceBuilder`, or around any service of HTTP requests.
 ///
-/// With axum it belongs on the outermost router, after all merges: a router that is merged into
-/// another leaves the layer on its own routes only.
+/// In axum, apply it to the outermost router, after all merges: a router that is merged into
+/// another applies its layers to its own routes only.
 ///
-/// Clones, and the services made from them, share their sessions, and so do layers that are made of
-/// clones of the same [`LongPoll`].
+/// Clones and the services they produce share their sessions, as do layers built from clones of the
+/// same [`LongPoll`].
 pub struct SocketLayer<H: Handler>(Arc<Transports<H>>);
 
 impl<H: Handler> SocketLayer<H> {
-    /// Mounts the transports at `prefix`: with the prefix `/socket` and the default paths, at
-    /// `/socket/websocket` and `/socket/longpoll`. One slash more at the end is allowed to clients.
-    /// One that is configured as off is left out.
+    /// Mounts the transports below `prefix`: with `/socket` and the default paths, at
+    /// `/socket/websocket` and `/socket/longpoll`. Requests may have one trailing slash. A transport
+    /// that is configured as off is left out.
     ///
-    /// The prefix is `""`, or begins with a slash and does not end with one. The error says what
-    /// is to be mended.
+    /// # Errors
+    /// If `prefix` is neither empty nor a path without a trailing slash, if both transports are off
+    /// or have the same path, or if their configurations or limits are invalid.
     pub fn new(
         prefix: &str,
         websocket: WebSocket<H>,
         longpoll: LongPoll<H>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, ConfigError> {
         validate_prefix(prefix)?;
-        validate_limits(websocket.acceptor().limits())?;
-        validate_limits(longpoll.acceptor().limits())?;
+        websocket.acceptor().limits().validate()?;
+        longpoll.acceptor().limits().validate()?;
         let (ws, lp) = (websocket.config(), longpoll.config());
         ws.validate()?;
         lp.validate()?;
         match (ws.enabled, lp.enabled) {
-            (false, false) => return Err("both transports are off".to_owned()),
+            (false, false) => {
+                return Err(ConfigError::new("at least one transport must be enabled"));
+            }
             (true, true) if ws.path == lp.path => {
-                return Err(format!("both transports have the path {:?}", ws.path));
+                return Err(ConfigError::new(format!(
+                    "the transports must have different paths, but both have {:?}",
+                    ws.path
+                )));
             }
             _ => {}
         }
@@ -75,28 +81,14 @@ impl<H: Handler> fmt::Debug for SocketLayer<H> {
     }
 }
 
-fn validate_prefix(prefix: &str) -> Result<(), String> {
+fn validate_prefix(prefix: &str) -> Result<(), ConfigError> {
     if prefix.is_empty() || is_path(prefix) {
         return Ok(());
     }
-    Err(format!(
-        "the prefix {prefix:?} must be empty, or one or more names after a slash each, such as \"/socket\""
-    ))
-}
-
-fn validate_limits(limits: &Limits) -> Result<(), String> {
-    if limits.message == 0 {
-        return Err("the limit of a message must not be zero: no message would pass".to_owned());
-    }
-    if limits.outbox == 0 {
-        return Err(
-            "the limit of an outbox must not be zero: no two messages could wait".to_owned()
-        );
-    }
-    if limits.connect_timeout.is_zero() {
-        return Err("the connect_timeout must not be zero: no client could connect".to_owned());
-    }
-    Ok(())
+    Err(ConfigError::new(format!(
+        "prefix {prefix:?} must be empty, or one or more segments, each after a slash, \
+         such as \"/socket\""
+    )))
 }
 
 #[cfg(test)]
@@ -106,6 +98,7 @@ mod tests {
     use super::*;
     use crate::acceptor::Acceptor;
     use crate::connect_info::ConnectInfo;
+    use crate::limits::Limits;
     use crate::longpoll::LongPollConfig;
     use crate::origin::CheckOrigin;
     use crate::outbox;
@@ -129,7 +122,7 @@ mod tests {
         }
     }
 
-    fn problem(
+    fn error(
         prefix: &str,
         limits: Limits,
         websocket: WebSocketConfig,
@@ -137,56 +130,38 @@ mod tests {
     ) -> Option<String> {
         let acceptor = Acceptor::new(Silent, CheckOrigin::default(), limits);
         let websocket = WebSocket::new(acceptor.clone(), websocket);
-        SocketLayer::new(prefix, websocket, LongPoll::new(acceptor, longpoll)).err()
+        let layer = SocketLayer::new(prefix, websocket, LongPoll::new(acceptor, longpoll));
+        layer.err().map(|error| error.to_string())
     }
 
     #[test]
-    fn a_prefix_that_no_request_can_have_is_named() {
-        let problem = |prefix| {
-            problem(prefix, Limits::default(), WebSocketConfig::new(), LongPollConfig::new())
-        };
+    fn an_invalid_prefix_is_quoted_in_the_error() {
+        let error =
+            |prefix| error(prefix, Limits::new(), WebSocketConfig::new(), LongPollConfig::new());
         for prefix in ["/", "socket", "/socket/", "//", "/a b", "/a?b", "/a#b", "/{id}"] {
-            assert!(problem(prefix).is_some_and(|text| text.contains(prefix)), "{prefix}");
+            assert!(error(prefix).is_some_and(|text| text.contains(prefix)), "{prefix}");
         }
         for prefix in ["", "/socket", "/api/v1/socket"] {
-            assert_eq!(problem(prefix), None);
+            assert_eq!(error(prefix), None);
         }
     }
 
     #[test]
-    fn transports_that_collide_or_are_all_off_are_named() {
-        let problem = |websocket, longpoll| problem("", Limits::default(), websocket, longpoll);
+    fn transports_must_have_different_paths_and_not_all_be_off() {
+        let error = |websocket, longpoll| error("", Limits::new(), websocket, longpoll);
         let (websocket, longpoll) = (WebSocketConfig::new, LongPollConfig::new);
-        assert!(problem(websocket(), longpoll().path("/websocket")).is_some());
-        assert!(problem(WebSocketConfig::off(), LongPollConfig::off()).is_some());
-        assert_eq!(problem(WebSocketConfig::off(), longpoll().path("/websocket")), None);
-        assert_eq!(problem(websocket(), LongPollConfig::off()), None);
+        assert!(error(websocket(), longpoll().path("/websocket")).is_some());
+        assert!(error(WebSocketConfig::off(), LongPollConfig::off()).is_some());
+        assert_eq!(error(WebSocketConfig::off(), longpoll().path("/websocket")), None);
+        assert_eq!(error(websocket(), LongPollConfig::off()), None);
     }
 
     #[test]
-    fn what_is_wrong_with_a_transport_is_named() {
-        let problem = |websocket, longpoll| problem("", Limits::default(), websocket, longpoll);
+    fn the_configurations_and_the_limits_are_validated() {
+        let (websocket, longpoll) = (WebSocketConfig::new, LongPollConfig::new);
         let zero = Duration::ZERO;
-        assert!(
-            problem(WebSocketConfig::new().idle_timeout(zero), LongPollConfig::new()).is_some()
-        );
-        assert!(
-            problem(WebSocketConfig::new(), LongPollConfig::new().poll_timeout(zero)).is_some()
-        );
-    }
-
-    #[test]
-    fn a_limit_of_zero_is_named() {
-        let zeros: [fn(&mut Limits); 3] = [
-            |limits| limits.message = 0,
-            |limits| limits.outbox = 0,
-            |limits| limits.connect_timeout = Duration::ZERO,
-        ];
-        for zero in zeros {
-            let mut limits = Limits::default();
-            zero(&mut limits);
-            let problem = problem("", limits, WebSocketConfig::new(), LongPollConfig::new());
-            assert!(problem.is_some_and(|text| text.contains("zero")));
-        }
+        assert!(error("", Limits::new(), websocket().idle_timeout(zero), longpoll()).is_some());
+        assert!(error("", Limits::new(), websocket(), longpoll().poll_timeout(zero)).is_some());
+        assert!(error("", Limits::new().max_message(0), websocket(), longpoll()).is_some());
     }
 }

@@ -1,37 +1,52 @@
-//! WebSocket and long poll as Tower services over one session contract.
+#![doc = include_str!("../README.md")]
+// Without the feature nothing outside this crate can name the internals.
+#![cfg_attr(not(feature = "unstable-internals"), allow(unreachable_pub))]
 
 mod acceptor;
 mod connect_info;
+mod error;
 mod frame;
 mod layer;
 mod limits;
-pub mod longpoll;
+mod longpoll;
 mod origin;
 pub mod outbox;
 mod params;
 mod path;
 mod response;
 mod resume;
-pub mod service;
+mod service;
 mod session;
-pub mod websocket;
+mod websocket;
 
 pub use self::acceptor::Acceptor;
 pub use self::connect_info::{ConnectInfo, Transport};
+pub use self::error::ConfigError;
 pub use self::frame::{Close, Inbound, Message};
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
-#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-#[doc(hidden)]
-pub use self::longpoll::fuzzing;
 pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::origin::CheckOrigin;
 pub use self::outbox::ByteBudget;
-#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-#[doc(hidden)]
-pub use self::outbox::model;
 pub use self::params::BadQuery;
 pub use self::resume::ResumeConfig;
 pub use self::service::{NotFound, SocketService};
 pub use self::session::{Handler, Rejected, Session};
 pub use self::websocket::{WebSocket, WebSocketConfig};
+
+/// Response futures of the services.
+pub mod future {
+    pub use crate::longpoll::ResponseFuture as LongPollFuture;
+    pub use crate::service::ResponseFuture;
+    pub use crate::websocket::ResponseFuture as WebSocketFuture;
+}
+
+/// Parts that the tests, benches and fuzz targets of this workspace use. Not covered by semantic
+/// versioning.
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::longpoll::fuzzing;
+    pub use crate::outbox::model;
+    pub use crate::websocket::{Connection, Decoder, Event};
+}

@@ -1,26 +1,108 @@
-//! Limits that hold for every transport of an endpoint.
+//! Limits that apply to every transport of an endpoint.
 
 use std::time::Duration;
 
-/// Limits that hold for every transport of an endpoint.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
+use crate::error::ConfigError;
+
+/// Limits that apply to every transport of an endpoint.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_channels_transports::Limits;
+///
+/// let limits = Limits::new().max_message(64 << 10).connect_timeout(Duration::from_secs(5));
+/// assert_eq!(limits.validate(), Ok(()));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest message a client may send, in bytes. Default 1 MiB. Over it: close code 1009, or
-    /// HTTP 413.
-    pub message: usize,
-    /// How many bytes may wait for a client. Default 1 MiB. Over it: [`Close::Overflow`].
+    pub(crate) message: usize,
+    pub(crate) outbox: usize,
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Limits {
+    /// Creates the default limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { message: 1 << 20, outbox: 1 << 20, connect_timeout: Duration::from_secs(10) }
+    }
+
+    /// Sets the largest message a client may send, in bytes. Default 1 MiB. A larger one ends the
+    /// connection with close code 1009, or is answered with HTTP 413.
+    #[must_use]
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.message = bytes;
+        self
+    }
+
+    /// Sets how many bytes may wait for a client. Default 1 MiB, at most 4 GiB. Beyond it the
+    /// connection ends with [`Close::Overflow`].
     ///
     /// [`Close::Overflow`]: crate::Close::Overflow
-    pub outbox: usize,
-    /// How long [`Handler::connect`] may take. Default 10 s. Over it the client is refused.
+    #[must_use]
+    pub fn max_outbox(mut self, bytes: usize) -> Self {
+        self.outbox = bytes;
+        self
+    }
+
+    /// Sets how long [`Handler::connect`] may take. Default 10 s. After that the client is
+    /// rejected.
     ///
     /// [`Handler::connect`]: crate::Handler::connect
-    pub connect_timeout: Duration,
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Returns the largest message a transport may accept from a client, in bytes.
+    pub fn message_limit(&self) -> usize {
+        self.message
+    }
+
+    /// Returns how many bytes may wait for a client.
+    pub fn outbox_limit(&self) -> usize {
+        self.outbox
+    }
+
+    /// Checks that a connection can work within these limits.
+    ///
+    /// # Errors
+    /// If a limit is zero.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (name, is_zero) in [
+            ("max_message", self.message == 0),
+            ("max_outbox", self.outbox == 0),
+            ("connect_timeout", self.connect_timeout.is_zero()),
+        ] {
+            if is_zero {
+                return Err(ConfigError::new(format!("`{name}` must be greater than zero")));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message: 1 << 20, outbox: 1 << 20, connect_timeout: Duration::from_secs(10) }
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_zero_is_rejected_by_name() {
+        assert_eq!(Limits::new().validate(), Ok(()));
+        for (limits, name) in [
+            (Limits::new().max_message(0), "max_message"),
+            (Limits::new().max_outbox(0), "max_outbox"),
+            (Limits::new().connect_timeout(Duration::ZERO), "connect_timeout"),
+        ] {
+            let error = limits.validate().expect_err(name).to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 }

@@ -1,36 +1,50 @@
-//! The query string as Plug reads it: `a[b]=c` nests, `a[]=1` makes a list, the last one wins.
+//! Query strings as Plug reads them: `a[b]=c` nests, `a[]=1` makes a list, the last value wins.
 //!
-//! Plug's rules for queries that contradict themselves, all resumable here:
-//! - a text after a map or list replaces it, and what is said of that map later is ignored;
+//! Where a query contradicts itself, Plug's rules apply:
+//! - a text after a map or list replaces it, and later pairs for that map are ignored;
 //! - a map or list after a text replaces the text;
-//! - of `a[]` and `a[b]` under one name, the kind that came last decides and the other is dropped.
+//! - of `a[]` and `a[b]` under one name, the kind that came last wins and the other is dropped.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
 
 use memchr::{memchr2, memrchr};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-/// A query that cannot be read: not UTF-8, or nested deeper than 16. HTTP 400.
+/// Error returned for a query string that cannot be read: not UTF-8 when decoded, or nested deeper
+/// than 16 levels. A transport answers it with HTTP 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BadQuery;
 
-/// Reads a query string.
+impl fmt::Display for BadQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the query string is not UTF-8 or nested too deeply")
+    }
+}
+
+impl Error for BadQuery {}
+
+/// Parses a query string.
 pub(crate) fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
     let mut root = Level::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = divide(pair);
+        let (key, value) = split_pair(pair);
         root.insert(&decode(key)?, decode(value)?.into_owned())?;
     }
     Ok(root.into_map())
 }
 
-/// The last text of this plain name, if it can be read. The rest of the query is not looked at.
+/// Returns the last value of the plain parameter `name`, without parsing the rest of the query.
+/// `None` if there is no such parameter or its value is not UTF-8.
 pub(crate) fn last<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let mut rest = query;
     loop {
         let end = memrchr(b'&', rest.as_bytes());
-        let (key, value) = divide(&rest[end.map_or(0, |end| end + 1)..]);
+        let (key, value) = split_pair(&rest[end.map_or(0, |end| end + 1)..]);
         if key == name || decode(key).is_ok_and(|key| key == name) {
             return decode(value).ok();
         }
@@ -38,19 +52,19 @@ pub(crate) fn last<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     }
 }
 
-fn divide(pair: &str) -> (&str, &str) {
+fn split_pair(pair: &str) -> (&str, &str) {
     pair.split_once('=').unwrap_or((pair, ""))
 }
 
-/// A [`Value`] is dropped by recursion: a query must not say how deep.
+/// The deepest nesting. A [`Value`] is dropped recursively, so a query must not choose the depth.
 const MAX_DEPTH: usize = 16;
 
-/// A map or list while the pairs are read.
+/// A map or list under construction.
 #[derive(Default)]
 struct Level {
     fields: BTreeMap<String, Slot>,
     items: Vec<Slot>,
-    /// Where `a[][b]=…` goes: one item takes them all.
+    /// Index of the item that takes all pairs of the form `a[][b]=…`.
     nested_item: Option<usize>,
     /// Whether the newest entry is an item.
     is_list: bool,
@@ -59,13 +73,14 @@ struct Level {
 enum Slot {
     Text(String),
     Nested(Level),
-    /// A text that replaced a level. What is still said of that level is ignored.
+    /// A text that replaced a level. Later pairs for that level are ignored.
     Settled(String),
 }
 
 impl Level {
-    /// `users[address][street]` is the path users, address, street; an empty segment is an item of
-    /// a list. A key that does not end with a bracket, or begins with one, is a plain name.
+    /// Inserts a pair. `users[address][street]` is the path users, address, street; an empty
+    /// segment is a list item. A key that does not end with a bracket, or begins with one, is a
+    /// plain name.
     fn insert(&mut self, key: &str, value: String) -> Result<(), BadQuery> {
         let nested = key.strip_suffix(']').and_then(|key| key.split_once('['));
         let Some((name, path)) = nested.filter(|(name, _)| !name.is_empty()) else {
@@ -85,7 +100,7 @@ impl Level {
         Ok(())
     }
 
-    /// Ends a path: without a name it adds an item.
+    /// Sets a field, or adds an item if there is no name.
     fn put(&mut self, name: Option<&str>, value: String) {
         self.is_list = name.is_none();
         let Some(name) = name else { return self.items.push(Slot::Text(value)) };
@@ -98,7 +113,7 @@ impl Level {
         }
     }
 
-    /// One step along a path, making the level if need be. `None` where a text rejoin_over the matter.
+    /// Returns the level below `name`, created on demand. `None` if a text replaced it.
     fn descend(&mut self, name: Option<&str>) -> Option<&mut Self> {
         let slot = match name {
             Some(name) => self.fields.entry(name.to_owned()).or_insert(Slot::Text(String::new())),
@@ -137,32 +152,16 @@ impl Slot {
     }
 }
 
-/// `application/x-www-form-urlencoded`; an escape that is none is taken literally, as Elixir does.
+/// Decodes `application/x-www-form-urlencoded` text. As in Elixir, an invalid escape is kept
+/// literally.
 fn decode(text: &str) -> Result<Cow<'_, str>, BadQuery> {
+    // The usual case, such as the token of every poll.
     if memchr2(b'+', b'%', text.as_bytes()).is_none() {
         return Ok(Cow::Borrowed(text));
     }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.as_bytes();
-    while let [first, rest @ ..] = bytes {
-        bytes = rest;
-        decoded.push(match (first, rest) {
-            (b'+', _) => b' ',
-            (b'%', [high, low, rest @ ..]) => match hex(*high).zip(hex(*low)) {
-                Some((high, low)) => {
-                    bytes = rest;
-                    high << 4 | low
-                }
-                None => b'%',
-            },
-            (byte, _) => *byte,
-        });
-    }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| BadQuery)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| BadQuery)?;
+    Ok(Cow::Owned(decoded.into_owned()))
 }
 
 #[cfg(test)]
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_repeated_parameter_counts() {
+    fn the_last_of_a_repeated_parameter_wins() {
         assert_eq!(read("a=1&b=2&a=3"), json!({"a": "3", "b": "2"}));
         assert_eq!(read("a[b]=1&a[b]=2"), json!({"a": {"b": "2"}}));
     }
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_equals_sign_divides() {
+    fn only_the_first_equals_sign_separates() {
         assert_eq!(read("a=b=c"), json!({"a": "b=c"}));
     }
 
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_that_is_none_is_taken_literally() {
+    fn an_invalid_escape_is_kept_literally() {
         assert_eq!(
             read("a=%zz&b=%4&c=%&d=%%41"),
             json!({"a": "%zz", "b": "%4", "c": "%", "d": "%A"})
@@ -213,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf8_are_a_bad_query() {
+    fn invalid_utf8_is_a_bad_query() {
         assert_eq!(parse("a=%ff"), Err(BadQuery));
         assert_eq!(parse("%c3=1"), Err(BadQuery));
     }
 
     #[test]
-    fn a_single_parameter_is_found_as_it_is_in_the_whole() {
+    fn looking_up_one_parameter_agrees_with_parsing_all() {
         for query in ["a=1&b=2&a=3", "a=1&", "x=%ff&%61=%2B", "a", "b=a", "", "aa=1&&a=x=y&b[a]=2"]
         {
             let whole = parse(&query.replace("%ff", "")).unwrap();
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_in_a_list_are_one_map() {
+    fn maps_in_a_list_are_merged_into_one() {
         assert_eq!(
             read("x[]=0&x[][a]=1&x[]=2&x[][b]=3"),
             json!({"x": ["0", {"a": "1", "b": "3"}, "2"]})
@@ -267,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_brackets_are_part_of_a_name() {
+    fn unbalanced_brackets_are_part_of_the_name() {
         assert_eq!(
             read("[a]=1&b]=2&c[d=3&e[f[g]=4&h[i]j]=5&k[]]=6"),
             json!({

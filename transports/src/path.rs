@@ -1,12 +1,12 @@
-//! Where a service is mounted.
+//! Paths at which a transport can be mounted.
 
 use http::uri::PathAndQuery;
 
-/// Whether a request can have this path: one or more names, each after a slash. What looks like a
-/// router's pattern is none.
+/// Returns whether a request can have exactly this path: one or more non-empty segments, each after
+/// a slash. Router patterns such as `/{id}` are not paths.
 pub(crate) fn is_path(path: &str) -> bool {
-    let names = path.strip_prefix('/').unwrap_or_default().split('/');
-    names.map(str::len).all(|len| len > 0)
+    let segments = path.strip_prefix('/').unwrap_or_default().split('/');
+    segments.map(str::len).all(|len| len > 0)
         && !path.contains(['*', '{', '}'])
         && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.path() == path)
 }
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_what_a_request_can_have() {
+    fn a_path_is_one_that_a_request_can_have() {
         for path in ["/socket", "/api/v1/socket", "/~ann/a.b", "/%20"] {
             assert!(is_path(path), "{path}");
         }

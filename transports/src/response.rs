@@ -1,18 +1,18 @@
-//! The answers that are ours. A problem is an answer, never a service's error.
+//! Responses shared by the transports. A failed request is a response, never a service error.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
-/// Every answer of a transport has a body that is already there.
+/// A response whose body is complete, as every response of a transport is.
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// What Plug sends with everything that is not to be resumable by a cache.
+/// The `cache-control` that Plug sends by default.
 pub(crate) const NO_CACHE: HeaderValue =
     HeaderValue::from_static("max-age=0, private, must-revalidate");
 
-/// An answer without a body.
+/// Creates a response without a body.
 pub(crate) fn empty(status: StatusCode) -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = status;
@@ -21,14 +21,15 @@ pub(crate) fn empty(status: StatusCode) -> Answer {
     answer
 }
 
-/// An answer of plain text.
+/// Creates a plain text response.
 pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut answer = empty(status);
     *answer.body_mut() = Full::new(body.into());
     answer
 }
 
-/// `{"errors":{"detail":…}}`, as Phoenix words what never reached a socket.
+/// Creates the response to a malformed request: `{"errors":{"detail":…}}`, as Phoenix renders an
+/// error raised before the socket was reached.
 pub(crate) fn bad_request() -> Answer {
     let mut answer = text(StatusCode::BAD_REQUEST, &br#"{"errors":{"detail":"Bad Request"}}"#[..]);
     let json = HeaderValue::from_static("application/json; charset=utf-8");

@@ -1,4 +1,4 @@
-//! A service with both transports in front of it: what is theirs they answer, the rest goes on.
+//! [`SocketService`]: both transports, and an inner service for all other requests.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,13 +19,14 @@ use crate::response::{self, Answer};
 use crate::session::Handler;
 use crate::websocket::{self, WebSocket};
 
-/// A service with both transports in front of it; made by [`SocketLayer`](crate::SocketLayer).
+/// Service that answers the requests of both transports and passes all others to `S`. Made by
+/// [`SocketLayer`](crate::SocketLayer).
 pub struct SocketService<H: Handler, S = NotFound> {
     transports: Arc<Transports<H>>,
     inner: S,
 }
 
-/// Where each transport is mounted, and the transport. Off is `None`.
+/// The path and the service of each transport; `None` if it is off.
 pub(crate) struct Transports<H: Handler> {
     pub(crate) websocket: Option<(String, WebSocket<H>)>,
     pub(crate) longpoll: Option<(String, LongPoll<H>)>,
@@ -68,7 +69,7 @@ where
     }
 }
 
-/// The future of a [`SocketService`].
+/// Response future of [`SocketService`](crate::SocketService).
 #[pin_project]
 pub struct ResponseFuture<F>(#[pin] Answering<F>);
 
@@ -97,7 +98,8 @@ where
     }
 }
 
-/// Answers everything with 404: the inner service where there is no other.
+/// Service that answers every request with 404: the inner service of a standalone
+/// [`SocketService`](crate::SocketService).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NotFound;
 
@@ -188,13 +190,13 @@ mod tests {
         websocket: WebSocketConfig,
         longpoll: LongPollConfig,
     ) -> SocketLayer<Refusing> {
-        let acceptor = Acceptor::new(Refusing, CheckOrigin::default(), Limits::default());
+        let acceptor = Acceptor::new(Refusing, CheckOrigin::default(), Limits::new());
         let websocket = WebSocket::new(acceptor.clone(), websocket);
         SocketLayer::new(prefix, websocket, LongPoll::new(acceptor, longpoll)).unwrap()
     }
 
-    /// The inner service says which path it was asked for.
-    async fn ask(layer: SocketLayer<Refusing>, path: &str) -> String {
+    /// Sends a request for `path`. The inner service answers with the path it received.
+    async fn get(layer: SocketLayer<Refusing>, path: &str) -> String {
         let inner = service_fn(async |request: Request<Empty<Bytes>>| {
             let body = Full::<Bytes>::from(format!("inner {}", request.uri().path()));
             Ok::<_, Infallible>(Response::new(body))
@@ -211,19 +213,19 @@ mod tests {
 
     #[tokio::test]
     async fn each_transport_answers_at_its_path() {
-        assert_eq!(ask(layer("/socket"), "/socket/websocket?vsn=2.0.0").await, WEBSOCKET);
-        assert_eq!(ask(layer("/socket"), "/socket/longpoll?vsn=2.0.0").await, LONGPOLL);
-        assert_eq!(ask(layer(""), "/longpoll").await, LONGPOLL);
+        assert_eq!(get(layer("/socket"), "/socket/websocket?vsn=2.0.0").await, WEBSOCKET);
+        assert_eq!(get(layer("/socket"), "/socket/longpoll?vsn=2.0.0").await, LONGPOLL);
+        assert_eq!(get(layer(""), "/longpoll").await, LONGPOLL);
     }
 
     #[tokio::test]
-    async fn one_slash_more_at_the_end_is_allowed() {
-        assert_eq!(ask(layer("/socket"), "/socket/websocket/").await, WEBSOCKET);
-        assert_eq!(ask(layer("/socket"), "/socket/longpoll/").await, LONGPOLL);
+    async fn one_trailing_slash_is_allowed() {
+        assert_eq!(get(layer("/socket"), "/socket/websocket/").await, WEBSOCKET);
+        assert_eq!(get(layer("/socket"), "/socket/longpoll/").await, LONGPOLL);
     }
 
     #[tokio::test]
-    async fn what_is_no_transport_goes_on_to_the_inner_service() {
+    async fn other_requests_go_to_the_inner_service() {
         for path in [
             "/",
             "/socket",
@@ -235,28 +237,28 @@ mod tests {
             "/socket/longpollmore",
             "/Socket/longpoll",
         ] {
-            assert_eq!(ask(layer("/socket"), path).await, format!("200 inner {path}"));
+            assert_eq!(get(layer("/socket"), path).await, format!("200 inner {path}"));
         }
     }
 
     #[tokio::test]
-    async fn a_transport_that_is_off_leaves_its_path_to_the_inner_service() {
+    async fn the_path_of_a_disabled_transport_belongs_to_the_inner_service() {
         let layer = || with("", WebSocketConfig::off(), LongPollConfig::new().path("/lp"));
-        assert_eq!(ask(layer(), "/websocket").await, "200 inner /websocket");
-        assert_eq!(ask(layer(), "/lp").await, LONGPOLL);
+        assert_eq!(get(layer(), "/websocket").await, "200 inner /websocket");
+        assert_eq!(get(layer(), "/lp").await, LONGPOLL);
     }
 
     #[tokio::test]
-    async fn the_error_of_the_inner_service_stays_what_it_was() {
+    async fn the_error_of_the_inner_service_is_passed_through() {
         let inner = service_fn(async |_: Request<Empty<Bytes>>| {
-            Err::<Response<Empty<Bytes>>, _>("an error of its own")
+            Err::<Response<Empty<Bytes>>, _>("inner error")
         });
         let error = layer("").layer(inner).oneshot(Request::new(Empty::new())).await.unwrap_err();
-        assert_eq!(error, "an error of its own");
+        assert_eq!(error, "inner error");
     }
 
     #[tokio::test]
-    async fn without_an_inner_service_the_rest_is_not_found() {
+    async fn a_standalone_service_answers_other_requests_with_404() {
         let service = layer("/socket").layer(NotFound);
         let answer = service.oneshot(Request::new(Empty::<Bytes>::new())).await.unwrap();
         assert_eq!(answer.status(), StatusCode::NOT_FOUND);

@@ -3,6 +3,8 @@
 //! A [`Handler`] decides on a connect and creates a [`Session`], which takes incoming messages in
 //! order. Everything that goes out, from any task, goes through the [`outbox::Sender`].
 
+use std::error::Error;
+use std::fmt;
 use std::future::Future;
 
 use crate::connect_info::{ConnectInfo, Transport};
@@ -81,3 +83,11 @@ pub trait Session: Send + 'static {
 /// The connect was rejected: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected;
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection was rejected")
+    }
+}
+
+impl Error for Rejected {}

@@ -18,8 +18,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream}
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{AbortHandle, JoinHandle};
-use tower_channels_transports::websocket::{Connection, WebSocketConfig};
-use tower_channels_transports::{Close, Inbound, Limits, Message, Session, outbox};
+use tower_channels_transports::internals::Connection;
+use tower_channels_transports::{
+    Close, Inbound, Limits, Message, Session, WebSocketConfig, outbox,
+};
 
 use self::dice::Dice;
 
@@ -113,7 +115,7 @@ impl Faults {
     fn open(&self, runtime: &Runtime, fault: Fault) -> Peer {
         let (client, server) = tokio::io::duplex(1000);
         let limits = Limits::default();
-        let (outbox, receiver) = outbox::channel(limits.outbox);
+        let (outbox, receiver) = outbox::channel(limits.outbox_limit());
         let (armed, release) = (Arc::clone(&self.armed), Arc::clone(&self.release));
         let io = FaultyIo { io: TokioIo::new(server), fault, armed, release };
         let config = WebSocketConfig::new();

@@ -62,6 +62,7 @@ impl Session for EchoSession {
             }
             Inbound::Text(text) => self.outbox.push(Message::text(text.to_owned())),
             Inbound::Binary(bytes) => self.outbox.push(Message::binary(bytes.to_vec())),
+            _ => return Err(Close::Malformed),
         }
         Ok(())
     }
@@ -92,8 +93,7 @@ impl Server {
 
     async fn with(check_origin: CheckOrigin, config: LongPollConfig) -> Self {
         let (tx, events) = mpsc::unbounded_channel();
-        let mut limits = Limits::default();
-        limits.message = 1000;
+        let limits = Limits::new().max_message(1000);
         let service = LongPoll::new(Acceptor::new(Echo(tx), check_origin, limits), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

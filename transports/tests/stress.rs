@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, duplex, split};
-use tower_channels_transports::websocket::{Connection, WebSocketConfig};
-use tower_channels_transports::{Close, Inbound, Limits, Message, Session, outbox};
+use tower_channels_transports::internals::Connection;
+use tower_channels_transports::{
+    Close, Inbound, Limits, Message, Session, WebSocketConfig, outbox,
+};
 
 struct Echo(outbox::Sender);
 
@@ -63,7 +65,7 @@ async fn messages_of_many_tasks_arrive_whole_and_in_order() {
     let limits = Limits::default();
     for pipe in [7, 100, 5000] {
         let (client, server) = duplex(pipe);
-        let (outbox, receiver) = outbox::channel(limits.outbox);
+        let (outbox, receiver) = outbox::channel(limits.outbox_limit());
         let config = WebSocketConfig::new();
         let session = Echo(outbox.clone());
         let connection = tokio::spawn(Connection::new(
@@ -125,7 +127,7 @@ fn a_task_that_pushes_and_then_blocks_its_thread_delays_at_most_one_connection()
         let (mut outboxes, mut clients) = (Vec::new(), Vec::new());
         for _ in 0..8 {
             let (client, server) = duplex(100);
-            let (outbox, receiver) = outbox::channel(limits.outbox);
+            let (outbox, receiver) = outbox::channel(limits.outbox_limit());
             let session = Echo(outbox.clone());
             let config = WebSocketConfig::new();
             tokio::spawn(Connection::new(

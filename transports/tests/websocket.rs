@@ -56,6 +56,7 @@ impl Session for EchoSession {
             Inbound::Text("malformed") => return Err(Close::Malformed),
             Inbound::Text(text) => Message::text(text.to_owned()),
             Inbound::Binary(bytes) => Message::binary(bytes.to_vec()),
+            _ => return Err(Close::Malformed),
         });
         Ok(())
     }
@@ -74,8 +75,7 @@ struct Server {
 
 fn service(config: WebSocketConfig) -> (WebSocket<Echo>, mpsc::UnboundedReceiver<Event>) {
     let (tx, events) = mpsc::unbounded_channel();
-    let mut limits = Limits::default();
-    limits.outbox = 8 << 20;
+    let limits = Limits::new().max_outbox(8 << 20);
     (WebSocket::new(Acceptor::new(Echo(tx), CheckOrigin::default(), limits), config), events)
 }
 

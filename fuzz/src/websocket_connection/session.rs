@@ -38,6 +38,7 @@ impl Session for Echo {
         let (message, action) = match inbound {
             Inbound::Text(text) => (Message::text(text.to_owned()), action(text.as_bytes(), false)),
             Inbound::Binary(bytes) => (Message::binary(bytes.to_vec()), action(bytes, true)),
+            _ => return Err(Close::Malformed),
         };
         match action {
             Action::Echo(times) => (0..times).for_each(|_| self.0.push(message.clone())),

@@ -112,7 +112,7 @@ impl App {
     /// Waits until the endpoint has no sessions left.
     async fn expect_no_session(&self) {
         soon(async {
-            while self.endpoint.sessions() > 0 {
+            while self.endpoint.sessions().total() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -294,7 +294,7 @@ async fn a_session_is_counted_once_however_often_it_is_resumed() {
     for transport in [WebSocket, Poll, WebSocket, Poll] {
         app.connect(transport).await.heartbeat().await;
     }
-    assert_eq!(app.endpoint.sessions(), 1);
+    assert_eq!(app.endpoint.sessions().total(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,15 @@
-//! How long polling behaves.
+//! Configuration of the long-poll transport.
 
 use std::time::Duration;
 
+use crate::error::ConfigError;
 use crate::path::is_path;
 
-/// How long polling behaves.
+/// Configuration of the long-poll transport.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_channels_transports::longpoll::LongPollConfig;
+/// use tower_channels_transports::LongPollConfig;
 ///
 /// let config = LongPollConfig::new().poll_timeout(Duration::from_secs(25));
 /// assert_eq!(config.validate(), Ok(()));
@@ -22,7 +23,8 @@ pub struct LongPollConfig {
 }
 
 impl LongPollConfig {
-    /// The defaults, which are Phoenix's.
+    /// Creates the default configuration, which matches Phoenix's.
+    #[must_use]
     pub fn new() -> Self {
         Self {
             enabled: true,
@@ -32,51 +34,60 @@ impl LongPollConfig {
         }
     }
 
-    /// No long polling at all.
+    /// Creates a configuration that disables long polling.
+    #[must_use]
     pub fn off() -> Self {
         Self { enabled: false, ..Self::new() }
     }
 
-    /// Where it is served, below the endpoint's path. Default `/longpoll`.
+    /// Sets the path of the transport, relative to the prefix of the endpoint. Default `/longpoll`.
+    #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// How long a poll waits for a message. Default 10 s. A session ends when no poll came for half
-    /// as long again.
+    /// Sets how long a poll waits for a message. Default 10 s. A session without a poll for one and
+    /// a half times as long has timed out.
+    #[must_use]
     pub fn poll_timeout(mut self, timeout: Duration) -> Self {
         self.poll_timeout = timeout;
         self
     }
 
-    /// How long the body of a POST may take to arrive. Default 15 s.
+    /// Sets how long the body of a POST may take to arrive. Default 15 s. After that it is answered
+    /// with HTTP 408.
+    #[must_use]
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
         self
     }
 
-    /// Whether this can work; if not, what is to be mended.
-    pub fn validate(&self) -> Result<(), String> {
+    /// Checks the configuration. One that is [off](Self::off) is always valid.
+    ///
+    /// # Errors
+    /// If the path is not one that a request can have, or a timeout is zero.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         if !self.enabled {
             return Ok(());
         }
         if !is_path(&self.path) {
-            return Err(format!(
-                "the long poll's path {:?} must be one or more names after a slash each, such as \"/longpoll\"",
+            return Err(ConfigError::new(format!(
+                "long-poll path {:?} must be one or more segments, each after a slash, \
+                 such as \"/longpoll\"",
                 self.path
-            ));
+            )));
         }
         if self.poll_timeout.is_zero() {
-            return Err("the long poll_timeout must not be zero: no poll would wait".to_owned());
+            return Err(ConfigError::new("long-poll `poll_timeout` must be greater than zero"));
         }
         if self.body_timeout.is_zero() {
-            return Err("the long poll's body_timeout must not be zero".to_owned());
+            return Err(ConfigError::new("long-poll `body_timeout` must be greater than zero"));
         }
         Ok(())
     }
 
-    /// After how long without a poll a session ends.
+    /// Returns how long a session may go without a poll.
     pub(super) fn session_timeout(&self) -> Duration {
         self.poll_timeout.saturating_add(self.poll_timeout / 2)
     }
@@ -93,29 +104,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_no_request_can_have_is_named() {
+    fn an_invalid_path_is_quoted_in_the_error() {
         for path in ["", "/", "longpoll", "//", "/a/", "/a?b", "/a b"] {
-            let problem = LongPollConfig::new().path(path).validate().expect_err(path);
-            assert!(problem.contains(&format!("{path:?}")), "{problem}");
+            let error = LongPollConfig::new().path(path).validate().expect_err(path).to_string();
+            assert!(error.contains(&format!("{path:?}")), "{error}");
         }
         assert_eq!(LongPollConfig::new().path("/lp/v2").validate(), Ok(()));
     }
 
     #[test]
-    fn a_time_of_zero_is_named() {
-        let poll_timeout = LongPollConfig::new().poll_timeout(Duration::ZERO);
-        assert!(poll_timeout.validate().is_err_and(|problem| problem.contains("poll_timeout")));
-        let body = LongPollConfig::new().body_timeout(Duration::ZERO);
-        assert!(body.validate().is_err_and(|problem| problem.contains("body_timeout")));
+    fn a_timeout_of_zero_is_rejected_by_name() {
+        let poll = LongPollConfig::new().poll_timeout(Duration::ZERO).validate();
+        assert!(poll.is_err_and(|error| error.to_string().contains("poll_timeout")));
+        let body = LongPollConfig::new().body_timeout(Duration::ZERO).validate();
+        assert!(body.is_err_and(|error| error.to_string().contains("body_timeout")));
     }
 
     #[test]
-    fn what_is_off_needs_no_window() {
+    fn a_disabled_transport_needs_no_timeouts() {
         assert_eq!(LongPollConfig::off().poll_timeout(Duration::ZERO).validate(), Ok(()));
     }
 
     #[test]
-    fn a_window_may_be_as_long_as_one_likes() {
+    fn the_poll_timeout_has_no_upper_limit() {
         let config = LongPollConfig::new().poll_timeout(Duration::MAX);
         assert_eq!(config.session_timeout(), Duration::MAX);
     }

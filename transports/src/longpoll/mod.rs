@@ -126,7 +126,7 @@ impl<H: Handler> Server<H> {
             }
             Some(Err(Ended::Gone)) | None => {}
         }
-        let Ok(mut info) = ConnectInfo::from_parts(parts, Transport::LongPoll) else {
+        let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
             return ready(response::bad_request());
         };
         // A client with a token that is unknown here had a session somewhere.
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_waiting_poll_is_small() {
-        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::default());
+        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::new());
         let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
         let (_outbox, receiver) = outbox::channel(1000);
         let connected = crate::resume::Connected::Own(Silent, receiver);

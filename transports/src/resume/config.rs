@@ -1,5 +1,6 @@
 //! Configuration of resumable sessions.
 
+use crate::error::ConfigError;
 use std::time::Duration;
 
 /// Configures how long sessions outlive their connections, and for whom.
@@ -126,7 +127,7 @@ impl ResumeConfig {
     /// # Errors
     ///
     /// A description of the first setting that cannot work.
-    pub fn validate(&self) -> Result<(), String> {
+    pub fn validate(&self) -> Result<(), ConfigError> {
         if self.session_ttl.is_zero() {
             return Ok(());
         }
@@ -138,7 +139,9 @@ impl ResumeConfig {
             ("flapping_pause", self.flapping_limit > 0 && self.flapping_pause.is_zero()),
         ];
         match must_not_be_zero.iter().find(|(_, is_zero)| *is_zero) {
-            Some((name, _)) => Err(format!("`{name}` of resumable sessions must not be zero")),
+            Some((name, _)) => {
+                Err(ConfigError::new(format!("`{name}` of resumable sessions must not be zero")))
+            }
             None => Ok(()),
         }
     }
@@ -165,7 +168,7 @@ mod tests {
             ("flapping_pause", config.clone().flapping_pause(Duration::ZERO)),
         ] {
             let problem = config.validate().expect_err(name);
-            assert!(problem.contains(name), "{problem}");
+            assert!(problem.to_string().contains(name), "{problem}");
         }
     }
 

@@ -1,14 +1,15 @@
-//! How the WebSocket transport is set up.
+//! Configuration of the WebSocket transport.
 
 use std::time::Duration;
 
+use crate::error::ConfigError;
 use crate::path::is_path;
 
-/// How the WebSocket transport is set up.
+/// Configuration of the WebSocket transport.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_channels_transports::websocket::WebSocketConfig;
+/// use tower_channels_transports::WebSocketConfig;
 ///
 /// let config = WebSocketConfig::new().idle_timeout(Duration::from_secs(90));
 /// assert_eq!(config.validate(), Ok(()));
@@ -24,7 +25,8 @@ pub struct WebSocketConfig {
 }
 
 impl WebSocketConfig {
-    /// The defaults, which are Phoenix's.
+    /// Creates the default configuration, which matches Phoenix's.
+    #[must_use]
     pub fn new() -> Self {
         Self {
             enabled: true,
@@ -36,62 +38,75 @@ impl WebSocketConfig {
         }
     }
 
-    /// No WebSocket at all.
+    /// Creates a configuration that disables WebSocket.
+    #[must_use]
     pub fn off() -> Self {
         Self { enabled: false, ..Self::new() }
     }
 
-    /// Where it is served, below the endpoint's path. Default `/websocket`.
+    /// Sets the path of the transport, relative to the prefix of the endpoint. Default
+    /// `/websocket`.
+    #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// How long a client may send nothing at all. Default 60 s, twice the interval of phoenix.js's
-    /// heartbeats. Over it: close code 1002.
+    /// Sets how long a client may send nothing at all. Default 60 s, twice the heartbeat interval
+    /// of phoenix.js. After that the connection ends with close code 1002.
+    #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// How long a close may take, from the decision until the client hangs up. Default 5 s. Over
-    /// it the connection is cut.
+    /// Sets how long closing may take, from the decision to close until the client has closed the
+    /// TCP connection. Default 5 s. After that the connection is dropped.
+    #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// Whether a client may send continuation frames that carry nothing and end nothing: legal, and
-    /// of no use. Default: close code 1008.
+    /// Sets whether a client may send empty continuation frames that do not end their message. They
+    /// are legal (RFC 6455 section 5.4) but serve no purpose. By default they end the connection
+    /// with close code 1008.
+    #[must_use]
     pub fn empty_continuations(mut self, allowed: bool) -> Self {
         self.empty_continuations = allowed;
         self
     }
 
-    /// Whether resumable sessions are told by Pings what has arrived. Default: yes. Without them they wait
-    /// for the client's next heartbeat, and a busy one may overflow its outbox until then; turn them
-    /// off behind proxies that answer Pings themselves.
+    /// Sets whether the server pings the clients of resumable sessions to learn what they have
+    /// received. Default `true`. Without pings, messages are acknowledged by the client's next
+    /// heartbeat only, so a busy session may overflow its outbox before it; disable them behind a
+    /// proxy that answers pings itself.
+    #[must_use]
     pub fn session_pings(mut self, pings: bool) -> Self {
         self.session_pings = pings;
         self
     }
 
-    /// Whether this can work; if not, what is to be mended.
-    pub fn validate(&self) -> Result<(), String> {
+    /// Checks the configuration. One that is [off](Self::off) is always valid.
+    ///
+    /// # Errors
+    /// If the path is not one that a request can have, or a timeout is zero.
+    pub fn validate(&self) -> Result<(), ConfigError> {
         if !self.enabled {
             return Ok(());
         }
         if !is_path(&self.path) {
-            return Err(format!(
-                "the WebSocket's path {:?} must be one or more names after a slash each, such as \"/websocket\"",
+            return Err(ConfigError::new(format!(
+                "WebSocket path {:?} must be one or more segments, each after a slash, \
+                 such as \"/websocket\"",
                 self.path
-            ));
+            )));
         }
         if self.idle_timeout.is_zero() {
-            return Err("the WebSocket's idle_timeout must not be zero".to_owned());
+            return Err(ConfigError::new("WebSocket `idle_timeout` must be greater than zero"));
         }
         if self.close_timeout.is_zero() {
-            return Err("the WebSocket's close_timeout must not be zero".to_owned());
+            return Err(ConfigError::new("WebSocket `close_timeout` must be greater than zero"));
         }
         Ok(())
     }
@@ -108,10 +123,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_no_request_can_have_is_named() {
+    fn an_invalid_path_is_quoted_in_the_error() {
         for path in ["", "/", "websocket", "//", "/a/", "/a?b", "/a b"] {
-            let problem = WebSocketConfig::new().path(path).validate().expect_err(path);
-            assert!(problem.contains(&format!("{path:?}")), "{problem}");
+            let error = WebSocketConfig::new().path(path).validate().expect_err(path).to_string();
+            assert!(error.contains(&format!("{path:?}")), "{error}");
         }
         for path in ["/websocket", "/ws/v2"] {
             assert_eq!(WebSocketConfig::new().path(path).validate(), Ok(()));
@@ -119,15 +134,15 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_of_zero_is_named() {
-        let idle = WebSocketConfig::new().idle_timeout(Duration::ZERO);
-        assert!(idle.validate().is_err_and(|problem| problem.contains("idle_timeout")));
-        let close = WebSocketConfig::new().close_timeout(Duration::ZERO);
-        assert!(close.validate().is_err_and(|problem| problem.contains("close_timeout")));
+    fn a_timeout_of_zero_is_rejected_by_name() {
+        let idle = WebSocketConfig::new().idle_timeout(Duration::ZERO).validate();
+        assert!(idle.is_err_and(|error| error.to_string().contains("idle_timeout")));
+        let close = WebSocketConfig::new().close_timeout(Duration::ZERO).validate();
+        assert!(close.is_err_and(|error| error.to_string().contains("close_timeout")));
     }
 
     #[test]
-    fn what_is_off_needs_no_path() {
+    fn a_disabled_transport_needs_no_path() {
         assert_eq!(WebSocketConfig::off().path("").validate(), Ok(()));
     }
 }

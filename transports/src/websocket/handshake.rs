@@ -12,6 +12,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+#[cfg(feature = "http2")]
 use hyper::ext::Protocol;
 use sha1::{Digest, Sha1};
 
@@ -31,6 +32,7 @@ pub(super) struct Handshake {
 pub(super) fn is_method_allowed(parts: &Parts) -> bool {
     match parts.method {
         Method::GET => true,
+        #[cfg(feature = "http2")]
         Method::CONNECT => {
             parts.extensions.get::<Protocol>().is_some_and(|name| name.as_str() == "websocket")
         }
@@ -202,6 +204,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "http2")]
     fn connect_on_http_2_needs_a_version_but_no_key() {
         let connect = |protocol: &'static str, version: &str| {
             let mut request = http::Request::connect("http://example.com/socket/websocket")

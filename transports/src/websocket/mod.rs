@@ -37,6 +37,7 @@ pub use self::config::WebSocketConfig;
 #[doc(hidden)]
 pub use self::connection::Connection;
 #[doc(hidden)]
+#[cfg(feature = "unstable-internals")]
 pub use self::decoder::{Decoder, Event};
 use self::handshake::Handshake;
 use crate::acceptor::Acceptor;
@@ -84,7 +85,7 @@ impl<H: Handler> WebSocket<H> {
         if !self.acceptor.check_origin().allows(&parts) {
             return response::empty(StatusCode::FORBIDDEN);
         }
-        let Ok(info) = ConnectInfo::from_parts(&parts, Transport::WebSocket) else {
+        let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
             return response::bad_request();
         };
         let handshake = Handshake::check(&parts);

@@ -1,0 +1,53 @@
+//! [`ServerMessage`], what the serializers encode.
+
+use crate::message::{Ref, Topic};
+use crate::payload::Payload;
+
+/// A message for a client, not yet encoded.
+#[derive(Clone, Copy, Debug)]
+pub enum ServerMessage<'a> {
+    /// `phx_reply`, the reply to a message.
+    Reply {
+        /// The join that the message belongs to.
+        join_ref: &'a Ref,
+        /// The ref of the message.
+        reference: &'a Ref,
+        /// The topic of the message.
+        topic: &'a Topic<'a>,
+        /// `ok` or `error`.
+        status: &'a str,
+        /// The response.
+        response: &'a Payload,
+    },
+    /// A message to one channel of one client.
+    Push {
+        /// The join of the channel.
+        join_ref: &'a Ref,
+        /// The topic.
+        topic: &'a str,
+        /// The event.
+        event: &'a str,
+        /// The payload.
+        payload: &'a Payload,
+    },
+    /// A message to all subscribers of a topic, the same for each.
+    Broadcast {
+        /// The topic.
+        topic: &'a str,
+        /// The event.
+        event: &'a str,
+        /// The payload.
+        payload: &'a Payload,
+    },
+    /// `phx_close` or `phx_error`, the end of a channel. Its ref is the join_ref of the channel.
+    End {
+        /// The join_ref, as the client sent it.
+        join_ref: &'a Ref,
+        /// The topic.
+        topic: &'a str,
+        /// The event.
+        event: &'a str,
+        /// The payload, as JSON text.
+        payload: &'a str,
+    },
+}

@@ -1,0 +1,327 @@
+//! The rules of the protocol: what each message of a client does to the channels of its socket.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+use tokio::task::JoinHandle;
+use tower_channels_transports::outbox;
+
+use crate::channel::context::{ChannelContext, TopicSubscription};
+use crate::channel::instance::{PreviousInstance, TopicPermit};
+use crate::channel::mailbox::{self, Command, SendError};
+use crate::channel::result::JoinError;
+use crate::channel::task::Join;
+use crate::message::{ClientMessage, Ref, Topic};
+use crate::presence::Presence;
+use crate::presence::tracked::Ownership;
+use crate::pubsub::PubSub;
+use crate::reply::Reply;
+use crate::responder::{Exit, Responder};
+use crate::router::{Router, Start};
+use crate::serializer::Version;
+
+/// What all sockets of an endpoint share.
+pub(crate) struct EndpointContext<A> {
+    pub(crate) router: Router<A>,
+    pub(crate) pubsub: PubSub,
+    pub(crate) presence: Presence,
+    pub(crate) limits: ChannelLimits,
+}
+
+/// Limits on the channels of one client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChannelLimits {
+    /// How many channels may be joined.
+    pub(crate) channels: usize,
+    /// How many bytes may wait for one of them.
+    pub(crate) mailbox: usize,
+    pub(crate) join_timeout: Duration,
+}
+
+/// Dispatches the messages of one client to its channels.
+pub(super) struct Dispatcher<A> {
+    endpoint: Arc<EndpointContext<A>>,
+    assigns: Arc<A>,
+    responder: Responder,
+    /// Boxed, because the map reserves more slots than most clients have channels.
+    channels: HashMap<SmolStr, Box<JoinedChannel>>,
+    /// Whether the client presented the token of a session that is gone, and may believe that its
+    /// channels are joined.
+    presented_unknown_token: bool,
+    /// The connection epoch of a resumable session; 0 for any other.
+    epoch: u64,
+    /// Whether the rejoin deadline of this connection has passed.
+    rejoin_over: bool,
+}
+
+/// A joined topic, as its socket sees it.
+struct JoinedChannel {
+    /// The join_ref as the client sent it. A message with another one is stale.
+    sent_join_ref: Ref,
+    mailbox: mailbox::Owner,
+    task: JoinHandle<()>,
+    /// The stream of the channel.
+    outbox: outbox::Sender,
+    /// The epoch in which the client joined last.
+    epoch: u64,
+    /// Whether the client has sent a message that shows it received the reply to that join.
+    join_acked: bool,
+    permit: TopicPermit,
+}
+
+impl<A: Send + Sync + 'static> Dispatcher<A> {
+    pub(super) fn new(
+        endpoint: Arc<EndpointContext<A>>,
+        assigns: A,
+        responder: Responder,
+        presented_unknown_token: bool,
+    ) -> Self {
+        Self {
+            endpoint,
+            assigns: Arc::new(assigns),
+            responder,
+            channels: HashMap::new(),
+            presented_unknown_token,
+            epoch: 0,
+            rejoin_over: false,
+        }
+    }
+
+    /// Returns the protocol version of the client.
+    pub(super) fn version(&self) -> Version {
+        self.responder.version
+    }
+
+    /// Begins the epoch of a connection that has taken the session over.
+    pub(super) fn attach(&mut self, epoch: u64) {
+        self.responder.resumable = true;
+        self.epoch = epoch;
+        self.rejoin_over = false;
+    }
+
+    /// Lets the channels become dormant: nobody waits for their broadcasts.
+    pub(super) fn detach(&mut self) {
+        for channel in self.channels.values() {
+            // A channel whose mailbox is full stays active.
+            let _ = channel.mailbox.sender().send(Command::Detached);
+        }
+    }
+
+    /// Lets dormant channels catch up: the client was taken for gone, and goes on without a rejoin.
+    pub(super) fn catch_up(&mut self) {
+        for channel in self.channels.values() {
+            // A channel without room for this is not dormant: it has commands to handle.
+            let _ = channel.mailbox.sender().send(Command::Reattached);
+        }
+    }
+
+    /// Ends the channels that the client has not rejoined in this epoch.
+    pub(super) fn end_unjoined(&mut self) {
+        self.rejoin_over = true;
+        self.channels.retain(|_, channel| channel.epoch == self.epoch);
+    }
+
+    /// Applies the protocol rule for a message.
+    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) {
+        let ClientMessage { join_ref, reference, topic, event, .. } = message;
+        match (topic.as_text(), event.as_text()) {
+            // A heartbeat gets an empty reply, without the join_ref.
+            (Some("phoenix"), Some("heartbeat")) => {
+                self.responder.reply_to_heartbeat(reference, topic);
+            }
+            // A join starts or resumes a channel. The topic `phoenix` cannot be joined.
+            (Some(name), Some("phx_join")) if name != "phoenix" => self.join(name, message),
+            // Any other message goes to the channel of its topic, if that is joined.
+            (Some(name), _) if self.deliver(name, message) => {}
+            // Leaving a topic that is not joined succeeds.
+            (_, Some("phx_leave")) => {
+                self.responder.reply(join_ref, reference, topic, &Reply::ack());
+            }
+            // Anything else is an error.
+            _ => self.reply_unmatched(message),
+        }
+    }
+
+    /// Replies to a message for a topic that is not joined.
+    fn reply_unmatched(&self, message: &ClientMessage<'_>) {
+        let ClientMessage { join_ref, reference, topic, .. } = message;
+        self.responder.reply_unmatched(reference, topic);
+        if let (true, false, Some(name)) =
+            (self.presented_unknown_token, join_ref.is_null(), topic.as_text())
+        {
+            // The client believes that the topic is joined. This makes every phoenix.js rejoin.
+            self.responder.notify_exit(join_ref, name, Exit::SESSION_LOST);
+        }
+    }
+
+    /// Handles `phx_join`.
+    fn join(&mut self, topic: &str, message: &ClientMessage<'_>) {
+        let ClientMessage { join_ref, reference, .. } = message;
+        // No pattern matches: an error, as for a topic that is not joined.
+        let Some(start) = self.endpoint.router.find(topic) else {
+            return self.responder.reply_unmatched(reference, &Topic::from(topic));
+        };
+        // The channel has outlived the client's last connection: it is resumed.
+        if self.epoch > 0 && self.is_joined(topic) && self.resume(topic, message) {
+            return;
+        }
+        if !self.is_joined(topic) && self.is_full() {
+            let full = Reply::reason("too many channels joined");
+            return self.responder.reply(join_ref, reference, &Topic::from(topic), &full);
+        }
+        // A second join of a topic replaces its channel.
+        self.start(start, topic.into(), message);
+    }
+
+    /// Returns whether the topic has a channel, perhaps one that is still joining. Removes a channel
+    /// of which nothing is left.
+    fn is_joined(&mut self, topic: &str) -> bool {
+        let Some(channel) = self.channels.get(topic) else { return false };
+        let joined = !channel.mailbox.sender().is_over();
+        if channel.is_gone() {
+            self.channels.remove(topic);
+        }
+        joined
+    }
+
+    /// Returns whether the client has as many living channels as it may join.
+    fn is_full(&mut self) -> bool {
+        let limit = self.endpoint.limits.channels;
+        if self.channels.len() < limit {
+            return false;
+        }
+        self.channels.retain(|_, channel| !channel.is_gone());
+        let is_alive = |channel: &&Box<JoinedChannel>| !channel.mailbox.sender().is_over();
+        self.channels.values().filter(is_alive).count() >= limit
+    }
+
+    /// Passes a rejoin to a living channel. `false` if the channel has just ended.
+    fn resume(&mut self, topic: &str, message: &ClientMessage<'_>) -> bool {
+        let ClientMessage { join_ref, reference, payload, .. } = message;
+        let Some(channel) = self.channels.get_mut(topic) else { return false };
+        channel.sent_join_ref = join_ref.clone();
+        (channel.epoch, channel.join_acked) = (self.epoch, false);
+        let (payload, epoch) = (payload.to_payload(), self.epoch);
+        let command = Command::Resume { reference: reference.clone(), payload, epoch };
+        let sent = channel.send(topic, command);
+        if let Err(SendError::Full) = sent {
+            let crashed = Reply::Error(JoinError::from("join crashed").response);
+            self.responder.reply(join_ref, reference, &Topic::from(topic), &crashed);
+        }
+        !matches!(sent, Err(SendError::Closed))
+    }
+
+    /// Starts a channel. One that is joined on the topic already is replaced.
+    fn start(&mut self, start: Start<A>, topic: SmolStr, message: &ClientMessage<'_>) {
+        let ClientMessage { join_ref, reference, payload, .. } = message;
+        let old = self.channels.remove(&topic);
+        let permit = old.as_ref().map_or_else(TopicPermit::default, |old| Arc::clone(&old.permit));
+        let previous = old.and_then(|old| {
+            let JoinedChannel { sent_join_ref, mailbox, task, .. } = *old;
+            mailbox.replace().then_some(PreviousInstance { mailbox, task, sent_join_ref })
+        });
+        let (mailbox, commands) = mailbox::channel(self.endpoint.limits.mailbox);
+        let client = Responder { outbox: self.responder.outbox.stream(), ..self.responder.clone() };
+        let outbox = client.outbox.clone();
+        let context = ChannelContext {
+            assigns: Arc::clone(&self.assigns),
+            topic: topic.clone(),
+            join_ref: if join_ref.is_null() { reference.clone() } else { join_ref.clone() },
+            sent_join_ref: join_ref.clone(),
+            client,
+            pubsub: self.endpoint.pubsub.clone(),
+            presence: self.endpoint.presence.clone(),
+            ownership: Ownership::default(),
+            mailbox: mailbox.sender().clone(),
+            subscription: TopicSubscription::default(),
+        };
+        let task = start(Join {
+            context,
+            commands,
+            reference: reference.clone(),
+            payload: payload.to_payload(),
+            timeout: self.endpoint.limits.join_timeout,
+            epoch: self.epoch,
+            permit: Arc::clone(&permit),
+            previous,
+        });
+        let channel = JoinedChannel {
+            sent_join_ref: join_ref.clone(),
+            mailbox,
+            task,
+            permit,
+            outbox,
+            epoch: self.epoch,
+            join_acked: false,
+        };
+        self.channels.insert(topic, Box::new(channel));
+    }
+
+    /// Passes a message to the channel of its topic. `false` if the topic is not joined.
+    fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> bool {
+        let ClientMessage { join_ref, reference, event, payload, .. } = message;
+        let Some(channel) = self.channels.get_mut(topic) else { return false };
+        // A stale join_ref: meant for an earlier join of the topic, ignored as Phoenix does.
+        if !join_ref.is_null() && *join_ref != channel.sent_join_ref {
+            return self.is_joined(topic);
+        }
+        let reference = reference.clone();
+        let command = match event.as_text() {
+            Some("phx_leave") => {
+                let may_have_timed_out = self.epoch > 0 && !self.rejoin_over;
+                let is_over = channel.mailbox.sender().is_over();
+                if may_have_timed_out && !is_over && !channel.is_join_acked() {
+                    // phoenix.js also leaves when a join timed out, as over a dead connection, and
+                    // then joins again: the channel must live on.
+                    channel.epoch = 0;
+                    channel.outbox.pause();
+                    let topic = &Topic::from(topic);
+                    self.responder.reply(&Ref::NULL, &reference, topic, &Reply::ack());
+                    return true;
+                }
+                Command::Leave { reference }
+            }
+            Some(event) => {
+                channel.join_acked |= !join_ref.is_null();
+                Command::Push { reference, event: event.into(), payload: payload.to_payload() }
+            }
+            None => Command::InvalidEvent,
+        };
+        let sent = channel.send(topic, command);
+        // A channel whose mailbox is full, or that is ending, notifies the client of its end.
+        !matches!(sent, Err(SendError::Closed)) || self.is_joined(topic)
+    }
+}
+
+impl<A> Dispatcher<A> {
+    /// Returns the joined topics.
+    pub(super) fn topics(&self) -> Vec<&SmolStr> {
+        self.channels.keys().collect()
+    }
+}
+
+impl JoinedChannel {
+    /// Sends a command. A channel whose mailbox is full is slower than its client; it crashes,
+    /// because waiting for it would delay the others.
+    fn send(&self, topic: &str, command: Command) -> Result<(), SendError> {
+        let sent = self.mailbox.sender().send(command);
+        if let Err(SendError::Full) = sent {
+            tracing::error!(topic, "channel crashed: its mailbox is full");
+            self.task.abort();
+        }
+        sent
+    }
+
+    /// Returns whether nothing is left of the channel, nor of those that it has replaced. Until then
+    /// it is kept, because the next instance has to wait for the permit.
+    fn is_gone(&self) -> bool {
+        self.mailbox.sender().is_over() && self.permit.try_lock().is_ok()
+    }
+
+    /// Returns whether the client is known to have received the reply to its last join.
+    fn is_join_acked(&self) -> bool {
+        self.join_acked || self.outbox.is_join_acked()
+    }
+}
