@@ -96,35 +96,35 @@ fn main() {
     table("broadcast to a room of 100", BROADCASTS, &runtime, &mut setups, &mut async |setup| {
         setup.broadcast(&payload).await;
     });
-    drop(places);
-    let mut place = runtime.block_on(Place::new(1));
-    place.crowd.truncate(1);
+    drop(setups);
+    let mut setup = runtime.block_on(Setup::new(1));
+    setup.crowd.truncate(1);
     println!();
-    after_a_crowd(&runtime, &mut place, &payload);
-    beside_a_crowd(&runtime, &mut place, &payload);
+    after_a_crowd(&runtime, &mut setup, &payload);
+    beside_a_crowd(&runtime, &mut setup, &payload);
 }
 
 /// A broadcast to one subscriber, before a crowd has come to its topic and after it has left.
-fn after_a_crowd(runtime: &Runtime, place: &mut Place, payload: &Payload) {
+fn after_a_crowd(runtime: &Runtime, setup: &mut Setup, payload: &Payload) {
     let mut broadcast = || {
         let mut each = Vec::new();
         for _ in 0..TURNS {
             let began = Instant::now();
             for _ in 0..BROADCASTS {
-                place.endpoint.broadcast("room:1", "new_msg", black_box(payload.clone()));
+                setup.endpoint.broadcast("room:1", "new_msg", black_box(payload.clone()));
             }
             each.push(began.elapsed().as_secs_f64() * 1e6 / BROADCASTS as f64);
-            place.crowd[0].discard();
+            setup.crowd[0].discard();
         }
         median(each)
     };
     // The first turns fill what is kept.
     broadcast();
     let before = broadcast();
-    let endpoint = place.endpoint.clone();
+    let endpoint = setup.endpoint.clone();
     drop(runtime.block_on(crowd(&endpoint, CROWD)));
     runtime.block_on(tokio::task::yield_now());
-    while endpoint.sessions() > 1 {
+    while endpoint.sessions().total() > 1 {
         runtime.block_on(tokio::task::yield_now());
     }
     // The tasks of the channels end after their sessions.
@@ -135,12 +135,12 @@ fn after_a_crowd(runtime: &Runtime, place: &mut Place, payload: &Payload) {
 }
 
 /// Joins of a topic while another thread broadcasts to its crowd.
-fn beside_a_crowd(runtime: &Runtime, place: &mut Place, payload: &Payload) {
-    let mut all = runtime.block_on(crowd(&place.endpoint, CROWD));
+fn beside_a_crowd(runtime: &Runtime, setup: &mut Setup, payload: &Payload) {
+    let mut all = runtime.block_on(crowd(&setup.endpoint, CROWD));
     let joins = |runtime: &Runtime, until: &dyn Fn(usize) -> bool| {
         let mut waits = Vec::new();
         while !until(waits.len()) {
-            let mut client = runtime.block_on(connect(&place.endpoint, &[])).expect("connects");
+            let mut client = runtime.block_on(connect(&setup.endpoint, &[])).expect("connects");
             let began = Instant::now();
             runtime.block_on(client.join("room:1", json!({})));
             waits.push(began.elapsed().as_secs_f64() * 1e6);
@@ -154,7 +154,7 @@ fn beside_a_crowd(runtime: &Runtime, place: &mut Place, payload: &Payload) {
         let broadcaster = scope.spawn(|| {
             let walk = || {
                 let began = Instant::now();
-                place.endpoint.broadcast("room:1", "new_msg", black_box(payload.clone()));
+                setup.endpoint.broadcast("room:1", "new_msg", black_box(payload.clone()));
                 began.elapsed().as_secs_f64() * 1e3
             };
             let walks: Vec<_> = (0..20).map(|_| walk()).collect();
@@ -164,7 +164,9 @@ fn beside_a_crowd(runtime: &Runtime, place: &mut Place, payload: &Payload) {
         let waits = joins(runtime, &|_| done.load(Ordering::Relaxed));
         (waits, broadcaster.join().expect("no panic"))
     });
-    all.iter_mut().for_each(|client| drop(client.discard()));
+    all.iter_mut().for_each(|client| {
+        client.discard();
+    });
     let row = |what: &str, waits: &[f64]| {
         let at = |part: usize| waits[(waits.len() - 1) * part / 1000];
         println!("{what:<40}{:>9.1}{:>9.1}{:>9.1}", at(500), at(990), at(1000));

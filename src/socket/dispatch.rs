@@ -193,8 +193,8 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             return false;
         }
         self.channels.retain(|_, channel| !channel.is_gone());
-        let is_alive = |channel: &&Box<JoinedChannel>| !channel.mailbox.sender().is_over();
-        self.channels.values().filter(is_alive).count() >= limit
+        let alive = self.channels.values().filter(|channel| !channel.mailbox.sender().is_over());
+        alive.count() >= limit
     }
 
     /// Passes a rejoin to a living channel. `false` if the channel has just ended.
