@@ -13,6 +13,8 @@ mod origin;
 pub mod outbox;
 mod params;
 mod path;
+#[cfg(test)]
+mod reentrant;
 mod response;
 mod resume;
 mod service;

@@ -1,4 +1,4 @@
-//! Long poll over real sockets, with a handler that echoes.
+//! Long polling over real sockets, with an echo handler.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use tower_channels_transports::{
     Message, Rejected, Session, outbox,
 };
 
-/// Echoes, and does as some messages ask. Tells of each connect, and of each end by its drop.
+/// Echoes messages, and obeys some of them. Reports each connect, and the end of each session.
 struct Echo(mpsc::UnboundedSender<Event>);
 
 #[derive(Debug)]
@@ -79,15 +79,15 @@ struct Server {
     events: mpsc::UnboundedReceiver<Event>,
 }
 
-const WINDOW: Duration = Duration::from_millis(300);
+const POLL_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl Server {
     async fn start() -> Self {
-        Self::with(CheckOrigin::default(), LongPollConfig::new().poll_timeout(WINDOW)).await
+        Self::with(CheckOrigin::default(), LongPollConfig::new().poll_timeout(POLL_TIMEOUT)).await
     }
 
-    /// A window that no test lives to see.
-    async fn patient() -> Self {
+    /// A poll timeout that no test reaches.
+    async fn without_timeouts() -> Self {
         Self::with(CheckOrigin::default(), LongPollConfig::new()).await
     }
 
@@ -139,26 +139,26 @@ impl Server {
         self.get(&format!("token={token}")).await
     }
 
-    /// Connects, for the first token.
+    /// Connects, and returns the first token.
     async fn connect(&self, query: &str) -> String {
         let answer = self.get(query).await;
         assert_eq!(answer.json()["status"], 410);
         answer.token()
     }
 
-    /// A poll that has reached the server and waits there.
+    /// Begins a poll, and returns once it waits at the server.
     async fn hold(&self, token: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!("GET /?token={token} HTTP/1.1\r\nhost: x\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The runtime has one thread: what comes after is read after.
+        // The runtime has one thread, so the server reads these requests after the poll.
         for _ in 0..3 {
             self.send(request(Method::PUT, "").body(Full::default()).unwrap()).await;
         }
         stream
     }
 
-    /// What happened next, within a time no test should need.
+    /// The next event, within a time that no test should need.
     async fn event(&mut self) -> Event {
         tokio::time::timeout(Duration::from_secs(5), self.events.recv()).await.unwrap().unwrap()
     }
@@ -191,7 +191,7 @@ impl Answer {
     }
 }
 
-/// The answer on a connection that is used once.
+/// Reads the response on a connection that is used once.
 async fn read_answer(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     loop {
@@ -207,7 +207,7 @@ async fn read_answer(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_get_without_a_good_token_connects_and_is_told_a_token() {
+async fn a_get_without_a_valid_token_connects_and_returns_a_token() {
     let server = Server::start().await;
     let strange = format!("token={}", "A".repeat(32));
     for query in ["vsn=2.0.0&", "token=", "token=null", "token=SFMyNTY.x", &strange] {
@@ -220,7 +220,7 @@ async fn a_get_without_a_good_token_connects_and_is_told_a_token() {
 }
 
 #[tokio::test]
-async fn what_a_post_brought_is_answered_to_the_next_poll() {
+async fn the_next_poll_returns_what_a_post_brought() {
     let server = Server::start().await;
     let first = server.connect("").await;
     assert_eq!(server.post(&first, r#"["é"]"#).await.body, r#"{"status":200}"#);
@@ -254,18 +254,18 @@ async fn an_answer_is_repeated_until_its_token_comes_back() {
 }
 
 #[tokio::test]
-async fn a_poll_waits_for_its_window_and_keeps_its_token() {
+async fn a_poll_without_messages_waits_for_the_poll_timeout_and_keeps_its_token() {
     let server = Server::start().await;
     let token = server.connect("").await;
     let begun = Instant::now();
     let answer = server.poll(&token).await;
-    assert!(begun.elapsed() >= WINDOW);
+    assert!(begun.elapsed() >= POLL_TIMEOUT);
     assert_eq!(answer.body, format!(r#"{{"messages":[],"status":204,"token":"{token}"}}"#));
 }
 
 #[tokio::test]
-async fn a_poll_that_waits_is_answered_as_soon_as_a_message_comes() {
-    let server = Server::patient().await;
+async fn a_waiting_poll_is_answered_as_soon_as_a_message_comes() {
+    let server = Server::without_timeouts().await;
     let token = server.connect("").await;
     let poll = server.hold(&token).await;
     assert_eq!(server.post(&token, "[1]").await.body, r#"{"status":200}"#);
@@ -273,8 +273,8 @@ async fn a_poll_that_waits_is_answered_as_soon_as_a_message_comes() {
 }
 
 #[tokio::test]
-async fn what_is_pushed_in_one_moment_leaves_in_one_answer() {
-    let server = Server::patient().await;
+async fn messages_that_are_pushed_together_leave_in_one_answer() {
+    let server = Server::without_timeouts().await;
     let token = server.connect("").await;
     let poll = server.hold(&token).await;
     server.post(&token, "[two]").await;
@@ -283,7 +283,7 @@ async fn what_is_pushed_in_one_moment_leaves_in_one_answer() {
 
 #[tokio::test]
 async fn a_newer_poll_ends_an_older_one_and_gets_everything() {
-    let server = Server::patient().await;
+    let server = Server::without_timeouts().await;
     let token = server.connect("").await;
     let older = server.hold(&token).await;
     let newer = server.hold(&token).await;
@@ -294,7 +294,7 @@ async fn a_newer_poll_ends_an_older_one_and_gets_everything() {
 
 #[tokio::test]
 async fn a_poll_whose_client_vanished_loses_nothing() {
-    let server = Server::patient().await;
+    let server = Server::without_timeouts().await;
     let token = server.connect("").await;
     drop(server.hold(&token).await);
     server.post(&token, "[1]").await;
@@ -302,7 +302,7 @@ async fn a_poll_whose_client_vanished_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_header_goes_before_one_in_the_query() {
+async fn a_token_in_the_header_takes_precedence_over_one_in_the_query() {
     let server = Server::start().await;
     let token = server.connect("").await;
     server.post(&token, "[1]").await;
@@ -315,7 +315,7 @@ async fn a_token_in_the_header_goes_before_one_in_the_query() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_was_never_handed_out_connects_anew() {
+async fn a_cursor_that_was_never_handed_out_connects_again() {
     let server = Server::start().await;
     let token = server.connect("").await;
     // The last character belongs to the cursor.
@@ -325,14 +325,14 @@ async fn a_cursor_that_was_never_handed_out_connects_anew() {
 }
 
 #[tokio::test]
-async fn a_refused_connect_is_told_403() {
+async fn a_rejected_connect_is_answered_403() {
     let server = Server::start().await;
     let answer = server.get("reject=true").await;
     assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, r#"{"status":403}"#));
 }
 
 #[tokio::test]
-async fn a_page_from_elsewhere_is_told_403_whatever_it_asks() {
+async fn every_request_from_another_origin_is_answered_403() {
     let server = Server::start().await;
     for method in [Method::GET, Method::POST, Method::OPTIONS] {
         let request = request(method, "").header("origin", "http://elsewhere.test");
@@ -342,7 +342,7 @@ async fn a_page_from_elsewhere_is_told_403_whatever_it_asks() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_allowed_what_it_asks_for() {
+async fn a_preflight_allows_the_requested_headers() {
     let server = Server::start().await;
     let request = request(Method::OPTIONS, "")
         .header("origin", "http://x")
@@ -361,7 +361,7 @@ async fn a_preflight_is_allowed_what_it_asks_for() {
 }
 
 #[tokio::test]
-async fn another_method_is_a_bad_request() {
+async fn an_unsupported_method_is_a_bad_request() {
     let server = Server::start().await;
     for method in [Method::PUT, Method::DELETE, Method::HEAD] {
         let answer = server.send(request(method, "").body(Full::default()).unwrap()).await;
@@ -379,7 +379,7 @@ async fn a_query_that_is_not_utf8_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn a_post_without_a_session_is_told_so_before_its_body_is_read() {
+async fn a_post_without_a_session_is_answered_before_its_body_is_read() {
     let server = Server::start().await;
     for token in ["", "null", "bad"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -391,7 +391,7 @@ async fn a_post_without_a_session_is_told_so_before_its_body_is_read() {
 
 #[tokio::test]
 async fn a_malformed_message_ends_the_session_and_its_waiting_poll_at_once() {
-    let mut server = Server::patient().await;
+    let mut server = Server::without_timeouts().await;
     let token = server.connect("").await;
     assert!(matches!(server.event().await, Event::Connected(_)));
     let poll = server.hold(&token).await;
@@ -410,10 +410,10 @@ async fn a_text_that_is_not_utf8_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_disconnect_ends_the_waiting_poll_at_once_and_the_next_connects_anew() {
-    let mut server = Server::patient().await;
+async fn a_disconnect_ends_the_waiting_poll_at_once_and_the_next_one_connects_again() {
+    let mut server = Server::without_timeouts().await;
     let token = server.connect("").await;
-    let Event::Connected(outbox) = server.event().await else { panic!("it connected") };
+    let Event::Connected(outbox) = server.event().await else { panic!("expected a connect") };
     let poll = server.hold(&token).await;
     outbox.close(Close::GoingAway);
     assert!(read_answer(poll).await.contains(r#"{"messages":[],"status":204"#));
@@ -424,7 +424,7 @@ async fn a_disconnect_ends_the_waiting_poll_at_once_and_the_next_connects_anew()
 }
 
 #[tokio::test]
-async fn a_batch_is_handled_in_order_with_text_and_binary() {
+async fn the_text_and_binary_messages_of_a_batch_are_handled_in_order() {
     let server = Server::start().await;
     let token = server.connect("binary=base64").await;
     let lines: Vec<_> = (0..200).map(|line| format!("[{line}]")).collect();
@@ -436,7 +436,7 @@ async fn a_batch_is_handled_in_order_with_text_and_binary() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_batch_with_an_undecodable_line_is_handled() {
+async fn a_batch_with_an_undecodable_line_is_not_handled_at_all() {
     let server = Server::start().await;
     let token = server.connect("").await;
     assert_eq!(server.post_ndjson(&token, "[1]\nno base64").await.body, r#"{"status":400}"#);
@@ -445,8 +445,8 @@ async fn nothing_of_a_batch_with_an_undecodable_line_is_handled() {
 }
 
 #[tokio::test]
-async fn a_binary_message_is_skipped_for_a_client_that_did_not_ask_for_it() {
-    let server = Server::patient().await;
+async fn a_binary_message_is_skipped_unless_the_client_reads_them() {
+    let server = Server::without_timeouts().await;
     let token = server.connect("").await;
     let poll = server.hold(&token).await;
     server.post_ndjson(&token, "AAH/").await;
@@ -455,7 +455,7 @@ async fn a_binary_message_is_skipped_for_a_client_that_did_not_ask_for_it() {
 }
 
 #[tokio::test]
-async fn a_message_may_have_just_the_limit() {
+async fn a_message_may_have_exactly_the_limit() {
     let server = Server::start().await;
     let token = server.connect("").await;
     assert_eq!(server.post(&token, "x".repeat(1000)).await.body, r#"{"status":200}"#);
@@ -466,7 +466,7 @@ async fn a_message_may_have_just_the_limit() {
 }
 
 #[tokio::test]
-async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
+async fn a_body_that_announces_too_many_bytes_is_refused_before_it_arrives() {
     let server = Server::start().await;
     let token = server.connect("").await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -479,7 +479,7 @@ async fn a_body_that_announces_too_much_is_refused_before_it_comes() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_refused_where_it_is_too_large() {
+async fn a_body_that_never_ends_is_refused_once_it_is_too_large() {
     let server = Server::start().await;
     let token = server.connect("").await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -494,7 +494,7 @@ async fn a_body_that_never_ends_is_refused_where_it_is_too_large() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_given_up_and_the_session_lives() {
+async fn a_body_that_does_not_arrive_times_out_and_the_session_lives() {
     let config = LongPollConfig::new().body_timeout(Duration::from_millis(50));
     let server = Server::with(CheckOrigin::default(), config).await;
     let token = server.connect("").await;
@@ -506,13 +506,13 @@ async fn a_body_that_does_not_arrive_is_given_up_and_the_session_lives() {
 }
 
 #[tokio::test]
-async fn a_session_that_nobody_polls_ends_after_a_window_and_a_half() {
+async fn a_session_without_polls_ends_after_the_session_timeout() {
     let mut server = Server::start().await;
     let token = server.connect("").await;
     assert!(matches!(server.event().await, Event::Connected(_)));
     let begun = Instant::now();
     assert!(matches!(server.event().await, Event::Ended));
-    assert!(begun.elapsed() > WINDOW, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > POLL_TIMEOUT, "{:?}", begun.elapsed());
     assert_eq!(server.post(&token, "[1]").await.body, r#"{"status":410}"#);
 }
 
@@ -529,10 +529,10 @@ async fn a_session_that_is_polled_lives() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_overflows_and_starts_anew() {
-    let mut server = Server::patient().await;
+async fn a_client_that_does_not_read_overflows_and_gets_a_new_session() {
+    let mut server = Server::without_timeouts().await;
     let token = server.connect("").await;
-    let Event::Connected(outbox) = server.event().await else { panic!("it connected") };
+    let Event::Connected(outbox) = server.event().await else { panic!("expected a connect") };
     for _ in 0..4 {
         outbox.push(Message::text("x".repeat(600_000)));
     }

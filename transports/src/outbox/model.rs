@@ -4,6 +4,8 @@
 //! The model is a client at the end of a wire. It knows what was pushed into each stream, reads what
 //! arrives, loses connections in every way, and comes back. It panics if the buffer misbehaves.
 
+mod stream;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -15,8 +17,6 @@ use super::replay_buffer::ReplayBuffer;
 use super::sent::MAX_RETAINED;
 use super::streams::{PRIORITY, StreamId};
 use crate::frame::Message;
-
-mod stream;
 
 /// Takes the steps that `bytes` encode, then reconnects once more and reads to the end.
 ///
@@ -105,7 +105,7 @@ impl Walk {
             5 => self.beat(),
             6..=8 => self.take(value),
             9..=10 => self.read(value),
-            11 if self.attached => self.pong(value),
+            11 if self.attached => self.acknowledge_network(value),
             12 if self.attached => self.acknowledge(value),
             13 if self.attached => self.detach(value),
             13 => self.reactivate(),
@@ -114,10 +114,8 @@ impl Walk {
             17 => self.pause(value),
             18 if self.streams.len() < 4 => {
                 let stream = self.buffer.stream();
-                assert!(
-                    self.streams.insert(stream, StreamModel::default()).is_none(),
-                    "a stream twice"
-                );
+                let replaced = self.streams.insert(stream, StreamModel::default());
+                assert!(replaced.is_none(), "stream ids are not reused");
             }
             19 if value.is_multiple_of(4) => self.end_stream(value),
             20 if self.attached => self.age(value),
@@ -226,14 +224,8 @@ impl Walk {
         }
         let ended = &mut self.ended;
         let model = self.streams.get_mut(&stream).or_else(|| ended.get_mut(&stream));
-        let model = model.expect("a stream that there was");
-        if self.has_evicted {
-            model.skip_replies(place);
-        }
-        assert!(place <= model.seen, "{stream}:{place} came, {} is missing", model.seen);
-        let again = place < model.seen;
-        assert!(!(again && self.numbered && takes_number), "{stream}:{place} came twice");
-        model.seen += u32::from(!again);
+        let model = model.expect("a message of a known stream");
+        model.read(place, !(self.numbered && takes_number), self.has_evicted);
     }
 
     /// The position behind some of the messages on the wire.
@@ -243,7 +235,7 @@ impl Walk {
     }
 
     /// The client's network acknowledges messages that the client may not have read.
-    fn pong(&mut self, value: usize) {
+    fn acknowledge_network(&mut self, value: usize) {
         let position = self.position(value);
         self.acked = self.acked.max(position);
         self.buffer.acknowledge_network(position, &mut self.budget);
@@ -392,9 +384,7 @@ impl Walk {
         self.take(0);
         self.read(usize::MAX);
         for (stream, model) in &mut self.streams {
-            if self.has_evicted {
-                model.skip_replies(model.pushed);
-            }
+            model.skip_replies(self.has_evicted, model.pushed);
             assert_eq!(model.seen, model.pushed, "stream {stream} is read to its end");
             assert!(!self.buffer.is_join_acked(*stream));
         }

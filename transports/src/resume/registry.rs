@@ -79,13 +79,14 @@ impl<S: Session> ResumeRegistry<S> {
         receiver: outbox::Receiver,
     ) -> Connected<S> {
         let config = &self.shared.config;
-        if config.session_ttl.is_zero() || (session.id().is_none() && !config.anonymous) {
+        let socket_id: Option<Box<str>> = session.id().map(Into::into);
+        if config.session_ttl.is_zero() || (socket_id.is_none() && !config.anonymous) {
             return Connected::Own(session, receiver);
         }
         let (mut sessions, replaced) = loop {
             let known = self.find(id);
             if let Some(known) = &known {
-                if known.socket_id() != session.id() || known.is_in_conflict() {
+                if known.socket_id() != socket_id.as_deref() || known.is_in_conflict() {
                     tracing::info!("session id in use by another client");
                     return Connected::Own(session, receiver);
                 }
@@ -100,7 +101,7 @@ impl<S: Session> ResumeRegistry<S> {
                 break (sessions, replaced);
             }
         };
-        let room = match session.id() {
+        let room = match &socket_id {
             Some(socket_id) => sessions.make_room(socket_id, config.max_per_id),
             None => Ok(None),
         };
@@ -108,7 +109,8 @@ impl<S: Session> ResumeRegistry<S> {
             let id = SessionId::from(id);
             let outbox = receiver.into_resumable(received.unwrap_or(0));
             let timer = Timer::new(Arc::clone(&self.deadlines), Arc::clone(&id));
-            let new = ResumableSession::new(Arc::clone(&self.shared), timer, session, outbox);
+            let shared = Arc::clone(&self.shared);
+            let new = ResumableSession::new(shared, timer, socket_id, session, outbox);
             let new = Arc::new(new);
             sessions.insert(id, Arc::clone(&new));
             if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {

@@ -43,6 +43,7 @@ impl<S: Session> ResumableSession<S> {
     pub(super) fn new(
         shared: Arc<Shared>,
         timer: Timer<SessionId>,
+        socket_id: Option<Box<str>>,
         session: S,
         outbox: outbox::Sender,
     ) -> Self {
@@ -53,7 +54,7 @@ impl<S: Session> ResumableSession<S> {
         state.schedule(now);
         Self {
             shared,
-            socket_id: session.id().map(Into::into),
+            socket_id,
             outbox,
             state: Mutex::new(state),
             turn: Mutex::new(Some(session)),

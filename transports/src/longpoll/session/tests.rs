@@ -299,3 +299,27 @@ fn a_handler_that_blocks_delays_no_poll() {
         assert_eq!(handler.join().unwrap(), Ok(Ok(())));
     });
 }
+
+#[test]
+fn recorders_and_subscribers_may_use_the_session_when_messages_are_skipped() {
+    let (session, outbox) = session(false);
+    let session = Arc::new(session);
+    let act = {
+        let (session, outbox) = (Arc::clone(&session), outbox.clone());
+        move || {
+            outbox.push(Message::text("from the recorder"));
+            assert_eq!(session.check(0), Ok(()));
+            assert!(!session.is_over());
+            assert_eq!(session.handle_in(&batch("from the recorder")), Ok(Ok(())));
+        }
+    };
+    let calls = crate::reentrant::run(act, || {
+        outbox.push(Message::binary(vec![1]));
+        poll(&session, 0).unwrap();
+        outbox.push(Message::binary(vec![1]));
+        session.handle_in(&batch("hello")).unwrap().unwrap();
+        outbox.push(Message::binary(vec![1]));
+        assert!(!session.visit(Instant::now()));
+    });
+    assert!(calls >= 3, "{calls}");
+}

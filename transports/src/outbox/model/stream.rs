@@ -15,9 +15,19 @@ pub(super) struct StreamModel {
 }
 
 impl StreamModel {
-    /// Skips the replies before `place`, which may have been evicted.
-    pub(super) fn skip_replies(&mut self, place: u32) {
-        while self.seen < place && self.seen % 3 == 2 {
+    /// The client reads the message at `place`, which may be repeated, and before which replies may
+    /// have been evicted.
+    pub(super) fn read(&mut self, place: u32, may_repeat: bool, has_evicted: bool) {
+        self.skip_replies(has_evicted, place);
+        assert!(place <= self.seen, "{place} came, {} is missing", self.seen);
+        let is_repeated = place < self.seen;
+        assert!(may_repeat || !is_repeated, "{place} came twice");
+        self.seen += u32::from(!is_repeated);
+    }
+
+    /// Skips the replies before `place` that may have been evicted.
+    pub(super) fn skip_replies(&mut self, has_evicted: bool, place: u32) {
+        while has_evicted && self.seen < place && self.seen % 3 == 2 {
             self.seen += 1;
         }
     }
