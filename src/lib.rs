@@ -1,4 +1,58 @@
-#![doc = include_str!("../README.md")]
+//! Phoenix Channels for any hyper or axum stack.
+//!
+//! An [`Endpoint`] decides who may connect and serves topics with [`Channel`]s. It is mounted in front
+//! of other services as a Tower [`Layer`], or on its own as a [`Service`], and speaks the Phoenix
+//! protocol over WebSocket and long polling to the clients that already exist, such as phoenix.js.
+//!
+//! ```no_run
+//! use axum::Router;
+//! use serde_json::json;
+//! use tower_channels::channel::Result;
+//! use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop};
+//!
+//! struct Room;
+//!
+//! impl Channel for Room {
+//!     type Assigns = ();
+//!     type Info = ();
+//!
+//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+//!         Ok(Room.into())
+//!     }
+//!
+//!     async fn handle_in(&mut self, event: &str, msg: Payload, socket: &Socket<Self>) -> Result<Reply> {
+//!         match event {
+//!             "new_msg" => {
+//!                 socket.broadcast("new_msg", msg);
+//!                 Ok(Reply::ack())
+//!             }
+//!             _ => Err(Stop::unmatched(event)),
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> std::io::Result<()> {
+//! let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build();
+//! let app = Router::new().layer(endpoint.layer("/socket"));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
+//! axum::serve(listener, app).await
+//! # }
+//! ```
+//!
+//! - [`ConnectInfo`] is what `connect` learns of a client; [`Rejected`] refuses it.
+//! - [`Socket`] sends to the client and to its topic, [`Handle`] reaches a channel from other tasks.
+//! - [`Presence`] tracks who is online.
+//! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
+//! - With the feature `test-util`, `test` is a client without a network.
+//!
+//! # Features
+//!
+//! - `http2` (default): WebSockets over HTTP/2 (RFC 8441).
+//! - `test-util`: the in-memory client, for tests of one's own channels.
+//!
+//! A panic in a channel ends that channel alone, which needs the default `panic = "unwind"`.
+
 // Without the feature nothing outside this crate can name the internals.
 #![cfg_attr(not(feature = "unstable-internals"), allow(unreachable_pub))]
 
@@ -49,3 +103,8 @@ pub mod internals {
     pub use crate::presence::tracker::replication::model;
     pub use crate::serializer::{ServerMessage, Version};
 }
+
+/// Compiles the code in README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
