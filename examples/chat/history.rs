@@ -14,13 +14,15 @@
 //!
 //! A client that receives change 7 after 5 knows that it has missed one, and asks for it.
 
-use std::fmt;
+mod types;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
-use serde::Serialize;
+
+pub use self::types::{CatchUp, Error, Message, Outcome, Page, Person, Reaction};
 
 /// The history, shared by all channels. SQLite blocks, so it is accessed on tokio's blocking
 /// threads.
@@ -55,73 +57,6 @@ impl Store {
 /// A chat history in a SQLite database.
 pub struct History {
     db: Connection,
-}
-
-/// A message as sent to the page. It has no body once it is deleted.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Message {
-    pub id: i64,
-    pub change: i64,
-    pub author: i64,
-    pub name: String,
-    pub body: Option<String>,
-    /// Milliseconds since 1970.
-    pub at: i64,
-    /// Idempotency key chosen by the author's page, which also uses it to recognize its own
-    /// message.
-    pub key: Option<String>,
-    pub reactions: Vec<Reaction>,
-}
-
-/// An emoji under a message, and the people who chose it, in order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Reaction {
-    pub emoji: String,
-    pub who: Vec<Person>,
-}
-
-/// An author, with the name they had at the time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Person {
-    pub author: i64,
-    pub name: String,
-}
-
-/// What a client needs to catch up: everything it has missed or, if that is too much, the newest
-/// page.
-#[derive(Debug, Serialize)]
-pub struct CatchUp {
-    /// Whether the client must discard what it shows and start from these messages.
-    pub reset: bool,
-    pub messages: Vec<Message>,
-    /// The last change included.
-    pub change: i64,
-    /// Whether there are older messages. Only meaningful after a reset.
-    pub older: bool,
-}
-
-/// One page of history, oldest first.
-#[derive(Debug, Serialize)]
-pub struct Page {
-    pub messages: Vec<Message>,
-    pub older: bool,
-}
-
-/// The result of a change to a message.
-#[derive(Debug)]
-pub struct Outcome {
-    pub message: Message,
-    /// False if the message already was in the requested state.
-    pub changed: bool,
-}
-
-/// Why an operation failed.
-#[derive(Debug)]
-pub enum Error {
-    /// The request was invalid, for the given reason.
-    Rejected(&'static str),
-    /// The database failed.
-    Database(rusqlite::Error),
 }
 
 impl History {
@@ -384,23 +319,6 @@ fn now() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rejected(why) => f.write_str(why),
-            Self::Database(error) => write!(f, "history database error: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 const GONE: Error = Error::Rejected("no such message");
 
