@@ -1,9 +1,8 @@
-//! Replicas of the presence tracker as state machines.
+//! Replication of the presence tracker between three nodes on a faulty network.
 
-/// Runs three nodes that track and untrack while messages are lost, delayed, repeated and
-/// reordered, links are cut, and nodes restart. Asserts that no removal affects unseen entries,
-/// that removed entries do not return, and that all nodes converge to exactly the tracked entries.
-/// The bytes are steps with a value each.
+/// Nodes track and untrack, restart and stop while messages are lost, delayed, duplicated and
+/// reordered and links fail. A remove affects only entries its replica had observed, removed
+/// entries never reappear, and all nodes converge. Each step takes two bytes: its kind and a value.
 pub fn check(data: &[u8]) {
     tower_channels::model::walk(&data[..data.len().min(1024)]);
 }

@@ -1,41 +1,38 @@
-//! Which operations of a replica have been seen: a set of numbers, as ranges.
+//! The causal context of a replica: the set of its dots that have been observed.
 //!
-//! A replica numbers its operations from 1. What arrives in order is a single range; what is out of
-//! order waits in others until the gaps are filled.
+//! A replica numbers its operations from 1, and the number of an operation is its *dot*. Dots
+//! observed in order form a single range; dots observed out of order form further ranges, which
+//! coalesce as the gaps between them are filled.
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// The largest number of an operation, an incarnation or an age: JSON's readers agree up to here.
-pub(super) const MAX_NUMBER: u64 = 1 << 53;
+/// The largest dot, incarnation or timestamp. Up to here every integer is exact as an IEEE 754
+/// double, the type that many JSON implementations read numbers into (RFC 8259, section 6).
+pub(super) const MAX_COUNTER: u64 = 1 << 53;
 
-/// Ascending, with a gap before each but the first; both ends belong to a range.
+/// A set of dots of one replica, as inclusive ranges.
+///
+/// The ranges ascend, and at least one dot is missing between two neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Seen(Vec<(u64, u64)>);
+pub(super) struct CausalContext(Vec<(u64, u64)>);
 
-impl Seen {
-    /// All from 1 to `last`.
+impl CausalContext {
+    /// All dots from 1 to `last`.
     pub(super) fn up_to(last: u64) -> Self {
         Self::interval(0, last)
     }
 
-    /// All after `from` up to `to`.
-    pub(super) fn interval(from: u64, to: u64) -> Self {
-        Self(if from < to { vec![(from + 1, to)] } else { vec![] })
+    /// All dots greater than `after`, up to and including `last`.
+    pub(super) fn interval(after: u64, last: u64) -> Self {
+        Self(if after < last { vec![(after + 1, last)] } else { vec![] })
     }
 
-    /// These numbers, in any order.
-    pub(super) fn of(numbers: impl IntoIterator<Item = u64>) -> Self {
-        let mut ranges: Vec<_> = numbers.into_iter().map(|number| (number, number)).collect();
-        ranges.sort_unstable();
-        Self::joined(ranges)
-    }
-
-    /// Up to where all have been seen.
+    /// The largest dot up to which every dot has been observed, or 0.
     pub(super) fn prefix(&self) -> u64 {
         self.0.first().map_or(0, |&(first, last)| if first == 1 { last } else { 0 })
     }
 
-    /// Whether something is missing below what has been seen.
+    /// Returns whether a dot is missing below the largest one.
     pub(super) fn has_gap(&self) -> bool {
         self.0.len() > 1 || self.0.first().is_some_and(|&(first, _)| first != 1)
     }
@@ -44,76 +41,85 @@ impl Seen {
         &self.0
     }
 
-    pub(super) fn contains(&self, number: u64) -> bool {
-        let after = self.0.partition_point(|&(first, _)| first <= number);
-        after > 0 && number <= self.0[after - 1].1
+    pub(super) fn contains(&self, dot: u64) -> bool {
+        let after = self.0.partition_point(|&(first, _)| first <= dot);
+        after > 0 && dot <= self.0[after - 1].1
     }
 
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    pub(super) fn is_superset(&self, other: &Self) -> bool {
         other.0.iter().all(|&(first, last)| {
             let after = self.0.partition_point(|&(start, _)| start <= first);
             after > 0 && last <= self.0[after - 1].1
         })
     }
 
-    pub(super) fn insert(&mut self, number: u64) {
+    pub(super) fn insert(&mut self, dot: u64) {
         match self.0.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => *self = self.union(&Self(vec![(number, number)])),
+            Some((_, last)) if *last + 1 == dot => *last = dot,
+            _ => *self = self.union(&Self(vec![(dot, dot)])),
         }
     }
 
     pub(super) fn union(&self, other: &Self) -> Self {
         let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
-        Self::joined(std::iter::from_fn(|| match (left.peek(), right.peek()) {
+        Self::coalesce(std::iter::from_fn(|| match (left.peek(), right.peek()) {
             (Some(a), Some(b)) if b < a => right.next().copied(),
             (Some(_), _) => left.next().copied(),
             (None, _) => right.next().copied(),
         }))
     }
 
-    /// All but these numbers, which ascend.
-    pub(super) fn without(&self, numbers: impl IntoIterator<Item = u64>) -> Self {
-        let mut numbers = numbers.into_iter().peekable();
-        let mut left = Vec::with_capacity(self.0.len());
+    /// The set difference with `dots`, which must ascend.
+    pub(super) fn without(&self, dots: impl IntoIterator<Item = u64>) -> Self {
+        let mut dots = dots.into_iter().peekable();
+        let mut ranges = Vec::with_capacity(self.0.len());
         for &(mut first, last) in &self.0 {
-            while let Some(number) = numbers.next_if(|&number| number <= last) {
-                if first < number {
-                    left.push((first, number - 1));
+            while let Some(dot) = dots.next_if(|&dot| dot <= last) {
+                if first < dot {
+                    ranges.push((first, dot - 1));
                 }
-                first = first.max(number + 1);
+                first = first.max(dot + 1);
             }
             if first <= last {
-                left.push((first, last));
+                ranges.push((first, last));
             }
         }
-        Self(left)
+        Self(ranges)
     }
 
-    /// Of ranges by ascending starts, what they hold together.
-    fn joined(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let mut joined: Vec<(u64, u64)> = Vec::new();
+    /// Merges ranges that overlap or touch. They must be sorted by their start.
+    fn coalesce(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut coalesced: Vec<(u64, u64)> = Vec::new();
         for (first, last) in ranges {
-            match joined.last_mut() {
+            match coalesced.last_mut() {
                 Some((_, end)) if first <= *end + 1 => *end = last.max(*end),
-                _ => joined.push((first, last)),
+                _ => coalesced.push((first, last)),
             }
         }
-        Self(joined)
+        Self(coalesced)
     }
 }
 
-impl<'de> Deserialize<'de> for Seen {
+/// Collects dots in any order.
+impl FromIterator<u64> for CausalContext {
+    fn from_iter<I: IntoIterator<Item = u64>>(dots: I) -> Self {
+        let mut ranges: Vec<_> = dots.into_iter().map(|dot| (dot, dot)).collect();
+        ranges.sort_unstable();
+        Self::coalesce(ranges)
+    }
+}
+
+impl<'de> Deserialize<'de> for CausalContext {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let ranges = Vec::<(u64, u64)>::deserialize(deserializer)?;
         let mut end = 0;
         for &(first, last) in &ranges {
-            if first <= end || last < first || last > MAX_NUMBER {
-                return Err(de::Error::custom("these are no ascending ranges"));
+            if first <= end || last < first || last > MAX_COUNTER {
+                return Err(de::Error::custom("expected ascending ranges of dots"));
             }
             end = last;
         }
-        Ok(Self::joined(ranges))
+        Ok(Self::coalesce(ranges))
     }
 }
 
@@ -126,59 +132,66 @@ mod tests {
 
     use super::*;
 
-    fn numbers(seen: &Seen) -> BTreeSet<u64> {
-        seen.ranges().iter().flat_map(|&(first, last)| first..=last).collect()
+    fn context(dots: impl IntoIterator<Item = u64>) -> CausalContext {
+        dots.into_iter().collect()
     }
 
-    fn is_compact(seen: &Seen) -> bool {
-        seen.ranges().iter().all(|(first, last)| first <= last)
-            && seen.ranges().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0)
+    fn dots(context: &CausalContext) -> BTreeSet<u64> {
+        context.ranges().iter().flat_map(|&(first, last)| first..=last).collect()
+    }
+
+    fn is_coalesced(context: &CausalContext) -> bool {
+        context.ranges().iter().all(|(first, last)| first <= last)
+            && context.ranges().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0)
     }
 
     proptest! {
         #[test]
-        fn it_is_a_set(a in btree_set(1..40u64, 0..30), b in btree_set(1..40u64, 0..30)) {
-            let (left, right) = (Seen::of(a.clone()), Seen::of(b.clone()));
+        fn a_context_behaves_like_a_set_of_dots(
+            a in btree_set(1..40u64, 0..30),
+            b in btree_set(1..40u64, 0..30),
+        ) {
+            let (left, right) = (context(a.clone()), context(b.clone()));
             let (union, without) = (left.union(&right), left.without(b.iter().copied()));
-            prop_assert_eq!(numbers(&left), a.clone());
-            prop_assert_eq!(numbers(&union), &a | &b);
-            prop_assert_eq!(numbers(&without), &a - &b);
-            prop_assert_eq!(left.covers(&right), a.is_superset(&b));
-            prop_assert!((1..40).all(|number| left.contains(number) == a.contains(&number)));
-            prop_assert!([left, right, union, without].iter().all(is_compact));
+            prop_assert_eq!(dots(&left), a.clone());
+            prop_assert_eq!(dots(&union), &a | &b);
+            prop_assert_eq!(dots(&without), &a - &b);
+            prop_assert_eq!(left.is_superset(&right), a.is_superset(&b));
+            prop_assert!((1..40).all(|dot| left.contains(dot) == a.contains(&dot)));
+            prop_assert!([left, right, union, without].iter().all(is_coalesced));
         }
 
         #[test]
-        fn in_whatever_order_numbers_come_all_is_one_range(
-            numbers in Just((1..30).collect::<Vec<u64>>()).prop_shuffle()
+        fn dots_inserted_in_any_order_coalesce_into_one_range(
+            dots in Just((1..30).collect::<Vec<u64>>()).prop_shuffle()
         ) {
-            let mut seen = Seen::default();
-            numbers.iter().for_each(|&number| seen.insert(number));
-            prop_assert_eq!(seen, Seen::up_to(29));
+            let mut context = CausalContext::default();
+            dots.iter().for_each(|&dot| context.insert(dot));
+            prop_assert_eq!(context, CausalContext::up_to(29));
         }
     }
 
     #[test]
     fn the_prefix_ends_before_the_first_gap() {
-        assert_eq!(Seen::default().prefix(), 0);
-        assert_eq!(Seen::of([2, 3]).prefix(), 0);
-        assert_eq!(Seen::of([1, 2, 4]).prefix(), 2);
+        assert_eq!(context([]).prefix(), 0);
+        assert_eq!(context([2, 3]).prefix(), 0);
+        assert_eq!(context([1, 2, 4]).prefix(), 2);
     }
 
     #[test]
-    fn a_gap_is_what_is_missing_below() {
-        assert!(!Seen::default().has_gap());
-        assert!(!Seen::up_to(3).has_gap());
-        assert!(Seen::of([2]).has_gap());
-        assert!(Seen::of([1, 3]).has_gap());
+    fn a_missing_lower_dot_is_a_gap() {
+        assert!(!context([]).has_gap());
+        assert!(!context([1, 2, 3]).has_gap());
+        assert!(context([2]).has_gap());
+        assert!(context([1, 3]).has_gap());
     }
 
     #[test]
-    fn only_ascending_ranges_of_sane_numbers_are_read() {
-        let read = |text: &str| serde_json::from_str::<Seen>(text).ok();
-        assert_eq!(read("[[1,2],[3,4],[6,6]]"), Some(Seen::of([1, 2, 3, 4, 6])));
-        let bad =
+    fn only_ascending_ranges_within_bounds_deserialize() {
+        let parse = |text: &str| serde_json::from_str::<CausalContext>(text).ok();
+        assert_eq!(parse("[[1,2],[3,4],[6,6]]"), Some(context([1, 2, 3, 4, 6])));
+        let invalid =
             ["[[0,1]]", "[[2,1]]", "[[1,3],[3,4]]", "[[5,6],[1,2]]", "[[1,9007199254740993]]"];
-        assert!(bad.iter().all(|text| read(text).is_none()));
+        assert!(invalid.iter().all(|text| parse(text).is_none()));
     }
 }

@@ -1,4 +1,4 @@
-//! What is tracked: entries, and how each is named.
+//! Entries: the elements of the set, and their identity.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,110 +7,119 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 use smol_str::SmolStr;
 
-/// The text of a JSON object: what the application says of a presence, without `phx_ref`.
+/// The maximum length of a topic or a key, in bytes.
+pub(crate) const MAX_TEXT: usize = 4096;
+
+/// The maximum length of a meta, in bytes.
+pub(crate) const MAX_META: usize = 1024 * 1024;
+
+/// The application's metadata of a presence: the text of a JSON object, without `phx_ref`.
 pub(crate) type Meta = Arc<str>;
 
-/// Whoever tracks, a channel or a task: a number that this replica gave it.
+/// The id of an entry's owner, such as a channel or a task. Unique within a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Owner(pub(crate) u64);
 
-/// One life of a node. A restarted node has the same name and a higher incarnation, and what its
-/// earlier ones tracked is gone for good.
+/// One incarnation of a node.
+///
+/// A node that restarts keeps its name and takes a higher incarnation. The entries of its earlier
+/// incarnations are removed for good.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Replica {
-    /// At most 255 bytes.
+    /// The name of the node, at most 255 bytes.
     pub(crate) name: SmolStr,
-    /// At most 2^53; milliseconds since 1970 at the start of the node do well.
+    /// At most 2^53. The Unix time in milliseconds at which the node started is a good choice.
     pub(crate) incarnation: u64,
 }
 
-/// One presence: a cheap clone, and the same value wherever it is seen.
+/// A presence: one owner, tracked under one key of one topic.
 ///
-/// Entries are compared by their place among the metas of a key: oldest first, in the same order
-/// on all replicas.
+/// Entries are immutable and cheap to clone. They are ordered by Lamport timestamp, with ties
+/// broken by replica and dot, so every replica lists the metas of a key in the same order, oldest
+/// first.
 #[derive(Clone)]
-pub(crate) struct Entry(Arc<Fields>);
+pub(crate) struct Entry(Arc<Inner>);
 
-struct Fields {
-    age: u64,
+struct Inner {
     replica: Replica,
     dot: u64,
-    topic: SmolStr,
-    key: SmolStr,
-    meta: Meta,
     phx_ref: SmolStr,
-    prev: Option<SmolStr>,
+    fields: Fields,
 }
 
-/// What an entry is made of, besides where it was made.
+/// The contents of an entry, apart from its identity (replica and dot).
 #[derive(Clone, Debug)]
-pub(super) struct Parts {
-    /// When it was made, in Lamport's time: higher than all that its replica had seen.
-    pub(super) age: u64,
+pub(super) struct Fields {
+    /// The Lamport timestamp: higher than that of every entry the replica had observed when this
+    /// one was tracked.
+    pub(super) timestamp: u64,
     pub(super) topic: SmolStr,
     pub(super) key: SmolStr,
     pub(super) meta: Meta,
+    /// The `phx_ref` of the entry that this one replaces.
     pub(super) prev: Option<SmolStr>,
 }
 
+/// The effect of a message, or of the passage of time, on the visible entries.
+///
+/// An update is a leave of the old entry and a join of the new one. No entry is in both lists, so
+/// they lead from the previous listing to the current one in whichever order they are applied.
+#[derive(Debug, Default)]
+pub(crate) struct Diff {
+    pub(crate) joins: Vec<Entry>,
+    pub(crate) leaves: Vec<Entry>,
+}
+
 impl Entry {
-    /// The entry that the operation `dot` of `replica` made.
-    pub(super) fn new(replica: &Replica, dot: u64, parts: Parts) -> Self {
-        let Parts { age, topic, key, meta, prev } = parts;
+    /// Creates the entry added by the operation `dot` of `replica`.
+    pub(super) fn new(replica: &Replica, dot: u64, fields: Fields) -> Self {
         let phx_ref = phx_ref(replica, dot);
-        Self(Arc::new(Fields {
-            age,
-            replica: replica.clone(),
-            dot,
-            topic,
-            key,
-            meta,
-            phx_ref,
-            prev,
-        }))
+        Self(Arc::new(Inner { replica: replica.clone(), dot, phx_ref, fields }))
     }
 
     pub(crate) fn topic(&self) -> &SmolStr {
-        &self.0.topic
+        &self.0.fields.topic
     }
 
     pub(crate) fn key(&self) -> &SmolStr {
-        &self.0.key
+        &self.0.fields.key
     }
 
     pub(crate) fn meta(&self) -> &Meta {
-        &self.0.meta
+        &self.0.fields.meta
     }
 
-    /// 16 characters of base64url, of this entry alone.
+    /// The entry's unique reference: 16 characters of base64url.
     pub(crate) fn phx_ref(&self) -> &SmolStr {
         &self.0.phx_ref
     }
 
     /// The `phx_ref` of the entry that this one replaced.
     pub(crate) fn prev(&self) -> Option<&SmolStr> {
-        self.0.prev.as_ref()
+        self.0.fields.prev.as_ref()
     }
 
-    pub(super) fn age(&self) -> u64 {
-        self.0.age
+    pub(super) fn timestamp(&self) -> u64 {
+        self.0.fields.timestamp
     }
 
+    /// The dot of the operation that added this entry.
     pub(super) fn dot(&self) -> u64 {
         self.0.dot
     }
 
-    fn place(&self) -> (u64, &Replica, u64) {
-        (self.0.age, &self.0.replica, self.0.dot)
+    fn sort_key(&self) -> (u64, &Replica, u64) {
+        (self.timestamp(), &self.0.replica, self.0.dot)
     }
 }
 
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.place().cmp(&other.place())
+        self.sort_key().cmp(&other.sort_key())
     }
 }
 
@@ -130,12 +139,17 @@ impl Eq for Entry {}
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fields { replica, dot, topic, key, meta, .. } = &*self.0;
+        let Inner { replica, dot, fields: Fields { topic, key, meta, .. }, .. } = &*self.0;
         write!(f, "{topic} {key} {meta} ({}.{} {dot})", replica.name, replica.incarnation)
     }
 }
 
-/// All replicas derive the same one, so that it is not sent between them.
+/// Parses the text as JSON and returns it if it is an object.
+pub(super) fn json_object(text: &str) -> Option<&RawValue> {
+    serde_json::from_str::<&RawValue>(text).ok().filter(|raw| raw.get().starts_with('{'))
+}
+
+/// Derives the reference from the entry's identity, so that replicas need not exchange it.
 fn phx_ref(replica: &Replica, dot: u64) -> SmolStr {
     let mut hash = Sha1::new();
     hash.update(dot.to_be_bytes());
@@ -152,14 +166,14 @@ mod tests {
     use super::*;
 
     fn entry(name: &str, incarnation: u64, dot: u64) -> Entry {
-        let parts = Parts {
-            age: 1,
+        let fields = Fields {
+            timestamp: 1,
             topic: "room".into(),
             key: "ann".into(),
             meta: "{}".into(),
             prev: None,
         };
-        Entry::new(&Replica { name: name.into(), incarnation }, dot, parts)
+        Entry::new(&Replica { name: name.into(), incarnation }, dot, fields)
     }
 
     #[test]
@@ -171,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phx_ref_differs_by_node_incarnation_and_operation() {
+    fn a_phx_ref_depends_on_node_incarnation_and_dot() {
         let refs = [entry("one", 1, 1), entry("two", 1, 1), entry("one", 2, 1), entry("one", 1, 2)]
             .map(|entry| entry.phx_ref().clone());
         let unique: std::collections::HashSet<_> = refs.iter().collect();
@@ -179,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_phx_ref_is_the_same_in_every_version_of_this_program() {
+    fn a_phx_ref_is_stable_across_releases() {
         assert_eq!(entry("one", 1, 1).phx_ref(), "A8VfJ33OFuxIhoCQ");
     }
 }

@@ -1,7 +1,7 @@
-//! What replicas say to each other: JSON, with a version.
+//! The messages that replicas exchange: versioned JSON.
 //!
-//! Later versions may add fields, which this one ignores. A change that older readers would
-//! misunderstand needs a new version, which they refuse.
+//! A later release may add fields, which this one ignores. A change that this release would
+//! misinterpret requires a new version number, which it rejects.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -10,40 +10,50 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
-use super::clock::{MAX_NUMBER, Seen};
-use super::entry::{Entry, Parts, Replica};
+use super::clock::{CausalContext, MAX_COUNTER};
+use super::entry::{Entry, Fields, MAX_META, MAX_TEXT, Replica, json_object};
 use super::replicas::MAX_REPLICAS;
 use super::state::Fragment;
-use super::{MAX_META, MAX_TEXT, Malformed};
 
 const VERSION: u64 = 1;
+
+/// The maximum length of a replica's name, in bytes.
 const MAX_NAME: usize = 255;
+
+/// The maximum length of a message, in bytes. Longer ones are rejected without parsing.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// One message, of any of these parts.
+/// A message. Every part but the sender is optional.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) from: Replica,
-    /// How far the sender has seen each replica without a gap.
+    /// The sender's vector clock: for each replica, the contiguous prefix it has observed.
     pub(super) clock: Vec<(Replica, u64)>,
-    /// One for a node at most.
+    /// At most one fragment per node.
     pub(super) fragments: Vec<Fragment>,
-    /// Whether other messages carry the rest of the fragments.
+    /// Whether further fragments follow in other messages.
     pub(super) more: bool,
-    /// Of which replicas more is wanted than the sender has seen.
-    pub(super) request: Vec<(Replica, Seen)>,
-    /// The receiver, if the sender has given it up for good, and the newest incarnation of its name
-    /// that is known.
+    /// The replicas whose missing operations the sender requests, with the context it has.
+    pub(super) request: Vec<(Replica, CausalContext)>,
+    /// Informs a replica that the sender considers it gone. Carries the newest incarnation of that
+    /// node known to the sender.
     pub(super) gone: Option<(Replica, u64)>,
 }
 
+/// The message is malformed or of an unknown version. Nothing of it was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DecodeError(pub(crate) &'static str);
+
+/// The one field that all versions have in common.
 #[derive(Deserialize)]
-struct Head {
+struct Header {
     v: u64,
 }
 
+// The names of the fields below are those on the wire.
+
 #[derive(Serialize, Deserialize)]
-struct Wire<'a> {
+struct WireMessage<'a> {
     v: u64,
     from: Replica,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -73,13 +83,13 @@ struct WireClock {
 #[derive(Serialize, Deserialize)]
 struct WireRequest {
     of: Replica,
-    seen: Seen,
+    seen: CausalContext,
 }
 
 #[derive(Serialize, Deserialize)]
 struct WireFragment<'a> {
     of: Replica,
-    seen: Seen,
+    seen: CausalContext,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     entries: Vec<WireEntry<'a>>,
 }
@@ -106,45 +116,56 @@ impl Message {
 
     pub(super) fn encode(&self) -> String {
         let clock = |(of, to): &(Replica, u64)| WireClock { of: of.clone(), to: *to };
-        let request =
-            |(of, seen): &(Replica, Seen)| WireRequest { of: of.clone(), seen: seen.clone() };
-        let wire = Wire {
+        let request = |(of, context): &(Replica, CausalContext)| WireRequest {
+            of: of.clone(),
+            seen: context.clone(),
+        };
+        let gone = |(of, newest): &(Replica, u64)| WireGone { of: of.clone(), newest: *newest };
+        let wire = WireMessage {
             v: VERSION,
             from: self.from.clone(),
             clock: self.clock.iter().map(clock).collect(),
             states: self.fragments.iter().map(WireFragment::new).collect(),
             more: self.more,
             request: self.request.iter().map(request).collect(),
-            gone: self
-                .gone
-                .as_ref()
-                .map(|(of, newest)| WireGone { of: of.clone(), newest: *newest }),
+            gone: self.gone.as_ref().map(gone),
         };
-        serde_json::to_string(&wire).expect("numbers, texts and JSON make JSON")
+        serde_json::to_string(&wire).expect("integers, strings and raw JSON serialize")
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        check(bytes.len() <= MAX_MESSAGE, "the message is too large")?;
-        let head: Head =
-            serde_json::from_slice(bytes).map_err(|_| Malformed("this is no message"))?;
-        check(head.v == VERSION, "the version is unknown")?;
-        let wire: Wire<'_> =
-            serde_json::from_slice(bytes).map_err(|_| Malformed("this is no message"))?;
-        let count = |list: usize| check(list <= MAX_REPLICAS, "there are too many replicas");
-        count(wire.clock.len())?;
-        count(wire.states.len())?;
-        count(wire.request.len())?;
-        is_unique(wire.states.iter().map(|state| &state.of))?;
-        is_unique(wire.request.iter().map(|request| &request.of))?;
-        wire.clock.iter().try_for_each(|clock| is_number(clock.to).and(is_replica(&clock.of)))?;
-        wire.request.iter().try_for_each(|request| is_replica(&request.of))?;
-        let is_gone = |gone: &WireGone| is_number(gone.newest).and(is_replica(&gone.of));
-        wire.gone.iter().try_for_each(is_gone)?;
-        is_replica(&wire.from)?;
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        ensure(bytes.len() <= MAX_MESSAGE, "message too large")?;
+        let header: Header =
+            serde_json::from_slice(bytes).map_err(|_| DecodeError("not a tracker message"))?;
+        ensure(header.v == VERSION, "unknown version")?;
+        let wire: WireMessage<'_> =
+            serde_json::from_slice(bytes).map_err(|_| DecodeError("not a tracker message"))?;
+        let ensure_count = |count: usize| ensure(count <= MAX_REPLICAS, "too many replicas");
+        ensure_count(wire.clock.len())?;
+        ensure_count(wire.states.len())?;
+        ensure_count(wire.request.len())?;
+        validate_unique(wire.states.iter().map(|state| &state.of))?;
+        validate_unique(wire.request.iter().map(|request| &request.of))?;
+        for WireClock { of, to } in &wire.clock {
+            validate_counter(*to)?;
+            validate_replica(of)?;
+        }
+        for WireRequest { of, .. } in &wire.request {
+            validate_replica(of)?;
+        }
+        if let Some(WireGone { of, newest }) = &wire.gone {
+            validate_counter(*newest)?;
+            validate_replica(of)?;
+        }
+        validate_replica(&wire.from)?;
         Ok(Self {
             from: wire.from,
             clock: wire.clock.into_iter().map(|clock| (clock.of, clock.to)).collect(),
-            fragments: wire.states.into_iter().map(WireFragment::read).collect::<Result<_, _>>()?,
+            fragments: wire
+                .states
+                .into_iter()
+                .map(WireFragment::decode)
+                .collect::<Result<_, _>>()?,
             more: wire.more,
             request: wire.request.into_iter().map(|request| (request.of, request.seen)).collect(),
             gone: wire.gone.map(|gone| (gone.of, gone.newest)),
@@ -153,65 +174,60 @@ impl Message {
 }
 
 impl<'a> WireFragment<'a> {
-    fn new(Fragment { replica, seen, entries }: &'a Fragment) -> Self {
+    fn new(Fragment { replica, context, entries }: &'a Fragment) -> Self {
         let entry = |entry: &'a Entry| WireEntry {
             n: entry.dot(),
-            age: entry.age(),
+            age: entry.timestamp(),
             topic: Cow::Borrowed(entry.topic()),
             key: Cow::Borrowed(entry.key()),
-            meta: object(entry.meta()).expect("a meta is an object"),
+            meta: json_object(entry.meta()).expect("a meta is a JSON object"),
             prev: entry.prev().cloned(),
         };
         let entries = entries.iter().map(entry).collect();
-        Self { of: replica.clone(), seen: seen.clone(), entries }
+        Self { of: replica.clone(), seen: context.clone(), entries }
     }
 
-    fn read(self) -> Result<Fragment, Malformed> {
-        let Self { of: replica, seen, entries } = self;
-        is_replica(&replica)?;
-        let ascends = entries.windows(2).all(|pair| pair[0].n < pair[1].n);
-        check(ascends, "the entries do not ascend")?;
-        let is_seen = entries.iter().all(|entry| seen.contains(entry.n));
-        check(is_seen, "an entry is none of what was seen")?;
-        let entries = entries.into_iter().map(|entry| entry.read(&replica));
-        Ok(Fragment { entries: entries.collect::<Result<_, _>>()?, seen, replica })
+    fn decode(self) -> Result<Fragment, DecodeError> {
+        let Self { of: replica, seen: context, entries } = self;
+        validate_replica(&replica)?;
+        let is_ascending = entries.windows(2).all(|pair| pair[0].n < pair[1].n);
+        ensure(is_ascending, "entries not in ascending order")?;
+        let is_observed = entries.iter().all(|entry| context.contains(entry.n));
+        ensure(is_observed, "entry outside the fragment's context")?;
+        let entries = entries.into_iter().map(|entry| entry.decode(&replica));
+        Ok(Fragment { entries: entries.collect::<Result<_, _>>()?, context, replica })
     }
 }
 
 impl WireEntry<'_> {
-    fn read(self, replica: &Replica) -> Result<Entry, Malformed> {
-        let Self { n, age, topic, key, meta, prev } = self;
-        is_number(age)?;
-        check(topic.len() <= MAX_TEXT && key.len() <= MAX_TEXT, "a topic or a key is too long")?;
-        check(meta.get().len() <= MAX_META, "a meta is too long")?;
-        check(meta.get().starts_with('{'), "a meta is no object")?;
+    fn decode(self, replica: &Replica) -> Result<Entry, DecodeError> {
+        let Self { n: dot, age: timestamp, topic, key, meta, prev } = self;
+        validate_counter(timestamp)?;
+        ensure(topic.len() <= MAX_TEXT && key.len() <= MAX_TEXT, "topic or key too long")?;
+        ensure(meta.get().len() <= MAX_META, "meta too long")?;
+        ensure(meta.get().starts_with('{'), "meta is not an object")?;
         let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         let is_ref = |prev: &SmolStr| prev.len() == 16 && prev.bytes().all(is_base64url);
-        check(prev.iter().all(is_ref), "a prev is no phx_ref")?;
+        ensure(prev.iter().all(is_ref), "prev is not a phx_ref")?;
         let (topic, key, meta) = (topic.into(), key.into(), meta.get().into());
-        Ok(Entry::new(replica, n, Parts { age, topic, key, meta, prev }))
+        Ok(Entry::new(replica, dot, Fields { timestamp, topic, key, meta, prev }))
     }
 }
 
-/// The text as JSON, if it is that of an object.
-pub(super) fn object(text: &str) -> Option<&RawValue> {
-    serde_json::from_str::<&RawValue>(text).ok().filter(|raw| raw.get().starts_with('{'))
+fn ensure(condition: bool, error: &'static str) -> Result<(), DecodeError> {
+    if condition { Ok(()) } else { Err(DecodeError(error)) }
 }
 
-fn check(is_right: bool, otherwise: &'static str) -> Result<(), Malformed> {
-    if is_right { Ok(()) } else { Err(Malformed(otherwise)) }
+fn validate_counter(counter: u64) -> Result<(), DecodeError> {
+    ensure(counter <= MAX_COUNTER, "integer out of range")
 }
 
-fn is_number(number: u64) -> Result<(), Malformed> {
-    check(number <= MAX_NUMBER, "a number is too large")
+fn validate_replica(Replica { name, incarnation }: &Replica) -> Result<(), DecodeError> {
+    ensure(name.len() <= MAX_NAME, "replica name too long")?;
+    validate_counter(*incarnation)
 }
 
-fn is_replica(Replica { name, incarnation }: &Replica) -> Result<(), Malformed> {
-    check(name.len() <= MAX_NAME, "a name is too long").and(is_number(*incarnation))
-}
-
-fn is_unique<'a>(replicas: impl Iterator<Item = &'a Replica>) -> Result<(), Malformed> {
-    let mut names = HashSet::new();
-    let mut replicas = replicas;
-    check(replicas.all(|replica| names.insert(&replica.name)), "a node is there twice")
+fn validate_unique<'a>(replicas: impl Iterator<Item = &'a Replica>) -> Result<(), DecodeError> {
+    let (mut replicas, mut names) = (replicas, HashSet::new());
+    ensure(replicas.all(|replica| names.insert(&replica.name)), "duplicate node")
 }

@@ -1,5 +1,8 @@
-//! Who is where, on one replica and as far as it knows on all others: plain code that knows no
-//! task, no clock and no socket.
+//! The presence tracker: a delta-state CRDT, modelled on `Phoenix.Tracker`.
+//!
+//! Each replica adds and removes entries of its own and replicates those of all others; the state
+//! of one replica is an observed-remove set, see [`state`]. The tracker performs no I/O and reads no
+//! clock: messages are values, and time is an argument.
 
 mod clock;
 mod entry;
@@ -18,89 +21,64 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use self::clock::MAX_NUMBER;
-use self::entry::Parts;
+use self::clock::MAX_COUNTER;
 pub(crate) use self::entry::{Entry, Meta, Owner, Replica};
+use self::entry::{Fields, MAX_META, MAX_TEXT, json_object};
 use self::replicas::Replicas;
-use self::state::{Log, State};
-use self::topics::Topics;
+use self::state::{RemovalLog, ReplicaState};
+use self::topics::TopicIndex;
 pub(crate) use self::topics::{Metas, Snapshot};
 
-/// The largest topic or key in bytes.
-pub(crate) const MAX_TEXT: usize = 4096;
-
-/// The largest meta in bytes.
-pub(crate) const MAX_META: usize = 1024 * 1024;
-
-/// How replicas watch each other.
+/// Configuration of a tracker.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// How often a replica says that it lives and how far it is; 1.5 s.
+    /// The interval at which a replica broadcasts its vector clock; 1.5 s by default.
     pub(crate) heartbeat: Duration,
-    /// How long a replica may be silent before its entries are hidden; 30 s.
+    /// How long a replica may be silent before its entries are hidden; 30 s by default.
     pub(crate) down_after: Duration,
-    /// How long a replica may be silent before it is forgotten for good; 20 min.
+    /// How long a replica may be silent before it is removed for good; 20 min by default.
     pub(crate) gone_after: Duration,
-    /// How many removals are remembered, so that who missed some is told these alone; 10,000.
-    pub(crate) max_log: usize,
-    /// About the largest message in bytes; what is more is sent in pieces. 1 MiB.
+    /// The number of local removes kept in the removal log; 10,000 by default. A peer that lacks
+    /// an older one receives the full state instead of a delta.
+    pub(crate) max_removals: usize,
+    /// The approximate maximum length of a message in bytes; 1 MiB by default. Longer deltas are
+    /// split.
     pub(crate) max_message: usize,
 }
 
-/// The presences that one replica knows of.
+/// The presences known to one replica: its own, and those of all other replicas.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     replica: Replica,
     config: Config,
-    /// All that is shown: its own entries and those of all replicas that are up.
-    topics: Topics,
+    /// All visible entries: those of the local replica and of all replicas that are up.
+    topics: TopicIndex,
+    /// The local entries by owner, topic and key.
     owned: BTreeMap<(Owner, SmolStr, SmolStr), Entry>,
-    own: State,
-    log: Log,
-    /// How many of its operations the others have been told.
-    sent: u64,
-    /// The highest age of an entry seen so far.
-    age: u64,
-    others: Replicas,
+    local: ReplicaState,
+    removal_log: RemovalLog,
+    /// The dot of the last local operation that was broadcast.
+    sent_to: u64,
+    /// The Lamport clock: the highest timestamp observed in an entry.
+    lamport: u64,
+    /// The remote replicas.
+    replicas: Replicas,
     last_tick: Option<Duration>,
     last_heartbeat: Option<Duration>,
 }
 
-/// What came and went by a message or by the passing of time.
-///
-/// No entry is in both. An update is a leave of the old entry and a join of the new one. Applied to
-/// what `list` said before, in either order, they give what it says now.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) joins: Vec<Entry>,
-    pub(crate) leaves: Vec<Entry>,
-}
-
-/// A message for other replicas.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    /// For one replica, or for all others.
-    pub(crate) to: Option<Replica>,
-    /// JSON.
-    pub(crate) message: String,
-}
-
-/// Why something is not tracked.
+/// Error returned by [`Tracker::track`] and [`Tracker::update`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TrackError {
-    /// The owner tracks this key on this topic already.
+    /// The owner already tracks this key on this topic.
     AlreadyTracked,
     /// The owner does not track this key on this topic.
     NotTracked,
-    /// The topic or the key is larger than [`MAX_TEXT`] or the meta than [`MAX_META`].
+    /// The topic or the key exceeds [`MAX_TEXT`], or the meta [`MAX_META`].
     TooLarge,
-    /// The meta is no JSON object.
+    /// The meta is not a JSON object.
     NotAnObject,
 }
-
-/// A message that is none, or of a version that is not understood. Nothing of it was applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(pub(crate) &'static str);
 
 impl Default for Config {
     fn default() -> Self {
@@ -108,38 +86,38 @@ impl Default for Config {
             heartbeat: Duration::from_millis(1500),
             down_after: Duration::from_secs(30),
             gone_after: Duration::from_secs(20 * 60),
-            max_log: 10_000,
+            max_removals: 10_000,
             max_message: 1024 * 1024,
         }
     }
 }
 
 impl Tracker {
-    /// A replica that knows of none but itself.
+    /// Creates a replica without entries that knows no other replicas.
     pub(crate) fn new(replica: Replica, config: Config) -> Self {
-        let (topics, owned, own, log, others) = Default::default();
-        let (sent, age, last_tick, last_heartbeat) = Default::default();
+        let (topics, owned, local, removal_log, replicas) = Default::default();
+        let (sent_to, lamport, last_tick, last_heartbeat) = Default::default();
         Self {
             replica,
             config,
             topics,
             owned,
-            own,
-            log,
-            sent,
-            age,
-            others,
+            local,
+            removal_log,
+            sent_to,
+            lamport,
+            replicas,
             last_tick,
             last_heartbeat,
         }
     }
 
-    /// Itself. The incarnation grows if others have taken it for gone.
+    /// The local replica. Its incarnation increases when another replica considers it gone.
     pub(crate) fn replica(&self) -> &Replica {
         &self.replica
     }
 
-    /// Adds an entry. Its costs do not depend on how many there are.
+    /// Adds an entry.
     pub(crate) fn track(
         &mut self,
         owner: Owner,
@@ -154,14 +132,16 @@ impl Tracker {
         if topic.len() > MAX_TEXT || key.len() > MAX_TEXT || meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        message::object(&meta).ok_or(TrackError::NotAnObject)?;
+        json_object(&meta).ok_or(TrackError::NotAnObject)?;
         let entry = self.add(topic, key, meta, None);
         self.owned.insert(id, entry.clone());
         Ok(entry)
     }
 
-    /// Replaces an entry by a newer one: returns the old and the new. To apply `change` is left out
-    /// if there is nothing to replace.
+    /// Replaces an entry by one with the meta that `change` returns. Returns the old entry and the
+    /// new one.
+    ///
+    /// `change` is not called if the owner does not track the key.
     pub(crate) fn update(
         &mut self,
         owner: Owner,
@@ -175,14 +155,14 @@ impl Tracker {
         if meta.len() > MAX_META {
             return Err(TrackError::TooLarge);
         }
-        message::object(&meta).ok_or(TrackError::NotAnObject)?;
+        json_object(&meta).ok_or(TrackError::NotAnObject)?;
         self.remove(&old);
         let new = self.add(topic, key, meta, Some(old.phx_ref().clone()));
         self.owned.insert(id, new.clone());
         Ok((old, new))
     }
 
-    /// Removes an entry, if there is one.
+    /// Removes an entry and returns it, if the owner tracks the key.
     pub(crate) fn untrack(
         &mut self,
         owner: Owner,
@@ -194,7 +174,7 @@ impl Tracker {
         Some(old)
     }
 
-    /// Removes all entries of an owner, at the cost of these.
+    /// Removes all entries of an owner and returns them. Visits no entries of other owners.
     pub(crate) fn untrack_all(&mut self, owner: Owner) -> Vec<Entry> {
         let first = (owner, SmolStr::default(), SmolStr::default());
         let ids: Vec<_> = self
@@ -206,43 +186,47 @@ impl Tracker {
         ids.iter().filter_map(|(owner, topic, key)| self.untrack(*owner, topic, key)).collect()
     }
 
-    /// What an owner tracks under a key.
+    /// Returns the entry that an owner tracks under a key.
     pub(crate) fn get(&self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> Option<Entry> {
         self.owned.get(&(owner, topic.clone(), key.clone())).cloned()
     }
 
-    /// The topic's presences now. Takes no time, and may be walked while others change.
+    /// Returns a snapshot of a topic's presences, in constant time.
     pub(crate) fn list(&self, topic: &str) -> Snapshot {
         self.topics.get(topic).cloned().unwrap_or_default()
     }
 
-    /// The entries under one key, oldest first.
+    /// Returns the entries under one key, oldest first.
     pub(crate) fn get_by_key(&self, topic: &str, key: &str) -> Vec<Entry> {
         let metas = self.topics.get(topic).and_then(|snapshot| snapshot.get(key));
         metas.map(|metas| metas.iter().cloned().collect()).unwrap_or_default()
     }
 
-    /// The number of keys.
+    /// The number of keys on a topic.
     pub(crate) fn count(&self, topic: &str) -> usize {
         self.topics.get(topic).map_or(0, Snapshot::len)
     }
 
-    /// The next operation adds an entry.
+    /// Performs the next local operation, an add.
     fn add(&mut self, topic: &SmolStr, key: &SmolStr, meta: Meta, prev: Option<SmolStr>) -> Entry {
-        self.age = (self.age + 1).min(MAX_NUMBER);
+        self.lamport = (self.lamport + 1).min(MAX_COUNTER);
         let (topic, key) = (topic.clone(), key.clone());
-        let parts = Parts { age: self.age, topic, key, meta, prev };
-        let entry = Entry::new(&self.replica, self.own.seen().prefix() + 1, parts);
-        self.own.add(entry.clone());
+        let fields = Fields { timestamp: self.lamport, topic, key, meta, prev };
+        let entry = Entry::new(&self.replica, self.next_dot(), fields);
+        self.local.add(entry.clone());
         self.topics.insert(entry.clone());
         entry
     }
 
-    /// The next operation removes one.
+    /// Performs the next local operation, a remove.
     fn remove(&mut self, entry: &Entry) {
-        let operation = self.own.seen().prefix() + 1;
-        self.own.remove(operation, entry);
-        self.log.push(operation, entry.dot(), self.config.max_log);
+        let dot = self.next_dot();
+        self.local.remove(dot, entry);
+        self.removal_log.push(dot, entry.dot(), self.config.max_removals);
         self.topics.remove(entry);
+    }
+
+    fn next_dot(&self) -> u64 {
+        self.local.context().prefix() + 1
     }
 }

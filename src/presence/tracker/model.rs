@@ -1,96 +1,102 @@
-//! Three nodes beside a simple model of them, driven by bytes: for the tests here and for the fuzz
-//! targets. No part of the API.
+//! A model checker for replication: three nodes on a faulty network, compared with a simple model.
+//! Used by the tests and the fuzz targets; not part of the API.
 //!
-//! The model knows what each node tracks, and at every step what may not be shown. The network loses,
-//! repeats, delays and reorders; nodes are cut off from each other in either direction, restart, and
-//! stay away until they are taken for gone. In the end all is mended, and everyone must see the same.
+//! Bytes drive the simulation. The network loses, duplicates, delays and reorders messages. Links
+//! fail in either direction, and nodes restart or stop for so long that the others consider them
+//! gone. The model records what each node tracks and which entries must not be visible. At the end
+//! all links are repaired, and the nodes must converge.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use smol_str::{SmolStr, format_smolstr};
 
+use super::entry::Diff;
 use super::message::Message;
-use super::{Changes, Config, Entry, Outgoing, Owner, Replica, Tracker};
+use super::replication::Outgoing;
+use super::{Config, Entry, Owner, Replica, Tracker};
 
 const NODES: usize = 3;
+
+/// The maximum number of messages in flight. The oldest are lost first.
 const IN_FLIGHT: usize = 30;
 
-/// Walks as the bytes say, then mends everything.
+/// Runs the steps that the bytes encode, then repairs the network and waits for convergence.
 ///
 /// # Panics
-/// If a node shows what it must not, says something else than what it lists, or if in the end one
-/// does not show exactly what all of them track.
+/// If a node shows a removed entry, if the diffs that it returned disagree with its listing, or if
+/// the nodes do not converge to exactly the entries that all running nodes track.
 pub fn walk(bytes: &[u8]) {
-    let mut world = World::new();
+    let mut cluster = Cluster::new();
     for step in bytes.chunks_exact(2) {
-        world.step(step[0], usize::from(step[1]));
+        cluster.step(step[0], usize::from(step[1]));
     }
-    world.mend();
+    cluster.converge();
 }
 
-/// Gives bytes to a replica that knows one other: they may be refused, but if they are, nothing of
-/// them counts, and what was taken counts once.
+/// Passes arbitrary bytes as a message to a replica that knows one other.
 ///
 /// # Panics
-/// If that is not so, or if a message is not read again as it is written.
+/// If a rejected message had an effect, if receiving an accepted one is not idempotent, or if an
+/// accepted message does not survive encoding and decoding.
 pub fn receive(bytes: &[u8]) {
-    let mut world = World::new();
-    (0..6).for_each(|value| world.track(value % 2, value * 7));
-    world.settle();
-    let Node { tracker, view, .. } = &mut world.nodes[0];
-    let Ok((changes, _)) = tracker.receive(world.now, bytes) else {
-        assert!(Message::decode(bytes).is_err(), "well-formed and refused");
-        return world.check(0);
+    let mut cluster = Cluster::new();
+    (0..6).for_each(|value| cluster.track(value % 2, value * 7));
+    cluster.settle();
+    let Node { tracker, view, .. } = &mut cluster.nodes[0];
+    let Ok((diff, _)) = tracker.receive(cluster.now, bytes) else {
+        assert!(Message::decode(bytes).is_err(), "a well-formed message was rejected");
+        return cluster.check(0);
     };
-    apply(&changes, view);
-    let again = tracker.receive(world.now, bytes).expect("it was taken before").0;
-    assert!(again.joins.is_empty() && again.leaves.is_empty(), "twice is more than once");
-    let written = Message::decode(bytes).expect("it was taken").encode();
-    let read = Message::decode(written.as_bytes()).expect("a message of its own");
-    assert_eq!(read.encode(), written);
-    world.check_view(0);
+    apply(&diff, view);
+    let again = tracker.receive(cluster.now, bytes).expect("it was accepted before").0;
+    assert!(again.joins.is_empty() && again.leaves.is_empty(), "receiving is not idempotent");
+    let encoded = Message::decode(bytes).expect("it was accepted").encode();
+    let decoded = Message::decode(encoded.as_bytes()).expect("an encoded message");
+    assert_eq!(decoded.encode(), encoded);
+    cluster.check_view(0);
 }
 
-struct World {
+struct Cluster {
     now: Duration,
     nodes: Vec<Node>,
-    /// From whom, to whom, and what.
+    /// The messages in flight: sender, recipient, text.
     network: Vec<(usize, usize, String)>,
-    /// What does not arrive any more: from whom, to whom.
-    cuts: HashSet<(usize, usize)>,
-    /// Every entry there ever was, with its replica.
-    made: BTreeMap<SmolStr, (Replica, Entry)>,
+    /// The broken links: sender, recipient.
+    cut_links: HashSet<(usize, usize)>,
+    /// Every entry ever created and its replica, by `phx_ref`.
+    created: BTreeMap<SmolStr, (Replica, Entry)>,
 }
 
 struct Node {
     tracker: Tracker,
     is_running: bool,
+    /// The metas that the node tracks, by owner, topic and key.
     tracked: BTreeMap<(u64, SmolStr, SmolStr), SmolStr>,
-    /// What an observer makes of the changes.
-    view: BTreeSet<Shown>,
-    /// What was once known to be removed here.
-    buried: HashSet<SmolStr>,
+    /// The listing as an observer of the diffs sees it.
+    view: BTreeSet<Row>,
+    /// The `phx_ref` of each entry whose removal the node has observed.
+    removed: HashSet<SmolStr>,
 }
 
-/// Topic, key, phx_ref.
-type Shown = (SmolStr, SmolStr, SmolStr);
+/// A visible entry: topic, key, `phx_ref`.
+type Row = (SmolStr, SmolStr, SmolStr);
 
-impl World {
+impl Cluster {
     fn new() -> Self {
         let node = |index| Node {
             tracker: tracker(index, 1),
             is_running: true,
             tracked: BTreeMap::new(),
             view: BTreeSet::new(),
-            buried: HashSet::new(),
+            removed: HashSet::new(),
         };
         Self {
             now: Duration::ZERO,
             nodes: (0..NODES).map(node).collect(),
             network: Vec::new(),
-            cuts: HashSet::new(),
-            made: BTreeMap::new(),
+            cut_links: HashSet::new(),
+            created: BTreeMap::new(),
         }
     }
 
@@ -101,18 +107,18 @@ impl World {
             5..=6 => self.update(node, value / NODES),
             7..=8 => self.untrack(node, value / NODES),
             9 => self.untrack_all(node, value / NODES),
-            10..=12 => self.pass(Duration::from_millis(value as u64 * 2)),
+            10..=12 => self.advance(Duration::from_millis(value as u64 * 2)),
             13..=16 => self.deliver(value, false),
             17 => self.deliver(value, true),
             18 if !self.network.is_empty() => {
                 self.network.swap_remove(value % self.network.len());
             }
-            19 => drop(self.cuts.insert((node, to))),
-            20 => drop(self.cuts.remove(&(node, to))),
+            19 => drop(self.cut_links.insert((node, to))),
+            20 => drop(self.cut_links.remove(&(node, to))),
             21 if value >= 160 => self.restart(node),
             21 if value < 32 => self.nodes[node].is_running = false,
-            22 if value >= 192 => (0..15).for_each(|_| self.pass(Duration::from_millis(400))),
-            22 if value < 64 => (0..4).for_each(|_| self.pass(Duration::from_millis(400))),
+            22 if value >= 192 => (0..15).for_each(|_| self.advance(Duration::from_millis(400))),
+            22 if value < 64 => (0..4).for_each(|_| self.advance(Duration::from_millis(400))),
             23 => self.deliver_all(),
             _ => {}
         }
@@ -123,21 +129,21 @@ impl World {
         let Node { tracker, is_running: true, tracked, view, .. } = &mut self.nodes[node] else {
             return;
         };
-        let (owner, topic, key) = place(value);
+        let (owner, topic, key) = target(value);
         let meta = format_smolstr!("{{\"v\":{value}}}");
         let result = tracker.track(Owner(owner), &topic, &key, meta.as_str().into());
         let id = (owner, topic, key);
         assert_eq!(result.is_err(), tracked.contains_key(&id));
         let Ok(entry) = result else { return };
         tracked.insert(id, meta);
-        assert!(view.insert(shown(&entry)));
+        assert!(view.insert(row(&entry)));
     }
 
     fn update(&mut self, node: usize, value: usize) {
         let Node { tracker, is_running: true, tracked, view, .. } = &mut self.nodes[node] else {
             return;
         };
-        let (owner, topic, key) = place(value);
+        let (owner, topic, key) = target(value);
         let meta = format_smolstr!("{{\"u\":{value}}}");
         let change = |_: &_| meta.as_str().into();
         let Ok((old, new)) = tracker.update(Owner(owner), &topic, &key, change) else {
@@ -145,40 +151,40 @@ impl World {
         };
         assert_eq!(new.prev(), Some(old.phx_ref()));
         assert_eq!(tracked.insert((owner, topic, key), meta).as_deref(), Some(&**old.meta()));
-        assert!(view.remove(&shown(&old)) && view.insert(shown(&new)));
+        assert!(view.remove(&row(&old)) && view.insert(row(&new)));
     }
 
     fn untrack(&mut self, node: usize, value: usize) {
         let Node { tracker, is_running: true, tracked, view, .. } = &mut self.nodes[node] else {
             return;
         };
-        let (owner, topic, key) = place(value);
+        let (owner, topic, key) = target(value);
         let old = tracker.untrack(Owner(owner), &topic, &key);
         assert_eq!(old.is_some(), tracked.remove(&(owner, topic, key)).is_some());
-        assert!(old.is_none_or(|old| view.remove(&shown(&old))));
+        assert!(old.is_none_or(|old| view.remove(&row(&old))));
     }
 
     fn untrack_all(&mut self, node: usize, value: usize) {
         let Node { tracker, is_running: true, tracked, view, .. } = &mut self.nodes[node] else {
             return;
         };
-        let (owner, ..) = place(value);
+        let (owner, ..) = target(value);
         let before = tracked.len();
         tracked.retain(|(other, ..), _| *other != owner);
-        let left = tracker.untrack_all(Owner(owner));
-        assert_eq!(left.len(), before - tracked.len());
-        left.iter().for_each(|old| assert!(view.remove(&shown(old))));
+        let removed = tracker.untrack_all(Owner(owner));
+        assert_eq!(removed.len(), before - tracked.len());
+        removed.iter().for_each(|old| assert!(view.remove(&row(old))));
     }
 
-    /// Some time passes, and everyone notices.
-    fn pass(&mut self, time: Duration) {
+    /// Advances the time on all running nodes.
+    fn advance(&mut self, time: Duration) {
         self.now += time;
         for from in 0..NODES {
             let Node { tracker, is_running: true, view, .. } = &mut self.nodes[from] else {
                 continue;
             };
-            let (changes, outgoing) = tracker.tick(self.now);
-            apply(&changes, view);
+            let (diff, outgoing) = tracker.tick(self.now);
+            apply(&diff, view);
             self.send(from, outgoing);
             self.check(from);
         }
@@ -186,32 +192,33 @@ impl World {
 
     fn send(&mut self, from: usize, outgoing: Vec<Outgoing>) {
         for Outgoing { to: recipient, message } in outgoing {
+            let recipient = recipient.map(|replica| replica.name);
             for to in 0..NODES {
-                let is_meant = recipient.as_ref().is_none_or(|replica| replica.name == name(to));
-                if is_meant && self.nodes[to].is_running && !self.cuts.contains(&(from, to)) {
+                let is_recipient = recipient.as_ref().is_none_or(|name| *name == self::name(to));
+                let is_cut = self.cut_links.contains(&(from, to));
+                if is_recipient && self.nodes[to].is_running && !is_cut {
                     self.network.push((from, to, message.clone()));
                 }
             }
         }
-        // What is late for very long is lost.
-        let late = self.network.len().saturating_sub(IN_FLIGHT);
-        self.network.drain(..late);
+        let excess = self.network.len().saturating_sub(IN_FLIGHT);
+        self.network.drain(..excess);
     }
 
-    /// Any message under way arrives, and perhaps stays under way.
-    fn deliver(&mut self, value: usize, again: bool) {
+    /// Delivers one of the messages in flight. If it is `duplicated`, a copy stays in flight.
+    fn deliver(&mut self, value: usize, duplicated: bool) {
         if self.network.is_empty() {
             return;
         }
         let index = value % self.network.len();
-        let (_, to, message) = match again {
+        let (_, to, message) = match duplicated {
             true => self.network[index].clone(),
             false => self.network.swap_remove(index),
         };
         let Node { tracker, is_running: true, view, .. } = &mut self.nodes[to] else { return };
-        let (changes, outgoing) =
+        let (diff, outgoing) =
             tracker.receive(self.now, message.as_bytes()).expect("a message of a replica");
-        apply(&changes, view);
+        apply(&diff, view);
         self.send(to, outgoing);
         self.check(to);
     }
@@ -221,49 +228,47 @@ impl World {
         while !self.network.is_empty() {
             self.deliver(count * 7, false);
             count += 1;
-            assert!(count < 2000, "they do not stop talking");
+            assert!(count < 2000, "the exchange of messages does not end");
         }
     }
 
-    /// The node comes back, without what it tracked.
+    /// Starts a new incarnation of a node, which tracks nothing.
     fn restart(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.tracker = tracker(index, node.tracker.replica().incarnation + 1);
         node.is_running = true;
         node.tracked.clear();
         node.view.clear();
-        node.buried.clear();
+        node.removed.clear();
     }
 
-    /// Whole again: what is under way arrives, nothing more is lost, and time passes, at most until
-    /// who is away is not shown any more. Once they agree they keep to it.
-    fn mend(&mut self) {
-        self.cuts.clear();
+    /// Repairs all links and asserts that the nodes converge, at the latest once stopped nodes are
+    /// down, and stay converged.
+    fn converge(&mut self) {
+        self.cut_links.clear();
         for _ in 0..9 {
             self.settle();
-            if (0..NODES).all(|node| self.shows_all(node)) {
+            if (0..NODES).all(|node| self.is_converged(node)) {
                 break;
             }
         }
         self.settle();
         for node in 0..NODES {
             let tracker = &self.nodes[node].tracker;
-            assert!(self.shows_all(node), "{:?}: {:?}", tracker.replica, listed(tracker));
+            assert!(self.is_converged(node), "{:?}: {:?}", tracker.replica, listed(tracker));
         }
-        let orders: HashSet<Vec<_>> = self
+        let listings: HashSet<Vec<_>> = self
             .nodes
             .iter()
             .filter(|node| node.is_running)
             .map(|node| listed(&node.tracker))
-            .map(|listed| {
-                listed.iter().map(|entry| (shown(entry), entry.prev().cloned())).collect()
-            })
+            .map(|listed| listed.iter().map(|entry| (row(entry), entry.prev().cloned())).collect())
             .collect();
-        assert!(orders.len() <= 1, "another order");
+        assert!(listings.len() <= 1, "the order of the metas differs between nodes");
     }
 
-    /// Whether a node, if it runs, shows what all that run track.
-    fn shows_all(&self, node: usize) -> bool {
+    /// Returns whether a node is stopped, or shows exactly what all running nodes track.
+    fn is_converged(&self, node: usize) -> bool {
         let running = self.nodes.iter().filter(|node| node.is_running);
         let tracked = running.flat_map(|node| &node.tracked);
         let mut tracked: Vec<_> =
@@ -271,66 +276,68 @@ impl World {
         tracked.sort_unstable();
         let Node { tracker, is_running, .. } = &self.nodes[node];
         let listed = listed(tracker);
-        let mut shown: Vec<_> = listed
+        let mut visible: Vec<_> = listed
             .iter()
             .map(|entry| (&**entry.topic(), &**entry.key(), &**entry.meta()))
             .collect();
-        shown.sort_unstable();
-        !is_running || shown == tracked
+        visible.sort_unstable();
+        !is_running || visible == tracked
     }
 
-    /// A heartbeat of everyone arrives, and all that comes of it.
+    /// Delivers a heartbeat of every node, and all messages that result from it.
     fn settle(&mut self) {
         self.deliver_all();
-        self.pass(Duration::from_millis(500));
+        self.advance(Duration::from_millis(500));
         self.deliver_all();
     }
 
     fn check(&mut self, node: usize) {
         self.check_view(node);
         let tracker = &self.nodes[node].tracker;
-        for entry in tracker.own.entries() {
-            let made = || (tracker.replica.clone(), entry.clone());
-            self.made.entry(entry.phx_ref().clone()).or_insert_with(made);
+        for entry in tracker.local.entries() {
+            let created = || (tracker.replica.clone(), entry.clone());
+            self.created.entry(entry.phx_ref().clone()).or_insert_with(created);
         }
-        self.check_knowledge(node);
+        self.check_removals(node);
     }
 
-    /// The changes told the same as the lists do.
+    /// Asserts that the diffs of a node add up to its listing.
     fn check_view(&self, node: usize) {
         let Node { tracker, view, .. } = &self.nodes[node];
         let listed: Vec<_> = listed(tracker);
-        assert_eq!(&listed.iter().map(shown).collect::<BTreeSet<_>>(), view);
+        assert_eq!(&listed.iter().map(row).collect::<BTreeSet<_>>(), view);
         assert_eq!(listed.len(), view.len(), "an entry is listed twice");
         for topic in topics() {
-            let keys: BTreeSet<_> = view.iter().filter(|shown| shown.0 == topic).collect();
-            let keys: BTreeSet<_> = keys.into_iter().map(|(_, key, _)| key).collect();
+            let rows = view.iter().filter(|row| row.0 == topic);
+            let keys: BTreeSet<_> = rows.map(|(_, key, _)| key).collect();
             assert_eq!(tracker.count(&topic), keys.len());
         }
     }
 
-    /// What is known of and there is there; what is known to be removed stays so.
-    fn check_knowledge(&mut self, index: usize) {
+    /// Asserts that a node lacks an observed entry only if its replica removed it, and that no
+    /// entry reappears whose removal the node has observed.
+    fn check_removals(&mut self, index: usize) {
         let tracker = &self.nodes[index].tracker;
-        let mut removed = Vec::new();
-        for (phx_ref, (replica, entry)) in &self.made {
-            let Some(peer) = tracker.others.get(replica) else {
-                if tracker.others.is_past(replica) {
-                    removed.push(phx_ref.clone());
+        let mut newly_removed = Vec::new();
+        for (phx_ref, (replica, entry)) in &self.created {
+            let Some(peer) = tracker.replicas.get(replica) else {
+                if tracker.replicas.is_obsolete(replica) {
+                    newly_removed.push(phx_ref.clone());
                 }
                 continue;
             };
-            let is_there = peer.state().contains(entry);
-            let maker = self.nodes.iter().find(|node| node.tracker.replica == *replica);
-            let is_live = maker.is_some_and(|node| node.tracker.own.contains(entry));
-            if peer.state().seen().contains(entry.dot()) && !is_there {
-                assert!(!is_live, "{entry:?} was removed by nobody");
-                removed.push(phx_ref.clone());
+            let is_live_here = peer.state().contains(entry);
+            let origin = self.nodes.iter().find(|node| node.tracker.replica == *replica);
+            let is_live_there = origin.is_some_and(|node| node.tracker.local.contains(entry));
+            if peer.state().context().contains(entry.dot()) && !is_live_here {
+                assert!(!is_live_there, "{entry:?} is missing but was not removed");
+                newly_removed.push(phx_ref.clone());
             }
         }
-        let Node { view, buried, .. } = &mut self.nodes[index];
-        buried.extend(removed);
-        assert!(view.iter().all(|(.., phx_ref)| !buried.contains(phx_ref)), "one rose");
+        let Node { view, removed, .. } = &mut self.nodes[index];
+        removed.extend(newly_removed);
+        let reappeared = view.iter().find(|(.., phx_ref)| removed.contains(phx_ref));
+        assert!(reappeared.is_none(), "a removed entry reappeared: {reappeared:?}");
     }
 }
 
@@ -339,7 +346,7 @@ fn tracker(node: usize, incarnation: u64) -> Tracker {
         heartbeat: Duration::from_millis(500),
         down_after: Duration::from_millis(1500),
         gone_after: Duration::from_secs(5),
-        max_log: 4,
+        max_removals: 4,
         max_message: 400,
     };
     Tracker::new(Replica { name: name(node), incarnation }, config)
@@ -353,28 +360,28 @@ fn topics() -> [SmolStr; 2] {
     ["room:1".into(), "room:2".into()]
 }
 
-/// An owner, a topic and a key.
-fn place(value: usize) -> (u64, SmolStr, SmolStr) {
+/// The owner, topic and key that a value stands for.
+fn target(value: usize) -> (u64, SmolStr, SmolStr) {
     let [first, second] = topics();
     let topic = if value & 1 == 0 { first } else { second };
     ((value / 8 % 3) as u64, topic, format_smolstr!("key{}", value / 2 % 2))
 }
 
-fn shown(entry: &Entry) -> Shown {
+fn row(entry: &Entry) -> Row {
     (entry.topic().clone(), entry.key().clone(), entry.phx_ref().clone())
 }
 
-fn apply(changes: &Changes, view: &mut BTreeSet<Shown>) {
-    for entry in &changes.leaves {
-        assert!(view.remove(&shown(entry)), "{entry:?} left and was not there");
+fn apply(diff: &Diff, view: &mut BTreeSet<Row>) {
+    for entry in &diff.leaves {
+        assert!(view.remove(&row(entry)), "{entry:?} left but was not visible");
     }
-    for entry in &changes.joins {
-        assert!(view.insert(shown(entry)), "{entry:?} joined and was there");
-        assert!(!changes.leaves.contains(entry), "{entry:?} joined and left");
+    for entry in &diff.joins {
+        assert!(view.insert(row(entry)), "{entry:?} joined but was visible already");
+        assert!(!diff.leaves.contains(entry), "{entry:?} joined and left in one diff");
     }
 }
 
-/// All that is shown, by topics and keys, and under each key oldest first.
+/// All visible entries by topic and key, those of a key oldest first.
 fn listed(tracker: &Tracker) -> Vec<Entry> {
     let mut listed = Vec::new();
     for topic in tracker.topics.names().collect::<BTreeSet<_>>() {
@@ -382,7 +389,7 @@ fn listed(tracker: &Tracker) -> Vec<Entry> {
         let keys: BTreeMap<_, _> = snapshot.iter().collect();
         for (key, metas) in keys {
             assert_eq!(metas.len(), tracker.get_by_key(topic, key).len());
-            assert!(metas.iter().is_sorted(), "not oldest first");
+            assert!(metas.iter().is_sorted(), "the metas of a key are not oldest first");
             listed.extend(metas.iter().cloned());
         }
     }
@@ -390,28 +397,4 @@ fn listed(tracker: &Tracker) -> Vec<Entry> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// xorshift64*
-    fn random(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let next = || {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
-        };
-        std::iter::repeat_with(next).take(length).collect()
-    }
-
-    #[test]
-    fn nodes_agree_after_whatever_happened_to_them() {
-        let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-        for seed in 1..=seeds.unwrap_or(30) {
-            let bytes = random(seed, 600);
-            let result = std::panic::catch_unwind(|| walk(&bytes));
-            assert!(result.is_ok(), "seed {seed}");
-        }
-    }
-}
+mod tests;

@@ -1,130 +1,147 @@
-//! The other replicas: who is up, who is down, who is gone for good.
+//! The membership of remote replicas: up, down, or gone.
+//!
+//! A replica that has been silent for a while is *down*: its entries are hidden, and shown again
+//! once it is heard from. A replica that stays silent is *gone*: its state is discarded, and that
+//! incarnation is never admitted again. `Phoenix.Tracker` calls these states `down` and `permdown`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::clock::Seen;
-use super::entry::Replica;
-use super::state::{Fragment, State};
-use super::{Changes, Config};
+use super::clock::CausalContext;
+use super::entry::{Diff, Replica};
+use super::state::{Fragment, ReplicaState};
 
-/// The most that are known at a time, this one included. Further ones are ignored.
+/// The maximum number of replicas, including the local one. Further replicas are ignored.
 pub(super) const MAX_REPLICAS: usize = 1024;
 
-/// How many of those that are gone are remembered: the latest.
+/// The maximum number of gone replicas that are remembered. The oldest are forgotten first.
 const MAX_GONE: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
-    /// By name: an older incarnation ends when a newer one is heard of.
-    known: BTreeMap<SmolStr, Peer>,
-    /// The highest incarnation that was given up, so that nothing late brings it back.
+    /// The newest incarnation of each node that is up or down, by name.
+    peers: BTreeMap<SmolStr, Peer>,
+    /// The highest gone incarnation of each node, which delayed messages must not bring back.
     gone: HashMap<SmolStr, u64>,
+    /// The names in `gone`, oldest first.
     gone_order: VecDeque<SmolStr>,
 }
 
 #[derive(Debug)]
 pub(super) struct Peer {
     replica: Replica,
-    state: State,
-    /// When it was heard last, or first heard of.
-    heard: Duration,
-    /// Whether its entries are shown.
+    state: ReplicaState,
+    /// When a message of this replica last arrived, or when another replica first mentioned it.
+    last_heard: Duration,
+    /// Whether its entries are visible.
     is_up: bool,
-    asked: Option<Duration>,
+    /// When it was last asked for missing operations.
+    last_request: Option<Duration>,
 }
 
 impl Replicas {
     pub(super) fn get(&self, replica: &Replica) -> Option<&Peer> {
-        self.known.get(&replica.name).filter(|peer| peer.replica == *replica)
+        self.peers.get(&replica.name).filter(|peer| peer.replica == *replica)
     }
 
     pub(super) fn get_mut(&mut self, replica: &Replica) -> Option<&mut Peer> {
-        self.known.get_mut(&replica.name).filter(|peer| peer.replica == *replica)
+        self.peers.get_mut(&replica.name).filter(|peer| peer.replica == *replica)
     }
 
-    /// What has been seen of a replica.
-    pub(super) fn seen(&self, replica: &Replica) -> Seen {
-        self.get(replica).map(|peer| peer.state.seen().clone()).unwrap_or_default()
+    /// The causal context of a replica's state, empty if the replica is unknown.
+    pub(super) fn context(&self, replica: &Replica) -> CausalContext {
+        self.get(replica).map(|peer| peer.state.context().clone()).unwrap_or_default()
     }
 
-    /// All, and how far they have been seen without a gap.
+    /// The vector clock: each replica, with the contiguous prefix of its dots observed here.
     pub(super) fn clock(&self) -> impl Iterator<Item = (Replica, u64)> {
-        self.known.values().map(|peer| (peer.replica.clone(), peer.state.seen().prefix()))
+        self.peers.values().map(|peer| (peer.replica.clone(), peer.state.context().prefix()))
     }
 
-    /// The newest incarnation of a node that is known or gone.
-    pub(super) fn newest(&self, name: &str) -> Option<u64> {
-        let known = self.known.get(name).map(|peer| peer.replica.incarnation);
+    /// The newest incarnation of a node, whether up, down or gone.
+    pub(super) fn newest_incarnation(&self, name: &str) -> Option<u64> {
+        let known = self.peers.get(name).map(|peer| peer.replica.incarnation);
         known.max(self.gone.get(name).copied())
     }
 
-    /// Whether nothing may be learned of this replica any more.
-    pub(super) fn is_past(&self, replica: &Replica) -> bool {
+    /// Returns whether the replica is gone or superseded by a newer incarnation.
+    pub(super) fn is_obsolete(&self, replica: &Replica) -> bool {
         let is_gone = self.gone.get(&replica.name).is_some_and(|gone| replica.incarnation <= *gone);
-        is_gone || self.newest(&replica.name).is_some_and(|newest| replica.incarnation < newest)
+        let newest = self.newest_incarnation(&replica.name);
+        is_gone || newest.is_some_and(|newest| replica.incarnation < newest)
     }
 
+    /// Returns whether any incarnation of the node is up.
     pub(super) fn is_up(&self, name: &str) -> bool {
-        self.known.get(name).is_some_and(|peer| peer.is_up)
+        self.peers.get(name).is_some_and(|peer| peer.is_up)
     }
 
-    /// A replica that was heard, or heard of. An earlier incarnation ends with that.
+    /// Returns a replica, adding it if it is new and replacing an older incarnation of its node.
+    ///
+    /// Returns `None` if the replica is obsolete, or if there are [`MAX_REPLICAS`] already.
     pub(super) fn admit(
         &mut self,
         replica: &Replica,
         now: Duration,
-        changes: &mut Changes,
+        diff: &mut Diff,
     ) -> Option<&mut Peer> {
-        if self.is_past(replica) {
+        if self.is_obsolete(replica) {
             return None;
         }
-        let is_known = self.known.contains_key(&replica.name);
-        if !is_known && self.known.len() + 1 >= MAX_REPLICAS {
+        let is_known = self.peers.contains_key(&replica.name);
+        if !is_known && self.peers.len() + 1 >= MAX_REPLICAS {
             return None;
         }
         let new = || Peer {
             replica: replica.clone(),
-            state: State::default(),
-            heard: now,
+            state: ReplicaState::default(),
+            last_heard: now,
             is_up: true,
-            asked: None,
+            last_request: None,
         };
-        let peer = self.known.entry(replica.name.clone()).or_insert_with(new);
+        let peer = self.peers.entry(replica.name.clone()).or_insert_with(new);
         if peer.replica.incarnation < replica.incarnation {
-            peer.hide(changes);
+            peer.mark_down(diff);
             *peer = new();
         }
         Some(peer)
     }
 
-    /// Hides who has been silent for long and forgets who has been for too long.
-    pub(super) fn expire(&mut self, now: Duration, config: &Config, changes: &mut Changes) {
+    /// Marks replicas as down that have been silent for `down_after`, and as gone those that have
+    /// been silent for `gone_after`.
+    pub(super) fn expire(
+        &mut self,
+        now: Duration,
+        down_after: Duration,
+        gone_after: Duration,
+        diff: &mut Diff,
+    ) {
         let mut gone = Vec::new();
-        self.known.retain(|_, peer| {
-            let silence = now.saturating_sub(peer.heard);
-            let is_gone = silence >= config.gone_after;
-            if is_gone || silence >= config.down_after {
-                peer.hide(changes);
+        self.peers.retain(|_, peer| {
+            let silence = now.saturating_sub(peer.last_heard);
+            let is_gone = silence >= gone_after;
+            if is_gone || silence >= down_after {
+                peer.mark_down(diff);
             }
             if is_gone {
                 gone.push(peer.replica.clone());
             }
             !is_gone
         });
-        gone.into_iter().for_each(|replica| self.give_up(replica));
+        gone.into_iter().for_each(|replica| self.remember_gone(replica));
     }
 
-    /// For a time in which this replica did not listen nobody else is to blame.
-    pub(super) fn excuse(&mut self, time: Duration, now: Duration) {
-        for peer in self.known.values_mut() {
-            peer.heard = (peer.heard + time).min(now);
+    /// Extends all deadlines by a time in which the local replica processed no messages, so that
+    /// its own pause does not count as silence of the others.
+    pub(super) fn extend_deadlines(&mut self, pause: Duration, now: Duration) {
+        for peer in self.peers.values_mut() {
+            peer.last_heard = (peer.last_heard + pause).min(now);
         }
     }
 
-    fn give_up(&mut self, Replica { name, incarnation }: Replica) {
+    fn remember_gone(&mut self, Replica { name, incarnation }: Replica) {
         if self.gone.insert(name.clone(), incarnation).is_some() {
             self.gone_order.retain(|other| *other != name);
         }
@@ -138,41 +155,41 @@ impl Replicas {
 }
 
 impl Peer {
-    pub(super) fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &ReplicaState {
         &self.state
     }
 
-    /// Takes in what a fragment says of it.
-    pub(super) fn merge(&mut self, fragment: Fragment, changes: &mut Changes) {
+    /// Merges a fragment of the replica's state.
+    pub(super) fn merge(&mut self, fragment: Fragment, diff: &mut Diff) {
         let merged = self.state.merge(fragment);
         if self.is_up {
-            changes.joins.extend(merged.joins);
-            changes.leaves.extend(merged.leaves);
+            diff.joins.extend(merged.joins);
+            diff.leaves.extend(merged.leaves);
         }
     }
 
-    /// It was heard itself. Says whether it had been down.
-    pub(super) fn hear(&mut self, now: Duration, changes: &mut Changes) -> bool {
-        self.heard = now;
+    /// Marks the replica as up after a message from it. Returns whether it had been down.
+    pub(super) fn mark_up(&mut self, now: Duration, diff: &mut Diff) -> bool {
+        self.last_heard = now;
         let was_up = std::mem::replace(&mut self.is_up, true);
         if !was_up {
-            changes.joins.extend(self.state.entries().cloned());
+            diff.joins.extend(self.state.entries().cloned());
         }
         !was_up
     }
 
-    /// Whether to ask it for what is missing: not again before it had the time to answer.
-    pub(super) fn ask(&mut self, now: Duration, pause: Duration) -> bool {
-        let may = self.asked.is_none_or(|asked| now.saturating_sub(asked) >= pause);
-        if may {
-            self.asked = Some(now);
+    /// Returns whether a request may be sent, at most one per `interval`, and records it.
+    pub(super) fn start_request(&mut self, now: Duration, interval: Duration) -> bool {
+        let is_due = self.last_request.is_none_or(|last| now.saturating_sub(last) >= interval);
+        if is_due {
+            self.last_request = Some(now);
         }
-        may
+        is_due
     }
 
-    fn hide(&mut self, changes: &mut Changes) {
+    fn mark_down(&mut self, diff: &mut Diff) {
         if std::mem::replace(&mut self.is_up, false) {
-            changes.leaves.extend(self.state.entries().cloned());
+            diff.leaves.extend(self.state.entries().cloned());
         }
     }
 }
@@ -188,23 +205,23 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_those_that_are_gone_are_remembered() {
+    fn only_the_latest_gone_replicas_are_remembered() {
         let mut replicas = Replicas::default();
-        (0..3 * MAX_GONE).for_each(|number| replicas.give_up(replica(number)));
-        replicas.give_up(replica(3 * MAX_GONE - 1));
+        (0..3 * MAX_GONE).for_each(|number| replicas.remember_gone(replica(number)));
+        replicas.remember_gone(replica(3 * MAX_GONE - 1));
         assert_eq!((replicas.gone.len(), replicas.gone_order.len()), (MAX_GONE, MAX_GONE));
-        assert!(replicas.is_past(&replica(3 * MAX_GONE - 1)));
-        assert!(!replicas.is_past(&replica(0)));
+        assert!(replicas.is_obsolete(&replica(3 * MAX_GONE - 1)));
+        assert!(!replicas.is_obsolete(&replica(0)));
     }
 
     #[test]
-    fn no_more_replicas_are_known_than_may_be() {
+    fn replicas_above_the_maximum_are_not_admitted() {
         let mut replicas = Replicas::default();
         for number in 0..2 * MAX_REPLICAS {
-            replicas.admit(&replica(number), Duration::ZERO, &mut Changes::default());
+            replicas.admit(&replica(number), Duration::ZERO, &mut Diff::default());
         }
-        assert_eq!(replicas.known.len(), MAX_REPLICAS - 1);
-        let again = replicas.admit(&replica(1), Duration::ZERO, &mut Changes::default());
+        assert_eq!(replicas.peers.len(), MAX_REPLICAS - 1);
+        let again = replicas.admit(&replica(1), Duration::ZERO, &mut Diff::default());
         assert!(again.is_some());
     }
 }

@@ -1,103 +1,119 @@
-//! What replicas do with each other's messages.
+//! Replication: broadcast of deltas, and anti-entropy.
 //!
-//! Each tells all others what it did since it told them last, as a fragment of its state, and with
-//! every heartbeat how far it has seen each replica. Whoever sees by that, or by a gap before what
-//! arrived, that something is missing asks the sender for it, who has perhaps it from a third.
+//! Each replica broadcasts the operations it has performed since its last broadcast as a delta of
+//! its own state, and with every heartbeat its vector clock. A replica that learns from a clock,
+//! or from a gap before a delta, that it lacks operations requests them from the sender. The sender
+//! may answer for a third replica, so operations spread even between replicas that cannot reach
+//! each other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::clock::{MAX_NUMBER, Seen};
-use super::entry::Parts;
-use super::message::Message;
+use super::Tracker;
+use super::clock::{CausalContext, MAX_COUNTER};
+use super::entry::{Diff, Entry, Fields, Replica};
+use super::message::{DecodeError, Message};
 use super::state::Fragment;
-use super::{Changes, Entry, Malformed, Outgoing, Replica, Tracker};
+
+/// A message for other replicas.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// The recipient, or `None` for a broadcast to all other replicas.
+    pub(crate) to: Option<Replica>,
+    /// The message as JSON.
+    pub(crate) message: String,
+}
 
 impl Tracker {
-    /// What the passing of time brings: what to send, and who went down. To be called a few times
-    /// in each `heartbeat`. `now` is the time since any start, the same in all calls.
-    pub(crate) fn tick(&mut self, now: Duration) -> (Changes, Vec<Outgoing>) {
-        let mut changes = Changes::default();
-        let slept = self.last_tick.map_or(Duration::ZERO, |last| {
+    /// Advances the time. Returns the entries of replicas that went down, and the messages to send.
+    ///
+    /// To be called several times per heartbeat interval. `now` is the time since an arbitrary
+    /// start, which must be the same for all calls.
+    pub(crate) fn tick(&mut self, now: Duration) -> (Diff, Vec<Outgoing>) {
+        let mut diff = Diff::default();
+        let pause = self.last_tick.map_or(Duration::ZERO, |last| {
             now.saturating_sub(last).saturating_sub(self.config.heartbeat)
         });
         self.last_tick = Some(now);
-        self.others.excuse(slept, now);
-        self.others.expire(now, &self.config, &mut changes);
-        self.topics.apply(&changes);
-        (changes, self.announce(now))
+        self.replicas.extend_deadlines(pause, now);
+        self.replicas.expire(now, self.config.down_after, self.config.gone_after, &mut diff);
+        self.topics.apply(&diff);
+        (diff, self.flush(now))
     }
 
-    /// Takes a message of another replica, or one of its own, which is ignored.
+    /// Handles a message of another replica. Returns its effect on the visible entries, and the
+    /// messages to send in response.
+    ///
+    /// A replica may receive its own messages, which it ignores.
     pub(crate) fn receive(
         &mut self,
         now: Duration,
         message: &[u8],
-    ) -> Result<(Changes, Vec<Outgoing>), Malformed> {
+    ) -> Result<(Diff, Vec<Outgoing>), DecodeError> {
         let message = Message::decode(message)?;
-        let (mut changes, mut outgoing) = Default::default();
-        self.take(now, message, &mut changes, &mut outgoing);
-        self.topics.apply(&changes);
-        Ok((changes, outgoing))
+        let (mut diff, mut outgoing) = Default::default();
+        self.handle(now, message, &mut diff, &mut outgoing);
+        self.topics.apply(&diff);
+        Ok((diff, outgoing))
     }
 
-    fn take(
+    fn handle(
         &mut self,
         now: Duration,
         message: Message,
-        changes: &mut Changes,
+        diff: &mut Diff,
         outgoing: &mut Vec<Outgoing>,
     ) {
         let Message { from, clock, fragments, more, request, gone } = message;
-        if self.is_of_its_own(&from) {
+        if self.is_local(&from) {
             return;
         }
         if let Some((gone, newest)) = gone {
-            self.renew(&gone, newest, changes);
+            self.reincarnate(&gone, newest, diff);
         }
-        if self.others.is_past(&from) {
-            outgoing.extend(self.tell_gone(&from));
+        if self.replicas.is_obsolete(&from) {
+            outgoing.extend(self.gone_notice(&from));
             return;
         }
-        let is_new = self.others.get(&from).is_none();
-        if self.others.admit(&from, now, changes).is_none() {
+        let is_new = self.replicas.get(&from).is_none();
+        if self.replicas.admit(&from, now, diff).is_none() {
             return;
         }
         for fragment in fragments {
-            self.merge(now, fragment, changes);
+            self.merge(now, fragment, diff);
         }
-        // A fragment may have told of its successor.
-        let Some(peer) = self.others.get_mut(&from) else { return };
-        if peer.hear(now, changes) || is_new {
-            outgoing.push(self.send(Some(&from), |message| message.clock = self.clock()));
+        // A fragment may have introduced a newer incarnation of the sender.
+        let Some(peer) = self.replicas.get_mut(&from) else { return };
+        if peer.mark_up(now, diff) || is_new {
+            outgoing.push(self.message(Some(&from), |message| message.clock = self.clock()));
         }
-        outgoing.extend(self.ask(now, &from, clock, more));
+        outgoing.extend(self.request_missing(now, &from, clock, more));
         outgoing.extend(self.answer(&from, request));
     }
 
-    fn merge(&mut self, now: Duration, fragment: Fragment, changes: &mut Changes) {
-        if self.is_of_its_own(&fragment.replica) {
+    fn merge(&mut self, now: Duration, fragment: Fragment, diff: &mut Diff) {
+        if self.is_local(&fragment.replica) {
             return;
         }
-        let Some(peer) = self.others.admit(&fragment.replica, now, changes) else { return };
-        let oldest = fragment.entries.iter().map(Entry::age).max();
-        self.age = self.age.max(oldest.unwrap_or_default());
-        peer.merge(fragment, changes);
+        let Some(peer) = self.replicas.admit(&fragment.replica, now, diff) else { return };
+        let newest = fragment.entries.iter().map(Entry::timestamp).max();
+        self.lamport = self.lamport.max(newest.unwrap_or_default());
+        peer.merge(fragment, diff);
     }
 
-    /// What the others have not been told yet, and a heartbeat if it is time.
-    fn announce(&mut self, now: Duration) -> Vec<Outgoing> {
+    /// Broadcasts the local operations not sent yet, and the vector clock if a heartbeat is due.
+    fn flush(&mut self, now: Duration) -> Vec<Outgoing> {
         let is_due = |last| now.saturating_sub(last) >= self.config.heartbeat;
         let mut is_due = self.last_heartbeat.is_none_or(is_due);
         let mut fragments = Vec::new();
-        if self.log.reaches(self.sent) {
-            fragments = self.missing_of_own(&Seen::up_to(self.sent));
+        if self.removal_log.reaches(self.sent_to) {
+            fragments = self.local_delta(&CausalContext::up_to(self.sent_to));
         } else {
-            // The heartbeat shows it, and everyone asks for what he lacks.
+            // Instead of broadcasting the full state, let each replica request what it lacks.
             is_due = true;
         }
-        self.sent = self.own.seen().prefix();
-        let mut outgoing = self.send_all(None, fragments, |last| {
+        self.sent_to = self.local.context().prefix();
+        let mut outgoing = self.messages(None, fragments, |last| {
             if is_due {
                 last.clock = self.clock();
             }
@@ -105,116 +121,122 @@ impl Tracker {
         if is_due {
             self.last_heartbeat = Some(now);
             if outgoing.is_empty() {
-                outgoing.push(self.send(None, |message| message.clock = self.clock()));
+                outgoing.push(self.message(None, |message| message.clock = self.clock()));
             }
         }
         outgoing
     }
 
-    /// Asks for what the sender of a message has and this replica has not.
-    fn ask(
+    /// Requests the operations that the sender of a message has and this replica lacks.
+    fn request_missing(
         &mut self,
         now: Duration,
         from: &Replica,
         clock: Vec<(Replica, u64)>,
         more: bool,
     ) -> Option<Outgoing> {
-        let mut request: BTreeMap<Replica, Seen> = BTreeMap::new();
-        for (replica, to) in clock {
-            let seen = self.others.seen(&replica);
-            let is_wanted = !self.is_of_its_own(&replica) && !self.others.is_past(&replica);
-            if is_wanted && seen.prefix() < to {
-                request.insert(replica, seen);
+        let mut request: BTreeMap<Replica, CausalContext> = BTreeMap::new();
+        for (replica, prefix) in clock {
+            let context = self.replicas.context(&replica);
+            let is_wanted = !self.is_local(&replica) && !self.replicas.is_obsolete(&replica);
+            if is_wanted && context.prefix() < prefix {
+                request.insert(replica, context);
             }
         }
-        let seen = self.others.seen(from);
-        if !more && seen.has_gap() {
-            request.insert(from.clone(), seen);
+        let context = self.replicas.context(from);
+        if !more && context.has_gap() {
+            request.insert(from.clone(), context);
         }
-        let pause = self.config.heartbeat / 2;
-        let asks = !request.is_empty() && self.others.get_mut(from)?.ask(now, pause);
-        asks.then(|| {
-            self.send(Some(from), |message| message.request = request.into_iter().collect())
+        // Give the sender time to answer before asking it again.
+        let interval = self.config.heartbeat / 2;
+        let may_request =
+            !request.is_empty() && self.replicas.get_mut(from)?.start_request(now, interval);
+        may_request.then(|| {
+            self.message(Some(from), |message| message.request = request.into_iter().collect())
         })
     }
 
-    /// Sends what is missing, as far as it is here.
-    fn answer(&self, from: &Replica, request: Vec<(Replica, Seen)>) -> Vec<Outgoing> {
-        let missing = |(replica, known): (Replica, Seen)| {
+    /// Answers a request with the operations that this replica has.
+    fn answer(&self, from: &Replica, request: Vec<(Replica, CausalContext)>) -> Vec<Outgoing> {
+        let delta = |(replica, known): (Replica, CausalContext)| {
             if replica == self.replica {
-                return self.missing_of_own(&known);
+                return self.local_delta(&known);
             }
-            let peer = self.others.get(&replica);
-            let size = self.config.max_message;
-            peer.map(|peer| peer.state().missing(&replica, &known, None, size)).unwrap_or_default()
+            let peer = self.replicas.get(&replica);
+            let max_size = self.config.max_message;
+            peer.map(|peer| peer.state().delta(&replica, &known, None, max_size))
+                .unwrap_or_default()
         };
-        self.send_all(Some(from), request.into_iter().flat_map(missing).collect(), |_| ())
+        self.messages(Some(from), request.into_iter().flat_map(delta).collect(), |_| ())
     }
 
-    fn missing_of_own(&self, known: &Seen) -> Vec<Fragment> {
-        self.own.missing(&self.replica, known, Some(&self.log), self.config.max_message)
+    fn local_delta(&self, known: &CausalContext) -> Vec<Fragment> {
+        self.local.delta(&self.replica, known, Some(&self.removal_log), self.config.max_message)
     }
 
-    /// Tells a replica that it is past, unless another one lives in its place.
-    fn tell_gone(&self, from: &Replica) -> Option<Outgoing> {
-        let newest = self.others.newest(&from.name)?;
-        let is_replaced = self.others.is_up(&from.name);
+    /// Informs an obsolete replica that it is gone, unless a newer incarnation of its node is up.
+    fn gone_notice(&self, from: &Replica) -> Option<Outgoing> {
+        let newest = self.replicas.newest_incarnation(&from.name)?;
+        let is_replaced = self.replicas.is_up(&from.name);
         let gone = Some((from.clone(), newest));
-        (!is_replaced).then(|| self.send(Some(from), |message| message.gone = gone))
+        (!is_replaced).then(|| self.message(Some(from), |message| message.gone = gone))
     }
 
-    /// Begins a new incarnation, if others have given up this one: its entries are made anew.
-    fn renew(&mut self, gone: &Replica, newest: u64, changes: &mut Changes) {
+    /// Starts a new incarnation if another replica considers the local one gone.
+    ///
+    /// All owned entries are added anew, since the other replica admits none of the old ones.
+    fn reincarnate(&mut self, gone: &Replica, newest: u64, diff: &mut Diff) {
         let incarnation = newest.max(gone.incarnation) + 1;
-        let is_replaced = self.others.is_up(&gone.name);
-        if *gone != self.replica || is_replaced || incarnation > MAX_NUMBER {
+        let is_replaced = self.replicas.is_up(&gone.name);
+        if *gone != self.replica || is_replaced || incarnation > MAX_COUNTER {
             return;
         }
         self.replica.incarnation = incarnation;
-        (self.own, self.log, self.sent) = Default::default();
+        (self.local, self.removal_log, self.sent_to) = Default::default();
         let mut entries: Vec<_> = self.owned.values_mut().collect();
         entries.sort_unstable();
         for (dot, entry) in (1..).zip(entries) {
-            let parts = Parts {
-                age: entry.age(),
+            let fields = Fields {
+                timestamp: entry.timestamp(),
                 topic: entry.topic().clone(),
                 key: entry.key().clone(),
                 meta: entry.meta().clone(),
                 prev: Some(entry.phx_ref().clone()),
             };
-            let new = Entry::new(&self.replica, dot, parts);
-            self.own.add(new.clone());
-            changes.joins.push(new.clone());
-            changes.leaves.push(std::mem::replace(entry, new));
+            let new = Entry::new(&self.replica, dot, fields);
+            self.local.add(new.clone());
+            diff.joins.push(new.clone());
+            diff.leaves.push(std::mem::replace(entry, new));
         }
     }
 
-    /// Whether a replica is this one or was it before a restart.
-    fn is_of_its_own(&self, replica: &Replica) -> bool {
+    /// Returns whether the replica is this one or an earlier incarnation of it.
+    fn is_local(&self, replica: &Replica) -> bool {
         replica.name == self.replica.name && replica.incarnation <= self.replica.incarnation
     }
 
+    /// The vector clock, without replicas of which nothing has been observed.
     fn clock(&self) -> Vec<(Replica, u64)> {
-        let own = (self.replica.clone(), self.own.seen().prefix());
-        std::iter::once(own).chain(self.others.clock()).filter(|(_, to)| *to > 0).collect()
+        let local = (self.replica.clone(), self.local.context().prefix());
+        std::iter::once(local).chain(self.replicas.clock()).filter(|(_, to)| *to > 0).collect()
     }
 
-    fn send(&self, to: Option<&Replica>, fill: impl FnOnce(&mut Message)) -> Outgoing {
+    fn message(&self, to: Option<&Replica>, fill: impl FnOnce(&mut Message)) -> Outgoing {
         let mut message = Message::new(self.replica.clone());
         fill(&mut message);
         Outgoing { to: to.cloned(), message: message.encode() }
     }
 
-    /// A message for each fragment; `fill` adds to the last one.
-    fn send_all(
+    /// Creates one message per fragment. `fill` completes the last one.
+    fn messages(
         &self,
         to: Option<&Replica>,
         fragments: Vec<Fragment>,
         fill: impl Fn(&mut Message),
     ) -> Vec<Outgoing> {
         let last = fragments.len().saturating_sub(1);
-        let send = |(index, fragment)| {
-            self.send(to, |message| {
+        let message = |(index, fragment)| {
+            self.message(to, |message| {
                 message.fragments = vec![fragment];
                 message.more = index < last;
                 if index == last {
@@ -222,6 +244,6 @@ impl Tracker {
                 }
             })
         };
-        fragments.into_iter().enumerate().map(send).collect()
+        fragments.into_iter().enumerate().map(message).collect()
     }
 }

@@ -1,53 +1,61 @@
-//! What is known of one replica: an observed-remove set.
+//! The state of one replica: an observed-remove set without tombstones.
 //!
-//! Every operation has a number and either adds an entry, which it names, or removes one. Two things make
-//! the state: which operations have been seen, and which entries are there. An entry that was seen
-//! and is not there has been removed, so that removals leave nothing behind but their numbers, and
-//! these are ranges.
+//! Every operation has a dot. An add creates the entry that carries its dot; a remove deletes one
+//! entry. The state consists of the causal context, which holds the dots observed, and of the live
+//! entries. An entry whose dot has been observed but which is not live has been removed, so a
+//! remove leaves no tombstone behind, only dots, and those collapse into ranges.
 //!
-//! A [`Fragment`] is a part of such a state and merges like one: twice, late or out of order makes
-//! no difference. For this it must be *closed*: whoever names a removal names the entry's number
-//! too, among the seen ones.
+//! A [`Fragment`] is a delta: a subset of the dots, with their live entries. Merging is
+//! commutative, associative and idempotent, so fragments may be duplicated, delayed and reordered.
+//! This requires a fragment to be *causally closed*: if its context holds the dot of a remove, it
+//! holds the dot of the removed entry as well.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Changes;
-use super::clock::Seen;
-use super::entry::{Entry, Replica};
+use super::clock::CausalContext;
+use super::entry::{Diff, Entry, Replica};
 
-/// More ranges than this are not remembered; what would leave more is dropped, and asked for again.
+/// The maximum number of ranges in a causal context. A fragment that would exceed it is dropped,
+/// and requested again later.
 const MAX_RANGES: usize = 1 << 20;
 
-/// How much an entry takes in a message, besides its texts.
+/// The approximate encoded size of an entry in bytes, without its topic, key and meta.
 const ENTRY_OVERHEAD: usize = 96;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
-    seen: Seen,
+pub(super) struct ReplicaState {
+    context: CausalContext,
+    /// The live entries by dot.
     entries: BTreeMap<u64, Entry>,
 }
 
-/// Of what was seen of a replica, the entries that are there.
+/// A causally closed part of a replica's state.
 #[derive(Clone, Debug)]
 pub(super) struct Fragment {
     pub(super) replica: Replica,
-    pub(super) seen: Seen,
-    /// By ascending numbers, all of them among the seen ones.
+    pub(super) context: CausalContext,
+    /// The live entries in the context, in ascending order of their dots.
     pub(super) entries: Vec<Entry>,
 }
 
-/// Which of its own operations removed what, as far back as is remembered.
+/// The latest removes of the local replica.
+///
+/// A delta interval contains removes of entries that are older than the interval. The log supplies
+/// the dots of those entries, which the state itself no longer has.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log {
+pub(super) struct RemovalLog {
+    /// The dot of each remove and the dot of the entry it removed.
     removals: VecDeque<(u64, u64)>,
-    forgotten: u64,
+    /// The dot of the latest remove dropped from the log, or 0.
+    truncated_to: u64,
 }
 
-impl State {
-    pub(super) fn seen(&self) -> &Seen {
-        &self.seen
+impl ReplicaState {
+    pub(super) fn context(&self) -> &CausalContext {
+        &self.context
     }
 
+    /// The live entries in ascending order of their dots.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }
@@ -56,337 +64,136 @@ impl State {
         self.entries.get(&entry.dot()) == Some(entry)
     }
 
-    /// An operation of the replica itself, which adds an entry of that number.
+    /// Applies an add of the local replica.
     pub(super) fn add(&mut self, entry: Entry) {
-        self.seen.insert(entry.dot());
+        self.context.insert(entry.dot());
         self.entries.insert(entry.dot(), entry);
     }
 
-    /// An operation of the replica itself, which removes an entry. It never adds another one under
-    /// the same number: once that one was removed, its number would be said to be seen without what
-    /// it removed.
-    pub(super) fn remove(&mut self, operation: u64, entry: &Entry) {
-        self.seen.insert(operation);
+    /// Applies a remove of the local replica.
+    ///
+    /// An operation never both removes and adds, so an update takes two. Otherwise, once the new
+    /// entry was removed in its turn, a delta would hold that operation's dot without the dot of
+    /// the entry it had removed, and would not be causally closed.
+    pub(super) fn remove(&mut self, dot: u64, entry: &Entry) {
+        self.context.insert(dot);
         self.entries.remove(&entry.dot());
     }
 
-    /// Takes in what a fragment says.
-    pub(super) fn merge(&mut self, Fragment { seen, entries, .. }: Fragment) -> Changes {
-        let mut changes = Changes::default();
-        let union = self.seen.union(&seen);
+    /// Merges a fragment and returns the entries that appeared and disappeared.
+    pub(super) fn merge(&mut self, Fragment { context, entries, .. }: Fragment) -> Diff {
+        let mut diff = Diff::default();
+        let union = self.context.union(&context);
         if union.ranges().len() > MAX_RANGES {
-            return changes;
+            return diff;
         }
-        let is_there = |dot: &u64| entries.binary_search_by_key(dot, Entry::dot).is_ok();
-        for &(first, last) in seen.ranges() {
-            let removed = self.entries.range(first..=last).filter(|(dot, _)| !is_there(dot));
-            changes.leaves.extend(removed.map(|(_, entry)| entry.clone()));
+        let is_live = |dot: &u64| entries.binary_search_by_key(dot, Entry::dot).is_ok();
+        for &(first, last) in context.ranges() {
+            let removed = self.entries.range(first..=last).filter(|(dot, _)| !is_live(dot));
+            diff.leaves.extend(removed.map(|(_, entry)| entry.clone()));
         }
-        for entry in &changes.leaves {
+        for entry in &diff.leaves {
             self.entries.remove(&entry.dot());
         }
         for entry in entries {
-            if !self.seen.contains(entry.dot()) {
+            if !self.context.contains(entry.dot()) {
                 self.entries.insert(entry.dot(), entry.clone());
-                changes.joins.push(entry);
+                diff.joins.push(entry);
             }
         }
-        self.seen = union;
-        changes
+        self.context = union;
+        diff
     }
 
-    /// What this state has more than somebody who has seen `known`, in fragments of about
-    /// `max_size` bytes. `log` is there if it is the replica's own state.
-    pub(super) fn missing(
+    /// Returns the delta between `known`, the context of another replica, and this state, as
+    /// fragments of about `max_size` bytes.
+    ///
+    /// `log` is present if this is the state of the local replica. If it reaches back far enough,
+    /// the delta starts at the contiguous prefix of `known`; otherwise it covers the full context.
+    pub(super) fn delta(
         &self,
         replica: &Replica,
-        known: &Seen,
-        log: Option<&Log>,
+        known: &CausalContext,
+        log: Option<&RemovalLog>,
         max_size: usize,
     ) -> Vec<Fragment> {
-        if known.covers(&self.seen) {
+        if known.is_superset(&self.context) {
             return Vec::new();
         }
-        // All is closed, and so is what follows a number with all that it removed before.
+        // Both are causally closed: the full context, and an interval together with the dots of
+        // the entries removed in it.
         let since = known.prefix();
-        let seen = match log.and_then(|log| log.removed_after(since)) {
-            Some(removed) => Seen::interval(since, self.seen.prefix()).union(&Seen::of(removed)),
-            None => self.seen.clone(),
+        let context = match log.and_then(|log| log.removed_since(since)) {
+            Some(removed) => {
+                CausalContext::interval(since, self.context.prefix()).union(&removed.collect())
+            }
+            None => self.context.clone(),
         };
-        // That a known entry is still there is said by leaving its number out.
-        let there =
-            seen.ranges().iter().flat_map(|&(first, last)| self.entries.range(first..=last));
+        // Live entries that the other replica has need no repetition. Their dots are left out of
+        // the context: a dot without its entry would remove the entry.
+        let live =
+            context.ranges().iter().flat_map(|&(first, last)| self.entries.range(first..=last));
         let (known, new): (Vec<_>, Vec<_>) =
-            there.map(|(_, entry)| entry).partition(|entry| known.contains(entry.dot()));
-        let seen = seen.without(known.into_iter().map(Entry::dot));
-        pieces(replica, &seen, &new, max_size)
+            live.map(|(_, entry)| entry).partition(|entry| known.contains(entry.dot()));
+        let context = context.without(known.into_iter().map(Entry::dot));
+        split(replica, &context, &new, max_size)
     }
 }
 
-/// Each piece leaves out the numbers of entries that are in others, and so is closed if the whole
-/// is: whichever arrives is right.
-fn pieces(replica: &Replica, seen: &Seen, entries: &[&Entry], max_size: usize) -> Vec<Fragment> {
+/// Splits a delta into fragments of about `max_size` bytes.
+///
+/// Each fragment omits the dots of the entries that are in other fragments. Those dots belong to
+/// live entries, which no remove refers to, so each fragment is causally closed if the delta is,
+/// and can be merged alone.
+fn split(
+    replica: &Replica,
+    context: &CausalContext,
+    entries: &[&Entry],
+    max_size: usize,
+) -> Vec<Fragment> {
     let mut cuts = vec![0];
     let mut size = 0;
     for (index, entry) in entries.iter().enumerate() {
-        let more = ENTRY_OVERHEAD + entry.topic().len() + entry.key().len() + entry.meta().len();
-        if size > 0 && size + more > max_size {
+        let added = ENTRY_OVERHEAD + entry.topic().len() + entry.key().len() + entry.meta().len();
+        if size > 0 && size + added > max_size {
             cuts.push(index);
             size = 0;
         }
-        size += more;
+        size += added;
     }
     cuts.push(entries.len());
-    let piece = |cut: &[usize]| {
+    let fragment = |cut: &[usize]| {
         let (before, rest) = entries.split_at(cut[0]);
         let (entries, after) = rest.split_at(cut[1] - cut[0]);
         Fragment {
             replica: replica.clone(),
-            seen: seen.without(before.iter().chain(after).map(|entry| entry.dot())),
+            context: context.without(before.iter().chain(after).map(|entry| entry.dot())),
             entries: entries.iter().map(|&entry| entry.clone()).collect(),
         }
     };
-    cuts.windows(2).map(piece).collect()
+    cuts.windows(2).map(fragment).collect()
 }
 
-impl Log {
-    pub(super) fn push(&mut self, operation: u64, removed: u64, max: usize) {
-        self.removals.push_back((operation, removed));
+impl RemovalLog {
+    /// Appends a remove, and drops the oldest ones if there are more than `max`.
+    pub(super) fn push(&mut self, dot: u64, removed: u64, max: usize) {
+        self.removals.push_back((dot, removed));
         while self.removals.len() > max {
-            self.forgotten = self.removals.pop_front().map_or(0, |(operation, _)| operation);
+            self.truncated_to = self.removals.pop_front().map_or(0, |(dot, _)| dot);
         }
     }
 
-    /// What the operations after `since` removed, if that is still known.
-    fn removed_after(&self, since: u64) -> Option<impl Iterator<Item = u64>> {
-        let first = self.removals.partition_point(|&(operation, _)| operation <= since);
-        (since >= self.forgotten).then(|| self.removals.range(first..).map(|&(_, removed)| removed))
+    /// Returns whether the log holds every remove after the dot `since`.
+    pub(super) fn reaches(&self, since: u64) -> bool {
+        since >= self.truncated_to
     }
 
-    pub(super) fn reaches(&self, since: u64) -> bool {
-        since >= self.forgotten
+    /// The dots of the entries removed after the dot `since`, if the log reaches back that far.
+    fn removed_since(&self, since: u64) -> Option<impl Iterator<Item = u64>> {
+        let first = self.removals.partition_point(|&(dot, _)| dot <= since);
+        self.reaches(since).then(|| self.removals.range(first..).map(|&(_, removed)| removed))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-    use proptest::sample::Index;
-
-    use super::super::entry::Parts;
-    use super::*;
-
-    /// What a replica did, one operation after the other.
-    struct History {
-        replica: Replica,
-        /// After each number of operations.
-        states: Vec<(State, Log)>,
-    }
-
-    impl History {
-        fn new(operations: &[(bool, Index)], max_log: usize) -> Self {
-            let replica = Replica { name: "one".into(), incarnation: 1 };
-            let mut states = vec![(State::default(), Log::default())];
-            for (operation, (is_removal, which)) in (1..).zip(operations) {
-                let (mut state, mut log) = states.last().expect("a state").clone();
-                let entries: Vec<_> = state.entries().cloned().collect();
-                if *is_removal && !entries.is_empty() {
-                    state.remove(operation, which.get(&entries));
-                    log.push(operation, which.get(&entries).dot(), max_log);
-                } else {
-                    state.add(entry(&replica, operation));
-                }
-                states.push((state, log));
-            }
-            Self { replica, states }
-        }
-
-        fn last(&self) -> &State {
-            &self.states.last().expect("a state").0
-        }
-
-        fn log(&self) -> &Log {
-            &self.states.last().expect("a state").1
-        }
-
-        /// What came to be said of it: deltas and whole states, in pieces, by itself and others.
-        fn fragments(&self, said: &[Said]) -> Vec<Fragment> {
-            let said = said.iter().flat_map(|Said { from, to, known, by_itself, size }| {
-                let (state, log) = &self.states[to.index(self.states.len())];
-                let known = known.iter().map(|index| index.index(self.states.len()) as u64);
-                let known =
-                    Seen::up_to(from.index(self.states.len()) as u64).union(&Seen::of(known));
-                let log = (*by_itself).then_some(log);
-                state.missing(&self.replica, &known.without([0]), log, *size)
-            });
-            said.collect()
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    struct Said {
-        from: Index,
-        to: Index,
-        known: Vec<Index>,
-        by_itself: bool,
-        size: usize,
-    }
-
-    fn entry(replica: &Replica, dot: u64) -> Entry {
-        let (topic, key) = ("room".into(), "ann".into());
-        Entry::new(replica, dot, Parts { age: dot, topic, key, meta: "{}".into(), prev: None })
-    }
-
-    fn history() -> impl Strategy<Value = History> {
-        (vec((any::<bool>(), any::<Index>()), 1..40), 0..20usize)
-            .prop_map(|(operations, max_log)| History::new(&operations, max_log))
-    }
-
-    fn said() -> impl Strategy<Value = Vec<Said>> {
-        let known = vec(any::<Index>(), 0..6);
-        let said = (any::<Index>(), any::<Index>(), known, any::<bool>(), 1..600usize).prop_map(
-            |(from, to, known, by_itself, size)| Said { from, to, known, by_itself, size },
-        );
-        vec(said, 1..12)
-    }
-
-    fn merged<'a>(fragments: impl IntoIterator<Item = &'a Fragment>) -> State {
-        let mut state = State::default();
-        for fragment in fragments {
-            state.merge(fragment.clone());
-        }
-        state
-    }
-
-    fn as_fragment(replica: &Replica, state: &State) -> Fragment {
-        let entries = state.entries().cloned().collect();
-        Fragment { replica: replica.clone(), seen: state.seen().clone(), entries }
-    }
-
-    impl PartialEq for State {
-        fn eq(&self, other: &Self) -> bool {
-            self.seen == other.seen && self.entries == other.entries
-        }
-    }
-
-    impl std::fmt::Debug for History {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.debug_tuple("History").field(self.last()).field(self.log()).finish()
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_of_merges_makes_no_difference(history in history(), said in said(), shift: Index) {
-            let mut fragments = history.fragments(&said);
-            let one_way = merged(&fragments);
-            let middle = shift.index(fragments.len() + 1);
-            fragments.rotate_left(middle);
-            fragments[..middle.min(1)].reverse();
-            prop_assert_eq!(&merged(&fragments), &one_way);
-            fragments.reverse();
-            prop_assert_eq!(&merged(&fragments), &one_way);
-        }
-
-        #[test]
-        fn merging_twice_makes_no_difference(history in history(), said in said()) {
-            let fragments = history.fragments(&said);
-            let once = merged(&fragments);
-            let twice = merged(fragments.iter().flat_map(|fragment| [fragment, fragment]));
-            let again = merged(fragments.iter().chain(&fragments));
-            prop_assert_eq!(&twice, &once);
-            prop_assert_eq!(&again, &once);
-        }
-
-        #[test]
-        fn merges_in_between_make_no_difference(history in history(), said in said(), cut: Index) {
-            let fragments = history.fragments(&said);
-            let (left, right) = fragments.split_at(cut.index(fragments.len() + 1));
-            let parts = [left, right].map(|part| as_fragment(&history.replica, &merged(part)));
-            prop_assert_eq!(merged(&parts), merged(&fragments));
-        }
-
-        #[test]
-        fn what_is_missing_makes_it_whole(history in history(), said in said(), by_itself: bool) {
-            let mut state = merged(&history.fragments(&said));
-            let log = by_itself.then_some(history.log());
-            for fragment in history.last().missing(&history.replica, state.seen(), log, 300) {
-                state.merge(fragment);
-            }
-            prop_assert_eq!(&state, history.last());
-        }
-
-        #[test]
-        fn a_removal_removes_only_what_was_removed(history in history(), said in said()) {
-            let mut state = State::default();
-            for fragment in history.fragments(&said) {
-                state.merge(fragment);
-                let known = history.last().entries().filter(|entry| state.seen().contains(entry.dot()));
-                for entry in known {
-                    prop_assert!(state.contains(entry), "{entry:?} is not there");
-                }
-            }
-        }
-
-        #[test]
-        fn what_was_removed_stays_so(history in history(), said in said()) {
-            let mut state = State::default();
-            let mut removed = Seen::default();
-            for fragment in history.fragments(&said) {
-                state.merge(fragment);
-                let there: Vec<_> = state.entries().map(Entry::dot).collect();
-                prop_assert!(there.iter().all(|dot| !removed.contains(*dot)));
-                removed = removed.union(&state.seen().without(there));
-            }
-        }
-
-        #[test]
-        fn a_seen_removal_has_removed(history in history(), said in said()) {
-            let mut state = State::default();
-            for fragment in history.fragments(&said) {
-                state.merge(fragment);
-                for &(operation, dot) in &history.log().removals {
-                    let is_there = state.entries.contains_key(&dot);
-                    prop_assert!(!(state.seen().contains(operation) && is_there));
-                }
-            }
-        }
-
-        #[test]
-        fn changes_say_what_a_merge_did(history in history(), said in said()) {
-            let mut state = State::default();
-            for fragment in history.fragments(&said) {
-                let mut entries: Vec<_> = state.entries().cloned().collect();
-                let changes = state.merge(fragment);
-                prop_assert!(changes.leaves.iter().all(|entry| entries.contains(entry)));
-                entries.retain(|entry| !changes.leaves.contains(entry));
-                prop_assert!(changes.joins.iter().all(|entry| !entries.contains(entry)));
-                entries.extend(changes.joins);
-                entries.sort_unstable();
-                prop_assert!(entries.iter().eq(state.entries()));
-            }
-        }
-    }
-
-    #[test]
-    fn what_arrived_in_order_is_remembered_as_one_range() {
-        let (mut state, replica) =
-            (State::default(), Replica { name: "one".into(), incarnation: 1 });
-        for dot in (1..1000).step_by(2) {
-            let entry = entry(&replica, dot);
-            state.add(entry.clone());
-            state.remove(dot + 1, &entry);
-        }
-        assert_eq!(state.seen().ranges(), [(1, 1000)]);
-        assert_eq!(state.entries().count(), 0);
-    }
-
-    #[test]
-    fn the_log_remembers_no_more_than_it_may() {
-        let mut log = Log::default();
-        (1..100).for_each(|operation| log.push(2 * operation, 2 * operation - 1, 10));
-        assert_eq!(log.removals.len(), 10);
-        assert!(log.reaches(178) && !log.reaches(177));
-    }
-}
+mod tests;

@@ -1,8 +1,10 @@
-//! What replicas do with each other, one question each.
+//! The behaviour of a single replica and of replicas that exchange messages.
 
 use std::time::Duration;
 
-use super::message::Message;
+use super::entry::Diff;
+use super::message::{DecodeError, Message};
+use super::replication::Outgoing;
 use super::*;
 
 fn node(name: &str, incarnation: u64) -> Tracker {
@@ -27,43 +29,44 @@ fn keys(tracker: &Tracker) -> Vec<SmolStr> {
     keys
 }
 
-/// What each has to say arrives at the other.
-fn exchange(now: Duration, one: &mut Tracker, other: &mut Tracker) -> Changes {
-    let mut changes = Changes::default();
-    talk(now, one, other, &mut changes);
-    talk(now, other, one, &mut changes);
-    changes
+/// Delivers the messages of both replicas, and returns the combined diff of both.
+fn exchange(now: Duration, one: &mut Tracker, other: &mut Tracker) -> Diff {
+    let mut diff = Diff::default();
+    deliver(now, one, other, &mut diff);
+    deliver(now, other, one, &mut diff);
+    diff
 }
 
-/// One's messages arrive, and the answers, until there are none.
-fn talk(now: Duration, from: &mut Tracker, to: &mut Tracker, changes: &mut Changes) {
+/// Delivers the messages that are due from one replica, and all replies in both directions.
+fn deliver(now: Duration, from: &mut Tracker, to: &mut Tracker, diff: &mut Diff) {
     let mut messages = from.tick(now).1;
     let mut receivers = [to, from];
     for _ in 0..20 {
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         for Outgoing { message, .. } in messages {
-            let (changed, answer) = receivers[0].receive(now, message.as_bytes()).expect("read");
-            changes.joins.extend(changed.joins);
-            changes.leaves.extend(changed.leaves);
-            answers.extend(answer);
+            let (received, reply) =
+                receivers[0].receive(now, message.as_bytes()).expect("a message");
+            diff.joins.extend(received.joins);
+            diff.leaves.extend(received.leaves);
+            replies.extend(reply);
         }
-        messages = answers;
+        messages = replies;
         receivers.reverse();
     }
-    assert!(messages.is_empty(), "they do not stop");
+    assert!(messages.is_empty(), "the exchange of messages does not end");
 }
 
-/// One and another who know of each other.
+/// Two replicas that know each other.
 fn pair() -> (Tracker, Tracker) {
     let (mut one, mut other) = (node("one", 1), node("other", 1));
-    let mut changes = Changes::default();
-    talk(seconds(0), &mut one, &mut other, &mut changes);
-    talk(seconds(0), &mut other, &mut one, &mut changes);
+    let mut diff = Diff::default();
+    deliver(seconds(0), &mut one, &mut other, &mut diff);
+    deliver(seconds(0), &mut other, &mut one, &mut diff);
     (one, other)
 }
 
 #[test]
-fn an_owner_tracks_a_key_of_a_topic_once() {
+fn an_owner_tracks_a_key_of_a_topic_only_once() {
     let mut one = node("one", 1);
     track(&mut one, "ann");
     let mut again = |owner| one.track(Owner(owner), &"room".into(), &"ann".into(), "{}".into());
@@ -72,10 +75,10 @@ fn an_owner_tracks_a_key_of_a_topic_once() {
 }
 
 #[test]
-fn only_objects_of_a_sane_size_are_tracked() {
+fn only_metas_that_are_objects_within_the_limits_are_tracked() {
     let mut one = node("one", 1);
     let mut track = |key: &str, meta: &str| {
-        one.track(Owner(1), &"room".into(), &key.into(), meta.into()).expect_err("a refusal")
+        one.track(Owner(1), &"room".into(), &key.into(), meta.into()).expect_err("an error")
     };
     assert_eq!(track("ann", "[]"), TrackError::NotAnObject);
     assert_eq!(track("ann", "{"), TrackError::NotAnObject);
@@ -85,13 +88,13 @@ fn only_objects_of_a_sane_size_are_tracked() {
 }
 
 #[test]
-fn an_update_replaces_the_entry_by_a_newer_one() {
+fn an_update_replaces_the_entry_with_a_newer_one() {
     let mut one = node("one", 1);
     let first = track(&mut one, "ann");
     one.track(Owner(2), &"room".into(), &"ann".into(), "{}".into()).expect("another owner");
     let (old, new) = one
         .update(Owner(1), &"room".into(), &"ann".into(), |old| format!("{{\"a\":{old}}}").into())
-        .expect("it is there");
+        .expect("a tracked key");
     assert_eq!(old, first);
     assert_eq!(&**new.meta(), "{\"a\":{}}");
     assert_eq!(new.prev(), Some(first.phx_ref()));
@@ -100,14 +103,14 @@ fn an_update_replaces_the_entry_by_a_newer_one() {
 }
 
 #[test]
-fn what_is_not_tracked_is_not_updated() {
+fn updating_an_untracked_key_fails() {
     let mut one = node("one", 1);
     let result = one.update(Owner(1), &"room".into(), &"ann".into(), |old| old.clone());
     assert_eq!(result, Err(TrackError::NotTracked));
 }
 
 #[test]
-fn an_owner_that_ends_takes_its_entries_and_no_others() {
+fn untrack_all_removes_the_entries_of_one_owner_only() {
     let mut one = node("one", 1);
     track(&mut one, "ann");
     track(&mut one, "bob");
@@ -118,7 +121,7 @@ fn an_owner_that_ends_takes_its_entries_and_no_others() {
 }
 
 #[test]
-fn a_list_stays_what_it_was() {
+fn a_snapshot_does_not_change() {
     let mut one = node("one", 1);
     track(&mut one, "ann");
     let list = one.list("room");
@@ -129,16 +132,16 @@ fn a_list_stays_what_it_was() {
 }
 
 #[test]
-fn what_one_tracks_the_other_shows_with_the_same_phx_ref() {
+fn a_replicated_entry_has_the_same_phx_ref() {
     let (mut one, mut other) = pair();
     let entry = track(&mut one, "ann");
-    let changes = exchange(seconds(1), &mut other, &mut one);
-    assert_eq!(changes.joins[0].phx_ref(), entry.phx_ref());
+    let diff = exchange(seconds(1), &mut other, &mut one);
+    assert_eq!(diff.joins[0].phx_ref(), entry.phx_ref());
     assert_eq!(other.get_by_key("room", "ann"), [entry]);
 }
 
 #[test]
-fn an_entry_made_after_another_was_seen_comes_after_it_everywhere() {
+fn an_entry_follows_those_observed_before_it_on_all_replicas() {
     let (mut one, mut other) = pair();
     (0..5).for_each(|index| drop(track(&mut one, &format!("someone {index}"))));
     let first = track(&mut one, "ann");
@@ -150,55 +153,55 @@ fn an_entry_made_after_another_was_seen_comes_after_it_everywhere() {
 }
 
 #[test]
-fn a_lost_delta_is_asked_for_when_the_next_one_comes() {
+fn a_lost_delta_is_requested_when_the_next_one_arrives() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
     one.tick(Duration::from_millis(800));
     track(&mut one, "bob");
-    let mut changes = Changes::default();
-    // No heartbeat is due: the gap alone says so.
-    talk(Duration::from_millis(900), &mut one, &mut other, &mut changes);
+    let mut diff = Diff::default();
+    // No heartbeat is due, so only the gap reveals the loss.
+    deliver(Duration::from_millis(900), &mut one, &mut other, &mut diff);
     assert_eq!(keys(&other), ["ann", "bob"]);
 }
 
 #[test]
-fn a_lost_last_delta_is_noticed_by_the_heartbeat() {
+fn a_lost_final_delta_is_detected_by_the_heartbeat() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
     one.tick(Duration::from_millis(800));
-    talk(seconds(2), &mut one, &mut other, &mut Changes::default());
+    deliver(seconds(2), &mut one, &mut other, &mut Diff::default());
     assert_eq!(keys(&other), ["ann"]);
 }
 
 #[test]
-fn a_lost_removal_is_noticed_by_the_heartbeat() {
+fn a_lost_remove_is_detected_by_the_heartbeat() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
     exchange(seconds(1), &mut other, &mut one);
     untrack(&mut one, "ann");
     one.tick(seconds(2));
     assert_eq!(keys(&other), ["ann"]);
-    talk(seconds(4), &mut one, &mut other, &mut Changes::default());
+    deliver(seconds(4), &mut one, &mut other, &mut Diff::default());
     assert!(keys(&other).is_empty());
 }
 
 #[test]
-fn a_lost_update_is_noticed_though_what_it_made_is_removed_again() {
+fn a_lost_update_is_recovered_after_its_entry_was_replaced() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
     exchange(seconds(1), &mut other, &mut one);
     for second in [2, 3] {
         one.tick(seconds(second));
-        one.update(Owner(1), &"room".into(), &"ann".into(), Meta::clone).expect("it is there");
+        one.update(Owner(1), &"room".into(), &"ann".into(), Meta::clone).expect("a tracked key");
     }
     exchange(seconds(4), &mut other, &mut one);
     assert_eq!(other.get_by_key("room", "ann"), one.get_by_key("room", "ann"));
 }
 
 #[test]
-fn a_removal_too_old_for_the_log_arrives_all_the_same() {
+fn a_remove_that_left_the_log_is_still_replicated() {
     let (mut one, mut other) = pair();
-    one.config.max_log = 1;
+    one.config.max_removals = 1;
     ["ann", "bob", "cid"].iter().for_each(|key| drop(track(&mut one, key)));
     exchange(seconds(1), &mut other, &mut one);
     ["ann", "bob"].iter().for_each(|key| untrack(&mut one, key));
@@ -207,17 +210,17 @@ fn a_removal_too_old_for_the_log_arrives_all_the_same() {
 }
 
 #[test]
-fn a_newcomer_gets_all_at_once_though_in_pieces() {
+fn a_new_replica_receives_the_full_state_in_one_round_of_fragments() {
     let (mut one, mut other) = (node("one", 1), node("other", 1));
     one.config.max_message = 500;
     (0..20).for_each(|index| drop(track(&mut one, &index.to_string())));
     one.tick(seconds(0));
-    talk(seconds(1), &mut other, &mut one, &mut Changes::default());
+    deliver(seconds(1), &mut other, &mut one, &mut Diff::default());
     assert_eq!(other.count("room"), 20);
 }
 
 #[test]
-fn what_two_have_a_third_learns_from_either() {
+fn a_replica_receives_entries_of_a_second_from_a_third() {
     let (mut one, mut other) = pair();
     let mut third = node("third", 1);
     track(&mut one, "ann");
@@ -227,7 +230,7 @@ fn what_two_have_a_third_learns_from_either() {
 }
 
 #[test]
-fn who_is_silent_is_hidden_and_shown_again_when_he_speaks() {
+fn a_silent_replica_is_hidden_until_it_is_heard_from_again() {
     let (mut one, mut other) = pair();
     let entry = track(&mut one, "ann");
     exchange(seconds(1), &mut other, &mut one);
@@ -235,24 +238,24 @@ fn who_is_silent_is_hidden_and_shown_again_when_he_speaks() {
     (2..40).for_each(|second| leaves.extend(other.tick(seconds(second)).0.leaves));
     assert_eq!(leaves, std::slice::from_ref(&entry));
     assert!(keys(&other).is_empty());
-    let changes = exchange(seconds(41), &mut other, &mut one);
-    assert_eq!(changes.joins, [entry]);
+    let diff = exchange(seconds(41), &mut other, &mut one);
+    assert_eq!(diff.joins, [entry]);
     assert_eq!(keys(&other), ["ann"]);
 }
 
 #[test]
-fn what_a_hidden_replica_removed_is_not_shown_when_it_is_back() {
+fn an_entry_removed_while_its_replica_was_down_is_not_shown_again() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
     exchange(seconds(1), &mut other, &mut one);
     (2..40).for_each(|second| drop(other.tick(seconds(second))));
     untrack(&mut one, "ann");
-    let changes = exchange(seconds(41), &mut other, &mut one);
-    assert!(changes.joins.is_empty());
+    let diff = exchange(seconds(41), &mut other, &mut one);
+    assert!(diff.joins.is_empty());
     assert!(keys(&other).is_empty());
 }
 
-/// `other` has given up `one`, of which a message is still under way.
+/// Two replicas of which `other` considers `one` gone, and messages of `one` still in flight.
 fn gone() -> (Tracker, Tracker, Vec<Outgoing>) {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
@@ -260,30 +263,30 @@ fn gone() -> (Tracker, Tracker, Vec<Outgoing>) {
     track(&mut one, "bob");
     let late = one.tick(seconds(2)).1;
     (2..1300).for_each(|second| drop(other.tick(seconds(second))));
-    assert!(other.others.clock().next().is_none(), "it is remembered");
+    assert!(other.replicas.clock().next().is_none(), "it is still a peer");
     (one, other, late)
 }
 
 #[test]
-fn nothing_late_brings_back_who_is_gone() {
+fn a_delayed_message_does_not_bring_back_a_gone_replica() {
     let (_, mut other, late) = gone();
     for Outgoing { message, .. } in late {
-        let (changes, _) = other.receive(seconds(1300), message.as_bytes()).expect("a message");
-        assert!(changes.joins.is_empty());
+        let (diff, _) = other.receive(seconds(1300), message.as_bytes()).expect("a message");
+        assert!(diff.joins.is_empty());
     }
     assert!(keys(&other).is_empty());
 }
 
 #[test]
-fn who_was_given_up_and_lives_begins_anew_with_what_he_tracks() {
+fn a_live_replica_taken_for_gone_starts_a_new_incarnation_with_its_entries() {
     let (mut one, mut other, _) = gone();
     let old = one.get_by_key("room", "ann");
     one.tick(seconds(1298));
-    let mut changes = Changes::default();
-    talk(seconds(1300), &mut one, &mut other, &mut changes);
+    let mut diff = Diff::default();
+    deliver(seconds(1300), &mut one, &mut other, &mut diff);
     assert_eq!(one.replica().incarnation, 2);
     assert_eq!(one.get_by_key("room", "ann")[0].prev(), Some(old[0].phx_ref()));
-    talk(seconds(1302), &mut one, &mut other, &mut changes);
+    deliver(seconds(1302), &mut one, &mut other, &mut diff);
     assert_eq!(keys(&other), ["ann", "bob"]);
     assert_eq!(other.get_by_key("room", "ann"), one.get_by_key("room", "ann"));
     let (old, _) = one.update(Owner(1), &"room".into(), &"ann".into(), Meta::clone).expect("owned");
@@ -291,7 +294,7 @@ fn who_was_given_up_and_lives_begins_anew_with_what_he_tracks() {
 }
 
 #[test]
-fn a_restarted_node_replaces_what_it_was_before() {
+fn a_restarted_node_replaces_its_previous_incarnation() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
     let mut late = one.tick(seconds(1)).1;
@@ -306,41 +309,41 @@ fn a_restarted_node_replaces_what_it_was_before() {
 }
 
 #[test]
-fn who_slept_does_not_take_the_others_for_silent() {
+fn a_replica_that_was_suspended_does_not_mark_others_down() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
     exchange(seconds(1), &mut other, &mut one);
-    let (changes, _) = other.tick(seconds(100_000));
-    assert!(changes.leaves.is_empty());
+    let (diff, _) = other.tick(seconds(100_000));
+    assert!(diff.leaves.is_empty());
     assert_eq!(keys(&other), ["ann"]);
 }
 
 #[test]
-fn its_own_messages_say_nothing_to_a_replica() {
+fn a_replica_ignores_its_own_messages() {
     let mut one = node("one", 1);
     track(&mut one, "ann");
     let message = one.tick(seconds(1)).1.remove(0).message;
-    let (changes, outgoing) = one.receive(seconds(1), message.as_bytes()).expect("a message");
-    assert!(changes.joins.is_empty() && outgoing.is_empty());
+    let (diff, outgoing) = one.receive(seconds(1), message.as_bytes()).expect("a message");
+    assert!(diff.joins.is_empty() && outgoing.is_empty());
 }
 
 #[test]
-fn nothing_is_sent_before_its_time() {
+fn an_idle_replica_sends_only_heartbeats() {
     let mut one = node("one", 1);
     assert_eq!(one.tick(seconds(1)).1.len(), 1);
     assert!(one.tick(seconds(2)).1.is_empty());
     assert_eq!(one.tick(seconds(3)).1.len(), 1);
 }
 
-/// A message in which one field of a good one is another text.
-fn message(field: &str, with: &str) -> String {
-    let good = r#"{"v":1,"from":{"name":"one","incarnation":1},"states":[{"of":{"name":"two","incarnation":1},"seen":[[1,2]],"entries":[{"n":1,"age":1,"topic":"room","key":"ann","meta":{},"prev":"aaaaaaaaaaaaaaaa"}]}]}"#;
-    assert!(good.contains(field), "no {field}");
-    good.replace(field, with)
+/// A valid message with one part of its text replaced.
+fn message(part: &str, with: &str) -> String {
+    let valid = r#"{"v":1,"from":{"name":"one","incarnation":1},"states":[{"of":{"name":"two","incarnation":1},"seen":[[1,2]],"entries":[{"n":1,"age":1,"topic":"room","key":"ann","meta":{},"prev":"aaaaaaaaaaaaaaaa"}]}]}"#;
+    assert!(valid.contains(part), "no {part}");
+    valid.replace(part, with)
 }
 
 #[test]
-fn what_a_later_version_adds_is_ignored() {
+fn unknown_fields_are_ignored() {
     let mut one = node("other", 1);
     let later = message(r#""seen""#, r#""later":[{"a":1}],"seen""#);
     let later = later.replace(r#"{"v":1"#, r#"{"later":{},"v":1"#);
@@ -349,25 +352,25 @@ fn what_a_later_version_adds_is_ignored() {
 }
 
 #[test]
-fn an_unknown_version_is_refused() {
+fn an_unknown_version_is_rejected() {
     let mut one = node("other", 1);
     let result = one.receive(seconds(0), br#"{"v":2,"from":"in another form"}"#);
-    assert_eq!(result.expect_err("a refusal"), Malformed("the version is unknown"));
+    assert_eq!(result.expect_err("an error"), DecodeError("unknown version"));
 }
 
 #[test]
-fn malformed_messages_are_refused_and_change_nothing() {
-    let state = r#"{"of":{"name":"two","incarnation":1},"seen":[]}"#;
-    let far =
+fn malformed_messages_are_rejected_without_effect() {
+    let duplicate = r#"{"of":{"name":"two","incarnation":1},"seen":[]}"#;
+    let clocks =
         (0..1025).map(|index| format!(r#"{{"of":{{"name":"{index}","incarnation":1}},"to":1}}"#));
-    let far = format!(r#""clock":[{}],"states""#, far.collect::<Vec<_>>().join(","));
-    let long = format!(r#""{}""#, "a".repeat(MAX_TEXT + 1));
-    for (field, with) in [
+    let clocks = format!(r#""clock":[{}],"states""#, clocks.collect::<Vec<_>>().join(","));
+    let too_long = format!(r#""{}""#, "a".repeat(MAX_TEXT + 1));
+    for (part, with) in [
         ("}]}]}", "}]}]"),
         (r#""v":1,"#, ""),
-        (r#""one""#, &long),
-        (r#""room""#, &long),
-        (r#""ann""#, &long),
+        (r#""one""#, &too_long),
+        (r#""room""#, &too_long),
+        (r#""ann""#, &too_long),
         (r#"{}"#, "[]"),
         (r#"{}"#, "null"),
         ("aaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaa"),
@@ -380,24 +383,24 @@ fn malformed_messages_are_refused_and_change_nothing() {
         ("[[1,2]]", "[[1,9007199254740993]]"),
         ("[[1,2]]", "[[1,18446744073709551615]]"),
         ("[[1,2]]", "[[1,1],[1,2]]"),
-        (r#""states":["#, &format!(r#""states":[{state},"#)),
-        (r#""states""#, &far),
+        (r#""states":["#, &format!(r#""states":[{duplicate},"#)),
+        (r#""states""#, &clocks),
     ] {
         let mut one = node("other", 1);
-        let message = message(field, with);
+        let message = message(part, with);
         assert!(one.receive(seconds(0), message.as_bytes()).is_err(), "{message}");
-        assert!(keys(&one).is_empty() && one.others.clock().next().is_none());
+        assert!(keys(&one).is_empty() && one.replicas.clock().next().is_none());
     }
     assert!(Message::decode(message("one", "one").as_bytes()).is_ok());
 }
 
 #[test]
-fn absurd_numbers_do_no_harm() {
+fn extreme_counters_are_harmless() {
     let mut one = node("other", 1);
-    let absurd = message("[[1,2]]", "[[1,9007199254740992]]")
+    let extreme = message("[[1,2]]", "[[1,9007199254740992]]")
         .replace(r#""age":1"#, r#""age":9007199254740992"#)
         .replace(r#""incarnation":1"#, r#""incarnation":9007199254740992"#);
-    one.receive(seconds(0), absurd.as_bytes()).expect("a message");
+    one.receive(seconds(0), extreme.as_bytes()).expect("a message");
     track(&mut one, "ann");
     track(&mut one, "bob");
     assert_eq!(one.get_by_key("room", "ann").len(), 2);

@@ -1,28 +1,27 @@
-//! What can be seen: topics, their keys, and the entries under each.
+//! The index of visible entries: topics, their keys, and the entries under each key.
 //!
-//! Persistent maps, so that a list is taken in no time and walked while others track. As long as
-//! nobody holds a list, changes are made in place.
+//! The maps are persistent (they share structure), so a snapshot is taken in constant time and may
+//! be read while the index changes. A topic without outstanding snapshots is modified in place.
 
 use std::collections::HashMap;
 
 use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
 use smol_str::SmolStr;
 
-use super::Changes;
-use super::entry::Entry;
+use super::entry::{Diff, Entry};
 
 #[derive(Debug, Default)]
-pub(super) struct Topics(HashMap<SmolStr, Snapshot>);
+pub(super) struct TopicIndex(HashMap<SmolStr, Snapshot>);
 
-/// A topic's presences at one moment.
+/// The presences of a topic at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot(HashTrieMapSync<SmolStr, Metas>);
 
-/// The entries under one key, never none.
+/// The entries under one key. Never empty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metas(RedBlackTreeSetSync<Entry>);
 
-impl Topics {
+impl TopicIndex {
     pub(super) fn insert(&mut self, entry: Entry) {
         let Snapshot(keys) = self.0.entry(entry.topic().clone()).or_default();
         if let Some(Metas(metas)) = keys.get_mut(entry.key()) {
@@ -35,6 +34,7 @@ impl Topics {
         }
     }
 
+    /// Removes an entry, and its key and topic once they are empty.
     pub(super) fn remove(&mut self, entry: &Entry) {
         let Some(Snapshot(keys)) = self.0.get_mut(entry.topic()) else { return };
         let Some(Metas(metas)) = keys.get_mut(entry.key()) else { return };
@@ -47,12 +47,12 @@ impl Topics {
         }
     }
 
-    pub(super) fn apply(&mut self, changes: &Changes) {
-        changes.leaves.iter().for_each(|entry| self.remove(entry));
-        changes.joins.iter().for_each(|entry| self.insert(entry.clone()));
+    pub(super) fn apply(&mut self, diff: &Diff) {
+        diff.leaves.iter().for_each(|entry| self.remove(entry));
+        diff.joins.iter().for_each(|entry| self.insert(entry.clone()));
     }
 
-    /// The topics that have entries.
+    /// The topics that have entries, in no particular order.
     pub(super) fn names(&self) -> impl Iterator<Item = &SmolStr> {
         self.0.keys()
     }
@@ -72,19 +72,19 @@ impl Snapshot {
         self.0.get(key)
     }
 
-    /// In no particular order.
+    /// The keys and their entries, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&SmolStr, &Metas)> {
         self.0.iter()
     }
 }
 
 impl Metas {
-    /// Oldest first.
+    /// The entries, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.0.iter()
     }
 
-    /// At least 1.
+    /// The number of entries, at least 1.
     pub(crate) fn len(&self) -> usize {
         self.0.size()
     }
