@@ -13,7 +13,7 @@
 //! A page that resumes its session joins as usual, and its live channel replies with `resumed` and
 //! `change`. The events up to that number follow, as if the page had never been away.
 //!
-//! A `message` event carries the current state of a message, whatever changed, so a page only has
+//! A `message` event carries the current state of a message, whatever has changed, so a page only has
 //! to display it. Invalid requests get an error reply with a readable `reason`.
 
 use serde::Deserialize;

@@ -79,7 +79,8 @@ for (const numbered of [false, true]) {
     });
 
     test("a connection that takes over during a replay receives what the other did not", async (t) => {
-      const { me, proxy } = await withBacklog(t, numbered, 300);
+      // Less than the 256 KiB that the server retains after a Pong, however late the takeover is.
+      const { me, proxy } = await withBacklog(t, numbered, 200);
       await proxy.rate(100_000);
       const one = await overWebSocket(t, numbered, proxy, me);
       one.send(["2", "2", me.topic, "phx_join", {}]);
@@ -90,9 +91,9 @@ for (const numbered of [false, true]) {
       await proxy.rate(0);
       const other = await overWebSocket(t, numbered, proxy, { ...me, received });
       other.send(["3", "3", me.topic, "phx_join", {}]);
-      await until("everything has arrived", () => other.news().at(-1) === 300);
-      if (numbered) assert.deepEqual([...seen, ...other.news()], upTo(300));
-      else assert.deepEqual([...new Set([...seen, ...other.news()])].sort((a, b) => a - b), upTo(300));
+      await until("everything has arrived", () => other.news().at(-1) === 200);
+      if (numbered) assert.deepEqual([...seen, ...other.news()], upTo(200));
+      else assert.deepEqual([...new Set([...seen, ...other.news()])].sort((a, b) => a - b), upTo(200));
     });
 
     test("a health check overtakes a replay of a mebibyte on a slow link", async (t) => {

@@ -20,7 +20,7 @@ export const busyWebSocket = (page) =>
       this.#socket.onerror = (event) => this.onerror(event);
       this.#socket.onclose = (event) => this.onclose(event);
       this.#socket.onmessage = ({ data }) => {
-        if (this.readyState !== WebSocket.OPEN) // what comes after `close()` is not seen either
+        if (this.readyState !== WebSocket.OPEN) return; // messages that arrive after `close()` are lost too
         this.#queue.push(data);
         this.#timer ??= setTimeout(() => this.#handleNext(), page.msPerMessage);
       };

@@ -15,7 +15,7 @@ export async function enterChat(t, { browser, host, room, transport, name = uniq
   for (const [file, path] of Object.entries(replaced)) {
     await page.route(`**/${file}`, (route) => route.fulfill({ path, contentType: "text/javascript" }));
   }
-  // before any timer is set: it goes as ever, until it is stopped
+  await page.clock.install(); // before any timer is set; it runs normally until it is paused
   await page.goto(`http://${host}/`);
   await page.getByTestId(transport === "websocket" ? "transport-ws" : "transport-lp").click();
   await page.getByTestId("name").fill(name);
