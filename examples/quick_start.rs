@@ -7,18 +7,18 @@ use tower_channels::{
     Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Rejected, Reply, Socket, Stop,
 };
 
-/// What `connect` learned: every channel of this socket sees it.
+/// The assigns of a socket, shared by all of its channels.
 struct User {
     name: String,
 }
 
-/// One value per joined topic: the channel's own state.
+/// The state of one channel.
 struct Room {
     sent: u32,
 }
 
 async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
-    let name = info.param("name").ok_or(Rejected::reason("who are you?"))?;
+    let name = info.param("name").ok_or(Rejected::reason("name is missing"))?;
     Ok(User { name: name.into() })
 }
 

@@ -20,7 +20,7 @@ fn bodies(messages: &[Message]) -> Vec<&str> {
     messages.iter().map(|message| message.body.as_deref().unwrap_or("deleted")).collect()
 }
 
-fn rejection<T: fmt::Debug>(outcome: Result<T, Error>) -> &'static str {
+fn rejection<T: std::fmt::Debug>(outcome: Result<T, Error>) -> &'static str {
     match outcome {
         Err(Error::Rejected(why)) => why,
         other => panic!("not rejected: {other:?}"),
