@@ -74,7 +74,7 @@ impl<S: Session> LongPollSession<S> {
                 let attach = AttachState::Attached { receiver, epoch: None };
                 (attach, Some(Attached::Own(session)))
             }
-            resumable => (AttachState::Unused(resumable, received), None),
+            Connected::Resumable(session) => (AttachState::Unused(session, received), None),
         };
         let mut state = State::new(attach, now);
         state.schedule(&timer, after(now, session_timeout));

@@ -220,9 +220,10 @@ impl State {
         self.unused_since().is_some_and(|since| now >= after(since, ttl))
     }
 
-    /// Returns whether acknowledged messages grow old: while there is no connection they do not.
-    pub(super) fn ages(&self) -> bool {
-        !matches!(self.connection, Connection::Detached(_))
+    /// How long acknowledged messages are retained. Without a connection they do not grow old.
+    pub(super) fn acknowledged_ttl(&self) -> Option<Duration> {
+        let is_detached = matches!(self.connection, Connection::Detached(_));
+        (!is_detached).then_some(self.shared.config.acknowledged_ttl)
     }
 
     /// Queues the end of the rejoin grace, if that is due.
@@ -248,9 +249,7 @@ impl State {
             Connection::Ended => now,
         };
         let due = if self.is_rejoin_over { due } else { due.min(self.rejoin_deadline()) };
-        if let Some(at) = self.scheduled.earlier(due) {
-            self.timer.schedule(at);
-        }
+        self.scheduled.schedule(&self.timer, due);
     }
 
     pub(super) fn has_pending(&self) -> bool {
