@@ -205,8 +205,8 @@ impl<S: Session> LongPollSession<S> {
         let collected = state.collect(self.reads_binary);
         let since = state.idle_since.unwrap_or(now);
         let timeout = after(since, self.session_timeout);
-        // A token of a resumable session is told once that the session is over, not that there never
-        // was one.
+        // The first request after the end of a resumable session gets a 500, so its token is remembered
+        // for a while.
         let forget = after(timeout, REMEMBERED);
         let (mut closed, mut detached) = (None, None);
         let (is_useless, next) = if now < timeout {

@@ -1,7 +1,7 @@
 //! The connection and the deadlines of a resumable session.
 //!
-//! This is plain code: it calls no session, and time comes in as an argument. What the session is to
-//! hear of is queued as [`SessionEvent`]s.
+//! This is plain code: it calls no session, and time comes in as an argument. Events for the callbacks
+//! of the session are queued as [`SessionEvent`]s.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     pub(super) detached: AtomicUsize,
 }
 
-/// Something that a session is to hear of.
+/// An event that is passed to a callback of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionEvent {
     Attached(u64, Transport),
@@ -256,7 +256,7 @@ impl State {
         !self.pending.is_empty()
     }
 
-    /// Takes the next event that the session has not heard of.
+    /// Takes the next queued event.
     pub(super) fn next_event(&mut self) -> Option<SessionEvent> {
         let event = self.pending.pop_front();
         if event.is_none() {
