@@ -74,7 +74,7 @@ impl<S: Session> LongPollSession<S> {
                 let attach = AttachState::Attached { receiver, epoch: None };
                 (attach, Some(Attached::Own(session)))
             }
-            resumable => (AttachState::Unused(resumable, received), None),
+            Connected::Resumable(session) => (AttachState::Unused(session, received), None),
         };
         let mut state = State::new(attach, now);
         state.schedule(&timer, after(now, session_timeout));
@@ -205,8 +205,8 @@ impl<S: Session> LongPollSession<S> {
         let collected = state.collect(self.reads_binary);
         let since = state.idle_since.unwrap_or(now);
         let timeout = after(since, self.session_timeout);
-        // A token of a resumable session is told once that the session is over, not that there never
-        // was one.
+        // The first request after the end of a resumable session gets a 500, so its token is remembered
+        // for a while.
         let forget = after(timeout, REMEMBERED);
         let (mut closed, mut detached) = (None, None);
         let (is_useless, next) = if now < timeout {

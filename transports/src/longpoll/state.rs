@@ -1,6 +1,7 @@
 //! The state of a long-poll session: its connection, cursors and polls.
 
 use std::mem;
+use std::sync::Arc;
 use std::task::Waker;
 
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use super::token::Id;
 use crate::frame::Close;
 use crate::outbox::{self, Collected};
 use crate::resume::expiry::{Scheduled, Timer};
-use crate::resume::{Connected, Epoch};
+use crate::resume::{Connected, Epoch, ResumableSession};
 use crate::session::Session;
 
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(super) struct State<S: Session> {
 #[derive(Debug)]
 pub(super) enum AttachState<S: Session> {
     /// The token has not been used: clients request tokens that they never use.
-    Unused(Connected<S>, Option<u64>),
+    Unused(Arc<ResumableSession<S>>, Option<u64>),
     /// The first use is under way, in the turn.
     Attaching,
     /// `epoch` is that of a resumable session.
@@ -107,9 +108,7 @@ impl<S: Session> State<S> {
     }
 
     pub(super) fn schedule(&mut self, timer: &Timer<Id>, at: Instant) {
-        if let Some(at) = self.scheduled.earlier(at) {
-            timer.schedule(at);
-        }
+        self.scheduled.schedule(timer, at);
     }
 }
 
@@ -117,7 +116,7 @@ impl<S: Session> AttachState<S> {
     /// Takes the session out for the first use of the token.
     pub(super) fn begin(&mut self) -> Option<(Connected<S>, Option<u64>)> {
         match mem::replace(self, Self::Attaching) {
-            Self::Unused(connected, received) => Some((connected, received)),
+            Self::Unused(session, received) => Some((Connected::Resumable(session), received)),
             attach => {
                 *self = attach;
                 None

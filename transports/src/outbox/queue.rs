@@ -73,7 +73,8 @@ impl State {
         })
     }
 
-    /// Closes the outbox without telling the listener of [`Shared::on_close`], who does it.
+    /// Closes the outbox without waking the listener of [`Shared::on_close`], for callers that are the
+    /// listener themselves.
     pub(super) fn close_quietly(&mut self, close: Close) -> Option<Waker> {
         self.close.get_or_insert(close);
         self.waker.take()

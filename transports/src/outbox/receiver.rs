@@ -155,7 +155,7 @@ impl Receiver {
         }
     }
 
-    /// Closes the outbox from the transport's side and drops whatever waits. Of a resumable outbox
+    /// Closes the outbox from the transport's side and drops what waits. Of a resumable outbox
     /// only the connection ends.
     pub fn close(&self, close: Close) {
         let mut state = self.shared.state.lock();

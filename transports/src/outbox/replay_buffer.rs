@@ -129,7 +129,7 @@ impl ReplayBuffer {
             return None;
         }
         match received {
-            // A number that was not given here says nothing about what was sent.
+            // A number that was not given here acknowledges nothing.
             Some(received) if received >= self.next_number => {
                 self.next_number = received.saturating_add(1);
             }

@@ -63,7 +63,7 @@ impl Sender {
     /// Pushes the reply to a heartbeat.
     ///
     /// A client sends a heartbeat only after it has read the reply to the one before, so the next
-    /// one tells a resumable session what has arrived.
+    /// one shows a resumable session what has arrived.
     pub fn push_heartbeat_reply(&self, message: Message) {
         self.admit(message, |state, _, message| match state.replay() {
             None => state.append(message),
@@ -170,7 +170,8 @@ impl Sender {
         Wakeup(waker).wake();
     }
 
-    /// Closes the outbox for its session, without waking the listener of [`on_close`](Self::on_close).
+    /// Closes the outbox on behalf of its session: the listener of [`on_close`](Self::on_close), which is
+    /// the session, is not woken.
     pub(crate) fn close_quietly(&self, close: Close) {
         let waker = self.shared.state.lock().close_quietly(close);
         Wakeup(waker).wake();

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 /// Keys with the time at which each is due.
 ///
-/// A key may have several entries. Rescheduling is lazy: an entry fires, its owner finds out what is
-/// due by then and schedules the next one.
+/// Rescheduling is lazy: an entry is replaced by an earlier one only. When it fires, its owner finds
+/// out what is due by then and schedules the next one.
 #[derive(Debug)]
 pub(crate) struct Deadlines<K>(BTreeSet<(Instant, K)>);
 
@@ -29,6 +29,11 @@ impl<K: Ord> Deadlines<K> {
         self.0.pop_first().map(|(_, key)| key)
     }
 
+    /// Removes an entry before it fires.
+    pub(crate) fn cancel(&mut self, at: Instant, key: K) {
+        self.0.remove(&(at, key));
+    }
+
     /// Removes all entries.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
@@ -41,7 +46,7 @@ impl<K> Default for Deadlines<K> {
     }
 }
 
-/// The deadlines of one session, in the schedule that it shares with the others.
+/// The deadline of one session, in the schedule that it shares with the others.
 ///
 /// As a waker it makes the session due at once.
 #[derive(Debug)]
@@ -54,32 +59,32 @@ impl<K: Ord + Clone> Timer<K> {
     pub(crate) fn new(deadlines: Arc<Mutex<Deadlines<K>>>, key: K) -> Self {
         Self { deadlines, key }
     }
-
-    pub(crate) fn schedule(&self, at: Instant) {
-        self.deadlines.lock().schedule(at, self.key.clone());
-    }
 }
 
 impl<K: Ord + Clone + Send + Sync + 'static> Wake for Timer<K> {
     fn wake(self: Arc<Self>) {
-        self.schedule(Instant::now());
+        self.deadlines.lock().schedule(Instant::now(), self.key.clone());
     }
 }
 
-/// The earliest entry of one session. A later one is not worth scheduling, as the session finds out
-/// what is due next when this one fires.
+/// The time for which a session is scheduled, if it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scheduled(Option<Instant>);
 
 impl Scheduled {
-    /// Returns `at` if an entry has to be scheduled then.
-    #[must_use]
-    pub(crate) fn earlier(&mut self, at: Instant) -> Option<Instant> {
-        let is_earlier = self.0.is_none_or(|scheduled| at < scheduled);
-        is_earlier.then(|| *self.0.insert(at))
+    /// Schedules the session for `at`, unless it is scheduled for an earlier time.
+    pub(crate) fn schedule<K: Ord + Clone>(&mut self, timer: &Timer<K>, at: Instant) {
+        if self.0.is_some_and(|scheduled| scheduled <= at) {
+            return;
+        }
+        let mut deadlines = timer.deadlines.lock();
+        if let Some(later) = self.0.replace(at) {
+            deadlines.cancel(later, timer.key.clone());
+        }
+        deadlines.schedule(at, timer.key.clone());
     }
 
-    /// An entry has fired.
+    /// The session is visited, because an entry has fired.
     pub(crate) fn fired(&mut self, now: Instant) {
         self.0.take_if(|scheduled| *scheduled <= now);
     }
@@ -109,6 +114,8 @@ mod tests {
         assert_eq!(deadlines.pop_due(start + 2 * SECOND), Some('a'));
         assert_eq!(deadlines.pop_due(start + 2 * SECOND), Some('b'));
         assert_eq!(deadlines.pop_due(start + 2 * SECOND), None);
+        deadlines.cancel(start + 3 * SECOND, 'c');
+        deadlines.schedule(start + SECOND, 'd');
         deadlines.clear();
         assert_eq!(deadlines.pop_due(start + 3 * SECOND), None);
     }
@@ -125,17 +132,21 @@ mod tests {
     }
 
     #[test]
-    fn only_an_earlier_deadline_is_scheduled_until_the_next_one_fires() {
+    fn a_session_is_scheduled_once_for_the_earliest_time() {
         let start = Instant::now();
         let at = |second| start + second * SECOND;
+        let deadlines = Arc::new(Mutex::new(Deadlines::default()));
+        let timer = Timer::new(Arc::clone(&deadlines), 'a');
         let mut scheduled = Scheduled::default();
-        assert_eq!(scheduled.earlier(at(60)), Some(at(60)));
-        assert_eq!(scheduled.earlier(at(90)), None);
-        assert_eq!(scheduled.earlier(at(15)), Some(at(15)));
-        scheduled.fired(at(14));
-        assert_eq!(scheduled.earlier(at(15)), None);
-        scheduled.fired(at(16));
-        assert_eq!(scheduled.earlier(at(90)), Some(at(90)));
+        for second in [60, 90, 15, 60] {
+            scheduled.schedule(&timer, at(second));
+        }
+        assert_eq!(deadlines.lock().pop_due(at(14)), None);
+        assert_eq!(deadlines.lock().pop_due(at(100)), Some('a'));
+        assert_eq!(deadlines.lock().pop_due(at(100)), None);
+        scheduled.fired(at(15));
+        scheduled.schedule(&timer, at(90));
+        assert_eq!(deadlines.lock().pop_due(at(90)), Some('a'));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) mod sweeper;
 pub use self::config::ResumeConfig;
 pub(crate) use self::connection::{Attached, Connected, Epoch};
 pub(crate) use self::registry::ResumeRegistry;
+pub(crate) use self::session::ResumableSession;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! for a callback that takes its time: it is queued as an event, and applied at once if the turn is
 //! free, or else by the thread that holds the turn.
 
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,7 +19,6 @@ use crate::session::Session;
 
 /// A session that outlives its connections.
 pub(crate) struct ResumableSession<S> {
-    shared: Arc<Shared>,
     socket_id: Option<Box<str>>,
     outbox: outbox::Sender,
     /// Held for a few instructions, and never while application code runs. The lock of the outbox may
@@ -50,15 +50,9 @@ impl<S: Session> ResumableSession<S> {
         let timer = Arc::new(timer);
         outbox.on_close(Arc::clone(&timer).into());
         let now = Instant::now();
-        let mut state = State::new(Arc::clone(&shared), timer, now);
+        let mut state = State::new(shared, timer, now);
         state.schedule(now);
-        Self {
-            shared,
-            socket_id,
-            outbox,
-            state: Mutex::new(state),
-            turn: Mutex::new(Some(session)),
-        }
+        Self { socket_id, outbox, state: Mutex::new(state), turn: Mutex::new(Some(session)) }
     }
 
     pub(super) fn socket_id(&self) -> Option<&str> {
@@ -223,8 +217,8 @@ impl<S: Session> ResumableSession<S> {
             self.outbox.close_quietly(Close::GoingAway);
             return Visited::Ended { expired: !is_closed };
         }
-        if state.ages() {
-            self.outbox.age(now, self.shared.config.acknowledged_ttl);
+        if let Some(ttl) = state.acknowledged_ttl() {
+            self.outbox.age(now, ttl);
         }
         state.check_rejoin(now);
         state.schedule(now);
@@ -258,5 +252,11 @@ impl<S: Session> ResumableSession<S> {
                 SessionEvent::Ended => gone = turn.take(),
             }
         }
+    }
+}
+
+impl<S> fmt::Debug for ResumableSession<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResumableSession").finish_non_exhaustive()
     }
 }

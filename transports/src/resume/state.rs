@@ -1,7 +1,7 @@
 //! The connection and the deadlines of a resumable session.
 //!
-//! This is plain code: it calls no session, and time comes in as an argument. What the session is to
-//! hear of is queued as [`SessionEvent`]s.
+//! This is plain code: it calls no session, and time comes in as an argument. Events for the callbacks
+//! of the session are queued as [`SessionEvent`]s.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     pub(super) detached: AtomicUsize,
 }
 
-/// Something that a session is to hear of.
+/// An event that is passed to a callback of the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionEvent {
     Attached(u64, Transport),
@@ -220,9 +220,10 @@ impl State {
         self.unused_since().is_some_and(|since| now >= after(since, ttl))
     }
 
-    /// Returns whether acknowledged messages grow old: while there is no connection they do not.
-    pub(super) fn ages(&self) -> bool {
-        !matches!(self.connection, Connection::Detached(_))
+    /// How long acknowledged messages are retained. Without a connection they do not grow old.
+    pub(super) fn acknowledged_ttl(&self) -> Option<Duration> {
+        let is_detached = matches!(self.connection, Connection::Detached(_));
+        (!is_detached).then_some(self.shared.config.acknowledged_ttl)
     }
 
     /// Queues the end of the rejoin grace, if that is due.
@@ -248,16 +249,14 @@ impl State {
             Connection::Ended => now,
         };
         let due = if self.is_rejoin_over { due } else { due.min(self.rejoin_deadline()) };
-        if let Some(at) = self.scheduled.earlier(due) {
-            self.timer.schedule(at);
-        }
+        self.scheduled.schedule(&self.timer, due);
     }
 
     pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Takes the next event that the session has not heard of.
+    /// Takes the next queued event.
     pub(super) fn next_event(&mut self) -> Option<SessionEvent> {
         let event = self.pending.pop_front();
         if event.is_none() {
