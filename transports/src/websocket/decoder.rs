@@ -17,7 +17,7 @@ use crate::frame::{Close, Inbound};
 /// unfinished frames and messages. A message that lies whole in one chunk is not copied.
 ///
 /// ```
-/// use tower_channels_transports::websocket::{Decoder, Event};
+/// use tower_channels_transports::internals::{Decoder, Event};
 /// use tower_channels_transports::{Close, Inbound};
 ///
 /// let mut decoder = Decoder::new(1024);
