@@ -282,6 +282,25 @@ async fn the_token_of_an_expired_session_is_answered_500_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_polls_again_after_the_session_timeout_receives_what_it_missed() {
+    let app = App::start(ResumeConfig::default()).await;
+    let mut session = LongPoll::open(&app.server, &format!("vsn=2.0.0&{SESSION}")).await;
+    session.post(JSON, r#"["1","1","room:a","phx_join",{}]"#).await;
+    session.receive(1).await;
+    soon(async {
+        while app.endpoint.sessions().detached == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    app.endpoint.broadcast("room:a", "new_msg", json!({"n": 1}));
+    assert_eq!(session.receive(1).await, [new_msg("room:a", 1)]);
+    app.endpoint.broadcast("room:a", "new_msg", json!({"n": 2}));
+    assert_eq!(session.receive(1).await, [new_msg("room:a", 2)]);
+    assert_eq!(app.endpoint.sessions().detached, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_that_is_never_used_leaves_no_session_behind() {
     let app = App::start(short_ttl()).await;
     Connection::open(&app.server, Poll, SESSION).await;
