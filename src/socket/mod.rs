@@ -192,8 +192,8 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
             return false;
         }
         self.channels.retain(|_, channel| !channel.is_gone());
-        let is_alive = |channel: &&Box<Channel>| !channel.mailbox.sender().is_over();
-        self.channels.values().filter(is_alive).count() >= limit
+        let alive = self.channels.values().filter(|channel| !channel.mailbox.sender().is_over());
+        alive.count() >= limit
     }
 
     fn start(&mut self, start: Start<A>, topic: SmolStr, message: &ClientMessage<'_>) {
