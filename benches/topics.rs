@@ -99,6 +99,7 @@ fn main() {
     drop(setups);
     let mut setup = runtime.block_on(Setup::new(1));
     setup.crowd.truncate(1);
+    settle(&runtime);
     println!();
     after_a_crowd(&runtime, &mut setup, &payload);
     beside_a_crowd(&runtime, &mut setup, &payload);
@@ -106,7 +107,7 @@ fn main() {
 
 /// A broadcast to one subscriber, before a crowd has come to its topic and after it has left.
 fn after_a_crowd(runtime: &Runtime, setup: &mut Setup, payload: &Payload) {
-    let mut broadcast = || {
+    let broadcast = |setup: &mut Setup| {
         let mut each = Vec::new();
         for _ in 0..TURNS {
             let began = Instant::now();
@@ -119,17 +120,11 @@ fn after_a_crowd(runtime: &Runtime, setup: &mut Setup, payload: &Payload) {
         median(each)
     };
     // The first turns fill what is kept.
-    broadcast();
-    let before = broadcast();
-    let endpoint = setup.endpoint.clone();
-    drop(runtime.block_on(crowd(&endpoint, CROWD)));
-    runtime.block_on(tokio::task::yield_now());
-    while endpoint.sessions().total() > 1 {
-        runtime.block_on(tokio::task::yield_now());
-    }
-    // The tasks of the channels end after their sessions.
-    runtime.block_on(tokio::time::sleep(Duration::from_secs(2)));
-    let after = broadcast();
+    broadcast(setup);
+    let before = broadcast(setup);
+    drop(runtime.block_on(crowd(&setup.endpoint, CROWD)));
+    settle(runtime);
+    let after = broadcast(setup);
     println!("one subscriber after {CROWD} came and went: a broadcast takes {after:.2} us");
     println!("one subscriber before: {before:.2} us; the ratio is {:.2}\n", after / before);
 }
@@ -137,18 +132,21 @@ fn after_a_crowd(runtime: &Runtime, setup: &mut Setup, payload: &Payload) {
 /// Joins of a topic while another thread broadcasts to its crowd.
 fn beside_a_crowd(runtime: &Runtime, setup: &mut Setup, payload: &Payload) {
     let mut all = runtime.block_on(crowd(&setup.endpoint, CROWD));
+    let thread = Thread::current();
+    // Without the time in which the thread could have run but for the others of a busy machine.
     let joins = |runtime: &Runtime, until: &dyn Fn(usize) -> bool| {
         let mut waits = Vec::new();
         while !until(waits.len()) {
             let mut client = runtime.block_on(connect(&setup.endpoint, &[])).expect("connects");
-            let began = Instant::now();
+            let (began, waited) = (Instant::now(), thread.waited());
             runtime.block_on(client.join("room:1", json!({})));
-            waits.push(began.elapsed().as_secs_f64() * 1e6);
+            let elapsed = began.elapsed().saturating_sub(thread.waited() - waited);
+            waits.push(elapsed.as_secs_f64() * 1e6);
         }
         waits.sort_by(f64::total_cmp);
         waits
     };
-    let alone = joins(runtime, &|count| count == 1000);
+    let alone = joins(runtime, &|count| count == 30_000);
     let done = AtomicBool::new(false);
     let (waits, walks) = thread::scope(|scope| {
         let broadcaster = scope.spawn(|| {
@@ -164,17 +162,26 @@ fn beside_a_crowd(runtime: &Runtime, setup: &mut Setup, payload: &Payload) {
         let waits = joins(runtime, &|_| done.load(Ordering::Relaxed));
         (waits, broadcaster.join().expect("no panic"))
     });
-    all.iter_mut().for_each(|client| {
-        client.discard();
-    });
+    let received: usize = all.iter_mut().map(Client::discard).sum();
+    assert_eq!(received, CROWD * walks.len());
     let row = |what: &str, waits: &[f64]| {
         let at = |part: usize| waits[(waits.len() - 1) * part / 1000];
-        println!("{what:<40}{:>9.1}{:>9.1}{:>9.1}", at(500), at(990), at(1000));
+        print!("{what:<40}");
+        [500, 990, 999, 1000].iter().for_each(|&part| print!("{:>9.1}", at(part)));
+        println!();
     };
-    println!("a join in us, beside {CROWD:<15}{:>10}{:>9}{:>9}", "median", "p99", "longest");
+    let head = ["median", "p99", "p99.9", "longest"];
+    print!("{:<40}", format!("a join in us, beside {CROWD}"));
+    head.iter().for_each(|column| print!("{column:>9}"));
+    println!();
     row("alone", &alone);
     row("while broadcasts reach them", &waits);
     println!("one broadcast to {CROWD} takes {:.1} ms", median(walks));
+}
+
+/// Lets the channels of clients that are gone end.
+fn settle(runtime: &Runtime) {
+    runtime.block_on(async { tokio::time::sleep(Duration::from_secs(2)).await });
 }
 
 async fn crowd(endpoint: &Endpoint<()>, size: usize) -> Vec<Client<()>> {

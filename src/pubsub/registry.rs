@@ -2,8 +2,8 @@
 //!
 //! A walk over the members of one name takes two locks. `order` is held from its first to its last
 //! member, so that all members see concurrent walks in the same order. The lock of the members is
-//! handed to whoever waits for it after every few of them: joining and leaving never wait for a
-//! whole walk.
+//! handed to a waiting thread after every few members: a join or a leave never waits for a whole
+//! walk.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -48,8 +48,8 @@ pub(crate) struct Subscription<T, S: Default = ()> {
 
 const SHARDS: usize = 64;
 
-/// How many members are visited between two looks for somebody who waits for the lock. They are
-/// prefetched together: more than a processor can fetch at once, and far less than a cache holds.
+/// How many members are visited before the lock is offered to a waiting thread. They are prefetched
+/// together: more than a processor can fetch at once, and far less than a cache holds.
 const CHUNK: usize = 32;
 
 impl<T, S: Default> Registry<T, S> {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// The newest messages of a topic, kept as long as somebody needs them: once for all dormant
-/// subscribers. Each has a position. Plain code, without a lock.
+/// The newest messages of a topic, kept once for all dormant subscribers and only while there are
+/// any. Each message has a position. Plain code, without a lock.
 ///
 /// While a message is being delivered it is the last of the log. So a subscriber that becomes
 /// dormant, or catches up, in the middle of a delivery finds it there if it has not reached the
