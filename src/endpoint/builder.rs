@@ -162,7 +162,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// Sets how long [`Channel::join`] may take. Default 10 s. After that the join gets an error
+    /// Sets how long [`Channel::join`] may take, including the wait until the previous instance of the
+    /// channel has ended. Default 10 s. After that the join gets an error
     /// reply.
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.channel_limits.join_timeout = timeout;

@@ -1,4 +1,4 @@
-//! A random walk through a [`ReplayBuffer`] beside a simple model of it, driven by bytes, for tests and
+//! A random walk through a replay buffer beside a simple model of it, driven by bytes, for tests and
 //! the fuzz target.
 //!
 //! The model is a client at the end of a wire. It knows what was pushed into each stream, reads what
