@@ -12,10 +12,11 @@ use tower_channels_transports::{Close, Message};
 #[derive(Debug, Default)]
 #[must_use = "the effects take place in `run`"]
 pub(crate) struct Effects {
-    enqueued: Vec<Enqueued>,
     wakeups: Vec<Waker>,
     /// The outboxes to close because the replay log could not keep all that they missed.
     overflowing: Vec<outbox::Sender>,
+    /// How many messages exceeded the limit of an outbox, which closed it.
+    overflows: u64,
     skipped: u64,
     intercepts_dropped: u64,
     replayed: u64,
@@ -29,9 +30,8 @@ impl Effects {
 
     /// Leaves it to [`run`](Self::run) to finish what was enqueued.
     pub(crate) fn add(&mut self, enqueued: Enqueued) {
-        if !enqueued.is_finished() {
-            self.enqueued.push(enqueued);
-        }
+        self.overflows += u64::from(enqueued.overflowed);
+        self.wake(enqueued.wakeup.into_waker());
     }
 
     pub(crate) fn wake(&mut self, waker: Option<Waker>) {
@@ -60,7 +60,6 @@ impl Effects {
 
     /// Carries everything out. The caller holds no lock.
     pub(crate) fn run(self) {
-        self.enqueued.into_iter().for_each(Enqueued::finish);
         self.wakeups.into_iter().for_each(Waker::wake);
         self.overflowing.iter().for_each(|outbox| outbox.close(Close::Overflow));
         let count = |name, count| {
@@ -68,7 +67,7 @@ impl Effects {
                 metrics::counter!(name).increment(count);
             }
         };
-        count("tower_channels_outbox_overflows", self.overflowing.len() as u64);
+        count("tower_channels_outbox_overflows", self.overflows + self.overflowing.len() as u64);
         count("tower_channels_messages_skipped", self.skipped);
         count("tower_channels_intercepts_dropped", self.intercepts_dropped);
         count("tower_channels_messages_replayed", self.replayed);

@@ -22,11 +22,6 @@ impl Enqueued {
         }
         self.wakeup.wake();
     }
-
-    /// Returns whether [`finish`](Self::finish) would do nothing.
-    pub fn is_finished(&self) -> bool {
-        !self.overflowed && self.wakeup.0.is_none()
-    }
 }
 
 /// A wake-up that is still to be delivered.
@@ -40,5 +35,10 @@ impl Wakeup {
         if let Some(waker) = self.0 {
             waker.wake();
         }
+    }
+
+    /// Returns the waker of the receiver's task, if it waits, for a caller that collects many.
+    pub fn into_waker(self) -> Option<Waker> {
+        self.0
     }
 }
