@@ -16,6 +16,7 @@ async fn a_newer_websocket_closes_the_older_one_with_1012() {
     let mut older = Connection::open(&server, WebSocket, SESSION).await;
     // The session is attached a moment after the handshake is answered.
     older.heartbeat().await;
+    older.pong().await;
     let mut newer = Connection::open(&server, WebSocket, SESSION).await;
     older.websocket().expect_close(1012).await;
     newer.heartbeat().await;
