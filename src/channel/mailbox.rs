@@ -225,8 +225,8 @@ impl Receiver {
         }
     }
 
-    /// Ends the channel, and returns the commands that waited; they are none of a replaced
-    /// channel's business. `notify` puts the end into the outbox, before anybody can see that the
+    /// Ends the channel, and returns the commands that waited, or none if the channel was replaced or
+    /// abandoned. `notify` puts the end into the outbox, before anybody can see that the
     /// channel has ended. It runs under the lock and must not call foreign code.
     pub(crate) fn end<R>(&mut self, notify: impl FnOnce(Ending) -> R) -> (VecDeque<Command>, R) {
         let mut state = self.0.state.lock();

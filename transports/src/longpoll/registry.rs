@@ -12,7 +12,7 @@ use super::session::LongPollSession;
 use super::token::Id;
 use crate::resume::Connected;
 use crate::resume::expiry::{Deadlines, Timer};
-use crate::resume::sweeper::{self, Sweep, Swept};
+use crate::resume::sweeper::{self, Sweep};
 use crate::session::Session;
 
 #[derive(Debug)]
@@ -69,25 +69,27 @@ impl<S: Session> Registry<S> {
 }
 
 impl<S: Session> Sweep for Registry<S> {
-    fn sweep(&self, now: Instant, limit: usize) -> Swept {
-        for visited in 0..limit {
-            let due = self.deadlines.lock().pop_due(now);
-            let Some(id) = due else {
-                let mut sessions = self.sessions.lock();
-                if sessions.by_id.is_empty() {
-                    // A burst of sessions leaves no large map behind.
-                    *sessions = Sessions { by_id: HashMap::new(), sweeper: None };
-                    self.deadlines.lock().clear();
-                    return Swept::Empty;
-                }
-                return Swept::UpToDate(visited);
-            };
-            let Some(session) = self.find(&id) else { continue };
-            if session.visit(now) {
-                self.remove(&id);
-            }
+    type Key = Id;
+
+    fn deadlines(&self) -> &Mutex<Deadlines<Id>> {
+        &self.deadlines
+    }
+
+    fn visit(&self, id: &Id, now: Instant) {
+        if self.find(id).is_some_and(|session| session.visit(now)) {
+            self.remove(id);
         }
-        Swept::Limited
+    }
+
+    fn clear_if_empty(&self) -> bool {
+        let mut sessions = self.sessions.lock();
+        let is_empty = sessions.by_id.is_empty();
+        if is_empty {
+            // A burst of sessions leaves no large map behind.
+            *sessions = Sessions { by_id: HashMap::new(), sweeper: None };
+            self.deadlines.lock().clear();
+        }
+        is_empty
     }
 }
 
@@ -96,6 +98,7 @@ mod tests {
     use super::*;
     use crate::frame::{Close, Inbound};
     use crate::outbox;
+    use crate::resume::sweeper::Swept;
 
     struct Silent;
 

@@ -15,7 +15,7 @@ use super::connection::Connected;
 use super::expiry::{Deadlines, Timer};
 use super::session::{ResumableSession, Visited};
 use super::state::{SessionId, Shared};
-use super::sweeper::{self, Sweep, Swept};
+use super::sweeper::{self, Sweep};
 use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::outbox;
@@ -151,30 +151,33 @@ impl<S: Session> ResumeRegistry<S> {
 }
 
 impl<S: Session> Sweep for ResumeRegistry<S> {
-    fn sweep(&self, now: Instant, limit: usize) -> Swept {
-        for visited in 0..limit {
-            let due = self.deadlines.lock().pop_due(now);
-            let Some(id) = due else {
-                let mut sessions = self.sessions.lock();
-                if sessions.by_id.is_empty() {
-                    // A burst of sessions leaves no large maps behind.
-                    *sessions = Sessions::new();
-                    self.deadlines.lock().clear();
-                    return Swept::Empty;
-                }
-                return Swept::UpToDate(visited);
-            };
-            let Some(session) = self.find(&id) else { continue };
-            if let Visited::Ended { expired } = session.visit(now) {
-                self.remove(&id, &session);
-                if expired {
-                    metrics::counter!("tower_channels_sessions_expired").increment(1);
-                    tracing::debug!("detached session expired");
-                }
+    type Key = SessionId;
+
+    fn deadlines(&self) -> &Mutex<Deadlines<SessionId>> {
+        &self.deadlines
+    }
+
+    fn visit(&self, id: &SessionId, now: Instant) {
+        let Some(session) = self.find(id) else { return };
+        if let Visited::Ended { expired } = session.visit(now) {
+            self.remove(id, &session);
+            if expired {
+                metrics::counter!("tower_channels_sessions_expired").increment(1);
+                tracing::debug!("detached session expired");
             }
-            session.run_pending();
         }
-        Swept::Limited
+        session.run_pending();
+    }
+
+    fn clear_if_empty(&self) -> bool {
+        let mut sessions = self.sessions.lock();
+        let is_empty = sessions.by_id.is_empty();
+        if is_empty {
+            // A burst of sessions leaves no large maps behind.
+            *sessions = Sessions::new();
+            self.deadlines.lock().clear();
+        }
+        is_empty
     }
 }
 

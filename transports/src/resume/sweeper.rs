@@ -3,12 +3,36 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use super::expiry::Deadlines;
 
 /// A registry of sessions that have deadlines.
 pub(crate) trait Sweep: Send + Sync + 'static {
+    /// Names a session.
+    type Key: Ord;
+
+    fn deadlines(&self) -> &Mutex<Deadlines<Self::Key>>;
+
+    /// Does what is due for a session, which may be gone already.
+    fn visit(&self, key: &Self::Key, now: Instant);
+
+    /// Releases the memory of a registry without sessions. Returns whether there are none.
+    fn clear_if_empty(&self) -> bool;
+
     /// Visits at most `limit` sessions that are due.
-    fn sweep(&self, now: Instant, limit: usize) -> Swept;
+    fn sweep(&self, now: Instant, limit: usize) -> Swept {
+        for visited in 0..limit {
+            let due = self.deadlines().lock().pop_due(now);
+            match due {
+                Some(key) => self.visit(&key, now),
+                None if self.clear_if_empty() => return Swept::Empty,
+                None => return Swept::UpToDate(visited),
+            }
+        }
+        Swept::Limited
+    }
 }
 
 /// The result of a sweep.
