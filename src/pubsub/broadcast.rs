@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use smol_str::SmolStr;
 use tower_channels_transports::Message;
 
+use crate::message::Ref;
 use crate::payload::Payload;
 use crate::serializer::{ServerMessage, Version};
 
@@ -59,6 +60,18 @@ impl Broadcast {
             Some(if self.volatile { message.volatile() } else { message })
         };
         self.encoded[version.index()].get_or_init(encode).as_ref()
+    }
+
+    /// Encodes it as a push to a channel of one client. Only the join_ref is the client's own; the
+    /// rest is shared by all recipients.
+    pub(crate) fn encode_push(&self, version: Version, join_ref: &Ref) -> Option<Message> {
+        let shared = self.encode(version)?.clone();
+        Some(match join_ref.as_json() {
+            Some(text) if version == Version::V2 && !join_ref.is_null() => {
+                shared.with_start(["[", text].concat(), "[null".len())
+            }
+            _ => shared,
+        })
     }
 }
 
