@@ -56,7 +56,8 @@ const PLACEHOLDER: &[u8] = b"null";
 impl Message {
     /// Creates a text message.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::new(text.into().into(), Form::Text)
+        // Exactly as large as the text: the queues of a client count its length.
+        Self::new(text.into().into_boxed_str().into_boxed_bytes().into(), Form::Text)
     }
 
     /// Creates a text message with a sequence-number placeholder: the `null` at byte `offset`, which
@@ -212,9 +213,9 @@ impl Message {
     }
 
     /// Returns what the message counts against [`Limits::max_outbox`](crate::Limits::max_outbox), in
-    /// bytes: its size and its place in a queue.
+    /// bytes: its size and its place in a queue, which may be twice as large as what waits in it.
     pub fn cost(&self) -> usize {
-        self.bytes.len() + size_of::<Self>()
+        self.bytes.len() + 2 * size_of::<Self>()
     }
 }
 
