@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smol_str::SmolStr;
-use tower_channels_transports::ByteBudget;
+use tower_channels_transports::outbox::Cost;
+use tower_channels_transports::{Account, ByteBudget};
 
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
@@ -104,11 +105,11 @@ pub(crate) enum Ending {
     Abandoned,
 }
 
-/// Creates a mailbox in which `limit` bytes may wait.
-pub(crate) fn channel(limit: usize) -> (Owner, Receiver) {
+/// Creates a mailbox in which `limit` bytes may wait, reserved from the account of the session.
+pub(crate) fn channel(limit: usize, account: Option<&Arc<Account>>) -> (Owner, Receiver) {
     let state = State {
         queue: VecDeque::new(),
-        budget: ByteBudget::new(limit),
+        budget: ByteBudget::within(limit, account),
         phase: Phase::Open,
         waker: None,
     };
@@ -162,8 +163,13 @@ impl Drop for Owner {
 impl Sender {
     /// Appends a command to the queue.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError> {
-        let waker = self.0.enqueue(command)?;
+        let mut state = self.0.enqueue(command)?;
+        let (waker, exceeded) = (state.waker.take(), state.budget.take_exceeded());
+        drop(state);
         waker.into_iter().for_each(Waker::wake);
+        if let Some(memory) = exceeded {
+            memory.relieve();
+        }
         Ok(())
     }
 
@@ -255,8 +261,8 @@ impl Drop for Receiver {
 }
 
 impl Mailbox {
-    /// Appends a command, and returns the task to wake once no lock is held.
-    fn enqueue(&self, command: Command) -> Result<Option<Waker>, SendError> {
+    /// Appends a command, and returns the state with the task to wake once no lock is held.
+    fn enqueue(&self, command: Command) -> Result<MutexGuard<'_, State>, SendError> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Err(SendError::Closed);
@@ -265,31 +271,36 @@ impl Mailbox {
             return Err(SendError::Full);
         }
         state.queue.push_back(command);
-        Ok(state.waker.take())
+        Ok(state)
     }
 }
 
 impl Inbox for Mailbox {
     fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered> {
-        self.enqueue(Command::Broadcast(Arc::clone(broadcast))).map_err(|_| Undelivered)
+        let enqueued = self.enqueue(Command::Broadcast(Arc::clone(broadcast)));
+        enqueued.map(|mut state| state.waker.take()).map_err(|_| Undelivered)
     }
 }
 
 impl Command {
     /// The bytes that it holds: its place in the queue, which may be twice as large as what waits in
     /// it, and what it points to.
-    fn cost(&self) -> usize {
+    fn cost(&self) -> Cost {
+        let mut shared = 0;
         let heap = match self {
             Self::Push { reference, event, payload } => {
                 reference.heap_size() + heap_size(event) + payload.heap_size()
             }
             Self::Resume { reference, payload, .. } => reference.heap_size() + payload.heap_size(),
-            Self::Broadcast(broadcast) => broadcast.payload().len(),
+            Self::Broadcast(broadcast) => {
+                shared = broadcast.held();
+                broadcast.payload().len()
+            }
             Self::Info(info) => size_of_val(&**info) + ALLOCATION,
             Self::Leave { reference } => reference.heap_size(),
             Self::Detached | Self::Reattached | Self::InvalidEvent => 0,
         };
-        2 * size_of::<Self>() + heap
+        Cost::with_shared(2 * size_of::<Self>() + heap, shared)
     }
 }
 
@@ -305,92 +316,4 @@ impl fmt::Display for SendError {
 impl std::error::Error for SendError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn push(size: usize) -> Command {
-        let payload = Payload::binary(vec![0; size]);
-        Command::Push { reference: Ref::NULL, event: "e".into(), payload }
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_handled_after_the_socket_is_gone() {
-        let (mailbox, mut commands) = channel(1000);
-        mailbox.sender().send(push(1)).expect("open");
-        drop(mailbox);
-        assert!(commands.recv().await.is_some());
-        assert!(commands.recv().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_full_mailbox_refuses_commands_until_it_is_read() {
-        let (mailbox, mut commands) = channel(1000);
-        mailbox.sender().send(push(2000)).expect("one always fits");
-        mailbox.sender().send(push(1000)).expect("and what may wait behind it");
-        assert_eq!(mailbox.sender().send(push(1)), Err(SendError::Full));
-        commands.recv().await;
-        commands.recv().await;
-        mailbox.sender().send(push(1)).expect("there is room again");
-    }
-
-    #[test]
-    fn a_full_mailbox_holds_as_much_as_its_limit() {
-        const LIMIT: usize = 1 << 20;
-        let text = |size| SmolStr::from("x".repeat(size));
-        let push = |size, reference: &str| {
-            let reference = Ref::from_json(reference).expect("a ref");
-            Command::Push { reference, event: text(size), payload: Payload::binary(vec![0; size]) }
-        };
-        let long_ref = "7".repeat(200);
-        let commands: [&dyn Fn() -> Command; 6] = [
-            &|| push(0, "1"),
-            &|| push(200, "1"),
-            &|| push(200, &long_ref),
-            &|| Command::Leave { reference: Ref::from_json(&long_ref).expect("a ref") },
-            &|| Command::Info(Box::new(Some([0_u8; 5000]))),
-            &|| Command::Detached,
-        ];
-        for (kind, command) in commands.iter().enumerate() {
-            let (mailbox, _commands) = channel(LIMIT);
-            let held =
-                allocation_counter::measure(|| while mailbox.sender().send(command()).is_ok() {});
-            assert!(held.bytes_current <= (LIMIT + LIMIT / 4) as i64, "{kind}: {held:?}");
-            assert!(held.bytes_current >= (LIMIT / 2) as i64, "{kind}: {held:?}");
-        }
-    }
-
-    #[test]
-    fn an_ended_channel_accepts_no_commands() {
-        let (mailbox, commands) = channel(1000);
-        drop(commands);
-        assert!(mailbox.sender().is_over());
-        assert_eq!(mailbox.sender().send(push(1)), Err(SendError::Closed));
-        assert!(!mailbox.replace() && !mailbox.abandon());
-    }
-
-    #[test]
-    fn a_channel_notifies_its_client_of_its_end_unless_its_successor_does() {
-        let ended = |act: fn(&Owner)| {
-            let (mailbox, mut commands) = channel(1000);
-            mailbox.sender().send(push(1)).expect("open");
-            act(&mailbox);
-            let (waiting, ending) = commands.end(|ending| ending);
-            (waiting.len(), ending)
-        };
-        assert_eq!(ended(|_| ()), (1, Ending::Own));
-        assert_eq!(ended(|mailbox| assert!(mailbox.replace())), (0, Ending::Replaced));
-        let replace_and_abandon = |mailbox: &Owner| assert!(mailbox.replace() && mailbox.abandon());
-        assert_eq!(ended(replace_and_abandon), (0, Ending::Abandoned));
-    }
-
-    #[test]
-    fn a_channel_that_has_ended_or_was_abandoned_sends_nothing_more() {
-        let sends = |mailbox: &Owner| mailbox.sender().while_alive(|| ()).is_some();
-        let (first, commands) = channel(1000);
-        let (second, _commands) = channel(1000);
-        assert!(sends(&first) && sends(&second) && !second.sender().is_muted());
-        drop(commands);
-        assert!(second.abandon() && second.sender().is_muted());
-        assert!(!sends(&first) && !sends(&second));
-    }
-}
+mod tests;

@@ -12,10 +12,11 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
+use tower_channels_transports::{Account, Reservation};
 
 use super::error::PresenceError;
 use super::pending_diff::PendingDiff;
-use super::tracker::{Owner, Replica, Tracker};
+use super::tracker::{Entry, Owner, Replica, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
 use crate::pubsub::broadcast::Broadcast;
 
@@ -31,6 +32,8 @@ pub(crate) struct PresenceStore {
 
 struct Shard {
     tracker: Tracker,
+    /// For the entries.
+    reservation: Reservation,
     /// The topics that have something to announce, or a task that will announce it.
     updates: HashMap<SmolStr, TopicUpdates>,
 }
@@ -58,18 +61,27 @@ pub(super) struct Announcement {
     pub(super) diff: PresenceDiff,
 }
 
+/// The bytes that an entry holds: its key, its meta, and its places in maps.
+fn cost(entry: &Entry) -> usize {
+    entry.key().len() + entry.meta().len() + PLACES
+}
+
 const SHARDS: usize = 16;
+
+/// What an entry without a key and a meta holds, about.
+const PLACES: usize = 512;
 
 impl PresenceStore {
     /// Creates a store whose metas have at most `max_meta` bytes.
-    pub(super) fn new(max_meta: usize) -> Self {
+    pub(super) fn new(max_meta: usize, account: &Arc<Account>) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = started.as_millis() as u64;
         let shard = |index: usize| {
             // Each shard is a replica of its own, so that no two entries have the same `phx_ref`.
             let replica = Replica { name: format!("local/{index}").into(), incarnation: started };
             let tracker = Tracker::new(replica);
-            Mutex::new(Shard { tracker, updates: HashMap::new() })
+            let reservation = Reservation::new(Arc::clone(account));
+            Mutex::new(Shard { tracker, reservation, updates: HashMap::new() })
         };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
@@ -114,6 +126,7 @@ impl PresenceStore {
     ) -> Result<(), PresenceError> {
         let mut shard = self.shard(topic);
         let entry = shard.tracker.track(owner, topic, key, meta.into())?;
+        shard.reservation.add(cost(&entry));
         shard.updates(topic).diff.join(entry);
         Ok(())
     }
@@ -128,6 +141,8 @@ impl PresenceStore {
     ) -> Result<(), PresenceError> {
         let mut shard = self.shard(topic);
         let (old, new) = shard.tracker.update(owner, topic, key, |_| meta.into())?;
+        shard.reservation.add(cost(&new));
+        shard.reservation.subtract(cost(&old));
         let updates = shard.updates(topic);
         updates.diff.leave(old);
         updates.diff.join(new);
@@ -140,6 +155,7 @@ impl PresenceStore {
         let removed = shard.tracker.untrack(owner, topic, key);
         let was_there = removed.is_some();
         if let Some(entry) = removed {
+            shard.reservation.subtract(cost(&entry));
             shard.updates(topic).diff.leave(entry);
         }
         was_there
@@ -151,6 +167,7 @@ impl PresenceStore {
         let removed = shard.tracker.untrack_all(owner);
         let any = !removed.is_empty();
         if any {
+            shard.reservation.subtract(removed.iter().map(cost).sum());
             let updates = shard.updates(topic);
             removed.into_iter().for_each(|entry| updates.diff.leave(entry));
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::connect_info::ConnectInfo;
 use crate::limits::Limits;
+use crate::memory::Memory;
 use crate::origin::CheckOrigin;
 use crate::outbox;
 use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
@@ -21,6 +22,22 @@ struct Shared<H: Handler> {
     check_origin: CheckOrigin,
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
+    memory: Memory,
+}
+
+/// Why a client was not connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectError {
+    /// The handler rejected it.
+    Rejected,
+    /// The memory of the endpoint is scarce.
+    Busy,
+}
+
+impl From<Rejected> for ConnectError {
+    fn from(_: Rejected) -> Self {
+        Self::Rejected
+    }
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -36,8 +53,25 @@ impl<H: Handler> Acceptor<H> {
         limits: Limits,
         resume: ResumeConfig,
     ) -> Self {
+        let memory = Memory::new(limits.memory);
+        Self::with_memory(handler, check_origin, limits, resume, memory)
+    }
+
+    /// Creates an acceptor whose sessions share `memory` with other parts of the endpoint.
+    pub fn with_memory(
+        handler: H,
+        check_origin: CheckOrigin,
+        limits: Limits,
+        resume: ResumeConfig,
+        memory: Memory,
+    ) -> Self {
         let resumable = ResumeRegistry::new(resume);
-        Self(Arc::new(Shared { handler, check_origin, limits, resumable }))
+        Self(Arc::new(Shared { handler, check_origin, limits, resumable, memory }))
+    }
+
+    /// The memory that all sessions share.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
     }
 
     /// The limits of every connection.
@@ -59,7 +93,7 @@ impl<H: Handler> Acceptor<H> {
     pub(crate) async fn connect_to_session(
         &self,
         mut info: ConnectInfo,
-    ) -> Result<Connected<H::Session>, Rejected> {
+    ) -> Result<Connected<H::Session>, ConnectError> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
@@ -67,9 +101,15 @@ impl<H: Handler> Acceptor<H> {
         }
         if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
-            return Err(Rejected);
+            return Err(ConnectError::Rejected);
         }
         info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
+        self.0.memory.report();
+        if self.0.memory.is_scarce() && !info.is_resuming() {
+            metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
+            tracing::warn!("session refused: memory is scarce");
+            return Err(ConnectError::Busy);
+        }
         let transport = info.transport().name();
         let (session, receiver) = self.call_handler(info).await?;
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
@@ -85,7 +125,8 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] if the handler rejects the connect or does not decide in time.
+    /// [`Rejected`] if the handler rejects the connect or does not decide in time, or if the memory of
+    /// the endpoint is scarce.
     ///
     /// # Cancel safety
     ///
@@ -95,7 +136,7 @@ impl<H: Handler> Acceptor<H> {
         info: ConnectInfo,
     ) -> Result<(impl Session + use<H>, outbox::Receiver), Rejected> {
         let (received, transport) = (info.received(), info.transport());
-        let connected = self.connect_to_session(info).await?;
+        let connected = self.connect_to_session(info).await.map_err(|_| Rejected)?;
         connected.attach(received, transport).ok_or(Rejected)
     }
 
@@ -104,7 +145,7 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<(H::Session, outbox::Receiver), Rejected> {
-        let (outbox, receiver) = outbox::channel(self.0.limits.outbox);
+        let (outbox, receiver) = outbox::channel_in(self.0.limits.outbox, &self.0.memory);
         let connect = self.0.handler.connect(info, outbox);
         match tokio::time::timeout(self.0.limits.connect_timeout, connect).await {
             Ok(connected) => connected.map(|session| (session, receiver)),

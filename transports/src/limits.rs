@@ -18,13 +18,19 @@ pub struct Limits {
     pub(crate) message: usize,
     pub(crate) outbox: usize,
     pub(crate) connect_timeout: Duration,
+    pub(crate) memory: usize,
 }
 
 impl Limits {
     /// Creates the default limits.
     #[must_use]
     pub fn new() -> Self {
-        Self { message: 1 << 20, outbox: 1 << 20, connect_timeout: Duration::from_secs(10) }
+        Self {
+            message: 1 << 20,
+            outbox: 1 << 20,
+            connect_timeout: Duration::from_secs(10),
+            memory: 1 << 30,
+        }
     }
 
     /// Sets the largest message a client may send, in bytes. Default 1 MiB. A larger one ends the
@@ -45,6 +51,21 @@ impl Limits {
         self
     }
 
+    /// Sets how many bytes all sessions of the endpoint may hold together. Default 1 GiB.
+    ///
+    /// What counts is what clients can make grow: outboxes, mailboxes, replay logs, presence, unfinished
+    /// messages, bodies of POSTs, and answers to polls. A broadcast to many counts once. At nine tenths
+    /// new sessions are refused with HTTP 503; beyond all of it the sessions that hold most are closed
+    /// with [`Close::Overflow`]. The memory of the process is larger by what its connections, tasks and
+    /// the application hold.
+    ///
+    /// [`Close::Overflow`]: crate::Close::Overflow
+    #[must_use]
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
+    }
+
     /// Sets how long [`Handler::connect`] may take. Default 10 s. After that the client is
     /// rejected.
     ///
@@ -60,6 +81,11 @@ impl Limits {
         self.message
     }
 
+    /// Returns how many bytes all sessions may hold together.
+    pub fn memory_limit(&self) -> usize {
+        self.memory
+    }
+
     /// Returns how many bytes may wait for a client.
     pub fn outbox_limit(&self) -> usize {
         self.outbox
@@ -73,6 +99,7 @@ impl Limits {
         for (name, is_zero) in [
             ("max_message", self.message == 0),
             ("max_outbox", self.outbox == 0),
+            ("memory", self.memory == 0),
             ("connect_timeout", self.connect_timeout.is_zero()),
         ] {
             if is_zero {
@@ -99,6 +126,7 @@ mod tests {
         for (limits, name) in [
             (Limits::new().max_message(0), "max_message"),
             (Limits::new().max_outbox(0), "max_outbox"),
+            (Limits::new().memory(0), "memory"),
             (Limits::new().connect_timeout(Duration::ZERO), "connect_timeout"),
         ] {
             let error = limits.validate().expect_err(name).to_string();

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
-use tower_channels_transports::outbox;
+use tower_channels_transports::{Memory, outbox};
 
 use super::super::context::TopicSubscription;
 use super::super::result::{Joined, Result};
@@ -46,8 +46,8 @@ struct Running {
 impl Running {
     async fn join() -> Self {
         let (outbox, receiver) = outbox::channel(1000);
-        let (mailbox, commands) = mailbox::channel(1000);
-        let pubsub = PubSub::new(1000);
+        let (mailbox, commands) = mailbox::channel(1000, None);
+        let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
         let join_ref = Ref::from_json("1").expect("a ref");
         let context = ChannelContext {
             assigns: Arc::new(()),

@@ -14,6 +14,7 @@ use http_body_util::Full;
 
 use super::token::Token;
 use crate::frame::Message;
+use crate::memory::Memory;
 use crate::response::{self, Answer};
 
 /// Responds with a status alone, such as `{"status":403}`.
@@ -29,6 +30,14 @@ pub(super) fn status(status: StatusCode) -> Answer {
 pub(super) fn too_large() -> Answer {
     let mut answer = status(StatusCode::PAYLOAD_TOO_LARGE);
     *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+    answer
+}
+
+/// Responds that the server is too busy for the request. Clients know 500 alone as a reason to try
+/// again later; the HTTP status is for proxies and logs.
+pub(super) fn busy() -> Answer {
+    let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR);
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     answer
 }
 
@@ -58,8 +67,17 @@ impl FromIterator<Message> for Messages {
 /// The beginning of every response to a poll.
 const PREFIX: &[u8] = br#"{"messages":["#;
 
-/// Responds to a poll.
-pub(super) fn poll(status: StatusCode, messages: Messages, token: Token) -> Answer {
+/// Responds to a poll without messages.
+pub(super) fn poll(status: StatusCode, token: Token) -> Answer {
+    json(render(status, Messages::default(), token))
+}
+
+/// Responds to a poll with messages. The body counts against `memory` until it is written.
+pub(super) fn messages(messages: Messages, token: Token, memory: &Memory) -> Answer {
+    json(memory.hold(render(StatusCode::OK, messages, token)).unwrap_or_else(|small| small))
+}
+
+fn render(status: StatusCode, messages: Messages, token: Token) -> Bytes {
     let Messages(mut body) = messages;
     if body.is_empty() {
         body.extend_from_slice(PREFIX);
@@ -69,7 +87,7 @@ pub(super) fn poll(status: StatusCode, messages: Messages, token: Token) -> Answ
     body.extend_from_slice(br#","token":""#);
     token.write(&mut body);
     body.extend_from_slice(br#""}"#);
-    json(body.into())
+    body.into()
 }
 
 /// Responds to the CORS preflight of a page from another site, whose origin has been checked.
@@ -152,11 +170,11 @@ mod tests {
     fn the_response_to_a_poll_has_messages_status_and_token_in_this_order() {
         let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
         assert_eq!(
-            body(poll(StatusCode::OK, messages.into_iter().collect(), TOKEN)),
+            body(super::messages(messages.into_iter().collect(), TOKEN, &Memory::new(1))),
             r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"0123456789abcdefghijkl7"}"#
         );
         assert_eq!(
-            body(poll(StatusCode::NO_CONTENT, Messages::default(), TOKEN)),
+            body(poll(StatusCode::NO_CONTENT, TOKEN)),
             r#"{"messages":[],"status":204,"token":"0123456789abcdefghijkl7"}"#
         );
     }

@@ -9,27 +9,36 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::memory::Reservation;
+
 /// Why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
     TooLarge,
     TooSlow,
     Broken,
+    /// The memory of the endpoint is exceeded.
+    NoMemory,
 }
 
-/// Reads a body of at most `limit` bytes within `timeout`.
+/// Reads a body of at most `limit` bytes within `timeout`, and reserves what it holds.
 pub(super) async fn read<B: Body>(
     body: Pin<&mut B>,
     limit: usize,
     timeout: Duration,
+    held: Option<&mut Reservation>,
 ) -> Result<Bytes, BodyError> {
-    let read = read_all(body, limit);
+    let read = read_all(body, limit, held);
     tokio::time::timeout(timeout, read).await.unwrap_or(Err(BodyError::TooSlow))
 }
 
 /// Copies the chunks together: keeping them would keep the server's read buffers, which may be much
 /// larger. Reserves no memory that the client has only announced.
-async fn read_all<B: Body>(body: Pin<&mut B>, limit: usize) -> Result<Bytes, BodyError> {
+async fn read_all<B: Body>(
+    body: Pin<&mut B>,
+    limit: usize,
+    mut held: Option<&mut Reservation>,
+) -> Result<Bytes, BodyError> {
     let mut body = Limited::new(body.map_err(|_| BodyError::Broken), limit);
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -44,6 +53,13 @@ async fn read_all<B: Body>(body: Pin<&mut B>, limit: usize) -> Result<Bytes, Bod
             bytes.extend_from_slice(chunk);
             data.advance(chunk.len());
         }
+        if let Some(held) = &mut held {
+            held.set(bytes.capacity());
+            if let Some(memory) = held.take_exceeded() {
+                memory.relieve();
+                return Err(BodyError::NoMemory);
+            }
+        }
     }
     Ok(bytes.into())
 }
@@ -53,6 +69,7 @@ impl fmt::Display for BodyError {
         f.write_str(match self {
             Self::TooLarge => "request body too large",
             Self::TooSlow => "request body timed out",
+            Self::NoMemory => "no memory for the request body",
             Self::Broken => "request body broken off",
         })
     }
@@ -93,7 +110,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(15);
 
     async fn read_slow(pending: u32, limit: usize) -> Result<Bytes, BodyError> {
-        read(pin!(Slow(pending, Full::from("hello"))), limit, TIMEOUT).await
+        read(pin!(Slow(pending, Full::from("hello"))), limit, TIMEOUT, None).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -122,7 +139,7 @@ mod tests {
                 Poll::Ready(Some(self.0.take().map(Frame::data).ok_or("reset")))
             }
         }
-        let read = read(pin!(Broken(Some("he".into()))), 5, TIMEOUT).await;
+        let read = read(pin!(Broken(Some("he".into()))), 5, TIMEOUT, None).await;
         assert_eq!(read, Err(BodyError::Broken));
     }
 }

@@ -33,7 +33,6 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use self::answer::Messages;
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
@@ -41,8 +40,9 @@ use self::registry::Registry;
 use self::session::{Answered, LongPollSession};
 use self::state::{Gone, PollId};
 use self::token::Token;
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, ConnectError};
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::memory::Reservation;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::session::Handler;
@@ -165,8 +165,10 @@ impl<H: Handler> Server<H> {
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
         let (reads_binary, received) = (info.param("binary") == Some("base64"), info.received());
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return answer::status(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(ConnectError::Rejected) => return answer::status(StatusCode::FORBIDDEN),
+            Err(ConnectError::Busy) => return answer::busy(),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
@@ -179,7 +181,7 @@ impl<H: Handler> Server<H> {
             }
         };
         self.registry.insert(id, connected, received, reads_binary);
-        answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
+        answer::poll(StatusCode::GONE, Token { id, cursor: 0 })
     }
 
     /// Receives messages from a client.
@@ -221,9 +223,15 @@ impl<H: Handler> Server<H> {
         B::Error: Send,
     {
         let mut body = Box::pin(body);
-        let read = body::read(body.as_mut(), self.largest_body(), self.config.body_timeout);
+        let mut held = session.account().map(Reservation::new);
+        let (limit, timeout) = (self.largest_body(), self.config.body_timeout);
+        let read = body::read(body.as_mut(), limit, timeout, held.as_mut());
         let bytes = match read.await {
             Ok(bytes) => bytes,
+            Err(BodyError::NoMemory) => {
+                self.spawn_discard(body);
+                return answer::busy();
+            }
             Err(BodyError::TooLarge) => {
                 self.spawn_discard(body);
                 return answer::too_large();
@@ -294,14 +302,15 @@ impl<H: Handler> PendingPoll<H> {
         let token = self.token;
         match answered.unwrap_or(Answered::Nothing) {
             Answered::Messages(messages, cursor) => {
-                answer::poll(StatusCode::OK, messages, Token { cursor, ..token })
+                let memory = self.server.acceptor.memory();
+                answer::messages(messages, Token { cursor, ..token }, memory)
             }
-            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
+            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, token),
             Answered::Over => {
                 if !self.session.is_resumable() {
                     self.server.registry.remove(&token.id);
                 }
-                answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
+                answer::poll(StatusCode::NO_CONTENT, token)
             }
         }
     }

@@ -24,6 +24,7 @@ pub(super) use super::state::{Gone, PollId};
 use super::token::Id;
 use crate::connect_info::Transport;
 use crate::frame::Close;
+use crate::memory::Account;
 use crate::outbox::Collected;
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
@@ -85,6 +86,11 @@ impl<S: Session> LongPollSession<S> {
     /// Whether the session outlives its token.
     pub(super) fn is_resumable(&self) -> bool {
         self.is_resumable
+    }
+
+    /// What the session has reserved of the memory of its endpoint.
+    pub(super) fn account(&self) -> Option<Arc<Account>> {
+        self.state.lock().receiver()?.account().cloned()
     }
 
     /// Begins a poll: acknowledges what the token's answer carried, and ends an older poll.

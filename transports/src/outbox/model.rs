@@ -129,7 +129,7 @@ impl Walk {
     }
 
     fn admit(&mut self, message: &Message) -> bool {
-        self.largest = self.largest.max(message.cost());
+        self.largest = self.largest.max(message.cost().bytes());
         self.has_ended = !self.budget.try_acquire(message.cost());
         !self.has_ended
     }
@@ -188,7 +188,7 @@ impl Walk {
             } else {
                 assert!(cost < chunk && in_flight + cost < window, "more than may be in flight");
                 has_ordinary = true;
-                cost += message.cost();
+                cost += message.cost().bytes();
                 let is_resumed = self.streams.get(&stream).is_none_or(|model| model.is_resumed);
                 assert!(is_resumed, "{name:?} came before its stream was resumed");
                 assert!(self.sent.insert(name), "{name:?} was sent twice in one epoch");
@@ -297,7 +297,7 @@ impl Walk {
             self.read_acked();
         }
         self.now += Duration::from_secs(value as u64);
-        self.buffer.age(self.now, Duration::from_secs(90));
+        self.buffer.age(self.now, Duration::from_secs(90), &mut self.budget);
         self.has_evicted |= self.read_to() < self.acked;
     }
 
@@ -377,7 +377,7 @@ impl Walk {
         }
         for stream in self.streams.keys().copied().collect::<Vec<_>>() {
             let reply = Message::text(format!("{PRIORITY}:{}", u64::from(u32::MAX) - stream));
-            self.budget.acquire(reply.cost());
+            self.budget.restore(reply.cost());
             assert!(self.buffer.resume(stream, self.buffer.epoch(), reply));
             self.streams.entry(stream).or_default().is_resumed = true;
         }

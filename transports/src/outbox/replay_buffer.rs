@@ -25,6 +25,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::budget::ByteBudget;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+use super::budget::Cost;
 use super::sent::Sent;
 use super::streams::{PRIORITY, StreamId, Streams};
 use crate::frame::Message;
@@ -279,7 +281,7 @@ impl ReplayBuffer {
         while room > 0
             && let Some((stream, message)) = self.streams.pop()
         {
-            room = room.saturating_sub(message.cost());
+            room = room.saturating_sub(message.cost().bytes());
             self.send(stream, message, &mut send);
         }
         self.position() > before
@@ -336,8 +338,8 @@ impl ReplayBuffer {
     }
 
     /// Evicts what has been retained for `ttl`; see [`Sent::age`].
-    pub(super) fn age(&mut self, now: Instant, ttl: Duration) {
-        self.sent.age(now, ttl);
+    pub(super) fn age(&mut self, now: Instant, ttl: Duration, budget: &mut ByteBudget) {
+        self.sent.age(now, ttl, budget);
     }
 
     /// What this epoch sent and the client's transport has not acknowledged.
@@ -357,9 +359,9 @@ impl ReplayBuffer {
 impl ReplayBuffer {
     /// What the budget must be, and the retained bytes, both computed from scratch.
     pub(super) fn costs(&self) -> (usize, usize) {
-        let priority: usize = self.priority.iter().map(|priority| priority.message.cost()).sum();
+        let priority: Cost = self.priority.iter().map(|priority| priority.message.cost()).sum();
         let (in_flight, retained) = self.sent.costs();
-        (priority + in_flight + self.streams.cost(), retained)
+        (priority.bytes() + in_flight + self.streams.cost(), retained)
     }
 
     pub(super) fn in_flight(&self) -> usize {

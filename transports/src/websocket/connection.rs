@@ -20,7 +20,7 @@ use super::framed_io::{FramedIo, ReadError};
 use super::pings::Pings;
 use crate::frame::Close;
 use crate::limits::Limits;
-use crate::outbox;
+use crate::outbox::{self, Cost};
 use crate::session::Session;
 
 /// A WebSocket after its handshake. The future completes when the connection has ended.
@@ -30,7 +30,7 @@ pub struct Connection<Io, S> {
     framed: FramedIo<Io>,
     receiver: outbox::Receiver,
     /// The cost of messages that are written but still count against the outbox.
-    unreleased: usize,
+    unreleased: Cost,
     /// Only for a resumable session.
     pings: Option<Box<Pings>>,
     /// Reading pauses while the backlog is larger than this.
@@ -116,7 +116,7 @@ where
         Self {
             framed: FramedIo::new(io, decoder),
             receiver,
-            unreleased: 0,
+            unreleased: Cost::default(),
             pings,
             // The backlog of a resumable session shrinks by acknowledgements, which must be read.
             max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
@@ -241,6 +241,7 @@ where
                 Poll::Ready(size) => {
                     self.deadline.extend();
                     spend(budget, size);
+                    self.framed.reserve(self.receiver.account());
                 }
             }
         }
@@ -277,7 +278,7 @@ where
             self.ping();
             if self.framed.writer.messages.is_empty() {
                 let _ = self.poll_outbox(cx, CHUNK)?;
-            } else if self.unreleased > 0 {
+            } else if self.unreleased != Cost::default() {
                 // What is pushed meanwhile needs the room.
                 self.receiver.release(mem::take(&mut self.unreleased));
             }
@@ -289,7 +290,7 @@ where
                 Poll::Ready(cost) => {
                     self.unreleased += cost;
                     if let Some(pings) = &mut self.pings {
-                        pings.on_write(cost);
+                        pings.on_write(cost.bytes());
                     }
                 }
                 Poll::Pending => {

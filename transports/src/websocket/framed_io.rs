@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBuf, Write};
@@ -14,6 +15,8 @@ use super::decoder::{Decoder, Event};
 use super::frame_head::write_pong;
 use super::writer::Writer;
 use crate::frame::Close;
+use crate::memory::{Account, Reservation};
+use crate::outbox::Cost;
 
 /// A byte stream with the decoder of its input and the queue of its output.
 pub(super) struct FramedIo<Io> {
@@ -22,6 +25,8 @@ pub(super) struct FramedIo<Io> {
     /// Whether `io` may still buffer written bytes, as a TLS stream does.
     needs_flush: bool,
     decoder: Decoder,
+    /// For an unfinished message; none while there is no such message.
+    reservation: Option<Box<Reservation>>,
 }
 
 /// Why reading failed.
@@ -45,7 +50,7 @@ impl From<io::Error> for ReadError {
 
 impl<Io: Read + Write + Unpin> FramedIo<Io> {
     pub(super) fn new(io: Io, decoder: Decoder) -> Self {
-        Self { io, writer: Writer::default(), needs_flush: false, decoder }
+        Self { io, writer: Writer::default(), needs_flush: false, decoder, reservation: None }
     }
 
     /// Reads once and passes every event that is complete to `handle`. Answers Pings. Returns how
@@ -74,15 +79,30 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
         poll_read_bytes(&mut self.io, cx, |bytes| Ok(bytes.len()))
     }
 
+    /// Reserves what an unfinished message holds from the account of the session.
+    pub(super) fn reserve(&mut self, account: Option<&Arc<Account>>) {
+        let held = self.decoder.held();
+        if held == 0 {
+            self.reservation = None;
+        } else if let Some(account) = account {
+            let create = || Box::new(Reservation::new(Arc::clone(account)));
+            let reservation = self.reservation.get_or_insert_with(create);
+            reservation.set(held);
+            if let Some(memory) = reservation.take_exceeded() {
+                memory.relieve();
+            }
+        }
+    }
+
     /// Frees what an unfinished message holds. Input can only be discarded from now on.
     pub(super) fn stop_decoding(&mut self) {
-        self.decoder = Decoder::new(0);
+        (self.decoder, self.reservation) = (Decoder::new(0), None);
     }
 
     /// Writes once, as much as `io` accepts. Returns the cost of the messages completed by it.
     ///
     /// There must be something to write.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Cost>> {
         let Self { io, writer, .. } = self;
         let written = if let Some(frame) = writer.single_frame() {
             Pin::new(io).poll_write(cx, frame)

@@ -40,7 +40,7 @@ pub use self::connection::Connection;
 #[cfg(feature = "unstable-internals")]
 pub use self::decoder::{Decoder, Event};
 use self::handshake::Handshake;
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, ConnectError};
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::response::{self, Answer};
 use crate::resume::Connected;
@@ -91,8 +91,10 @@ impl<H: Handler> WebSocket<H> {
         let handshake = Handshake::check(&parts);
         drop(parts);
         let received = info.received();
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return response::empty(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(ConnectError::Rejected) => return response::empty(StatusCode::FORBIDDEN),
+            Err(ConnectError::Busy) => return response::empty(StatusCode::SERVICE_UNAVAILABLE),
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,

@@ -12,13 +12,13 @@ fn first_epoch(received: Option<u64>) -> (ReplayBuffer, ByteBudget, StreamId) {
 
 fn resume(buffer: &mut ReplayBuffer, budget: &mut ByteBudget, stream: StreamId) -> bool {
     let reply = Message::text("joined");
-    budget.acquire(reply.cost());
+    budget.restore(reply.cost());
     buffer.resume(stream, buffer.epoch(), reply)
 }
 
 fn push(buffer: &mut ReplayBuffer, budget: &mut ByteBudget, stream: StreamId, text: &str) {
     let message = Message::with_placeholder(format!("[null{text}"), 1);
-    budget.acquire(message.cost());
+    budget.restore(message.cost());
     buffer.push(stream, message);
 }
 
@@ -133,14 +133,14 @@ const TTL: Duration = Duration::from_secs(90);
 fn what_the_network_acknowledged_is_retained_for_its_ttl_and_less_than_twice_that() {
     let (mut buffer, mut budget, stream) = first_epoch(Some(0));
     let start = Instant::now();
-    buffer.age(start, TTL);
+    buffer.age(start, TTL, &mut budget);
     push(&mut buffer, &mut budget, stream, ",a");
     take(&mut buffer);
     buffer.acknowledge_network(buffer.position(), &mut budget);
     push(&mut buffer, &mut budget, stream, ",b");
     take(&mut buffer);
     for (seconds, is_retained) in [(89, true), (90, true), (179, true), (180, false)] {
-        buffer.age(start + Duration::from_secs(seconds), TTL);
+        buffer.age(start + Duration::from_secs(seconds), TTL, &mut budget);
         assert_eq!(buffer.costs().1 > 0, is_retained, "after {seconds} s");
     }
     assert_eq!(buffer.unacknowledged().count(), 1, "what is in flight stays");
@@ -153,8 +153,8 @@ fn a_client_that_has_not_seen_what_was_evicted_cannot_resume() {
     take(&mut buffer);
     buffer.acknowledge_network(buffer.position() - 1, &mut budget);
     let start = Instant::now();
-    buffer.age(start, TTL);
-    buffer.age(start + TTL, TTL);
+    buffer.age(start, TTL, &mut budget);
+    buffer.age(start + TTL, TTL, &mut budget);
     assert!(buffer.attach(Some(1), &mut budget).is_none());
     assert!(buffer.attach(Some(2), &mut budget).is_some());
     assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:4\",3"]);
@@ -167,14 +167,14 @@ fn what_a_heartbeat_has_proven_read_is_not_evicted() {
     take(&mut buffer);
     buffer.acknowledge_network(buffer.position(), &mut budget);
     let start = Instant::now();
-    buffer.age(start, TTL);
+    buffer.age(start, TTL, &mut budget);
     for _ in 0..2 {
         let beat = Message::text("beat");
-        budget.acquire(beat.cost());
+        budget.restore(beat.cost());
         buffer.push_heartbeat_reply(beat, &mut budget);
         take(&mut buffer);
     }
-    buffer.age(start + TTL, TTL);
+    buffer.age(start + TTL, TTL, &mut budget);
     assert!(buffer.has_all_after(Some(0)));
 }
 
@@ -215,7 +215,7 @@ fn push_volatile(
     text: &str,
 ) -> bool {
     let message = Message::with_placeholder(format!("[null{text}"), 1).volatile();
-    budget.acquire(message.cost());
+    budget.restore(message.cost());
     buffer.push(stream, message)
 }
 
