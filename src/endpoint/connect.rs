@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tower_channels_transports::{self as transports, ConnectInfo, Handler, outbox};
 
+use crate::guarded::Guarded;
 use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
@@ -76,6 +77,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
             }
             transports::Rejected
         })?;
+        let assigns = Guarded::new(assigns);
         let id = (self.id)(&assigns);
         let Ok(permit) = self.sessions.acquire(&outbox, id.clone(), resuming) else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);

@@ -93,8 +93,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
-        if !self.0.acceptor.check_origin().allows(&parts) {
-            return ready(answer::status(StatusCode::FORBIDDEN));
+        if let Err(error) = self.0.acceptor.check_origin(&parts) {
+            return ready(answer::status(error.status()));
         }
         match parts.method {
             Method::GET => self.0.get(&parts),
@@ -165,8 +165,9 @@ impl<H: Handler> Server<H> {
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
         let (reads_binary, received) = (info.param("binary") == Some("base64"), info.received());
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return answer::status(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(error) => return answer::status(error.status()),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;

@@ -82,8 +82,8 @@ impl<H: Handler> WebSocket<H> {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return answer;
         }
-        if !self.acceptor.check_origin().allows(&parts) {
-            return response::empty(StatusCode::FORBIDDEN);
+        if let Err(error) = self.acceptor.check_origin(&parts) {
+            return response::empty(error.status());
         }
         let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
             return response::bad_request();
@@ -91,8 +91,9 @@ impl<H: Handler> WebSocket<H> {
         let handshake = Handshake::check(&parts);
         drop(parts);
         let received = info.received();
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return response::empty(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(error) => return response::empty(error.status()),
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,
