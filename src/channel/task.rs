@@ -194,7 +194,8 @@ impl<C: Channel> ChannelTask<C> {
                 Reason::Normal
             }
             TaskExit::Stopped(Stop(StopKind::Crash(error)), _) => {
-                tracing::error!(topic = %context.topic, %error, "channel crashed");
+                let topic = &context.topic;
+                tracing::error!(?topic, error = ?error.to_string(), "channel crashed");
                 return;
             }
         };

@@ -72,8 +72,8 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
         let assigns = (self.connect)(info).await.map_err(|rejected| {
             match rejected.error {
-                Some(error) => tracing::error!(%error, "connect failed"),
-                None => tracing::debug!(reason = rejected.reason, "a client was rejected"),
+                Some(error) => tracing::error!(error = ?error.to_string(), "connect failed"),
+                None => tracing::debug!(reason = ?rejected.reason, "a client was rejected"),
             }
             transports::Rejected
         })?;

@@ -136,7 +136,7 @@ impl TopicTask {
             }
             let Some(announcement) = announcer.store.take(topic) else { break };
             if let Err(error) = announcer.announce(topic, announcement).await {
-                tracing::error!(%topic, %error, "presence could not be encoded");
+                tracing::error!(?topic, ?error, "presence could not be encoded");
             }
         }
         self.done = true;

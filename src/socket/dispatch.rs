@@ -309,7 +309,7 @@ impl JoinedChannel {
     fn send(&self, topic: &str, command: Command) -> Result<(), SendError> {
         let sent = self.mailbox.sender().send(command);
         if let Err(SendError::Full) = sent {
-            tracing::error!(topic, "channel crashed: its mailbox is full");
+            tracing::error!(?topic, "channel crashed: its mailbox is full");
             self.task.abort();
         }
         sent

@@ -65,7 +65,8 @@ impl<H: Handler> Acceptor<H> {
             return Ok(());
         }
         metrics::counter!("tower_channels_origins_refused").increment(1);
-        tracing::debug!(origin = ?parts.headers.get(ORIGIN), "origin refused");
+        let origin = parts.headers.get(ORIGIN).map(|it| String::from_utf8_lossy(it.as_bytes()));
+        tracing::debug!(?origin, "origin refused");
         Err(ConnectError::Rejected)
     }
 

@@ -175,7 +175,7 @@ impl<H: Handler> Server<H> {
         let id = match token::draw_id() {
             Ok(id) => id,
             Err(error) => {
-                tracing::error!(%error, "no random bytes for a session token");
+                tracing::error!(?error, "no random bytes for a session token");
                 return answer::status(StatusCode::FORBIDDEN);
             }
         };

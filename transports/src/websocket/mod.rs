@@ -120,7 +120,7 @@ impl<H: Handler> WebSocket<H> {
                     let Some((session, receiver)) = attached else { return };
                     tokio::spawn(Connection::new(io, session, receiver, &config, limits));
                 }
-                Err(error) => tracing::debug!(%error, "a client disconnected before its upgrade"),
+                Err(error) => tracing::debug!(?error, "a client disconnected before its upgrade"),
             }
         });
     }
