@@ -145,6 +145,14 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         }
     }
 
+    /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
+    pub(super) fn refuse_payload(&self, message: &ClientMessage<'_>) {
+        let ClientMessage { join_ref, reference, topic, event, .. } = message;
+        metrics::counter!("tower_channels_payloads_refused").increment(1);
+        tracing::debug!(?topic, ?event, "message refused: its payload is not acceptable JSON");
+        self.responder.reply(join_ref, reference, topic, &Reply::reason("invalid payload"));
+    }
+
     /// Replies to a message for a topic that is not joined.
     fn reply_unmatched(&self, message: &ClientMessage<'_>) {
         let ClientMessage { join_ref, reference, topic, .. } = message;
