@@ -62,11 +62,6 @@ impl<A> ChannelContext<A> {
         self.send(caller, self.encode_push(event, payload));
     }
 
-    /// Pushes an event that the channel sends anew to a client that has returned.
-    pub(crate) fn push_volatile(&self, caller: Caller, event: &str, payload: &Payload) {
-        self.send(caller, self.encode_push(event, payload).map(Message::volatile));
-    }
-
     /// Replies to a push.
     pub(crate) fn reply(&self, caller: Caller, reference: &Ref, reply: &Reply) {
         let topic = self.topic_name();
@@ -125,7 +120,7 @@ impl<A> ChannelContext<A> {
     }
 
     /// Sends a message unless the channel has ended, and behind the broadcasts that came before it.
-    fn send(&self, caller: Caller, message: Option<Message>) {
+    pub(super) fn send(&self, caller: Caller, message: Option<Message>) {
         let Some(message) = message else { return };
         self.subscription.catch_up();
         match caller {
