@@ -169,12 +169,15 @@ pub enum ClientPayload<'a> {
     Json(&'a str),
     /// Binary data.
     Binary(&'a [u8]),
+    /// JSON that not every parser can read: no channel receives it.
+    Invalid,
 }
 
 impl ClientPayload<'_> {
-    /// Copies the payload out of the frame.
+    /// Copies the payload out of the frame. An invalid one is empty.
     pub fn to_payload(self) -> Payload {
         match self {
+            Self::Invalid => Payload::EMPTY,
             Self::Json(text) => Payload::from_json_text(text),
             Self::Binary(bytes) => Payload::binary(Bytes::copy_from_slice(bytes)),
         }

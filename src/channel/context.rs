@@ -9,6 +9,7 @@ use tower_channels_transports::Message;
 use tower_channels_transports::outbox::Enqueued;
 
 use super::mailbox;
+use crate::guarded::Guarded;
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::presence::Presence;
@@ -22,7 +23,7 @@ use crate::serializer::ServerMessage;
 /// A channel's identity, and its connections to its client and its topic. Shared by its task, its
 /// exit guard and the clones of its `Socket`.
 pub(crate) struct ChannelContext<A> {
-    pub(crate) assigns: Arc<A>,
+    pub(crate) assigns: Arc<Guarded<A>>,
     pub(crate) topic: SmolStr,
     /// The join_ref of pushes and replies: the ref of the join if it had no join_ref.
     pub(crate) join_ref: Ref,

@@ -27,7 +27,7 @@ pub(crate) enum Command {
     Push { reference: Ref, event: SmolStr, payload: Payload },
     /// A broadcast that the channel intercepts.
     Broadcast(Arc<Broadcast>),
-    /// A `Channel::Info` from `Handle::send`, as an `Option`.
+    /// A `Channel::Info` from `Handle::send`, as a `Guarded`.
     Info(Box<dyn Any + Send>),
     /// The client has joined again in a resumable session.
     Resume { reference: Ref, payload: Payload, epoch: u64 },

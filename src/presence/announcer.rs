@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tower_channels_transports::panics;
 
 use super::changes::Changes;
 use super::config::{Fetched, PresenceConfig};
@@ -67,15 +68,19 @@ impl Announcer {
         let Some(fetch) = self.config.fetch.as_ref().filter(|_| !keys.is_empty()) else {
             return Fetched::new();
         };
-        let (fetch, topic) = (Arc::clone(fetch), topic.to_owned());
         // In a task of its own, so that a panic ends nothing else. Dropping the set cancels it.
         let mut fetching = JoinSet::new();
-        fetching.spawn(async move { fetch(topic, keys).await });
+        let (fetch, of) = (Arc::clone(fetch), topic.to_owned());
+        fetching.spawn(async move { fetch(of, keys).await });
         match tokio::time::timeout(self.config.fetch_timeout, fetching.join_next()).await {
             Ok(Some(Ok(fetched))) => return fetched,
-            Ok(Some(Err(error))) => tracing::error!(%error, "presence fetch hook crashed"),
+            Ok(Some(Err(error))) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    panics::report("fetch", &*panic);
+                }
+            }
             Ok(None) => {}
-            Err(_) => tracing::error!("presence fetch hook timed out"),
+            Err(_) => tracing::error!(?topic, "presence fetch hook timed out"),
         }
         Fetched::new()
     }
@@ -140,7 +145,7 @@ impl TopicTask {
             }
             let Some(announcement) = announcer.store.take(topic) else { break };
             if let Err(error) = announcer.announce(topic, announcement, &mut state).await {
-                tracing::error!(%topic, %error, "presence could not be encoded");
+                tracing::error!(?topic, ?error, "presence could not be encoded");
             }
         }
         self.done = true;

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::Full;
 
 use super::token::Token;
+use crate::error::ConnectError;
 use crate::frame::Message;
 use crate::memory::Memory;
 use crate::response::{self, Answer};
@@ -31,6 +32,11 @@ pub(super) fn too_large() -> Answer {
     let mut answer = status(StatusCode::PAYLOAD_TOO_LARGE);
     *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
     answer
+}
+
+/// Responds to a client that does not get a connection.
+pub(super) fn refused(error: ConnectError) -> Answer {
+    if error == ConnectError::Busy { busy() } else { status(error.status()) }
 }
 
 /// Responds that the server is too busy for the request. Clients know 500 alone as a reason to try

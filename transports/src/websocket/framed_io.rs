@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBuf, Write};
 
-use super::buffers::{with_read_buffer, with_write_buffer};
+use super::buffers::{READ_SIZE, with_read_buffer, with_write_buffer};
 use super::decoder::{Decoder, Event};
 use super::frame_head::write_pong;
 use super::writer::Writer;
@@ -25,8 +25,19 @@ pub(super) struct FramedIo<Io> {
     /// Whether `io` may still buffer written bytes, as a TLS stream does.
     needs_flush: bool,
     decoder: Decoder,
-    /// For an unfinished message; none while there is no such message.
+    /// Input that was read but not decoded, because the turn was over.
+    unread: Option<Box<Unread>>,
+    /// Whether less is read at a time, because the client sends many messages at once: then little is
+    /// left when the turn is over.
+    reads_little: bool,
+    /// For input that is kept; none while there is none.
     reservation: Option<Box<Reservation>>,
+}
+
+/// The rest of a read.
+struct Unread {
+    bytes: Vec<u8>,
+    start: usize,
 }
 
 /// Why reading failed.
@@ -50,38 +61,62 @@ impl From<io::Error> for ReadError {
 
 impl<Io: Read + Write + Unpin> FramedIo<Io> {
     pub(super) fn new(io: Io, decoder: Decoder) -> Self {
-        Self { io, writer: Writer::default(), needs_flush: false, decoder, reservation: None }
+        let writer = Writer::default();
+        let (unread, reservation) = (None, None);
+        Self { io, writer, needs_flush: false, decoder, unread, reads_little: false, reservation }
     }
 
-    /// Reads once and passes every event that is complete to `handle`. Answers Pings. Returns how
-    /// many bytes were read; 0 at the end of the stream.
+    /// Reads once, or what the last read left, and passes every event that is complete to `handle`,
+    /// until `events` is down to 0. Answers Pings. Returns how many bytes were decoded; 0 at the end of
+    /// the stream.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
+        events: &mut usize,
         mut handle: impl FnMut(Event<'_>) -> Result<(), Close>,
     ) -> Poll<Result<usize, ReadError>> {
         let Self { io, writer, decoder, .. } = self;
-        poll_read_bytes(io, cx, |bytes| {
+        let mut decode = |bytes: &mut [u8]| {
             let handle = |event: Event<'_>| {
                 if let Event::Ping(payload) = event {
                     write_pong(payload, &mut writer.control);
                 }
                 handle(event)
             };
-            decoder.decode(bytes, handle)?;
-            Ok(bytes.len())
+            decoder.decode(bytes, events, handle)
+        };
+        if let Some(mut unread) = self.unread.take() {
+            let bytes = &mut unread.bytes[unread.start..];
+            let size = bytes.len();
+            let left = decode(bytes)?;
+            if left > 0 {
+                unread.start += size - left;
+                self.unread = Some(unread);
+            }
+            return Poll::Ready(Ok(size - left));
+        }
+        let (unread, reads_little) = (&mut self.unread, &mut self.reads_little);
+        let limit = if *reads_little { SMALL_READ_SIZE } else { READ_SIZE };
+        poll_read_bytes(io, cx, limit, |bytes| {
+            let decoded = bytes.len() - decode(bytes)?;
+            let rest = &bytes[decoded..];
+            *reads_little = !rest.is_empty();
+            *unread =
+                (!rest.is_empty()).then(|| Box::new(Unread { bytes: rest.to_vec(), start: 0 }));
+            Ok(decoded)
         })
     }
 
     /// Reads once and discards what was read. Returns how many bytes that were; 0 at the end of the
     /// stream.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        poll_read_bytes(&mut self.io, cx, |bytes| Ok(bytes.len()))
+        poll_read_bytes(&mut self.io, cx, READ_SIZE, |bytes| Ok(bytes.len()))
     }
 
-    /// Reserves what an unfinished message holds from the account of the session.
+    /// Reserves what an unfinished message and unread input hold from the account of the session.
     pub(super) fn reserve(&mut self, account: Option<&Arc<Account>>) {
-        let held = self.decoder.held();
+        let unread = self.unread.as_ref().map_or(0, |unread| unread.bytes.len());
+        let held = self.decoder.held() + unread;
         if held == 0 {
             self.reservation = None;
         } else if let Some(account) = account {
@@ -96,7 +131,7 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
 
     /// Frees what an unfinished message holds. Input can only be discarded from now on.
     pub(super) fn stop_decoding(&mut self) {
-        (self.decoder, self.reservation) = (Decoder::new(0), None);
+        (self.decoder, self.unread, self.reservation) = (Decoder::new(0), None, None);
     }
 
     /// Writes once, as much as `io` accepts. Returns the cost of the messages completed by it.
@@ -149,19 +184,23 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
     }
 }
 
-/// Reads once into the thread's buffer and passes on what was read.
+/// Reads once, at most `limit` bytes, into the thread's buffer and passes on what was read.
 fn poll_read_bytes<E: From<io::Error>>(
     io: &mut (impl Read + Unpin),
     cx: &mut Context<'_>,
+    limit: usize,
     take: impl FnOnce(&mut [u8]) -> Result<usize, E>,
 ) -> Poll<Result<usize, E>> {
     with_read_buffer(|buffer| {
-        let mut read = ReadBuf::new(buffer);
+        let mut read = ReadBuf::new(&mut buffer[..limit]);
         ready!(Pin::new(io).poll_read(cx, read.unfilled()))?;
         let size = read.filled().len();
         Poll::Ready(take(&mut buffer[..size]))
     })
 }
+
+/// Holds more small messages than a turn may handle.
+const SMALL_READ_SIZE: usize = 4 * 1024;
 
 /// Payloads up to this size are copied into one buffer; for larger ones an entry of its own in a
 /// vectored write is cheaper.
