@@ -90,6 +90,7 @@ impl PubSub {
             |subscriber, log| subscriber.receive(&broadcast, from, log, &mut effects),
             end,
         );
+        drop(broadcast);
         let memory = self.account.memory();
         effects.relieve(memory.is_exceeded().then(|| memory.clone()));
         effects.run();

@@ -25,6 +25,7 @@ mod joining;
 mod leaving;
 mod limits;
 mod malformed;
+mod memory;
 mod polling;
 mod posting;
 mod presence;
