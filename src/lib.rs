@@ -92,7 +92,7 @@ pub use self::reply::Reply;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
-    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, ResumeConfig, Transport,
+    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, ResumeConfig, Transport,
     WebSocketConfig,
 };
 

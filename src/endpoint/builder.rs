@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower_channels_transports::{
     Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig, Memory,
-    ResumeConfig, WebSocket, WebSocketConfig,
+    Rate, ResumeConfig, WebSocket, WebSocketConfig,
 };
 
 use super::Endpoint;
@@ -149,6 +149,14 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// [`Limits::memory`]: tower_channels_transports::Limits::memory
     pub fn memory(mut self, bytes: usize) -> Self {
         self.limits = self.limits.memory(bytes);
+        self
+    }
+
+    /// Sets how fast a client may send. Default: as it likes. Above the rate a client is read more
+    /// slowly; with ten times the burst outstanding a WebSocket ends with close code 1008, and a
+    /// long-poll client gets a new session.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.limits = self.limits.rate(rate);
         self
     }
 

@@ -30,6 +30,7 @@ mod polling;
 mod posting;
 mod presence;
 mod pushing;
+mod rate;
 mod resumable_sessions;
 mod shutdown;
 mod stale_refs;

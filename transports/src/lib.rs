@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod panics;
 mod params;
 mod path;
+mod rate;
 #[cfg(test)]
 mod reentrant;
 mod response;
@@ -34,6 +35,7 @@ pub use self::memory::{Account, Memory, Reservation};
 pub use self::origin::CheckOrigin;
 pub use self::outbox::ByteBudget;
 pub use self::params::BadQuery;
+pub use self::rate::Rate;
 pub use self::resume::ResumeConfig;
 pub use self::service::{NotFound, SocketService};
 pub use self::session::{Handler, Rejected, Session};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::rate::Rate;
 
 /// Limits that apply to every transport of an endpoint.
 ///
@@ -19,6 +20,7 @@ pub struct Limits {
     pub(crate) outbox: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) memory: usize,
+    pub(crate) rate: Option<Rate>,
 }
 
 impl Limits {
@@ -30,6 +32,7 @@ impl Limits {
             outbox: 1 << 20,
             connect_timeout: Duration::from_secs(10),
             memory: 1 << 30,
+            rate: None,
         }
     }
 
@@ -66,6 +69,18 @@ impl Limits {
         self
     }
 
+    /// Sets how fast a client may send, over each of its connections. Default: as it likes.
+    ///
+    /// Above the rate a client is not cut, but read more slowly: a WebSocket is not read, and the answer
+    /// to a POST waits. A client with ten times the burst outstanding is closed with [`Close::Policy`].
+    ///
+    /// [`Close::Policy`]: crate::Close::Policy
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
     /// Sets how long [`Handler::connect`] may take. Default 10 s. After that the client is
     /// rejected.
     ///
@@ -96,6 +111,7 @@ impl Limits {
     /// # Errors
     /// If a limit is zero.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.rate.as_ref().map_or(Ok(()), Rate::validate)?;
         for (name, is_zero) in [
             ("max_message", self.message == 0),
             ("max_outbox", self.outbox == 0),
@@ -127,6 +143,9 @@ mod tests {
             (Limits::new().max_message(0), "max_message"),
             (Limits::new().max_outbox(0), "max_outbox"),
             (Limits::new().memory(0), "memory"),
+            (Limits::new().rate(Rate::new(0, 1)), "rate"),
+            (Limits::new().rate(Rate::new(1, 0)), "rate"),
+            (Limits::new().rate(Rate::new(1, 1).burst(Duration::ZERO)), "rate"),
             (Limits::new().connect_timeout(Duration::ZERO), "connect_timeout"),
         ] {
             let error = limits.validate().expect_err(name).to_string();

@@ -253,7 +253,14 @@ impl<H: Handler> Server<H> {
             Err(BatchError::TooLarge) => return answer::too_large(),
             Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        answer::status(match session.handle_batch(batch).await {
+        let Ok(waits_until) = session.throttle(self.acceptor.limits().rate, &batch) else {
+            return answer::status(StatusCode::INTERNAL_SERVER_ERROR);
+        };
+        let handled = session.handle_batch(batch).await;
+        if let Some(until) = waits_until {
+            tokio::time::sleep_until(until).await;
+        }
+        answer::status(match handled {
             Ok(Ok(())) => StatusCode::OK,
             Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Err(Gone) => StatusCode::GONE,

@@ -26,6 +26,7 @@ use crate::frame::Close;
 use crate::memory::Account;
 use crate::outbox::Collected;
 use crate::panics;
+use crate::rate::{self, Rate, Throttle};
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
@@ -47,6 +48,8 @@ pub(super) struct LongPollSession<S: Session> {
     /// Held while a batch is handled, which keeps the order of POSTs. It is tokio's mutex, because it is
     /// awaited.
     order: Arc<tokio::sync::Mutex<()>>,
+    /// Only if the rate of clients is limited, from the first POST.
+    throttle: Mutex<Option<Box<Throttle>>>,
 }
 
 /// The answer to a poll.
@@ -84,7 +87,8 @@ impl<S: Session> LongPollSession<S> {
         state.schedule(&timer, after(now, session_timeout));
         let (state, turn) = (Mutex::new(state), Mutex::new(session));
         let order = Arc::default();
-        Self { is_resumable, reads_binary, session_timeout, timer, state, turn, order }
+        let throttle = Mutex::default();
+        Self { is_resumable, reads_binary, session_timeout, timer, state, turn, order, throttle }
     }
 
     /// Whether the session outlives its token.
@@ -206,6 +210,34 @@ impl<S: Session> LongPollSession<S> {
         });
         // A panic has ended the session.
         rest.await.unwrap_or(Ok(Err(Close::Malformed)))
+    }
+
+    /// Counts a batch against the rate of the client. Returns until when its answer waits. Ends a session
+    /// that has sent far too much.
+    pub(super) fn throttle(
+        &self,
+        rate: Option<Rate>,
+        batch: &Batch,
+    ) -> Result<Option<Instant>, Gone> {
+        let Some(rate) = rate else { return Ok(None) };
+        let (now, (messages, bytes)) = (Instant::now(), batch.size());
+        let mut throttle = self.throttle.lock();
+        let throttle_or_new = throttle.get_or_insert_with(|| Box::new(Throttle::new(rate, now)));
+        let taken = throttle_or_new.take(messages, bytes, now);
+        let until = throttle_or_new.waits_until(now);
+        let is_first = until.is_some() && throttle_or_new.is_first_wait();
+        drop(throttle);
+        if taken.is_err() {
+            rate::report_excess();
+            let closed = self.state.lock().close(Close::Policy);
+            closed.finish();
+            self.release();
+            return Err(Gone);
+        }
+        if is_first {
+            rate::report_wait();
+        }
+        Ok(until)
     }
 
     /// Handles a slice of a batch, and returns whether there is more. An error or a panic

@@ -18,6 +18,7 @@ use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
 use super::framed_io::{FramedIo, ReadError};
 use super::pings::Pings;
+use super::throttled::Throttled;
 use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
@@ -34,6 +35,7 @@ pub struct Connection<Io, S> {
     unreleased: Cost,
     /// Only for a resumable session.
     pings: Option<Box<Pings>>,
+    throttled: Throttled,
     /// Reading pauses while the backlog is larger than this.
     max_backlog: usize,
     /// Of the idle timeout while the connection is open, then of the close timeout.
@@ -119,6 +121,7 @@ where
             receiver,
             unreleased: Cost::default(),
             pings,
+            throttled: Throttled::new(limits.rate),
             // The backlog of a resumable session shrinks by acknowledgements, which must be read.
             max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
             deadline: Deadline::new(config.idle_timeout),
@@ -221,9 +224,14 @@ where
             if turn.is_over() {
                 return Ok(Stopped::Exhausted);
             }
+            if self.throttled.waits_until().is_some() {
+                return Ok(Stopped::Empty);
+            }
+            let allowed = self.throttled.limit(turn.messages);
+            let mut left = allowed;
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
-            let read = self.framed.poll_read(cx, &mut turn.messages, |event| match event {
+            let read = self.framed.poll_read(cx, &mut left, |event| match event {
                 Event::Message(message) => session.handle_in(message),
                 Event::Ping(_) => Ok(()),
                 Event::Pong(payload) => {
@@ -242,6 +250,8 @@ where
                 Poll::Ready(size) => {
                     self.deadline.extend();
                     turn.spend(size);
+                    turn.messages -= allowed - left;
+                    self.throttled.receive(allowed - left, size).map_err(End::Connection)?;
                     self.framed.reserve(self.receiver.account());
                 }
             }
@@ -347,9 +357,13 @@ where
             if this.poll_state(cx, &mut turn).is_ready() {
                 return Poll::Ready(());
             }
-            let ping_due = this.ping_due();
-            let has_timed_out = ready!(this.deadline.poll(cx, ping_due));
-            if has_timed_out && this.is_open() {
+            let throttled = this.throttled.waits_until().filter(|_| this.is_open());
+            let earlier = this.ping_due().into_iter().chain(throttled).min();
+            let has_timed_out = ready!(this.deadline.poll(cx, earlier));
+            if has_timed_out && throttled.is_some() {
+                // It could not show that it is there.
+                this.deadline.extend();
+            } else if has_timed_out && this.is_open() {
                 this.close_connection(Close::Protocol);
             } else if has_timed_out {
                 return Poll::Ready(());

@@ -138,8 +138,13 @@ struct Harness {
     wakes: Arc<Wakes>,
 }
 
-const LIMITS: Limits =
-    Limits { message: 200_000, outbox: 100_000, connect_timeout: Duration::ZERO, memory: 1 << 30 };
+const LIMITS: Limits = Limits {
+    message: 200_000,
+    outbox: 100_000,
+    connect_timeout: Duration::ZERO,
+    memory: 1 << 30,
+    rate: None,
+};
 
 impl Harness {
     fn new() -> Self {
