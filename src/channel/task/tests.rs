@@ -53,17 +53,17 @@ impl Running {
             assigns: Arc::new(()),
             topic: "room".into(),
             join_ref: join_ref.clone(),
-            sent_join_ref: join_ref.clone(),
             client: Responder { outbox, version: Version::V2, resumable: false },
             pubsub: pubsub.clone(),
             presence: Presence::new(PresenceConfig::default(), pubsub.clone()),
             ownership: Ownership::default(),
-            mailbox: mailbox.sender().clone(),
+            mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
         };
         let task = start::<Follower>(Join {
             context,
             commands,
+            sent_join_ref: join_ref.clone(),
             reference: join_ref,
             payload: Payload::EMPTY,
             timeout: Duration::from_secs(10),
@@ -75,7 +75,7 @@ impl Running {
     }
 
     fn send(&self, command: Command) {
-        self.mailbox.sender().send(command).expect("the channel is alive");
+        self.mailbox.send(command).expect("the channel is alive");
     }
 
     fn broadcast(&self, event: &str) {
