@@ -328,8 +328,11 @@ mod tests {
         let broadcast = |payload| ServerMessage::Broadcast { topic: "t\"", event: "e", payload };
         assert_eq!(encoded(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
         assert_eq!(encoded(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
-        let end =
-            ServerMessage::End { join_ref: &one, topic: "t", event: "phx_close", payload: "{}" };
-        assert_eq!(encoded(&end), r#"["1","1","t","phx_close",{}]"#);
+        let end = |reference| {
+            let (event, payload) = ("phx_close", "{}");
+            ServerMessage::End { join_ref: &one, reference, topic: "t", event, payload }
+        };
+        assert_eq!(encoded(&end(&one)), r#"["1","1","t","phx_close",{}]"#);
+        assert_eq!(encoded(&end(&null)), r#"["1",null,"t","phx_close",{}]"#);
     }
 }
