@@ -19,7 +19,7 @@ use smol_str::SmolStr;
 use tower_channels_transports::ByteBudget;
 
 use crate::message::Ref;
-use crate::payload::Payload;
+use crate::payload::{ALLOCATION, Payload, heap_size};
 use crate::pubsub::broadcast::Broadcast;
 use crate::pubsub::subscriber::{Inbox, Undelivered};
 
@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Push { reference: Ref, event: SmolStr, payload: Payload },
     /// A broadcast that the channel intercepts.
     Broadcast(Arc<Broadcast>),
-    /// A `Channel::Info` from `Handle::send`, as an `Option`.
+    /// A `Channel::Info` from `Handle::send`, as a `Guarded`.
     Info(Box<dyn Any + Send>),
     /// The client has joined again in a resumable session.
     Rejoin(Box<Rejoin>),
@@ -346,24 +346,32 @@ impl Inbox for Mailbox {
 }
 
 impl Command {
-    /// The bytes that it counts against the limit.
+    /// The bytes that it holds: its place in the queue, which may be twice as large as what waits in
+    /// it, and what it points to.
     fn cost(&self) -> usize {
-        let payload = match self {
-            Self::Push { payload, .. } => payload.len(),
-            Self::Rejoin(rejoin) => size_of::<Rejoin>() + rejoin.payload.len(),
+        let heap = match self {
+            Self::Push { reference, event, payload } => {
+                reference.heap_size() + heap_size(event) + payload.heap_size()
+            }
+            Self::Rejoin(rejoin) => size_of_val(&**rejoin) + ALLOCATION + rejoin.heap_size(),
             Self::Broadcast(broadcast) => broadcast.payload().len(),
-            Self::Info(_)
-            | Self::Detached
-            | Self::Reattached
-            | Self::Leave { .. }
-            | Self::InvalidEvent => 0,
+            Self::Info(info) => size_of_val(&**info) + ALLOCATION,
+            Self::Leave { reference } => reference.heap_size(),
+            Self::Detached | Self::Reattached | Self::InvalidEvent => 0,
         };
-        size_of::<Self>() + payload
+        2 * size_of::<Self>() + heap
     }
 
     /// Returns whether it comes from the client, and so may be for the instance after this one.
     fn is_of_client(&self) -> bool {
         !matches!(self, Self::Broadcast(_) | Self::Info(_))
+    }
+}
+
+impl Rejoin {
+    fn heap_size(&self) -> usize {
+        let Self { join_ref, reference, payload, .. } = self;
+        join_ref.heap_size() + reference.heap_size() + payload.heap_size()
     }
 }
 

@@ -26,6 +26,38 @@ async fn a_full_mailbox_refuses_commands_until_it_is_read() {
 }
 
 #[test]
+fn a_full_mailbox_holds_as_much_as_its_limit() {
+    const LIMIT: usize = 1 << 20;
+    let text = |size| SmolStr::from("x".repeat(size));
+    let reference = |text: &str| Ref::from_json(text).expect("a ref");
+    let push = |size, ref_text: &str| {
+        let payload = Payload::binary(vec![0; size]);
+        Command::Push { reference: reference(ref_text), event: text(size), payload }
+    };
+    let long_ref = "7".repeat(200);
+    let commands: [&dyn Fn() -> Command; 8] = [
+        &|| push(0, "1"),
+        &|| push(200, "1"),
+        &|| push(200, &long_ref),
+        &|| Command::Leave { reference: reference(&long_ref) },
+        &|| Command::Info(Box::new(Some([0_u8; 5000]))),
+        &|| Command::Detached,
+        &|| rejoin(),
+        &|| {
+            let (join_ref, reference) = (reference(&long_ref), reference(&long_ref));
+            let (payload, timeout) = (Payload::binary(vec![0; 200]), Duration::ZERO);
+            Command::Rejoin(Box::new(Rejoin { join_ref, reference, payload, epoch: 1, timeout }))
+        },
+    ];
+    for (kind, command) in commands.iter().enumerate() {
+        let (mailbox, _commands) = channel(LIMIT);
+        let held = allocation_counter::measure(|| while mailbox.send(command()).is_ok() {});
+        assert!(held.bytes_current <= (LIMIT + LIMIT / 4) as i64, "{kind}: {held:?}");
+        assert!(held.bytes_current >= (LIMIT / 2) as i64, "{kind}: {held:?}");
+    }
+}
+
+#[test]
 fn an_ended_channel_accepts_no_commands() {
     let (mailbox, commands) = channel(1000);
     drop(commands);
