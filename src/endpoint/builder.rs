@@ -156,6 +156,13 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
+    /// Sets how many clients may wait for `connect` at a time. Default 1024. Another one is answered
+    /// with HTTP 503.
+    pub fn max_connecting(mut self, clients: usize) -> Self {
+        self.limits = self.limits.max_connecting(clients);
+        self
+    }
+
     /// Sets how long `connect` may take. Default 10 s. After that the client is rejected.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits = self.limits.connect_timeout(timeout);

@@ -3,6 +3,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::StatusCode;
 
 use crate::connect_info::ConnectInfo;
 use crate::limits::Limits;
@@ -21,6 +24,17 @@ struct Shared<H: Handler> {
     check_origin: CheckOrigin,
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
+    /// How many connects wait for the handler.
+    connecting: AtomicUsize,
+}
+
+/// Why a client is not connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectError {
+    /// The handler rejected it or did not decide in time, or its session is flapping.
+    Rejected,
+    /// Too many others are being connected.
+    Busy,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -37,7 +51,8 @@ impl<H: Handler> Acceptor<H> {
         resume: ResumeConfig,
     ) -> Self {
         let resumable = ResumeRegistry::new(resume);
-        Self(Arc::new(Shared { handler, check_origin, limits, resumable }))
+        let connecting = AtomicUsize::new(0);
+        Self(Arc::new(Shared { handler, check_origin, limits, resumable, connecting }))
     }
 
     /// The limits of every connection.
@@ -59,7 +74,8 @@ impl<H: Handler> Acceptor<H> {
     pub(crate) async fn connect_to_session(
         &self,
         mut info: ConnectInfo,
-    ) -> Result<Connected<H::Session>, Rejected> {
+    ) -> Result<Connected<H::Session>, ConnectError> {
+        let _connecting = self.begin_connect()?;
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
@@ -67,7 +83,7 @@ impl<H: Handler> Acceptor<H> {
         }
         if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
-            return Err(Rejected);
+            return Err(ConnectError::Rejected);
         }
         info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
         let transport = info.transport().name();
@@ -85,7 +101,8 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] if the handler rejects the connect or does not decide in time.
+    /// [`Rejected`] if the handler rejects the connect or does not decide in time, or if
+    /// [`Limits::max_connecting`] others wait for it.
     ///
     /// # Cancel safety
     ///
@@ -95,8 +112,21 @@ impl<H: Handler> Acceptor<H> {
         info: ConnectInfo,
     ) -> Result<(impl Session + use<H>, outbox::Receiver), Rejected> {
         let (received, transport) = (info.received(), info.transport());
-        let connected = self.connect_to_session(info).await?;
+        let connected = self.connect_to_session(info).await.map_err(|_| Rejected)?;
         connected.attach(received, transport).ok_or(Rejected)
+    }
+
+    /// Counts a connect as being in progress, until the result is dropped.
+    fn begin_connect(&self) -> Result<Connecting<'_>, ConnectError> {
+        let limit = self.0.limits.connecting;
+        // Dropped at once if there are too many.
+        let connecting = Connecting(&self.0.connecting);
+        if self.0.connecting.fetch_add(1, Ordering::Relaxed) >= limit {
+            metrics::counter!("tower_channels_connects_refused_as_busy").increment(1);
+            tracing::warn!(limit, "connect refused: too many are in progress");
+            return Err(ConnectError::Busy);
+        }
+        Ok(connecting)
     }
 
     /// Calls the handler, within the connect timeout, and returns the session with its outbox.
@@ -113,6 +143,31 @@ impl<H: Handler> Acceptor<H> {
                 Err(Rejected)
             }
         }
+    }
+}
+
+/// A connect in progress.
+struct Connecting<'a>(&'a AtomicUsize);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ConnectError {
+    /// Returns the HTTP status for it.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Rejected => StatusCode::FORBIDDEN,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl From<Rejected> for ConnectError {
+    fn from(_: Rejected) -> Self {
+        Self::Rejected
     }
 }
 

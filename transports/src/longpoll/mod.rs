@@ -40,7 +40,7 @@ use self::registry::Registry;
 use self::session::{Answered, LongPollSession};
 use self::state::{Gone, PollId};
 use self::token::Token;
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, ConnectError};
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::params;
 use crate::response::{self, Answer};
@@ -98,6 +98,8 @@ where
         let (parts, body) = request.into_parts();
         let answer = if !self.0.acceptor.check_origin().allows(&parts) {
             ready(answer::status(StatusCode::FORBIDDEN))
+        } else if parts.uri.query().is_some_and(params::is_too_long) {
+            ready(response::bad_query())
         } else {
             match parts.method {
                 Method::GET => self.0.get(&parts),
@@ -135,7 +137,7 @@ impl<H: Handler> Server<H> {
             Some(Err(Ended::Gone)) | None => {}
         }
         let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
-            return ready(response::bad_request());
+            return ready(response::bad_query());
         };
         // A client with a token that is unknown here had a session somewhere.
         info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
@@ -173,8 +175,10 @@ impl<H: Handler> Server<H> {
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
         let (reads_binary, received) = (info.param("binary") == Some("base64"), info.received());
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return answer::status(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(ConnectError::Rejected) => return answer::status(StatusCode::FORBIDDEN),
+            Err(ConnectError::Busy) => return answer::busy(),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;

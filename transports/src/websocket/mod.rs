@@ -84,13 +84,14 @@ impl<H: Handler> WebSocket<H> {
             return response::empty(StatusCode::FORBIDDEN);
         }
         let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
-            return response::bad_request();
+            return response::bad_query();
         };
         let handshake = Handshake::check(&parts);
         drop(parts);
         let received = info.received();
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return response::empty(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(error) => return response::empty(error.status()),
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,
