@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smol_str::SmolStr;
 
-use crate::payload::Payload;
+use crate::payload::{ALLOCATION, Payload, heap_size};
 
 /// The longest topic, event or ref, in bytes: a binary frame has one byte for its length.
 pub(crate) const LONGEST_NAME: usize = 255;
@@ -69,6 +69,14 @@ impl Ref {
         match &self.0 {
             Repr::Json(text) => Some(text),
             Repr::Opaque(_) => None,
+        }
+    }
+
+    /// The bytes that it holds outside of itself.
+    pub(crate) fn heap_size(&self) -> usize {
+        match &self.0 {
+            Repr::Json(text) => heap_size(text),
+            Repr::Opaque(bytes) => bytes.len() + ALLOCATION,
         }
     }
 

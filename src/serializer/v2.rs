@@ -150,7 +150,10 @@ fn text(
     event: &str,
     payload: &str,
 ) -> Option<Message> {
-    let mut out = String::with_capacity(64 + topic.len() + event.len() + payload.len());
+    let texts = [join_ref.as_json()?, reference.as_json()?, topic, event, payload];
+    // Exact unless the topic or the event has escapes, as above.
+    let size = texts.map(str::len).iter().sum::<usize>() + r#"[,,"","",]"#.len();
+    let mut out = String::with_capacity(size);
     head(&mut out, join_ref, reference, &Topic::from(topic))?;
     out.push(',');
     write_string(&mut out, event);

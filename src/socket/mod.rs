@@ -12,6 +12,7 @@ use tower_channels_transports::{Close, Inbound, Session, Transport};
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
 use self::registry::SessionPermit;
+use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
 
@@ -31,7 +32,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     /// client may believe in channels that this session does not have.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: A,
+        assigns: Guarded<A>,
         responder: Responder,
         id: Option<String>,
         presented_unknown_token: bool,

@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::StatusCode;
+use http::header::ORIGIN;
+use http::request::Parts;
 
 use crate::connect_info::ConnectInfo;
+use crate::error::ConnectError;
 use crate::limits::Limits;
 use crate::origin::CheckOrigin;
 use crate::outbox;
+use crate::panics;
 use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
@@ -26,15 +29,6 @@ struct Shared<H: Handler> {
     resumable: Arc<ResumeRegistry<H::Session>>,
     /// How many connects wait for the handler.
     connecting: AtomicUsize,
-}
-
-/// Why a client is not connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConnectError {
-    /// The handler rejected it or did not decide in time, or its session is flapping.
-    Rejected,
-    /// Too many others are being connected.
-    Busy,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -65,9 +59,19 @@ impl<H: Handler> Acceptor<H> {
         self.0.resumable.detached()
     }
 
-    /// Returns the origin check, which a transport applies to every request.
-    pub fn check_origin(&self) -> &CheckOrigin {
-        &self.0.check_origin
+    /// Checks the origin of a request by its head. A transport does this for every request, first.
+    ///
+    /// # Errors
+    ///
+    /// If the origin is not allowed, or the application's check panics.
+    pub fn check_origin(&self, parts: &Parts) -> Result<(), ConnectError> {
+        if panics::catch("check_origin", || self.0.check_origin.allows(parts))? {
+            return Ok(());
+        }
+        metrics::counter!("tower_channels_origins_refused").increment(1);
+        let origin = parts.headers.get(ORIGIN).map(|it| String::from_utf8_lossy(it.as_bytes()));
+        tracing::debug!(?origin, "origin refused");
+        Err(ConnectError::Rejected)
     }
 
     /// Connects to the session that the client asks for, or to a new one.
@@ -75,7 +79,6 @@ impl<H: Handler> Acceptor<H> {
         &self,
         mut info: ConnectInfo,
     ) -> Result<Connected<H::Session>, ConnectError> {
-        let _connecting = self.begin_connect()?;
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
@@ -83,6 +86,7 @@ impl<H: Handler> Acceptor<H> {
         }
         if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
+            tracing::debug!("WebSocket refused: its session keeps losing them");
             return Err(ConnectError::Rejected);
         }
         info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
@@ -101,7 +105,7 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] if the handler rejects the connect or does not decide in time, or if
+    /// If the handler rejects the connect, does not decide in time, or panics, or if
     /// [`Limits::max_connecting`] others wait for it.
     ///
     /// # Cancel safety
@@ -110,10 +114,10 @@ impl<H: Handler> Acceptor<H> {
     pub async fn connect(
         &self,
         info: ConnectInfo,
-    ) -> Result<(impl Session + use<H>, outbox::Receiver), Rejected> {
+    ) -> Result<(impl Session + use<H>, outbox::Receiver), ConnectError> {
         let (received, transport) = (info.received(), info.transport());
-        let connected = self.connect_to_session(info).await.map_err(|_| Rejected)?;
-        connected.attach(received, transport).ok_or(Rejected)
+        let connected = self.connect_to_session(info).await?;
+        connected.attach(received, transport).ok_or(ConnectError::Rejected)
     }
 
     /// Counts a connect as being in progress, until the result is dropped.
@@ -122,7 +126,7 @@ impl<H: Handler> Acceptor<H> {
         // Dropped at once if there are too many.
         let connecting = Connecting(&self.0.connecting);
         if self.0.connecting.fetch_add(1, Ordering::Relaxed) >= limit {
-            metrics::counter!("tower_channels_connects_refused_as_busy").increment(1);
+            metrics::counter!("tower_channels_connects_refused", "reason" => "busy").increment(1);
             tracing::warn!(limit, "connect refused: too many are in progress");
             return Err(ConnectError::Busy);
         }
@@ -133,16 +137,24 @@ impl<H: Handler> Acceptor<H> {
     async fn call_handler(
         &self,
         info: ConnectInfo,
-    ) -> Result<(H::Session, outbox::Receiver), Rejected> {
+    ) -> Result<(H::Session, outbox::Receiver), ConnectError> {
+        let _connecting = self.begin_connect()?;
         let (outbox, receiver) = outbox::channel(self.0.limits.outbox);
-        let connect = self.0.handler.connect(info, outbox);
-        match tokio::time::timeout(self.0.limits.connect_timeout, connect).await {
-            Ok(connected) => connected.map(|session| (session, receiver)),
+        // The call and the drop of its future may panic, too.
+        let connect = async {
+            let connect = self.0.handler.connect(info, outbox);
+            tokio::time::timeout(self.0.limits.connect_timeout, connect).await
+        };
+        let refused = match panics::catch_async("connect", connect).await? {
+            Ok(Ok(session)) => return Ok((session, receiver)),
+            Ok(Err(Rejected)) => "rejected",
             Err(_) => {
                 tracing::warn!("connect timed out");
-                Err(Rejected)
+                "timeout"
             }
-        }
+        };
+        metrics::counter!("tower_channels_connects_refused", "reason" => refused).increment(1);
+        Err(ConnectError::Rejected)
     }
 }
 
@@ -152,22 +164,6 @@ struct Connecting<'a>(&'a AtomicUsize);
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl ConnectError {
-    /// Returns the HTTP status for it.
-    pub(crate) fn status(self) -> StatusCode {
-        match self {
-            Self::Rejected => StatusCode::FORBIDDEN,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-}
-
-impl From<Rejected> for ConnectError {
-    fn from(_: Rejected) -> Self {
-        Self::Rejected
     }
 }
 

@@ -40,8 +40,9 @@ use self::registry::Registry;
 use self::session::{Answered, LongPollSession};
 use self::state::{Gone, PollId};
 use self::token::Token;
-use crate::acceptor::{Acceptor, ConnectError};
+use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::error::ConnectError;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::session::Handler;
@@ -96,8 +97,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
-        let answer = if !self.0.acceptor.check_origin().allows(&parts) {
-            ready(answer::status(StatusCode::FORBIDDEN))
+        let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
+            ready(answer::status(error.status()))
         } else if parts.uri.query().is_some_and(params::is_too_long) {
             ready(response::bad_query())
         } else {
@@ -177,8 +178,8 @@ impl<H: Handler> Server<H> {
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
         let connected = match self.acceptor.connect_to_session(info).await {
             Ok(connected) => connected,
-            Err(ConnectError::Rejected) => return answer::status(StatusCode::FORBIDDEN),
             Err(ConnectError::Busy) => return answer::busy(),
+            Err(error) => return answer::status(error.status()),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
@@ -186,7 +187,7 @@ impl<H: Handler> Server<H> {
         let id = match token::draw_id() {
             Ok(id) => id,
             Err(error) => {
-                tracing::error!(%error, "no random bytes for a session token");
+                tracing::error!(?error, "no random bytes for a session token");
                 return answer::status(StatusCode::FORBIDDEN);
             }
         };

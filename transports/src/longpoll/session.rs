@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -25,6 +24,7 @@ use super::token::Id;
 use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::outbox::Collected;
+use crate::panics;
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
@@ -202,14 +202,15 @@ impl<S: Session> LongPollSession<S> {
         rest.await.unwrap_or(Ok(Err(Close::Malformed)))
     }
 
-    /// Handles a slice of a batch, and returns whether there is more. An error of the session ends it.
+    /// Handles a slice of a batch, and returns whether there is more. An error or a panic
+    /// of the session ends it.
     pub(super) fn handle_in(&self, batch: &mut Batch) -> Result<Result<bool, Close>, Gone> {
         let mut turn = self.turn.lock();
         let collected = self.state.lock().collect(self.reads_binary);
         let handled = match turn.as_mut().filter(|_| collected.is_open) {
             Some(session) => {
-                let _guard = CloseOnPanic(self);
-                Ok(batch.deliver(SLICE, |message| session.handle_in(message)))
+                let deliver = || batch.deliver(SLICE, |message| session.handle_in(message));
+                Ok(panics::catch("session", deliver).unwrap_or(Err(Close::Malformed)))
             }
             None => Err(Gone),
         };
@@ -312,18 +313,6 @@ impl<S: Session> LongPollSession<S> {
             let gone = turn.take();
             drop(turn);
             drop(gone);
-        }
-    }
-}
-
-/// A panic of the session ends it, as it ends a WebSocket.
-struct CloseOnPanic<'a, S: Session>(&'a LongPollSession<S>);
-
-impl<S: Session> Drop for CloseOnPanic<'_, S> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let closed = self.0.state.lock().close(Close::Malformed);
-            closed.finish();
         }
     }
 }

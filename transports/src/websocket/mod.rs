@@ -80,8 +80,8 @@ impl<H: Handler> WebSocket<H> {
             let error = format!("HTTP version {:?} unsupported", parts.version);
             return response::closing(response::text(StatusCode::BAD_REQUEST, error));
         }
-        if !self.acceptor.check_origin().allows(&parts) {
-            return response::empty(StatusCode::FORBIDDEN);
+        if let Err(error) = self.acceptor.check_origin(&parts) {
+            return response::empty(error.status());
         }
         let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
             return response::bad_query();
@@ -118,7 +118,7 @@ impl<H: Handler> WebSocket<H> {
                     let Some((session, receiver)) = attached else { return };
                     tokio::spawn(Connection::new(io, session, receiver, &config, limits));
                 }
-                Err(error) => tracing::debug!(%error, "a client disconnected before its upgrade"),
+                Err(error) => tracing::debug!(?error, "a client disconnected before its upgrade"),
             }
         });
     }

@@ -651,9 +651,9 @@ fn with_a_backlog() -> (Harness, Vec<u8>) {
     assert!(!it.turn());
     assert_eq!(without_pings(it.received()), text("joined"));
     let news = "x".repeat(100);
-    (0..500).for_each(|_| room.push(Message::text(news.clone())));
+    (0..400).for_each(|_| room.push(Message::text(news.clone())));
     it.outbox.stream().push(Message::text("in a paused stream"));
-    (it, text(&news).repeat(500))
+    (it, text(&news).repeat(400))
 }
 
 fn without_pings(mut received: Vec<u8>) -> Vec<u8> {
