@@ -172,6 +172,24 @@ async fn too_many_connects_in_progress_are_answered_with_503() {
     assert_eq!(response.status(), 200, "a client that goes away makes room");
 }
 
+#[tokio::test]
+async fn a_client_with_an_over_long_socket_id_is_rejected() {
+    let endpoint = Endpoint::builder(|info: ConnectInfo| async move {
+        Ok(info.param("id").unwrap_or_default().to_owned())
+    })
+    .id(|id: &String| Some(id.clone()))
+    .build();
+    for (size, status) in [(255, 410), (256, 403)] {
+        let uri = format!("/socket/longpoll?vsn=2.0.0&id={}", "x".repeat(size));
+        let request = Request::get(uri).body(Full::<bytes::Bytes>::default());
+        let service = endpoint.service("/socket");
+        let Ok(response) = service.oneshot(request.expect("a request")).await;
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let expected = format!(r#""status":{status}"#);
+        assert!(String::from_utf8_lossy(&body).contains(&expected), "{size}: {body:?}");
+    }
+}
+
 #[test]
 fn the_parameters_of_a_connect_take_a_bounded_amount_of_memory() {
     let parameter = |name: usize, depth: usize| format!("{name}{}=1&", "[a]".repeat(depth));

@@ -10,6 +10,7 @@ use super::context::ChannelContext;
 use super::instance::PreviousInstance;
 use super::mailbox::{self, Command, Ending};
 use super::result::{JoinError, Joined, Result};
+use super::running::RunningChannel;
 use crate::effects::Effects;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -25,8 +26,10 @@ pub(super) struct ExitGuard<A> {
     pub(super) context: Arc<ChannelContext<A>>,
     pub(super) commands: mailbox::Receiver,
     pub(super) stage: Stage,
-    /// Dropped last, as the next join of this topic begins then.
+    /// Dropped late, as the next join of this topic begins then.
     pub(super) permit: Option<OwnedMutexGuard<()>>,
+    /// Dropped last, because a metrics recorder runs without the permit.
+    pub(super) _running: RunningChannel,
 }
 
 /// How far a channel has come, which decides how it ends.

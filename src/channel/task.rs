@@ -12,6 +12,7 @@ use super::exit_guard::{ExitGuard, Stage};
 use super::instance::{PreviousInstance, TopicPermit};
 use super::mailbox::{self, Command};
 use super::result::{JoinError, Reason, Stop, StopKind};
+use super::running::RunningChannel;
 use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -37,7 +38,8 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let Join { context, commands, reference, payload, timeout, epoch, permit, previous } = join;
     let stage = Stage::Joining { reference, epoch, previous: previous.map(Box::new) };
     // Created here, so that the channel ends in order even if the task never runs.
-    let guard = ExitGuard { context: Arc::new(context), commands, stage, permit: None };
+    let (context, _running) = (Arc::new(context), RunningChannel::new());
+    let guard = ExitGuard { context, commands, stage, permit: None, _running };
     tokio::spawn(run(Box::pin(begin::<C>(guard, payload, timeout, permit))))
 }
 
