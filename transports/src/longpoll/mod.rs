@@ -42,6 +42,7 @@ use self::state::{Gone, PollId};
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::error::ConnectError;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::session::Handler;
@@ -98,6 +99,8 @@ where
         let (parts, body) = request.into_parts();
         let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
             ready(answer::status(error.status()))
+        } else if parts.uri.query().is_some_and(params::is_too_long) {
+            ready(response::bad_query())
         } else {
             match parts.method {
                 Method::GET => self.0.get(&parts),
@@ -135,7 +138,7 @@ impl<H: Handler> Server<H> {
             Some(Err(Ended::Gone)) | None => {}
         }
         let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
-            return ready(response::bad_request());
+            return ready(response::bad_query());
         };
         // A client with a token that is unknown here had a session somewhere.
         info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
@@ -175,6 +178,7 @@ impl<H: Handler> Server<H> {
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
         let connected = match self.acceptor.connect_to_session(info).await {
             Ok(connected) => connected,
+            Err(ConnectError::Busy) => return answer::busy(),
             Err(error) => return answer::status(error.status()),
         };
         if let Some(delay) = delay {
