@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::origin::CheckOrigin;
 use crate::outbox;
 use crate::panics;
+use crate::resume::sweeper::Sweep;
 use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
@@ -52,6 +53,12 @@ impl<H: Handler> Acceptor<H> {
     /// The limits of every connection.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Drops resumable sessions without a connection whose outbox is closed. They are dropped anyway,
+    /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
+    pub fn sweep(&self) {
+        self.0.resumable.sweep_now();
     }
 
     /// Returns the number of resumable sessions that have no connection at the moment.

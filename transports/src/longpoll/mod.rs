@@ -45,6 +45,7 @@ use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
 use crate::params;
 use crate::response::{self, Answer};
+use crate::resume::sweeper::Sweep;
 use crate::session::Handler;
 
 /// Long polling as a Tower service. It answers every request, whatever its path. Clones share their
@@ -69,6 +70,12 @@ impl<H: Handler> LongPoll<H> {
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
         let registry = Registry::new(config.session_timeout());
         Self(Arc::new(Server { acceptor, config, registry }))
+    }
+
+    /// Drops sessions that were closed for a restart and have no poll waiting. They are dropped anyway,
+    /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
+    pub fn sweep(&self) {
+        self.0.registry.sweep_now();
     }
 
     pub(crate) fn acceptor(&self) -> &Acceptor<H> {
