@@ -9,6 +9,7 @@ use super::context::ChannelContext;
 use super::instance::{Permit, PreviousInstance};
 use super::mailbox::{self, Command, Ended, Ending, Rejoin, Succession};
 use super::result::{JoinError, Joined, Reason, Result};
+use super::running::RunningChannel;
 use crate::effects::Effects;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -27,8 +28,10 @@ pub(super) struct ExitGuard<A> {
     /// a join or a leave, and for the end.
     pub(super) sent_join_ref: Ref,
     pub(super) stage: Stage,
-    /// Dropped last, as the next join of this topic begins then.
+    /// Dropped late, as the next join of this topic begins then.
     pub(super) permit: Permit,
+    /// Dropped last, because a metrics recorder runs without the permit.
+    pub(super) _running: RunningChannel,
 }
 
 /// How far a channel has come, which decides how it ends.

@@ -12,6 +12,7 @@ use super::exit_guard::{ExitGuard, Stage};
 use super::instance::{Permit, PreviousInstance, TopicPermit};
 use super::mailbox::{self, Command, Rejoin};
 use super::result::{JoinError, Reason, Stop, StopKind};
+use super::running::RunningChannel;
 use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -41,7 +42,8 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let context = Arc::new(context);
     // Created here, so that the channel ends in order even if the task never runs.
     let permit = Permit::Awaited(join.permit);
-    let guard = ExitGuard { context, commands, sent_join_ref, stage, permit };
+    let _running = RunningChannel::new();
+    let guard = ExitGuard { context, commands, sent_join_ref, stage, permit, _running };
     let instance = Instance { guard, payload, timeout };
     tokio::spawn(run::<C>(Box::pin(begin(instance))))
 }

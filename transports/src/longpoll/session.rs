@@ -23,7 +23,7 @@ pub(super) use super::state::{Gone, PollId};
 use super::token::Id;
 use crate::connect_info::Transport;
 use crate::frame::Close;
-use crate::outbox::Collected;
+use crate::outbox::{Collected, Receiver};
 use crate::panics;
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
@@ -73,6 +73,7 @@ impl<S: Session> LongPollSession<S> {
         let (attach, session) = match connected {
             Connected::Own(session, receiver) => {
                 receiver.enable_replay(0);
+                receiver.set_idle();
                 receiver.on_close(Arc::clone(&timer).into());
                 let attach = AttachState::Attached { receiver, epoch: None };
                 (attach, Some(Attached::Own(session)))
@@ -99,10 +100,7 @@ impl<S: Session> LongPollSession<S> {
         let collected = state.collect(self.reads_binary);
         let begun = if is_known && !collected.is_over() {
             state.newest += 1;
-            state.idle_since = None;
-            if let Some(epoch) = state.epoch() {
-                epoch.set_active();
-            }
+            state.set_active();
             Ok((state.newest, state.take_waker()))
         } else {
             if let Some(receiver) = state.receiver() {
@@ -240,7 +238,10 @@ impl<S: Session> LongPollSession<S> {
         // for a while.
         let forget = after(timeout, REMEMBERED);
         let (mut closed, mut detached) = (None, None);
-        let (is_useless, next) = if now < timeout {
+        let (is_useless, next) = if self.ends_with_server(&state) {
+            closed = Some(state.close(Close::Restart));
+            (true, timeout)
+        } else if now < timeout {
             (collected.is_over() && !self.is_resumable, timeout)
         } else if !self.is_resumable {
             closed = Some(state.close(Close::Normal));
@@ -283,11 +284,16 @@ impl<S: Session> LongPollSession<S> {
     }
 
     fn set_idle(&self, state: &mut State<S>, now: Instant) {
-        state.idle_since = Some(now);
-        if let Some(epoch) = state.epoch() {
-            epoch.set_idle(now);
-        }
-        state.schedule(&self.timer, after(now, self.session_timeout));
+        state.set_idle(now);
+        let timeout = after(now, self.session_timeout);
+        state.schedule(&self.timer, if self.ends_with_server(state) { now } else { timeout });
+    }
+
+    /// Returns whether the server shuts down and no poll waits: then the client connects elsewhere,
+    /// and needs nothing more of a session that cannot be resumed.
+    fn ends_with_server(&self, state: &State<S>) -> bool {
+        let is_restarting = || state.receiver().is_some_and(Receiver::is_restarting);
+        !self.is_resumable && state.idle_since.is_some() && is_restarting()
     }
 
     /// Releases the lock and does what must be done without it.

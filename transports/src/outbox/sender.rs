@@ -226,6 +226,12 @@ impl Sender {
         }
     }
 
+    /// Returns whether no client waits for messages: the session is detached, or its long-poll client is
+    /// between two polls.
+    pub fn is_idle(&self) -> bool {
+        self.shared.state.lock().replay().is_some_and(|(buffer, _)| !buffer.is_attached())
+    }
+
     /// Begins a new epoch of a resumable outbox and supersedes the current one. Returns `None` if the
     /// client would miss messages; see `ReplayBuffer::attach`.
     pub(crate) fn attach(&self, received: Option<u64>) -> Option<Receiver> {

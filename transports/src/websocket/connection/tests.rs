@@ -139,7 +139,7 @@ struct Harness {
 }
 
 const LIMITS: Limits =
-    Limits { message: 200_000, outbox: 100_000, connect_timeout: Duration::ZERO };
+    Limits { message: 200_000, outbox: 100_000, connecting: 1, connect_timeout: Duration::ZERO };
 
 impl Harness {
     fn new() -> Self {
