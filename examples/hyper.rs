@@ -114,16 +114,21 @@ async fn stopped() {
 mod tests {
     use std::fs::File;
     use std::process::Command;
+    use std::sync::{Mutex, PoisonError};
 
     use rlimit::Resource;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpSocket, TcpStream};
-    use tokio::sync::Mutex;
 
     use super::*;
 
-    /// One test at a time: file descriptors and signals are those of the process.
-    static PROCESS: Mutex<()> = Mutex::const_new(());
+    /// Runs one test at a time: file descriptors and signals are those of the process.
+    fn alone(test: impl Future<Output = ()>) {
+        static PROCESS: Mutex<()> = Mutex::new(());
+        let _process = PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().expect("a runtime").block_on(test);
+    }
 
     const UPGRADE: &[u8] = b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\n\
         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -137,42 +142,44 @@ mod tests {
         String::from_utf8(head).expect("text")
     }
 
-    #[tokio::test]
-    async fn sigterm_closes_the_websockets_and_ends_the_server() {
-        let _process = PROCESS.lock().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let server = tokio::spawn(serve(listener, stopped()));
-        let mut socket = TcpStream::connect(address).await.expect("it listens");
-        socket.write_all(UPGRADE).await.expect("it reads");
-        assert!(head(&mut socket).await.starts_with("HTTP/1.1 101"));
-        let id = std::process::id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill");
-        assert!(sent.success());
-        let mut close = Vec::new();
-        socket.read_to_end(&mut close).await.expect("a graceful end");
-        assert_eq!(close, [0x88, 2, 0x03, 0xf4], "the code 1012");
-        drop(socket);
-        server.await.expect("no panic");
+    #[test]
+    fn sigterm_closes_the_websockets_and_ends_the_server() {
+        alone(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("an address");
+            let server = tokio::spawn(serve(listener, stopped()));
+            let mut socket = TcpStream::connect(address).await.expect("it listens");
+            socket.write_all(UPGRADE).await.expect("it reads");
+            assert!(head(&mut socket).await.starts_with("HTTP/1.1 101"));
+            let id = std::process::id().to_string();
+            let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill");
+            assert!(sent.success());
+            let mut close = Vec::new();
+            socket.read_to_end(&mut close).await.expect("a graceful end");
+            assert_eq!(close, [0x88, 2, 0x03, 0xf4], "the code 1012");
+            drop(socket);
+            server.await.expect("no panic");
+        });
     }
 
-    #[tokio::test]
-    async fn the_server_survives_a_full_table_of_file_descriptors() {
-        let _process = PROCESS.lock().await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let server = tokio::spawn(serve(listener, std::future::pending()));
-        let client = TcpSocket::new_v4().expect("a socket");
-        let (soft, hard) = rlimit::getrlimit(Resource::NOFILE).expect("a limit");
-        rlimit::setrlimit(Resource::NOFILE, soft.min(256), hard).expect("a lower limit");
-        let full: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-        // The kernel accepts the connection, the server cannot.
-        let mut client = client.connect(address).await.expect("it listens");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        drop(full);
-        rlimit::setrlimit(Resource::NOFILE, soft, hard).expect("the previous limit");
-        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("it reads");
-        assert!(head(&mut client).await.starts_with("HTTP/1.1 404"));
-        server.abort();
+    #[test]
+    fn the_server_survives_a_full_table_of_file_descriptors() {
+        alone(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("an address");
+            let server = tokio::spawn(serve(listener, std::future::pending()));
+            let client = TcpSocket::new_v4().expect("a socket");
+            let (soft, hard) = rlimit::getrlimit(Resource::NOFILE).expect("a limit");
+            rlimit::setrlimit(Resource::NOFILE, soft.min(256), hard).expect("a lower limit");
+            let full: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            // The kernel accepts the connection, the server cannot.
+            let mut client = client.connect(address).await.expect("it listens");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(full);
+            rlimit::setrlimit(Resource::NOFILE, soft, hard).expect("the previous limit");
+            client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("it reads");
+            assert!(head(&mut client).await.starts_with("HTTP/1.1 404"));
+            server.abort();
+        });
     }
 }
