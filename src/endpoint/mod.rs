@@ -132,6 +132,10 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
 
     /// Returns how many sessions are connected and how many are detached. A snapshot: the two may be
     /// off by sessions that change between them.
+    ///
+    /// A session is counted from the moment `connect` accepts its client until it has ended. Its
+    /// channels may run for longer, because each handles what its client has sent before: the gauge
+    /// `tower_channels_channels_running` counts them.
     pub fn sessions(&self) -> SessionCount {
         let detached = self.acceptor.detached_sessions();
         SessionCount { connected: self.sessions.count().saturating_sub(detached), detached }

@@ -85,10 +85,13 @@ impl Announcer {
         Fetched::new()
     }
 
+    /// Sends an announcement. `state` is the last state that was sent, which the recipients of an
+    /// unchanged one share.
     async fn announce(
         &self,
         topic: &SmolStr,
         announcement: Announcement,
+        state: &mut Option<Broadcast>,
     ) -> Result<(), serde_json::Error> {
         let Announcement { mut list, recipients, mut diff } = announcement;
         let mut keys: Vec<_> =
@@ -101,8 +104,12 @@ impl Announcer {
         }
         // The list goes first. It includes the diff, which a client can apply only to a list.
         if !recipients.is_empty() {
-            let state = Payload::json(&list)?;
-            recipients.iter().for_each(|recipient| recipient.receive_state(&state));
+            let payload = Payload::json(&list)?;
+            let unchanged = state.take().filter(|old| old.payload().as_json() == payload.as_json());
+            let state = state.insert(unchanged.unwrap_or_else(|| {
+                Broadcast::new(topic.clone(), "presence_state".into(), payload).volatile()
+            }));
+            recipients.iter().for_each(|recipient| recipient.receive_state(state));
         }
         if !diff.joins.is_empty() || !diff.leaves.is_empty() {
             let payload = Payload::json(&diff)?;
@@ -128,6 +135,7 @@ impl TopicTask {
     async fn run(mut self) {
         let Self { announcer, topic, .. } = &self;
         let interval = announcer.config.interval;
+        let mut state = None;
         loop {
             if interval.is_zero() {
                 tokio::task::yield_now().await;
@@ -135,7 +143,7 @@ impl TopicTask {
                 tokio::time::sleep(interval).await;
             }
             let Some(announcement) = announcer.store.take(topic) else { break };
-            if let Err(error) = announcer.announce(topic, announcement).await {
+            if let Err(error) = announcer.announce(topic, announcement, &mut state).await {
                 tracing::error!(?topic, ?error, "presence could not be encoded");
             }
         }
@@ -164,7 +172,7 @@ mod tests {
     struct Recipient(AtomicUsize);
 
     impl StateRecipient for Recipient {
-        fn receive_state(&self, _: &Payload) {
+        fn receive_state(&self, _: &Broadcast) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -14,7 +14,7 @@ use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
 use self::registry::SessionPermit;
 use crate::guarded::Guarded;
-use crate::message::Ref;
+use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
 
 /// The session of one client: decodes its messages and dispatches them to its channels.
@@ -73,8 +73,12 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             // carry it.
             return Err(Close::Malformed);
         }
-        if !self.is_repeated(&message.reference) {
-            self.dispatcher.dispatch(&message);
+        if self.is_repeated(&message.reference) {
+            return Ok(());
+        }
+        match message.payload {
+            ClientPayload::Invalid => self.dispatcher.refuse_payload(&message),
+            _ => self.dispatcher.dispatch(&message),
         }
         Ok(())
     }

@@ -25,7 +25,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Buf;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body::Body;
@@ -43,6 +42,7 @@ use self::state::{Gone, PollId};
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::error::ConnectError;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::resume::sweeper::Sweep;
@@ -59,7 +59,11 @@ struct Server<H: Handler> {
 }
 
 /// The response future of [`LongPoll`].
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
+pub struct ResponseFuture {
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    /// Whether the connection closes after the answer, because the body is not read.
+    closes: bool,
+}
 
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
@@ -100,15 +104,22 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
-        if let Err(error) = self.0.acceptor.check_origin(&parts) {
-            return ready(answer::status(error.status()));
-        }
-        match parts.method {
-            Method::GET => self.0.get(&parts),
-            Method::POST => self.0.post(&parts, body),
-            Method::OPTIONS => ready(answer::preflight(&parts.headers)),
-            _ => ready(answer::bad_method()),
-        }
+        let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
+            ready(answer::status(error.status()))
+        } else if parts.uri.query().is_some_and(params::is_too_long) {
+            ready(response::bad_query())
+        } else {
+            match parts.method {
+                Method::GET => self.0.get(&parts),
+                Method::POST => match self.0.post(&parts, body) {
+                    Ok(receiving) => return receiving,
+                    Err(answer) => ready(answer),
+                },
+                Method::OPTIONS => ready(answer::preflight(&parts.headers)),
+                _ => ready(answer::bad_method()),
+            }
+        };
+        ResponseFuture { closes: response::expects_continue(&parts), ..answer }
     }
 }
 
@@ -127,18 +138,18 @@ impl<H: Handler> Server<H> {
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
         let text = token(parts);
         match text.as_deref().and_then(Token::parse).map(|token| self.begin_poll(token)) {
-            Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
+            Some(Ok(poll)) => return ResponseFuture::new(poll.wait()),
             Some(Err(Ended::Resumable)) => {
                 return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
             }
             Some(Err(Ended::Gone)) | None => {}
         }
         let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
-            return ready(response::bad_request());
+            return ready(response::bad_query());
         };
         // A client with a token that is unknown here had a session somewhere.
         info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
-        ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
+        ResponseFuture::new(Arc::clone(self).connect(info))
     }
 
     fn begin_poll(self: &Arc<Self>, token: Token) -> Result<PendingPoll<H>, Ended> {
@@ -174,6 +185,7 @@ impl<H: Handler> Server<H> {
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
         let connected = match self.acceptor.connect_to_session(info).await {
             Ok(connected) => connected,
+            Err(ConnectError::Busy) => return answer::busy(),
             Err(error) => return answer::status(error.status()),
         };
         if let Some(delay) = delay {
@@ -191,7 +203,10 @@ impl<H: Handler> Server<H> {
     }
 
     /// Receives messages from a client.
-    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> ResponseFuture
+    ///
+    /// # Errors
+    /// Returns the answer if the body is not to be read.
+    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, Answer>
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -201,20 +216,19 @@ impl<H: Handler> Server<H> {
         let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
             Ok(session) => session,
             Err(ended) => {
-                self.spawn_discard(Box::pin(body));
-                return ready(answer::status(match ended {
+                self.discard_unless_expected(parts, body);
+                return Err(answer::status(match ended {
                     Ended::Resumable => StatusCode::INTERNAL_SERVER_ERROR,
                     Ended::Gone => StatusCode::GONE,
                 }));
             }
         };
         if body.size_hint().lower() > self.largest_body() as u64 {
-            self.spawn_discard(Box::pin(body));
-            return ready(answer::too_large());
+            self.discard_unless_expected(parts, body);
+            return Err(answer::too_large());
         }
-        let ndjson = parts.headers.get(CONTENT_TYPE);
-        let ndjson = ndjson.is_some_and(|value| value == "application/x-ndjson");
-        ResponseFuture(Box::pin(Arc::clone(self).receive(session, ndjson, body)))
+        let ndjson = batch::is_ndjson(&parts.headers);
+        Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
     }
 
     async fn receive<B>(
@@ -244,7 +258,7 @@ impl<H: Handler> Server<H> {
             Err(BatchError::TooLarge) => return answer::too_large(),
             Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        answer::status(match session.handle_in(&batch) {
+        answer::status(match session.handle_batch(batch).await {
             Ok(Ok(())) => StatusCode::OK,
             Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Err(Gone) => StatusCode::GONE,
@@ -253,6 +267,18 @@ impl<H: Handler> Server<H> {
 
     fn largest_body(&self) -> usize {
         Batch::largest_body(self.acceptor.limits().message)
+    }
+
+    /// Reads a body whose request is answered early, unless its client waits to be asked for it.
+    fn discard_unless_expected<B>(&self, parts: &Parts, body: B)
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Send,
+    {
+        if !response::expects_continue(parts) {
+            self.spawn_discard(Box::pin(body));
+        }
     }
 
     /// Reads the rest of a body whose request is answered early. A client that writes everything before
@@ -326,14 +352,24 @@ impl<H: Handler> Drop for PendingPoll<H> {
 const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(15);
 
 fn ready(answer: Answer) -> ResponseFuture {
-    ResponseFuture(Box::pin(future::ready(answer)))
+    ResponseFuture::new(future::ready(answer))
+}
+
+impl ResponseFuture {
+    fn new(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
+        Self { answer: Box::pin(answer), closes: false }
+    }
 }
 
 impl Future for ResponseFuture {
     type Output = Result<Answer, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
+        let closes = self.closes;
+        self.answer
+            .as_mut()
+            .poll(cx)
+            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
     }
 }
 
@@ -356,41 +392,4 @@ impl<H: Handler> fmt::Debug for LongPoll<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::{Close, Inbound};
-    use crate::limits::Limits;
-    use crate::origin::CheckOrigin;
-    use crate::outbox;
-    use crate::session::{Rejected, Session};
-
-    struct Silent;
-
-    impl Handler for Silent {
-        type Session = Self;
-
-        async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
-            Ok(Self)
-        }
-    }
-
-    impl Session for Silent {
-        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_waiting_poll_is_small() {
-        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::new());
-        let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
-        let (_outbox, receiver) = outbox::channel(1000);
-        let connected = crate::resume::Connected::Own(Silent, receiver);
-        let token = Token { id: [0; 22], cursor: 0 };
-        let timer = crate::resume::expiry::Timer::new(Arc::default(), token.id);
-        let session = LongPollSession::new(connected, None, false, Duration::MAX, timer);
-        let session = Arc::new(session);
-        let size = size_of_val(&PendingPoll { server, session, token, id: 0 }.wait());
-        assert!(size <= 256, "{size} bytes");
-    }
-}
+mod tests;

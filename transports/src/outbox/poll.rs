@@ -111,6 +111,8 @@ fn collect(
     buffer.take(usize::MAX, usize::MAX, |message| {
         skipped += u64::from(!reads_binary && message.is_binary());
     });
+    // The token acknowledges, and whatever it does not is answered again.
+    buffer.ignore_heartbeat();
     let has_unread = readable(buffer, reads_binary).next().is_some();
     let position = buffer.position();
     if skipped > 0 && !has_unread {
