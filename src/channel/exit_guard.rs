@@ -101,7 +101,7 @@ impl<A> ExitGuard<A> {
                 Command::Leave { reference } => context.reply_first(&reference, &Reply::ack()),
                 Command::Broadcast(_)
                 | Command::Info(_)
-                | Command::Detached
+                | Command::Detached(_)
                 | Command::Reattached
                 | Command::InvalidEvent => {}
             }

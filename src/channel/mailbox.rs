@@ -13,7 +13,7 @@ use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
-use tower_channels_transports::ByteBudget;
+use tower_channels_transports::{ByteBudget, DetachReason};
 
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -30,8 +30,8 @@ pub(crate) enum Command {
     Info(Box<dyn Any + Send>),
     /// The client has joined again in a resumable session.
     Resume { reference: Ref, payload: Payload, epoch: u64 },
-    /// The client is away, and its session is resumable.
-    Detached,
+    /// The client is away, for this reason, and its session is resumable.
+    Detached(DetachReason),
     /// The client was taken for away, and goes on without joining again.
     Reattached,
     /// The client leaves.
@@ -282,7 +282,7 @@ impl Command {
             Self::Push { payload, .. } | Self::Resume { payload, .. } => payload.len(),
             Self::Broadcast(broadcast) => broadcast.payload().len(),
             Self::Info(_)
-            | Self::Detached
+            | Self::Detached(_)
             | Self::Reattached
             | Self::Leave { .. }
             | Self::InvalidEvent => 0,

@@ -4,11 +4,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::connect_info::ConnectInfo;
+use crate::connect_info::{ConnectInfo, Transport};
 use crate::limits::Limits;
 use crate::origin::CheckOrigin;
 use crate::outbox;
-use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
+use crate::resume::{Accepted, Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
 /// Accepts connections for a [`Handler`]: checks origins, applies limits and resumes sessions.
@@ -55,28 +55,36 @@ impl<H: Handler> Acceptor<H> {
         &self.0.check_origin
     }
 
-    /// Connects to the session that the client asks for, or to a new one.
-    pub(crate) async fn connect_to_session(
-        &self,
-        mut info: ConnectInfo,
-    ) -> Result<Connected<H::Session>, Rejected> {
+    /// Lets the handler decide on a connect.
+    ///
+    /// A transport whose handshake may still fail drops the result then; otherwise it goes on with
+    /// [`admit`](Self::admit).
+    pub(crate) async fn accept(&self, info: ConnectInfo) -> Result<Accepted<H::Session>, Rejected> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
             tracing::debug!("malformed session id ignored");
         }
-        if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
+        if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
+            tracing::debug!("WebSocket refused: those of this session keep dying");
             return Err(Rejected);
         }
-        info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
-        let transport = info.transport().name();
         let (session, receiver) = self.call_handler(info).await?;
+        Ok(Accepted { id, received, session, receiver })
+    }
+
+    /// Finds the session that an accepted client asks for, or admits its new one. Nobody else is
+    /// affected until the client [attaches](Connected::attach) to it.
+    pub(crate) fn admit(
+        &self,
+        accepted: Accepted<H::Session>,
+        transport: Transport,
+    ) -> Result<Connected<H::Session>, Rejected> {
+        let connected = Connected::new(&self.0.resumable, accepted)?;
+        let transport = transport.name();
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
-        Ok(match id {
-            Some(id) => self.0.resumable.connect(&id, received, session, receiver),
-            None => Connected::Own(session, receiver),
-        })
+        Ok(connected)
     }
 
     /// Connects to the session that the client asks for, or to a new one, and attaches to it.
@@ -94,9 +102,9 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<(impl Session + use<H>, outbox::Receiver), Rejected> {
-        let (received, transport) = (info.received(), info.transport());
-        let connected = self.connect_to_session(info).await?;
-        connected.attach(received, transport).ok_or(Rejected)
+        let transport = info.transport();
+        let accepted = self.accept(info).await?;
+        self.admit(accepted, transport)?.attach(transport).ok_or(Rejected)
     }
 
     /// Calls the handler, within the connect timeout, and returns the session with its outbox.

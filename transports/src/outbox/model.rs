@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use self::stream::{Name, StreamModel, message, name};
 use super::budget::ByteBudget;
+use super::loss::Loss;
 use super::replay_buffer::ReplayBuffer;
 use super::sent::MAX_RETAINED;
 use super::streams::{PRIORITY, StreamId};
@@ -262,9 +263,11 @@ impl Walk {
             self.read_acked();
         }
         // The first report counts.
-        self.buffer.detach(epoch, closed_by_client);
-        self.buffer.detach(epoch, !closed_by_client);
-        self.buffer.detach(epoch - 1, !closed_by_client);
+        let loss = if closed_by_client { Loss::Closed } else { Loss::Cut };
+        let other = if closed_by_client { Loss::Cut } else { Loss::GivenUp };
+        self.buffer.detach(epoch, loss);
+        self.buffer.detach(epoch, other);
+        self.buffer.detach(epoch - 1, other);
         self.attached = false;
         self.closed_by_client = closed_by_client;
     }
@@ -318,7 +321,7 @@ impl Walk {
             !self.streams.keys().any(|stream| self.buffer.is_join_acked(*stream)),
             "not joined again"
         );
-        self.buffer.detach(self.stale, false);
+        self.buffer.detach(self.stale, Loss::Cut);
         assert!(self.buffer.is_attached(), "an older epoch ends nothing");
         self.acked = self.buffer.position();
         (self.attached, self.beating) = (true, false);

@@ -227,7 +227,7 @@ fn volatile_messages_are_not_replayed_into_a_stream_that_discards_them() {
     push(&mut buffer, &mut budget, stream, ",lasting");
     take(&mut buffer);
     assert!(push_volatile(&mut buffer, &mut budget, stream, ",waiting"));
-    buffer.detach(buffer.epoch(), false);
+    buffer.detach(buffer.epoch(), Loss::Cut);
     assert!(!push_volatile(&mut buffer, &mut budget, stream, ",detached"));
     buffer.attach(None, &mut budget);
     assert!(!push_volatile(&mut buffer, &mut budget, stream, ",paused"));
@@ -264,7 +264,7 @@ fn volatile_messages_wait_for_a_connection_that_is_only_idle() {
 fn volatile_messages_are_replayed_into_a_stream_that_does_not_discard_them() {
     let (mut buffer, mut budget, stream) = first_epoch(None);
     take(&mut buffer);
-    buffer.detach(buffer.epoch(), false);
+    buffer.detach(buffer.epoch(), Loss::Cut);
     assert!(push_volatile(&mut buffer, &mut budget, stream, ",a"));
     buffer.attach(None, &mut budget);
     resume(&mut buffer, &mut budget, stream);
