@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use tower_channels_transports::{self as transports, ConnectInfo, Handler, outbox};
 
+use crate::guarded::Guarded;
+use crate::message::LONGEST_NAME;
 use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
@@ -70,12 +72,18 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
         let assigns = (self.connect)(info).await.map_err(|rejected| {
             match rejected.error {
-                Some(error) => tracing::error!(%error, "connect failed"),
-                None => tracing::debug!(reason = rejected.reason, "a client was rejected"),
+                Some(error) => tracing::error!(error = ?error.to_string(), "connect failed"),
+                None => tracing::debug!(reason = ?rejected.reason, "a client was rejected"),
             }
             transports::Rejected
         })?;
+        let assigns = Guarded::new(assigns);
         let id = (self.id)(&assigns);
+        if let Some(long) = id.as_ref().filter(|id| id.len() > LONGEST_NAME) {
+            metrics::counter!("tower_channels_socket_ids_refused").increment(1);
+            tracing::warn!(bytes = long.len(), "connect refused: the socket id is too long");
+            return Err(transports::Rejected);
+        }
         if self.sessions.is_shutting_down() {
             // Also a client that would resume its session, which is about to close.
             metrics::counter!("tower_channels_sessions_refused").increment(1);

@@ -24,15 +24,12 @@ pub(super) fn decode_text(text: &str) -> Result<ClientMessage<'_>, DecodeError> 
         Some(five) => five,
         None => decode_slow(text).map_err(|_| DecodeError)?,
     };
-    if !json::validate(text) {
-        return Err(DecodeError);
-    }
     Ok(ClientMessage {
         join_ref: Ref::from_json(join_ref).ok_or(DecodeError)?,
         reference: Ref::from_json(reference).ok_or(DecodeError)?,
         topic: decode_topic(topic)?,
         event: decode_event(event)?,
-        payload: ClientPayload::Json(payload),
+        payload: json::validate(text, payload)?,
     })
 }
 
@@ -140,8 +137,8 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             }
             text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
         }
-        ServerMessage::End { join_ref, topic, event, payload } => {
-            text(join_ref, join_ref, topic, event, payload)
+        ServerMessage::End { join_ref, reference, topic, event, payload } => {
+            text(join_ref, reference, topic, event, payload)
         }
     }
 }
@@ -153,17 +150,19 @@ fn text(
     event: &str,
     payload: &str,
 ) -> Option<Message> {
-    let mut out = String::with_capacity(64 + topic.len() + event.len() + payload.len());
+    let texts = [join_ref.as_json()?, reference.as_json()?, topic, event, payload];
+    // Exact unless the topic or the event has escapes, as above.
+    let size = texts.map(str::len).iter().sum::<usize>() + r#"[,,"","",]"#.len();
+    let mut out = String::with_capacity(size);
     head(&mut out, join_ref, reference, &Topic::from(topic))?;
     out.push(',');
     write_string(&mut out, event);
     out.push(',');
     out.push_str(payload);
     out.push(']');
-    // Without refs it is a push or a broadcast, whose ref is the placeholder of its number.
-    let takes_number = join_ref.is_null() && reference.is_null();
-    Some(if takes_number {
-        Message::with_placeholder(out, "[null,".len())
+    // A null ref is the placeholder of a number.
+    Some(if reference.is_null() {
+        Message::with_placeholder(out, "[,".len() + join_ref.as_json()?.len())
     } else {
         Message::text(out)
     })
@@ -261,13 +260,24 @@ mod tests {
             r#"["1","1","t","e"]"#,
             r#"["1","1","t","e",{}"#,
             r#"["1","1","t","e",{}]]"#,
-            r#"["1","1","t","e",1e400]"#,
-            r#"["1","1","t","e","\ud83d"]"#,
+            r#"["1","1","t","e",{},1e400]"#,
             r#"[1.5,"1","t","e",{}]"#,
             r#"["1",{},"t","e",{}]"#,
             r#"["1","1","\ud83d","e",{}]"#,
         ] {
             assert_eq!(decode_text(text), Err(DecodeError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_not_every_parser_reads_is_invalid() {
+        for payload in ["1e400", r#"{"a":"\ud83d"}"#, &"1".repeat(400)] {
+            for refs in [r#""1","1""#, r#""1",1"#] {
+                let text = format!(r#"[{refs},"t","e",{payload}]"#);
+                let message = decode_text(&text).expect("a sound envelope");
+                assert_eq!(message.payload, ClientPayload::Invalid, "{text}");
+                assert_eq!(message.topic, Topic::from("t"));
+            }
         }
     }
 
@@ -329,8 +339,11 @@ mod tests {
         let broadcast = |payload| ServerMessage::Broadcast { topic: "t\"", event: "e", payload };
         assert_eq!(encoded(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
         assert_eq!(encoded(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
-        let end =
-            ServerMessage::End { join_ref: &one, topic: "t", event: "phx_close", payload: "{}" };
-        assert_eq!(encoded(&end), r#"["1","1","t","phx_close",{}]"#);
+        let end = |reference| {
+            let (event, payload) = ("phx_close", "{}");
+            ServerMessage::End { join_ref: &one, reference, topic: "t", event, payload }
+        };
+        assert_eq!(encoded(&end(&one)), r#"["1","1","t","phx_close",{}]"#);
+        assert_eq!(encoded(&end(&null)), r#"["1",null,"t","phx_close",{}]"#);
     }
 }

@@ -2,6 +2,7 @@
 
 mod dispatch;
 pub(crate) mod registry;
+pub(crate) mod shutdown;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +14,8 @@ use tower_channels_transports::{Session, Transport};
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
 use self::registry::{SessionPermit, SessionRegistry};
-use crate::message::Ref;
+use crate::guarded::Guarded;
+use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
 
 /// The session of one client: decodes its messages and dispatches them to its channels.
@@ -40,7 +42,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     /// Creates the session of a client that was accepted.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: A,
+        assigns: Guarded<A>,
         responder: Responder,
         id: Option<String>,
         sessions: SessionRegistry,
@@ -82,7 +84,11 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         if self.is_repeated(&message.reference) {
             return Ok(());
         }
-        self.dispatcher.dispatch(&message)
+        match message.payload {
+            ClientPayload::Invalid => self.dispatcher.refuse_payload(&message),
+            _ => return self.dispatcher.dispatch(&message),
+        }
+        Ok(())
     }
 
     fn id(&self) -> Option<&str> {

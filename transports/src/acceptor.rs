@@ -3,11 +3,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::header::ORIGIN;
+use http::request::Parts;
 
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::error::ConnectError;
 use crate::limits::Limits;
 use crate::origin::CheckOrigin;
 use crate::outbox;
+use crate::panics;
+use crate::resume::sweeper::Sweep;
 use crate::resume::{Accepted, Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
@@ -21,6 +28,8 @@ struct Shared<H: Handler> {
     check_origin: CheckOrigin,
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
+    /// How many connects wait for the handler.
+    connecting: AtomicUsize,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -37,7 +46,8 @@ impl<H: Handler> Acceptor<H> {
         resume: ResumeConfig,
     ) -> Self {
         let resumable = ResumeRegistry::new(resume);
-        Self(Arc::new(Shared { handler, check_origin, limits, resumable }))
+        let connecting = AtomicUsize::new(0);
+        Self(Arc::new(Shared { handler, check_origin, limits, resumable, connecting }))
     }
 
     /// The limits of every connection.
@@ -45,21 +55,40 @@ impl<H: Handler> Acceptor<H> {
         &self.0.limits
     }
 
+    /// Drops resumable sessions without a connection whose outbox is closed. They are dropped anyway,
+    /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
+    pub fn sweep(&self) {
+        self.0.resumable.sweep_now();
+    }
+
     /// Returns the number of resumable sessions that have no connection at the moment.
     pub fn detached_sessions(&self) -> usize {
         self.0.resumable.detached()
     }
 
-    /// Returns the origin check, which a transport applies to every request.
-    pub fn check_origin(&self) -> &CheckOrigin {
-        &self.0.check_origin
+    /// Checks the origin of a request by its head. A transport does this for every request, first.
+    ///
+    /// # Errors
+    ///
+    /// If the origin is not allowed, or the application's check panics.
+    pub fn check_origin(&self, parts: &Parts) -> Result<(), ConnectError> {
+        if panics::catch("check_origin", || self.0.check_origin.allows(parts))? {
+            return Ok(());
+        }
+        metrics::counter!("tower_channels_origins_refused").increment(1);
+        let origin = parts.headers.get(ORIGIN).map(|it| String::from_utf8_lossy(it.as_bytes()));
+        tracing::debug!(?origin, "origin refused");
+        Err(ConnectError::Rejected)
     }
 
     /// Lets the handler decide on a connect.
     ///
     /// A transport whose handshake may still fail drops the result then; otherwise it goes on with
     /// [`admit`](Self::admit).
-    pub(crate) async fn accept(&self, info: ConnectInfo) -> Result<Accepted<H::Session>, Rejected> {
+    pub(crate) async fn accept(
+        &self,
+        info: ConnectInfo,
+    ) -> Result<Accepted<H::Session>, ConnectError> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
@@ -67,8 +96,8 @@ impl<H: Handler> Acceptor<H> {
         }
         if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
-            tracing::debug!("WebSocket refused: those of this session keep dying");
-            return Err(Rejected);
+            tracing::debug!("WebSocket refused: its session keeps losing them");
+            return Err(ConnectError::Rejected);
         }
         let (session, receiver) = self.call_handler(info).await?;
         Ok(Accepted { id, received, session, receiver })
@@ -80,7 +109,7 @@ impl<H: Handler> Acceptor<H> {
         &self,
         accepted: Accepted<H::Session>,
         transport: Transport,
-    ) -> Result<Connected<H::Session>, Rejected> {
+    ) -> Result<Connected<H::Session>, ConnectError> {
         let connected = Connected::new(&self.0.resumable, accepted)?;
         let transport = transport.name();
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
@@ -93,7 +122,8 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] if the handler rejects the connect or does not decide in time.
+    /// If the handler rejects the connect, does not decide in time, or panics, or if
+    /// [`Limits::max_connecting`] others wait for it.
     ///
     /// # Cancel safety
     ///
@@ -101,26 +131,56 @@ impl<H: Handler> Acceptor<H> {
     pub async fn connect(
         &self,
         info: ConnectInfo,
-    ) -> Result<(impl Session + use<H>, outbox::Receiver), Rejected> {
+    ) -> Result<(impl Session + use<H>, outbox::Receiver), ConnectError> {
         let transport = info.transport();
         let accepted = self.accept(info).await?;
-        self.admit(accepted, transport)?.attach(transport).ok_or(Rejected)
+        self.admit(accepted, transport)?.attach(transport).ok_or(ConnectError::Rejected)
+    }
+
+    /// Counts a connect as being in progress, until the result is dropped.
+    fn begin_connect(&self) -> Result<Connecting<'_>, ConnectError> {
+        let limit = self.0.limits.connecting;
+        // Dropped at once if there are too many.
+        let connecting = Connecting(&self.0.connecting);
+        if self.0.connecting.fetch_add(1, Ordering::Relaxed) >= limit {
+            metrics::counter!("tower_channels_connects_refused", "reason" => "busy").increment(1);
+            tracing::warn!(limit, "connect refused: too many are in progress");
+            return Err(ConnectError::Busy);
+        }
+        Ok(connecting)
     }
 
     /// Calls the handler, within the connect timeout, and returns the session with its outbox.
     async fn call_handler(
         &self,
         info: ConnectInfo,
-    ) -> Result<(H::Session, outbox::Receiver), Rejected> {
+    ) -> Result<(H::Session, outbox::Receiver), ConnectError> {
+        let _connecting = self.begin_connect()?;
         let (outbox, receiver) = outbox::channel(self.0.limits.outbox);
-        let connect = self.0.handler.connect(info, outbox);
-        match tokio::time::timeout(self.0.limits.connect_timeout, connect).await {
-            Ok(connected) => connected.map(|session| (session, receiver)),
+        // The call and the drop of its future may panic, too.
+        let connect = async {
+            let connect = self.0.handler.connect(info, outbox);
+            tokio::time::timeout(self.0.limits.connect_timeout, connect).await
+        };
+        let refused = match panics::catch_async("connect", connect).await? {
+            Ok(Ok(session)) => return Ok((session, receiver)),
+            Ok(Err(Rejected)) => "rejected",
             Err(_) => {
                 tracing::warn!("connect timed out");
-                Err(Rejected)
+                "timeout"
             }
-        }
+        };
+        metrics::counter!("tower_channels_connects_refused", "reason" => refused).increment(1);
+        Err(ConnectError::Rejected)
+    }
+}
+
+/// A connect in progress.
+struct Connecting<'a>(&'a AtomicUsize);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::batch::{Batch, BatchError};
 use super::token::Token;
 use crate::frame::{Close, Inbound};
-use crate::params::{self, BadQuery};
+use crate::params::{self, BadQuery, MAX_PARSED};
 
 /// The result of handling the body of a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +22,18 @@ pub fn read_body(
     body: &[u8],
     ndjson: bool,
     limit: usize,
-    handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
+    mut handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
 ) -> Body {
-    match Batch::new(body.to_vec().into(), ndjson, limit) {
-        Ok(batch) => Body::Handled(batch.deliver(handle_in)),
-        Err(BatchError::Undecodable) => Body::Undecodable,
-        Err(BatchError::TooLarge) => Body::TooLarge,
+    let mut batch = match Batch::new(body.to_vec().into(), ndjson, limit) {
+        Ok(batch) => batch,
+        Err(BatchError::Undecodable) => return Body::Undecodable,
+        Err(BatchError::TooLarge) => return Body::TooLarge,
+    };
+    loop {
+        match batch.deliver(3, &mut handle_in) {
+            Ok(true) => {}
+            handled => return Body::Handled(handled.map(drop)),
+        }
     }
 }
 
@@ -44,3 +50,6 @@ pub fn read_token(text: &str) -> Option<([u8; 22], u64)> {
 pub fn parse_query(query: &str) -> Result<Map<String, Value>, BadQuery> {
     params::parse(query)
 }
+
+/// The most memory that parsed parameters take, in bytes.
+pub const MAX_PARSED_QUERY: usize = MAX_PARSED;

@@ -26,7 +26,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Buf;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body::Body;
@@ -45,9 +44,11 @@ use self::state::{Gone, PollId};
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::error::ConnectError;
 use crate::frame::Close;
 use crate::params;
 use crate::response::{self, Answer};
+use crate::resume::sweeper::Sweep;
 use crate::session::Handler;
 
 /// Long polling as a Tower service. It answers every request, whatever its path. Clones share their
@@ -62,13 +63,23 @@ struct Server<H: Handler> {
 }
 
 /// The response future of [`LongPoll`].
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
+pub struct ResponseFuture {
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    /// Whether the connection closes after the answer, because the body is not read.
+    closes: bool,
+}
 
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
         let registry = Registry::new(config.session_timeout());
         Self(Arc::new(Server { acceptor, config, registry, pauses: Pauses::default() }))
+    }
+
+    /// Drops sessions that were closed for a restart and have no poll waiting. They are dropped anyway,
+    /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
+    pub fn sweep(&self) {
+        self.0.registry.sweep_now();
     }
 
     pub(crate) fn acceptor(&self) -> &Acceptor<H> {
@@ -97,15 +108,22 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
-        if !self.0.acceptor.check_origin().allows(&parts) {
-            return ready(answer::status(StatusCode::FORBIDDEN));
-        }
-        match parts.method {
-            Method::GET => self.0.get(&parts),
-            Method::POST => self.0.post(&parts, body),
-            Method::OPTIONS => ready(answer::preflight(&parts.headers)),
-            _ => ready(answer::bad_method()),
-        }
+        let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
+            ready(answer::status(error.status()))
+        } else if parts.uri.query().is_some_and(params::is_too_long) {
+            ready(response::bad_query())
+        } else {
+            match parts.method {
+                Method::GET => self.0.get(&parts),
+                Method::POST => match self.0.post(&parts, body) {
+                    Ok(receiving) => return receiving,
+                    Err(answer) => answer,
+                },
+                Method::OPTIONS => ready(answer::preflight(&parts.headers)),
+                _ => ready(answer::bad_method()),
+            }
+        };
+        ResponseFuture { closes: response::expects_continue(&parts), ..answer }
     }
 }
 
@@ -126,14 +144,14 @@ impl<H: Handler> Server<H> {
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
         if let Some(token) = token(parts) {
             return match self.begin_poll(&token) {
-                Ok(poll) => ResponseFuture(Box::pin(poll.wait())),
-                Err(refused) => self.refuse(refused),
+                Ok(poll) => ResponseFuture::new(poll.wait()),
+                Err(refused) => ResponseFuture::new(Arc::clone(self).refuse(refused)),
             };
         }
         let Ok(info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
-            return ready(response::bad_request());
+            return ready(response::bad_query());
         };
-        ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
+        ResponseFuture::new(Arc::clone(self).connect(info))
     }
 
     fn begin_poll(self: &Arc<Self>, token: &str) -> Result<PendingPoll<H>, Refused> {
@@ -170,7 +188,7 @@ impl<H: Handler> Server<H> {
 
     /// Refuses a token: with 500, on which every client connects anew and rejoins. The 410 of a new
     /// session would leave older ones believing that they are joined.
-    fn refuse(self: &Arc<Self>, refused: Refused) -> ResponseFuture {
+    async fn refuse(self: Arc<Self>, refused: Refused) -> Answer {
         let reason = match refused {
             Refused::Superseded => "superseded",
             Refused::Unknown => "unknown",
@@ -178,13 +196,10 @@ impl<H: Handler> Server<H> {
         metrics::counter!("tower_channels_longpoll_tokens_refused", "reason" => reason)
             .increment(1);
         tracing::debug!(reason, "long-poll token refused");
-        let server = Arc::clone(self);
-        ResponseFuture(Box::pin(async move {
-            if refused == Refused::Unknown {
-                server.pauses.pause().await;
-            }
-            answer::status(StatusCode::INTERNAL_SERVER_ERROR)
-        }))
+        if refused == Refused::Unknown {
+            self.pauses.pause().await;
+        }
+        answer::status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Connects. The first token of a session comes with status 410, as Phoenix clients expect.
@@ -193,8 +208,10 @@ impl<H: Handler> Server<H> {
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
         let accepted = self.acceptor.accept(info).await;
         let admit = |accepted| self.acceptor.admit(accepted, Transport::LongPoll);
-        let Ok(connected) = accepted.and_then(admit) else {
-            return answer::status(StatusCode::FORBIDDEN);
+        let connected = match accepted.and_then(admit) {
+            Ok(connected) => connected,
+            Err(ConnectError::Busy) => return answer::busy(),
+            Err(error) => return answer::status(error.status()),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
@@ -202,7 +219,7 @@ impl<H: Handler> Server<H> {
         let id = match token::draw_id() {
             Ok(id) => id,
             Err(error) => {
-                tracing::error!(%error, "no random bytes for a session token");
+                tracing::error!(?error, "no random bytes for a session token");
                 return answer::status(StatusCode::FORBIDDEN);
             }
         };
@@ -211,7 +228,10 @@ impl<H: Handler> Server<H> {
     }
 
     /// Receives messages from a client.
-    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> ResponseFuture
+    ///
+    /// # Errors
+    /// Returns the answer if the body is not to be read.
+    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, ResponseFuture>
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -220,21 +240,20 @@ impl<H: Handler> Server<H> {
         let session = match token(parts).map(|token| self.find_for_post(&token)) {
             Some(Ok(session)) => session,
             Some(Err(refused)) => {
-                self.spawn_discard(Box::pin(body));
-                return self.refuse(refused);
+                self.discard_unless_expected(parts, body);
+                return Err(ResponseFuture::new(Arc::clone(self).refuse(refused)));
             }
             None => {
-                self.spawn_discard(Box::pin(body));
-                return ready(answer::status(StatusCode::GONE));
+                self.discard_unless_expected(parts, body);
+                return Err(ready(answer::status(StatusCode::GONE)));
             }
         };
         if body.size_hint().lower() > self.largest_body() as u64 {
-            self.spawn_discard(Box::pin(body));
-            return ready(answer::too_large());
+            self.discard_unless_expected(parts, body);
+            return Err(ready(answer::too_large()));
         }
-        let ndjson = parts.headers.get(CONTENT_TYPE);
-        let ndjson = ndjson.is_some_and(|value| value == "application/x-ndjson");
-        ResponseFuture(Box::pin(Arc::clone(self).receive(session, ndjson, body)))
+        let ndjson = batch::is_ndjson(&parts.headers);
+        Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
     }
 
     async fn receive<B>(
@@ -264,17 +283,29 @@ impl<H: Handler> Server<H> {
             Err(BatchError::TooLarge) => return answer::too_large(),
             Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        match session.handle_in(&batch) {
+        match Arc::clone(&session).handle_batch(batch).await {
             // `Normal` is the end that the client asked for.
             Ok(Ok(()) | Err(Close::Normal)) => answer::status(StatusCode::OK),
             Ok(Err(_)) => answer::status(StatusCode::INTERNAL_SERVER_ERROR),
-            Err(Gone) if session.is_superseded() => self.refuse(Refused::Superseded).0.await,
-            Err(Gone) => self.refuse(Refused::Unknown).0.await,
+            Err(Gone) if session.is_superseded() => self.refuse(Refused::Superseded).await,
+            Err(Gone) => self.refuse(Refused::Unknown).await,
         }
     }
 
     fn largest_body(&self) -> usize {
         Batch::largest_body(self.acceptor.limits().message)
+    }
+
+    /// Reads a body whose request is answered early, unless its client waits to be asked for it.
+    fn discard_unless_expected<B>(&self, parts: &Parts, body: B)
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Send,
+    {
+        if !response::expects_continue(parts) {
+            self.spawn_discard(Box::pin(body));
+        }
     }
 
     /// Reads the rest of a body whose request is answered early. A client that writes everything before
@@ -349,14 +380,24 @@ impl<H: Handler> Drop for PendingPoll<H> {
 const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(15);
 
 fn ready(answer: Answer) -> ResponseFuture {
-    ResponseFuture(Box::pin(future::ready(answer)))
+    ResponseFuture::new(future::ready(answer))
+}
+
+impl ResponseFuture {
+    fn new(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
+        Self { answer: Box::pin(answer), closes: false }
+    }
 }
 
 impl Future for ResponseFuture {
     type Output = Result<Answer, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
+        let closes = self.closes;
+        self.answer
+            .as_mut()
+            .poll(cx)
+            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
     }
 }
 
@@ -379,41 +420,4 @@ impl<H: Handler> fmt::Debug for LongPoll<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::Inbound;
-    use crate::limits::Limits;
-    use crate::origin::CheckOrigin;
-    use crate::outbox;
-    use crate::session::{Rejected, Session};
-
-    struct Silent;
-
-    impl Handler for Silent {
-        type Session = Self;
-
-        async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
-            Ok(Self)
-        }
-    }
-
-    impl Session for Silent {
-        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_waiting_poll_is_small() {
-        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::new());
-        let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
-        let (_outbox, receiver) = outbox::channel(1000);
-        let connected = crate::resume::Connected::own(Silent, receiver);
-        let token = Token { id: [0; 22], cursor: 0 };
-        let timer = crate::resume::expiry::Timer::new(Arc::default(), token.id);
-        let session = LongPollSession::new(connected, false, Duration::MAX, timer);
-        let session = Arc::new(session);
-        let size = size_of_val(&PendingPoll { server, session, token, id: 0 }.wait());
-        assert!(size <= 256, "{size} bytes");
-    }
-}
+mod tests;

@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -24,7 +23,8 @@ pub(super) use super::state::{Gone, PollId};
 use super::token::Id;
 use crate::connect_info::Transport;
 use crate::frame::Close;
-use crate::outbox::Collected;
+use crate::outbox::{Collected, Receiver};
+use crate::panics;
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
@@ -39,8 +39,11 @@ pub(super) struct LongPollSession<S: Session> {
     /// Held for a few instructions, and never while application code runs. The locks of the outbox and
     /// of a resumable session's state may be taken under it.
     state: Mutex<State<S>>,
-    /// The turn: held while the session attaches or handles a batch, which keeps the order of POSTs.
+    /// The turn: held while the session attaches or handles a slice of a batch.
     turn: Mutex<Option<Attached<S>>>,
+    /// Held while a batch is handled, which keeps the order of POSTs. It is tokio's mutex, because it is
+    /// awaited.
+    order: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The answer to a poll.
@@ -65,13 +68,15 @@ impl<S: Session> LongPollSession<S> {
         let (now, timer) = (Instant::now(), Arc::new(timer));
         if let Some(receiver) = connected.receiver() {
             receiver.enable_replay(0);
+            receiver.set_idle();
             receiver.on_close(Arc::clone(&timer).into());
         }
         let is_own = connected.is_own();
         let mut state = State::new(AttachState::Unused(connected), now);
         state.schedule(&timer, after(now, session_timeout));
         let (state, turn) = (Mutex::new(state), Mutex::new(None));
-        let session = Self { reads_binary, session_timeout, timer, state, turn };
+        let order = Arc::default();
+        let session = Self { reads_binary, session_timeout, timer, state, turn, order };
         if is_own {
             session.attach();
         }
@@ -91,10 +96,7 @@ impl<S: Session> LongPollSession<S> {
         let collected = state.collect(self.reads_binary);
         let begun = if is_known && !collected.is_over() {
             state.newest += 1;
-            state.idle_since = None;
-            if let Some(epoch) = state.epoch() {
-                epoch.set_active();
-            }
+            state.set_active();
             Ok((state.newest, state.take_waker()))
         } else {
             if let Some(receiver) = state.receiver() {
@@ -168,14 +170,41 @@ impl<S: Session> LongPollSession<S> {
         collected.is_over()
     }
 
-    /// Handles a batch. An error of the session ends it.
-    pub(super) fn handle_in(&self, batch: &Batch) -> Result<Result<(), Close>, Gone> {
+    /// Handles a batch behind those that came before. Other tasks run between the slices of a long one.
+    ///
+    /// Cancel safety: all messages of the batch are handled, or none.
+    pub(super) async fn handle_batch(
+        self: Arc<Self>,
+        mut batch: Batch,
+    ) -> Result<Result<(), Close>, Gone> {
+        let order = Arc::clone(&self.order).lock_owned().await;
+        let handled = self.handle_in(&mut batch);
+        if handled != Ok(Ok(true)) {
+            return handled.map(|handled| handled.map(drop));
+        }
+        let rest = tokio::spawn(async move {
+            let _order = order;
+            loop {
+                tokio::task::yield_now().await;
+                let handled = self.handle_in(&mut batch);
+                if handled != Ok(Ok(true)) {
+                    return handled.map(|handled| handled.map(drop));
+                }
+            }
+        });
+        // A panic has ended the session.
+        rest.await.unwrap_or(Ok(Err(Close::Malformed)))
+    }
+
+    /// Handles a slice of a batch, and returns whether there is more. An error or a panic
+    /// of the session ends it.
+    pub(super) fn handle_in(&self, batch: &mut Batch) -> Result<Result<bool, Close>, Gone> {
         let mut turn = self.turn.lock();
         let collected = self.state.lock().collect(self.reads_binary);
         let handled = match turn.as_mut().filter(|_| collected.is_open) {
             Some(session) => {
-                let _guard = CloseOnPanic(self);
-                Ok(batch.deliver(|message| session.handle_in(message)))
+                let deliver = || batch.deliver(SLICE, |message| session.handle_in(message));
+                Ok(panics::catch("session", deliver).unwrap_or(Err(Close::Malformed)))
             }
             None => Err(Gone),
         };
@@ -201,7 +230,10 @@ impl<S: Session> LongPollSession<S> {
         let collected = state.collect(self.reads_binary);
         let timeout = after(state.idle_since.unwrap_or(now), self.session_timeout);
         let (mut closed, mut detached) = (None, None);
-        let (is_useless, next) = if now < timeout {
+        let (is_useless, next) = if self.ends_with_server(&state) {
+            closed = Some(state.close(Close::Restart));
+            (true, timeout)
+        } else if now < timeout {
             (collected.is_over() && !state.is_superseded(), timeout)
         } else {
             // A resumable session may still be polled again with this token.
@@ -243,11 +275,16 @@ impl<S: Session> LongPollSession<S> {
     }
 
     fn set_idle(&self, state: &mut State<S>, now: Instant) {
-        state.idle_since = Some(now);
-        if let Some(epoch) = state.epoch() {
-            epoch.set_idle(now);
-        }
-        state.schedule(&self.timer, after(now, self.session_timeout));
+        state.set_idle(now);
+        let timeout = after(now, self.session_timeout);
+        state.schedule(&self.timer, if self.ends_with_server(state) { now } else { timeout });
+    }
+
+    /// Returns whether the server shuts down and no poll waits: then the client connects elsewhere,
+    /// and needs nothing more of a session that cannot be resumed.
+    fn ends_with_server(&self, state: &State<S>) -> bool {
+        let is_restarting = || state.outbox().is_some_and(Receiver::is_restarting);
+        state.epoch().is_none() && state.idle_since.is_some() && is_restarting()
     }
 
     /// Releases the lock and does what must be done without it.
@@ -277,24 +314,15 @@ impl<S: Session> LongPollSession<S> {
     }
 }
 
-/// A panic of the session ends it, as it ends a WebSocket.
-struct CloseOnPanic<'a, S: Session>(&'a LongPollSession<S>);
-
-impl<S: Session> Drop for CloseOnPanic<'_, S> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let closed = self.0.state.lock().close(Close::Malformed);
-            closed.finish();
-        }
-    }
-}
-
 fn report_skipped(skipped: u64) {
     if skipped > 0 {
         metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped);
         tracing::debug!(skipped, "binary messages skipped: the client cannot read them");
     }
 }
+
+/// How many messages of a batch are handled before other tasks get their turn.
+const SLICE: usize = 32;
 
 #[cfg(test)]
 mod tests;

@@ -73,9 +73,37 @@ impl<S: Session> State<S> {
         matches!(self.attach, AttachState::Attaching)
     }
 
+    /// The outbox, used or not.
+    pub(super) fn outbox(&self) -> Option<&outbox::Receiver> {
+        match &self.attach {
+            AttachState::Unused(connected) => connected.receiver(),
+            _ => self.receiver(),
+        }
+    }
+
     /// Whether a newer connection has the session.
     pub(super) fn is_superseded(&self) -> bool {
         self.receiver().is_some_and(outbox::Receiver::is_superseded)
+    }
+
+    /// A poll waits.
+    pub(super) fn set_active(&mut self) {
+        self.idle_since = None;
+        match (self.epoch(), self.receiver()) {
+            (Some(epoch), _) => epoch.set_active(),
+            (None, Some(receiver)) => receiver.set_active(),
+            (None, None) => {}
+        }
+    }
+
+    /// No poll waits.
+    pub(super) fn set_idle(&mut self, now: Instant) {
+        self.idle_since = Some(now);
+        match (self.epoch(), self.receiver()) {
+            (Some(epoch), _) => epoch.set_idle(now),
+            (None, Some(receiver)) => receiver.set_idle(),
+            (None, None) => {}
+        }
     }
 
     pub(super) fn acknowledge(&self, cursor: u64) -> Result<(), Gone> {

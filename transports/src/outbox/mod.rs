@@ -13,6 +13,7 @@ mod loss;
 #[doc(hidden)]
 pub mod model;
 mod poll;
+mod priority;
 mod queue;
 mod receiver;
 mod replay_buffer;

@@ -18,6 +18,7 @@ use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
 use super::framed_io::{FramedIo, ReadError};
 use super::pings::Pings;
+use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
 use crate::outbox::{self, Loss};
@@ -90,7 +91,7 @@ enum Stopped {
     Empty,
     /// The client has to read what it was sent first.
     BackedUp,
-    /// This turn's budget is used up.
+    /// The turn is used up.
     Exhausted,
 }
 
@@ -130,10 +131,10 @@ where
     }
 
     /// Runs the state machine until it has to wait. Ready once the connection has ended.
-    fn poll_state(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Poll<io::Result<()>> {
+    fn poll_state(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<io::Result<()>> {
         loop {
             match self.state {
-                State::Open(_) => match self.exchange(cx, budget) {
+                State::Open(_) => match self.exchange(cx, turn) {
                     Ok(()) => return Poll::Pending,
                     Err(End::Disconnected) => return Poll::Ready(Ok(())),
                     Err(End::Client(loss)) => self.close_connection(Close::Normal, loss),
@@ -141,19 +142,19 @@ where
                     Err(End::Outbox(close)) => self.close_session(close),
                 },
                 State::Flushing(close) => {
-                    self.discard_input(cx, budget)?;
+                    self.discard_input(cx, turn)?;
                     ready!(self.framed.poll_write_all(cx))?;
                     write_close(close, &mut self.framed.writer.control);
                     self.state = State::Closing;
                 }
                 State::Closing => {
-                    self.discard_input(cx, budget)?;
+                    self.discard_input(cx, turn)?;
                     ready!(self.framed.poll_write_all(cx))?;
                     ready!(self.framed.poll_shutdown(cx))?;
                     self.state = State::AwaitingPeerClose;
                 }
                 State::AwaitingPeerClose => {
-                    if self.discard_input(cx, budget)? > 0 {
+                    if self.discard_input(cx, turn)? > 0 {
                         // Any byte after our CLOSE proves that the client is alive.
                         self.receiver.report_conflict();
                     }
@@ -199,9 +200,9 @@ where
     }
 
     /// Reads and writes until both have to wait.
-    fn exchange(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Result<(), End> {
+    fn exchange(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), End> {
         loop {
-            let stopped = self.read(cx, budget)?;
+            let stopped = self.read(cx, turn)?;
             self.write(cx)?;
             match stopped {
                 Stopped::BackedUp if !self.is_backed_up() => {}
@@ -215,18 +216,18 @@ where
     }
 
     /// Reads and handles messages.
-    fn read(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Result<Stopped, End> {
+    fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<Stopped, End> {
         loop {
             if self.is_backed_up() {
                 return Ok(Stopped::BackedUp);
             }
-            if *budget == 0 {
+            if turn.is_over() {
                 return Ok(Stopped::Exhausted);
             }
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
             let mut closed = None;
-            let read = self.framed.poll_read(cx, |event| match event {
+            let read = self.framed.poll_read(cx, &mut turn.messages, |event| match event {
                 Event::Message(message) => session.handle_in(message),
                 Event::Ping(_) => Ok(()),
                 Event::Pong(payload) => {
@@ -250,17 +251,17 @@ where
                 Poll::Ready(0) => return Err(End::Disconnected),
                 Poll::Ready(size) => {
                     self.deadline.extend();
-                    spend(budget, size);
+                    turn.spend(size);
                 }
             }
         }
     }
 
     /// Discards what the client still sends. Returns how much that was.
-    fn discard_input(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> io::Result<usize> {
+    fn discard_input(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> io::Result<usize> {
         let mut discarded = 0;
         while !self.eof {
-            if *budget == 0 {
+            if turn.is_over() {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -269,7 +270,7 @@ where
                 Poll::Ready(0) => self.eof = true,
                 Poll::Ready(size) => {
                     discarded += size;
-                    spend(budget, size);
+                    turn.spend(size);
                 }
             }
         }
@@ -350,9 +351,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let mut budget = READ_BUDGET;
+        let mut turn = Turn::new();
         loop {
-            if this.poll_state(cx, &mut budget).is_ready() {
+            if this.poll_state(cx, &mut turn).is_ready() {
                 return Poll::Ready(());
             }
             let ping_due = this.ping_due();
@@ -381,19 +382,8 @@ impl<Io, S> fmt::Debug for Connection<Io, S> {
     }
 }
 
-/// Takes a read of `size` bytes from the budget of a turn.
-fn spend(budget: &mut usize, size: usize) {
-    *budget = budget.saturating_sub(size.max(READ_COST));
-}
-
 /// How many bytes of a resumable session are taken out of its outbox at a time.
 const CHUNK: usize = 64 * 1024;
-
-/// How many bytes a connection may read in one turn of its task.
-const READ_BUDGET: usize = 128 * 1024;
-
-/// The least that a read counts against the budget, which bounds the number of tiny reads.
-const READ_COST: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests;
