@@ -8,6 +8,7 @@ use allocation_counter::measure;
 use http::Request;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, Full};
+use tokio::runtime::Handle;
 use tower::ServiceExt;
 use tower_channels::{
     Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, Payload, Service, Socket,
