@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full};
 use serde_json::json;
+use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
@@ -16,7 +18,11 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        if payload.parse::<String>().is_ok_and(|payload| payload == "refuse") {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Err(JoinError::reason("refused"));
+        }
         Ok(Joined::new(Self(0)).reply(json!("joined")))
     }
 
@@ -222,6 +228,88 @@ async fn after_a_rejected_resume_the_next_join_is_a_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_rejoin_runs_resume_with_its_own_payload() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    assert_eq!(ann.join("room:1", json!("unchanged")).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.join("room:1", json!({})).await, resumed(2));
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, resumed(3));
+    assert_eq!(ann.join("room:1", json!("reject")).await, Reply::reason("no longer"));
+    assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::reason("unmatched topic"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_behind_a_rejected_one_is_an_ordinary_join() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    let rejected = ann.send("room:1", "phx_join", json!("reject"));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.reply_to(&rejected).await, Reply::reason("no longer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_behind_one_that_fails_is_an_ordinary_join() {
+    let endpoint = endpoint();
+    let mut ann = connect(&endpoint, &[SESSION]).await.expect("connects");
+    let refused = ann.send("room:1", "phx_join", json!("refuse"));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.reply_to(&refused).await, Reply::reason("refused"));
+    assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_channel_that_was_left_reaches_the_one_that_is_joined_behind() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.send("room:1", "later", json!("late"));
+    ann.send("room:1", "phx_leave", json!({}));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.discard(), 2, "the reply to the leave and the close");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    endpoint.broadcast("room:1", "said", json!(1));
+    assert_eq!(ann.next_push().await, ("said".into(), json!(1).into()));
+    assert_eq!(ann.discard(), 0);
+}
+
+/// What the client does before it leaves, and whether it could have waited in vain for the reply to
+/// its join.
+#[tokio::test(start_paused = true)]
+async fn a_leave_ends_the_channel_unless_its_join_was_not_answered() {
+    let seconds = |n| tokio::time::sleep(Duration::from_secs(n));
+    for received in [&NUMBERED[..1], &NUMBERED] {
+        for (case, detaches) in [
+            ("at once", false),
+            ("unanswered", true),
+            ("answered", false),
+            ("answered before", false),
+        ] {
+            let endpoint = endpoint();
+            let mut ann = member(&endpoint, received).await;
+            ann.reconnect().await.expect("connects");
+            match case {
+                "at once" => drop(ann.send("room:1", "phx_join", json!({}))),
+                "unanswered" => {
+                    ann.send("room:1", "phx_join", json!({}));
+                    seconds(2).await;
+                }
+                "answered" => {
+                    ann.join("room:1", json!({})).await;
+                    seconds(2).await;
+                }
+                _ => seconds(2).await,
+            }
+            ann.send("room:1", "phx_leave", json!({}));
+            ann.discard();
+            seconds(1).await;
+            let reply = ann.join("room:1", json!({})).await;
+            let expected = if detaches { resumed(2) } else { Reply::ok(json!("joined")) };
+            assert_eq!(reply, expected, "left {case}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rejoin_of_a_channel_that_crashes_is_answered_and_the_next_join_is_a_new_one() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
@@ -361,4 +449,70 @@ async fn ended_sessions_do_not_count_towards_the_limit_of_a_user() {
         tokio::time::sleep(Duration::from_secs(70)).await;
         assert_eq!(endpoint.sessions().total(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn naming_the_session_of_another_client_does_not_bypass_max_sessions() {
+    let endpoint = builder().max_sessions(50).build();
+    let _ann = member(&endpoint, &[SESSION]).await;
+    let mut others = Vec::new();
+    for n in 0..450 {
+        others.extend(connect(&endpoint, &[SESSION, ("user", &format!("user-{n}"))]).await);
+    }
+    assert_eq!((others.len(), endpoint.sessions().total()), (49, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_missed_too_much_needs_a_place_that_its_old_session_still_has() {
+    let endpoint = builder().max_sessions(1).max_outbox(1000).build();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.drop_connection();
+    (0..100).for_each(|n| endpoint.broadcast("room:1", "said", json!(n)));
+    while endpoint.sessions().total() > 0 {
+        assert!(ann.reconnect().await.is_err());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    ann.reconnect().await.expect("connects");
+}
+
+/// Sends a GET without any header, as an `<img>` on another site may.
+async fn get(endpoint: &Endpoint<String>, path: &str, id: u32) -> String {
+    let uri = format!("/socket/{path}?vsn=2.0.0&session={id:022}");
+    let request = http::Request::get(uri).body(Full::<bytes::Bytes>::default());
+    let Ok(response) = endpoint.service("/socket").oneshot(request.expect("a request")).await;
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    String::from_utf8(body.to_vec()).expect("text")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_that_is_no_handshake_leaves_no_session_behind() {
+    let endpoint = endpoint();
+    assert_eq!(get(&endpoint, "websocket", 1).await, "'host' header is absent");
+    assert_eq!(endpoint.sessions().total(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connects_that_are_not_used_push_out_no_detached_session() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.drop_connection();
+    for id in 0..40 {
+        get(&endpoint, "websocket", id).await;
+        assert!(get(&endpoint, "longpoll", 100 + id).await.contains(r#""status":410"#));
+    }
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, resumed(1));
+    // Those of long polling end with their tokens.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(endpoint.sessions().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_ends_its_session_is_gone_for_good() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.send("phoenix", "end_session", json!({}));
+    assert_eq!(endpoint.sessions().total(), 0);
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }

@@ -15,8 +15,9 @@ use smol_str::SmolStr;
 use tower_channels_transports::{Account, Reservation};
 
 use super::error::PresenceError;
+use super::hidden::{self, Hidden};
 use super::pending_diff::PendingDiff;
-use super::tracker::{Entry, Owner, Replica, Tracker};
+use super::tracker::{Entry, Meta, Owner, Replica, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
 use crate::pubsub::broadcast::Broadcast;
 
@@ -34,6 +35,7 @@ struct Shard {
     tracker: Tracker,
     /// For the entries.
     reservation: Reservation,
+    hidden: Hidden,
     /// The topics that have something to announce, or a task that will announce it.
     updates: HashMap<SmolStr, TopicUpdates>,
 }
@@ -81,7 +83,8 @@ impl PresenceStore {
             let replica = Replica { name: format!("local/{index}").into(), incarnation: started };
             let tracker = Tracker::new(replica);
             let reservation = Reservation::new(Arc::clone(account));
-            Mutex::new(Shard { tracker, reservation, updates: HashMap::new() })
+            let (hidden, updates) = (Hidden::default(), HashMap::new());
+            Mutex::new(Shard { tracker, reservation, hidden, updates })
         };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
@@ -110,9 +113,8 @@ impl PresenceStore {
         key: &SmolStr,
         update: impl MetaUpdate,
     ) -> Result<String, PresenceError> {
-        let old = self.shard(topic).tracker.get(owner, topic, key);
-        let old = old.ok_or(PresenceError::NotTracked)?;
-        let old = serde_json::from_str::<Map<String, Value>>(old.meta()).unwrap_or_default();
+        let old = self.shard(topic).meta(owner, topic, key).ok_or(PresenceError::NotTracked)?;
+        let old = serde_json::from_str::<Map<String, Value>>(&old).unwrap_or_default();
         encode_meta(update.update(old), self.max_meta)
     }
 
@@ -125,6 +127,9 @@ impl PresenceStore {
         meta: &str,
     ) -> Result<(), PresenceError> {
         let mut shard = self.shard(topic);
+        if let Some(hidden) = shard.hidden.get(owner) {
+            return hidden::track(hidden, key, meta);
+        }
         let entry = shard.tracker.track(owner, topic, key, meta.into())?;
         shard.reservation.add(cost(&entry));
         shard.updates(topic).diff.join(entry);
@@ -140,6 +145,9 @@ impl PresenceStore {
         meta: &str,
     ) -> Result<(), PresenceError> {
         let mut shard = self.shard(topic);
+        if let Some(hidden) = shard.hidden.get(owner) {
+            return hidden::update(hidden, key, meta);
+        }
         let (old, new) = shard.tracker.update(owner, topic, key, |_| meta.into())?;
         shard.reservation.add(cost(&new));
         shard.reservation.subtract(cost(&old));
@@ -149,9 +157,13 @@ impl PresenceStore {
         Ok(())
     }
 
-    /// Removes an entry. Returns whether it was there.
+    /// Removes an entry. Returns whether it was visible.
     pub(crate) fn untrack(&self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> bool {
         let mut shard = self.shard(topic);
+        if let Some(hidden) = shard.hidden.get(owner) {
+            hidden.remove(key);
+            return false;
+        }
         let removed = shard.tracker.untrack(owner, topic, key);
         let was_there = removed.is_some();
         if let Some(entry) = removed {
@@ -161,17 +173,51 @@ impl PresenceStore {
         was_there
     }
 
-    /// Removes all entries of an owner, which are on one topic. Returns whether there were any.
+    /// Removes all entries of an owner, which are on one topic. Returns whether any was visible.
     pub(super) fn untrack_all(&self, owner: Owner, topic: &SmolStr) -> bool {
         let mut shard = self.shard(topic);
-        let removed = shard.tracker.untrack_all(owner);
-        let any = !removed.is_empty();
-        if any {
-            shard.reservation.subtract(removed.iter().map(cost).sum());
-            let updates = shard.updates(topic);
-            removed.into_iter().for_each(|entry| updates.diff.leave(entry));
+        let hidden = shard.hidden.remove(owner);
+        let any_left = !shard.take_all(owner, topic).is_empty();
+        drop(shard);
+        drop(hidden);
+        any_left
+    }
+
+    /// Hides all entries of an owner, which are on one topic, if `is_absent`. Returns whether there
+    /// were any.
+    pub(super) fn hide_all(
+        &self,
+        owner: Owner,
+        topic: &SmolStr,
+        is_absent: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut shard = self.shard(topic);
+        if !is_absent() {
+            return false;
         }
-        any
+        let entries = shard.take_all(owner, topic);
+        let any_left = !entries.is_empty();
+        if any_left {
+            let metas = entries.iter().map(|entry| (entry.key().clone(), entry.meta().clone()));
+            shard.hidden.insert(owner, metas.collect());
+        }
+        any_left
+    }
+
+    /// Adds the hidden entries of an owner again, which are on one topic. Returns whether there were
+    /// any.
+    pub(super) fn show_all(&self, owner: Owner, topic: &SmolStr) -> bool {
+        let mut shard = self.shard(topic);
+        let hidden = shard.hidden.remove(owner).unwrap_or_default();
+        let mut any_came = false;
+        for (key, meta) in hidden {
+            if let Ok(entry) = shard.tracker.track(owner, topic, &key, meta) {
+                shard.reservation.add(cost(&entry));
+                shard.updates(topic).diff.join(entry);
+                any_came = true;
+            }
+        }
+        any_came
     }
 
     /// Adds a recipient of the topic's next list.
@@ -246,6 +292,25 @@ impl Shard {
             self.updates.insert(topic.clone(), TopicUpdates::default());
         }
         self.updates.get_mut(topic).expect("it was inserted")
+    }
+
+    /// Removes all entries of an owner that are visible, and returns them.
+    fn take_all(&mut self, owner: Owner, topic: &SmolStr) -> Vec<Entry> {
+        let entries = self.tracker.untrack_all(owner);
+        if !entries.is_empty() {
+            self.reservation.subtract(entries.iter().map(cost).sum());
+            let updates = self.updates(topic);
+            entries.iter().for_each(|entry| updates.diff.leave(entry.clone()));
+        }
+        entries
+    }
+
+    /// Returns the meta of an entry, visible or not.
+    fn meta(&mut self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> Option<Meta> {
+        match self.hidden.get(owner) {
+            Some(metas) => metas.get(key).cloned(),
+            None => self.tracker.get(owner, topic, key).map(|entry| entry.meta().clone()),
+        }
     }
 
     /// A list of the topic is read.

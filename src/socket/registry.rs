@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio::time::Instant;
 use tower_channels_transports::{Close, outbox};
 
+use super::shutdown::ShutdownConfig;
 use crate::pubsub::registry::{Registry, Subscription};
 
 /// The sessions of an endpoint. Cloning is cheap.
@@ -45,17 +47,14 @@ impl SessionRegistry {
         Self(Arc::new(Shared { limit, sessions, by_id: Arc::new(Registry::new()) }))
     }
 
-    /// Admits a session and registers its socket id for [`disconnect`](Self::disconnect). A client
-    /// that is `resuming` a session is admitted beyond the limit, because its new session is
-    /// dropped as soon as the old one is found.
+    /// Admits a session and registers its socket id for [`disconnect`](Self::disconnect).
     pub(crate) fn acquire(
         &self,
         outbox: &outbox::Sender,
         id: Option<String>,
-        resuming: bool,
     ) -> Result<SessionPermit, Full> {
         let mut sessions = self.0.sessions.lock();
-        let is_full = sessions.outboxes.len() >= self.0.limit && !resuming;
+        let is_full = sessions.outboxes.len() >= self.0.limit;
         if sessions.shutting_down || is_full {
             return Err(Full);
         }
@@ -63,6 +62,11 @@ impl SessionRegistry {
         drop(sessions);
         let by_id = id.map(|id| self.0.by_id.add(&id.into(), outbox.clone(), || ()));
         Ok(SessionPermit { registry: self.clone(), key, _by_id: by_id })
+    }
+
+    /// Returns whether a shutdown has begun.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.0.sessions.lock().shutting_down
     }
 
     /// Returns the number of sessions.
@@ -76,31 +80,52 @@ impl SessionRegistry {
         outboxes.iter().for_each(|outbox| outbox.close(Close::GoingAway));
     }
 
-    /// Rejects new sessions and closes the existing ones in batches, so that their clients do not
-    /// all reconnect at once. Returns `true` once all connections are closed, or `false` if some are
-    /// not within `timeout`.
+    /// Rejects new sessions and ends the existing ones: those that no client waits on at once, the
+    /// others at the configured pace. `sweep` lets the transports drop sessions that are over. Returns
+    /// `true` once all sessions have ended and all connections are closed, or `false` if some are not
+    /// within the timeout.
     ///
     /// Cancel safety: sessions that were closed stay closed, and new ones are still rejected.
-    pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
-        let mut closing = {
+    pub(crate) async fn shutdown(&self, config: ShutdownConfig, sweep: impl Fn()) -> bool {
+        let outboxes = {
             let mut sessions = self.0.sessions.lock();
             sessions.shutting_down = true;
             sessions.outboxes.iter().map(|(_, outbox)| outbox.clone()).collect::<Vec<_>>()
         };
+        let (idle, connected) =
+            outboxes.into_iter().partition::<Vec<_>, _>(outbox::Sender::is_idle);
+        let close = |outboxes: &[outbox::Sender]| {
+            outboxes.iter().for_each(|outbox| outbox.close(Close::Restart));
+            sweep();
+        };
         let shutdown = async {
-            for batch in closing.chunks(BATCH) {
-                batch.iter().for_each(|outbox| outbox.close(Close::Restart));
-                tokio::time::sleep(PAUSE).await;
+            for batch in idle.chunks(BATCH) {
+                close(batch);
+                tokio::task::yield_now().await;
             }
+            let (pace, began) = (config.pace(connected.len()), Instant::now());
+            let mut waiting = &connected[..];
             loop {
-                closing.retain(|outbox| !outbox.is_over());
-                if closing.is_empty() {
-                    return;
+                let left = connected.len() - pace.due(began.elapsed());
+                let (due, rest) = waiting.split_at(waiting.len() - left);
+                close(due);
+                waiting = rest;
+                if waiting.is_empty() {
+                    break;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+            let mut closing = [idle, connected].concat();
+            loop {
+                closing.retain(|outbox| !outbox.is_over());
+                if closing.is_empty() && self.count() == 0 {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+                sweep();
+            }
         };
-        tokio::time::timeout(timeout, shutdown).await.is_ok()
+        tokio::time::timeout(config.timeout, shutdown).await.is_ok()
     }
 }
 
@@ -117,8 +142,10 @@ impl fmt::Debug for SessionRegistry {
     }
 }
 
-/// How many sessions a shutdown closes at once, and the pause between two batches.
-const BATCH: usize = 500;
+/// How many idle sessions a shutdown ends before other tasks get their turn.
+const BATCH: usize = 256;
+
+/// How often a shutdown closes what is due, and looks for what has ended.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -132,10 +159,10 @@ mod tests {
     #[test]
     fn no_more_sessions_than_the_limit_are_admitted() {
         let sessions = SessionRegistry::new(1);
-        let first = sessions.acquire(&outbox(), None, false).expect("room");
-        assert!(sessions.acquire(&outbox(), None, false).is_err());
+        let first = sessions.acquire(&outbox(), None).expect("room");
+        assert!(sessions.acquire(&outbox(), None).is_err());
         drop(first);
-        assert!(sessions.acquire(&outbox(), None, false).is_ok());
+        assert!(sessions.acquire(&outbox(), None).is_ok());
     }
 
     #[test]
@@ -144,8 +171,8 @@ mod tests {
         let (a, _a) = outbox::channel(1000);
         let (b, _b) = outbox::channel(1000);
         let _permits = [
-            sessions.acquire(&a, Some("user:1".into()), false).expect("room"),
-            sessions.acquire(&b, Some("user:2".into()), false).expect("room"),
+            sessions.acquire(&a, Some("user:1".into())).expect("room"),
+            sessions.acquire(&b, Some("user:2".into())).expect("room"),
         ];
         sessions.disconnect("user:1");
         assert!(a.is_closed());
@@ -157,15 +184,18 @@ mod tests {
         let sessions = SessionRegistry::new(2000);
         let (outboxes, receivers): (Vec<_>, Vec<_>) =
             (0..1200).map(|_| outbox::channel(1000)).unzip();
-        let acquire = |outbox| sessions.acquire(outbox, None, false).expect("room");
+        let acquire = |outbox| sessions.acquire(outbox, None).expect("room");
         let permits: Vec<_> = outboxes.iter().map(acquire).collect();
         let shutdown = tokio::spawn({
             let sessions = sessions.clone();
-            async move { sessions.shutdown(Duration::from_secs(1)).await }
+            async move { sessions.shutdown(Duration::from_secs(2).into(), || ()).await }
         });
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let closed = outboxes.iter().filter(|outbox| outbox.is_closed()).count();
+        assert!((570..=601).contains(&closed), "half of them, as of the last pause: {closed}");
+        tokio::time::sleep(Duration::from_millis(550)).await;
         assert!(outboxes.iter().all(outbox::Sender::is_closed));
-        assert!(sessions.acquire(&outbox(), None, false).is_err());
+        assert!(sessions.acquire(&outbox(), None).is_err());
         drop(permits);
         assert!(!shutdown.is_finished(), "the connections are still being closed");
         drop(receivers);
@@ -176,7 +206,18 @@ mod tests {
     async fn a_shutdown_gives_up_after_its_timeout() {
         let sessions = SessionRegistry::new(10);
         let (outbox, _receiver) = outbox::channel(1000);
-        let _permit = sessions.acquire(&outbox, None, false).expect("room");
-        assert!(!sessions.shutdown(Duration::from_secs(1)).await);
+        let _permit = sessions.acquire(&outbox, None).expect("room");
+        assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_waits_for_a_session_whose_connection_is_gone_already() {
+        let sessions = SessionRegistry::new(10);
+        let (outbox, receiver) = outbox::channel(1000);
+        let permit = sessions.acquire(&outbox, None).expect("room");
+        drop(receiver);
+        assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
+        drop(permit);
+        assert!(sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
     }
 }

@@ -3,18 +3,20 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::header::ORIGIN;
 use http::request::Parts;
 
-use crate::connect_info::ConnectInfo;
+use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::origin::CheckOrigin;
 use crate::outbox;
 use crate::panics;
-use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
+use crate::resume::sweeper::Sweep;
+use crate::resume::{Accepted, Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
 /// Accepts connections for a [`Handler`]: checks origins, applies limits and resumes sessions.
@@ -28,6 +30,8 @@ struct Shared<H: Handler> {
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
     memory: Memory,
+    /// How many connects wait for the handler.
+    connecting: AtomicUsize,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -56,7 +60,9 @@ impl<H: Handler> Acceptor<H> {
         memory: Memory,
     ) -> Self {
         let resumable = ResumeRegistry::new(resume);
-        Self(Arc::new(Shared { handler, check_origin, limits, resumable, memory }))
+        let connecting = AtomicUsize::new(0);
+        let shared = Shared { handler, check_origin, limits, resumable, memory, connecting };
+        Self(Arc::new(shared))
     }
 
     /// The memory that all sessions share.
@@ -67,6 +73,12 @@ impl<H: Handler> Acceptor<H> {
     /// The limits of every connection.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Drops resumable sessions without a connection whose outbox is closed. They are dropped anyway,
+    /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
+    pub fn sweep(&self) {
+        self.0.resumable.sweep_now();
     }
 
     /// Returns the number of resumable sessions that have no connection at the moment.
@@ -89,35 +101,57 @@ impl<H: Handler> Acceptor<H> {
         Err(ConnectError::Rejected)
     }
 
-    /// Connects to the session that the client asks for, or to a new one.
-    pub(crate) async fn connect_to_session(
+    /// Lets the handler decide on a connect.
+    ///
+    /// A transport whose handshake may still fail drops the result then; otherwise it goes on with
+    /// [`admit`](Self::admit).
+    pub(crate) async fn accept(
         &self,
-        mut info: ConnectInfo,
-    ) -> Result<Connected<H::Session>, ConnectError> {
+        info: ConnectInfo,
+    ) -> Result<Accepted<H::Session>, ConnectError> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
             tracing::debug!("malformed session id ignored");
         }
-        if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
+        if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             tracing::debug!("WebSocket refused: its session keeps losing them");
             return Err(ConnectError::Rejected);
         }
-        info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
-        self.0.memory.report();
-        if self.0.memory.is_scarce() && !info.is_resuming() {
-            metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
-            tracing::warn!("session refused: memory is scarce");
-            return Err(ConnectError::Busy);
+        if id.is_none() {
+            self.check_memory()?;
         }
-        let transport = info.transport().name();
         let (session, receiver) = self.call_handler(info).await?;
+        Ok(Accepted { id, received, session, receiver })
+    }
+
+    /// Finds the session that an accepted client asks for, or admits its new one. Nobody else is
+    /// affected until the client [attaches](Connected::attach) to it.
+    pub(crate) fn admit(
+        &self,
+        accepted: Accepted<H::Session>,
+        transport: Transport,
+    ) -> Result<Connected<H::Session>, ConnectError> {
+        let connected = Connected::new(&self.0.resumable, accepted)?;
+        let is_new = connected.receiver().is_some();
+        if is_new {
+            self.check_memory()?;
+        }
+        let transport = transport.name();
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
-        Ok(match id {
-            Some(id) => self.0.resumable.connect(&id, received, session, receiver),
-            None => Connected::Own(session, receiver),
-        })
+        Ok(connected)
+    }
+
+    /// Returns an error if memory is too scarce for a new session.
+    fn check_memory(&self) -> Result<(), ConnectError> {
+        self.0.memory.report();
+        if !self.0.memory.is_scarce() {
+            return Ok(());
+        }
+        metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
+        tracing::warn!("session refused: memory is scarce");
+        Err(ConnectError::Busy)
     }
 
     /// Connects to the session that the client asks for, or to a new one, and attaches to it.
@@ -126,8 +160,8 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// If the handler rejects the connect, does not decide in time, or panics, or if the memory of the
-    /// endpoint is scarce.
+    /// If the handler rejects the connect, does not decide in time, or panics, if
+    /// [`Limits::max_connecting`] others wait for it, or if the memory of the endpoint is scarce.
     ///
     /// # Cancel safety
     ///
@@ -136,9 +170,22 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<(impl Session + use<H>, outbox::Receiver), ConnectError> {
-        let (received, transport) = (info.received(), info.transport());
-        let connected = self.connect_to_session(info).await?;
-        connected.attach(received, transport).ok_or(ConnectError::Rejected)
+        let transport = info.transport();
+        let accepted = self.accept(info).await?;
+        self.admit(accepted, transport)?.attach(transport).ok_or(ConnectError::Rejected)
+    }
+
+    /// Counts a connect as being in progress, until the result is dropped.
+    fn begin_connect(&self) -> Result<Connecting<'_>, ConnectError> {
+        let limit = self.0.limits.connecting;
+        // Dropped at once if there are too many.
+        let connecting = Connecting(&self.0.connecting);
+        if self.0.connecting.fetch_add(1, Ordering::Relaxed) >= limit {
+            metrics::counter!("tower_channels_connects_refused", "reason" => "busy").increment(1);
+            tracing::warn!(limit, "connect refused: too many are in progress");
+            return Err(ConnectError::Busy);
+        }
+        Ok(connecting)
     }
 
     /// Calls the handler, within the connect timeout, and returns the session with its outbox.
@@ -146,6 +193,7 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<(H::Session, outbox::Receiver), ConnectError> {
+        let _connecting = self.begin_connect()?;
         let (outbox, receiver) = outbox::channel_in(self.0.limits.outbox, &self.0.memory);
         // The call and the drop of its future may panic, too.
         let connect = async {
@@ -162,6 +210,15 @@ impl<H: Handler> Acceptor<H> {
         };
         metrics::counter!("tower_channels_connects_refused", "reason" => refused).increment(1);
         Err(ConnectError::Rejected)
+    }
+}
+
+/// A connect in progress.
+struct Connecting<'a>(&'a AtomicUsize);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

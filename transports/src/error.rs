@@ -37,7 +37,7 @@ pub enum ConnectError {
     Rejected,
     /// The handler or the origin check panicked.
     Panicked,
-    /// The memory of the endpoint is scarce.
+    /// Too many others wait for the handler, or the memory of the endpoint is scarce.
     Busy,
 }
 
@@ -68,8 +68,8 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Rejected => "the connection was rejected",
-            Self::Busy => "the memory of the endpoint is scarce",
             Self::Panicked => "the connection failed: application code panicked",
+            Self::Busy => "too many others are being connected, or memory is scarce",
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::rate::Rate;
 pub struct Limits {
     pub(crate) message: usize,
     pub(crate) outbox: usize,
+    pub(crate) connecting: usize,
     pub(crate) connect_timeout: Duration,
     pub(crate) memory: usize,
     pub(crate) rate: Option<Rate>,
@@ -30,6 +31,7 @@ impl Limits {
         Self {
             message: 1 << 20,
             outbox: 1 << 20,
+            connecting: 1024,
             connect_timeout: Duration::from_secs(10),
             memory: 1 << 30,
             rate: None,
@@ -51,6 +53,16 @@ impl Limits {
     #[must_use]
     pub fn max_outbox(mut self, bytes: usize) -> Self {
         self.outbox = bytes;
+        self
+    }
+
+    /// Sets how many clients may wait for [`Handler::connect`] at a time. Default 1024. Another one is
+    /// answered with HTTP 503. Each holds its request's parameters, at most 160 KiB.
+    ///
+    /// [`Handler::connect`]: crate::Handler::connect
+    #[must_use]
+    pub fn max_connecting(mut self, clients: usize) -> Self {
+        self.connecting = clients;
         self
     }
 
@@ -116,6 +128,7 @@ impl Limits {
             ("max_message", self.message == 0),
             ("max_outbox", self.outbox == 0),
             ("memory", self.memory == 0),
+            ("max_connecting", self.connecting == 0),
             ("connect_timeout", self.connect_timeout.is_zero()),
         ] {
             if is_zero {
@@ -146,6 +159,7 @@ mod tests {
             (Limits::new().rate(Rate::new(0, 1)), "rate"),
             (Limits::new().rate(Rate::new(1, 0)), "rate"),
             (Limits::new().rate(Rate::new(1, 1).burst(Duration::ZERO)), "rate"),
+            (Limits::new().max_connecting(0), "max_connecting"),
             (Limits::new().connect_timeout(Duration::ZERO), "connect_timeout"),
         ] {
             let error = limits.validate().expect_err(name).to_string();

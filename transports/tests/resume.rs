@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_channels_transports::{
-    Acceptor, CheckOrigin, Close, ConnectInfo, Handler, Inbound, Limits, LongPoll, LongPollConfig,
-    Message, Rejected, ResumeConfig, Session, Transport, outbox,
+    Acceptor, CheckOrigin, Close, ConnectInfo, DetachReason, Handler, Inbound, Limits, LongPoll,
+    LongPollConfig, Message, Rejected, ResumeConfig, Session, Transport, outbox,
 };
 
 /// Creates sessions that record what happens to them.
@@ -94,7 +94,7 @@ impl Session for Recorded {
         self.note("attached");
     }
 
-    fn detached(&mut self) {
+    fn detached(&mut self, _: DetachReason) {
         self.note("detached");
     }
 

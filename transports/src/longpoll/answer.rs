@@ -39,8 +39,8 @@ pub(super) fn refused(error: ConnectError) -> Answer {
     if error == ConnectError::Busy { busy() } else { status(error.status()) }
 }
 
-/// Responds that the server is too busy for the request. Clients know 500 alone as a reason to try
-/// again later; the HTTP status is for proxies and logs.
+/// Responds that the server cannot take another connect or body now, with HTTP status 503. phoenix.js
+/// connects again after the status 500 in the body; it knows no 503.
 pub(super) fn busy() -> Answer {
     let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR);
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

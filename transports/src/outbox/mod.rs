@@ -8,10 +8,12 @@
 //! its own, and a newer epoch supersedes the older ones.
 
 mod budget;
+mod loss;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub mod model;
 mod poll;
+mod priority;
 mod queue;
 mod receiver;
 mod replay_buffer;
@@ -25,6 +27,7 @@ use std::sync::{Arc, Weak};
 use crate::memory::{Memory, Relievable};
 
 pub use self::budget::{ByteBudget, Cost};
+pub(crate) use self::loss::Loss;
 pub(crate) use self::poll::Collected;
 use self::queue::{Session, Shared};
 pub use self::receiver::Receiver;

@@ -18,15 +18,14 @@
 //!
 //! This is plain code: it knows no task, no socket, and no clock but the time that it is given.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::budget::ByteBudget;
-#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-use super::budget::Cost;
+use super::loss::Loss;
+use super::priority::{Kind, PriorityQueue};
 use super::sent::Sent;
 use super::streams::{PRIORITY, StreamId, Streams};
 use crate::frame::Message;
@@ -40,11 +39,12 @@ pub(super) struct ReplayBuffer {
     has_conflict: bool,
     /// Whether the client reads numbers.
     numbered: bool,
-    priority: VecDeque<PriorityMessage>,
+    priority: PriorityQueue,
     streams: Streams,
     sent: Sent,
     next_number: u64,
-    /// The position behind the last heartbeat reply that was sent.
+    /// The position behind the last heartbeat reply that was sent, if the next heartbeat will prove
+    /// anything about it.
     heartbeat_reply: Option<u64>,
 }
 
@@ -54,25 +54,7 @@ enum Connection {
     Attached,
     /// A long-poll client between two polls, which may never come back.
     Idle,
-    /// Lost. A client that closed the connection itself may have discarded what it had not read yet.
-    Lost {
-        closed_by_client: bool,
-    },
-}
-
-#[derive(Debug)]
-struct PriorityMessage {
-    message: Message,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Plain,
-    /// The client sends its next heartbeat only after it has read this reply.
-    HeartbeatReply,
-    /// The reply that resumed a stream.
-    ResumeReply(StreamId),
+    Lost(Loss),
 }
 
 /// The result of [`ReplayBuffer::attach`].
@@ -96,12 +78,17 @@ impl ReplayBuffer {
             connection: Connection::Attached,
             has_conflict: false,
             numbered: false,
-            priority: VecDeque::new(),
+            priority: PriorityQueue::default(),
             streams: Streams::default(),
             sent: Sent::default(),
             next_number: received.saturating_add(1),
             heartbeat_reply: None,
         }
+    }
+
+    /// Lets the numbers of the next epoch begin after `received`.
+    pub(super) fn begin_after(&mut self, received: u64) {
+        self.next_number = self.next_number.max(received.saturating_add(1));
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -136,14 +123,13 @@ impl ReplayBuffer {
                 self.next_number = received.saturating_add(1);
             }
             Some(received) => self.sent.forget_seen(received, budget),
-            None if self.connection == (Connection::Lost { closed_by_client: false }) => {
+            None if self.connection == Connection::Lost(Loss::Cut) => {
                 self.sent.forget(self.sent.acked(), budget);
             }
             None => {}
         }
-        for PriorityMessage { message, .. } in self.priority.drain(..) {
-            budget.release(message.cost());
-        }
+        budget.release(self.priority.clear());
+        self.streams.end_epoch(|position| self.sent.is_acked(position));
         let sent = self.sent.restart(budget);
         budget.release(self.streams.pause_all(sent));
         self.heartbeat_reply = None;
@@ -154,14 +140,22 @@ impl ReplayBuffer {
     }
 
     /// Records that the connection of `epoch` is lost. The first report counts.
-    pub(super) fn detach(&mut self, epoch: u64, closed_by_client: bool) {
+    pub(super) fn detach(&mut self, epoch: u64, loss: Loss) {
         if epoch == self.epoch {
             self.connection = match self.connection {
-                Connection::Attached => Connection::Lost { closed_by_client },
+                Connection::Attached => Connection::Lost(loss),
                 // Nobody knows what the client did with the last answer.
-                Connection::Idle => Connection::Lost { closed_by_client: true },
-                lost @ Connection::Lost { .. } => lost,
+                Connection::Idle => Connection::Lost(Loss::GivenUp),
+                lost @ Connection::Lost(_) => lost,
             };
+        }
+    }
+
+    /// How the connection of the current epoch was lost, if it was.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        match self.connection {
+            Connection::Lost(loss) => Some(loss),
+            Connection::Attached | Connection::Idle => None,
         }
     }
 
@@ -205,7 +199,7 @@ impl ReplayBuffer {
             self.push_priority(message, Kind::Plain);
             return true;
         }
-        let is_lost = matches!(self.connection, Connection::Lost { .. });
+        let is_lost = self.loss().is_some();
         self.streams.push(stream, message, is_lost)
     }
 
@@ -214,24 +208,41 @@ impl ReplayBuffer {
         if self.epoch == 0 {
             self.streams.push_priority(message);
         } else {
-            self.priority.push_back(PriorityMessage { message, kind });
+            self.priority.push(message, kind);
         }
     }
 
-    /// Pushes the reply to a heartbeat. The heartbeat proves that the client has read the previous
-    /// reply, and everything that was sent before that.
+    /// Pushes the reply to a heartbeat. phoenix.js sends the next heartbeat after it has read this
+    /// reply, and everything that was sent before it.
+    ///
+    /// The heartbeat of another client may be a timer. A client that reads numbers proves with them
+    /// what it has read, so its heartbeat counts as a sign of its network.
     pub(super) fn push_heartbeat_reply(&mut self, message: Message, budget: &mut ByteBudget) {
         if let Some(position) = self.heartbeat_reply.take() {
-            self.sent.forget(position, budget);
+            if self.numbered {
+                self.sent.acknowledge(position, budget);
+            } else {
+                self.sent.forget(position, budget);
+            }
         }
         self.push_priority(message, Kind::HeartbeatReply);
     }
 
+    /// Records that no heartbeat proves anything about what was sent so far: a poll may be answered
+    /// with it again.
+    pub(super) fn ignore_heartbeat(&mut self) {
+        self.heartbeat_reply = None;
+    }
+
     /// Resumes a stream in `epoch` with a reply that goes before it. Returns `false`, and does
     /// nothing, if that epoch is over.
+    ///
+    /// What is left of streams that have ended goes before the reply, which may answer the next join
+    /// of their topic.
     pub(super) fn resume(&mut self, stream: StreamId, epoch: u64, reply: Message) -> bool {
         let is_current = epoch == self.epoch;
         if is_current {
+            self.push_leftovers();
             self.streams.resume(stream);
             self.push_priority(reply, Kind::ResumeReply(stream));
         }
@@ -243,15 +254,45 @@ impl ReplayBuffer {
         budget.release(self.streams.pause(stream));
     }
 
-    /// Returns whether the reply that resumed a stream in this epoch has arrived.
-    pub(super) fn is_join_acked(&self, stream: StreamId) -> bool {
-        let resumed_at = self.streams.resumed_at(stream);
-        resumed_at.is_some_and(|position| self.sent.is_acked(position))
+    /// Records that the client has asked again for a stream to be resumed.
+    pub(super) fn expect_reply(&mut self, stream: StreamId) {
+        self.streams.expect_reply(stream);
+    }
+
+    /// Returns whether the reply to the last request to resume a stream has arrived, in this epoch or
+    /// an earlier one.
+    pub(super) fn has_reply_arrived(&self, stream: StreamId) -> bool {
+        self.streams.has_reply_arrived(stream, |position| self.sent.is_acked(position))
+    }
+
+    /// Pushes the last message of a stream that the client has asked to end: it does not wait for the
+    /// stream to be resumed.
+    pub(super) fn push_last(&mut self, stream: StreamId, message: Message) -> bool {
+        let to = if self.streams.is_paused(stream) { PRIORITY } else { stream };
+        self.push(to, message)
     }
 
     /// Ends a stream. What waits in it is lost if it is paused.
     pub(super) fn end_stream(&mut self, stream: StreamId, budget: &mut ByteBudget) {
         budget.release(self.streams.end(stream));
+    }
+
+    /// Ends a stream, and creates another under its id.
+    pub(super) fn restart_stream(&mut self, stream: StreamId, budget: &mut ByteBudget) {
+        self.end_stream(stream, budget);
+        self.push_leftovers();
+        self.sent.disown(stream);
+        self.streams.insert(stream);
+    }
+
+    /// Sends the messages of streams that have ended before everything else that waits.
+    fn push_leftovers(&mut self) {
+        // Before the first epoch everything keeps its order.
+        if self.epoch > 0 {
+            for message in self.streams.take_leftovers() {
+                self.push_priority(message, Kind::Plain);
+            }
+        }
     }
 
     /// Hands the next messages to `send`: priority messages first, then those of resumed streams in
@@ -264,18 +305,14 @@ impl ReplayBuffer {
         mut send: impl FnMut(&Message),
     ) -> bool {
         let before = self.position();
-        while let Some(PriorityMessage { message, kind }) = self.priority.pop_front() {
+        while let Some((message, kind)) = self.priority.pop() {
             let position = self.position();
             match kind {
                 Kind::Plain => {}
                 Kind::HeartbeatReply => self.heartbeat_reply = Some(position + 1),
-                Kind::ResumeReply(stream) => self.streams.set_resumed_at(stream, position),
+                Kind::ResumeReply(stream) => self.streams.set_reply_sent(stream, position),
             }
             self.send(PRIORITY, message, &mut send);
-            // Priority messages are rare: an idle session keeps no allocation for them.
-            if self.priority.is_empty() {
-                self.priority = VecDeque::new();
-            }
         }
         let mut room = chunk.min(window.saturating_sub(self.sent.in_flight()));
         while room > 0
@@ -349,30 +386,12 @@ impl ReplayBuffer {
 
     /// Drops everything that was not sent: nothing more will be.
     pub(super) fn clear(&mut self) {
-        self.priority = VecDeque::new();
+        self.priority.clear();
         self.streams.clear();
     }
 }
 
-/// What the model checks.
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-impl ReplayBuffer {
-    /// What the budget must be, and the retained bytes, both computed from scratch.
-    pub(super) fn costs(&self) -> (usize, usize) {
-        let priority: Cost = self.priority.iter().map(|priority| priority.message.cost()).sum();
-        let (in_flight, retained) = self.sent.costs();
-        (priority.bytes() + in_flight + self.streams.cost(), retained)
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.sent.in_flight()
-    }
-
-    /// How many streams have not ended.
-    pub(super) fn streams(&self) -> usize {
-        self.streams.len()
-    }
-}
-
+mod inspect;
 #[cfg(test)]
 mod tests;

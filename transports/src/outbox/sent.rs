@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::budget::ByteBudget;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 use super::budget::Cost;
-use super::streams::StreamId;
+use super::streams::{PRIORITY, StreamId};
 use crate::frame::Message;
 
 #[derive(Debug, Default)]
@@ -108,6 +108,15 @@ impl Sent {
         };
         let seen = self.messages.iter().rposition(is_seen).map_or(0, |last| last + 1);
         self.forget(self.first + seen as u64, budget);
+    }
+
+    /// Lets the messages of a stream not be replayed.
+    pub(super) fn disown(&mut self, stream: StreamId) {
+        for (of, _) in &mut self.messages {
+            if *of == stream {
+                *of = PRIORITY;
+            }
+        }
     }
 
     /// Returns whether nothing was evicted that a client that has seen `received` has not.

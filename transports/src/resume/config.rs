@@ -62,9 +62,9 @@ impl ResumeConfig {
     /// itself has not, while there is a connection. Default 90 s; at most twice as long, and at most
     /// 256 KiB.
     ///
-    /// phoenix.js sends a heartbeat every 30 s: within a minute a client either shows what it has read
-    /// or finds its connection dead, and it needs a moment to reconnect. A client that comes back
-    /// later, and has missed messages, gets a new session.
+    /// phoenix.js sends a heartbeat every 30 s: within a minute a client finds its connection dead or,
+    /// if it reads no sequence numbers, shows what it has read; and it needs a moment to reconnect. A
+    /// client that comes back later, and has missed messages, gets a new session.
     #[must_use]
     pub fn acknowledged_ttl(mut self, ttl: Duration) -> Self {
         self.acknowledged_ttl = ttl;
@@ -101,14 +101,15 @@ impl ResumeConfig {
 
     /// Sets how many short-lived WebSockets in a row a session may have before further ones are refused
     /// for [`flapping_pause`](Self::flapping_pause), so that its client falls back to long polling.
-    /// Default 5. Zero disables the check.
+    /// Default 5. Zero disables the check. Those that the client closed itself, with code 1000, 1001 or
+    /// without one, do not count.
     #[must_use]
     pub fn flapping_limit(mut self, connections: u32) -> Self {
         self.flapping_limit = connections;
         self
     }
 
-    /// Sets the age below which a WebSocket that ends counts as short-lived. Default 3 s.
+    /// Sets the age below which a WebSocket that is cut counts as short-lived. Default 3 s.
     #[must_use]
     pub fn flapping_age(mut self, age: Duration) -> Self {
         self.flapping_age = age;

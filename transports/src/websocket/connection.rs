@@ -15,14 +15,15 @@ use tokio::time::Instant;
 use super::config::WebSocketConfig;
 use super::deadline::Deadline;
 use super::decoder::{Decoder, Event};
+use super::end::End;
 use super::frame_head::{write_close, write_ping};
-use super::framed_io::{FramedIo, ReadError};
+use super::framed_io::FramedIo;
 use super::pings::Pings;
 use super::throttled::Throttled;
 use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
-use crate::outbox::{self, Cost};
+use crate::outbox::{self, Cost, Loss};
 use crate::session::Session;
 
 /// A WebSocket after its handshake. The future completes when the connection has ended.
@@ -57,31 +58,6 @@ enum State<S> {
     /// The client gets time to read the CLOSE: closing a socket that has unread input resets the
     /// connection, and the CLOSE would be lost.
     AwaitingPeerClose,
-}
-
-/// Why a connection is no longer open.
-enum End {
-    /// The peer is gone, and writing makes no sense.
-    Disconnected,
-    /// The client closed it, broke a rule or was idle.
-    Connection(Close),
-    /// The outbox was closed, has overflowed, or belongs to a newer connection now.
-    Outbox(Close),
-}
-
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        Self::Disconnected
-    }
-}
-
-impl From<ReadError> for End {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Close(close) => Self::Connection(close),
-            ReadError::Io => Self::Disconnected,
-        }
-    }
 }
 
 /// Why reading stopped.
@@ -138,7 +114,8 @@ where
                 State::Open(_) => match self.exchange(cx, turn) {
                     Ok(()) => return Poll::Pending,
                     Err(End::Disconnected) => return Poll::Ready(Ok(())),
-                    Err(End::Connection(close)) => self.close_connection(close),
+                    Err(End::Client(loss)) => self.close_connection(Close::Normal, loss),
+                    Err(End::Connection(close)) => self.close_connection(close, Loss::Cut),
                     Err(End::Outbox(close)) => self.close_session(close),
                 },
                 State::Flushing(close) => {
@@ -166,11 +143,11 @@ where
 
     /// Ends this connection. A plain session ends with it, so what was pushed is written first; a
     /// resumable one keeps it for the next connection.
-    fn close_connection(&mut self, close: Close) {
+    fn close_connection(&mut self, close: Close, loss: Loss) {
         if !self.receiver.is_resumable() {
             self.take_all();
         }
-        self.receiver.close(close);
+        self.receiver.close_after(close, loss);
         self.begin_close(close);
     }
 
@@ -231,6 +208,7 @@ where
             let mut left = allowed;
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
+            let mut closed = None;
             let read = self.framed.poll_read(cx, &mut left, |event| match event {
                 Event::Message(message) => session.handle_in(message),
                 Event::Ping(_) => Ok(()),
@@ -242,8 +220,14 @@ where
                     }
                     Ok(())
                 }
-                Event::Close(_) => Err(Close::Normal),
+                Event::Close(code) => {
+                    closed = Some(Loss::by_close_code(code));
+                    Err(Close::Normal)
+                }
             });
+            if let Some(loss) = closed {
+                return Err(End::Client(loss));
+            }
             match read? {
                 Poll::Pending => return Ok(Stopped::Empty),
                 Poll::Ready(0) => return Err(End::Disconnected),
@@ -364,7 +348,7 @@ where
                 // It could not show that it is there.
                 this.deadline.extend();
             } else if has_timed_out && this.is_open() {
-                this.close_connection(Close::Protocol);
+                this.close_connection(Close::Protocol, Loss::Cut);
             } else if has_timed_out {
                 return Poll::Ready(());
             }

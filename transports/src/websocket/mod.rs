@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod deadline;
 mod decoder;
+mod end;
 mod frame_head;
 mod framed_io;
 mod handshake;
@@ -85,13 +86,12 @@ impl<H: Handler> WebSocket<H> {
             return response::empty(error.status());
         }
         let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
-            return response::bad_request();
+            return response::bad_query();
         };
         let handshake = Handshake::check(&parts);
         drop(parts);
-        let received = info.received();
-        let connected = match self.acceptor.connect_to_session(info).await {
-            Ok(connected) => connected,
+        let accepted = match self.acceptor.accept(info).await {
+            Ok(accepted) => accepted,
             Err(error) => return response::empty(error.status()),
         };
         let handshake = match handshake {
@@ -102,20 +102,24 @@ impl<H: Handler> WebSocket<H> {
             tracing::error!("the HTTP server below the service does not support upgrades");
             return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
-        self.spawn(upgrade, connected, received);
+        let connected = match self.acceptor.admit(accepted, Transport::WebSocket) {
+            Ok(connected) => connected,
+            Err(error) => return response::empty(error.status()),
+        };
+        self.spawn(upgrade, connected);
         handshake.answer()
     }
 
     /// Waits for the upgrade in a task of its own, so that its memory is freed before the connection
     /// starts its long life in another.
-    fn spawn(self, upgrade: OnUpgrade, connected: Connected<H::Session>, received: Option<u64>) {
+    fn spawn(self, upgrade: OnUpgrade, connected: Connected<H::Session>) {
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(io) => {
                     let Self { acceptor, config } = self;
                     let limits = acceptor.limits();
                     // Only now does the client have the connection. It may use another until then.
-                    let attached = connected.attach(received, Transport::WebSocket);
+                    let attached = connected.attach(Transport::WebSocket);
                     let Some((session, receiver)) = attached else { return };
                     tokio::spawn(Connection::new(io, session, receiver, &config, limits));
                 }
