@@ -323,7 +323,7 @@ async fn a_token_in_the_header_takes_precedence_over_one_in_the_query() {
 
 #[tokio::test]
 async fn a_cursor_that_was_never_handed_out_is_refused() {
-    let server = Server::start().await;
+    let server = Server::without_timeouts().await;
     let token = server.connect("").await;
     // The last character belongs to the cursor.
     let ahead = format!("{}I", &token[..token.len() - 1]);
