@@ -27,9 +27,13 @@ impl Channel for Room {
 
 /// Allows 100 messages per second, and 10 at once.
 async fn server() -> Server {
+    server_with(1 << 20).await
+}
+
+async fn server_with(bytes: usize) -> Server {
     let endpoint = Endpoint::builder(|_| async { Ok(()) })
         .channel::<Room>("room:*")
-        .rate(Rate::new(100, 1 << 20).burst(Duration::from_millis(100)))
+        .rate(Rate::new(100, bytes).burst(Duration::from_millis(100)))
         .build();
     let app = axum::Router::new().layer(endpoint.layer("/socket"));
     Server::running(|listener, _| async { axum::serve(listener, app).await }).await
@@ -77,9 +81,10 @@ async fn ten_times_the_burst_at_once_ends_the_session() {
     let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
     let all: Vec<_> = (0..102).map(push).collect();
     assert_eq!(session.post(NDJSON, &all.join("\n")).await, json!({"status": 500}));
+    // At most 10,000 bytes.
+    let server = server_with(10_000).await;
     let mut socket = RawWebSocket::open(&server, "vsn=2.0.0").await;
-    // One message of more bytes than ten bursts.
-    let large = format!(r#"["1","1","room:a","ping","{}"]"#, "x".repeat(1_040_000));
+    let large = format!(r#"["1","1","room:a","ping","{}"]"#, "x".repeat(60_000));
     socket.send_text(&large).await;
     loop {
         let next = socket.frame().await.expect("a close");
