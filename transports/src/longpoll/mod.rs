@@ -12,6 +12,7 @@ mod config;
 pub mod fuzzing;
 mod pause;
 mod registry;
+mod response_future;
 mod session;
 mod state;
 mod token;
@@ -19,7 +20,7 @@ mod token;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{self, Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,6 +40,8 @@ use self::body::BodyError;
 pub use self::config::LongPollConfig;
 use self::pause::Pauses;
 use self::registry::Registry;
+pub use self::response_future::ResponseFuture;
+use self::response_future::ready;
 use self::session::{Answered, LongPollSession};
 use self::state::{Gone, PollId};
 use self::token::Token;
@@ -60,13 +63,6 @@ struct Server<H: Handler> {
     config: LongPollConfig,
     registry: Arc<Registry<H::Session>>,
     pauses: Pauses,
-}
-
-/// The response future of [`LongPoll`].
-pub struct ResponseFuture {
-    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
-    /// Whether the connection closes after the answer, because the body is not read.
-    closes: bool,
 }
 
 impl<H: Handler> LongPoll<H> {
@@ -123,7 +119,7 @@ where
                 _ => ready(answer::bad_method()),
             }
         };
-        ResponseFuture { closes: response::expects_continue(&parts), ..answer }
+        answer.closing(response::expects_continue(&parts))
     }
 }
 
@@ -378,34 +374,6 @@ impl<H: Handler> Drop for PendingPoll<H> {
 /// The delay before the response with the first token of a resumable session: phoenix.js 1.8.12 sets its
 /// close handler a moment after it connects, and loses it if the response comes earlier.
 const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(15);
-
-fn ready(answer: Answer) -> ResponseFuture {
-    ResponseFuture::new(future::ready(answer))
-}
-
-impl ResponseFuture {
-    fn new(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
-        Self { answer: Box::pin(answer), closes: false }
-    }
-}
-
-impl Future for ResponseFuture {
-    type Output = Result<Answer, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let closes = self.closes;
-        self.answer
-            .as_mut()
-            .poll(cx)
-            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
 
 impl<H: Handler> Clone for LongPoll<H> {
     fn clone(&self) -> Self {
