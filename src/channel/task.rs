@@ -58,11 +58,11 @@ struct Instance<A> {
 
 impl<A> Instance<A> {
     /// The instance that follows one which has ended, if the client has joined again meanwhile.
-    fn following(mut guard: ExitGuard<A>, rejoin: Option<Box<Rejoin>>) -> Option<Self> {
+    fn following(mut guard: ExitGuard<A>, rejoin: Option<Box<Rejoin>>) -> Option<Box<Self>> {
         let rejoin = *rejoin?;
         guard.begin_next(&rejoin);
         let Rejoin { payload, timeout, .. } = rejoin;
-        Some(Self { guard, payload, timeout })
+        Some(Box::new(Self { guard, payload, timeout }))
     }
 }
 
@@ -77,7 +77,7 @@ struct ChannelTask<C: Channel> {
 }
 
 /// The instance that follows, if there is one.
-type Next<C> = Option<Instance<<C as Channel>::Assigns>>;
+type Next<C> = Option<Box<Instance<<C as Channel>::Assigns>>>;
 
 /// An instance that joins. An error is its end.
 type Beginning<C> = Pin<Box<dyn Future<Output = Result<ChannelTask<C>, Next<C>>> + Send>>;
@@ -86,15 +86,18 @@ type Beginning<C> = Pin<Box<dyn Future<Output = Result<ChannelTask<C>, Next<C>>>
 /// lives. Most of that time it waits for a command, so the phases that come once are boxed.
 async fn run<C: Channel>(mut beginning: Beginning<C>) {
     loop {
-        let next = match beginning.await {
-            Ok(mut task) => {
-                let exit = task.serve().await;
-                Box::pin(task.end(exit)).await
+        // Nothing of the beginning outlives this statement.
+        let mut task = match beginning.await {
+            Ok(task) => task,
+            Err(None) => return,
+            Err(Some(next)) => {
+                beginning = Box::pin(begin(*next));
+                continue;
             }
-            Err(next) => next,
         };
-        let Some(next) = next else { return };
-        beginning = Box::pin(begin(next));
+        let exit = task.serve().await;
+        let Some(next) = Box::pin(task.end(exit)).await else { return };
+        beginning = Box::pin(begin(*next));
     }
 }
 
