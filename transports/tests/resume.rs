@@ -402,6 +402,27 @@ async fn a_long_poll_client_that_stops_polling_is_detached_and_may_come_back_in_
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_the_tokens_that_a_known_session_never_used_only_the_newest_is_valid() {
+    let (acceptor, recorder) = acceptor();
+    let first = Poller::connect(acceptor, 1).await;
+    assert_eq!(first.post("hello").await, 200);
+    let mut tokens = Vec::new();
+    for _ in 0..5 {
+        let answer = first.send(Method::GET, &format!("session={}", id(1)), "").await;
+        tokens.push(answer["token"].as_str().unwrap().to_owned());
+    }
+    let newest = tokens.pop().unwrap();
+    for token in tokens {
+        let answer = first.send(Method::GET, &format!("token={token}"), "").await;
+        assert_eq!(answer["status"], 500);
+    }
+    assert_eq!(first.post("still there").await, 200, "an unused token takes nothing over");
+    let answer = first.send(Method::POST, &format!("token={newest}"), "from the newest").await;
+    assert_eq!(answer["status"], 200);
+    assert_eq!(recorder.take(1).last().unwrap(), "from the newest");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_poll_client_whose_poll_waits_is_not_detached() {
     let (acceptor, recorder) = acceptor();
     let mut poller = Poller::connect(acceptor.clone(), 1).await;

@@ -38,8 +38,14 @@ impl<S: Session> Registry<S> {
         Arc::new(Self { session_timeout, sessions, deadlines: Arc::default() })
     }
 
-    /// Creates the session of a new token.
+    /// Creates the session of a new token. Of the tokens for one resumable session that were not used,
+    /// only the newest stays.
     pub(super) fn insert(self: &Arc<Self>, id: Id, connected: Connected<S>, reads_binary: bool) {
+        if let Some(older) = connected.replace_token(id)
+            && self.find(&older).is_some_and(|older| older.discard_unused())
+        {
+            self.remove(&older);
+        }
         let mut sessions = self.sessions.lock();
         let timer = Timer::new(Arc::clone(&self.deadlines), id);
         let timeout = self.session_timeout;

@@ -83,6 +83,16 @@ impl<S: Session> LongPollSession<S> {
         session
     }
 
+    /// Prepares the removal of a token that was never used. Returns `false` for any other.
+    pub(super) fn discard_unused(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_unused = matches!(state.attach, AttachState::Unused(_));
+        if is_unused {
+            state.scheduled.cancel(&self.timer);
+        }
+        is_unused
+    }
+
     /// Whether a newer connection has the session.
     pub(super) fn is_superseded(&self) -> bool {
         self.state.lock().is_superseded()

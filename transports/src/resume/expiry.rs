@@ -84,6 +84,13 @@ impl Scheduled {
         deadlines.schedule(at, timer.key.clone());
     }
 
+    /// Removes the entry of a session that is gone.
+    pub(crate) fn cancel<K: Ord + Clone>(&mut self, timer: &Timer<K>) {
+        if let Some(at) = self.0.take() {
+            timer.deadlines.lock().cancel(at, timer.key.clone());
+        }
+    }
+
     /// The session is visited, because an entry has fired.
     pub(crate) fn fired(&mut self, now: Instant) {
         self.0.take_if(|scheduled| *scheduled <= now);

@@ -26,7 +26,12 @@ pub(crate) struct ResumableSession<S> {
     state: Mutex<State>,
     /// The turn: held while a callback of the session runs. `None` once the session has ended.
     turn: Mutex<Option<S>>,
+    /// The token of the last long-poll connect, which may not have been used yet.
+    newest_token: Mutex<Option<TokenId>>,
 }
+
+/// What identifies the token of a long-poll connect.
+pub(crate) type TokenId = [u8; 22];
 
 /// The result of a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +57,13 @@ impl<S: Session> ResumableSession<S> {
         let now = Instant::now();
         let mut state = State::new(shared, timer, now);
         state.schedule(now);
-        Self { socket_id, outbox, state: Mutex::new(state), turn: Mutex::new(Some(session)) }
+        let (state, turn) = (Mutex::new(state), Mutex::new(Some(session)));
+        Self { socket_id, outbox, state, turn, newest_token: Mutex::default() }
+    }
+
+    /// Remembers the token of a long-poll connect, and returns the one before.
+    pub(super) fn replace_token(&self, id: TokenId) -> Option<TokenId> {
+        self.newest_token.lock().replace(id)
     }
 
     pub(super) fn socket_id(&self) -> Option<&str> {
