@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tower_channels_transports::DetachReason;
 
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
@@ -183,6 +184,7 @@ impl<C: Channel> ChannelTask<C> {
                         Ok(changed) => {
                             let response = changed.unwrap_or_else(|| response.clone());
                             socket.context().resume(*epoch, join_ref, reference, response);
+                            socket.context().end_absence();
                             socket.context().refresh_presence();
                             metrics::counter!("tower_channels_channels_resumed").increment(1);
                             Ok(())
@@ -192,9 +194,12 @@ impl<C: Channel> ChannelTask<C> {
                         }
                     }
                 }
-                Command::Detached => {
+                Command::Detached(reason) => {
                     let context = socket.context();
                     context.subscription.make_dormant(context.ownership.follows());
+                    if *reason == DetachReason::ClientClosed {
+                        context.begin_absence();
+                    }
                     guard.commands.shrink();
                     Ok(())
                 }

@@ -1,6 +1,6 @@
 //! Long polling as a Tower service.
 //!
-//! A GET without a valid token connects, and is answered with a token. A GET with one waits for
+//! A GET without a token connects, and is answered with a token. A GET with one waits for
 //! messages, and a POST brings some. The head of a request decides everything, before the body is read
 //! and before anything is awaited, so that a waiting poll keeps nothing of its request.
 
@@ -8,8 +8,10 @@ mod answer;
 mod batch;
 mod body;
 mod config;
+mod future;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
+mod pause;
 mod registry;
 mod session;
 mod state;
@@ -18,7 +20,7 @@ mod token;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{self, Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,6 +38,9 @@ use self::answer::Messages;
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
+pub use self::future::ResponseFuture;
+use self::future::ready;
+use self::pause::Pauses;
 use self::registry::Registry;
 use self::session::{Answered, LongPollSession};
 use self::state::{Gone, PollId};
@@ -43,6 +48,7 @@ use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
+use crate::frame::Close;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::resume::sweeper::Sweep;
@@ -56,20 +62,16 @@ struct Server<H: Handler> {
     acceptor: Acceptor<H>,
     config: LongPollConfig,
     registry: Arc<Registry<H::Session>>,
+    pauses: Pauses,
 }
 
-/// The response future of [`LongPoll`].
-pub struct ResponseFuture {
-    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
-    /// Whether the connection closes after the answer, because the body is not read.
-    closes: bool,
-}
+type SharedSession<H> = Arc<LongPollSession<<H as Handler>::Session>>;
 
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
         let registry = Registry::new(config.session_timeout());
-        Self(Arc::new(Server { acceptor, config, registry }))
+        Self(Arc::new(Server { acceptor, config, registry, pauses: Pauses::default() }))
     }
 
     /// Drops sessions that were closed for a restart and have no poll waiting. They are dropped anyway,
@@ -113,77 +115,98 @@ where
                 Method::GET => self.0.get(&parts),
                 Method::POST => match self.0.post(&parts, body) {
                     Ok(receiving) => return receiving,
-                    Err(answer) => ready(answer),
+                    Err(answer) => answer,
                 },
                 Method::OPTIONS => ready(answer::preflight(&parts.headers)),
                 _ => ready(answer::bad_method()),
             }
         };
-        ResponseFuture { closes: response::expects_continue(&parts), ..answer }
+        answer.closing_if(response::expects_continue(&parts))
     }
 }
 
 /// The token of a request, which may be in the header or in the query. The header takes precedence.
+/// Clients without one may send what JavaScript makes of that.
 fn token(parts: &Parts) -> Option<Cow<'_, str>> {
-    match parts.headers.get(TOKEN) {
+    let token = match parts.headers.get(TOKEN) {
         Some(token) => token.to_str().ok().map(Cow::Borrowed),
         None => params::last(parts.uri.query()?, "token"),
-    }
+    };
+    token.filter(|token| !matches!(&**token, "" | "null" | "undefined"))
 }
 
 const TOKEN: HeaderName = HeaderName::from_static("x-phoenix-longpoll-token");
 
 impl<H: Handler> Server<H> {
-    /// Begins a poll or, without a session, connects.
+    /// Begins a poll or, without a token, connects.
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
-        let text = token(parts);
-        match text.as_deref().and_then(Token::parse).map(|token| self.begin_poll(token)) {
-            Some(Ok(poll)) => return ResponseFuture::new(poll.wait()),
-            Some(Err(Ended::Resumable)) => {
-                return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
-            }
-            Some(Err(Ended::Gone)) | None => {}
+        if let Some(token) = token(parts) {
+            return match self.begin_poll(&token) {
+                Ok(poll) => ResponseFuture::new(poll.wait()),
+                Err(refused) => ResponseFuture::new(Arc::clone(self).refuse(refused)),
+            };
         }
-        let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
+        let Ok(info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
             return ready(response::bad_query());
         };
-        // A client with a token that is unknown here had a session somewhere.
-        info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
         ResponseFuture::new(Arc::clone(self).connect(info))
     }
 
-    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<PendingPoll<H>, Ended> {
-        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+    fn begin_poll(self: &Arc<Self>, token: &str) -> Result<PendingPoll<H>, Refused> {
+        let (token, session) = self.find(token)?;
         match session.begin_poll(token.cursor) {
             Ok(id) => Ok(PendingPoll { server: Arc::clone(self), session, token, id }),
-            Err(Gone) => Err(self.end(token, &session)),
+            Err(Gone) => Err(self.end(&token, &session)),
         }
     }
 
     /// Finds the session of a POST.
-    fn find(&self, token: Token) -> Result<Arc<LongPollSession<H::Session>>, Ended> {
-        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+    fn find_for_post(&self, token: &str) -> Result<SharedSession<H>, Refused> {
+        let (token, session) = self.find(token)?;
         match session.check(token.cursor) {
             Ok(()) => Ok(session),
-            Err(Gone) => Err(self.end(token, &session)),
+            Err(Gone) => Err(self.end(&token, &session)),
         }
     }
 
-    /// Handles a token that is no longer valid. The end of a resumable session is reported once: a
-    /// client that got the 410 of a new session instead might go on believing that it is joined.
-    fn end(&self, token: Token, session: &LongPollSession<H::Session>) -> Ended {
-        let is_resumable = session.is_resumable();
-        if is_resumable || session.is_over() {
+    fn find(&self, token: &str) -> Result<(Token, SharedSession<H>), Refused> {
+        let token = Token::parse(token).ok_or(Refused::Unknown)?;
+        let session = self.registry.find(&token.id).ok_or(Refused::Unknown)?;
+        Ok((token, session))
+    }
+
+    /// Forgets a token that will never be valid again.
+    fn end(&self, token: &Token, session: &LongPollSession<H::Session>) -> Refused {
+        let is_superseded = session.is_superseded();
+        if is_superseded || session.is_over() {
             self.registry.remove(&token.id);
         }
-        if is_resumable { Ended::Resumable } else { Ended::Gone }
+        if is_superseded { Refused::Superseded } else { Refused::Unknown }
+    }
+
+    /// Refuses a token: with 500, on which every client connects anew and rejoins. The 410 of a new
+    /// session would leave older ones believing that they are joined.
+    async fn refuse(self: Arc<Self>, refused: Refused) -> Answer {
+        let reason = match refused {
+            Refused::Superseded => "superseded",
+            Refused::Unknown => "unknown",
+        };
+        metrics::counter!("tower_channels_longpoll_tokens_refused", "reason" => reason)
+            .increment(1);
+        tracing::debug!(reason, "long-poll token refused");
+        if refused == Refused::Unknown {
+            self.pauses.pause().await;
+        }
+        answer::status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Connects. The first token of a session comes with status 410, as Phoenix clients expect.
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
-        let (reads_binary, received) = (info.param("binary") == Some("base64"), info.received());
+        let reads_binary = info.param("binary") == Some("base64");
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
-        let connected = match self.acceptor.connect_to_session(info).await {
+        let accepted = self.acceptor.accept(info).await;
+        let admit = |accepted| self.acceptor.admit(accepted, Transport::LongPoll);
+        let connected = match accepted.and_then(admit) {
             Ok(connected) => connected,
             Err(ConnectError::Busy) => return answer::busy(),
             Err(error) => return answer::status(error.status()),
@@ -198,7 +221,7 @@ impl<H: Handler> Server<H> {
                 return answer::status(StatusCode::FORBIDDEN);
             }
         };
-        self.registry.insert(id, connected, received, reads_binary);
+        self.registry.insert(id, connected, reads_binary);
         answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
     }
 
@@ -206,37 +229,32 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     /// Returns the answer if the body is not to be read.
-    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, Answer>
+    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, ResponseFuture>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Send,
     {
-        let token = token(parts).as_deref().and_then(Token::parse);
-        let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
-            Ok(session) => session,
-            Err(ended) => {
+        let session = match token(parts).map(|token| self.find_for_post(&token)) {
+            Some(Ok(session)) => session,
+            Some(Err(refused)) => {
                 self.discard_unless_expected(parts, body);
-                return Err(answer::status(match ended {
-                    Ended::Resumable => StatusCode::INTERNAL_SERVER_ERROR,
-                    Ended::Gone => StatusCode::GONE,
-                }));
+                return Err(ResponseFuture::new(Arc::clone(self).refuse(refused)));
+            }
+            None => {
+                self.discard_unless_expected(parts, body);
+                return Err(ready(answer::status(StatusCode::GONE)));
             }
         };
         if body.size_hint().lower() > self.largest_body() as u64 {
             self.discard_unless_expected(parts, body);
-            return Err(answer::too_large());
+            return Err(ready(answer::too_large()));
         }
         let ndjson = batch::is_ndjson(&parts.headers);
         Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
     }
 
-    async fn receive<B>(
-        self: Arc<Self>,
-        session: Arc<LongPollSession<H::Session>>,
-        ndjson: bool,
-        body: B,
-    ) -> Answer
+    async fn receive<B>(self: Arc<Self>, session: SharedSession<H>, ndjson: bool, body: B) -> Answer
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -258,11 +276,13 @@ impl<H: Handler> Server<H> {
             Err(BatchError::TooLarge) => return answer::too_large(),
             Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        answer::status(match session.handle_batch(batch).await {
-            Ok(Ok(())) => StatusCode::OK,
-            Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Err(Gone) => StatusCode::GONE,
-        })
+        match Arc::clone(&session).handle_batch(batch).await {
+            // `Normal` is the end that the client asked for.
+            Ok(Ok(()) | Err(Close::Normal)) => answer::status(StatusCode::OK),
+            Ok(Err(_)) => answer::status(StatusCode::INTERNAL_SERVER_ERROR),
+            Err(Gone) if session.is_superseded() => self.refuse(Refused::Superseded).await,
+            Err(Gone) => self.refuse(Refused::Unknown).await,
+        }
     }
 
     fn largest_body(&self) -> usize {
@@ -304,19 +324,20 @@ impl<H: Handler> Server<H> {
     }
 }
 
-/// The session of a token that is no longer valid.
-enum Ended {
-    /// The session was resumable.
-    Resumable,
-    /// It was not, or there never was one.
-    Gone,
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// A newer connection has its session.
+    Superseded,
+    /// Its session is gone, or was never here.
+    Unknown,
 }
 
 /// A poll that waits for messages. Dropping it, because it was answered or its client went away, starts
 /// the session timeout.
 struct PendingPoll<H: Handler> {
     server: Arc<Server<H>>,
-    session: Arc<LongPollSession<H::Session>>,
+    session: SharedSession<H>,
     token: Token,
     id: PollId,
 }
@@ -332,7 +353,7 @@ impl<H: Handler> PendingPoll<H> {
             }
             Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
             Answered::Over => {
-                if !self.session.is_resumable() {
+                if !self.session.is_superseded() {
                     self.server.registry.remove(&token.id);
                 }
                 answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
@@ -350,34 +371,6 @@ impl<H: Handler> Drop for PendingPoll<H> {
 /// The delay before the response with the first token of a resumable session: phoenix.js 1.8.12 sets its
 /// close handler a moment after it connects, and loses it if the response comes earlier.
 const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(15);
-
-fn ready(answer: Answer) -> ResponseFuture {
-    ResponseFuture::new(future::ready(answer))
-}
-
-impl ResponseFuture {
-    fn new(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
-        Self { answer: Box::pin(answer), closes: false }
-    }
-}
-
-impl Future for ResponseFuture {
-    type Output = Result<Answer, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let closes = self.closes;
-        self.answer
-            .as_mut()
-            .poll(cx)
-            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
 
 impl<H: Handler> Clone for LongPoll<H> {
     fn clone(&self) -> Self {

@@ -26,10 +26,10 @@ fn a_waiting_poll_is_small() {
     let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::new());
     let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
     let (_outbox, receiver) = outbox::channel(1000);
-    let connected = crate::resume::Connected::Own(Silent, receiver);
+    let connected = crate::resume::Connected::own(Silent, receiver);
     let token = Token { id: [0; 22], cursor: 0 };
     let timer = crate::resume::expiry::Timer::new(Arc::default(), token.id);
-    let session = LongPollSession::new(connected, None, false, Duration::MAX, timer);
+    let session = LongPollSession::new(connected, false, Duration::MAX, timer);
     let session = Arc::new(session);
     let size = size_of_val(&PendingPoll { server, session, token, id: 0 }.wait());
     assert!(size <= 256, "{size} bytes");

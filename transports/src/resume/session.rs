@@ -14,8 +14,8 @@ use super::expiry::Timer;
 use super::state::{SessionEvent, SessionId, Shared, State};
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound};
-use crate::outbox;
-use crate::session::Session;
+use crate::outbox::{self, Loss};
+use crate::session::{DetachReason, Session};
 
 /// A session that outlives its connections.
 pub(crate) struct ResumableSession<S> {
@@ -146,7 +146,9 @@ impl<S: Session> ResumableSession<S> {
             state.schedule(now);
             false
         } else {
-            state.lose_connection(now)
+            let is_closed = self.outbox.loss() == Some(Loss::Closed);
+            let reason = if is_closed { DetachReason::ClientClosed } else { DetachReason::Lost };
+            state.lose_connection(reason, now)
         };
         drop(state);
         if is_detached {
@@ -247,7 +249,7 @@ impl<S: Session> ResumableSession<S> {
             match event {
                 SessionEvent::Attached(epoch, transport) => session.attached(epoch, transport),
                 SessionEvent::Reattached => session.reattached(),
-                SessionEvent::Detached => session.detached(),
+                SessionEvent::Detached(reason) => session.detached(reason),
                 SessionEvent::RejoinDeadline => session.rejoin_deadline(),
                 SessionEvent::Ended => gone = turn.take(),
             }

@@ -21,7 +21,7 @@ use super::pings::Pings;
 use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
-use crate::outbox;
+use crate::outbox::{self, Loss};
 use crate::session::Session;
 
 /// A WebSocket after its handshake. The future completes when the connection has ended.
@@ -61,7 +61,9 @@ enum State<S> {
 enum End {
     /// The peer is gone, and writing makes no sense.
     Disconnected,
-    /// The client closed it, broke a rule or was idle.
+    /// The client closed it, in order or not.
+    Client(Loss),
+    /// The client broke a rule or was idle.
     Connection(Close),
     /// The outbox was closed, has overflowed, or belongs to a newer connection now.
     Outbox(Close),
@@ -135,7 +137,8 @@ where
                 State::Open(_) => match self.exchange(cx, turn) {
                     Ok(()) => return Poll::Pending,
                     Err(End::Disconnected) => return Poll::Ready(Ok(())),
-                    Err(End::Connection(close)) => self.close_connection(close),
+                    Err(End::Client(loss)) => self.close_connection(Close::Normal, loss),
+                    Err(End::Connection(close)) => self.close_connection(close, Loss::Cut),
                     Err(End::Outbox(close)) => self.close_session(close),
                 },
                 State::Flushing(close) => {
@@ -163,11 +166,11 @@ where
 
     /// Ends this connection. A plain session ends with it, so what was pushed is written first; a
     /// resumable one keeps it for the next connection.
-    fn close_connection(&mut self, close: Close) {
+    fn close_connection(&mut self, close: Close, loss: Loss) {
         if !self.receiver.is_resumable() {
             self.take_all();
         }
-        self.receiver.close(close);
+        self.receiver.close_after(close, loss);
         self.begin_close(close);
     }
 
@@ -223,6 +226,7 @@ where
             }
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
+            let mut closed = None;
             let read = self.framed.poll_read(cx, &mut turn.messages, |event| match event {
                 Event::Message(message) => session.handle_in(message),
                 Event::Ping(_) => Ok(()),
@@ -234,8 +238,14 @@ where
                     }
                     Ok(())
                 }
-                Event::Close(_) => Err(Close::Normal),
+                Event::Close(code) => {
+                    closed = Some(Loss::by_close_code(code));
+                    Err(Close::Normal)
+                }
             });
+            if let Some(loss) = closed {
+                return Err(End::Client(loss));
+            }
             match read? {
                 Poll::Pending => return Ok(Stopped::Empty),
                 Poll::Ready(0) => return Err(End::Disconnected),
@@ -349,7 +359,7 @@ where
             let ping_due = this.ping_due();
             let has_timed_out = ready!(this.deadline.poll(cx, ping_due));
             if has_timed_out && this.is_open() {
-                this.close_connection(Close::Protocol);
+                this.close_connection(Close::Protocol, Loss::Cut);
             } else if has_timed_out {
                 return Poll::Ready(());
             }
