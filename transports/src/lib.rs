@@ -13,6 +13,7 @@ mod origin;
 pub mod outbox;
 mod params;
 mod path;
+mod progress;
 #[cfg(test)]
 mod reentrant;
 mod response;

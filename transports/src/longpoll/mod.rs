@@ -11,7 +11,9 @@ mod config;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
 mod registry;
+mod repeats;
 mod session;
+mod shared_answer;
 mod state;
 mod token;
 
@@ -24,16 +26,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use self::answer::Messages;
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
@@ -120,7 +119,7 @@ impl<H: Handler> Server<H> {
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
         let text = token(parts);
         match text.as_deref().and_then(Token::parse).map(|token| self.begin_poll(token)) {
-            Some(Ok(poll)) => return ResponseFuture(Box::pin(poll.wait())),
+            Some(Ok(answer)) => return answer,
             Some(Err(Ended::Resumable)) => {
                 return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
             }
@@ -134,10 +133,19 @@ impl<H: Handler> Server<H> {
         ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
     }
 
-    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<PendingPoll<H>, Ended> {
+    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<ResponseFuture, Ended> {
         let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+        if !session.admit_repeat(token.cursor) {
+            metrics::counter!("tower_channels_longpoll_repeats_refused").increment(1);
+            tracing::debug!("poll answered without messages: its token is repeated too often");
+            return Ok(ready(answer::empty(StatusCode::NO_CONTENT, token)));
+        }
         match session.begin_poll(token.cursor) {
-            Ok(id) => Ok(PendingPoll { server: Arc::clone(self), session, token, id }),
+            Ok(id) => {
+                let server = Arc::clone(self);
+                let poll = PendingPoll { server, session, token, id };
+                Ok(ResponseFuture(Box::pin(poll.wait())))
+            }
             Err(Gone) => Err(self.end(token, &session)),
         }
     }
@@ -179,7 +187,7 @@ impl<H: Handler> Server<H> {
             }
         };
         self.registry.insert(id, connected, received, reads_binary);
-        answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
+        answer::empty(StatusCode::GONE, Token { id, cursor: 0 })
     }
 
     /// Receives messages from a client.
@@ -229,7 +237,11 @@ impl<H: Handler> Server<H> {
                 return answer::too_large();
             }
             Err(BodyError::Broken) => return answer::status(StatusCode::BAD_REQUEST),
-            Err(BodyError::TooSlow) => return answer::status(StatusCode::REQUEST_TIMEOUT),
+            Err(BodyError::TooSlow) => {
+                metrics::counter!("tower_channels_longpoll_bodies_timed_out").increment(1);
+                tracing::debug!("the body of a POST timed out");
+                return answer::status(StatusCode::REQUEST_TIMEOUT);
+            }
         };
         let batch = match Batch::new(bytes, ndjson, self.acceptor.limits().message) {
             Ok(batch) => batch,
@@ -258,15 +270,9 @@ impl<H: Handler> Server<H> {
         if body.is_end_stream() {
             return;
         }
-        let mut budget = self.largest_body().saturating_mul(8);
+        let limit = self.largest_body().saturating_mul(8);
         let timeout = self.config.body_timeout;
-        tokio::spawn(tokio::time::timeout(timeout, async move {
-            while let Some(Ok(frame)) = body.frame().await {
-                let size = frame.data_ref().map_or(0, Buf::remaining);
-                let Some(left) = budget.checked_sub(size) else { return };
-                budget = left;
-            }
-        }));
+        tokio::spawn(async move { body::discard(body.as_mut(), limit, timeout).await });
     }
 }
 
@@ -293,15 +299,13 @@ impl<H: Handler> PendingPoll<H> {
         let answered = tokio::time::timeout(self.server.config.poll_timeout, answered).await;
         let token = self.token;
         match answered.unwrap_or(Answered::Nothing) {
-            Answered::Messages(messages, cursor) => {
-                answer::poll(StatusCode::OK, messages, Token { cursor, ..token })
-            }
-            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
+            Answered::Messages(body) => answer::json(body),
+            Answered::Nothing => answer::empty(StatusCode::NO_CONTENT, token),
             Answered::Over => {
                 if !self.session.is_resumable() {
                     self.server.registry.remove(&token.id);
                 }
-                answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
+                answer::empty(StatusCode::NO_CONTENT, token)
             }
         }
     }
@@ -348,41 +352,4 @@ impl<H: Handler> fmt::Debug for LongPoll<H> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::{Close, Inbound};
-    use crate::limits::Limits;
-    use crate::origin::CheckOrigin;
-    use crate::outbox;
-    use crate::session::{Rejected, Session};
-
-    struct Silent;
-
-    impl Handler for Silent {
-        type Session = Self;
-
-        async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
-            Ok(Self)
-        }
-    }
-
-    impl Session for Silent {
-        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_waiting_poll_is_small() {
-        let acceptor = Acceptor::new(Silent, CheckOrigin::off(), Limits::new());
-        let LongPoll(server) = LongPoll::new(acceptor, LongPollConfig::new());
-        let (_outbox, receiver) = outbox::channel(1000);
-        let connected = crate::resume::Connected::Own(Silent, receiver);
-        let token = Token { id: [0; 22], cursor: 0 };
-        let timer = crate::resume::expiry::Timer::new(Arc::default(), token.id);
-        let session = LongPollSession::new(connected, None, false, Duration::MAX, timer);
-        let session = Arc::new(session);
-        let size = size_of_val(&PendingPoll { server, session, token, id: 0 }.wait());
-        assert!(size <= 256, "{size} bytes");
-    }
-}
+mod tests;

@@ -172,6 +172,11 @@ impl Streams {
         self.streams.remove(at).paused.iter().map(Message::cost).sum()
     }
 
+    /// The next message that is ready.
+    pub(super) fn first(&self) -> Option<&Message> {
+        self.ready.front().map(|(_, message)| message)
+    }
+
     /// Removes the next message that is ready.
     pub(super) fn pop(&mut self) -> Option<(StreamId, Message)> {
         let next = self.ready.pop_front()?;

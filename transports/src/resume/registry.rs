@@ -90,7 +90,12 @@ impl<S: Session> ResumeRegistry<S> {
                     tracing::info!("session id in use by another client");
                     return Connected::Own(session, receiver);
                 }
-                if known.can_resume(received) {
+                if known.is_alive() && known.is_stuck() {
+                    metrics::counter!("tower_channels_sessions_stuck").increment(1);
+                    tracing::warn!(
+                        "session restarted: three connections were lost over one message"
+                    );
+                } else if known.can_resume(received) {
                     return Connected::Resumable(Arc::clone(known));
                 }
             }

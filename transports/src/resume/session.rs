@@ -69,6 +69,19 @@ impl<S: Session> ResumableSession<S> {
         self.is_alive() && self.outbox.has_all_after(received)
     }
 
+    /// Returns whether one message keeps the session from going on: each connection is lost over it.
+    /// A connection in use counts, because its client is about to replace it.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.count_try(&self.state.lock(), Instant::now());
+        self.outbox.is_stuck()
+    }
+
+    fn count_try(&self, state: &State, now: Instant) {
+        if state.has_lasted(now) {
+            self.outbox.count_try(state.epoch());
+        }
+    }
+
     /// See [`State::eviction_order`].
     pub(super) fn eviction_order(&self) -> Option<Option<Instant>> {
         self.state.lock().eviction_order()
@@ -141,6 +154,7 @@ impl<S: Session> ResumableSession<S> {
         if epoch != state.epoch() {
             return;
         }
+        self.count_try(&state, now);
         let is_detached = if self.outbox.is_closed() {
             state.end();
             state.schedule(now);
@@ -177,7 +191,11 @@ impl<S: Session> ResumableSession<S> {
     /// the session.
     pub(super) fn detach_idle(&self, epoch: u64) -> bool {
         let mut state = self.state.lock();
-        epoch == state.epoch() && state.detach_idle()
+        if epoch != state.epoch() {
+            return false;
+        }
+        self.count_try(&state, Instant::now());
+        state.detach_idle()
     }
 
     pub(super) fn report_detached(&self, epoch: u64) {

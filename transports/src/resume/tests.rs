@@ -239,3 +239,39 @@ fn recorders_and_subscribers_may_use_the_library_when_a_session_overflows_or_is_
     });
     assert!(calls > 4, "{calls}");
 }
+
+/// Connects, resumes the stream and takes everything that waits. Returns `None` if the session is a
+/// new one.
+fn resume(registry: &Registry, outbox: &outbox::Sender) -> Option<impl Sized + use<>> {
+    let new = outbox::channel(1 << 20).1;
+    let connected = registry.connect("tab", None, Silent(None), new);
+    let (session, mut receiver) = connected.attach(None, Transport::WebSocket)?;
+    if outbox.is_closed() {
+        return None;
+    }
+    outbox.resume(receiver.epoch(), Message::text("joined"));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let _ = receiver.poll_take(&mut cx, &mut Default::default());
+    Some((session, receiver))
+}
+
+/// A session with a stream in which a large message waits.
+fn waiting() -> (Registry, outbox::Sender) {
+    let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true));
+    let (outbox, receiver) = outbox::channel(1 << 20);
+    drop(registry.connect("tab", None, Silent(None), receiver));
+    let stream = outbox.stream();
+    stream.push(Message::text("x".repeat(50_000)));
+    (registry, stream)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_given_up_although_the_client_takes_the_session_over() {
+    let (registry, stream) = waiting();
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        connections.push(resume(&registry, &stream).expect("the session is kept"));
+        tokio::time::advance(Duration::from_secs(20)).await;
+    }
+    assert!(resume(&registry, &stream).is_none());
+}

@@ -1,6 +1,8 @@
 //! One WebSocket from the upgrade to the last byte: a single future, run by a single task, which alone
 //! reads and writes. A push into the outbox wakes that task.
 
+mod end;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -12,11 +14,12 @@ use std::time::Duration;
 use hyper::rt::{Read, Write};
 use tokio::time::Instant;
 
+use self::end::End;
 use super::config::WebSocketConfig;
 use super::deadline::Deadline;
 use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
-use super::framed_io::{FramedIo, ReadError};
+use super::framed_io::FramedIo;
 use super::pings::Pings;
 use crate::frame::Close;
 use crate::limits::Limits;
@@ -40,6 +43,8 @@ pub struct Connection<Io, S> {
     close_timeout: Duration,
     /// Whether the client has ended its half of the stream.
     eof: bool,
+    /// Whether reading was paused when the deadline was polled last.
+    was_paused: bool,
     state: State<S>,
 }
 
@@ -54,31 +59,6 @@ enum State<S> {
     /// The client gets time to read the CLOSE: closing a socket that has unread input resets the
     /// connection, and the CLOSE would be lost.
     AwaitingPeerClose,
-}
-
-/// Why a connection is no longer open.
-enum End {
-    /// The peer is gone, and writing makes no sense.
-    Disconnected,
-    /// The client closed it, broke a rule or was idle.
-    Connection(Close),
-    /// The outbox was closed, has overflowed, or belongs to a newer connection now.
-    Outbox(Close),
-}
-
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        Self::Disconnected
-    }
-}
-
-impl From<ReadError> for End {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Close(close) => Self::Connection(close),
-            ReadError::Io => Self::Disconnected,
-        }
-    }
 }
 
 /// Why reading stopped.
@@ -123,6 +103,7 @@ where
             deadline: Deadline::new(config.idle_timeout),
             close_timeout: config.close_timeout,
             eof: false,
+            was_paused: false,
             state: State::Open(session),
         }
     }
@@ -185,7 +166,9 @@ where
     fn begin_close(&mut self, close: Close) {
         tracing::debug!(code = close.code(), "closing a WebSocket");
         self.framed.stop_decoding();
+        self.framed.written = 0;
         self.deadline.restart(self.close_timeout);
+        self.was_paused = true;
         self.state = State::Flushing(close);
     }
 
@@ -239,7 +222,9 @@ where
                 Poll::Pending => return Ok(Stopped::Empty),
                 Poll::Ready(0) => return Err(End::Disconnected),
                 Poll::Ready(size) => {
-                    self.deadline.extend();
+                    let now = Instant::now();
+                    self.deadline.extend(now);
+                    self.framed.record_progress(size, now);
                     spend(budget, size);
                 }
             }
@@ -329,6 +314,32 @@ where
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
     }
+
+    /// Polls the deadline. Ready with whether it has passed.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let ping_due = self.ping_due();
+        let is_paused = match self.state {
+            State::Open(_) => self.is_backed_up(),
+            State::Flushing(_) | State::Closing => true,
+            State::AwaitingPeerClose => false,
+        };
+        if is_paused || self.framed.written >= CHUNK as u32 {
+            let written = mem::take(&mut self.framed.written) as usize;
+            self.deadline.on_write(written, self.was_paused);
+        }
+        let mut progress = self.framed.progress();
+        if mem::replace(&mut self.was_paused, is_paused) && !is_paused {
+            // Nothing could arrive in the meantime.
+            let now = Instant::now();
+            self.deadline.extend(now);
+            if let Some(progress) = &mut progress {
+                progress.restart(now);
+            }
+        }
+        let timeout = self.deadline.timeout();
+        let limit = progress.filter(|_| !is_paused).map(|progress| progress.deadline(timeout));
+        self.deadline.poll(cx, is_paused, limit, ping_due)
+    }
 }
 
 impl<Io, S> Future for Connection<Io, S>
@@ -345,8 +356,7 @@ where
             if this.poll_state(cx, &mut budget).is_ready() {
                 return Poll::Ready(());
             }
-            let ping_due = this.ping_due();
-            let has_timed_out = ready!(this.deadline.poll(cx, ping_due));
+            let has_timed_out = ready!(this.poll_deadline(cx));
             if has_timed_out && this.is_open() {
                 this.close_connection(Close::Protocol);
             } else if has_timed_out {
