@@ -92,7 +92,10 @@ impl<S: Session> LongPollSession<S> {
 
     /// Counts a poll with a token of this cursor. Returns `false` if it is repeated too often.
     pub(super) fn admit_repeat(&self, cursor: u64) -> bool {
-        self.state.lock().repeats.admit(cursor, Instant::now())
+        let mut state = self.state.lock();
+        // A cursor that was never handed out acknowledges nothing.
+        let cursor = cursor.min(state.sent);
+        state.repeats.admit(cursor, Instant::now())
     }
 
     /// Begins a poll: acknowledges what the token's answer carried, and ends an older poll.

@@ -331,6 +331,12 @@ fn polls_that_are_answered_alike_share_one_response() {
 }
 
 #[test]
+fn cursors_that_were_never_handed_out_are_repeats() {
+    let (session, _) = session(false);
+    assert_eq!((0..100).filter(|cursor| session.admit_repeat(*cursor)).count(), 50);
+}
+
+#[test]
 fn messages_behind_many_that_are_skipped_are_found() {
     let (session, outbox) = with_limit(false, 1 << 20);
     for _ in 0..9 {
