@@ -64,8 +64,8 @@ fn routes<H: Handler>(acceptor: Acceptor<H>) -> Router {
 /// Connects a client and answers with its event stream.
 async fn open<H: Handler>(State(sse): State<Arc<SseTransport<H>>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    if !sse.acceptor.check_origin().allows(&parts) {
-        return StatusCode::FORBIDDEN.into_response();
+    if let Err(error) = sse.acceptor.check_origin(&parts) {
+        return error.status().into_response();
     }
     let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::Other("sse")) else {
         return StatusCode::BAD_REQUEST.into_response();
@@ -74,8 +74,9 @@ async fn open<H: Handler>(State(sse): State<Arc<SseTransport<H>>>, request: Requ
     let (Ok(high), Ok(low)) = (getrandom::u64(), getrandom::u64()) else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let Ok((session, receiver)) = sse.acceptor.connect(info).await else {
-        return StatusCode::FORBIDDEN.into_response();
+    let (session, receiver) = match sse.acceptor.connect(info).await {
+        Ok(connected) => connected,
+        Err(error) => return error.status().into_response(),
     };
     let (id, (sender, posted)) = (format!("{high:016x}{low:016x}"), mpsc::channel(16));
     lock(&sse.streams).insert(id.clone(), sender);
@@ -101,8 +102,8 @@ async fn receive<H: Handler>(
     parts: Parts,
     message: String,
 ) -> StatusCode {
-    if !sse.acceptor.check_origin().allows(&parts) {
-        return StatusCode::FORBIDDEN;
+    if let Err(error) = sse.acceptor.check_origin(&parts) {
+        return error.status();
     }
     let sender = lock(&sse.streams).get(&id).cloned();
     match sender {

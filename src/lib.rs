@@ -51,7 +51,8 @@
 //! - `http2` (default): WebSockets over HTTP/2 (RFC 8441).
 //! - `test-util`: the in-memory client, for tests of one's own channels.
 //!
-//! A panic in a channel ends that channel alone, which needs the default `panic = "unwind"`.
+//! A panic in a channel ends that channel alone, one in `connect` that request alone. This needs the
+//! default `panic = "unwind"`.
 
 // Without the feature nothing outside this crate can name the internals.
 #![cfg_attr(not(feature = "unstable-internals"), allow(unreachable_pub))]
@@ -59,6 +60,7 @@
 pub mod channel;
 mod effects;
 mod endpoint;
+mod guarded;
 mod message;
 mod payload;
 mod presence;

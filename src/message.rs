@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smol_str::SmolStr;
 
-use crate::payload::Payload;
+use crate::payload::{ALLOCATION, Payload, heap_size};
 
 /// The longest topic, event or ref, in bytes: a binary frame has one byte for its length.
 pub(crate) const LONGEST_NAME: usize = 255;
@@ -69,6 +69,14 @@ impl Ref {
         match &self.0 {
             Repr::Json(text) => Some(text),
             Repr::Opaque(_) => None,
+        }
+    }
+
+    /// The bytes that it holds outside of itself.
+    pub(crate) fn heap_size(&self) -> usize {
+        match &self.0 {
+            Repr::Json(text) => heap_size(text),
+            Repr::Opaque(bytes) => bytes.len() + ALLOCATION,
         }
     }
 
@@ -161,12 +169,15 @@ pub enum ClientPayload<'a> {
     Json(&'a str),
     /// Binary data.
     Binary(&'a [u8]),
+    /// JSON that not every parser can read: no channel receives it.
+    Invalid,
 }
 
 impl ClientPayload<'_> {
-    /// Copies the payload out of the frame.
+    /// Copies the payload out of the frame. An invalid one is empty.
     pub fn to_payload(self) -> Payload {
         match self {
+            Self::Invalid => Payload::EMPTY,
             Self::Json(text) => Payload::from_json_text(text),
             Self::Binary(bytes) => Payload::binary(Bytes::copy_from_slice(bytes)),
         }

@@ -75,6 +75,14 @@ impl Payload {
         }
     }
 
+    /// The bytes that it holds outside of itself.
+    pub(crate) fn heap_size(&self) -> usize {
+        match &self.0 {
+            Repr::Json(text) => heap_size(text),
+            Repr::Binary(bytes) => bytes.len() + ALLOCATION,
+        }
+    }
+
     /// Its length in bytes.
     pub(crate) fn len(&self) -> usize {
         match &self.0 {
@@ -83,6 +91,14 @@ impl Payload {
         }
     }
 }
+
+/// The bytes that a string holds outside of itself: none if it is short.
+pub(crate) fn heap_size(text: &SmolStr) -> usize {
+    if text.is_heap_allocated() { text.len() + ALLOCATION } else { 0 }
+}
+
+/// What a shared allocation holds beside its bytes.
+pub(crate) const ALLOCATION: usize = 2 * size_of::<usize>();
 
 impl From<Value> for Payload {
     fn from(value: Value) -> Self {

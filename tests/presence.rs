@@ -313,9 +313,6 @@ async fn reserved_keys_and_invalid_metas_are_errors() {
     let endpoint = endpoint(PresenceConfig::default().max_meta(100));
     let mut ann = joined(&endpoint, "ann").await;
     for (key, meta, error) in [
-        ("__proto__", json!({}), PresenceError::ReservedKey),
-        ("constructor", json!({}), PresenceError::ReservedKey),
-        ("prototype", json!({}), PresenceError::ReservedKey),
         ("ann", json!({}), PresenceError::AlreadyTracked),
         (&*"k".repeat(256), json!({}), PresenceError::KeyTooLong),
         ("x", json!(["not an object"]), PresenceError::NotAnObject),
@@ -327,6 +324,31 @@ async fn reserved_keys_and_invalid_metas_are_errors() {
     assert_eq!(endpoint.presence().count("lobby"), 1);
     assert_eq!(ann.push("lobby", "track", json!(["x", {}])).await, Reply::ack());
     assert_eq!(endpoint.presence().count("lobby"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_that_javascript_objects_inherit_are_no_keys() {
+    let endpoint = endpoint(PresenceConfig::default());
+    let mut ann = joined(&endpoint, "ann").await;
+    // What `Object.getOwnPropertyNames(Object.prototype)` returns, and `prototype`.
+    let names = "constructor __defineGetter__ __defineSetter__ hasOwnProperty __lookupGetter__ \
+                 __lookupSetter__ isPrototypeOf propertyIsEnumerable toString valueOf __proto__ \
+                 toLocaleString prototype";
+    for name in names.split_whitespace() {
+        let reserved = PresenceError::ReservedKey;
+        assert_eq!(
+            ann.push("lobby", "track", json!([name, {}])).await,
+            Reply::reason(&reserved.to_string()),
+            "{name}"
+        );
+        let task = endpoint.presence().track_task("lobby", name, json!({}));
+        assert_eq!(task.err(), Some(reserved), "{name}");
+        assert_eq!(Presence::validate_key(name), Err(reserved));
+    }
+    for name in ["tostring", "toString2", "", "hasOwn"] {
+        assert_eq!(Presence::validate_key(name), Ok(()));
+    }
+    assert_eq!(endpoint.presence().count("lobby"), 1);
 }
 
 #[tokio::test(start_paused = true)]

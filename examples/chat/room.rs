@@ -22,11 +22,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, ConnectInfo, JoinError, Joined, Payload, Rejected, Reply, Socket, Stop,
+    Channel, ConnectInfo, JoinError, Joined, Payload, Presence, Rejected, Reply, Socket, Stop,
 };
 
 use crate::history::{CatchUp, Error, History, Outcome, Person, Store};
-use crate::presence::{Doing, Paused, RESERVED};
+use crate::presence::{Doing, Paused};
 
 /// Assigns of a socket: the identity established by `connect`, shared by all channels of the
 /// socket.
@@ -288,7 +288,8 @@ fn valid_name(name: &str) -> std::result::Result<String, Error> {
     if !(1..=32).contains(&name.chars().count()) || name.chars().any(char::is_control) {
         return Err(Error::Rejected("name must be 1-32 characters"));
     }
-    if RESERVED.contains(&name) {
+    // Names are the keys of the presence list.
+    if Presence::validate_key(name).is_err() {
         return Err(Error::Rejected("this name is reserved"));
     }
     Ok(name.to_owned())

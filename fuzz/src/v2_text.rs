@@ -1,27 +1,26 @@
 //! Text frames of protocol 2.0.0: `[join_ref, ref, topic, event, payload]`.
 
 use serde_json::Value;
-use tower_channels::internals::{ClientMessage, ClientPayload, Event, Topic, Version};
+use serde_json::value::RawValue;
+use tower_channels::internals::{ClientMessage, Event, Topic, Version};
 use tower_channels_transports::Inbound;
 
 use crate::json;
 
-/// Asserts that a message decodes as a JSON parser reads it, that its payload can be parsed, and
-/// that a different encoding decodes to the same; and that only input other than an array of five
-/// with valid refs and short names is rejected.
+/// Asserts that a message decodes as a JSON parser reads it, that its payload is invalid exactly if it
+/// cannot be parsed, and that a different encoding decodes to the same; and that only input other than
+/// an array of five with valid refs and short names is rejected.
 pub fn check(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let parsed = serde_json::from_str::<Vec<Value>>(text).ok();
+    let elements = serde_json::from_str::<Vec<&RawValue>>(text);
+    let elements = elements.map(|raw| raw.into_iter().map(RawValue::get).collect::<Vec<_>>()).ok();
     match decode(text) {
         Some(message) => {
-            assert_reencoding_is_equal(&message);
-            if let Some(elements) = parsed {
-                assert_equals(&message, &elements);
-            } else {
-                assert!(json::has_endless_integer(data), "decoded, but not a JSON array");
-            }
+            let elements = elements.expect("decoded, but not a JSON array");
+            assert_equals(&message, &elements);
+            assert_reencoding_is_equal(&message, elements[4]);
         }
-        None => assert!(!parsed.is_some_and(|elements| is_message(&elements)), "rejected"),
+        None => assert!(!elements.is_some_and(|elements| is_message(&elements)), "rejected"),
     }
 }
 
@@ -29,9 +28,7 @@ fn decode(text: &str) -> Option<ClientMessage<'_>> {
     Version::V2.decode(Inbound::Text(text)).ok()
 }
 
-fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
-    let ClientPayload::Json(payload) = message.payload else { panic!("not JSON: {message:?}") };
-    json::assert_readable(payload);
+fn assert_reencoding_is_equal(message: &ClientMessage<'_>, payload: &str) {
     let written = format!(
         "\t[{} ,{}, {} ,\n{}, {}, \"more\" ]\r\n",
         json::reencoded(message.join_ref.as_json().expect("a ref of a text frame")),
@@ -43,37 +40,44 @@ fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
     assert_eq!(decode(&written).as_ref(), Some(message), "encoded as {written}");
 }
 
-fn assert_equals(message: &ClientMessage<'_>, elements: &[Value]) {
+fn assert_equals(message: &ClientMessage<'_>, elements: &[&str]) {
     let [join_ref, reference, topic, event, payload, ..] = elements else {
         panic!("decoded from {} elements", elements.len())
     };
-    let ClientPayload::Json(json) = message.payload else { panic!("not JSON: {message:?}") };
-    let parse = |json: Option<&str>| serde_json::from_str::<Value>(json?).ok();
-    assert_eq!(parse(message.join_ref.as_json()).as_ref(), Some(join_ref));
-    assert_eq!(parse(message.reference.as_json()).as_ref(), Some(reference));
+    let parse = |json: &str| serde_json::from_str::<Value>(json).expect("readable");
+    let (topic, event) = (parse(topic), parse(event));
+    assert_eq!(message.join_ref.as_json().map(parse), Some(parse(join_ref)));
+    assert_eq!(message.reference.as_json().map(parse), Some(parse(reference)));
     match &message.topic {
         Topic::Text(text) => assert_eq!(topic, text.as_ref()),
         Topic::Other(json) => {
             assert!(!topic.is_string());
-            assert_eq!(parse(Some(json)).as_ref(), Some(topic));
+            assert_eq!(parse(json), topic);
         }
     }
     match &message.event {
         Event::Text(text) => assert_eq!(event, text.as_ref()),
         Event::Other => assert!(!event.is_string()),
     }
-    assert_eq!(parse(Some(json)).as_ref(), Some(payload));
+    json::assert_validated(message.payload, payload);
 }
 
 /// Returns whether a message must be accepted. Numeric refs may be rejected, since a parsed value
 /// does not preserve their original form.
-fn is_message(elements: &[Value]) -> bool {
-    let [join_ref, reference, topic, event, _, ..] = elements else { return false };
-    let is_ref = |value: &Value| match value {
-        Value::Null => true,
-        Value::String(text) => text.len() <= 255,
+fn is_message(elements: &[&str]) -> bool {
+    let [join_ref, reference, topic, event, _, more @ ..] = elements else { return false };
+    let is_ref = |json: &str| match serde_json::from_str(json) {
+        Ok(Value::Null) => true,
+        Ok(Value::String(text)) => text.len() <= 255,
         _ => false,
     };
-    let is_name = |value: &Value| value.as_str().is_none_or(|text| text.len() <= 255);
-    is_ref(join_ref) && is_ref(reference) && is_name(topic) && is_name(event)
+    let is_name = |json: &str| {
+        serde_json::from_str::<Value>(json)
+            .is_ok_and(|value| value.as_str().is_none_or(|text| text.len() <= 255))
+    };
+    is_ref(join_ref)
+        && is_ref(reference)
+        && is_name(topic)
+        && is_name(event)
+        && more.iter().all(|json| json::is_readable(json))
 }

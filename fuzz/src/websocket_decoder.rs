@@ -17,6 +17,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(decode([input.wire]), outcome, "whole");
     assert_eq!(decode(input.chunks()), outcome, "in chunks");
     assert_eq!(decode(input.wire.chunks(1)), outcome, "byte by byte");
+    assert_eq!(decode_in_turns(input.wire), outcome, "two events at a time");
 
     let idle = outcome.1.is_none() && !expected.is_unfinished;
     assert_memory([input.wire], idle);
@@ -37,10 +38,37 @@ fn decode<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Option
             events.push(event.into());
             end_of(event)
         };
-        decoder.decode(&mut chunk.to_vec(), deliver).err()
+        decoder.decode(&mut chunk.to_vec(), &mut { NO_LIMIT }, deliver).err()
     });
     (events, end)
 }
+
+fn decode_in_turns(wire: &[u8]) -> (Vec<Event>, Option<Close>) {
+    let mut decoder = Decoder::new(LIMIT);
+    let (mut events, mut rest) = (Vec::new(), wire.to_vec());
+    loop {
+        let before = events.len();
+        let (mut turn, mut size) = (2, rest.len());
+        let decoded = decoder.decode(&mut rest, &mut turn, |event| {
+            events.push(event.into());
+            end_of(event)
+        });
+        assert_eq!(turn + events.len() - before, 2);
+        match decoded {
+            Ok(left) => {
+                assert!(left < size || size == 0, "no progress");
+                size -= left;
+                rest.drain(..size);
+            }
+            Err(close) => return (events, Some(close)),
+        }
+        if rest.is_empty() {
+            return (events, None);
+        }
+    }
+}
+
+const NO_LIMIT: usize = usize::MAX;
 
 /// Nothing is decoded after a CLOSE.
 fn end_of(event: Decoded<'_>) -> Result<(), Close> {
@@ -54,7 +82,7 @@ fn assert_memory<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, ends_idle: bool
         let mut chunk = chunk.to_vec();
         received += chunk.len();
         let mut result = Ok(());
-        let used = measure(|| result = decoder.decode(&mut chunk, end_of));
+        let used = measure(|| result = decoder.decode(&mut chunk, &mut { NO_LIMIT }, end_of).map(drop));
         // A vector grows by doubling, and both copies exist while it grows.
         let bytes = received.min(LIMIT);
         let peak = retained + i64::try_from(used.bytes_max).expect("fits");

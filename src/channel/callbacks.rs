@@ -10,6 +10,7 @@ use super::context::{Caller, ChannelContext};
 use super::mailbox::{self, Command, SendError};
 use super::reply_ref::ReplyRef;
 use super::result::{JoinError, Joined, Reason, Result, Stop};
+use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::presence::Presence;
@@ -20,7 +21,8 @@ use crate::reply::Reply;
 /// [`join`](Channel::join) creates a value, which lives in a task of its own until the channel
 /// ends. So a slow callback delays this channel and nothing else. A panic or an error ends this
 /// channel alone: the client receives `phx_error` and joins again. (This needs the default
-/// `panic = "unwind"`.) Every end drops the value: put unconditional cleanup in `Drop`.
+/// `panic = "unwind"`.) Every end drops the value: put unconditional cleanup in `Drop`. A panic there
+/// is logged and changes nothing.
 ///
 /// Callbacks run one at a time, in the order of their causes. When the client joins the same topic
 /// again, the running callback is cancelled at its next await, as Phoenix kills the old process,
@@ -277,7 +279,7 @@ impl<C: Channel> Handle<C> {
     ///
     /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
     pub fn send(&self, info: C::Info) -> Result<(), SendError> {
-        self.mailbox.send(Command::Info(Box::new(Some(info))))
+        self.mailbox.send(Command::Info(Box::new(Guarded::new(info))))
     }
 }
 

@@ -9,6 +9,7 @@ use tower_channels_transports::Message;
 use tower_channels_transports::outbox::Enqueued;
 
 use super::mailbox;
+use crate::guarded::Guarded;
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::presence::Presence;
@@ -22,7 +23,7 @@ use crate::serializer::ServerMessage;
 /// A channel's identity, and its connections to its client and its topic. Shared by its task, its
 /// exit guard and the clones of its `Socket`.
 pub(crate) struct ChannelContext<A> {
-    pub(crate) assigns: Arc<A>,
+    pub(crate) assigns: Arc<Guarded<A>>,
     pub(crate) topic: SmolStr,
     /// The join_ref of pushes and replies: the ref of the join if it had no join_ref.
     pub(crate) join_ref: Ref,
@@ -59,11 +60,6 @@ impl<A> ChannelContext<A> {
     /// Pushes an event to the client.
     pub(crate) fn push(&self, caller: Caller, event: &str, payload: &Payload) {
         self.send(caller, self.encode_push(event, payload));
-    }
-
-    /// Pushes an event that the channel sends anew to a client that has returned.
-    pub(crate) fn push_volatile(&self, caller: Caller, event: &str, payload: &Payload) {
-        self.send(caller, self.encode_push(event, payload).map(Message::volatile));
     }
 
     /// Replies to a push.
@@ -124,7 +120,7 @@ impl<A> ChannelContext<A> {
     }
 
     /// Sends a message unless the channel has ended, and behind the broadcasts that came before it.
-    fn send(&self, caller: Caller, message: Option<Message>) {
+    pub(super) fn send(&self, caller: Caller, message: Option<Message>) {
         let Some(message) = message else { return };
         self.subscription.catch_up();
         match caller {

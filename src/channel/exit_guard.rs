@@ -136,7 +136,8 @@ impl<A> ExitGuard<A> {
 impl<A> Drop for ExitGuard<A> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(topic = %self.context.topic, "channel panicked");
+            metrics::counter!("tower_channels_panics", "in" => "channel").increment(1);
+            tracing::error!(topic = ?self.context.topic, "channel panicked");
         }
         match self.stage {
             Stage::Over => {}

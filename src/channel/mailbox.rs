@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use tower_channels_transports::ByteBudget;
 
 use crate::message::Ref;
-use crate::payload::Payload;
+use crate::payload::{ALLOCATION, Payload, heap_size};
 use crate::pubsub::broadcast::Broadcast;
 use crate::pubsub::subscriber::{Inbox, Undelivered};
 
@@ -26,7 +26,7 @@ pub(crate) enum Command {
     Push { reference: Ref, event: SmolStr, payload: Payload },
     /// A broadcast that the channel intercepts.
     Broadcast(Arc<Broadcast>),
-    /// A `Channel::Info` from `Handle::send`, as an `Option`.
+    /// A `Channel::Info` from `Handle::send`, as a `Guarded`.
     Info(Box<dyn Any + Send>),
     /// The client has joined again in a resumable session.
     Resume { reference: Ref, payload: Payload, epoch: u64 },
@@ -276,18 +276,20 @@ impl Inbox for Mailbox {
 }
 
 impl Command {
-    /// The bytes that it counts against the limit.
+    /// The bytes that it holds: its place in the queue, which may be twice as large as what waits in
+    /// it, and what it points to.
     fn cost(&self) -> usize {
-        let payload = match self {
-            Self::Push { payload, .. } | Self::Resume { payload, .. } => payload.len(),
+        let heap = match self {
+            Self::Push { reference, event, payload } => {
+                reference.heap_size() + heap_size(event) + payload.heap_size()
+            }
+            Self::Resume { reference, payload, .. } => reference.heap_size() + payload.heap_size(),
             Self::Broadcast(broadcast) => broadcast.payload().len(),
-            Self::Info(_)
-            | Self::Detached
-            | Self::Reattached
-            | Self::Leave { .. }
-            | Self::InvalidEvent => 0,
+            Self::Info(info) => size_of_val(&**info) + ALLOCATION,
+            Self::Leave { reference } => reference.heap_size(),
+            Self::Detached | Self::Reattached | Self::InvalidEvent => 0,
         };
-        size_of::<Self>() + payload
+        2 * size_of::<Self>() + heap
     }
 }
 
@@ -329,6 +331,32 @@ mod tests {
         commands.recv().await;
         commands.recv().await;
         mailbox.sender().send(push(1)).expect("there is room again");
+    }
+
+    #[test]
+    fn a_full_mailbox_holds_as_much_as_its_limit() {
+        const LIMIT: usize = 1 << 20;
+        let text = |size| SmolStr::from("x".repeat(size));
+        let push = |size, reference: &str| {
+            let reference = Ref::from_json(reference).expect("a ref");
+            Command::Push { reference, event: text(size), payload: Payload::binary(vec![0; size]) }
+        };
+        let long_ref = "7".repeat(200);
+        let commands: [&dyn Fn() -> Command; 6] = [
+            &|| push(0, "1"),
+            &|| push(200, "1"),
+            &|| push(200, &long_ref),
+            &|| Command::Leave { reference: Ref::from_json(&long_ref).expect("a ref") },
+            &|| Command::Info(Box::new(Some([0_u8; 5000]))),
+            &|| Command::Detached,
+        ];
+        for (kind, command) in commands.iter().enumerate() {
+            let (mailbox, _commands) = channel(LIMIT);
+            let held =
+                allocation_counter::measure(|| while mailbox.sender().send(command()).is_ok() {});
+            assert!(held.bytes_current <= (LIMIT + LIMIT / 4) as i64, "{kind}: {held:?}");
+            assert!(held.bytes_current >= (LIMIT / 2) as i64, "{kind}: {held:?}");
+        }
     }
 
     #[test]

@@ -7,10 +7,10 @@ use smol_str::SmolStr;
 
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
-use crate::payload::Payload;
 use crate::presence::store::StateRecipient;
 use crate::presence::tracker::Owner;
 use crate::presence::{MetaUpdate, Presence, PresenceError};
+use crate::pubsub::broadcast::Broadcast;
 
 impl Presence {
     /// Tracks a channel's client on the channel's topic until the channel ends. The meta is any
@@ -121,7 +121,8 @@ impl<A: Send + Sync + 'static> ChannelContext<A> {
 }
 
 impl<A: Send + Sync> StateRecipient for ChannelContext<A> {
-    fn receive_state(&self, state: &Payload) {
-        self.push_volatile(Caller::OtherTask, "presence_state", state);
+    fn receive_state(&self, state: &Broadcast) {
+        let join_ref = self.client.wire_join_ref(&self.join_ref);
+        self.send(Caller::OtherTask, state.encode_push(self.client.version, join_ref));
     }
 }

@@ -70,7 +70,7 @@ impl JoinError {
     /// Logs the error that it was converted from, if there is one.
     pub(crate) fn log(&self, topic: &str) {
         if let Some(error) = &self.error {
-            tracing::error!(topic, %error, "join crashed");
+            tracing::error!(?topic, error = ?error.to_string(), "join crashed");
         }
     }
 }

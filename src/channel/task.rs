@@ -12,6 +12,7 @@ use super::exit_guard::{ExitGuard, Stage};
 use super::instance::{PreviousInstance, TopicPermit};
 use super::mailbox::{self, Command};
 use super::result::{JoinError, Reason, Stop, StopKind};
+use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
@@ -43,7 +44,7 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
 /// A joined channel. The fields are dropped in this order: the channel before the guard notifies
 /// the client and gives up the permit.
 struct ChannelTask<C: Channel> {
-    channel: C,
+    channel: Guarded<C>,
     socket: Socket<C>,
     /// The response to the first join, for later ones of a resumable session.
     response: Payload,
@@ -81,6 +82,7 @@ async fn begin<C: Channel>(
     // A state that `join` requested may have been sent before its reply, to a client that ignored
     // it.
     context.refresh_presence();
+    let channel = Guarded::new(channel);
     let mut task = ChannelTask { channel, socket, response, guard };
     if let Err(stop) = task.channel.after_join(&task.socket).await {
         Box::pin(task.end(TaskExit::Stopped(stop, None))).await;
@@ -127,7 +129,7 @@ impl<C: Channel> ChannelTask<C> {
                 Command::Broadcast(broadcast) => {
                     channel.handle_out(broadcast.event(), broadcast.payload().clone(), socket).await
                 }
-                Command::Info(info) => match info.downcast_mut().and_then(Option::take) {
+                Command::Info(info) => match info.downcast_mut().and_then(Guarded::take) {
                     Some(info) => channel.handle_info(info, socket).await,
                     None => Ok(()),
                 },
@@ -192,7 +194,8 @@ impl<C: Channel> ChannelTask<C> {
                 Reason::Normal
             }
             TaskExit::Stopped(Stop(StopKind::Crash(error)), _) => {
-                tracing::error!(topic = %context.topic, %error, "channel crashed");
+                let topic = &context.topic;
+                tracing::error!(?topic, error = ?error.to_string(), "channel crashed");
                 return;
             }
         };

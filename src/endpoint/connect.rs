@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tower_channels_transports::{self as transports, ConnectInfo, Handler, outbox};
 
+use crate::guarded::Guarded;
 use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
@@ -71,11 +72,12 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
         let assigns = (self.connect)(info).await.map_err(|rejected| {
             match rejected.error {
-                Some(error) => tracing::error!(%error, "connect failed"),
-                None => tracing::debug!(reason = rejected.reason, "a client was rejected"),
+                Some(error) => tracing::error!(error = ?error.to_string(), "connect failed"),
+                None => tracing::debug!(reason = ?rejected.reason, "a client was rejected"),
             }
             transports::Rejected
         })?;
+        let assigns = Guarded::new(assigns);
         let id = (self.id)(&assigns);
         let Ok(permit) = self.sessions.acquire(&outbox, id.clone(), resuming) else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tower_channels_transports::panics;
 
 use super::changes::Changes;
 use super::config::{Fetched, PresenceConfig};
@@ -67,23 +68,30 @@ impl Announcer {
         let Some(fetch) = self.config.fetch.as_ref().filter(|_| !keys.is_empty()) else {
             return Fetched::new();
         };
-        let (fetch, topic) = (Arc::clone(fetch), topic.to_owned());
         // In a task of its own, so that a panic ends nothing else. Dropping the set cancels it.
         let mut fetching = JoinSet::new();
-        fetching.spawn(async move { fetch(topic, keys).await });
+        let (fetch, of) = (Arc::clone(fetch), topic.to_owned());
+        fetching.spawn(async move { fetch(of, keys).await });
         match tokio::time::timeout(self.config.fetch_timeout, fetching.join_next()).await {
             Ok(Some(Ok(fetched))) => return fetched,
-            Ok(Some(Err(error))) => tracing::error!(%error, "presence fetch hook crashed"),
+            Ok(Some(Err(error))) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    panics::report("fetch", &*panic);
+                }
+            }
             Ok(None) => {}
-            Err(_) => tracing::error!("presence fetch hook timed out"),
+            Err(_) => tracing::error!(?topic, "presence fetch hook timed out"),
         }
         Fetched::new()
     }
 
+    /// Sends an announcement. `state` is the last state that was sent, which the recipients of an
+    /// unchanged one share.
     async fn announce(
         &self,
         topic: &SmolStr,
         announcement: Announcement,
+        state: &mut Option<Broadcast>,
     ) -> Result<(), serde_json::Error> {
         let Announcement { mut list, recipients, mut diff } = announcement;
         let mut keys: Vec<_> =
@@ -96,8 +104,12 @@ impl Announcer {
         }
         // The list goes first. It includes the diff, which a client can apply only to a list.
         if !recipients.is_empty() {
-            let state = Payload::json(&list)?;
-            recipients.iter().for_each(|recipient| recipient.receive_state(&state));
+            let payload = Payload::json(&list)?;
+            let unchanged = state.take().filter(|old| old.payload().as_json() == payload.as_json());
+            let state = state.insert(unchanged.unwrap_or_else(|| {
+                Broadcast::new(topic.clone(), "presence_state".into(), payload).volatile()
+            }));
+            recipients.iter().for_each(|recipient| recipient.receive_state(state));
         }
         if !diff.joins.is_empty() || !diff.leaves.is_empty() {
             let payload = Payload::json(&diff)?;
@@ -123,6 +135,7 @@ impl TopicTask {
     async fn run(mut self) {
         let Self { announcer, topic, .. } = &self;
         let interval = announcer.config.interval;
+        let mut state = None;
         loop {
             if interval.is_zero() {
                 tokio::task::yield_now().await;
@@ -130,8 +143,8 @@ impl TopicTask {
                 tokio::time::sleep(interval).await;
             }
             let Some(announcement) = announcer.store.take(topic) else { break };
-            if let Err(error) = announcer.announce(topic, announcement).await {
-                tracing::error!(%topic, %error, "presence could not be encoded");
+            if let Err(error) = announcer.announce(topic, announcement, &mut state).await {
+                tracing::error!(?topic, ?error, "presence could not be encoded");
             }
         }
         self.done = true;
@@ -159,7 +172,7 @@ mod tests {
     struct Recipient(AtomicUsize);
 
     impl StateRecipient for Recipient {
-        fn receive_state(&self, _: &Payload) {
+        fn receive_state(&self, _: &Broadcast) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -15,7 +15,8 @@ pub enum PresenceError {
     NotTracked,
     /// The channel has ended.
     Ended,
-    /// The key is the name of a property that every JavaScript object has.
+    /// The key is the name of a property that every JavaScript object has, such as `toString`:
+    /// phoenix.js could not hold it.
     ReservedKey,
     /// The key has more than 255 bytes.
     KeyTooLong,

@@ -121,6 +121,14 @@ impl Presence {
         TrackGuard::new(&self.0, topic, key, meta)
     }
 
+    /// Checks whether a key can be tracked, such as a name that a user chooses.
+    ///
+    /// # Errors
+    /// [`PresenceError::ReservedKey`] or [`PresenceError::KeyTooLong`].
+    pub fn validate_key(key: &str) -> Result<(), PresenceError> {
+        types::validate_key(key)
+    }
+
     /// Subscribes to the changes of all topics from now on. They are those that clients receive as
     /// `presence_diff`, at the same time.
     pub fn changes(&self) -> PresenceChanges {

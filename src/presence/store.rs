@@ -17,7 +17,7 @@ use super::error::PresenceError;
 use super::pending_diff::PendingDiff;
 use super::tracker::{Owner, Replica, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
-use crate::payload::Payload;
+use crate::pubsub::broadcast::Broadcast;
 
 /// The entries of an endpoint and the changes that are yet to be announced, by topic.
 pub(crate) struct PresenceStore {
@@ -46,7 +46,7 @@ struct TopicUpdates {
 
 /// A channel that receives the state of its topic.
 pub(crate) trait StateRecipient: Send + Sync {
-    fn receive_state(&self, state: &Payload);
+    fn receive_state(&self, state: &Broadcast);
 }
 
 /// What there is to announce on a topic at one moment. The diff leads from the last announcement to

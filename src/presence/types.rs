@@ -192,12 +192,32 @@ impl<F: FnOnce(&mut Map<String, Value>)> MetaUpdate for F {
 /// The longest key in bytes: it is repeated in every diff.
 const MAX_KEY: usize = 255;
 
-/// Validates a key. Browsers use keys as property names, some of which are not free.
+/// The names that every JavaScript object inherits, and `prototype`. phoenix.js before 1.8.9 looks keys
+/// up in plain objects, and takes what it finds under these names for a presence.
+const RESERVED_KEYS: [&str; 13] = [
+    "__defineGetter__",
+    "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
+    "__proto__",
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "prototype",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+];
+
+/// Validates a key.
 pub(super) fn validate_key(key: &str) -> Result<(), PresenceError> {
-    match key {
-        "__proto__" | "constructor" | "prototype" => Err(PresenceError::ReservedKey),
-        _ if key.len() > MAX_KEY => Err(PresenceError::KeyTooLong),
-        _ => Ok(()),
+    if RESERVED_KEYS.contains(&key) {
+        Err(PresenceError::ReservedKey)
+    } else if key.len() > MAX_KEY {
+        Err(PresenceError::KeyTooLong)
+    } else {
+        Ok(())
     }
 }
 

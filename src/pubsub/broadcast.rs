@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use smol_str::SmolStr;
 use tower_channels_transports::Message;
 
-use crate::payload::Payload;
+use crate::message::Ref;
+use crate::payload::{ALLOCATION, Payload, heap_size};
 use crate::serializer::{ServerMessage, Version};
 
 /// A message to every subscriber of a topic.
@@ -45,9 +46,12 @@ impl Broadcast {
         self.volatile
     }
 
-    /// The bytes that it takes to keep.
-    pub(super) fn cost(&self) -> usize {
-        self.payload.len() + self.topic.len() + self.event.len() + size_of::<Self>()
+    /// The bytes that it takes to keep, encoded for all of `versions`.
+    pub(super) fn cost(&self, versions: usize) -> usize {
+        let Self { topic, event, payload, .. } = self;
+        let own = size_of::<Self>() + heap_size(topic) + heap_size(event) + payload.heap_size();
+        let encoded = topic.len() + event.len() + payload.len() + ENVELOPE;
+        own + ALLOCATION + versions * encoded
     }
 
     /// Encodes it for clients of `version`, or returns `None` if the version cannot carry it.
@@ -60,6 +64,18 @@ impl Broadcast {
         };
         self.encoded[version.index()].get_or_init(encode).as_ref()
     }
+
+    /// Encodes it as a push to a channel of one client. Only the join_ref is the client's own; the
+    /// rest is shared by all recipients.
+    pub(crate) fn encode_push(&self, version: Version, join_ref: &Ref) -> Option<Message> {
+        let shared = self.encode(version)?.clone();
+        Some(match join_ref.as_json() {
+            Some(text) if version == Version::V2 && !join_ref.is_null() => {
+                shared.with_start(["[", text].concat(), "[null".len())
+            }
+            _ => shared,
+        })
+    }
 }
 
 impl fmt::Debug for Broadcast {
@@ -69,5 +85,32 @@ impl fmt::Debug for Broadcast {
             .field("topic", topic)
             .field("event", event)
             .finish_non_exhaustive()
+    }
+}
+
+/// What an encoded message holds beside its topic, event and payload.
+const ENVELOPE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broadcast_holds_what_it_costs() {
+        for size in [0, 60, 500, 20_000] {
+            for versions in [&[Version::V2][..], &[Version::V1, Version::V2]] {
+                let event = "x".repeat(size.min(200));
+                let mut broadcast = None;
+                let held = allocation_counter::measure(|| {
+                    let payload = Payload::from_json_text(&format!("\"{}\"", "x".repeat(size)));
+                    let new = Broadcast::new("topic".into(), (&*event).into(), payload);
+                    versions.iter().for_each(|version| drop(new.encode(*version).cloned()));
+                    broadcast = Some(std::sync::Arc::new(new));
+                });
+                let cost = broadcast.map_or(0, |broadcast| broadcast.cost(versions.len())) as i64;
+                let held = held.bytes_current;
+                assert!(held <= cost && cost <= held + held / 2, "{size}: {cost} for {held}");
+            }
+        }
     }
 }

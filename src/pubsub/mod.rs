@@ -8,6 +8,7 @@ pub(crate) mod subscriber;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use smol_str::SmolStr;
 
@@ -26,6 +27,8 @@ pub(crate) struct PubSub {
     /// The most bytes kept on one topic for its dormant subscribers; as many as may wait for a
     /// client.
     max_log: usize,
+    /// The protocol versions of all subscribers so far: what is kept is encoded for these.
+    versions: Arc<AtomicU8>,
 }
 
 /// A subscription, which ends when it is dropped.
@@ -33,7 +36,7 @@ pub(crate) struct Subscription(registry::Subscription<Subscriber, Log>);
 
 impl PubSub {
     pub(crate) fn new(max_log: usize) -> Self {
-        Self { topics: Arc::new(Registry::new()), max_log }
+        Self { topics: Arc::new(Registry::new()), max_log, versions: Arc::default() }
     }
 
     /// Subscribes to a topic. What `first` enqueues precedes every broadcast that the subscriber
@@ -44,6 +47,10 @@ impl PubSub {
         subscriber: Subscriber,
         first: impl FnOnce(&mut Effects),
     ) -> Subscription {
+        let version = 1 << subscriber.version().index();
+        if self.versions.load(Ordering::Relaxed) & version == 0 {
+            self.versions.fetch_or(version, Ordering::Relaxed);
+        }
         let mut effects = Effects::default();
         let subscription = self.topics.add(topic, subscriber, || first(&mut effects));
         effects.run();
@@ -57,7 +64,9 @@ impl PubSub {
         let mut effects = Effects::default();
         let begin = |log: &mut Log| {
             if !broadcast.is_volatile() {
-                log.begin_delivery(Arc::clone(&broadcast), broadcast.cost(), self.max_log);
+                let versions = self.versions.load(Ordering::Relaxed).count_ones();
+                let cost = broadcast.cost(versions as usize);
+                log.begin_delivery(Arc::clone(&broadcast), cost, self.max_log);
             }
         };
         let end = |log: &mut Log| {

@@ -53,7 +53,7 @@ impl<T> ReplayLog<T> {
         self.messages.push_back((message, cost));
         self.cost += cost;
         self.largest = self.largest.max(cost);
-        while self.cost > limit + self.largest {
+        while self.cost.saturating_sub(self.largest) > limit {
             let evicted = self.messages.pop_front();
             self.cost -= evicted.map_or(0, |(_, cost)| cost);
             self.first += 1;

@@ -7,6 +7,7 @@ use super::broadcast::Broadcast;
 use super::replay::ReplayLog;
 use crate::effects::Effects;
 use crate::responder::Responder;
+use crate::serializer::Version;
 
 /// Receives the broadcasts that a channel handles itself. Its address identifies the subscriber.
 ///
@@ -50,6 +51,10 @@ impl Subscriber {
         intercept: &'static [&'static str],
     ) -> Self {
         Self { client, inbox, intercept, delivery: Delivery::Live }
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.client.version
     }
 
     /// See [`outbox::Sender::prefetch`](tower_channels_transports::outbox::Sender::prefetch).

@@ -1,14 +1,14 @@
 //! JSON shared by both versions: topics, events and strings, and checks that serde_json skips for a
 //! value it does not deserialize.
 //!
-//! Phoenix closes the connection over a number that is not a finite double and over a lone surrogate;
-//! nesting that could overflow the parser of another client is rejected, too.
+//! The parsers of other clients fail at a number that is not a finite double, at a lone surrogate and at
+//! deep nesting. In a payload they are an error of that message, anywhere else of the connection.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::message::{DecodeError, Event, LONGEST_NAME, Topic};
+use crate::message::{ClientPayload, DecodeError, Event, LONGEST_NAME, Topic};
 use crate::payload::Payload;
 
 /// Decodes a topic from valid JSON text.
@@ -67,8 +67,27 @@ pub(super) fn write_string(out: &mut String, text: &str) {
 /// The deepest nesting of arrays and objects: serde_json's own limit for values.
 const DEEPEST: usize = 128;
 
+/// Validates a frame, which is valid JSON text, and returns its payload, a part of it.
+///
+/// # Errors
+/// If anything but the payload is unacceptable.
+pub(super) fn validate<'a>(
+    frame: &str,
+    payload: &'a str,
+) -> Result<ClientPayload<'a>, DecodeError> {
+    if is_acceptable(frame) {
+        return Ok(ClientPayload::Json(payload));
+    }
+    let start = payload.as_ptr().addr().wrapping_sub(frame.as_ptr().addr());
+    let around = frame.get(..start).zip(frame.get(start.saturating_add(payload.len())..));
+    match around {
+        Some((head, tail)) if scan(head).and(scan(tail)).is_some() => Ok(ClientPayload::Invalid),
+        _ => Err(DecodeError),
+    }
+}
+
 /// Returns whether valid JSON text is also acceptable to every client's parser.
-pub(crate) fn validate(text: &str) -> bool {
+fn is_acceptable(text: &str) -> bool {
     !is_suspicious(text.as_bytes()) || scan(text).is_some()
 }
 
@@ -81,7 +100,7 @@ fn is_suspicious(text: &[u8]) -> bool {
         let unit = (*first == b'\\') & (*second == b'u');
         found | u8::from(exponent) | u8::from(unit)
     });
-    // A double has at most 309 digits before its point, so a longer run shows in two samples.
+    // A finite double has at most 309 digits before its point: a longer run shows in two samples.
     let mut before = false;
     let mut long = false;
     for byte in text.iter().step_by(150) {
@@ -151,16 +170,13 @@ fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(str::from_utf8(hex).ok()?, 16).ok()
 }
 
-/// Returns the offset after the number that begins at `at`. Integers may have any length.
+/// Returns the offset after the number that begins at `at`.
 fn number(text: &str, at: usize) -> Option<usize> {
     let rest = &text[at..];
     let is_number = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
     let length = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
     let number = &rest[..length];
-    if number.contains(['.', 'e', 'E']) && !number.parse::<f64>().is_ok_and(f64::is_finite) {
-        return None;
-    }
-    Some(at + length)
+    number.parse::<f64>().is_ok_and(f64::is_finite).then_some(at + length)
 }
 
 #[cfg(test)]
@@ -170,11 +186,16 @@ mod tests {
     #[test]
     fn numbers_that_are_not_finite_doubles_are_rejected() {
         let digits = "1".repeat(400);
-        for text in ["1e400", "[-1E999]", r#"{"a":1e309}"#, &format!("{digits}.5")] {
-            assert!(!validate(text), "{text}");
+        for text in
+            ["1e400", "[-1E999]", r#"{"a":1e309}"#, &format!("{digits}.5"), &digits, &digits[..310]]
+        {
+            assert!(!is_acceptable(text), "{text}");
         }
-        for text in ["1e308", "[1E5,1e-7,-0.0]", r#""1e400""#, r#"["a1e400\"1e400"]"#, &digits] {
-            assert!(validate(text), "{text}");
+        let (finite, text) = (&digits[..309], format!("\"{digits}\""));
+        for text in
+            ["1e308", "[1E5,1e-7,-0.0]", r#""1e400""#, r#"["a1e400\"1e400"]"#, finite, &text]
+        {
+            assert!(is_acceptable(text), "{text}");
         }
     }
 
@@ -183,21 +204,43 @@ mod tests {
         for text in
             [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\u0041""#, r#""\ud83dx""#, r#""\uDC00""#]
         {
-            assert!(!validate(text), "{text}");
+            assert!(!is_acceptable(text), "{text}");
         }
         for text in [r#""\ud83d\ude00""#, r#""\u0000""#, r#""\\ud83d""#, "\"😀\"", r#""\u00e9""#]
         {
-            assert!(validate(text), "{text}");
+            assert!(is_acceptable(text), "{text}");
         }
+    }
+
+    #[test]
+    fn long_integers_are_found_wherever_they_stand() {
+        let digits = "1".repeat(310);
+        for before in 0..400 {
+            let text = format!("[\"{}\",{digits}]", "x".repeat(before));
+            assert!(!is_acceptable(&text), "{before}");
+        }
+    }
+
+    #[test]
+    fn only_the_payload_may_be_unacceptable() {
+        let of = |frame: &'static str, payload: &str| {
+            let start = frame.find(payload).expect("a part");
+            validate(frame, &frame[start..start + payload.len()])
+        };
+        assert_eq!(of(r#"["a","b"]"#, r#""b""#), Ok(ClientPayload::Json(r#""b""#)));
+        assert_eq!(of(r#"["a",1e400]"#, "1e400"), Ok(ClientPayload::Invalid));
+        assert_eq!(of(r#"[1e400,"b"]"#, r#""b""#), Err(DecodeError));
+        assert_eq!(of(r#"["b",1e400]"#, r#""b""#), Err(DecodeError));
+        assert_eq!(of(r#"["\ud83d",1e400,2]"#, "1e400"), Err(DecodeError));
     }
 
     #[test]
     fn nesting_is_bounded_and_brackets_in_strings_do_not_count() {
         let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(validate(&nested(128)));
-        assert!(!validate(&nested(129)));
-        assert!(validate(&format!("\"{}\"", "[".repeat(1000))));
-        assert!(validate(&format!("[{}1]", "[1],".repeat(1000))));
+        assert!(is_acceptable(&nested(128)));
+        assert!(!is_acceptable(&nested(129)));
+        assert!(is_acceptable(&format!("\"{}\"", "[".repeat(1000))));
+        assert!(is_acceptable(&format!("[{}1]", "[1],".repeat(1000))));
         assert_eq!(brackets(nested(1000).replace("[]", "[{}]").as_bytes()), 1001);
     }
 

@@ -24,15 +24,12 @@ pub(super) fn decode_text(text: &str) -> Result<ClientMessage<'_>, DecodeError> 
         Some(five) => five,
         None => decode_slow(text).map_err(|_| DecodeError)?,
     };
-    if !json::validate(text) {
-        return Err(DecodeError);
-    }
     Ok(ClientMessage {
         join_ref: Ref::from_json(join_ref).ok_or(DecodeError)?,
         reference: Ref::from_json(reference).ok_or(DecodeError)?,
         topic: decode_topic(topic)?,
         event: decode_event(event)?,
-        payload: ClientPayload::Json(payload),
+        payload: json::validate(text, payload)?,
     })
 }
 
@@ -153,7 +150,10 @@ fn text(
     event: &str,
     payload: &str,
 ) -> Option<Message> {
-    let mut out = String::with_capacity(64 + topic.len() + event.len() + payload.len());
+    let texts = [join_ref.as_json()?, reference.as_json()?, topic, event, payload];
+    // Exact unless the topic or the event has escapes, as above.
+    let size = texts.map(str::len).iter().sum::<usize>() + r#"[,,"","",]"#.len();
+    let mut out = String::with_capacity(size);
     head(&mut out, join_ref, reference, &Topic::from(topic))?;
     out.push(',');
     write_string(&mut out, event);
@@ -261,13 +261,24 @@ mod tests {
             r#"["1","1","t","e"]"#,
             r#"["1","1","t","e",{}"#,
             r#"["1","1","t","e",{}]]"#,
-            r#"["1","1","t","e",1e400]"#,
-            r#"["1","1","t","e","\ud83d"]"#,
+            r#"["1","1","t","e",{},1e400]"#,
             r#"[1.5,"1","t","e",{}]"#,
             r#"["1",{},"t","e",{}]"#,
             r#"["1","1","\ud83d","e",{}]"#,
         ] {
             assert_eq!(decode_text(text), Err(DecodeError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_not_every_parser_reads_is_invalid() {
+        for payload in ["1e400", r#"{"a":"\ud83d"}"#, &"1".repeat(400)] {
+            for refs in [r#""1","1""#, r#""1",1"#] {
+                let text = format!(r#"[{refs},"t","e",{payload}]"#);
+                let message = decode_text(&text).expect("a sound envelope");
+                assert_eq!(message.payload, ClientPayload::Invalid, "{text}");
+                assert_eq!(message.topic, Topic::from("t"));
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, SendError};
 use crate::channel::result::JoinError;
 use crate::channel::task::Join;
+use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
@@ -43,7 +44,7 @@ pub(crate) struct ChannelLimits {
 /// Dispatches the messages of one client to its channels.
 pub(super) struct Dispatcher<A> {
     endpoint: Arc<EndpointContext<A>>,
-    assigns: Arc<A>,
+    assigns: Arc<Guarded<A>>,
     responder: Responder,
     /// Boxed, because the map reserves more slots than most clients have channels.
     channels: HashMap<SmolStr, Box<JoinedChannel>>,
@@ -74,7 +75,7 @@ struct JoinedChannel {
 impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: A,
+        assigns: Guarded<A>,
         responder: Responder,
         presented_unknown_token: bool,
     ) -> Self {
@@ -142,6 +143,14 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             // Anything else is an error.
             _ => self.reply_unmatched(message),
         }
+    }
+
+    /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
+    pub(super) fn refuse_payload(&self, message: &ClientMessage<'_>) {
+        let ClientMessage { join_ref, reference, topic, event, .. } = message;
+        metrics::counter!("tower_channels_payloads_refused").increment(1);
+        tracing::debug!(?topic, ?event, "message refused: its payload is not acceptable JSON");
+        self.responder.reply(join_ref, reference, topic, &Reply::reason("invalid payload"));
     }
 
     /// Replies to a message for a topic that is not joined.
@@ -308,7 +317,7 @@ impl JoinedChannel {
     fn send(&self, topic: &str, command: Command) -> Result<(), SendError> {
         let sent = self.mailbox.sender().send(command);
         if let Err(SendError::Full) = sent {
-            tracing::error!(topic, "channel crashed: its mailbox is full");
+            tracing::error!(?topic, "channel crashed: its mailbox is full");
             self.task.abort();
         }
         sent

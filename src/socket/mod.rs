@@ -12,7 +12,8 @@ use tower_channels_transports::{Close, Inbound, Session, Transport};
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
 use self::registry::SessionPermit;
-use crate::message::Ref;
+use crate::guarded::Guarded;
+use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
 
 /// The session of one client: decodes its messages and dispatches them to its channels.
@@ -31,7 +32,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     /// client may believe in channels that this session does not have.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: A,
+        assigns: Guarded<A>,
         responder: Responder,
         id: Option<String>,
         presented_unknown_token: bool,
@@ -71,8 +72,12 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             // carry it.
             return Err(Close::Malformed);
         }
-        if !self.is_repeated(&message.reference) {
-            self.dispatcher.dispatch(&message);
+        if self.is_repeated(&message.reference) {
+            return Ok(());
+        }
+        match message.payload {
+            ClientPayload::Invalid => self.dispatcher.refuse_payload(&message),
+            _ => self.dispatcher.dispatch(&message),
         }
         Ok(())
     }

@@ -5,9 +5,11 @@ use std::future::pending;
 use std::time::Duration;
 
 use tower_channels::channel::Result;
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop};
+use tower_channels::{
+    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop,
+};
 
-use crate::support::{Client, Server, Stage};
+use crate::support::{Client, Http, Server, Stage, Transport, UPGRADE};
 
 scenarios! {
     everywhere: [
@@ -21,6 +23,7 @@ scenarios! {
         a_slow_handler_does_not_delay_a_join_of_its_own_topic,
         a_full_mailbox_crashes_only_its_own_channel,
         a_client_that_breaks_while_its_channels_hang_does_not_affect_others,
+        a_panic_in_connect_is_answered_with_500_on_a_connection_that_stays_open,
     ]
 }
 
@@ -162,6 +165,28 @@ async fn a_client_that_breaks_while_its_channels_hang_does_not_affect_others(sta
     client.send_fatal("not json").await;
     other.send(r#"["1","2","slow:a","say",{}]"#).await;
     other.expect(r#"[null,null,"slow:a","said",{}]"#).await;
+}
+
+async fn a_panic_in_connect_is_answered_with_500_on_a_connection_that_stays_open(stage: Stage) {
+    let endpoint = Endpoint::builder(|info: ConnectInfo| async move {
+        assert_eq!(info.param("panic"), None, "requested");
+        Ok(())
+    });
+    let stage = Stage { server: serve(endpoint.channel::<Slow>("slow:*").build()).await, ..stage };
+    let mut http = Http::connect(&stage.server).await;
+    for _ in 0..2 {
+        let query = format!("{}&panic=yes", stage.version.parameter());
+        if stage.transport == Transport::WebSocket {
+            let target = format!("/socket/websocket?{query}");
+            let response = http.request("GET", &target, &UPGRADE, b"").await;
+            assert_eq!((response.status, &*response.body), (500, ""));
+        } else {
+            let response = http.get(&format!("/socket/longpoll?{query}")).await;
+            response.expect_body(r#"{"status":500}"#);
+        }
+    }
+    let mut client = stage.client("").await;
+    join(&mut client, "1", "slow:a").await;
 }
 
 /// A channel that is slow on request, in `join` or in `handle_in`.

@@ -1,5 +1,5 @@
 //! Malformed messages: a WebSocket closes with 1011; a POST is answered with status 500, and the
-//! session is gone at the next poll.
+//! session is gone at the next poll. A message whose payload alone is at fault gets an error reply.
 
 use crate::support::{Stage, Version};
 
@@ -11,9 +11,11 @@ scenarios! {
         two_messages_in_one_text_end_the_session,
         a_ref_of_another_type_ends_the_session,
         a_join_ref_of_another_type_ends_the_session,
-        a_number_out_of_range_ends_the_session,
-        a_lone_surrogate_ends_the_session,
-        deep_nesting_ends_the_session,
+        an_unacceptable_payload_is_an_error_of_its_push_alone,
+        an_unacceptable_payload_neither_joins_nor_leaves,
+        an_unacceptable_payload_of_a_heartbeat_is_an_error,
+        an_unacceptable_envelope_ends_the_session,
+        unfinished_nesting_ends_the_session,
         nesting_below_the_limit_is_accepted,
         a_topic_of_256_bytes_ends_the_session,
         an_event_of_256_bytes_ends_the_session,
@@ -92,30 +94,72 @@ async fn a_join_ref_of_another_type_ends_the_session(stage: Stage) {
     }
 }
 
-async fn a_number_out_of_range_ends_the_session(stage: Stage) {
-    for payload in ["1e400", "-1e400", r#"{"a":[1e400]}"#] {
-        let text = message(&stage, &format!(r#"["1","2","room:a","ping",{payload}]"#));
-        stage.member("room:a").await.send_fatal(&text).await;
+/// Payloads that are JSON by its grammar, but that not every parser can read.
+fn unacceptable_payloads() -> Vec<String> {
+    let nested =
+        |depth, open: &str, close: &str| format!("{}1{}", open.repeat(depth), close.repeat(depth));
+    let mut payloads: Vec<_> = [
+        "1e400",
+        "-1e400",
+        r#"{"a":[1e400]}"#,
+        r#""\ud83d""#,
+        r#""\ude00""#,
+        r#""\ud83d\ud83d""#,
+        r#"{"\ud83dx":1}"#,
+    ]
+    .map(str::to_owned)
+    .into();
+    payloads.extend([310, 5000].map(|digits| format!("[{}]", "7".repeat(digits))));
+    payloads.extend([129, 1000, 100_000].map(|depth| nested(depth, "[", "]")));
+    payloads.extend([129, 1000].map(|depth| nested(depth, r#"{"a":"#, "}")));
+    payloads
+}
+
+const INVALID_PAYLOAD: &str = r#"{"status":"error","response":{"reason":"invalid payload"}}"#;
+
+async fn an_unacceptable_payload_is_an_error_of_its_push_alone(stage: Stage) {
+    let mut client = stage.member("room:a").await;
+    for payload in unacceptable_payloads() {
+        client.send(&format!(r#"["1","2","room:a","ping",{payload}]"#)).await;
+        client.expect(&format!(r#"["1","2","room:a","phx_reply",{INVALID_PAYLOAD}]"#)).await;
+        client.ping("1", "room:a").await;
     }
 }
 
-async fn a_lone_surrogate_ends_the_session(stage: Stage) {
-    for payload in [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\ud83d""#, r#"{"\ud83dx":1}"#] {
-        let text = message(&stage, &format!(r#"["1","2","room:a","ping",{payload}]"#));
-        stage.member("room:a").await.send_fatal(&text).await;
+async fn an_unacceptable_payload_neither_joins_nor_leaves(stage: Stage) {
+    let mut client = stage.member("room:a").await;
+    for (topic, event) in [("room:a", "phx_leave"), ("room:a", "phx_join"), ("room:b", "phx_join")]
+    {
+        client.send(&format!(r#"["1","5","{topic}","{event}",1e400]"#)).await;
+        client.expect(&format!(r#"["1","5","{topic}","phx_reply",{INVALID_PAYLOAD}]"#)).await;
     }
-    let text = message(&stage, r#"[null,"2","room:\ud83d","ping",{}]"#);
-    stage.client("").await.send_fatal(&text).await;
+    client.ping("1", "room:a").await;
+    client.send(r#"[null,"6","room:b","ping",{}]"#).await;
+    client
+        .expect(
+            r#"[null,"6","room:b","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#,
+        )
+        .await;
 }
 
-async fn deep_nesting_ends_the_session(stage: Stage) {
-    for depth in [130, 1000, 100_000] {
-        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
-            let payload = format!("{}1{}", open.repeat(depth), close.repeat(depth));
-            let text = message(&stage, &format!(r#"["1","2","room:a","ping",{payload}]"#));
-            stage.member("room:a").await.send_fatal(&text).await;
-        }
+async fn an_unacceptable_payload_of_a_heartbeat_is_an_error(stage: Stage) {
+    let mut client = stage.client("").await;
+    client.send(r#"[null,"7","phoenix","heartbeat","\ud83d"]"#).await;
+    client.expect(&format!(r#"[null,"7","phoenix","phx_reply",{INVALID_PAYLOAD}]"#)).await;
+}
+
+async fn an_unacceptable_envelope_ends_the_session(stage: Stage) {
+    for text in [
+        r#"[null,"2","room:\ud83d","ping",{}]"#,
+        r#"[null,"2","room:\ud83d","ping","\ud83d"]"#,
+        r#"[null,"2","room:a","\ude00",{}]"#,
+        r#"[null,"2",[1e400],"ping",{}]"#,
+    ] {
+        stage.client("").await.send_fatal(&message(&stage, text)).await;
     }
+}
+
+async fn unfinished_nesting_ends_the_session(stage: Stage) {
     stage.client("").await.send_fatal(&"[".repeat(500_000)).await;
 }
 

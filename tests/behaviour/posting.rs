@@ -55,6 +55,19 @@ async fn a_batch_is_handled_line_by_line() {
 }
 
 #[tokio::test]
+async fn the_lines_around_an_invalid_payload_are_handled() {
+    let server = Server::start().await;
+    let mut session = LongPoll::member(&server).await;
+    let invalid = r#"["1","x","room:a","ping","\ud83d"]"#;
+    let lines = [&*ping(0), invalid, &*ping(1)];
+    assert_eq!(session.post(NDJSON, &lines.join("\n")).await, json!({"status": 200}));
+    let mut received = session.receive(3).await;
+    received.sort();
+    let refused = r#"["1","x","room:a","phx_reply",{"status":"error","response":{"reason":"invalid payload"}}]"#;
+    assert_eq!(received, [pong(0), pong(1), refused.to_owned()]);
+}
+
+#[tokio::test]
 async fn empty_lines_of_a_batch_are_ignored() {
     let server = Server::start().await;
     let mut session = LongPoll::member(&server).await;

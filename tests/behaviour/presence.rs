@@ -337,7 +337,7 @@ async fn lobbies_on_one_socket_are_left_separately(stage: Stage) {
 
 async fn a_reserved_key_is_never_tracked(stage: Stage) {
     let mut one = user(&stage, "one").await;
-    for key in ["__proto__", "constructor", "prototype"] {
+    for key in ["__proto__", "constructor", "prototype", "toString", "hasOwnProperty"] {
         let mut client = stage.client(&format!("user_id={key}")).await;
         client.send(r#"["1","1","lobby:a","phx_join",{}]"#).await;
         client.expect(r#"["1","1","lobby:a","phx_reply",{"status":"ok","response":{}}]"#).await;

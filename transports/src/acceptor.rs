@@ -4,10 +4,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::header::ORIGIN;
+use http::request::Parts;
+
 use crate::connect_info::ConnectInfo;
+use crate::error::ConnectError;
 use crate::limits::Limits;
 use crate::origin::CheckOrigin;
 use crate::outbox;
+use crate::panics;
 use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
@@ -50,16 +55,26 @@ impl<H: Handler> Acceptor<H> {
         self.0.resumable.detached()
     }
 
-    /// Returns the origin check, which a transport applies to every request.
-    pub fn check_origin(&self) -> &CheckOrigin {
-        &self.0.check_origin
+    /// Checks the origin of a request by its head. A transport does this for every request, first.
+    ///
+    /// # Errors
+    ///
+    /// If the origin is not allowed, or the application's check panics.
+    pub fn check_origin(&self, parts: &Parts) -> Result<(), ConnectError> {
+        if panics::catch("check_origin", || self.0.check_origin.allows(parts))? {
+            return Ok(());
+        }
+        metrics::counter!("tower_channels_origins_refused").increment(1);
+        let origin = parts.headers.get(ORIGIN).map(|it| String::from_utf8_lossy(it.as_bytes()));
+        tracing::debug!(?origin, "origin refused");
+        Err(ConnectError::Rejected)
     }
 
     /// Connects to the session that the client asks for, or to a new one.
     pub(crate) async fn connect_to_session(
         &self,
         mut info: ConnectInfo,
-    ) -> Result<Connected<H::Session>, Rejected> {
+    ) -> Result<Connected<H::Session>, ConnectError> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
@@ -67,7 +82,8 @@ impl<H: Handler> Acceptor<H> {
         }
         if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
-            return Err(Rejected);
+            tracing::debug!("WebSocket refused: its session keeps losing them");
+            return Err(ConnectError::Rejected);
         }
         info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
         let transport = info.transport().name();
@@ -85,7 +101,7 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// [`Rejected`] if the handler rejects the connect or does not decide in time.
+    /// If the handler rejects the connect, does not decide in time, or panics.
     ///
     /// # Cancel safety
     ///
@@ -93,26 +109,33 @@ impl<H: Handler> Acceptor<H> {
     pub async fn connect(
         &self,
         info: ConnectInfo,
-    ) -> Result<(impl Session + use<H>, outbox::Receiver), Rejected> {
+    ) -> Result<(impl Session + use<H>, outbox::Receiver), ConnectError> {
         let (received, transport) = (info.received(), info.transport());
         let connected = self.connect_to_session(info).await?;
-        connected.attach(received, transport).ok_or(Rejected)
+        connected.attach(received, transport).ok_or(ConnectError::Rejected)
     }
 
     /// Calls the handler, within the connect timeout, and returns the session with its outbox.
     async fn call_handler(
         &self,
         info: ConnectInfo,
-    ) -> Result<(H::Session, outbox::Receiver), Rejected> {
+    ) -> Result<(H::Session, outbox::Receiver), ConnectError> {
         let (outbox, receiver) = outbox::channel(self.0.limits.outbox);
-        let connect = self.0.handler.connect(info, outbox);
-        match tokio::time::timeout(self.0.limits.connect_timeout, connect).await {
-            Ok(connected) => connected.map(|session| (session, receiver)),
+        // The call and the drop of its future may panic, too.
+        let connect = async {
+            let connect = self.0.handler.connect(info, outbox);
+            tokio::time::timeout(self.0.limits.connect_timeout, connect).await
+        };
+        let refused = match panics::catch_async("connect", connect).await? {
+            Ok(Ok(session)) => return Ok((session, receiver)),
+            Ok(Err(Rejected)) => "rejected",
             Err(_) => {
                 tracing::warn!("connect timed out");
-                Err(Rejected)
+                "timeout"
             }
-        }
+        };
+        metrics::counter!("tower_channels_connects_refused", "reason" => refused).increment(1);
+        Err(ConnectError::Rejected)
     }
 }
 

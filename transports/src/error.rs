@@ -1,8 +1,13 @@
-//! The error of an invalid configuration.
+//! The errors of a configuration and of a connect.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+
+use http::StatusCode;
+
+use crate::panics::Panicked;
+use crate::session::Rejected;
 
 /// Error returned for an invalid configuration. Its text names the setting and what to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,3 +27,47 @@ impl fmt::Display for ConfigError {
 }
 
 impl Error for ConfigError {}
+
+/// Error returned by [`Acceptor`](crate::Acceptor) for a client that does not get a connection. It is
+/// logged and counted already; the transport answers with its [`status`](Self::status).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The origin is not allowed, the handler rejected the client, or it did not decide in time.
+    Rejected,
+    /// The handler or the origin check panicked.
+    Panicked,
+}
+
+impl ConnectError {
+    /// Returns the HTTP status of the answer. A long poll carries it in its body.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Rejected => StatusCode::FORBIDDEN,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<Rejected> for ConnectError {
+    fn from(_: Rejected) -> Self {
+        Self::Rejected
+    }
+}
+
+impl From<Panicked> for ConnectError {
+    fn from(_: Panicked) -> Self {
+        Self::Panicked
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rejected => "the connection was rejected",
+            Self::Panicked => "the connection failed: application code panicked",
+        })
+    }
+}
+
+impl Error for ConnectError {}

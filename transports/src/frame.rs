@@ -30,6 +30,8 @@ pub struct Message {
     tries: u8,
     /// Offset of the placeholder in the payload, for `Form::Placeholder`.
     placeholder: u32,
+    /// The recipient's own beginning of a shared payload.
+    start: Option<Box<Start>>,
     /// The sequence number; 0 for none.
     number: u64,
 }
@@ -43,13 +45,21 @@ enum Form {
     NumberedBinary,
 }
 
+/// Stands in place of the first bytes of a payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Start {
+    text: Box<str>,
+    replaces: usize,
+}
+
 /// The text of a placeholder.
 const PLACEHOLDER: &[u8] = b"null";
 
 impl Message {
     /// Creates a text message.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::new(text.into().into(), Form::Text)
+        // Exactly as large as the text: the queues of a client count its length.
+        Self::new(text.into().into_boxed_str().into_boxed_bytes().into(), Form::Text)
     }
 
     /// Creates a text message with a sequence-number placeholder: the `null` at byte `offset`, which
@@ -70,7 +80,16 @@ impl Message {
     }
 
     fn new(bytes: Bytes, form: Form) -> Self {
-        Self { bytes, header: 0, form, volatile: false, tries: 0, placeholder: 0, number: 0 }
+        Self {
+            bytes,
+            header: 0,
+            form,
+            volatile: false,
+            tries: 0,
+            placeholder: 0,
+            start: None,
+            number: 0,
+        }
     }
 
     /// Prepares the message for many recipients: its WebSocket frame is built once and shared, at the
@@ -81,6 +100,23 @@ impl Message {
         let size = frame_head(self.is_binary(), self.payload().len(), &mut header);
         let bytes = [&header[..size], self.payload()].concat().into();
         Self { bytes, header: size as u8, ..self }
+    }
+
+    /// Replaces the first `replaces` bytes of a text by a text of the recipient's own; the rest stays
+    /// shared between the clones. It takes no sequence number. Without effect on a binary message, or
+    /// if the text has no character boundary there.
+    #[must_use]
+    pub fn with_start(self, start: impl Into<Box<str>>, replaces: usize) -> Self {
+        let is_continuation = |byte: &u8| byte & 0xc0 == 0x80;
+        let splits = match self.payload().get(replaces..) {
+            Some(rest) => rest.first().is_some_and(is_continuation),
+            None => true,
+        };
+        if self.is_binary() || self.start.is_some() || splits {
+            return self;
+        }
+        let start = Some(Box::new(Start { text: start.into(), replaces }));
+        Self { start, form: Form::Text, ..self }
     }
 
     /// Makes a binary message take a sequence number. The number is not sent: the client counts one
@@ -137,7 +173,7 @@ impl Message {
     /// Returns the bytes to send, without any transport's framing. They are valid UTF-8 unless the
     /// message [is binary](Self::is_binary). Copies only if a number has to be filled in.
     pub fn to_bytes(&self) -> Bytes {
-        if self.numbered_placeholder().is_none() {
+        if self.head_len() == 0 {
             return self.bytes.slice(usize::from(self.header)..);
         }
         let mut bytes = Vec::with_capacity(self.size());
@@ -152,9 +188,11 @@ impl Message {
     }
 
     /// Appends the bytes that precede [`rest`](Self::rest): everything up to and including the
-    /// filled-in number, or nothing without one.
+    /// filled-in number, the recipient's own start, or nothing without either.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
-        if let Some(offset) = self.numbered_placeholder() {
+        if let Some(start) = &self.start {
+            out.extend_from_slice(start.text.as_bytes());
+        } else if let Some(offset) = self.numbered_placeholder() {
             out.extend_from_slice(&self.payload()[..offset]);
             out.extend_from_slice(b"\"s:");
             out.extend_from_slice(itoa::Buffer::new().format(self.number).as_bytes());
@@ -164,19 +202,25 @@ impl Message {
 
     /// Returns the number of bytes that [`write_head`](Self::write_head) appends.
     pub(crate) fn head_len(&self) -> usize {
+        if let Some(start) = &self.start {
+            return start.text.len();
+        }
         let digits = || self.number.checked_ilog10().map_or(1, |log| log as usize + 1);
         self.numbered_placeholder().map_or(0, |offset| offset + "\"s:\"".len() + digits())
     }
 
-    /// Returns the shared bytes after the number, or all of them without one.
+    /// Returns the shared bytes after the [head](Self::write_head).
     pub(crate) fn rest(&self) -> &[u8] {
         let payload = self.payload();
+        if let Some(start) = &self.start {
+            return &payload[start.replaces..];
+        }
         self.numbered_placeholder().map_or(payload, |at| &payload[at + PLACEHOLDER.len()..])
     }
 
-    /// Returns the complete WebSocket frame, if it was built ahead and no number changes it.
+    /// Returns the complete WebSocket frame, if it was built ahead and no head changes it.
     pub(crate) fn frame(&self) -> Option<&[u8]> {
-        (self.header > 0 && self.numbered_placeholder().is_none()).then_some(&self.bytes)
+        (self.header > 0 && self.head_len() == 0).then_some(&self.bytes)
     }
 
     /// Returns the offset of the placeholder, if there is a number to fill in.
@@ -190,9 +234,9 @@ impl Message {
     }
 
     /// Returns what the message counts against [`Limits::max_outbox`](crate::Limits::max_outbox), in
-    /// bytes: its size and its place in a queue.
+    /// bytes: its size and its place in a queue, which may be twice as large as what waits in it.
     pub fn cost(&self) -> usize {
-        self.bytes.len() + size_of::<Self>()
+        self.bytes.len() + 2 * size_of::<Self>()
     }
 }
 
@@ -289,6 +333,21 @@ mod tests {
             }
             assert_eq!(many.frame(), None, "the number is not part of the shared frame");
         }
+    }
+
+    #[test]
+    fn a_start_replaces_the_beginning_of_a_shared_text() {
+        let shared = Message::with_placeholder("[null,é]", 1).for_many();
+        let mut message = shared.clone().with_start("[\"12\"", 5);
+        message.set_number(7);
+        assert_eq!((message.to_bytes(), message.size()), ("[\"12\",é]".into(), 9));
+        assert_eq!(message.rest().as_ptr(), shared.rest()[5..].as_ptr(), "the rest is shared");
+        assert!(message.frame().is_none() && !message.takes_number());
+        for (text, replaces) in [("é", 1), ("é", 3), ("", 1)] {
+            assert_eq!(Message::text(text).with_start("x", replaces).to_bytes(), text);
+        }
+        assert_eq!(Message::text("é").with_start("x", 2).to_bytes(), "x");
+        assert_eq!(Message::binary("ab").with_start("x", 1).to_bytes(), "ab");
     }
 
     #[test]

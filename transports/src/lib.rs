@@ -11,6 +11,7 @@ mod limits;
 mod longpoll;
 mod origin;
 pub mod outbox;
+pub mod panics;
 mod params;
 mod path;
 mod progress;
@@ -24,7 +25,7 @@ mod websocket;
 
 pub use self::acceptor::Acceptor;
 pub use self::connect_info::{ConnectInfo, Transport};
-pub use self::error::ConfigError;
+pub use self::error::{ConfigError, ConnectError};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;

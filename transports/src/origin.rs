@@ -78,7 +78,8 @@ impl CheckOrigin {
     }
 
     /// Allows the pages for which `check` returns `true`. It is given the origin, which always has
-    /// a scheme and a host, and the head of the request.
+    /// a scheme and a host, and the head of the request. A request in which it panics is answered with
+    /// status 500.
     #[must_use]
     pub fn with(check: impl Fn(&Uri, &Parts) -> bool + Send + Sync + 'static) -> Self {
         Self { same_host: false, rule: Rule::With(Arc::new(check)) }
@@ -91,8 +92,11 @@ impl CheckOrigin {
         self
     }
 
-    /// Returns whether a request with this head is allowed. A transport answers one that is not
-    /// with HTTP 403.
+    /// Returns whether a request with this head is allowed. For a transport,
+    /// [`Acceptor::check_origin`](crate::Acceptor::check_origin) does this.
+    ///
+    /// # Panics
+    /// If the check given to [`with`](Self::with) panics.
     pub fn allows(&self, parts: &Parts) -> bool {
         if let Rule::Off = self.rule {
             return true;

@@ -1,8 +1,9 @@
 //! Responses shared by the transports. A failed request is a response, never a service error.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, VARY};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode, Version};
 use http_body_util::Full;
 
 /// A response whose body is complete, as every response of a transport is.
@@ -34,5 +35,18 @@ pub(crate) fn bad_request() -> Answer {
     let mut answer = text(StatusCode::BAD_REQUEST, &br#"{"errors":{"detail":"Bad Request"}}"#[..]);
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, json);
+    answer
+}
+
+/// Returns whether the client of an HTTP/1.1 request waits to be asked for the body. If the request is
+/// answered without reading it, whether the body will follow is open, and so where the next request
+/// begins: the answer has to [close](closing) the connection.
+pub(crate) fn expects_continue(parts: &Parts) -> bool {
+    parts.version < Version::HTTP_2 && parts.headers.contains_key(EXPECT)
+}
+
+/// Adds the header with which HTTP/1.1 closes the connection after this response.
+pub(crate) fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

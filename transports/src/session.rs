@@ -17,7 +17,7 @@ pub trait Handler: Send + Sync + 'static {
     type Session: Session;
 
     /// Accepts or rejects a connection. Called once per connection, after the origin check and before
-    /// the transport responds.
+    /// the transport responds. A panic is caught, logged and answered with status 500.
     ///
     /// # Cancel safety
     ///

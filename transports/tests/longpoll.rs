@@ -1,6 +1,10 @@
 //! Long polling over real sockets, with an echo handler.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +18,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tower::Service;
 use tower_channels_transports::{
     Acceptor, CheckOrigin, Close, ConnectInfo, Handler, Inbound, Limits, LongPoll, LongPollConfig,
     Message, Rejected, Session, outbox,
@@ -76,6 +81,7 @@ impl Drop for EchoSession {
 
 struct Server {
     address: SocketAddr,
+    service: LongPoll<Echo>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
@@ -97,6 +103,7 @@ impl Server {
         let service = LongPoll::new(Acceptor::new(Echo(tx), check_origin, limits), config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let shared = service.clone();
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -107,7 +114,7 @@ impl Server {
                 tokio::spawn(connection);
             }
         });
-        Self { address, events }
+        Self { address, service: shared, events }
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
@@ -539,4 +546,141 @@ async fn a_client_that_does_not_read_overflows_and_gets_a_new_session() {
     assert!(outbox.is_closed());
     assert_eq!(server.poll(&token).await.json()["status"], 410);
     assert!(matches!(server.event().await, Event::Ended));
+}
+
+#[tokio::test]
+async fn a_content_type_is_compared_without_its_parameters_and_in_any_case() {
+    let server = Server::start().await;
+    for content_type in [
+        "application/x-ndjson; charset=utf-8",
+        "application/x-ndjson;charset=utf-8",
+        "Application/X-NDJSON",
+        "application/x-ndjson ; a=b; c=\"d\"",
+    ] {
+        let token = server.connect("").await;
+        let request = request(Method::POST, &format!("token={token}"))
+            .header("content-type", content_type)
+            .body(Full::from("[1]\nAAH/"));
+        assert_eq!(server.send(request.unwrap()).await.body, r#"{"status":200}"#, "{content_type}");
+        assert_eq!(server.poll(&token).await.messages(), ["[1]"], "{content_type}");
+    }
+    for content_type in ["application/x-ndjson+json", "text/x-ndjson", ";application/x-ndjson"] {
+        let token = server.connect("").await;
+        let request = request(Method::POST, &format!("token={token}"))
+            .header("content-type", content_type)
+            .body(Full::from("[1]\n[2]"));
+        server.send(request.unwrap()).await;
+        assert_eq!(server.poll(&token).await.messages(), ["[1]\n[2]"], "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_before_an_expected_body_closes_the_connection() {
+    let server = Server::without_timeouts().await;
+    let token = server.connect("").await;
+    for (method, query, length, more) in [
+        ("POST", "token=unknown", 5, ""),
+        ("POST", &*format!("token={token}"), 5, "origin: http://elsewhere\r\n"),
+        ("POST", &*format!("token={token}"), 5_000_000, ""),
+        ("PUT", "", 5, ""),
+        ("OPTIONS", "", 5, ""),
+        ("GET", "", 5, ""),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!(
+            "{method} /?{query} HTTP/1.1\r\nhost: x\r\n{more}content-length: {length}\r\n\
+             expect: 100-continue\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        let read = tokio::time::timeout(Duration::from_secs(5), read).await;
+        assert!(read.is_ok(), "{head}: kept open after {answer}");
+        assert!(!answer.contains(" 100 Continue"), "{answer}");
+        assert!(answer.to_lowercase().contains("connection: close"), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_request_after_an_expected_body_is_intact() {
+    let server = Server::without_timeouts().await;
+    let token = server.connect("").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = |more: &str| {
+        format!("POST /?token={token} HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n{more}\r\n")
+    };
+    stream.write_all(head("expect: 100-continue\r\n").as_bytes()).await.unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(interim, *b"HTTP/1.1 100 Continue\r\n\r\n");
+    let rest = format!("[1]{}[2]", head("connection: close\r\n"));
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let answers = read_answer(stream).await;
+    assert_eq!(answers.matches(r#"{"status":200}"#).count(), 2, "{answers}");
+}
+
+/// The test's other task runs between the slices of a batch.
+#[tokio::test]
+async fn a_long_batch_leaves_room_for_other_work() {
+    let server = Server::without_timeouts().await;
+    let token = server.connect("").await;
+    let turns = Arc::new(AtomicUsize::new(0));
+    let other = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let turns_of = async |lines: usize| {
+        let before = turns.load(Ordering::Relaxed);
+        let mut service = server.service.clone();
+        let request = request(Method::POST, &format!("token={token}"))
+            .header("content-type", "application/x-ndjson")
+            .body(Full::<Bytes>::from("[]\n".repeat(lines)));
+        let answer = service.call(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        turns.load(Ordering::Relaxed) - before
+    };
+    let (short, long) = (turns_of(10).await, turns_of(400).await);
+    other.abort();
+    assert!(long >= short + 400 / 64, "{short} turns, and {long} for 400 messages");
+}
+
+#[tokio::test]
+async fn the_posts_of_a_session_are_handled_one_after_another() {
+    let server = Server::without_timeouts().await;
+    let token = server.connect("").await;
+    let post = |messages: std::ops::Range<usize>| {
+        let lines: Vec<_> = messages.map(|number| format!("[{number}]")).collect();
+        let request = request(Method::POST, &format!("token={token}"))
+            .header("content-type", "application/x-ndjson")
+            .body(Full::<Bytes>::from(lines.join("\n")));
+        server.service.clone().call(request.unwrap())
+    };
+    let answers = tokio::join!(post(0..200), post(200..202), post(202..400), post(400..401));
+    drop(answers);
+    let expected: Vec<_> = (0..401).map(|number| format!("[{number}]")).collect();
+    assert_eq!(server.poll(&token).await.messages(), expected);
+}
+
+#[tokio::test]
+async fn a_batch_that_was_begun_is_handled_although_its_client_goes_away() {
+    let server = Server::without_timeouts().await;
+    let token = server.connect("").await;
+    let request = request(Method::POST, &format!("token={token}"))
+        .header("content-type", "application/x-ndjson")
+        .body(Full::<Bytes>::from("[]\n".repeat(300)));
+    let mut answer = Box::pin(server.service.clone().call(request.unwrap()));
+    assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(answer);
+    let (mut received, mut token) = (0, token);
+    while received < 300 {
+        let poll = server.poll(&token).await;
+        assert_eq!(poll.json()["status"], 200, "after {received} of 300 messages");
+        received += poll.messages().len();
+        token = poll.token();
+    }
 }

@@ -50,7 +50,7 @@ impl Running {
         let pubsub = PubSub::new(1000);
         let join_ref = Ref::from_json("1").expect("a ref");
         let context = ChannelContext {
-            assigns: Arc::new(()),
+            assigns: Arc::new(Guarded::new(())),
             topic: "room".into(),
             join_ref: join_ref.clone(),
             sent_join_ref: join_ref.clone(),

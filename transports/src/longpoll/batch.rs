@@ -7,6 +7,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use memchr::memchr;
 
 use crate::frame::{Close, Inbound};
@@ -16,6 +18,15 @@ use crate::frame::{Close, Inbound};
 pub(super) struct Batch {
     body: Bytes,
     ndjson: bool,
+    /// Where the messages begin that are not handled yet. `None` once all are.
+    rest: Option<usize>,
+}
+
+/// Returns whether a body with these headers is NDJSON. The parameters of the media type are ignored.
+pub(super) fn is_ndjson(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = content_type.and_then(|value| value.split(';').next());
+    media_type.is_some_and(|name| name.trim().eq_ignore_ascii_case("application/x-ndjson"))
 }
 
 /// Why no message of a body is handled.
@@ -30,7 +41,7 @@ pub(super) enum BatchError {
 impl Batch {
     /// Validates a body. `limit` is the largest size of one message, of a binary one after decoding.
     pub(super) fn new(body: Bytes, ndjson: bool, limit: usize) -> Result<Self, BatchError> {
-        let batch = Self { body, ndjson };
+        let batch = Self { body, ndjson, rest: Some(0) };
         let mut buffer = Vec::new();
         for line in batch.lines() {
             let size = if batch.is_text(line) {
@@ -51,13 +62,16 @@ impl Batch {
         (limit / 3).saturating_mul(4).saturating_add(4 << 10)
     }
 
-    /// Passes the messages to `handle_in` in order, up to the first error.
+    /// Passes the next messages to `handle_in` in order, at most `count` and up to the first error.
+    /// Returns whether there are more.
     pub(super) fn deliver(
-        &self,
+        &mut self,
+        count: usize,
         mut handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
-    ) -> Result<(), Close> {
+    ) -> Result<bool, Close> {
         let mut buffer = Vec::new();
-        self.lines().try_for_each(|line| {
+        let mut lines = self.lines();
+        let delivered = lines.by_ref().take(count).try_for_each(|line| {
             if self.is_text(line) {
                 let text = std::str::from_utf8(line).map_err(|_| Close::InvalidUtf8)?;
                 handle_in(Inbound::Text(text))
@@ -65,29 +79,50 @@ impl Batch {
                 let bytes = decode(line, &mut buffer).ok_or(Close::Malformed)?;
                 handle_in(Inbound::Binary(bytes))
             }
-        })
+        });
+        self.rest = lines.rest.map(|rest| self.body.len() - rest.len());
+        delivered.map(|()| self.rest.is_some())
     }
 
-    /// The messages of the body, still encoded. A body that is not NDJSON is a single one, even if it is
-    /// empty.
-    fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = Some(&self.body[..]);
-        let lines = std::iter::from_fn(move || {
-            let body = rest?;
-            let Some(end) = memchr(b'\n', body).filter(|_| self.ndjson) else { return rest.take() };
-            rest = Some(&body[end + 1..]);
-            Some(&body[..end])
-        });
-        lines.filter_map(|line| match line {
-            _ if !self.ndjson => Some(line),
-            [] | [b'\r'] => None,
-            [line @ .., b'\r'] => Some(line),
-            line => Some(line),
-        })
+    /// The messages that are not handled yet, still encoded.
+    fn lines(&self) -> Lines<'_> {
+        let rest = self.rest.and_then(|start| self.body.get(start..));
+        Lines { rest, ndjson: self.ndjson }
     }
 
     fn is_text(&self, line: &[u8]) -> bool {
         !self.ndjson || line.starts_with(b"[")
+    }
+}
+
+/// The messages of a body. One that is not NDJSON is a single message, even if it is empty.
+struct Lines<'a> {
+    rest: Option<&'a [u8]>,
+    ndjson: bool,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if !self.ndjson {
+            return self.rest.take();
+        }
+        loop {
+            let body = self.rest?;
+            let line = match memchr(b'\n', body) {
+                Some(end) => {
+                    self.rest = Some(&body[end + 1..]);
+                    &body[..end]
+                }
+                None => self.rest.take()?,
+            };
+            match line {
+                [] | [b'\r'] => {}
+                [line @ .., b'\r'] => return Some(line),
+                line => return Some(line),
+            }
+        }
     }
 }
 
@@ -103,15 +138,17 @@ mod tests {
 
     fn read(body: &[u8], ndjson: bool, limit: usize) -> Result<Vec<String>, BatchError> {
         let mut messages = Vec::new();
-        Batch::new(Bytes::copy_from_slice(body), ndjson, limit)?
-            .deliver(|message| {
+        let mut batch = Batch::new(Bytes::copy_from_slice(body), ndjson, limit)?;
+        let mut next = || {
+            batch.deliver(2, |message| {
                 messages.push(match message {
                     Inbound::Text(text) => format!("text {text}"),
                     Inbound::Binary(bytes) => format!("binary {}", bytes.escape_ascii()),
                 });
                 Ok(())
             })
-            .unwrap();
+        };
+        while next().unwrap() {}
         Ok(messages)
     }
 
@@ -177,9 +214,9 @@ mod tests {
 
     #[test]
     fn a_text_that_is_not_utf8_fails_after_the_messages_before_it() {
-        let batch = Batch::new(b"[1]\n[\xff]\n[2]"[..].into(), true, 1000).unwrap();
+        let mut batch = Batch::new(b"[1]\n[\xff]\n[2]"[..].into(), true, 1000).unwrap();
         let mut handled = 0;
-        let result = batch.deliver(|_| {
+        let result = batch.deliver(10, |_| {
             handled += 1;
             Ok(())
         });
@@ -187,10 +224,24 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_ends_after_so_many_messages_and_the_next_one_goes_on() {
+        let mut batch = Batch::new(b"[1]\n\n[2]\n[3]"[..].into(), true, 1000).unwrap();
+        let mut handled = Vec::new();
+        let mut next = || {
+            let more = batch.deliver(2, |message| {
+                handled.push(format!("{message:?}"));
+                Ok(())
+            });
+            (more, handled.len())
+        };
+        assert_eq!([next(), next(), next()], [(Ok(true), 2), (Ok(false), 3), (Ok(false), 3)]);
+    }
+
+    #[test]
     fn nothing_is_handled_after_an_error() {
-        let batch = Batch::new(b"[1]\n[2]\n[3]"[..].into(), true, 1000).unwrap();
+        let mut batch = Batch::new(b"[1]\n[2]\n[3]"[..].into(), true, 1000).unwrap();
         let mut handled = 0;
-        let result = batch.deliver(|_| {
+        let result = batch.deliver(10, |_| {
             handled += 1;
             if handled == 2 { Err(Close::Malformed) } else { Ok(()) }
         });

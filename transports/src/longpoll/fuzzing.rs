@@ -22,12 +22,18 @@ pub fn read_body(
     body: &[u8],
     ndjson: bool,
     limit: usize,
-    handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
+    mut handle_in: impl FnMut(Inbound<'_>) -> Result<(), Close>,
 ) -> Body {
-    match Batch::new(body.to_vec().into(), ndjson, limit) {
-        Ok(batch) => Body::Handled(batch.deliver(handle_in)),
-        Err(BatchError::Undecodable) => Body::Undecodable,
-        Err(BatchError::TooLarge) => Body::TooLarge,
+    let mut batch = match Batch::new(body.to_vec().into(), ndjson, limit) {
+        Ok(batch) => batch,
+        Err(BatchError::Undecodable) => return Body::Undecodable,
+        Err(BatchError::TooLarge) => return Body::TooLarge,
+    };
+    loop {
+        match batch.deliver(3, &mut handle_in) {
+            Ok(true) => {}
+            handled => return Body::Handled(handled.map(drop)),
+        }
     }
 }
 

@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body::Body;
@@ -57,7 +56,11 @@ struct Server<H: Handler> {
 }
 
 /// The response future of [`LongPoll`].
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
+pub struct ResponseFuture {
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    /// Whether the connection closes after the answer, because the body is not read.
+    closes: bool,
+}
 
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
@@ -92,15 +95,20 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
-        if !self.0.acceptor.check_origin().allows(&parts) {
-            return ready(answer::status(StatusCode::FORBIDDEN));
-        }
-        match parts.method {
-            Method::GET => self.0.get(&parts),
-            Method::POST => self.0.post(&parts, body),
-            Method::OPTIONS => ready(answer::preflight(&parts.headers)),
-            _ => ready(answer::bad_method()),
-        }
+        let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
+            ready(answer::status(error.status()))
+        } else {
+            match parts.method {
+                Method::GET => self.0.get(&parts),
+                Method::POST => match self.0.post(&parts, body) {
+                    Ok(receiving) => return receiving,
+                    Err(answer) => ready(answer),
+                },
+                Method::OPTIONS => ready(answer::preflight(&parts.headers)),
+                _ => ready(answer::bad_method()),
+            }
+        };
+        ResponseFuture { closes: response::expects_continue(&parts), ..answer }
     }
 }
 
@@ -130,7 +138,7 @@ impl<H: Handler> Server<H> {
         };
         // A client with a token that is unknown here had a session somewhere.
         info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
-        ResponseFuture(Box::pin(Arc::clone(self).connect(info)))
+        ResponseFuture::new(Arc::clone(self).connect(info))
     }
 
     fn begin_poll(self: &Arc<Self>, token: Token) -> Result<ResponseFuture, Ended> {
@@ -144,7 +152,7 @@ impl<H: Handler> Server<H> {
             Ok(id) => {
                 let server = Arc::clone(self);
                 let poll = PendingPoll { server, session, token, id };
-                Ok(ResponseFuture(Box::pin(poll.wait())))
+                Ok(ResponseFuture::new(poll.wait()))
             }
             Err(Gone) => Err(self.end(token, &session)),
         }
@@ -173,8 +181,9 @@ impl<H: Handler> Server<H> {
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
         let (reads_binary, received) = (info.param("binary") == Some("base64"), info.received());
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return answer::status(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(error) => return answer::status(error.status()),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
@@ -182,7 +191,7 @@ impl<H: Handler> Server<H> {
         let id = match token::draw_id() {
             Ok(id) => id,
             Err(error) => {
-                tracing::error!(%error, "no random bytes for a session token");
+                tracing::error!(?error, "no random bytes for a session token");
                 return answer::status(StatusCode::FORBIDDEN);
             }
         };
@@ -191,7 +200,10 @@ impl<H: Handler> Server<H> {
     }
 
     /// Receives messages from a client.
-    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> ResponseFuture
+    ///
+    /// # Errors
+    /// Returns the answer if the body is not to be read.
+    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, Answer>
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -201,20 +213,19 @@ impl<H: Handler> Server<H> {
         let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
             Ok(session) => session,
             Err(ended) => {
-                self.spawn_discard(Box::pin(body));
-                return ready(answer::status(match ended {
+                self.discard_unless_expected(parts, body);
+                return Err(answer::status(match ended {
                     Ended::Resumable => StatusCode::INTERNAL_SERVER_ERROR,
                     Ended::Gone => StatusCode::GONE,
                 }));
             }
         };
         if body.size_hint().lower() > self.largest_body() as u64 {
-            self.spawn_discard(Box::pin(body));
-            return ready(answer::too_large());
+            self.discard_unless_expected(parts, body);
+            return Err(answer::too_large());
         }
-        let ndjson = parts.headers.get(CONTENT_TYPE);
-        let ndjson = ndjson.is_some_and(|value| value == "application/x-ndjson");
-        ResponseFuture(Box::pin(Arc::clone(self).receive(session, ndjson, body)))
+        let ndjson = batch::is_ndjson(&parts.headers);
+        Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
     }
 
     async fn receive<B>(
@@ -248,7 +259,7 @@ impl<H: Handler> Server<H> {
             Err(BatchError::TooLarge) => return answer::too_large(),
             Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        answer::status(match session.handle_in(&batch) {
+        answer::status(match session.handle_batch(batch).await {
             Ok(Ok(())) => StatusCode::OK,
             Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Err(Gone) => StatusCode::GONE,
@@ -257,6 +268,18 @@ impl<H: Handler> Server<H> {
 
     fn largest_body(&self) -> usize {
         Batch::largest_body(self.acceptor.limits().message)
+    }
+
+    /// Reads a body whose request is answered early, unless its client waits to be asked for it.
+    fn discard_unless_expected<B>(&self, parts: &Parts, body: B)
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Send,
+    {
+        if !response::expects_continue(parts) {
+            self.spawn_discard(Box::pin(body));
+        }
     }
 
     /// Reads the rest of a body whose request is answered early. A client that writes everything before
@@ -322,14 +345,24 @@ impl<H: Handler> Drop for PendingPoll<H> {
 const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(15);
 
 fn ready(answer: Answer) -> ResponseFuture {
-    ResponseFuture(Box::pin(future::ready(answer)))
+    ResponseFuture::new(future::ready(answer))
+}
+
+impl ResponseFuture {
+    fn new(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
+        Self { answer: Box::pin(answer), closes: false }
+    }
 }
 
 impl Future for ResponseFuture {
     type Output = Result<Answer, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
+        let closes = self.closes;
+        self.answer
+            .as_mut()
+            .poll(cx)
+            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
     }
 }
 

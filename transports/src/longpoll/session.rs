@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +26,7 @@ use super::token::{Id, Token};
 use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::outbox::Collected;
+use crate::panics;
 use crate::progress::at_floor;
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
@@ -44,8 +44,11 @@ pub(super) struct LongPollSession<S: Session> {
     /// Held for a few instructions, and never while application code runs. The locks of the outbox and
     /// of a resumable session's state may be taken under it.
     state: Mutex<State<S>>,
-    /// The turn: held while the session attaches or handles a batch, which keeps the order of POSTs.
+    /// The turn: held while the session attaches or handles a slice of a batch.
     turn: Mutex<Option<Attached<S>>>,
+    /// Held while a batch is handled, which keeps the order of POSTs. It is tokio's mutex, because it is
+    /// awaited.
+    order: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The answer to a poll.
@@ -82,7 +85,8 @@ impl<S: Session> LongPollSession<S> {
         let mut state = State::new(attach, now);
         state.schedule(&timer, after(now, session_timeout));
         let (state, turn) = (Mutex::new(state), Mutex::new(session));
-        Self { is_resumable, reads_binary, session_timeout, timer, state, turn }
+        let order = Arc::default();
+        Self { is_resumable, reads_binary, session_timeout, timer, state, turn, order }
     }
 
     /// Whether the session outlives its token.
@@ -197,14 +201,41 @@ impl<S: Session> LongPollSession<S> {
         collected.is_over()
     }
 
-    /// Handles a batch. An error of the session ends it.
-    pub(super) fn handle_in(&self, batch: &Batch) -> Result<Result<(), Close>, Gone> {
+    /// Handles a batch behind those that came before. Other tasks run between the slices of a long one.
+    ///
+    /// Cancel safety: all messages of the batch are handled, or none.
+    pub(super) async fn handle_batch(
+        self: Arc<Self>,
+        mut batch: Batch,
+    ) -> Result<Result<(), Close>, Gone> {
+        let order = Arc::clone(&self.order).lock_owned().await;
+        let handled = self.handle_in(&mut batch);
+        if handled != Ok(Ok(true)) {
+            return handled.map(|handled| handled.map(drop));
+        }
+        let rest = tokio::spawn(async move {
+            let _order = order;
+            loop {
+                tokio::task::yield_now().await;
+                let handled = self.handle_in(&mut batch);
+                if handled != Ok(Ok(true)) {
+                    return handled.map(|handled| handled.map(drop));
+                }
+            }
+        });
+        // A panic has ended the session.
+        rest.await.unwrap_or(Ok(Err(Close::Malformed)))
+    }
+
+    /// Handles a slice of a batch, and returns whether there is more. An error or a panic
+    /// of the session ends it.
+    pub(super) fn handle_in(&self, batch: &mut Batch) -> Result<Result<bool, Close>, Gone> {
         let mut turn = self.turn.lock();
         let collected = self.state.lock().collect(self.reads_binary);
         let handled = match turn.as_mut().filter(|_| collected.is_open) {
             Some(session) => {
-                let _guard = CloseOnPanic(self);
-                Ok(batch.deliver(|message| session.handle_in(message)))
+                let deliver = || batch.deliver(SLICE, |message| session.handle_in(message));
+                Ok(panics::catch("session", deliver).unwrap_or(Err(Close::Malformed)))
             }
             None => Err(Gone),
         };
@@ -311,24 +342,15 @@ impl<S: Session> LongPollSession<S> {
     }
 }
 
-/// A panic of the session ends it, as it ends a WebSocket.
-struct CloseOnPanic<'a, S: Session>(&'a LongPollSession<S>);
-
-impl<S: Session> Drop for CloseOnPanic<'_, S> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let closed = self.0.state.lock().close(Close::Malformed);
-            closed.finish();
-        }
-    }
-}
-
 fn report_skipped(skipped: u64) {
     if skipped > 0 {
         metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped);
         tracing::debug!(skipped, "binary messages skipped: the client cannot read them");
     }
 }
+
+/// How many messages of a batch are handled before other tasks get their turn.
+const SLICE: usize = 32;
 
 /// How long the token of a resumable session that is over is remembered.
 const REMEMBERED: Duration = Duration::from_secs(300);

@@ -21,6 +21,7 @@ use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
 use super::framed_io::FramedIo;
 use super::pings::Pings;
+use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
 use crate::outbox;
@@ -41,10 +42,6 @@ pub struct Connection<Io, S> {
     /// Of the idle timeout while the connection is open, then of the close timeout.
     deadline: Deadline,
     close_timeout: Duration,
-    /// Whether the client has ended its half of the stream.
-    eof: bool,
-    /// Whether reading was paused when the deadline was polled last.
-    was_paused: bool,
     state: State<S>,
 }
 
@@ -68,7 +65,7 @@ enum Stopped {
     Empty,
     /// The client has to read what it was sent first.
     BackedUp,
-    /// This turn's budget is used up.
+    /// The turn is used up.
     Exhausted,
 }
 
@@ -102,40 +99,38 @@ where
             max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
             deadline: Deadline::new(config.idle_timeout),
             close_timeout: config.close_timeout,
-            eof: false,
-            was_paused: false,
             state: State::Open(session),
         }
     }
 
     /// Runs the state machine until it has to wait. Ready once the connection has ended.
-    fn poll_state(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Poll<io::Result<()>> {
+    fn poll_state(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Poll<io::Result<()>> {
         loop {
             match self.state {
-                State::Open(_) => match self.exchange(cx, budget) {
+                State::Open(_) => match self.exchange(cx, turn) {
                     Ok(()) => return Poll::Pending,
                     Err(End::Disconnected) => return Poll::Ready(Ok(())),
                     Err(End::Connection(close)) => self.close_connection(close),
                     Err(End::Outbox(close)) => self.close_session(close),
                 },
                 State::Flushing(close) => {
-                    self.discard_input(cx, budget)?;
+                    self.discard_input(cx, turn)?;
                     ready!(self.framed.poll_write_all(cx))?;
                     write_close(close, &mut self.framed.writer.control);
                     self.state = State::Closing;
                 }
                 State::Closing => {
-                    self.discard_input(cx, budget)?;
+                    self.discard_input(cx, turn)?;
                     ready!(self.framed.poll_write_all(cx))?;
                     ready!(self.framed.poll_shutdown(cx))?;
                     self.state = State::AwaitingPeerClose;
                 }
                 State::AwaitingPeerClose => {
-                    if self.discard_input(cx, budget)? > 0 {
+                    if self.discard_input(cx, turn)? > 0 {
                         // Any byte after our CLOSE proves that the client is alive.
                         self.receiver.report_conflict();
                     }
-                    return if self.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
+                    return if self.framed.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
                 }
             }
         }
@@ -168,7 +163,7 @@ where
         self.framed.stop_decoding();
         self.framed.written = 0;
         self.deadline.restart(self.close_timeout);
-        self.was_paused = true;
+        self.framed.is_paused = true;
         self.state = State::Flushing(close);
     }
 
@@ -179,9 +174,9 @@ where
     }
 
     /// Reads and writes until both have to wait.
-    fn exchange(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Result<(), End> {
+    fn exchange(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<(), End> {
         loop {
-            let stopped = self.read(cx, budget)?;
+            let stopped = self.read(cx, turn)?;
             self.write(cx)?;
             match stopped {
                 Stopped::BackedUp if !self.is_backed_up() => {}
@@ -195,17 +190,17 @@ where
     }
 
     /// Reads and handles messages.
-    fn read(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> Result<Stopped, End> {
+    fn read(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> Result<Stopped, End> {
         loop {
             if self.is_backed_up() {
                 return Ok(Stopped::BackedUp);
             }
-            if *budget == 0 {
+            if turn.is_over() {
                 return Ok(Stopped::Exhausted);
             }
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
-            let read = self.framed.poll_read(cx, |event| match event {
+            let read = self.framed.poll_read(cx, &mut turn.messages, |event| match event {
                 Event::Message(message) => session.handle_in(message),
                 Event::Ping(_) => Ok(()),
                 Event::Pong(payload) => {
@@ -225,26 +220,26 @@ where
                     let now = Instant::now();
                     self.deadline.extend(now);
                     self.framed.record_progress(size, now);
-                    spend(budget, size);
+                    turn.spend(size);
                 }
             }
         }
     }
 
     /// Discards what the client still sends. Returns how much that was.
-    fn discard_input(&mut self, cx: &mut Context<'_>, budget: &mut usize) -> io::Result<usize> {
+    fn discard_input(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> io::Result<usize> {
         let mut discarded = 0;
-        while !self.eof {
-            if *budget == 0 {
+        while !self.framed.eof {
+            if turn.is_over() {
                 cx.waker().wake_by_ref();
                 break;
             }
             match self.framed.poll_discard(cx)? {
                 Poll::Pending => break,
-                Poll::Ready(0) => self.eof = true,
+                Poll::Ready(0) => self.framed.eof = true,
                 Poll::Ready(size) => {
                     discarded += size;
-                    spend(budget, size);
+                    turn.spend(size);
                 }
             }
         }
@@ -325,10 +320,11 @@ where
         };
         if is_paused || self.framed.written >= CHUNK as u32 {
             let written = mem::take(&mut self.framed.written) as usize;
-            self.deadline.on_write(written, self.was_paused);
+            self.deadline.on_write(written, self.framed.is_paused);
         }
+        let was_paused = mem::replace(&mut self.framed.is_paused, is_paused);
         let mut progress = self.framed.progress();
-        if mem::replace(&mut self.was_paused, is_paused) && !is_paused {
+        if was_paused && !is_paused {
             // Nothing could arrive in the meantime.
             let now = Instant::now();
             self.deadline.extend(now);
@@ -351,9 +347,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let mut budget = READ_BUDGET;
+        let mut turn = Turn::new();
         loop {
-            if this.poll_state(cx, &mut budget).is_ready() {
+            if this.poll_state(cx, &mut turn).is_ready() {
                 return Poll::Ready(());
             }
             let has_timed_out = ready!(this.poll_deadline(cx));
@@ -381,19 +377,8 @@ impl<Io, S> fmt::Debug for Connection<Io, S> {
     }
 }
 
-/// Takes a read of `size` bytes from the budget of a turn.
-fn spend(budget: &mut usize, size: usize) {
-    *budget = budget.saturating_sub(size.max(READ_COST));
-}
-
 /// How many bytes of a resumable session are taken out of its outbox at a time.
 const CHUNK: usize = 64 * 1024;
-
-/// How many bytes a connection may read in one turn of its task.
-const READ_BUDGET: usize = 128 * 1024;
-
-/// The least that a read counts against the budget, which bounds the number of tiny reads.
-const READ_COST: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -24,13 +24,13 @@ use crate::progress::Progress;
 /// let mut decoder = Decoder::new(1024);
 /// let mut frame = [0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
 /// let mut seen = Vec::new();
-/// decoder.decode(&mut frame, |event| {
+/// let left = decoder.decode(&mut frame, &mut 100, |event| {
 ///     if let Event::Message(Inbound::Text(text)) = event {
 ///         seen.push(text.to_owned());
 ///     }
 ///     Ok::<(), Close>(())
 /// })?;
-/// assert_eq!(seen, ["hi"]);
+/// assert_eq!((seen, left), (vec!["hi".to_owned()], 0));
 /// # Ok::<(), Close>(())
 /// ```
 #[derive(Debug)]
@@ -101,7 +101,8 @@ impl Decoder {
     }
 
     /// Decodes the next bytes, unmasking them in place, and passes every event that is complete to
-    /// `deliver`.
+    /// `deliver`, until `events` is down to 0. Returns the size of the rest of the chunk, which is to be
+    /// decoded next.
     ///
     /// # Errors
     ///
@@ -110,15 +111,18 @@ impl Decoder {
     pub fn decode(
         &mut self,
         mut chunk: &mut [u8],
+        events: &mut usize,
         mut deliver: impl FnMut(Event<'_>) -> Result<(), Close>,
-    ) -> Result<(), Close> {
-        while let Some(mut frame) = self.next_frame(&mut chunk)? {
+    ) -> Result<usize, Close> {
+        while *events > 0 {
+            let Some(mut frame) = self.next_frame(&mut chunk)? else { return Ok(0) };
             let size = usize::try_from(frame.left).unwrap_or(usize::MAX).min(chunk.len());
             let (payload, rest) = mem::take(&mut chunk).split_at_mut(size);
             chunk = rest;
             unmask(payload, frame.mask);
             frame.mask.rotate_left(size % 4);
             frame.left -= size as u64;
+            *events -= usize::from(frame.left == 0 && frame.fin);
             if frame.left > 0 {
                 self.keep(frame, payload)?;
             } else if frame.is_control {
@@ -127,7 +131,7 @@ impl Decoder {
                 self.finish_data(frame, payload, &mut deliver)?;
             }
         }
-        Ok(())
+        Ok(chunk.len())
     }
 
     /// Returns a place for the progress of the unfinished message or frame, if there is one. The next

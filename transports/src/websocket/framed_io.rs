@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBuf, Write};
 use tokio::time::Instant;
 
-use super::buffers::{with_read_buffer, with_write_buffer};
+use super::buffers::{READ_SIZE, with_read_buffer, with_write_buffer};
 use super::decoder::{Decoder, Event};
 use super::frame_head::write_pong;
 use super::writer::Writer;
@@ -23,9 +23,24 @@ pub(super) struct FramedIo<Io> {
     pub(super) writer: Writer,
     /// How many bytes were written, for the caller to reset.
     pub(super) written: u32,
+    /// Whether reading was paused when the deadline was polled last.
+    pub(super) is_paused: bool,
+    /// Whether the client has ended its half of the stream.
+    pub(super) eof: bool,
     /// Whether `io` may still buffer written bytes, as a TLS stream does.
     needs_flush: bool,
     decoder: Decoder,
+    /// Input that was read but not decoded, because the turn was over.
+    unread: Option<Box<Unread>>,
+    /// Whether less is read at a time, because the client sends many messages at once: then little is
+    /// left when the turn is over.
+    reads_little: bool,
+}
+
+/// The rest of a read.
+struct Unread {
+    bytes: Vec<u8>,
+    start: usize,
 }
 
 /// Why reading failed.
@@ -49,33 +64,65 @@ impl From<io::Error> for ReadError {
 
 impl<Io: Read + Write + Unpin> FramedIo<Io> {
     pub(super) fn new(io: Io, decoder: Decoder) -> Self {
-        Self { io, writer: Writer::default(), written: 0, needs_flush: false, decoder }
+        let writer = Writer::default();
+        Self {
+            io,
+            writer,
+            written: 0,
+            is_paused: false,
+            eof: false,
+            needs_flush: false,
+            decoder,
+            unread: None,
+            reads_little: false,
+        }
     }
 
-    /// Reads once and passes every event that is complete to `handle`. Answers Pings. Returns how
-    /// many bytes were read; 0 at the end of the stream.
+    /// Reads once, or what the last read left, and passes every event that is complete to `handle`,
+    /// until `events` is down to 0. Answers Pings. Returns how many bytes were decoded; 0 at the end of
+    /// the stream.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
+        events: &mut usize,
         mut handle: impl FnMut(Event<'_>) -> Result<(), Close>,
     ) -> Poll<Result<usize, ReadError>> {
         let Self { io, writer, decoder, .. } = self;
-        poll_read_bytes(io, cx, |bytes| {
+        let mut decode = |bytes: &mut [u8]| {
             let handle = |event: Event<'_>| {
                 if let Event::Ping(payload) = event {
                     write_pong(payload, &mut writer.control);
                 }
                 handle(event)
             };
-            decoder.decode(bytes, handle)?;
-            Ok(bytes.len())
+            decoder.decode(bytes, events, handle)
+        };
+        if let Some(mut unread) = self.unread.take() {
+            let bytes = &mut unread.bytes[unread.start..];
+            let size = bytes.len();
+            let left = decode(bytes)?;
+            if left > 0 {
+                unread.start += size - left;
+                self.unread = Some(unread);
+            }
+            return Poll::Ready(Ok(size - left));
+        }
+        let (unread, reads_little) = (&mut self.unread, &mut self.reads_little);
+        let limit = if *reads_little { SMALL_READ_SIZE } else { READ_SIZE };
+        poll_read_bytes(io, cx, limit, |bytes| {
+            let decoded = bytes.len() - decode(bytes)?;
+            let rest = &bytes[decoded..];
+            *reads_little = !rest.is_empty();
+            *unread =
+                (!rest.is_empty()).then(|| Box::new(Unread { bytes: rest.to_vec(), start: 0 }));
+            Ok(decoded)
         })
     }
 
     /// Reads once and discards what was read. Returns how many bytes that were; 0 at the end of the
     /// stream.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        poll_read_bytes(&mut self.io, cx, |bytes| Ok(bytes.len()))
+        poll_read_bytes(&mut self.io, cx, READ_SIZE, |bytes| Ok(bytes.len()))
     }
 
     /// Counts what was read towards the message or frame that it leaves unfinished, if it does.
@@ -93,6 +140,7 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
     /// Frees what an unfinished message holds. Input can only be discarded from now on.
     pub(super) fn stop_decoding(&mut self) {
         self.decoder = Decoder::new(0);
+        self.unread = None;
     }
 
     /// Writes once, as much as `io` accepts. Returns the cost of the messages completed by it.
@@ -146,19 +194,23 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
     }
 }
 
-/// Reads once into the thread's buffer and passes on what was read.
+/// Reads once, at most `limit` bytes, into the thread's buffer and passes on what was read.
 fn poll_read_bytes<E: From<io::Error>>(
     io: &mut (impl Read + Unpin),
     cx: &mut Context<'_>,
+    limit: usize,
     take: impl FnOnce(&mut [u8]) -> Result<usize, E>,
 ) -> Poll<Result<usize, E>> {
     with_read_buffer(|buffer| {
-        let mut read = ReadBuf::new(buffer);
+        let mut read = ReadBuf::new(&mut buffer[..limit]);
         ready!(Pin::new(io).poll_read(cx, read.unfilled()))?;
         let size = read.filled().len();
         Poll::Ready(take(&mut buffer[..size]))
     })
 }
+
+/// Holds more small messages than a turn may handle.
+const SMALL_READ_SIZE: usize = 4 * 1024;
 
 /// Payloads up to this size are copied into one buffer; for larger ones an entry of its own in a
 /// vectored write is cheaper.

@@ -34,7 +34,8 @@ pub(super) fn is_method_allowed(parts: &Parts) -> bool {
         Method::GET => true,
         #[cfg(feature = "http2")]
         Method::CONNECT => {
-            parts.extensions.get::<Protocol>().is_some_and(|name| name.as_str() == "websocket")
+            let protocol = parts.extensions.get::<Protocol>();
+            protocol.is_some_and(|name| name.as_str().eq_ignore_ascii_case("websocket"))
         }
         _ => false,
     }
@@ -217,6 +218,7 @@ mod tests {
         };
         assert!(!is_method_allowed(&connect("connect-udp", "13")));
         assert!(Handshake::check(&connect("websocket", "12")).is_err());
+        assert!(is_method_allowed(&connect("WebSocket", "13")));
         let parts = connect("websocket", "13");
         assert!(is_method_allowed(&parts));
         let answer = Handshake::check(&parts).expect("accepted").answer();

@@ -17,6 +17,7 @@ mod frame_head;
 mod framed_io;
 mod handshake;
 mod pings;
+mod turn;
 mod utf8;
 mod writer;
 
@@ -27,9 +28,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Version};
+use http::{StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
@@ -78,12 +78,10 @@ impl<H: Handler> WebSocket<H> {
         }
         if parts.version < Version::HTTP_11 {
             let error = format!("HTTP version {:?} unsupported", parts.version);
-            let mut answer = response::text(StatusCode::BAD_REQUEST, error);
-            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return answer;
+            return response::closing(response::text(StatusCode::BAD_REQUEST, error));
         }
-        if !self.acceptor.check_origin().allows(&parts) {
-            return response::empty(StatusCode::FORBIDDEN);
+        if let Err(error) = self.acceptor.check_origin(&parts) {
+            return response::empty(error.status());
         }
         let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
             return response::bad_request();
@@ -91,8 +89,9 @@ impl<H: Handler> WebSocket<H> {
         let handshake = Handshake::check(&parts);
         drop(parts);
         let received = info.received();
-        let Ok(connected) = self.acceptor.connect_to_session(info).await else {
-            return response::empty(StatusCode::FORBIDDEN);
+        let connected = match self.acceptor.connect_to_session(info).await {
+            Ok(connected) => connected,
+            Err(error) => return response::empty(error.status()),
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,
@@ -119,7 +118,7 @@ impl<H: Handler> WebSocket<H> {
                     let Some((session, receiver)) = attached else { return };
                     tokio::spawn(Connection::new(io, session, receiver, &config, limits));
                 }
-                Err(error) => tracing::debug!(%error, "a client disconnected before its upgrade"),
+                Err(error) => tracing::debug!(?error, "a client disconnected before its upgrade"),
             }
         });
     }
@@ -136,7 +135,16 @@ impl<H: Handler, B> Service<http::Request<B>> for WebSocket<H> {
 
     fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
         let (parts, _body) = request.into_parts();
-        ResponseFuture(Box::pin(self.clone().answer(parts)))
+        let closes = response::expects_continue(&parts);
+        let answer = self.clone().answer(parts);
+        ResponseFuture(Box::pin(async move {
+            match answer.await {
+                answer if closes && answer.status() != StatusCode::SWITCHING_PROTOCOLS => {
+                    response::closing(answer)
+                }
+                answer => answer,
+            }
+        }))
     }
 }
 

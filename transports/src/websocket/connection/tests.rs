@@ -11,8 +11,8 @@ use hyper::rt::ReadBufCursor;
 
 use super::*;
 use crate::frame::{Inbound, Message};
-use crate::websocket::buffers;
 use crate::websocket::writer::Writer;
+use crate::websocket::{buffers, turn};
 
 /// A byte stream whose other end is the test.
 #[derive(Clone, Default)]
@@ -539,6 +539,9 @@ async fn reading_continues_once_the_pongs_that_paused_it_are_written() {
         it.send(0x89, b"ping");
     }
     assert!(!it.turn());
+    while it.woken() {
+        assert!(!it.turn());
+    }
     assert_eq!(it.ends(|ends| ends.to_read.len()), 0);
 }
 
@@ -659,8 +662,56 @@ async fn a_client_that_floods_yields_to_other_tasks() {
     let before = it.ends(|ends| ends.to_read.len());
     assert!(!it.turn());
     let read = before - it.ends(|ends| ends.to_read.len());
-    assert!(read <= READ_BUDGET + buffers::READ_SIZE, "{read}");
+    assert!(read <= turn::MAX_BYTES + buffers::READ_SIZE, "{read}");
     assert!(it.woken(), "it goes on in its next turn");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_handles_a_bounded_number_of_messages_and_the_next_one_goes_on() {
+    let mut it = Harness::new();
+    (0..100).for_each(|number| it.send(0x81, format!("{number}").as_bytes()));
+    let mut received = Vec::new();
+    let mut turns = 0;
+    while received.len() < 100 {
+        assert!(!it.turn());
+        turns += 1;
+        let messages = it.received();
+        let mut rest = &messages[..];
+        let before = received.len();
+        while let [0x81, size, more @ ..] = rest {
+            let (message, more) = more.split_at(usize::from(*size));
+            received.push(String::from_utf8(message.to_vec()).unwrap());
+            rest = more;
+        }
+        assert!(received.len() - before <= turn::MAX_MESSAGES);
+        assert!(it.woken() || received.len() == 100);
+    }
+    assert_eq!(received, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(turns, 100_usize.div_ceil(turn::MAX_MESSAGES));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_floods_small_messages_leaves_little_undecoded() {
+    let mut it = Harness::new();
+    (0..20_000).for_each(|_| it.send(0x81, b"hello"));
+    let mut read = Vec::new();
+    while it.ends(|ends| !ends.to_read.is_empty()) {
+        let before = it.ends(|ends| ends.to_read.len());
+        assert!(!it.turn());
+        it.received();
+        read.push(before - it.ends(|ends| ends.to_read.len()));
+    }
+    assert!(read[1..].iter().all(|size| *size <= 4 * 1024), "{read:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_but_not_handled_is_discarded_at_a_close() {
+    let mut it = Harness::new();
+    it.send(0x81, b"malformed");
+    (0..100).for_each(|_| it.send(0x81, b"hello"));
+    it.ends(|ends| ends.eof = true);
+    assert!(it.turn());
+    assert_eq!(it.received(), close(Close::Malformed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -687,9 +738,9 @@ fn with_a_backlog() -> (Harness, Vec<u8>) {
     assert!(!it.turn());
     assert_eq!(without_pings(it.received()), text("joined"));
     let news = "x".repeat(100);
-    (0..500).for_each(|_| room.push(Message::text(news.clone())));
+    (0..400).for_each(|_| room.push(Message::text(news.clone())));
     it.outbox.stream().push(Message::text("in a paused stream"));
-    (it, text(&news).repeat(500))
+    (it, text(&news).repeat(400))
 }
 
 fn without_pings(mut received: Vec<u8>) -> Vec<u8> {

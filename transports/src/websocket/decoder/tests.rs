@@ -53,12 +53,13 @@ fn decode_chunks<'a>(
 ) -> (Vec<Seen>, Result<(), Close>) {
     let mut seen = Vec::new();
     for chunk in chunks {
-        let result = decoder.decode(&mut chunk.to_vec(), |event| {
+        let result = decoder.decode(&mut chunk.to_vec(), &mut 1000, |event| {
             seen.push(event.into());
             Ok(())
         });
-        if result.is_err() {
-            return (seen, result);
+        match result {
+            Ok(left) => assert_eq!(left, 0),
+            Err(close) => return (seen, Err(close)),
         }
     }
     (seen, Ok(()))
@@ -221,7 +222,7 @@ fn empty_continuations_are_accepted_where_they_are_allowed() {
 fn an_error_of_deliver_stops_the_decoding() {
     let mut seen = 0;
     let mut bytes = frames(&[(0x81, b"a"), (0x81, b"b")]);
-    let result = Decoder::new(LIMIT).decode(&mut bytes, |_| {
+    let result = Decoder::new(LIMIT).decode(&mut bytes, &mut 10, |_| {
         seen += 1;
         Err(Close::Malformed)
     });

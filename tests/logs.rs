@@ -1,0 +1,206 @@
+//! What clients send appears in log lines only escaped: it can neither break a line nor color it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use http::Request;
+use http::header::ORIGIN;
+use http_body_util::Full;
+use serde_json::json;
+use support::{Captured, capture};
+use tower::ServiceExt;
+use tower_channels::channel::Result;
+use tower_channels::test::connect;
+use tower_channels::{
+    Builder, Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig,
+    Rejected, Reply, Socket, Stop,
+};
+
+#[path = "support/capture.rs"]
+mod support;
+
+/// What an attacker writes into topics, payloads and parameters.
+const EVIL: &str = "a\r\n\u{1b}[31mERROR forged\u{202e}";
+
+/// Errors and crashes with what the client sent.
+struct Room;
+
+impl Channel for Room {
+    type Assigns = ();
+    type Info = ();
+
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        match payload.parse::<String>() {
+            Ok(text) => Err(text.into()),
+            Err(_) => Ok(Self.into()),
+        }
+    }
+
+    async fn resume(
+        &mut self,
+        payload: Payload,
+        _: &Socket<Self>,
+    ) -> Result<Option<Payload>, JoinError> {
+        Err(payload.parse::<String>()?.into())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        it: &Socket<Self>,
+    ) -> Result<Reply> {
+        match event {
+            "fail" => Err(payload.parse::<String>()?.into()),
+            "parse" => Err(payload.parse::<u64>().expect_err("a text").into()),
+            "panic" => panic!("{}", payload.parse::<String>()?),
+            "hang" => std::future::pending().await,
+            "track" => {
+                Presence::track(it, &payload.parse::<String>()?, json!({}))?;
+                Ok(Reply::ack())
+            }
+            _ => Err(Stop::unmatched(event)),
+        }
+    }
+}
+
+fn builder() -> Builder<()> {
+    let connect = |info: ConnectInfo| async move {
+        match info.param("reject") {
+            Some(reason) => Err(Rejected::reason(reason)),
+            None => match info.param("fail") {
+                Some(text) => Err(text.to_owned().into()),
+                None => Ok(()),
+            },
+        }
+    };
+    Endpoint::builder(connect).channel::<Room>("room:*")
+}
+
+#[track_caller]
+fn assert_escaped(captured: &Captured, expected: &[&str]) {
+    for line in captured.lines() {
+        let sound = line.chars().all(|char| !char.is_control() && char != '\u{202e}');
+        assert!(sound, "not escaped: {line:?}");
+    }
+    for text in expected {
+        captured.expect_line(&[text, r"a\r\n\u{1b}[31mERROR forged\u{202e}"]);
+    }
+}
+
+#[test]
+fn topics_events_and_payloads_are_escaped() {
+    let captured = capture(async {
+        let endpoint = builder().max_mailbox(1000).build();
+        let mut ann = connect(&endpoint, &[]).await.expect("accepted");
+        let topic = format!("room:{EVIL}");
+        ann.join(&topic, json!(EVIL)).await;
+        for event in ["fail", "parse", "panic", EVIL] {
+            assert_eq!(ann.join(&topic, json!({})).await, Reply::ack());
+            ann.send(&topic, event, json!(EVIL));
+            assert_eq!(ann.next_push().await.0, "phx_error");
+        }
+        // A mailbox that is full.
+        assert_eq!(ann.join(&topic, json!({})).await, Reply::ack());
+        for _ in 0..3 {
+            ann.send(&topic, "hang", json!(EVIL.repeat(50)));
+        }
+        assert_eq!(ann.next_push().await.0, "phx_error");
+    });
+    assert_escaped(&captured, &["join crashed", "channel crashed", "channel panicked", "is full"]);
+}
+
+#[test]
+fn the_reasons_of_rejected_clients_are_escaped() {
+    let captured = capture(async {
+        let endpoint = builder().build();
+        for parameter in ["reject", "fail"] {
+            connect(&endpoint, &[(parameter, EVIL)]).await.expect_err("rejected");
+        }
+        let panicking = builder().id(|()| panic!("{EVIL}")).build();
+        connect(&panicking, &[]).await.expect_err("it panics");
+    });
+    assert_escaped(&captured, &["a client was rejected", "connect failed", "connect panicked"]);
+}
+
+#[test]
+fn origins_and_session_ids_are_escaped() {
+    let captured = capture(async {
+        let service = builder().build().service("/socket");
+        for transport in ["websocket", "longpoll"] {
+            let uri = format!("/socket/{transport}?vsn=2.0.0&session=%0a%1b[31m");
+            let request = Request::get(uri).body(Full::<bytes::Bytes>::default());
+            let mut request = request.expect("a request");
+            let Ok(_) = service.clone().oneshot(request.clone()).await;
+            // A tab and bytes beyond ASCII are all that a header can smuggle.
+            let origin = b"http://evil.test\t\xc2\x9b31m".as_slice();
+            request.headers_mut().insert(ORIGIN, origin.try_into().expect("a header value"));
+            let Ok(_) = service.clone().oneshot(request).await;
+        }
+    });
+    assert_escaped(&captured, &[]);
+    captured.expect_line(&["origin refused", r"http://evil.test\t\u{9b}31m"]);
+    captured.expect_line(&["malformed session id ignored"]);
+}
+
+#[test]
+fn what_a_resumable_session_and_presence_log_is_escaped() {
+    let captured = capture(async {
+        let fetch = |topic: String, keys: Vec<String>| async move {
+            match &*keys[0] {
+                "hang" => std::future::pending().await,
+                _ => panic!("no {keys:?} on {topic}"),
+            }
+        };
+        let config = PresenceConfig::default().fetch(fetch).fetch_timeout(Duration::from_secs(1));
+        let endpoint = builder().id(|()| Some(EVIL.into())).presence(config).build();
+        let session = [("session", "a-session-of-one-client")];
+        let mut ann = connect(&endpoint, &session).await.expect("accepted");
+        let topic = format!("room:{EVIL}");
+        ann.join(&topic, json!({})).await;
+        for key in [EVIL, "hang"] {
+            assert_eq!(ann.push(&topic, "track", json!(key)).await, Reply::ack());
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        ann.reconnect().await.expect("accepted");
+        assert_eq!(ann.join(&topic, json!(EVIL)).await, Reply::reason("join crashed"));
+    });
+    assert_escaped(&captured, &["fetch panicked", "fetch hook timed out", "join crashed"]);
+}
+
+/// The fields that are numbers of the server's own.
+const NUMBERS: [&str; 5] = ["epoch", "replayed", "skipped", "count", "code = close.code()"];
+
+/// A field with `%` is printed as it is, and so is a string without a sigil by some subscribers.
+#[test]
+fn every_field_of_a_log_line_is_a_number_or_escaped() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("transports/src")];
+    let mut lines = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).expect("a source file");
+            for (_, call) in source.match_indices("tracing::").map(|(at, _)| source.split_at(at)) {
+                let Some((level, call)) = call["tracing::".len()..].split_once("!(") else {
+                    continue;
+                };
+                if !["trace", "debug", "info", "warn", "error"].contains(&level) {
+                    continue;
+                }
+                let fields = call.split(");").next().expect("the fields");
+                let (fields, _) = fields.split_once('"').unwrap_or((fields, ""));
+                for field in fields.split(',').map(str::trim).filter(|field| !field.is_empty()) {
+                    let sound = NUMBERS.contains(&field) || field.starts_with('?');
+                    assert!(sound || field.contains("= ?"), "{}: {field}", path.display());
+                }
+                lines += 1;
+            }
+        }
+    }
+    assert!(lines > 15, "found {lines}");
+}

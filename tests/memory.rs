@@ -1,0 +1,179 @@
+//! What is held for clients that do not read is what the documented limits allow.
+
+use std::time::Duration;
+
+use allocation_counter::measure;
+use serde_json::json;
+use tower_channels::channel::Result;
+use tower_channels::test::{Client, connect};
+use tower_channels::{Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, Socket};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Tracks the members of `presence:*` with a large meta.
+struct Room;
+
+impl Channel for Room {
+    type Assigns = String;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        Ok(Self.into())
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        if socket.topic().starts_with("presence:") {
+            let meta = json!({ "text": "x".repeat(4000) });
+            Presence::track(socket, socket.assigns(), meta)?;
+            Presence::push_state(socket);
+        }
+        Ok(())
+    }
+}
+
+/// Pushes every broadcast to its client itself.
+struct Intercepting;
+
+impl Channel for Intercepting {
+    type Assigns = String;
+    type Info = ();
+
+    const INTERCEPT: &'static [&'static str] = &["event"];
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        Ok(Self.into())
+    }
+
+    async fn handle_out(&mut self, event: &str, msg: Payload, socket: &Socket<Self>) -> Result<()> {
+        socket.push(event, msg);
+        Ok(())
+    }
+}
+
+fn builder() -> Builder<String> {
+    Endpoint::builder(|info| async move { Ok(info.param("name").unwrap_or_default().to_owned()) })
+        .id(|name| Some(name.clone()))
+        .channel::<Intercepting>("intercepting")
+        .channel::<Room>("*")
+}
+
+async fn member(endpoint: &Endpoint<String>, name: &str, topic: &str) -> Client<String> {
+    let mut client = connect(endpoint, &[("name", name)]).await.expect("accepted");
+    client.join(topic, json!({})).await;
+    client
+}
+
+/// Runs `setup`, then returns how many bytes more are held during `work` at most.
+fn held<T, S, W>(setup: impl FnOnce() -> S, work: impl FnOnce(T) -> W) -> usize
+where
+    S: Future<Output = T>,
+    W: Future<Output = T>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let before = runtime.block_on(setup());
+    let mut after = None;
+    let info = measure(|| {
+        after = Some(runtime.block_on(async {
+            let after = work(before).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            after
+        }));
+    });
+    drop(after);
+    usize::try_from(info.bytes_max).expect("more than before")
+}
+
+#[test]
+fn the_members_of_a_crowded_topic_share_its_presence_state() {
+    const MEMBERS: usize = 300;
+    let bytes = held(
+        || async {
+            let endpoint = builder().build();
+            let mut clients = Vec::new();
+            for n in 0..MEMBERS {
+                clients.push(member(&endpoint, &n.to_string(), "presence:a").await);
+            }
+            (endpoint, clients)
+        },
+        |(endpoint, mut clients)| async move {
+            clients.iter_mut().for_each(|client| _ = client.discard());
+            // They join again, and read nothing.
+            for client in &mut clients {
+                client.send("presence:a", "phx_join", json!({}));
+            }
+            (endpoint, clients)
+        },
+    );
+    // One state of 300 metas in two forms and one diff of as many joins and leaves.
+    assert!(bytes < 24 * MIB, "{bytes} bytes are held");
+}
+
+/// Each of so many bytes of JSON, from small ones, most of which is their overhead, to large ones.
+const SIZES: [usize; 4] = [2, 60, 500, 20 * KIB];
+
+fn payload(size: usize) -> Payload {
+    json!("x".repeat(size)).into()
+}
+
+async fn detached(endpoint: &Endpoint<String>, name: &str, topic: &str) -> Client<String> {
+    let params = [("name", name), ("session", &*format!("{name:0>22}"))];
+    let mut client = connect(endpoint, &params).await.expect("accepted");
+    client.join(topic, json!({})).await;
+    client.discard();
+    client.drop_connection();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    client
+}
+
+#[test]
+fn a_replay_log_holds_what_its_limit_allows() {
+    for size in SIZES {
+        let bytes = held(
+            || async {
+                let endpoint = builder().build();
+                let away = detached(&endpoint, "a", "room:a").await;
+                let here = member(&endpoint, "b", "room:a").await;
+                (endpoint, away, here)
+            },
+            |(endpoint, away, mut here)| async move {
+                for _ in 0..40_000_usize.min(4 * MIB / size) {
+                    endpoint.broadcast("room:a", "an_event_with_a_long_name", payload(size));
+                    here.discard();
+                }
+                (endpoint, away, here)
+            },
+        );
+        assert!(bytes < MIB + MIB / 4, "{bytes} bytes are held in messages of {size}");
+    }
+}
+
+#[test]
+fn a_detached_session_whose_channel_intercepts_holds_what_its_outbox_allows() {
+    const SESSIONS: usize = 10;
+    for size in SIZES {
+        let bytes = held(
+            || async {
+                let endpoint = builder().build();
+                let mut away = Vec::new();
+                for n in 0..SESSIONS {
+                    away.push(detached(&endpoint, &n.to_string(), "intercepting").await);
+                }
+                (endpoint, away)
+            },
+            |(endpoint, away)| async move {
+                while endpoint.sessions().total() > 0 {
+                    endpoint.broadcast("intercepting", "event", payload(size));
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                (endpoint, away)
+            },
+        );
+        let each = bytes / SESSIONS;
+        assert!(each < MIB + MIB / 4, "{each} bytes are held in messages of {size}");
+    }
+}
