@@ -83,19 +83,16 @@ impl<S: Session> ResumeRegistry<S> {
         if config.session_ttl.is_zero() || (socket_id.is_none() && !config.anonymous) {
             return Connected::Own(session, receiver);
         }
-        let (mut sessions, replaced) = loop {
+        let (mut sessions, replaced, is_stuck) = loop {
             let known = self.find(id);
+            let mut is_stuck = false;
             if let Some(known) = &known {
                 if known.socket_id() != socket_id.as_deref() || known.is_in_conflict() {
                     tracing::info!("session id in use by another client");
                     return Connected::Own(session, receiver);
                 }
-                if known.is_alive() && known.is_stuck() {
-                    metrics::counter!("tower_channels_sessions_stuck").increment(1);
-                    tracing::warn!(
-                        "session restarted: three connections were lost over one message"
-                    );
-                } else if known.can_resume(received) {
+                is_stuck = known.is_stuck();
+                if !is_stuck && known.can_resume(received) {
                     return Connected::Resumable(Arc::clone(known));
                 }
             }
@@ -103,7 +100,7 @@ impl<S: Session> ResumeRegistry<S> {
             // Unless another connect was faster.
             if sessions.by_id.get(id).map(Arc::as_ptr) == known.as_ref().map(Arc::as_ptr) {
                 let replaced = sessions.remove(id);
-                break (sessions, replaced);
+                break (sessions, replaced, is_stuck);
             }
         };
         let room = match &socket_id {
@@ -127,7 +124,11 @@ impl<S: Session> ResumeRegistry<S> {
             Connected::Own(session, receiver)
         };
         drop(sessions);
-        if replaced.is_some_and(|replaced| replaced.end(Close::Restart)) {
+        let has_ended = replaced.is_some_and(|replaced| replaced.end(Close::Restart));
+        if has_ended && is_stuck {
+            metrics::counter!("tower_channels_sessions_stuck").increment(1);
+            tracing::warn!("session restarted: three connections were lost over one message");
+        } else if has_ended {
             tracing::info!("session restarted: its client has missed too much");
         }
         match room {
