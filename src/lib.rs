@@ -89,6 +89,7 @@ pub use self::presence::{
     PresenceError, Presences, Present, TrackGuard,
 };
 pub use self::reply::Reply;
+pub use self::socket::shutdown::ShutdownConfig;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{

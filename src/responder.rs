@@ -11,8 +11,9 @@ use crate::serializer::{ServerMessage, Version};
 pub(crate) struct Responder {
     pub(crate) outbox: outbox::Sender,
     pub(crate) version: Version,
-    /// Whether the session is resumable. Then messages carry no join_ref: which join the client
-    /// will have sent last when it receives them is not known yet.
+    /// Whether the session is resumable. Then messages carry no join_ref, as it is not known yet
+    /// which join the client will have sent last when it receives them. Only the end of a channel
+    /// does, so that no client takes it for the end of a channel that it has joined since.
     pub(crate) resumable: bool,
 }
 
@@ -73,8 +74,8 @@ impl Responder {
 
     /// Encodes the end of a channel. It neither counts nor logs, and so may run under a lock.
     pub(crate) fn encode_exit(&self, join_ref: &Ref, topic: &str, exit: Exit) -> Option<Message> {
-        let (join_ref, Exit { event, payload }) = (self.wire_join_ref(join_ref), exit);
-        self.version.encode(&ServerMessage::End { join_ref, topic, event, payload })
+        let (reference, Exit { event, payload }) = (self.wire_join_ref(join_ref), exit);
+        self.version.encode(&ServerMessage::End { join_ref, reference, topic, event, payload })
     }
 
     /// The join_ref in messages of a channel that was joined with this one.
@@ -112,7 +113,12 @@ impl Responder {
     /// Replies to a heartbeat.
     pub(crate) fn reply_to_heartbeat(&self, reference: &Ref, topic: &Topic<'_>) {
         if let Some(message) = self.encode_reply(&Ref::NULL, reference, topic, &Reply::ack()) {
-            self.outbox.push_heartbeat_reply(message);
+            // A client that matches no reply sends heartbeats by the clock.
+            if reference.is_null() {
+                self.outbox.priority().push(message);
+            } else {
+                self.outbox.push_heartbeat_reply(message);
+            }
         }
     }
 

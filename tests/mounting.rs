@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use allocation_counter::measure;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use tokio::time::Instant;
 use tower::ServiceExt;
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Service, Socket};
+use tower_channels::{
+    Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, Payload, Service, Socket,
+};
+use tower_channels_transports::internals::fuzzing::{MAX_PARSED_QUERY, parse_query};
 
 struct Room;
 
@@ -120,21 +123,74 @@ async fn a_client_can_resume_its_session_although_no_other_is_admitted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_ends_as_soon_as_the_last_long_poll_client_is_notified() {
-    let endpoint = endpoint();
-    let service = endpoint.service("/socket");
-    let connected = call(service.clone(), request("GET", "", "")).await;
-    let heartbeat = request("POST", token(&connected), r#"[null,"1","phoenix","heartbeat",{}]"#);
-    call(service.clone(), heartbeat).await;
-    let first = call(service.clone(), request("GET", token(&connected), "")).await;
-    let began = Instant::now();
-    let shutdown = tokio::spawn(async move { endpoint.shutdown(Duration::from_secs(60)).await });
-    tokio::task::yield_now().await;
-    // The previous response is not acknowledged and may have been lost, so it is repeated.
-    let repeated = call(service.clone(), request("GET", token(&connected), "")).await;
-    assert_eq!(repeated, first);
-    let rejected = call(service, request("GET", token(&first), "")).await;
-    assert_eq!(rejected, r#"{"status":403}"#);
-    assert!(shutdown.await.expect("no panic"));
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+async fn too_many_connects_in_progress_are_answered_with_503() {
+    let endpoint = Endpoint::builder(|info: ConnectInfo| async move {
+        let slow = info.param("slow").is_some();
+        tokio::time::sleep(Duration::from_secs(if slow { 5 } else { 0 })).await;
+        Ok(())
+    })
+    .max_connecting(2)
+    .check_origin(CheckOrigin::off())
+    .channel::<Room>("room:*")
+    .build();
+    let connect = |path: &str, query: &str| {
+        let uri = format!("/socket/{path}?vsn=2.0.0{query}");
+        let request = Request::get(uri).body(Full::<bytes::Bytes>::default()).expect("a request");
+        endpoint.service("/socket").oneshot(request)
+    };
+    let slow: Vec<_> = (0..2).map(|_| tokio::spawn(connect("longpoll", "&slow"))).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (path, body) in [("websocket", ""), ("longpoll", r#"{"status":500}"#)] {
+        let Ok(response) = connect(path, "").await;
+        assert_eq!(response.status(), 503, "{path}");
+        assert_eq!(response.into_body().collect().await.expect("a body").to_bytes(), body);
+    }
+    slow[0].abort();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let Ok(response) = connect("longpoll", "").await;
+    assert_eq!(response.status(), 200, "a client that goes away makes room");
+}
+
+#[tokio::test]
+async fn a_client_with_an_over_long_socket_id_is_rejected() {
+    let endpoint = Endpoint::builder(|info: ConnectInfo| async move {
+        Ok(info.param("id").unwrap_or_default().to_owned())
+    })
+    .id(|id: &String| Some(id.clone()))
+    .build();
+    for (size, status) in [(255, 410), (256, 403)] {
+        let uri = format!("/socket/longpoll?vsn=2.0.0&id={}", "x".repeat(size));
+        let request = Request::get(uri).body(Full::<bytes::Bytes>::default());
+        let service = endpoint.service("/socket");
+        let Ok(response) = service.oneshot(request.expect("a request")).await;
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let expected = format!(r#""status":{status}"#);
+        assert!(String::from_utf8_lossy(&body).contains(&expected), "{size}: {body:?}");
+    }
+}
+
+#[test]
+fn the_parameters_of_a_connect_take_a_bounded_amount_of_memory() {
+    let parameter = |name: usize, depth: usize| format!("{name}{}=1&", "[a]".repeat(depth));
+    let nested = |depth| (0..256).map(|name| parameter(name, depth)).collect::<String>();
+    for query in [
+        nested(0),
+        nested(1),
+        nested(16),
+        "a[]=&".repeat(256),
+        (0..4).map(|name| parameter(name, 16)).collect::<String>() + &"x[]&".repeat(250),
+        (0..64).map(|name| parameter(name, 1)).chain((0..192).map(|n| format!("x{n}&"))).collect(),
+        format!("a={}", "x".repeat(16 * 1024 - 2)),
+        format!("a={}", "%41".repeat(5 * 1024)),
+    ] {
+        let mut parsed = None;
+        let used = measure(|| parsed = parse_query(&query).ok());
+        let held = usize::try_from(used.bytes_current).expect("a size");
+        assert!(held <= MAX_PARSED_QUERY, "{held} bytes of {}", query.len());
+        assert!(
+            used.bytes_max <= 2 * MAX_PARSED_QUERY as u64,
+            "{} bytes meanwhile",
+            used.bytes_max
+        );
+    }
 }

@@ -16,7 +16,11 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        if payload.parse::<String>().is_ok_and(|payload| payload == "refuse") {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            return Err(JoinError::reason("refused"));
+        }
         Ok(Joined::new(Self(0)).reply(json!("joined")))
     }
 
@@ -219,6 +223,88 @@ async fn after_a_rejected_resume_the_next_join_is_a_new_one() {
     ann.reconnect().await.expect("connects");
     assert_eq!(ann.join("room:1", json!("reject")).await, Reply::reason("no longer"));
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_rejoin_runs_resume_with_its_own_payload() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    assert_eq!(ann.join("room:1", json!("unchanged")).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.join("room:1", json!({})).await, resumed(2));
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, resumed(3));
+    assert_eq!(ann.join("room:1", json!("reject")).await, Reply::reason("no longer"));
+    assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::reason("unmatched topic"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_behind_a_rejected_one_is_an_ordinary_join() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    let rejected = ann.send("room:1", "phx_join", json!("reject"));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.reply_to(&rejected).await, Reply::reason("no longer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_behind_one_that_fails_is_an_ordinary_join() {
+    let endpoint = endpoint();
+    let mut ann = connect(&endpoint, &[SESSION]).await.expect("connects");
+    let refused = ann.send("room:1", "phx_join", json!("refuse"));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.reply_to(&refused).await, Reply::reason("refused"));
+    assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_channel_that_was_left_reaches_the_one_that_is_joined_behind() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.send("room:1", "later", json!("late"));
+    ann.send("room:1", "phx_leave", json!({}));
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
+    assert_eq!(ann.discard(), 2, "the reply to the leave and the close");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    endpoint.broadcast("room:1", "said", json!(1));
+    assert_eq!(ann.next_push().await, ("said".into(), json!(1).into()));
+    assert_eq!(ann.discard(), 0);
+}
+
+/// What the client does before it leaves, and whether it could have waited in vain for the reply to
+/// its join.
+#[tokio::test(start_paused = true)]
+async fn a_leave_ends_the_channel_unless_its_join_was_not_answered() {
+    let seconds = |n| tokio::time::sleep(Duration::from_secs(n));
+    for received in [&NUMBERED[..1], &NUMBERED] {
+        for (case, detaches) in [
+            ("at once", false),
+            ("unanswered", true),
+            ("answered", false),
+            ("answered before", false),
+        ] {
+            let endpoint = endpoint();
+            let mut ann = member(&endpoint, received).await;
+            ann.reconnect().await.expect("connects");
+            match case {
+                "at once" => drop(ann.send("room:1", "phx_join", json!({}))),
+                "unanswered" => {
+                    ann.send("room:1", "phx_join", json!({}));
+                    seconds(2).await;
+                }
+                "answered" => {
+                    ann.join("room:1", json!({})).await;
+                    seconds(2).await;
+                }
+                _ => seconds(2).await,
+            }
+            ann.send("room:1", "phx_leave", json!({}));
+            ann.discard();
+            seconds(1).await;
+            let reply = ann.join("room:1", json!({})).await;
+            let expected = if detaches { resumed(2) } else { Reply::ok(json!("joined")) };
+            assert_eq!(reply, expected, "left {case}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,14 +1,16 @@
 //! The query string of a connect request.
 
+use allocation_counter::measure;
 use serde_json::{Map, Value};
-use tower_channels_transports::internals::fuzzing::parse_query;
+use tower_channels_transports::internals::fuzzing::{MAX_PARSED_QUERY, parse_query};
 
-/// Asserts that nesting is bounded and every leaf is a string, and that parsed parameters and any
-/// tree of simple names survive a round trip through a query.
+/// Asserts that nesting and memory are bounded and every leaf is a string, and that parsed parameters
+/// and any tree of simple names survive a round trip through a query.
 pub fn check(data: &[u8]) {
-    if let Ok(params) =
-        str::from_utf8(data).map_err(drop).and_then(|q| parse_query(q).map_err(drop))
-    {
+    let mut parsed = None;
+    let used = measure(|| parsed = str::from_utf8(data).ok().and_then(|q| parse_query(q).ok()));
+    assert!(used.bytes_current <= MAX_PARSED_QUERY as i64, "{} bytes", used.bytes_current);
+    if let Some(params) = parsed {
         let params = Value::Object(params);
         assert!(depth(&params) <= MAX_DEPTH, "nested {} deep", depth(&params));
         assert!(leaves_are_strings(&params));
@@ -17,7 +19,30 @@ pub fn check(data: &[u8]) {
         }
     }
     assert_depth_is_bounded(data);
-    assert_read_back(&Value::Object(Tree { bytes: data, names: 0 }.map(MAX_DEPTH)));
+    let tree = Value::Object(Tree { bytes: data, names: 0 }.map(MAX_DEPTH));
+    if levels(&tree) <= MAX_LEVELS && leaves(&tree) <= MAX_PARAMS {
+        assert_read_back(&tree);
+    }
+}
+
+/// The most maps and lists, with the parameters themselves, and the most parameters.
+const MAX_LEVELS: usize = 65;
+const MAX_PARAMS: usize = 256;
+
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => 1 + fields.values().map(levels).sum::<usize>(),
+        Value::Array(items) => 1 + items.iter().map(levels).sum::<usize>(),
+        _ => 0,
+    }
+}
+
+fn leaves(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => fields.values().map(leaves).sum(),
+        Value::Array(items) => items.iter().map(leaves).sum(),
+        _ => 1,
+    }
 }
 
 /// The maximum depth: the parameters themselves, and 16 levels below a name.

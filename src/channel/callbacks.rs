@@ -101,16 +101,79 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Called when the client joins again in a resumable session in which this channel is still
-    /// alive. Returns the response to the join, or `None` for the response to the first join.
+    /// Called with the payload of the join when the client joins again in a resumable session in
+    /// which this channel is still alive. Returns the response to the join, or `None` for the response to the first join.
     ///
     /// No message was lost: right after the reply the client receives, in order, what it has
     /// missed. So there is no history to send here; a client whose session has ended comes through
-    /// [`join`](Channel::join). Check here what may have changed meanwhile, such as a permission.
-    /// It may be called several times, also without a disconnect before.
+    /// [`join`](Channel::join). It may be called several times, also without a disconnect before.
+    ///
+    /// This is the place to authorize again. `join` has checked the payload of the first join alone;
+    /// since then a permission may have been withdrawn, and the payload of this join may be another
+    /// one: pages join again with new parameters, such as a fresh token.
     ///
     /// # Errors
-    /// A [`JoinError`] is the error reply to the join, and ends the channel.
+    /// A [`JoinError`] is the error reply to the join, and ends the channel: the client receives
+    /// nothing that it has missed, and its next join runs [`join`](Channel::join).
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::collections::HashSet;
+    /// # use std::sync::{Arc, RwLock};
+    /// use tower_channels::channel::Result;
+    /// use tower_channels::{Channel, JoinError, Joined, Payload, Socket};
+    ///
+    /// /// The tokens that give access.
+    /// #[derive(Clone, Default)]
+    /// struct Tokens(Arc<RwLock<HashSet<String>>>);
+    ///
+    /// impl Tokens {
+    ///     fn check(&self, payload: &Payload) -> Result<(), JoinError> {
+    ///         let token = payload.parse::<String>().unwrap_or_default();
+    ///         let is_valid = self.0.read().unwrap().contains(&token);
+    ///         if is_valid { Ok(()) } else { Err(JoinError::reason("unauthorized")) }
+    ///     }
+    /// }
+    ///
+    /// struct Room;
+    ///
+    /// impl Channel for Room {
+    ///     type Assigns = Tokens;
+    ///     type Info = ();
+    ///
+    ///     async fn join(_: &str, token: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    ///         socket.assigns().check(&token)?;
+    ///         Ok(Room.into())
+    ///     }
+    ///
+    ///     async fn resume(&mut self, token: Payload, socket: &Socket<Self>) -> Result<Option<Payload>, JoinError> {
+    ///         socket.assigns().check(&token)?;
+    ///         Ok(None)
+    ///     }
+    /// }
+    /// # use serde_json::json;
+    /// # use tower_channels::{Endpoint, Reply};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let tokens = Tokens::default();
+    /// # let assigns = tokens.clone();
+    /// # let endpoint = Endpoint::builder(move |_| { let assigns = assigns.clone(); async move { Ok(assigns) } })
+    /// #     .id(|_| Some("ann".into())).channel::<Room>("room").build();
+    /// # let session = [("session", "0123456789abcdefghijkl")];
+    /// # let mut ann = tower_channels::test::connect(&endpoint, &session).await.unwrap();
+    /// # tokens.0.write().unwrap().insert("one".into());
+    /// # assert_eq!(ann.join("room", json!("one")).await, Reply::ack());
+    /// # tokens.0.write().unwrap().insert("two".into());
+    /// # ann.reconnect().await.unwrap();
+    /// # assert_eq!(ann.join("room", json!("two")).await, Reply::ack());
+    /// # tokens.0.write().unwrap().clear();
+    /// # endpoint.broadcast("room", "secret", json!({}));
+    /// # ann.reconnect().await.unwrap();
+    /// # assert_eq!(ann.join("room", json!("two")).await, Reply::reason("unauthorized"));
+    /// # assert_eq!(ann.join("room", json!("two")).await, Reply::reason("unauthorized"));
+    /// # assert_eq!(ann.discard(), 0);
+    /// # }
+    /// ```
     fn resume(
         &mut self,
         payload: Payload,

@@ -27,8 +27,6 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) topic: SmolStr,
     /// The join_ref of pushes and replies: the ref of the join if it had no join_ref.
     pub(crate) join_ref: Ref,
-    /// The join_ref that the client sent, which may be null, for the reply to the join and the end.
-    pub(crate) sent_join_ref: Ref,
     pub(crate) client: Responder,
     pub(crate) pubsub: PubSub,
     pub(crate) presence: Presence,
@@ -57,6 +55,21 @@ pub(crate) enum Caller {
 }
 
 impl<A> ChannelContext<A> {
+    /// Returns the context of the instance that follows on the same stream.
+    pub(crate) fn next(&self, join_ref: Ref, mailbox: mailbox::Sender) -> Self {
+        Self {
+            assigns: Arc::clone(&self.assigns),
+            topic: self.topic.clone(),
+            join_ref,
+            client: self.client.clone(),
+            pubsub: self.pubsub.clone(),
+            presence: self.presence.clone(),
+            ownership: Ownership::default(),
+            mailbox,
+            subscription: TopicSubscription::default(),
+        }
+    }
+
     /// Pushes an event to the client.
     pub(crate) fn push(&self, caller: Caller, event: &str, payload: &Payload) {
         self.send(caller, self.encode_push(event, payload));
@@ -76,29 +89,28 @@ impl<A> ChannelContext<A> {
         self.pubsub.broadcast(broadcast, from.as_ref());
     }
 
-    /// Encodes the reply to a successful join, which carries the join_ref as the client sent it.
-    pub(crate) fn encode_join_reply(&self, reference: &Ref, response: Payload) -> Option<Message> {
-        let (topic, reply) = (self.topic_name(), Reply::Ok(response));
-        self.client.encode_reply(&self.sent_join_ref, reference, &topic, &reply)
-    }
-
     /// Replies to the join of a client that has returned: from here on its messages flow again, as
     /// long as the connection of `epoch` lasts.
-    pub(crate) fn resume(&self, epoch: u64, reference: &Ref, response: Payload) {
+    pub(crate) fn resume(&self, epoch: u64, join_ref: &Ref, reference: &Ref, response: Payload) {
         self.subscription.catch_up();
-        if let Some(reply) = self.encode_join_reply(reference, response) {
+        if let Some(reply) = self.encode_reply(join_ref, reference, &Reply::Ok(response)) {
             self.client.outbox.resume(epoch, reply);
         }
     }
 
     /// Replies to a failed join or to a leave, ahead of everything that waits for the client.
-    pub(crate) fn reply_first(&self, reference: &Ref, reply: &Reply) {
-        self.client.reply_first(&self.sent_join_ref, reference, &self.topic_name(), reply);
+    pub(crate) fn reply_first(&self, join_ref: &Ref, reference: &Ref, reply: &Reply) {
+        self.client.reply_first(join_ref, reference, &self.topic_name(), reply);
     }
 
-    /// Encodes what [`reply_first`](Self::reply_first) sends.
-    pub(crate) fn encode_first(&self, reference: &Ref, reply: &Reply) -> Option<Message> {
-        self.client.encode_reply(&self.sent_join_ref, reference, &self.topic_name(), reply)
+    /// Encodes the reply to a join, with the join_ref as the client sent it.
+    pub(crate) fn encode_reply(
+        &self,
+        join_ref: &Ref,
+        reference: &Ref,
+        reply: &Reply,
+    ) -> Option<Message> {
+        self.client.encode_reply(join_ref, reference, &self.topic_name(), reply)
     }
 
     /// Replies to a push that waited for a join which failed.
@@ -108,9 +120,15 @@ impl<A> ChannelContext<A> {
     }
 
     /// Puts the end of the channel into the client's outbox.
-    pub(crate) fn enqueue_exit(&self, exit: Exit) -> Option<Enqueued> {
-        let message = self.client.encode_exit(&self.sent_join_ref, &self.topic, exit)?;
+    pub(crate) fn enqueue_exit(&self, join_ref: &Ref, exit: Exit) -> Option<Enqueued> {
+        let message = self.client.encode_exit(join_ref, &self.topic, exit)?;
         Some(self.client.outbox.enqueue(message))
+    }
+
+    /// Puts the end of a channel that the client has left into its outbox.
+    pub(crate) fn enqueue_left(&self, join_ref: &Ref) -> Option<Enqueued> {
+        let message = self.client.encode_exit(join_ref, &self.topic, Exit::CLOSE)?;
+        Some(self.client.outbox.enqueue_last(message))
     }
 
     fn encode_push(&self, event: &str, payload: &Payload) -> Option<Message> {

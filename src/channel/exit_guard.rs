@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::OwnedMutexGuard;
 use tower_channels_transports::outbox::Enqueued;
 
 use super::callbacks::Channel;
 use super::context::ChannelContext;
-use super::instance::PreviousInstance;
-use super::mailbox::{self, Command, Ending};
-use super::result::{JoinError, Joined, Result};
+use super::instance::{Permit, PreviousInstance};
+use super::mailbox::{self, Command, Ended, Ending, Rejoin, Succession};
+use super::result::{JoinError, Joined, Reason, Result};
+use super::running::RunningChannel;
 use crate::effects::Effects;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -24,9 +24,14 @@ use crate::responder::Exit;
 pub(super) struct ExitGuard<A> {
     pub(super) context: Arc<ChannelContext<A>>,
     pub(super) commands: mailbox::Receiver,
+    /// The join_ref of the last join that the channel has handled, which may be null: for the reply to
+    /// a join or a leave, and for the end.
+    pub(super) sent_join_ref: Ref,
     pub(super) stage: Stage,
-    /// Dropped last, as the next join of this topic begins then.
-    pub(super) permit: Option<OwnedMutexGuard<()>>,
+    /// Dropped late, as the next join of this topic begins then.
+    pub(super) permit: Permit,
+    /// Dropped last, because a metrics recorder runs without the permit.
+    pub(super) _running: RunningChannel,
 }
 
 /// How far a channel has come, which decides how it ends.
@@ -43,22 +48,24 @@ pub(super) enum Stage {
 impl<A> ExitGuard<A> {
     /// Replies to the join with its result. A channel that has joined is subscribed in the same
     /// moment: no broadcast precedes the reply, and none after it is missed.
+    ///
+    /// # Errors
+    /// If the channel has not joined: with the join that came behind this one, if there is one.
     pub(super) fn finish_join<C: Channel<Assigns = A>>(
         &mut self,
         joined: Result<Joined<C>, JoinError>,
-    ) -> Option<(C, Payload)> {
+    ) -> Result<(C, Payload), Option<Box<Rejoin>>> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
             Err(error) => {
                 error.log(&self.context.topic);
-                self.refuse(&error.response);
-                return None;
+                return Err(self.refuse(&error.response, Succession::Possible));
             }
         };
         let Stage::Joining { reference, epoch, previous } =
             std::mem::replace(&mut self.stage, Stage::Joined { resuming: None })
         else {
-            return None;
+            return Err(None);
         };
         let context = &self.context;
         let subscriber =
@@ -66,7 +73,7 @@ impl<A> ExitGuard<A> {
         let reply = if context.mailbox.is_muted() {
             None
         } else {
-            context.encode_join_reply(&reference, response.clone())
+            context.encode_reply(&self.sent_join_ref, &reference, &Reply::Ok(response.clone()))
         };
         let enqueue_reply = |effects: &mut Effects| {
             if let Some(reply) = reply {
@@ -76,29 +83,33 @@ impl<A> ExitGuard<A> {
         let subscription = context.pubsub.subscribe(&context.topic, subscriber, enqueue_reply);
         context.subscription.set(Some(subscription));
         close_previous(context, previous);
-        Some((channel, response))
+        Ok((channel, response))
     }
 
     /// Replies to the join with an error, and to the commands behind it as though there had been no
-    /// join.
-    fn refuse(&mut self, response: &Payload) {
+    /// join. Returns the next join.
+    fn refuse(&mut self, response: &Payload, succession: Succession) -> Option<Box<Rejoin>> {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
-        let Stage::Joining { reference, previous, .. } = stage else { return };
-        let (context, error) = (&self.context, Reply::Error(response.clone()));
-        let reply = context.encode_first(&reference, &error);
-        let (waiting, enqueued) = self.commands.end(|ending| match ending {
+        let Stage::Joining { reference, previous, .. } = stage else { return None };
+        let Self { context, commands, sent_join_ref, .. } = self;
+        let error = Reply::Error(response.clone());
+        let reply = context.encode_reply(sent_join_ref, &reference, &error);
+        let Ended { waiting, rejoin, notified } = commands.end(succession, |ending| match ending {
             Ending::Own => reply.map(|reply| context.client.outbox.priority().enqueue(reply)),
             Ending::Replaced => None,
-            Ending::Abandoned => context.enqueue_exit(Exit::CLOSE),
+            Ending::Abandoned => context.enqueue_exit(sent_join_ref, Exit::CLOSE),
         });
-        enqueued.into_iter().for_each(Enqueued::finish);
+        notified.into_iter().for_each(Enqueued::finish);
         close_previous(context, previous);
         for command in waiting {
             match command {
                 Command::Push { reference, .. } => context.reply_unmatched(&reference),
-                // The client has joined again in a resumable session.
-                Command::Resume { reference, .. } => context.reply_first(&reference, &error),
-                Command::Leave { reference } => context.reply_first(&reference, &Reply::ack()),
+                Command::Rejoin(rejoin) => {
+                    context.reply_first(&rejoin.join_ref, &rejoin.reference, &error);
+                }
+                Command::Leave { reference } => {
+                    context.reply_first(sent_join_ref, &reference, &Reply::ack());
+                }
                 Command::Broadcast(_)
                 | Command::Info(_)
                 | Command::Detached
@@ -106,30 +117,66 @@ impl<A> ExitGuard<A> {
                 | Command::InvalidEvent => {}
             }
         }
+        rejoin
     }
 
-    /// Ends a joined channel: it receives no more broadcasts and no more commands, and its client
-    /// is notified of `exit`, unless another instance does that.
-    pub(super) fn finish(&mut self, exit: Option<Exit>) {
+    /// Ends a joined channel in order: it receives no more broadcasts and no more commands, and its
+    /// client is notified unless it is gone or another instance does that. Returns the join that came
+    /// behind the end.
+    pub(super) fn finish(&mut self, reason: Reason) -> Option<Box<Rejoin>> {
+        self.end(Succession::Possible, |context, join_ref| match reason {
+            Reason::Left => context.enqueue_left(join_ref),
+            Reason::Normal => context.enqueue_exit(join_ref, Exit::CLOSE),
+            Reason::Closed => None,
+        })
+    }
+
+    /// Ends a joined channel. `notify` puts its own end into the client's outbox.
+    fn end(
+        &mut self,
+        succession: Succession,
+        notify: impl FnOnce(&ChannelContext<A>, &Ref) -> Option<Enqueued>,
+    ) -> Option<Box<Rejoin>> {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let resuming = if let Stage::Joined { resuming } = stage { resuming } else { None };
-        let context = &self.context;
+        let Self { context, commands, sent_join_ref, .. } = self;
         context.subscription.catch_up();
         context.subscription.set(None);
-        let (waiting, enqueued) = self.commands.end(|ending| match ending {
-            Ending::Own => exit.and_then(|exit| context.enqueue_exit(exit)),
+        let Ended { waiting, rejoin, notified } = commands.end(succession, |ending| match ending {
+            Ending::Own => notify(context, sent_join_ref),
             Ending::Replaced => None,
-            Ending::Abandoned => context.enqueue_exit(Exit::CLOSE),
+            Ending::Abandoned => context.enqueue_exit(sent_join_ref, Exit::CLOSE),
         });
-        enqueued.into_iter().for_each(Enqueued::finish);
+        notified.into_iter().for_each(Enqueued::finish);
         // The stream of a client that has returned is paused until its join is replied to.
-        let joins = waiting.into_iter().filter_map(|command| match command {
-            Command::Resume { reference, .. } => Some(reference),
-            _ => None,
-        });
-        for reference in resuming.into_iter().chain(joins) {
-            context.reply_first(&reference, &Reply::Error(JoinError::crashed().response));
+        let crashed = Reply::Error(JoinError::crashed().response);
+        if let Some(reference) = resuming {
+            context.reply_first(sent_join_ref, &reference, &crashed);
         }
+        for command in waiting {
+            match command {
+                Command::Rejoin(rejoin) => {
+                    context.reply_first(&rejoin.join_ref, &rejoin.reference, &crashed);
+                }
+                Command::Leave { reference } => {
+                    context.reply_first(sent_join_ref, &reference, &Reply::ack());
+                }
+                _ => {}
+            }
+        }
+        rejoin
+    }
+
+    /// Begins the next instance, after this one has ended, with the join that came behind.
+    pub(super) fn begin_next(&mut self, rejoin: &Rejoin) {
+        let Rejoin { join_ref, reference, epoch, .. } = rejoin;
+        self.context.untrack_all();
+        self.context.client.outbox.restart_stream();
+        let context_join_ref = if join_ref.is_null() { reference } else { join_ref };
+        let context = self.context.next(context_join_ref.clone(), self.commands.sender());
+        self.context = Arc::new(context);
+        self.sent_join_ref = join_ref.clone();
+        self.stage = Stage::Joining { reference: reference.clone(), epoch: *epoch, previous: None };
     }
 }
 
@@ -141,8 +188,15 @@ impl<A> Drop for ExitGuard<A> {
         }
         match self.stage {
             Stage::Over => {}
-            Stage::Joining { .. } => self.refuse(&JoinError::crashed().response),
-            Stage::Joined { .. } => self.finish(Some(Exit::CRASH)),
+            // The task is gone, and with it the place where another instance could run.
+            Stage::Joining { .. } => {
+                self.refuse(&JoinError::crashed().response, Succession::Impossible);
+            }
+            Stage::Joined { .. } => {
+                self.end(Succession::Impossible, |context, join_ref| {
+                    context.enqueue_exit(join_ref, Exit::CRASH)
+                });
+            }
         }
         self.context.untrack_all();
         self.context.client.outbox.end_stream();

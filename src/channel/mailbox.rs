@@ -1,7 +1,9 @@
 //! The bounded queue in front of a channel's task, and the state of its end.
 //!
 //! Only the socket holds the [`Owner`]; dropping it tells the task that the client is gone, after
-//! everything that waits. All others hold a [`Sender`], which keeps nothing alive.
+//! everything that waits. All others hold a [`Sender`], which keeps nothing alive and belongs to one
+//! *instance* of the channel: if the client joins again behind the end of an instance, the next one
+//! takes the mailbox over.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -10,6 +12,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
@@ -29,7 +32,7 @@ pub(crate) enum Command {
     /// A `Channel::Info` from `Handle::send`, as a `Guarded`.
     Info(Box<dyn Any + Send>),
     /// The client has joined again in a resumable session.
-    Resume { reference: Ref, payload: Payload, epoch: u64 },
+    Rejoin(Box<Rejoin>),
     /// The client is away, and its session is resumable.
     Detached,
     /// The client was taken for away, and goes on without joining again.
@@ -38,6 +41,19 @@ pub(crate) enum Command {
     Leave { reference: Ref },
     /// The client sent an event that is not a string.
     InvalidEvent,
+}
+
+/// A join of a topic whose channel may be alive. If it has ended when its turn comes, this is an
+/// ordinary join.
+pub(crate) struct Rejoin {
+    /// The join_ref as the client sent it, which may be null.
+    pub(crate) join_ref: Ref,
+    pub(crate) reference: Ref,
+    pub(crate) payload: Payload,
+    /// The epoch of the connection that the join came over.
+    pub(crate) epoch: u64,
+    /// The longest that an ordinary join may take.
+    pub(crate) timeout: Duration,
 }
 
 /// Error returned by [`Handle::send`](crate::Handle::send).
@@ -50,13 +66,16 @@ pub enum SendError {
     Full,
 }
 
-/// The handle that keeps the channel alive. Dropping it closes the mailbox behind the commands that
-/// wait.
-pub(crate) struct Owner(Sender);
+/// The handle that keeps the channel alive, and sends it the commands of the client. Dropping it
+/// closes the mailbox behind the commands that wait.
+pub(crate) struct Owner(Arc<Mailbox>);
 
-/// Sends commands to a channel. A cheap clone.
+/// Sends commands to one instance of a channel. A cheap clone.
 #[derive(Clone)]
-pub(crate) struct Sender(Arc<Mailbox>);
+pub(crate) struct Sender {
+    mailbox: Arc<Mailbox>,
+    instance: u32,
+}
 
 /// The end of the channel's task. Dropping it ends the channel silently.
 pub(crate) struct Receiver(Arc<Mailbox>);
@@ -76,6 +95,8 @@ struct State {
     /// What waits, by [`Command::cost`].
     budget: ByteBudget,
     phase: Phase,
+    /// The number of the instance that has the mailbox.
+    instance: u32,
     waker: Option<Waker>,
 }
 
@@ -104,28 +125,54 @@ pub(crate) enum Ending {
     Abandoned,
 }
 
+/// Whether another instance can take the mailbox over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Succession {
+    /// If the client has joined again meanwhile.
+    Possible,
+    Impossible,
+}
+
+/// What an instance leaves behind, from [`Receiver::end`].
+pub(crate) struct Ended<R> {
+    /// The commands that waited, or none if the channel was replaced or abandoned.
+    pub(crate) waiting: VecDeque<Command>,
+    /// The join with which the next instance begins. It receives what the client sent behind it.
+    pub(crate) rejoin: Option<Box<Rejoin>>,
+    pub(crate) notified: R,
+}
+
 /// Creates a mailbox in which `limit` bytes may wait.
 pub(crate) fn channel(limit: usize) -> (Owner, Receiver) {
     let state = State {
         queue: VecDeque::new(),
         budget: ByteBudget::new(limit),
         phase: Phase::Open,
+        instance: 0,
         waker: None,
     };
     let mailbox = Mailbox { state: Mutex::new(state), is_muted: AtomicBool::new(false) };
     let mailbox = Arc::new(mailbox);
-    (Owner(Sender(Arc::clone(&mailbox))), Receiver(mailbox))
+    (Owner(Arc::clone(&mailbox)), Receiver(mailbox))
 }
 
 impl Owner {
-    pub(crate) fn sender(&self) -> &Sender {
-        &self.0
+    /// Appends a command of the client to the queue.
+    pub(crate) fn send(&self, command: Command) -> Result<(), SendError> {
+        let waker = self.0.enqueue(command, None)?;
+        waker.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    /// Returns whether the channel has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.state.lock().phase == Phase::Over
     }
 
     /// Lets another join take the channel's place. Returns `false` if the channel has ended
     /// already.
     pub(crate) fn replace(&self) -> bool {
-        let mut state = self.0.0.state.lock();
+        let mut state = self.0.state.lock();
         let is_alive = state.phase != Phase::Over;
         if is_alive {
             state.phase = Phase::Replaced;
@@ -137,11 +184,11 @@ impl Owner {
     /// it ends first; until then it sends nothing more. Returns `false` if the channel has ended
     /// already.
     pub(crate) fn abandon(&self) -> bool {
-        let mut state = self.0.0.state.lock();
+        let mut state = self.0.state.lock();
         let is_alive = state.phase != Phase::Over;
         if is_alive {
             state.phase = Phase::Abandoned;
-            self.0.0.is_muted.store(true, Ordering::Relaxed);
+            self.0.is_muted.store(true, Ordering::Relaxed);
         }
         is_alive
     }
@@ -149,7 +196,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let mut state = self.0.0.state.lock();
+        let mut state = self.0.state.lock();
         if state.phase == Phase::Open {
             state.phase = Phase::Closed;
             let waker = state.waker.take();
@@ -160,38 +207,39 @@ impl Drop for Owner {
 }
 
 impl Sender {
-    /// Appends a command to the queue.
+    /// Appends a command to the queue, unless the instance has ended.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError> {
-        let waker = self.0.enqueue(command)?;
+        let waker = self.mailbox.enqueue(command, Some(self.instance))?;
         waker.into_iter().for_each(Waker::wake);
         Ok(())
     }
 
     /// The mailbox as an inbox for broadcasts.
     pub(crate) fn inbox(&self) -> Arc<dyn Inbox> {
-        Arc::clone(&self.0) as Arc<dyn Inbox>
-    }
-
-    /// Returns whether the channel has ended.
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.state.lock().phase == Phase::Over
+        Arc::clone(&self.mailbox) as Arc<dyn Inbox>
     }
 
     /// Returns whether the channel's own task may not send anything more.
     pub(crate) fn is_muted(&self) -> bool {
-        self.0.is_muted.load(Ordering::Relaxed)
+        self.mailbox.is_muted.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` under the lock unless the channel has ended or is muted, and so before its end.
+    /// Runs `work` under the lock unless the instance has ended or is muted, and so before its end.
     /// It must not call foreign code, such as wakers.
     pub(crate) fn while_alive<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
-        let state = self.0.state.lock();
-        let is_alive = !matches!(state.phase, Phase::Over | Phase::Abandoned);
-        is_alive.then(work)
+        let state = self.mailbox.state.lock();
+        let is_over = matches!(state.phase, Phase::Over | Phase::Abandoned);
+        (!is_over && state.instance == self.instance).then(work)
     }
 }
 
 impl Receiver {
+    /// Returns a sender of the instance that has the mailbox.
+    pub(crate) fn sender(&self) -> Sender {
+        let instance = self.0.state.lock().instance;
+        Sender { mailbox: Arc::clone(&self.0), instance }
+    }
+
     /// Receives the next command, or `None` once the client is gone.
     ///
     /// Cancel safety: no command is lost.
@@ -225,11 +273,15 @@ impl Receiver {
         }
     }
 
-    /// Ends the channel, and returns the commands that waited, or none if the channel was replaced or
-    /// abandoned. `notify` puts the end into the outbox, before anybody can see that the
+    /// Ends the channel. `notify` puts the end into the outbox, before anybody can see that the
     /// channel has ended. It runs under the lock and must not call foreign code.
-    pub(crate) fn end<R>(&mut self, notify: impl FnOnce(Ending) -> R) -> (VecDeque<Command>, R) {
-        let mut state = self.0.state.lock();
+    pub(crate) fn end<R>(
+        &mut self,
+        succession: Succession,
+        notify: impl FnOnce(Ending) -> R,
+    ) -> Ended<R> {
+        let mut guard = self.0.state.lock();
+        let state = &mut *guard;
         let mut waiting = std::mem::take(&mut state.queue);
         let waker = state.waker.take();
         let ending = match state.phase {
@@ -237,28 +289,46 @@ impl Receiver {
             Phase::Replaced | Phase::Over => Ending::Replaced,
             Phase::Abandoned => Ending::Abandoned,
         };
-        state.phase = Phase::Over;
+        let is_rejoin = |command: &Command| matches!(command, Command::Rejoin(_));
+        let can_follow = succession == Succession::Possible && state.phase == Phase::Open;
+        let next = waiting.iter().position(is_rejoin).filter(|_| can_follow);
+        let mut rejoin = None;
+        if let Some(at) = next {
+            let behind = waiting.split_off(at + 1);
+            rejoin = waiting.pop_back();
+            let (behind, others): (_, VecDeque<_>) =
+                behind.into_iter().partition(Command::is_of_client);
+            state.queue = behind;
+            waiting.extend(others);
+            waiting.iter().chain(&rejoin).for_each(|command| state.budget.release(command.cost()));
+            state.instance = state.instance.wrapping_add(1);
+        } else {
+            state.phase = Phase::Over;
+        }
         let notified = notify(ending);
-        drop(state);
+        drop(guard);
         drop(waker);
         if ending != Ending::Own {
             waiting.clear();
         }
-        (waiting, notified)
+        let rejoin = if let Some(Command::Rejoin(rejoin)) = rejoin { Some(rejoin) } else { None };
+        Ended { waiting, rejoin, notified }
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.end(|_| ());
+        self.end(Succession::Impossible, |_| ());
     }
 }
 
 impl Mailbox {
-    /// Appends a command, and returns the task to wake once no lock is held.
-    fn enqueue(&self, command: Command) -> Result<Option<Waker>, SendError> {
+    /// Appends a command, for this instance or for any, and returns the task to wake once no lock is
+    /// held.
+    fn enqueue(&self, command: Command, instance: Option<u32>) -> Result<Option<Waker>, SendError> {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open {
+        let is_for_another = instance.is_some_and(|instance| instance != state.instance);
+        if state.phase != Phase::Open || is_for_another {
             return Err(SendError::Closed);
         }
         if !state.budget.try_acquire(command.cost()) {
@@ -271,7 +341,7 @@ impl Mailbox {
 
 impl Inbox for Mailbox {
     fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered> {
-        self.enqueue(Command::Broadcast(Arc::clone(broadcast))).map_err(|_| Undelivered)
+        self.enqueue(Command::Broadcast(Arc::clone(broadcast)), None).map_err(|_| Undelivered)
     }
 }
 
@@ -283,13 +353,25 @@ impl Command {
             Self::Push { reference, event, payload } => {
                 reference.heap_size() + heap_size(event) + payload.heap_size()
             }
-            Self::Resume { reference, payload, .. } => reference.heap_size() + payload.heap_size(),
+            Self::Rejoin(rejoin) => size_of_val(&**rejoin) + ALLOCATION + rejoin.heap_size(),
             Self::Broadcast(broadcast) => broadcast.payload().len(),
             Self::Info(info) => size_of_val(&**info) + ALLOCATION,
             Self::Leave { reference } => reference.heap_size(),
             Self::Detached | Self::Reattached | Self::InvalidEvent => 0,
         };
         2 * size_of::<Self>() + heap
+    }
+
+    /// Returns whether it comes from the client, and so may be for the instance after this one.
+    fn is_of_client(&self) -> bool {
+        !matches!(self, Self::Broadcast(_) | Self::Info(_))
+    }
+}
+
+impl Rejoin {
+    fn heap_size(&self) -> usize {
+        let Self { join_ref, reference, payload, .. } = self;
+        join_ref.heap_size() + reference.heap_size() + payload.heap_size()
     }
 }
 
@@ -305,92 +387,4 @@ impl fmt::Display for SendError {
 impl std::error::Error for SendError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn push(size: usize) -> Command {
-        let payload = Payload::binary(vec![0; size]);
-        Command::Push { reference: Ref::NULL, event: "e".into(), payload }
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_handled_after_the_socket_is_gone() {
-        let (mailbox, mut commands) = channel(1000);
-        mailbox.sender().send(push(1)).expect("open");
-        drop(mailbox);
-        assert!(commands.recv().await.is_some());
-        assert!(commands.recv().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_full_mailbox_refuses_commands_until_it_is_read() {
-        let (mailbox, mut commands) = channel(1000);
-        mailbox.sender().send(push(2000)).expect("one always fits");
-        mailbox.sender().send(push(1000)).expect("and what may wait behind it");
-        assert_eq!(mailbox.sender().send(push(1)), Err(SendError::Full));
-        commands.recv().await;
-        commands.recv().await;
-        mailbox.sender().send(push(1)).expect("there is room again");
-    }
-
-    #[test]
-    fn a_full_mailbox_holds_as_much_as_its_limit() {
-        const LIMIT: usize = 1 << 20;
-        let text = |size| SmolStr::from("x".repeat(size));
-        let push = |size, reference: &str| {
-            let reference = Ref::from_json(reference).expect("a ref");
-            Command::Push { reference, event: text(size), payload: Payload::binary(vec![0; size]) }
-        };
-        let long_ref = "7".repeat(200);
-        let commands: [&dyn Fn() -> Command; 6] = [
-            &|| push(0, "1"),
-            &|| push(200, "1"),
-            &|| push(200, &long_ref),
-            &|| Command::Leave { reference: Ref::from_json(&long_ref).expect("a ref") },
-            &|| Command::Info(Box::new(Some([0_u8; 5000]))),
-            &|| Command::Detached,
-        ];
-        for (kind, command) in commands.iter().enumerate() {
-            let (mailbox, _commands) = channel(LIMIT);
-            let held =
-                allocation_counter::measure(|| while mailbox.sender().send(command()).is_ok() {});
-            assert!(held.bytes_current <= (LIMIT + LIMIT / 4) as i64, "{kind}: {held:?}");
-            assert!(held.bytes_current >= (LIMIT / 2) as i64, "{kind}: {held:?}");
-        }
-    }
-
-    #[test]
-    fn an_ended_channel_accepts_no_commands() {
-        let (mailbox, commands) = channel(1000);
-        drop(commands);
-        assert!(mailbox.sender().is_over());
-        assert_eq!(mailbox.sender().send(push(1)), Err(SendError::Closed));
-        assert!(!mailbox.replace() && !mailbox.abandon());
-    }
-
-    #[test]
-    fn a_channel_notifies_its_client_of_its_end_unless_its_successor_does() {
-        let ended = |act: fn(&Owner)| {
-            let (mailbox, mut commands) = channel(1000);
-            mailbox.sender().send(push(1)).expect("open");
-            act(&mailbox);
-            let (waiting, ending) = commands.end(|ending| ending);
-            (waiting.len(), ending)
-        };
-        assert_eq!(ended(|_| ()), (1, Ending::Own));
-        assert_eq!(ended(|mailbox| assert!(mailbox.replace())), (0, Ending::Replaced));
-        let replace_and_abandon = |mailbox: &Owner| assert!(mailbox.replace() && mailbox.abandon());
-        assert_eq!(ended(replace_and_abandon), (0, Ending::Abandoned));
-    }
-
-    #[test]
-    fn a_channel_that_has_ended_or_was_abandoned_sends_nothing_more() {
-        let sends = |mailbox: &Owner| mailbox.sender().while_alive(|| ()).is_some();
-        let (first, commands) = channel(1000);
-        let (second, _commands) = channel(1000);
-        assert!(sends(&first) && sends(&second) && !second.sender().is_muted());
-        drop(commands);
-        assert!(second.abandon() && second.sender().is_muted());
-        assert!(!sends(&first) && !sends(&second));
-    }
-}
+mod tests;

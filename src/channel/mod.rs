@@ -9,6 +9,7 @@ pub(crate) mod mailbox;
 mod presence;
 pub(crate) mod reply_ref;
 pub(crate) mod result;
+mod running;
 pub(crate) mod task;
 
 pub use self::result::Result;

@@ -9,19 +9,21 @@ use tokio::task::JoinHandle;
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
 use super::exit_guard::{ExitGuard, Stage};
-use super::instance::{PreviousInstance, TopicPermit};
-use super::mailbox::{self, Command};
+use super::instance::{Permit, PreviousInstance, TopicPermit};
+use super::mailbox::{self, Command, Rejoin};
 use super::result::{JoinError, Reason, Stop, StopKind};
+use super::running::RunningChannel;
 use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
-use crate::responder::Exit;
 
 /// A join that matched a route.
 pub(crate) struct Join<A> {
     pub(crate) context: ChannelContext<A>,
     pub(crate) commands: mailbox::Receiver,
+    /// The join_ref as the client sent it, which may be null.
+    pub(crate) sent_join_ref: Ref,
     pub(crate) reference: Ref,
     pub(crate) payload: Payload,
     /// The longest that the join may take, from now on.
@@ -34,11 +36,33 @@ pub(crate) struct Join<A> {
 
 /// Starts a channel. Its task replies to the join itself, so a slow join delays nothing else.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
-    let Join { context, commands, reference, payload, timeout, epoch, permit, previous } = join;
-    let stage = Stage::Joining { reference, epoch, previous: previous.map(Box::new) };
+    let Join { context, commands, sent_join_ref, reference, payload, timeout, .. } = join;
+    let previous = join.previous.map(Box::new);
+    let stage = Stage::Joining { reference, epoch: join.epoch, previous };
+    let context = Arc::new(context);
     // Created here, so that the channel ends in order even if the task never runs.
-    let guard = ExitGuard { context: Arc::new(context), commands, stage, permit: None };
-    tokio::spawn(run(Box::pin(begin::<C>(guard, payload, timeout, permit))))
+    let permit = Permit::Awaited(join.permit);
+    let _running = RunningChannel::new();
+    let guard = ExitGuard { context, commands, sent_join_ref, stage, permit, _running };
+    let instance = Instance { guard, payload, timeout };
+    tokio::spawn(run::<C>(Box::pin(begin(instance))))
+}
+
+/// An instance of a channel that has not joined yet.
+struct Instance<A> {
+    guard: ExitGuard<A>,
+    payload: Payload,
+    timeout: Duration,
+}
+
+impl<A> Instance<A> {
+    /// The instance that follows one which has ended, if the client has joined again meanwhile.
+    fn following(mut guard: ExitGuard<A>, rejoin: Option<Box<Rejoin>>) -> Option<Self> {
+        let rejoin = *rejoin?;
+        guard.begin_next(&rejoin);
+        let Rejoin { payload, timeout, .. } = rejoin;
+        Some(Self { guard, payload, timeout })
+    }
 }
 
 /// A joined channel. The fields are dropped in this order: the channel before the guard notifies
@@ -51,21 +75,31 @@ struct ChannelTask<C: Channel> {
     guard: ExitGuard<C::Assigns>,
 }
 
-/// A task takes the memory of its largest phase for as long as it lives. Most of that time it waits
-/// for a command, so the phases that come once are boxed.
-async fn run<C: Channel>(beginning: Pin<Box<impl Future<Output = Option<ChannelTask<C>>>>>) {
-    let Some(mut task) = beginning.await else { return };
-    let exit = task.serve().await;
-    Box::pin(task.end(exit)).await;
+/// The instance that follows, if there is one.
+type Next<C> = Option<Instance<<C as Channel>::Assigns>>;
+
+/// An instance that joins. An error is its end.
+type Beginning<C> = Pin<Box<dyn Future<Output = Result<ChannelTask<C>, Next<C>>> + Send>>;
+
+/// Runs one instance after another. A task takes the memory of its largest phase for as long as it
+/// lives. Most of that time it waits for a command, so the phases that come once are boxed.
+async fn run<C: Channel>(mut beginning: Beginning<C>) {
+    loop {
+        let next = match beginning.await {
+            Ok(mut task) => {
+                let exit = task.serve().await;
+                Box::pin(task.end(exit)).await
+            }
+            Err(next) => next,
+        };
+        let Some(next) = next else { return };
+        beginning = Box::pin(begin(next));
+    }
 }
 
-/// Joins. Returns `None` if the channel has ended already.
-async fn begin<C: Channel>(
-    mut guard: ExitGuard<C::Assigns>,
-    payload: Payload,
-    timeout: Duration,
-    permit: TopicPermit,
-) -> Option<ChannelTask<C>> {
+/// Joins. Returns an error if the channel has ended already.
+async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask<C>, Next<C>> {
+    let Instance { mut guard, payload, timeout } = instance;
     if let Stage::Joining { previous: Some(previous), .. } = &guard.stage {
         previous.task.abort();
     }
@@ -73,22 +107,24 @@ async fn begin<C: Channel>(
     let socket = Socket::<C>::new(Arc::clone(&context));
     let join = async {
         // The previous instance ends first, and that takes from the time of this join.
-        guard.permit = Some(permit.lock_owned().await);
+        guard.permit.acquire().await;
         C::join(&context.topic, payload, &socket).await
     };
     let joined = tokio::time::timeout(timeout, join).await;
     let joined = joined.unwrap_or_else(|_| Err(JoinError::reason("join timed out")));
-    let (channel, response) = guard.finish_join::<C>(joined)?;
+    let (channel, response) = match guard.finish_join::<C>(joined) {
+        Ok(joined) => joined,
+        Err(rejoin) => return Err(Instance::following(guard, rejoin)),
+    };
     // A state that `join` requested may have been sent before its reply, to a client that ignored
     // it.
     context.refresh_presence();
     let channel = Guarded::new(channel);
     let mut task = ChannelTask { channel, socket, response, guard };
     if let Err(stop) = task.channel.after_join(&task.socket).await {
-        Box::pin(task.end(TaskExit::Stopped(stop, None))).await;
-        return None;
+        return Err(Box::pin(task.end(TaskExit::Stopped(stop, None))).await);
     }
-    Some(task)
+    Ok(task)
 }
 
 /// Why a channel stopped handling commands.
@@ -133,7 +169,9 @@ impl<C: Channel> ChannelTask<C> {
                     Some(info) => channel.handle_info(info, socket).await,
                     None => Ok(()),
                 },
-                Command::Resume { reference, payload, epoch } => {
+                Command::Rejoin(rejoin) => {
+                    let Rejoin { join_ref, reference, payload, epoch, .. } = &mut **rejoin;
+                    guard.sent_join_ref = join_ref.clone();
                     guard.stage = Stage::Joined { resuming: Some(reference.clone()) };
                     let payload = std::mem::replace(payload, Payload::EMPTY);
                     let resumed = Box::pin(channel.resume(payload, socket)).await;
@@ -141,7 +179,7 @@ impl<C: Channel> ChannelTask<C> {
                     match resumed {
                         Ok(changed) => {
                             let response = changed.unwrap_or_else(|| response.clone());
-                            socket.context().resume(*epoch, reference, response);
+                            socket.context().resume(*epoch, join_ref, reference, response);
                             socket.context().refresh_presence();
                             metrics::counter!("tower_channels_channels_resumed").increment(1);
                             Ok(())
@@ -171,19 +209,20 @@ impl<C: Channel> ChannelTask<C> {
         }
     }
 
-    /// Ends the channel, without a panic.
-    async fn end(self, exit: TaskExit) {
+    /// Ends the channel, without a panic. Returns the instance that follows.
+    async fn end(self, exit: TaskExit) -> Next<C> {
         // Dropped from right to left.
         let Self { mut guard, socket, mut channel, .. } = self;
         let context = Arc::clone(&guard.context);
         let reason = match exit {
             TaskExit::Left(reference) => {
-                context.reply_first(&reference, &Reply::ack());
+                context.reply_first(&guard.sent_join_ref, &reference, &Reply::ack());
                 Reason::Left
             }
             TaskExit::ResumeRefused(error, reference) => {
                 error.log(&context.topic);
-                context.reply_first(&reference, &Reply::Error(error.response));
+                let refused = Reply::Error(error.response);
+                context.reply_first(&guard.sent_join_ref, &reference, &refused);
                 Reason::Closed
             }
             TaskExit::Closed => Reason::Closed,
@@ -196,16 +235,14 @@ impl<C: Channel> ChannelTask<C> {
             TaskExit::Stopped(Stop(StopKind::Crash(error)), _) => {
                 let topic = &context.topic;
                 tracing::error!(?topic, error = ?error.to_string(), "channel crashed");
-                return;
+                return None;
             }
         };
         channel.terminate(reason, &socket).await;
         // Before the client is notified, and joins again.
         drop(channel);
-        guard.finish(match reason {
-            Reason::Closed => None,
-            Reason::Left | Reason::Normal => Some(Exit::CLOSE),
-        });
+        let rejoin = guard.finish(reason);
+        Instance::following(guard, rejoin)
     }
 }
 

@@ -82,7 +82,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
 
     /// Sets the function that derives a socket's id, such as `user:7`, from its assigns.
     /// [`Endpoint::disconnect`] takes such an id, and sessions are resumable by clients with the
-    /// same id only. By default sockets have no id.
+    /// same id only. By default sockets have no id. A client whose id is longer than 255 bytes is
+    /// rejected.
     pub fn id(mut self, id: impl Fn(&A) -> Option<String> + Send + Sync + 'static) -> Self {
         self.id = Box::new(id);
         self
@@ -153,6 +154,13 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// it clients are rejected.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
+        self
+    }
+
+    /// Sets how many clients may wait for `connect` at a time. Default 1024. Another one is answered
+    /// with HTTP 503.
+    pub fn max_connecting(mut self, clients: usize) -> Self {
+        self.limits = self.limits.max_connecting(clients);
         self
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tower_channels_transports::{self as transports, ConnectInfo, Handler, outbox};
 
 use crate::guarded::Guarded;
+use crate::message::LONGEST_NAME;
 use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
@@ -79,6 +80,11 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         })?;
         let assigns = Guarded::new(assigns);
         let id = (self.id)(&assigns);
+        if let Some(long) = id.as_ref().filter(|id| id.len() > LONGEST_NAME) {
+            metrics::counter!("tower_channels_socket_ids_refused").increment(1);
+            tracing::warn!(bytes = long.len(), "connect refused: the socket id is too long");
+            return Err(transports::Rejected);
+        }
         let Ok(permit) = self.sessions.acquire(&outbox, id.clone(), resuming) else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);
             return Err(transports::Rejected);

@@ -5,7 +5,6 @@ pub(crate) mod connect;
 pub(crate) mod layer;
 
 use std::fmt;
-use std::time::Duration;
 
 use tower_channels_transports::{Acceptor, Handler, LongPoll, NotFound, WebSocket};
 
@@ -16,6 +15,7 @@ use crate::presence::Presence;
 use crate::pubsub::PubSub;
 use crate::pubsub::broadcast::Broadcast;
 use crate::socket::registry::SessionRegistry;
+use crate::socket::shutdown::ShutdownConfig;
 
 /// A set of channels, the decision who may connect to them, and the transports that serve them.
 /// Cloning is cheap; clones share everything.
@@ -132,19 +132,36 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
 
     /// Returns how many sessions are connected and how many are detached. A snapshot: the two may be
     /// off by sessions that change between them.
+    ///
+    /// A session is counted from the moment `connect` accepts its client until it has ended. Its
+    /// channels may run for longer, because each handles what its client has sent before: the gauge
+    /// `tower_channels_channels_running` counts them.
     pub fn sessions(&self) -> SessionCount {
         let detached = self.acceptor.detached_sessions();
         SessionCount { connected: self.sessions.count().saturating_sub(detached), detached }
     }
 
-    /// Closes all sessions, in batches, and rejects new ones: WebSockets close with code 1012,
-    /// waiting polls are answered, and the clients reconnect, to another server if there is one.
+    /// Ends all sessions and rejects new ones: WebSockets close with code 1012, waiting polls are
+    /// answered, and the clients reconnect, to another server if there is one. Stop accepting
+    /// connections before, and let the HTTP server finish its responses afterwards; see the example
+    /// `hyper`.
     ///
-    /// Returns `true` when all sessions have ended, or `false` if some have not after `timeout`.
+    /// Takes a timeout or a [`ShutdownConfig`]. Connections are closed at its pace, by default evenly
+    /// over half of the timeout, so that the clients do not all come back in one moment. A session
+    /// without a client that waits ends at once: one that is detached, or whose long-poll client is
+    /// between two polls.
+    ///
+    /// Returns `true` when all sessions have ended, or `false` if some have not after the timeout. A
+    /// WebSocket whose client does not answer the CLOSE ends after
+    /// [`close_timeout`](crate::WebSocketConfig::close_timeout).
     ///
     /// Cancel safety: the sessions that were closed stay closed, and new ones are still rejected.
-    pub async fn shutdown(&self, timeout: Duration) -> bool {
-        self.sessions.shutdown(timeout).await
+    pub async fn shutdown(&self, config: impl Into<ShutdownConfig>) -> bool {
+        let sweep = || {
+            self.acceptor.sweep();
+            self.long_poll.sweep();
+        };
+        self.sessions.shutdown(config.into(), sweep).await
     }
 }
 

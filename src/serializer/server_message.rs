@@ -39,10 +39,14 @@ pub enum ServerMessage<'a> {
         /// The payload.
         payload: &'a Payload,
     },
-    /// `phx_close` or `phx_error`, the end of a channel. Its ref is the join_ref of the channel.
+    /// `phx_close` or `phx_error`, the end of a channel.
     End {
-        /// The join_ref, as the client sent it.
+        /// The join_ref of the channel's last join, as the client sent it. Version 1 has room for it in
+        /// the ref only.
         join_ref: &'a Ref,
+        /// The join_ref again, or null in a resumable session, where version 2 has a sequence number
+        /// in its place.
+        reference: &'a Ref,
         /// The topic.
         topic: &'a str,
         /// The event.

@@ -86,7 +86,7 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             tail(&mut out, &Topic::from(*topic));
             return Some(Message::with_placeholder(out, HEAD.len()));
         }
-        ServerMessage::End { join_ref, topic, event, payload } => {
+        ServerMessage::End { join_ref, topic, event, payload, .. } => {
             head(&mut out, join_ref.as_json()?, event);
             out.push_str(payload);
             tail(&mut out, &Topic::from(*topic));
@@ -176,11 +176,20 @@ mod tests {
         assert_eq!(encoded(&push), r#"{"ref":null,"event":"e","payload":{"a":1},"topic":"t"}"#);
         let end = ServerMessage::End {
             join_ref: &Ref::NULL,
+            reference: &Ref::NULL,
             topic: "t",
             event: "phx_close",
             payload: "{}",
         };
         assert_eq!(encoded(&end), r#"{"ref":null,"event":"phx_close","payload":{},"topic":"t"}"#);
+        let end = ServerMessage::End {
+            join_ref: &one,
+            reference: &Ref::NULL,
+            topic: "t",
+            event: "phx_close",
+            payload: "{}",
+        };
+        assert_eq!(encoded(&end), r#"{"ref":"1","event":"phx_close","payload":{},"topic":"t"}"#);
         let binary =
             ServerMessage::Broadcast { topic: "t", event: "e", payload: &Payload::binary("d") };
         assert_eq!(encode(&binary), None);

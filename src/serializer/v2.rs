@@ -137,8 +137,8 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             }
             text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
         }
-        ServerMessage::End { join_ref, topic, event, payload } => {
-            text(join_ref, join_ref, topic, event, payload)
+        ServerMessage::End { join_ref, reference, topic, event, payload } => {
+            text(join_ref, reference, topic, event, payload)
         }
     }
 }
@@ -160,10 +160,9 @@ fn text(
     out.push(',');
     out.push_str(payload);
     out.push(']');
-    // Without refs it is a push or a broadcast, whose ref is the placeholder of its number.
-    let takes_number = join_ref.is_null() && reference.is_null();
-    Some(if takes_number {
-        Message::with_placeholder(out, "[null,".len())
+    // A null ref is the placeholder of a number.
+    Some(if reference.is_null() {
+        Message::with_placeholder(out, "[,".len() + join_ref.as_json()?.len())
     } else {
         Message::text(out)
     })
@@ -340,8 +339,11 @@ mod tests {
         let broadcast = |payload| ServerMessage::Broadcast { topic: "t\"", event: "e", payload };
         assert_eq!(encoded(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
         assert_eq!(encoded(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
-        let end =
-            ServerMessage::End { join_ref: &one, topic: "t", event: "phx_close", payload: "{}" };
-        assert_eq!(encoded(&end), r#"["1","1","t","phx_close",{}]"#);
+        let end = |reference| {
+            let (event, payload) = ("phx_close", "{}");
+            ServerMessage::End { join_ref: &one, reference, topic: "t", event, payload }
+        };
+        assert_eq!(encoded(&end(&one)), r#"["1","1","t","phx_close",{}]"#);
+        assert_eq!(encoded(&end(&null)), r#"["1",null,"t","phx_close",{}]"#);
     }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tower_channels_transports::outbox;
 
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::instance::{PreviousInstance, TopicPermit};
-use crate::channel::mailbox::{self, Command, SendError};
+use crate::channel::mailbox::{self, Command, Rejoin, SendError};
 use crate::channel::result::JoinError;
 use crate::channel::task::Join;
 use crate::guarded::Guarded;
@@ -65,8 +66,9 @@ struct JoinedChannel {
     task: JoinHandle<()>,
     /// The stream of the channel.
     outbox: outbox::Sender,
-    /// The epoch in which the client joined last.
+    /// The epoch in which the client joined last, and when.
     epoch: u64,
+    joined_at: Instant,
     /// Whether the client has sent a message that shows it received the reply to that join.
     join_acked: bool,
     permit: TopicPermit,
@@ -106,7 +108,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn detach(&mut self) {
         for channel in self.channels.values() {
             // A channel whose mailbox is full stays active.
-            let _ = channel.mailbox.sender().send(Command::Detached);
+            let _ = channel.mailbox.send(Command::Detached);
         }
     }
 
@@ -114,7 +116,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn catch_up(&mut self) {
         for channel in self.channels.values() {
             // A channel without room for this is not dormant: it has commands to handle.
-            let _ = channel.mailbox.sender().send(Command::Reattached);
+            let _ = channel.mailbox.send(Command::Reattached);
         }
     }
 
@@ -188,7 +190,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// of which nothing is left.
     fn is_joined(&mut self, topic: &str) -> bool {
         let Some(channel) = self.channels.get(topic) else { return false };
-        let joined = !channel.mailbox.sender().is_over();
+        let joined = !channel.mailbox.is_over();
         if channel.is_gone() {
             self.channels.remove(topic);
         }
@@ -202,7 +204,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             return false;
         }
         self.channels.retain(|_, channel| !channel.is_gone());
-        let alive = self.channels.values().filter(|channel| !channel.mailbox.sender().is_over());
+        let alive = self.channels.values().filter(|channel| !channel.mailbox.is_over());
         alive.count() >= limit
     }
 
@@ -211,10 +213,17 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let ClientMessage { join_ref, reference, payload, .. } = message;
         let Some(channel) = self.channels.get_mut(topic) else { return false };
         channel.sent_join_ref = join_ref.clone();
-        (channel.epoch, channel.join_acked) = (self.epoch, false);
-        let (payload, epoch) = (payload.to_payload(), self.epoch);
-        let command = Command::Resume { reference: reference.clone(), payload, epoch };
-        let sent = channel.send(topic, command);
+        (channel.epoch, channel.joined_at) = (self.epoch, Instant::now());
+        channel.join_acked = false;
+        channel.outbox.expect_reply();
+        let rejoin = Rejoin {
+            join_ref: join_ref.clone(),
+            reference: reference.clone(),
+            payload: payload.to_payload(),
+            epoch: self.epoch,
+            timeout: self.endpoint.limits.join_timeout,
+        };
+        let sent = channel.send(topic, Command::Rejoin(Box::new(rejoin)));
         if let Err(SendError::Full) = sent {
             let crashed = Reply::Error(JoinError::from("join crashed").response);
             self.responder.reply(join_ref, reference, &Topic::from(topic), &crashed);
@@ -238,17 +247,17 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             assigns: Arc::clone(&self.assigns),
             topic: topic.clone(),
             join_ref: if join_ref.is_null() { reference.clone() } else { join_ref.clone() },
-            sent_join_ref: join_ref.clone(),
             client,
             pubsub: self.endpoint.pubsub.clone(),
             presence: self.endpoint.presence.clone(),
             ownership: Ownership::default(),
-            mailbox: mailbox.sender().clone(),
+            mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
         };
         let task = start(Join {
             context,
             commands,
+            sent_join_ref: join_ref.clone(),
             reference: reference.clone(),
             payload: payload.to_payload(),
             timeout: self.endpoint.limits.join_timeout,
@@ -263,6 +272,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             permit,
             outbox,
             epoch: self.epoch,
+            joined_at: Instant::now(),
             join_acked: false,
         };
         self.channels.insert(topic, Box::new(channel));
@@ -279,11 +289,11 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let reference = reference.clone();
         let command = match event.as_text() {
             Some("phx_leave") => {
-                let may_have_timed_out = self.epoch > 0 && !self.rejoin_over;
-                let is_over = channel.mailbox.sender().is_over();
-                if may_have_timed_out && !is_over && !channel.is_join_acked() {
+                let can_rejoin = self.epoch > 0 && !self.rejoin_over && !channel.mailbox.is_over();
+                if can_rejoin && channel.may_have_timed_out(self.epoch) {
                     // phoenix.js also leaves when a join timed out, as over a dead connection, and
                     // then joins again: the channel must live on.
+                    tracing::debug!(?topic, "left by a client that missed the reply to its join");
                     channel.epoch = 0;
                     channel.outbox.pause();
                     let topic = &Topic::from(topic);
@@ -315,7 +325,7 @@ impl JoinedChannel {
     /// Sends a command. A channel whose mailbox is full is slower than its client; it crashes,
     /// because waiting for it would delay the others.
     fn send(&self, topic: &str, command: Command) -> Result<(), SendError> {
-        let sent = self.mailbox.sender().send(command);
+        let sent = self.mailbox.send(command);
         if let Err(SendError::Full) = sent {
             tracing::error!(?topic, "channel crashed: its mailbox is full");
             self.task.abort();
@@ -326,11 +336,16 @@ impl JoinedChannel {
     /// Returns whether nothing is left of the channel, nor of those that it has replaced. Until then
     /// it is kept, because the next instance has to wait for the permit.
     fn is_gone(&self) -> bool {
-        self.mailbox.sender().is_over() && self.permit.try_lock().is_ok()
+        self.mailbox.is_over() && self.permit.try_lock().is_ok()
     }
 
-    /// Returns whether the client is known to have received the reply to its last join.
-    fn is_join_acked(&self) -> bool {
-        self.join_acked || self.outbox.is_join_acked()
+    /// Returns whether the client may leave because it has not received the reply to its last join:
+    /// it is not known to have, and has had the time to wait for it.
+    fn may_have_timed_out(&self, epoch: u64) -> bool {
+        let has_just_joined = self.epoch == epoch && self.joined_at.elapsed() < SHORTEST_TIMEOUT;
+        !has_just_joined && !self.join_acked && !self.outbox.has_reply_arrived()
     }
 }
+
+/// No client waits for less for the reply to a join: phoenix.js for 10 s.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 mod dispatch;
 pub(crate) mod registry;
+pub(crate) mod shutdown;
 
 use std::collections::VecDeque;
 use std::fmt;

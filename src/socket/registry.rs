@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio::time::Instant;
 use tower_channels_transports::{Close, outbox};
 
+use super::shutdown::ShutdownConfig;
 use crate::pubsub::registry::{Registry, Subscription};
 
 /// The sessions of an endpoint. Cloning is cheap.
@@ -76,31 +78,52 @@ impl SessionRegistry {
         outboxes.iter().for_each(|outbox| outbox.close(Close::GoingAway));
     }
 
-    /// Rejects new sessions and closes the existing ones in batches, so that their clients do not
-    /// all reconnect at once. Returns `true` once all connections are closed, or `false` if some are
-    /// not within `timeout`.
+    /// Rejects new sessions and ends the existing ones: those that no client waits on at once, the
+    /// others at the configured pace. `sweep` lets the transports drop sessions that are over. Returns
+    /// `true` once all sessions have ended and all connections are closed, or `false` if some are not
+    /// within the timeout.
     ///
     /// Cancel safety: sessions that were closed stay closed, and new ones are still rejected.
-    pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
-        let mut closing = {
+    pub(crate) async fn shutdown(&self, config: ShutdownConfig, sweep: impl Fn()) -> bool {
+        let outboxes = {
             let mut sessions = self.0.sessions.lock();
             sessions.shutting_down = true;
             sessions.outboxes.iter().map(|(_, outbox)| outbox.clone()).collect::<Vec<_>>()
         };
+        let (idle, connected) =
+            outboxes.into_iter().partition::<Vec<_>, _>(outbox::Sender::is_idle);
+        let close = |outboxes: &[outbox::Sender]| {
+            outboxes.iter().for_each(|outbox| outbox.close(Close::Restart));
+            sweep();
+        };
         let shutdown = async {
-            for batch in closing.chunks(BATCH) {
-                batch.iter().for_each(|outbox| outbox.close(Close::Restart));
-                tokio::time::sleep(PAUSE).await;
+            for batch in idle.chunks(BATCH) {
+                close(batch);
+                tokio::task::yield_now().await;
             }
+            let (pace, began) = (config.pace(connected.len()), Instant::now());
+            let mut waiting = &connected[..];
             loop {
-                closing.retain(|outbox| !outbox.is_over());
-                if closing.is_empty() {
-                    return;
+                let left = connected.len() - pace.due(began.elapsed());
+                let (due, rest) = waiting.split_at(waiting.len() - left);
+                close(due);
+                waiting = rest;
+                if waiting.is_empty() {
+                    break;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+            let mut closing = [idle, connected].concat();
+            loop {
+                closing.retain(|outbox| !outbox.is_over());
+                if closing.is_empty() && self.count() == 0 {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+                sweep();
+            }
         };
-        tokio::time::timeout(timeout, shutdown).await.is_ok()
+        tokio::time::timeout(config.timeout, shutdown).await.is_ok()
     }
 }
 
@@ -117,8 +140,10 @@ impl fmt::Debug for SessionRegistry {
     }
 }
 
-/// How many sessions a shutdown closes at once, and the pause between two batches.
-const BATCH: usize = 500;
+/// How many idle sessions a shutdown ends before other tasks get their turn.
+const BATCH: usize = 256;
+
+/// How often a shutdown closes what is due, and looks for what has ended.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -161,9 +186,12 @@ mod tests {
         let permits: Vec<_> = outboxes.iter().map(acquire).collect();
         let shutdown = tokio::spawn({
             let sessions = sessions.clone();
-            async move { sessions.shutdown(Duration::from_secs(1)).await }
+            async move { sessions.shutdown(Duration::from_secs(2).into(), || ()).await }
         });
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let closed = outboxes.iter().filter(|outbox| outbox.is_closed()).count();
+        assert!((570..=601).contains(&closed), "half of them, as of the last pause: {closed}");
+        tokio::time::sleep(Duration::from_millis(550)).await;
         assert!(outboxes.iter().all(outbox::Sender::is_closed));
         assert!(sessions.acquire(&outbox(), None, false).is_err());
         drop(permits);
@@ -177,6 +205,17 @@ mod tests {
         let sessions = SessionRegistry::new(10);
         let (outbox, _receiver) = outbox::channel(1000);
         let _permit = sessions.acquire(&outbox, None, false).expect("room");
-        assert!(!sessions.shutdown(Duration::from_secs(1)).await);
+        assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_waits_for_a_session_whose_connection_is_gone_already() {
+        let sessions = SessionRegistry::new(10);
+        let (outbox, receiver) = outbox::channel(1000);
+        let permit = sessions.acquire(&outbox, None, false).expect("room");
+        drop(receiver);
+        assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
+        drop(permit);
+        assert!(sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
     }
 }

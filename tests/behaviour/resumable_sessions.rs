@@ -1,5 +1,5 @@
-//! Resumable sessions, which outlive their connections. The scenarios of [`handover`] and
-//! [`presence`] run from one connection to the next over every pair of transports, with and without
+//! Resumable sessions, which outlive their connections. The scenarios of [`handover`],
+//! [`leaving`] and [`presence`] run from one connection to the next over every pair of transports, with and without
 //! sequence numbers, and in both versions of the protocol.
 
 use std::time::Duration;
@@ -37,8 +37,31 @@ impl Handover {
         conn
     }
 
+    /// Acknowledges everything received so far, of a member of `room:a`: with the number of one more
+    /// message, or with heartbeats.
+    async fn acknowledge_all(&self, conn: &mut Connection) {
+        if self.numbered {
+            self.broadcast("room:a", 0).await;
+            conn.expect(&new_msg("room:a", 0)).await;
+        } else {
+            conn.acknowledge_all().await;
+        }
+    }
+
     async fn reconnect(&self, received: u64) -> Connection {
         self.connect(self.to, received).await
+    }
+
+    /// The end of a channel. 1.0.0 has no join_ref, so its ref names the join.
+    fn end(&self, join_ref: &str, topic: &str, end: &str) -> String {
+        match self.version {
+            Version::V1 => format!(r#"[null,"{join_ref}","{topic}",{end}]"#),
+            Version::V2 => format!(r#"["{join_ref}",null,"{topic}",{end}]"#),
+        }
+    }
+
+    fn closed(&self, join_ref: &str, topic: &str) -> String {
+        self.end(join_ref, topic, r#""phx_close",{}"#)
     }
 
     async fn broadcast(&self, topic: &str, number: u32) {
@@ -94,6 +117,7 @@ mod callbacks;
 mod eligibility;
 mod ends;
 mod handover;
+mod leaving;
 mod presence;
 mod priority;
 mod repeats;

@@ -169,6 +169,14 @@ async fn a_query_that_is_not_utf8_is_a_bad_request() {
 }
 
 #[tokio::test]
+async fn a_query_over_a_limit_is_a_bad_request() {
+    let nested: String = (0..100).map(|name| format!("&{name}[a][b]=1")).collect();
+    for query in ["x".repeat(16 * 1024), "&x=1".repeat(257), nested] {
+        assert_eq!(upgrade(&query, &UPGRADE).await.status, 400);
+    }
+}
+
+#[tokio::test]
 async fn a_plain_get_is_a_bad_request_that_names_the_missing_header() {
     let response = upgrade("", &[]).await;
     assert_eq!(response.status, 400);

@@ -1,5 +1,7 @@
 //! Captures what the library logs and counts.
 
+#![allow(dead_code, reason = "not every test uses all of it")]
+
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::header::ORIGIN;
 use http::request::Parts;
@@ -13,6 +14,7 @@ use crate::limits::Limits;
 use crate::origin::CheckOrigin;
 use crate::outbox;
 use crate::panics;
+use crate::resume::sweeper::Sweep;
 use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
@@ -26,6 +28,8 @@ struct Shared<H: Handler> {
     check_origin: CheckOrigin,
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
+    /// How many connects wait for the handler.
+    connecting: AtomicUsize,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -42,12 +46,19 @@ impl<H: Handler> Acceptor<H> {
         resume: ResumeConfig,
     ) -> Self {
         let resumable = ResumeRegistry::new(resume);
-        Self(Arc::new(Shared { handler, check_origin, limits, resumable }))
+        let connecting = AtomicUsize::new(0);
+        Self(Arc::new(Shared { handler, check_origin, limits, resumable, connecting }))
     }
 
     /// The limits of every connection.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Drops resumable sessions without a connection whose outbox is closed. They are dropped anyway,
+    /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
+    pub fn sweep(&self) {
+        self.0.resumable.sweep_now();
     }
 
     /// Returns the number of resumable sessions that have no connection at the moment.
@@ -101,7 +112,8 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// If the handler rejects the connect, does not decide in time, or panics.
+    /// If the handler rejects the connect, does not decide in time, or panics, or if
+    /// [`Limits::max_connecting`] others wait for it.
     ///
     /// # Cancel safety
     ///
@@ -115,11 +127,25 @@ impl<H: Handler> Acceptor<H> {
         connected.attach(received, transport).ok_or(ConnectError::Rejected)
     }
 
+    /// Counts a connect as being in progress, until the result is dropped.
+    fn begin_connect(&self) -> Result<Connecting<'_>, ConnectError> {
+        let limit = self.0.limits.connecting;
+        // Dropped at once if there are too many.
+        let connecting = Connecting(&self.0.connecting);
+        if self.0.connecting.fetch_add(1, Ordering::Relaxed) >= limit {
+            metrics::counter!("tower_channels_connects_refused", "reason" => "busy").increment(1);
+            tracing::warn!(limit, "connect refused: too many are in progress");
+            return Err(ConnectError::Busy);
+        }
+        Ok(connecting)
+    }
+
     /// Calls the handler, within the connect timeout, and returns the session with its outbox.
     async fn call_handler(
         &self,
         info: ConnectInfo,
     ) -> Result<(H::Session, outbox::Receiver), ConnectError> {
+        let _connecting = self.begin_connect()?;
         let (outbox, receiver) = outbox::channel(self.0.limits.outbox);
         // The call and the drop of its future may panic, too.
         let connect = async {
@@ -136,6 +162,15 @@ impl<H: Handler> Acceptor<H> {
         };
         metrics::counter!("tower_channels_connects_refused", "reason" => refused).increment(1);
         Err(ConnectError::Rejected)
+    }
+}
+
+/// A connect in progress.
+struct Connecting<'a>(&'a AtomicUsize);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -37,6 +37,8 @@ pub enum ConnectError {
     Rejected,
     /// The handler or the origin check panicked.
     Panicked,
+    /// Too many others wait for the handler.
+    Busy,
 }
 
 impl ConnectError {
@@ -45,6 +47,7 @@ impl ConnectError {
         match self {
             Self::Rejected => StatusCode::FORBIDDEN,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -66,6 +69,7 @@ impl fmt::Display for ConnectError {
         f.write_str(match self {
             Self::Rejected => "the connection was rejected",
             Self::Panicked => "the connection failed: application code panicked",
+            Self::Busy => "too many others are being connected",
         })
     }
 }

@@ -17,6 +17,7 @@ use crate::error::ConfigError;
 pub struct Limits {
     pub(crate) message: usize,
     pub(crate) outbox: usize,
+    pub(crate) connecting: usize,
     pub(crate) connect_timeout: Duration,
 }
 
@@ -24,7 +25,12 @@ impl Limits {
     /// Creates the default limits.
     #[must_use]
     pub fn new() -> Self {
-        Self { message: 1 << 20, outbox: 1 << 20, connect_timeout: Duration::from_secs(10) }
+        Self {
+            message: 1 << 20,
+            outbox: 1 << 20,
+            connecting: 1024,
+            connect_timeout: Duration::from_secs(10),
+        }
     }
 
     /// Sets the largest message a client may send, in bytes. Default 1 MiB. A larger one ends the
@@ -42,6 +48,16 @@ impl Limits {
     #[must_use]
     pub fn max_outbox(mut self, bytes: usize) -> Self {
         self.outbox = bytes;
+        self
+    }
+
+    /// Sets how many clients may wait for [`Handler::connect`] at a time. Default 1024. Another one is
+    /// answered with HTTP 503. Each holds its request's parameters, at most 160 KiB.
+    ///
+    /// [`Handler::connect`]: crate::Handler::connect
+    #[must_use]
+    pub fn max_connecting(mut self, clients: usize) -> Self {
+        self.connecting = clients;
         self
     }
 
@@ -73,6 +89,7 @@ impl Limits {
         for (name, is_zero) in [
             ("max_message", self.message == 0),
             ("max_outbox", self.outbox == 0),
+            ("max_connecting", self.connecting == 0),
             ("connect_timeout", self.connect_timeout.is_zero()),
         ] {
             if is_zero {
@@ -99,6 +116,7 @@ mod tests {
         for (limits, name) in [
             (Limits::new().max_message(0), "max_message"),
             (Limits::new().max_outbox(0), "max_outbox"),
+            (Limits::new().max_connecting(0), "max_connecting"),
             (Limits::new().connect_timeout(Duration::ZERO), "connect_timeout"),
         ] {
             let error = limits.validate().expect_err(name).to_string();

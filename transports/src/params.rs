@@ -4,6 +4,9 @@
 //! - a text after a map or list replaces it, and later pairs for that map are ignored;
 //! - a map or list after a text replaces the text;
 //! - of `a[]` and `a[b]` under one name, the kind that came last wins and the other is dropped.
+//!
+//! Anyone may send a query, so its length, its parameters and its maps and lists are bounded: whatever is
+//! parsed takes at most [`MAX_PARSED`] bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,15 +17,16 @@ use memchr::{memchr2, memrchr};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-/// Error returned for a query string that cannot be read: not UTF-8 when decoded, or nested deeper
-/// than 16 levels. A transport answers it with HTTP 400.
+/// Error returned for a query string that cannot be read: not UTF-8 when decoded, longer than 16 KiB,
+/// with more than 256 parameters or more than 64 maps and lists, or nested deeper than 16 levels. A
+/// transport answers it with HTTP 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadQuery;
 
 impl fmt::Display for BadQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the query string is not UTF-8 or nested too deeply")
+        f.write_str("the query string is not UTF-8, too long or nested too deeply")
     }
 }
 
@@ -30,12 +34,23 @@ impl Error for BadQuery {}
 
 /// Parses a query string.
 pub(crate) fn parse(query: &str) -> Result<Map<String, Value>, BadQuery> {
-    let mut root = Level::default();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    if is_too_long(query) {
+        return Err(BadQuery);
+    }
+    let (mut root, mut levels) = (Level::default(), MAX_LEVELS);
+    for (index, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+        if index == MAX_PARAMS {
+            return Err(BadQuery);
+        }
         let (key, value) = split_pair(pair);
-        root.insert(&decode(key)?, decode(value)?.into_owned())?;
+        root.insert(&decode(key)?, decode(value)?.into_owned(), &mut levels)?;
     }
     Ok(root.into_map())
+}
+
+/// Returns whether a query is too long to be looked at.
+pub(crate) fn is_too_long(query: &str) -> bool {
+    query.len() > MAX_LENGTH
 }
 
 /// Returns the last value of the plain parameter `name`, without parsing the rest of the query.
@@ -56,6 +71,18 @@ fn split_pair(pair: &str) -> (&str, &str) {
     pair.split_once('=').unwrap_or((pair, ""))
 }
 
+/// The longest query, in bytes.
+const MAX_LENGTH: usize = 16 * 1024;
+
+/// The most parameters.
+const MAX_PARAMS: usize = 256;
+
+/// The most maps and lists: a name of one byte costs a map of several hundred.
+const MAX_LEVELS: usize = 64;
+
+/// The most memory that parsed parameters take, in bytes.
+pub(crate) const MAX_PARSED: usize = 10 * MAX_LENGTH;
+
 /// The deepest nesting. A [`Value`] is dropped recursively, so a query must not choose the depth.
 const MAX_DEPTH: usize = 16;
 
@@ -72,7 +99,7 @@ struct Level {
 
 enum Slot {
     Text(String),
-    Nested(Level),
+    Nested(Box<Level>),
     /// A text that replaced a level. Later pairs for that level are ignored.
     Settled(String),
 }
@@ -80,8 +107,8 @@ enum Slot {
 impl Level {
     /// Inserts a pair. `users[address][street]` is the path users, address, street; an empty
     /// segment is a list item. A key that does not end with a bracket, or begins with one, is a
-    /// plain name.
-    fn insert(&mut self, key: &str, value: String) -> Result<(), BadQuery> {
+    /// plain name. `levels` is how many maps and lists may still be made.
+    fn insert(&mut self, key: &str, value: String, levels: &mut usize) -> Result<(), BadQuery> {
         let nested = key.strip_suffix(']').and_then(|key| key.split_once('['));
         let Some((name, path)) = nested.filter(|(name, _)| !name.is_empty()) else {
             self.put(Some(key), value);
@@ -92,7 +119,7 @@ impl Level {
             if depth == MAX_DEPTH {
                 return Err(BadQuery);
             }
-            let Some(nested) = level.descend(name) else { return Ok(()) };
+            let Some(nested) = level.descend(name, levels)? else { return Ok(()) };
             level = nested;
             name = Some(segment).filter(|name| !name.is_empty());
         }
@@ -114,7 +141,11 @@ impl Level {
     }
 
     /// Returns the level below `name`, created on demand. `None` if a text replaced it.
-    fn descend(&mut self, name: Option<&str>) -> Option<&mut Self> {
+    fn descend(
+        &mut self,
+        name: Option<&str>,
+        levels: &mut usize,
+    ) -> Result<Option<&mut Self>, BadQuery> {
         let slot = match name {
             Some(name) => self.fields.entry(name.to_owned()).or_insert(Slot::Text(String::new())),
             None => {
@@ -126,13 +157,14 @@ impl Level {
             }
         };
         if let Slot::Text(_) = slot {
-            *slot = Slot::Nested(Self::default());
+            *levels = levels.checked_sub(1).ok_or(BadQuery)?;
+            *slot = Slot::Nested(Box::default());
             self.is_list = name.is_none();
         }
-        match slot {
+        Ok(match slot {
             Slot::Nested(level) => Some(level),
             Slot::Text(_) | Slot::Settled(_) => None,
-        }
+        })
     }
 
     fn into_map(self) -> Map<String, Value> {
@@ -274,6 +306,21 @@ mod tests {
                 "k": {"]": "6"},
             })
         );
+    }
+
+    #[test]
+    fn a_query_may_have_exactly_the_limits() {
+        let long = |size: usize| format!("a={}", "x".repeat(size - 2));
+        assert!(parse(&long(MAX_LENGTH)).is_ok());
+        assert_eq!(parse(&long(MAX_LENGTH + 1)), Err(BadQuery));
+        assert!(parse(&"a&".repeat(MAX_PARAMS)).is_ok());
+        assert_eq!(parse(&"a&".repeat(MAX_PARAMS + 1)), Err(BadQuery));
+        assert!(parse(&"&".repeat(MAX_LENGTH)).is_ok());
+        let nested = |count: usize| {
+            (0..count).map(|name| format!("{name}[a]=1&{name}[b]=2&")).collect::<String>()
+        };
+        assert!(parse(&nested(MAX_LEVELS)).is_ok());
+        assert_eq!(parse(&nested(MAX_LEVELS + 1)), Err(BadQuery));
     }
 
     #[test]

@@ -29,9 +29,11 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer
 }
 
-/// Creates the response to a malformed request: `{"errors":{"detail":…}}`, as Phoenix renders an
-/// error raised before the socket was reached.
-pub(crate) fn bad_request() -> Answer {
+/// Creates the response to a query that cannot be read, which is counted: `{"errors":{"detail":…}}`, as
+/// Phoenix renders an error raised before the socket was reached.
+pub(crate) fn bad_query() -> Answer {
+    metrics::counter!("tower_channels_queries_refused").increment(1);
+    tracing::debug!("request refused: its query cannot be read");
     let mut answer = text(StatusCode::BAD_REQUEST, &br#"{"errors":{"detail":"Bad Request"}}"#[..]);
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, json);

@@ -377,6 +377,21 @@ async fn an_unsupported_method_is_a_bad_request() {
 }
 
 #[tokio::test]
+async fn an_over_long_query_is_a_bad_request_whatever_is_asked() {
+    let server = Server::start().await;
+    let token = server.connect("").await;
+    let query = format!("{}&token={token}", "x".repeat(16 * 1024));
+    for method in [Method::GET, Method::POST] {
+        let answer = server.send(request(method, &query).body(Full::default()).unwrap()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    }
+    let expanding: String = (0..100).map(|name| format!("{name}[a][b]=1&")).collect();
+    for query in ["x&".repeat(257), expanding] {
+        assert_eq!(server.get(&query).await.status, StatusCode::BAD_REQUEST);
+    }
+}
+
+#[tokio::test]
 async fn a_query_that_is_not_utf8_is_a_bad_request() {
     let server = Server::start().await;
     let answer = server.get("foo=%ff").await;

@@ -1,6 +1,10 @@
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use metrics::{
+    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use serde_json::Value;
 use tower_channels_transports::outbox;
 
@@ -53,17 +57,17 @@ impl Running {
             assigns: Arc::new(Guarded::new(())),
             topic: "room".into(),
             join_ref: join_ref.clone(),
-            sent_join_ref: join_ref.clone(),
             client: Responder { outbox, version: Version::V2, resumable: false },
             pubsub: pubsub.clone(),
             presence: Presence::new(PresenceConfig::default(), pubsub.clone()),
             ownership: Ownership::default(),
-            mailbox: mailbox.sender().clone(),
+            mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
         };
         let task = start::<Follower>(Join {
             context,
             commands,
+            sent_join_ref: join_ref.clone(),
             reference: join_ref,
             payload: Payload::EMPTY,
             timeout: Duration::from_secs(10),
@@ -75,7 +79,7 @@ impl Running {
     }
 
     fn send(&self, command: Command) {
-        self.mailbox.sender().send(command).expect("the channel is alive");
+        self.mailbox.send(command).expect("the channel is alive");
     }
 
     fn broadcast(&self, event: &str) {
@@ -132,4 +136,58 @@ async fn a_channel_whose_replacement_failed_notifies_its_client_of_its_end_itsel
     assert!(channel.events().await.is_empty(), "it has not ended");
     channel.task.abort();
     assert_eq!(channel.events().await, ["phx_close"]);
+}
+
+/// The value of the gauge of running channels.
+#[derive(Clone, Default)]
+struct RunningGauge(Arc<AtomicI64>);
+
+impl GaugeFn for RunningGauge {
+    fn increment(&self, value: f64) {
+        self.0.fetch_add(value as i64, Ordering::Relaxed);
+    }
+
+    fn decrement(&self, value: f64) {
+        self.0.fetch_sub(value as i64, Ordering::Relaxed);
+    }
+
+    fn set(&self, _: f64) {}
+}
+
+impl Recorder for RunningGauge {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        match key.name() {
+            "tower_channels_channels_running" => Gauge::from_arc(Arc::new(self.clone())),
+            _ => Gauge::noop(),
+        }
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn a_channel_is_counted_until_nothing_of_it_is_left() {
+    let gauge = RunningGauge::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let counted = || gauge.0.load(Ordering::Relaxed);
+    metrics::with_local_recorder(&gauge, || {
+        runtime.expect("a runtime").block_on(async {
+            let Running { mailbox, receiver, task, .. } = Running::join().await;
+            assert_eq!(counted(), 1);
+            drop((mailbox, receiver));
+            assert_eq!(counted(), 1, "it handles what its client has sent");
+            task.await.expect("no panic");
+            assert_eq!(counted(), 0);
+        });
+    });
 }

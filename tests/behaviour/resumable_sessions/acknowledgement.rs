@@ -1,5 +1,7 @@
 //! Sequence numbers, and what acknowledges a message.
 
+use std::time::Duration;
+
 use super::{SESSION, new_msg, parameters, witness};
 use crate::support::Transport::{LongPoll as Poll, WebSocket};
 use crate::support::raw_websocket::PING;
@@ -226,6 +228,40 @@ async fn messages_acknowledged_by_a_heartbeat_are_not_sent_again_even_if_the_cli
     conn.rejoin("7", "room:a").await;
     conn.ping("7", "room:a").await;
 }
+
+/// Sends heartbeats without reading anything, each after the server has replied to the one before.
+async fn beat_without_reading(conn: &mut Connection, heartbeat: &str) {
+    for _ in 0..5 {
+        conn.send(heartbeat).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_that_do_not_wait_for_replies_acknowledge_nothing() {
+    let heartbeats =
+        [(true, r#"[null,"h","phoenix","heartbeat",{}]"#), (false, NULL), (true, NULL)];
+    for (numbered, heartbeat) in heartbeats {
+        for to in [WebSocket, Poll] {
+            let server = Server::start().await;
+            let mut conn = Connection::open(&server, WebSocket, &parameters(numbered, 0)).await;
+            conn.join("1", "room:a").await;
+            conn.pong().await;
+            for number in 1..=2 {
+                server.broadcast("room:a", "new_msg", &format!(r#"{{"n":{number}}}"#)).await;
+                beat_without_reading(&mut conn, heartbeat).await;
+            }
+            let received = conn.cut().await;
+            let mut conn = Connection::open(&server, to, &parameters(numbered, received)).await;
+            conn.rejoin("7", "room:a").await;
+            conn.expect(&new_msg("room:a", 1)).await;
+            conn.expect(&new_msg("room:a", 2)).await;
+            conn.ping("7", "room:a").await;
+        }
+    }
+}
+
+const NULL: &str = r#"[null,null,"phoenix","heartbeat",{}]"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_1_0_0_are_numbered() {

@@ -225,14 +225,38 @@ async fn a_topic_that_is_not_rejoined_in_time_ends() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_left_by_a_timed_out_join_ends_if_it_is_not_rejoined() {
-    let mut app = App::start(short_grace()).await;
+    let grace = Duration::from_secs(2);
+    let mut app = App::start(ResumeConfig::new().rejoin_grace(grace)).await;
     let mut conn = app.connect(WebSocket).await;
-    conn.send_all(&[r#"["1","1","room:a","phx_join",{}]"#, r#"["1","2","room:a","phx_leave",{}]"#])
-        .await;
+    conn.begin_join("1", "room:a").await;
+    tokio::time::sleep(grace * 3 / 5).await;
+    conn.send(r#"["1","2","room:a","phx_leave",{}]"#).await;
     app.expect("join room:a").await;
     app.expect("terminate room:a Closed").await;
     app.expect("drop").await;
     conn.skip_to(&ok("2", "room:a")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_is_left_terminates_before_the_next_one_joins() {
+    for transport in [WebSocket, Poll] {
+        let mut app = App::start(ResumeConfig::default()).await;
+        let mut conn = app.connect(transport).await;
+        conn.rejoin("1", "room:a").await;
+        conn.send_all(&[
+            r#"["1","2","room:a","phx_leave",{}]"#,
+            r#"["3","3","room:a","phx_join",{}]"#,
+        ])
+        .await;
+        conn.expect(&ok("2", "room:a")).await;
+        conn.expect(r#"["1",null,"room:a","phx_close",{}]"#).await;
+        conn.expect(&ok("3", "room:a")).await;
+        conn.ping("3", "room:a").await;
+        for call in ["join room:a", "terminate room:a Left", "drop", "join room:a"] {
+            app.expect(call).await;
+        }
+        app.expect_no_call();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

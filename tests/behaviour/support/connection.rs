@@ -147,16 +147,18 @@ impl Connection {
         if !self.numbered {
             return text.to_owned();
         }
-        let Some((number, rest)) = text.strip_prefix(r#"[null,"s:"#).and_then(|rest| {
+        // The ref is the second element. Only the end of a channel has a join_ref before it.
+        let Some((number, start, rest)) = text.split_once(r#","s:"#).and_then(|(start, rest)| {
             let (number, rest) = rest.split_once('"')?;
-            Some((number.parse::<u64>().ok()?, rest))
+            let is_ref = !start.contains(',');
+            Some((number.parse::<u64>().ok().filter(|_| is_ref)?, start, rest))
         }) else {
             assert!(!text.starts_with("[null,null,"), "{caller}: no number: {text}");
             return text.to_owned();
         };
         assert!(number > self.received, "{caller}: after {}: {text}", self.received);
         self.received = number;
-        format!("[null,null{rest}")
+        format!("{start},null{rest}")
     }
 
     /// Joins a topic of `room:*` for the first time in this session.
@@ -270,7 +272,8 @@ impl Connection {
     }
 
     /// Acknowledges everything received so far: the second heartbeat proves receipt of everything
-    /// sent before the reply to the first.
+    /// sent before the reply to the first. With sequence numbers only the messages that have one are
+    /// acknowledged, by the next connection.
     #[track_caller]
     pub(crate) fn acknowledge_all(&mut self) -> impl Future<Output = ()> {
         let caller = Location::caller();

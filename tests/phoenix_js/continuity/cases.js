@@ -98,6 +98,39 @@ export function cases(test, client, member, full) {
     if (member.kept) assert.equal(me.received.joined.length, 1);
   });
 
+  test("a topic that one part of the page leaves and another joins at once stays joined", async (t) => {
+    const me = await member(t, { to: client.server, topic: unique("room:") });
+    for (let round = 0; round < 3; round += 1) {
+      me.room.leave();
+      Object.assign(me, member.enter(me.socket, me.room.topic));
+      await staysJoined(me);
+    }
+  });
+
+  test("a topic that two parts of the page join stays joined by the second", async (t) => {
+    const me = await member(t, { to: client.server, topic: unique("room:") });
+    Object.assign(me, member.enter(me.socket, me.room.topic));
+    await staysJoined(me);
+  });
+
+  test("a topic that is joined again at the answer of a channel that stops stays joined", async (t) => {
+    const me = await member(t, { to: client.server, topic: unique("room:") });
+    await ok(me.room.push("stop_reply"));
+    Object.assign(me, member.enter(me.socket, me.room.topic));
+    await staysJoined(me);
+  });
+
+  test("a channel that crashes after a return is joined again", async (t) => {
+    const { proxy, me } = await behindProxy(t);
+    await away(proxy, () => broadcast(me, 1, 2));
+    await receives(me, 2);
+    const joined = me.received.joined.length;
+    me.room.push("boom");
+    await until("it has joined anew", () => me.received.joined.length > joined);
+    await broadcast(me, 3, 4);
+    await receives(me, 4);
+  });
+
   test("two tabs with one session id settle down, and both receive everything from then on", async (t) => {
     const params = { topic: unique("room:"), user: unique("user"), session: newId(), to: client.server };
     const [one, other] = await Promise.all([member(t, params), member(t, params)]);
@@ -162,6 +195,17 @@ export function cases(test, client, member, full) {
       () => all.every((n) => numbers().includes(n)),
     );
     if (member.kept) assert.deepEqual(numbers(), all);
+  }
+
+  /** The channel joins, and still works once late messages for an earlier channel of its topic have arrived. */
+  async function staysJoined(me) {
+    await ok(me.joined);
+    assert.ok(await me.isAnswered());
+    await passing(150);
+    assert.ok(me.isThere(), me.room.state);
+    assert.ok(await me.isAnswered());
+    await broadcast(me, 1, 3);
+    await receives(me, 3);
   }
 
   /** Joins a topic that delays its rejoin. */

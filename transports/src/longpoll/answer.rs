@@ -32,6 +32,14 @@ pub(super) fn too_large() -> Answer {
     answer
 }
 
+/// Responds that the server cannot take another connect now, with HTTP status 503. phoenix.js connects
+/// again after the status 500 in the body; it knows no 503.
+pub(super) fn busy() -> Answer {
+    let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR);
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    answer
+}
+
 /// Renders the response to a poll.
 pub(super) fn render(status: StatusCode, messages: &[Message], token: Token) -> Vec<u8> {
     // Some room for escapes, and for what surrounds the messages.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::batch::{Batch, BatchError};
 use super::token::Token;
 use crate::frame::{Close, Inbound};
-use crate::params::{self, BadQuery};
+use crate::params::{self, BadQuery, MAX_PARSED};
 
 /// The result of handling the body of a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,3 +50,6 @@ pub fn read_token(text: &str) -> Option<([u8; 22], u64)> {
 pub fn parse_query(query: &str) -> Result<Map<String, Value>, BadQuery> {
     params::parse(query)
 }
+
+/// The most memory that parsed parameters take, in bytes.
+pub const MAX_PARSED_QUERY: usize = MAX_PARSED;

@@ -41,8 +41,10 @@ use self::state::{Gone, PollId};
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::error::ConnectError;
 use crate::params;
 use crate::response::{self, Answer};
+use crate::resume::sweeper::Sweep;
 use crate::session::Handler;
 
 /// Long polling as a Tower service. It answers every request, whatever its path. Clones share their
@@ -67,6 +69,12 @@ impl<H: Handler> LongPoll<H> {
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
         let registry = Registry::new(config.session_timeout());
         Self(Arc::new(Server { acceptor, config, registry }))
+    }
+
+    /// Drops sessions that were closed for a restart and have no poll waiting. They are dropped anyway,
+    /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
+    pub fn sweep(&self) {
+        self.0.registry.sweep_now();
     }
 
     pub(crate) fn acceptor(&self) -> &Acceptor<H> {
@@ -97,6 +105,8 @@ where
         let (parts, body) = request.into_parts();
         let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
             ready(answer::status(error.status()))
+        } else if parts.uri.query().is_some_and(params::is_too_long) {
+            ready(response::bad_query())
         } else {
             match parts.method {
                 Method::GET => self.0.get(&parts),
@@ -134,7 +144,7 @@ impl<H: Handler> Server<H> {
             Some(Err(Ended::Gone)) | None => {}
         }
         let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
-            return ready(response::bad_request());
+            return ready(response::bad_query());
         };
         // A client with a token that is unknown here had a session somewhere.
         info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
@@ -183,6 +193,7 @@ impl<H: Handler> Server<H> {
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
         let connected = match self.acceptor.connect_to_session(info).await {
             Ok(connected) => connected,
+            Err(ConnectError::Busy) => return answer::busy(),
             Err(error) => return answer::status(error.status()),
         };
         if let Some(delay) = delay {

@@ -25,7 +25,7 @@ pub(super) use super::state::{Gone, PollId};
 use super::token::{Id, Token};
 use crate::connect_info::Transport;
 use crate::frame::Close;
-use crate::outbox::Collected;
+use crate::outbox::{Collected, Receiver};
 use crate::panics;
 use crate::progress::at_floor;
 use crate::resume::expiry::{Timer, after};
@@ -76,6 +76,7 @@ impl<S: Session> LongPollSession<S> {
         let (attach, session) = match connected {
             Connected::Own(session, receiver) => {
                 receiver.enable_replay(0);
+                receiver.set_idle();
                 receiver.on_close(Arc::clone(&timer).into());
                 let attach = AttachState::Attached { receiver, epoch: None };
                 (attach, Some(Attached::Own(session)))
@@ -110,10 +111,8 @@ impl<S: Session> LongPollSession<S> {
         let collected = state.collect(self.reads_binary);
         let begun = if is_known && !collected.is_over() {
             state.newest += 1;
-            (state.idle_since, state.answered) = (None, 0);
-            if let Some(epoch) = state.epoch() {
-                epoch.set_active();
-            }
+            state.set_active();
+            state.answered = 0;
             Ok((state.newest, state.take_waker()))
         } else {
             if let Some(receiver) = state.receiver() {
@@ -163,8 +162,8 @@ impl<S: Session> LongPollSession<S> {
 
     /// Ends a poll, which was answered or whose client went away.
     ///
-    /// The session timeout starts when a client has read the answer that reads as slowly as counts as
-    /// progress. When it really has read it cannot be seen: the buffers of the network take it at once.
+    /// The session timeout starts when even a client at the slowest rate that counts as progress has
+    /// read the answer. When it really has cannot be seen: the buffers of the network take it at once.
     pub(super) fn end_poll(&self, poll: PollId, now: Instant) {
         let mut state = self.state.lock();
         if poll != state.newest {
@@ -265,7 +264,10 @@ impl<S: Session> LongPollSession<S> {
         // for a while.
         let forget = after(timeout, REMEMBERED);
         let (mut closed, mut detached) = (None, None);
-        let (is_useless, next) = if now < timeout {
+        let (is_useless, next) = if self.ends_with_server(&state) {
+            closed = Some(state.close(Close::Restart));
+            (true, timeout)
+        } else if now < timeout {
             (collected.is_over() && !self.is_resumable, timeout)
         } else if !self.is_resumable {
             closed = Some(state.close(Close::Normal));
@@ -308,11 +310,16 @@ impl<S: Session> LongPollSession<S> {
     }
 
     fn set_idle(&self, state: &mut State<S>, now: Instant) {
-        state.idle_since = Some(now);
-        if let Some(epoch) = state.epoch() {
-            epoch.set_idle(now);
-        }
-        state.schedule(&self.timer, after(now, self.session_timeout));
+        state.set_idle(now);
+        let timeout = after(now, self.session_timeout);
+        state.schedule(&self.timer, if self.ends_with_server(state) { now } else { timeout });
+    }
+
+    /// Returns whether the server shuts down and no poll waits: then the client connects elsewhere,
+    /// and needs nothing more of a session that cannot be resumed.
+    fn ends_with_server(&self, state: &State<S>) -> bool {
+        let is_restarting = || state.receiver().is_some_and(Receiver::is_restarting);
+        !self.is_resumable && state.idle_since.is_some() && is_restarting()
     }
 
     /// Releases the lock and does what must be done without it.

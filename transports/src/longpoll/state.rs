@@ -74,6 +74,26 @@ impl<S: Session> State<S> {
         }
     }
 
+    /// A poll waits.
+    pub(super) fn set_active(&mut self) {
+        self.idle_since = None;
+        match (self.epoch(), self.receiver()) {
+            (Some(epoch), _) => epoch.set_active(),
+            (None, Some(receiver)) => receiver.set_active(),
+            (None, None) => {}
+        }
+    }
+
+    /// No poll waits.
+    pub(super) fn set_idle(&mut self, now: Instant) {
+        self.idle_since = Some(now);
+        match (self.epoch(), self.receiver()) {
+            (Some(epoch), _) => epoch.set_idle(now),
+            (None, Some(receiver)) => receiver.set_idle(),
+            (None, None) => {}
+        }
+    }
+
     pub(super) fn acknowledge(&self, cursor: u64) -> Result<(), Gone> {
         if cursor > self.sent {
             return Err(Gone);

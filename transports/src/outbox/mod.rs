@@ -12,6 +12,7 @@ mod budget;
 #[doc(hidden)]
 pub mod model;
 mod poll;
+mod priority;
 mod queue;
 mod receiver;
 mod replay_buffer;

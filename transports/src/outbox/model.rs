@@ -4,6 +4,7 @@
 //! The model is a client at the end of a wire. It knows what was pushed into each stream, reads what
 //! arrives, loses connections in every way, and comes back. It panics if the buffer misbehaves.
 
+mod checks;
 mod stream;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -14,7 +15,6 @@ use tokio::time::Instant;
 use self::stream::{Name, StreamModel, message, name};
 use super::budget::ByteBudget;
 use super::replay_buffer::ReplayBuffer;
-use super::sent::MAX_RETAINED;
 use super::streams::{PRIORITY, StreamId};
 use crate::frame::Message;
 
@@ -28,7 +28,7 @@ pub fn walk(bytes: &[u8]) {
     let start = bytes.next().unwrap_or(0);
     let mut walk = Walk::new(start & 1 == 1, if start & 2 == 2 { 4_000 } else { 1 << 30 });
     while let Some(step) = bytes.next() {
-        walk.step(step % 21, usize::from(bytes.next().unwrap_or(0)));
+        walk.step(step % 22, usize::from(bytes.next().unwrap_or(0)));
         if walk.has_ended {
             return;
         }
@@ -63,6 +63,8 @@ struct Walk {
     priority: u32,
     /// Whether a heartbeat is unanswered.
     beating: bool,
+    /// The position behind the last reply to a heartbeat.
+    beat: u64,
     /// The epoch before the current one.
     stale: u64,
     now: Instant,
@@ -92,6 +94,7 @@ impl Walk {
             closed_by_client: false,
             priority: 0,
             beating: false,
+            beat: 0,
             stale: 0,
             now: Instant::now(),
             has_evicted: false,
@@ -119,6 +122,7 @@ impl Walk {
             }
             19 if value.is_multiple_of(4) => self.end_stream(value),
             20 if self.attached => self.age(value),
+            21 if value.is_multiple_of(4) => self.restart_stream(value),
             _ => {}
         }
     }
@@ -156,10 +160,14 @@ impl Walk {
         }
     }
 
-    /// A client sends a heartbeat when it has read the reply to the last, and not before.
+    /// A client sends a heartbeat when it has read the reply to the last, or by the clock if it reads
+    /// numbers.
     fn beat(&mut self) {
-        if self.attached && !self.beating {
+        if self.attached && (self.numbered || !self.beating) {
             self.beating = true;
+            if self.numbered {
+                self.acked = self.acked.max(self.beat);
+            }
             self.priority += 1;
             let message = Message::text(format!("{PRIORITY}:{}:beat", self.priority));
             if self.admit(&message) {
@@ -179,18 +187,25 @@ impl Walk {
         let mut batch = VecDeque::new();
         let any = self.buffer.take(chunk, window, |message| batch.push_back(message.clone()));
         assert_eq!(any, !batch.is_empty());
+        let first = self.buffer.position() - batch.len() as u64;
         let (mut cost, mut has_ordinary) = (0, false);
-        for message in batch {
+        for (position, message) in (first + 1..).zip(batch) {
             let name @ (stream, place) = name(&message);
+            if is_beat(&message) {
+                self.beat = position;
+            }
             if stream == PRIORITY {
                 assert!(!has_ordinary, "priority messages go first");
                 assert!(self.sent_priority.insert(place), "priority messages are not replayed");
+            } else if self.streams.get(&stream).is_none_or(|model| model.is_leftover(place)) {
+                // It may go before a reply.
+                assert!(self.sent.insert(name), "{name:?} was sent twice in one epoch");
             } else {
                 assert!(cost < chunk && in_flight + cost < window, "more than may be in flight");
                 has_ordinary = true;
                 cost += message.cost();
-                let is_resumed = self.streams.get(&stream).is_none_or(|model| model.is_resumed);
-                assert!(is_resumed, "{name:?} came before its stream was resumed");
+                let is_resumed = self.streams.get(&stream).map(|model| model.is_resumed);
+                assert_eq!(is_resumed, Some(true), "{name:?} came before its stream was resumed");
                 assert!(self.sent.insert(name), "{name:?} was sent twice in one epoch");
             }
             self.wire.push_back(message);
@@ -217,9 +232,7 @@ impl Walk {
             self.received = message.number();
         }
         if stream == PRIORITY {
-            if message.rest().ends_with(b":beat") {
-                self.beating = false;
-            }
+            self.beating &= !is_beat(message);
             return;
         }
         let ended = &mut self.ended;
@@ -304,6 +317,9 @@ impl Walk {
     /// The client reconnects, unless it would miss messages.
     fn attach(&mut self) {
         self.stale = self.buffer.epoch();
+        let has_arrived = |buffer: &ReplayBuffer, stream: &_| buffer.has_reply_arrived(*stream);
+        let arrived = self.streams.keys().copied().filter(|it| has_arrived(&self.buffer, it));
+        let arrived: Vec<_> = arrived.collect();
         let received = self.numbered.then_some(self.received);
         if self.buffer.attach(received, &mut self.budget).is_none() {
             assert!(self.read_to() < self.acked, "a client that has read everything may resume");
@@ -314,10 +330,7 @@ impl Walk {
         self.wire.clear();
         self.sent.clear();
         self.streams.values_mut().for_each(|stream| stream.is_resumed = false);
-        assert!(
-            !self.streams.keys().any(|stream| self.buffer.is_join_acked(*stream)),
-            "not joined again"
-        );
+        assert!(arrived.iter().all(|it| has_arrived(&self.buffer, it)), "what arrived has arrived");
         self.buffer.detach(self.stale, false);
         assert!(self.buffer.is_attached(), "an older epoch ends nothing");
         self.acked = self.buffer.position();
@@ -338,7 +351,7 @@ impl Walk {
             self.budget.release(cost);
         } else if let Some(model) = self.streams.get_mut(&stream) {
             model.is_resumed = true;
-            assert!(!self.buffer.is_join_acked(stream), "the reply has not been sent");
+            assert!(!self.buffer.has_reply_arrived(stream), "the reply has not been sent");
         }
     }
 
@@ -348,6 +361,13 @@ impl Walk {
         self.streams.entry(stream).or_default().is_resumed = false;
     }
 
+    fn restart_stream(&mut self, value: usize) {
+        let Some(stream) = self.stream(value) else { return };
+        self.buffer.restart_stream(stream, &mut self.budget);
+        self.streams.entry(stream).or_default().restart();
+        assert!(!self.buffer.has_reply_arrived(stream), "the next reply has not been sent");
+    }
+
     fn end_stream(&mut self, value: usize) {
         let Some(stream) = self.stream(value) else { return };
         self.buffer.end_stream(stream, &mut self.budget);
@@ -355,44 +375,11 @@ impl Walk {
         let late = message((stream, u32::MAX));
         assert!(!self.buffer.push(stream, late), "nothing follows in a stream that has ended");
     }
+}
 
-    /// Checks the invariants that hold after every step.
-    fn check(&self) {
-        let (counted, retained) = self.buffer.costs();
-        assert_eq!(self.budget.bytes(), counted, "the budget counts what is kept");
-        assert!(retained <= MAX_RETAINED);
-        assert!(counted <= self.limit + 2 * self.largest.max(MAX_RETAINED), "memory is bounded");
-        assert_eq!(
-            self.buffer.streams(),
-            self.streams.len(),
-            "streams that ended leave nothing behind"
-        );
-    }
-
-    /// The client reconnects, resumes all streams and reads everything: nothing is missing.
-    fn finish(&mut self) {
-        self.attach();
-        if self.has_ended {
-            return;
-        }
-        for stream in self.streams.keys().copied().collect::<Vec<_>>() {
-            let reply = Message::text(format!("{PRIORITY}:{}", u64::from(u32::MAX) - stream));
-            self.budget.acquire(reply.cost());
-            assert!(self.buffer.resume(stream, self.buffer.epoch(), reply));
-            self.streams.entry(stream).or_default().is_resumed = true;
-        }
-        self.take(0);
-        self.read(usize::MAX);
-        for (stream, model) in &mut self.streams {
-            model.skip_replies(self.has_evicted, model.pushed);
-            assert_eq!(model.seen, model.pushed, "stream {stream} is read to its end");
-            assert!(!self.buffer.is_join_acked(*stream));
-        }
-        self.acknowledge(0);
-        self.check();
-        assert!(self.streams.keys().all(|stream| self.buffer.is_join_acked(*stream)));
-        assert!(self.numbered || self.budget.bytes() == 0);
-    }
+/// Returns whether this is the reply to a heartbeat.
+fn is_beat(message: &Message) -> bool {
+    message.rest().ends_with(b":beat")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use super::budget::ByteBudget;
 use super::receiver::Receiver;
 use super::replay_buffer::{ReplayBuffer, UnknownPosition};
-use crate::frame::Message;
+use crate::frame::{Close, Message};
 
 /// What a look into the outbox of a long-poll session showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,25 @@ impl Receiver {
         }
     }
 
+    /// Marks the connection as in use: a poll waits.
+    pub(crate) fn set_active(&self) {
+        if let Some((buffer, _)) = self.shared.state.lock().replay_of(self.epoch) {
+            buffer.set_active(self.epoch);
+        }
+    }
+
+    /// Marks the connection as idle: no poll waits, and its client may be gone.
+    pub(crate) fn set_idle(&self) {
+        if let Some((buffer, _)) = self.shared.state.lock().replay_of(self.epoch) {
+            buffer.set_idle(self.epoch);
+        }
+    }
+
+    /// Returns whether the outbox was closed because the server shuts down.
+    pub(crate) fn is_restarting(&self) -> bool {
+        self.shared.state.lock().close == Some(Close::Restart)
+    }
+
     /// Releases everything before `position`, which the client has received.
     pub(crate) fn acknowledge(&self, position: u64) -> Result<(), UnknownPosition> {
         match self.shared.state.lock().replay_of(self.epoch) {
@@ -107,6 +126,8 @@ fn collect(
         let has_taken = buffer.take_up_to(MAX_ANSWER, |message| {
             skipped += u64::from(!reads_binary && message.is_binary());
         });
+        // The token acknowledges, and whatever it does not is answered again.
+        buffer.ignore_heartbeat();
         let has_unread = readable(buffer, reads_binary).next().is_some();
         let position = buffer.position();
         if !has_taken || has_unread {

@@ -20,13 +20,13 @@
 
 mod take;
 
-use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::budget::ByteBudget;
+use super::priority::{Kind, PriorityQueue};
 use super::sent::Sent;
 use super::streams::{PRIORITY, StreamId, Streams};
 use crate::frame::Message;
@@ -42,11 +42,12 @@ pub(super) struct ReplayBuffer {
     has_counted_try: bool,
     /// Whether the client reads numbers.
     numbered: bool,
-    priority: VecDeque<PriorityMessage>,
+    priority: PriorityQueue,
     streams: Streams,
     sent: Sent,
     next_number: u64,
-    /// The position behind the last heartbeat reply that was sent.
+    /// The position behind the last heartbeat reply that was sent, if the next heartbeat will prove
+    /// anything about it.
     heartbeat_reply: Option<u64>,
 }
 
@@ -60,21 +61,6 @@ enum Connection {
     Lost {
         closed_by_client: bool,
     },
-}
-
-#[derive(Debug)]
-struct PriorityMessage {
-    message: Message,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Plain,
-    /// The client sends its next heartbeat only after it has read this reply.
-    HeartbeatReply,
-    /// The reply that resumed a stream.
-    ResumeReply(StreamId),
 }
 
 /// The result of [`ReplayBuffer::attach`].
@@ -99,7 +85,7 @@ impl ReplayBuffer {
             has_conflict: false,
             has_counted_try: false,
             numbered: false,
-            priority: VecDeque::new(),
+            priority: PriorityQueue::default(),
             streams: Streams::default(),
             sent: Sent::default(),
             next_number: received.saturating_add(1),
@@ -144,9 +130,8 @@ impl ReplayBuffer {
             }
             None => {}
         }
-        for PriorityMessage { message, .. } in self.priority.drain(..) {
-            budget.release(message.cost());
-        }
+        budget.release(self.priority.clear());
+        self.streams.end_epoch(|position| self.sent.is_acked(position));
         let sent = self.sent.restart(budget);
         budget.release(self.streams.pause_all(sent));
         self.heartbeat_reply = None;
@@ -230,24 +215,41 @@ impl ReplayBuffer {
         if self.epoch == 0 {
             self.streams.push_priority(message);
         } else {
-            self.priority.push_back(PriorityMessage { message, kind });
+            self.priority.push(message, kind);
         }
     }
 
-    /// Pushes the reply to a heartbeat. The heartbeat proves that the client has read the previous
-    /// reply, and everything that was sent before that.
+    /// Pushes the reply to a heartbeat. phoenix.js sends the next heartbeat after it has read this
+    /// reply, and everything that was sent before it.
+    ///
+    /// The heartbeat of another client may be a timer. A client that reads numbers proves with them
+    /// what it has read, so its heartbeat counts as a sign of its network.
     pub(super) fn push_heartbeat_reply(&mut self, message: Message, budget: &mut ByteBudget) {
         if let Some(position) = self.heartbeat_reply.take() {
-            self.sent.forget(position, budget);
+            if self.numbered {
+                self.sent.acknowledge(position, budget);
+            } else {
+                self.sent.forget(position, budget);
+            }
         }
         self.push_priority(message, Kind::HeartbeatReply);
     }
 
+    /// Records that no heartbeat proves anything about what was sent so far: a poll may be answered
+    /// with it again.
+    pub(super) fn ignore_heartbeat(&mut self) {
+        self.heartbeat_reply = None;
+    }
+
     /// Resumes a stream in `epoch` with a reply that goes before it. Returns `false`, and does
     /// nothing, if that epoch is over.
+    ///
+    /// What is left of streams that have ended goes before the reply, which may answer the next join
+    /// of their topic.
     pub(super) fn resume(&mut self, stream: StreamId, epoch: u64, reply: Message) -> bool {
         let is_current = epoch == self.epoch;
         if is_current {
+            self.push_leftovers();
             self.streams.resume(stream);
             self.push_priority(reply, Kind::ResumeReply(stream));
         }
@@ -259,15 +261,45 @@ impl ReplayBuffer {
         budget.release(self.streams.pause(stream));
     }
 
-    /// Returns whether the reply that resumed a stream in this epoch has arrived.
-    pub(super) fn is_join_acked(&self, stream: StreamId) -> bool {
-        let resumed_at = self.streams.resumed_at(stream);
-        resumed_at.is_some_and(|position| self.sent.is_acked(position))
+    /// Records that the client has asked again for a stream to be resumed.
+    pub(super) fn expect_reply(&mut self, stream: StreamId) {
+        self.streams.expect_reply(stream);
+    }
+
+    /// Returns whether the reply to the last request to resume a stream has arrived, in this epoch or
+    /// an earlier one.
+    pub(super) fn has_reply_arrived(&self, stream: StreamId) -> bool {
+        self.streams.has_reply_arrived(stream, |position| self.sent.is_acked(position))
+    }
+
+    /// Pushes the last message of a stream that the client has asked to end: it does not wait for the
+    /// stream to be resumed.
+    pub(super) fn push_last(&mut self, stream: StreamId, message: Message) -> bool {
+        let to = if self.streams.is_paused(stream) { PRIORITY } else { stream };
+        self.push(to, message)
     }
 
     /// Ends a stream. What waits in it is lost if it is paused.
     pub(super) fn end_stream(&mut self, stream: StreamId, budget: &mut ByteBudget) {
         budget.release(self.streams.end(stream));
+    }
+
+    /// Ends a stream, and creates another under its id.
+    pub(super) fn restart_stream(&mut self, stream: StreamId, budget: &mut ByteBudget) {
+        self.end_stream(stream, budget);
+        self.push_leftovers();
+        self.sent.disown(stream);
+        self.streams.insert(stream);
+    }
+
+    /// Sends the messages of streams that have ended before everything else that waits.
+    fn push_leftovers(&mut self) {
+        // Before the first epoch everything keeps its order.
+        if self.epoch > 0 {
+            for message in self.streams.take_leftovers() {
+                self.push_priority(message, Kind::Plain);
+            }
+        }
     }
 
     /// The position behind the last message that was sent.
@@ -328,30 +360,12 @@ impl ReplayBuffer {
 
     /// Drops everything that was not sent: nothing more will be.
     pub(super) fn clear(&mut self) {
-        self.priority = VecDeque::new();
+        self.priority.clear();
         self.streams.clear();
     }
 }
 
-/// What the model checks.
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-impl ReplayBuffer {
-    /// What the budget must be, and the retained bytes, both computed from scratch.
-    pub(super) fn costs(&self) -> (usize, usize) {
-        let priority: usize = self.priority.iter().map(|priority| priority.message.cost()).sum();
-        let (in_flight, retained) = self.sent.costs();
-        (priority + in_flight + self.streams.cost(), retained)
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.sent.in_flight()
-    }
-
-    /// How many streams have not ended.
-    pub(super) fn streams(&self) -> usize {
-        self.streams.len()
-    }
-}
-
+mod inspect;
 #[cfg(test)]
 mod tests;

@@ -62,8 +62,10 @@ impl Sender {
 
     /// Pushes the reply to a heartbeat.
     ///
-    /// A client sends a heartbeat only after it has read the reply to the one before, so the next
-    /// one shows a resumable session what has arrived.
+    /// phoenix.js sends a heartbeat only after it has read the reply to the one before, so over a
+    /// WebSocket the next one shows a resumable session what the client has read; or, if the client
+    /// reads sequence numbers, what has reached its network. For a client that may send heartbeats
+    /// without reading, push the reply into the [priority queue](Self::priority) instead.
     pub fn push_heartbeat_reply(&self, message: Message) {
         self.admit(message, |state, _, message| match state.replay() {
             None => state.append(message),
@@ -127,18 +129,48 @@ impl Sender {
         }
     }
 
-    /// Returns whether the reply that resumed the stream is known to have arrived.
-    pub fn is_join_acked(&self) -> bool {
+    /// Records that the client has asked again for the stream to be resumed, and waits for the reply.
+    pub fn expect_reply(&self) {
+        if let Some((buffer, _)) = self.shared.state.lock().replay() {
+            buffer.expect_reply(self.stream);
+        }
+    }
+
+    /// Returns whether the reply that resumed the stream is known to have arrived, on this connection
+    /// or an earlier one.
+    pub fn has_reply_arrived(&self) -> bool {
         match self.shared.state.lock().replay() {
             None => true,
-            Some((buffer, _)) => buffer.is_join_acked(self.stream),
+            Some((buffer, _)) => buffer.has_reply_arrived(self.stream),
         }
+    }
+
+    /// Appends the last message of a stream that the client has asked to end, as
+    /// [`enqueue`](Self::enqueue) does: it does not wait for the stream to be resumed.
+    pub fn enqueue_last(&self, message: Message) -> Enqueued {
+        self.admit(message, |state, stream, message| match state.replay() {
+            None => state.append(message),
+            Some((buffer, budget)) => {
+                let cost = message.cost();
+                if !buffer.push_last(stream, message) {
+                    budget.release(cost);
+                }
+            }
+        })
     }
 
     /// Ends the stream: nothing more is pushed into it.
     pub fn end_stream(&self) {
         if let Some((buffer, budget)) = self.shared.state.lock().replay() {
             buffer.end_stream(self.stream, budget);
+        }
+    }
+
+    /// Ends the stream, and makes this sender and its clones those of another one: what was pushed
+    /// before goes ahead of it, and is not replayed.
+    pub fn restart_stream(&self) {
+        if let Some((buffer, budget)) = self.shared.state.lock().replay() {
+            buffer.restart_stream(self.stream, budget);
         }
     }
 
@@ -192,6 +224,12 @@ impl Sender {
             Some((buffer, _)) if buffer.epoch() > 0 => is_closed && !buffer.is_attached(),
             _ => dropped.load(Ordering::Relaxed),
         }
+    }
+
+    /// Returns whether no client waits for messages: the session is detached, or its long-poll client is
+    /// between two polls.
+    pub fn is_idle(&self) -> bool {
+        self.shared.state.lock().replay().is_some_and(|(buffer, _)| !buffer.is_attached())
     }
 
     /// Begins a new epoch of a resumable outbox and supersedes the current one. Returns `None` if the

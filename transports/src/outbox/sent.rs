@@ -107,6 +107,15 @@ impl Sent {
         self.forget(self.first + seen as u64, budget);
     }
 
+    /// Lets the messages of a stream not be replayed.
+    pub(super) fn disown(&mut self, stream: StreamId) {
+        for (of, _) in &mut self.messages {
+            if *of == stream {
+                *of = PRIORITY;
+            }
+        }
+    }
+
     /// Returns whether nothing was evicted that a client that has seen `received` has not.
     pub(super) fn has_all_after(&self, received: u64) -> bool {
         received >= self.evicted

@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::frame::Message;
 
-/// Identifies a stream of one outbox. Ids are not reused, and 64 bits never wrap around to
+/// Identifies a stream of one outbox. Ids are not given twice, and 64 bits never wrap around to
 /// [`PRIORITY`].
 pub(super) type StreamId = u64;
 
@@ -24,24 +24,32 @@ pub(super) struct Streams {
     last: StreamId,
     /// Whether new streams begin paused.
     pauses_new: bool,
+    /// Whether there may be messages in `ready` whose stream has ended.
+    has_leftovers: bool,
 }
 
 #[derive(Debug)]
 struct Stream {
     id: StreamId,
     is_resumed: bool,
-    /// The position of the reply that resumed it, once that was sent.
-    resumed_at: Option<u64>,
+    reply: ResumeReply,
     /// Whether its owner sends the current state each time it is resumed.
     discards_volatile: bool,
     paused: VecDeque<Message>,
 }
 
-impl Stream {
-    fn pause(&mut self) {
-        (self.is_resumed, self.resumed_at) = (false, None);
-    }
+/// The reply to the last request to resume a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ResumeReply {
+    /// Not sent, or lost with its connection.
+    Missing,
+    /// Sent at this position of the current epoch.
+    Sent(u64),
+    /// Arrived, in this epoch or an earlier one.
+    Arrived,
+}
 
+impl Stream {
     fn discards(&self, message: &Message) -> bool {
         self.discards_volatile && message.is_volatile()
     }
@@ -59,18 +67,26 @@ impl Streams {
     /// Creates a stream.
     pub(super) fn add(&mut self) -> StreamId {
         self.last += 1;
+        self.insert(self.last);
+        self.last
+    }
+
+    /// Creates a stream under the id of one that has ended.
+    pub(super) fn insert(&mut self, id: StreamId) {
         // Most sessions have one.
         if self.streams.capacity() == 0 {
             self.streams.reserve_exact(1);
         }
-        self.streams.push(Stream {
-            id: self.last,
+        let stream = Stream {
+            id,
             is_resumed: !self.pauses_new,
-            resumed_at: None,
+            reply: ResumeReply::Missing,
             discards_volatile: false,
             paused: VecDeque::new(),
-        });
-        self.last
+        };
+        if let Err(at) = self.streams.binary_search_by_key(&id, |stream| stream.id) {
+            self.streams.insert(at, stream);
+        }
     }
 
     /// Lets a stream drop volatile messages that outlive the connection they were meant for.
@@ -103,20 +119,47 @@ impl Streams {
     /// Resumes a stream: its messages join those that are ready.
     pub(super) fn resume(&mut self, id: StreamId) {
         let Some(stream) = find(&mut self.streams, id) else { return };
-        (stream.is_resumed, stream.resumed_at) = (true, None);
+        (stream.is_resumed, stream.reply) = (true, ResumeReply::Missing);
         self.ready.extend(mem::take(&mut stream.paused).into_iter().map(|message| (id, message)));
     }
 
-    /// Records where the reply that resumed a stream was sent.
-    pub(super) fn set_resumed_at(&mut self, id: StreamId, position: u64) {
+    /// Records that the client asks anew for a stream to be resumed.
+    pub(super) fn expect_reply(&mut self, id: StreamId) {
         if let Some(stream) = find(&mut self.streams, id) {
-            stream.resumed_at = Some(position);
+            stream.reply = ResumeReply::Missing;
         }
     }
 
-    /// The position of the reply that resumed a stream, if that was sent.
-    pub(super) fn resumed_at(&self, id: StreamId) -> Option<u64> {
-        self.streams[index(&self.streams, id)?].resumed_at
+    /// Records where the reply that resumed a stream was sent.
+    pub(super) fn set_reply_sent(&mut self, id: StreamId, position: u64) {
+        if let Some(stream) = find(&mut self.streams, id) {
+            stream.reply = ResumeReply::Sent(position);
+        }
+    }
+
+    /// Returns whether the reply that resumed a stream has arrived.
+    pub(super) fn has_reply_arrived(&self, id: StreamId, arrived: impl Fn(u64) -> bool) -> bool {
+        index(&self.streams, id).is_some_and(|at| match self.streams[at].reply {
+            ResumeReply::Missing => false,
+            ResumeReply::Sent(position) => arrived(position),
+            ResumeReply::Arrived => true,
+        })
+    }
+
+    /// Keeps beyond the epoch which replies have arrived. The others are lost with it.
+    pub(super) fn end_epoch(&mut self, arrived: impl Fn(u64) -> bool) {
+        for Stream { reply, .. } in &mut self.streams {
+            *reply = match *reply {
+                ResumeReply::Sent(position) if !arrived(position) => ResumeReply::Missing,
+                ResumeReply::Sent(_) => ResumeReply::Arrived,
+                other => other,
+            };
+        }
+    }
+
+    /// Returns whether a stream waits to be resumed.
+    pub(super) fn is_paused(&self, id: StreamId) -> bool {
+        index(&self.streams, id).is_some_and(|at| !self.streams[at].is_resumed)
     }
 
     /// Pauses a stream until it is resumed. Returns the cost of the volatile messages that it
@@ -125,7 +168,7 @@ impl Streams {
         let Some(stream) = find(&mut self.streams, id).filter(|_| self.pauses_new) else {
             return 0;
         };
-        stream.pause();
+        stream.is_resumed = false;
         let mut dropped = 0;
         for (other, message) in mem::take(&mut self.ready) {
             if other != id {
@@ -148,7 +191,7 @@ impl Streams {
         self.pauses_new = true;
         let mut dropped = 0;
         for stream in &mut self.streams {
-            stream.pause();
+            stream.is_resumed = false;
             if stream.discards_volatile {
                 stream.paused.retain(|message| {
                     dropped += if message.is_volatile() { message.cost() } else { 0 };
@@ -157,6 +200,7 @@ impl Streams {
             }
         }
         let ready = mem::take(&mut self.ready);
+        self.has_leftovers = false;
         for (id, message) in sent.into_iter().chain(ready).rev() {
             match find(&mut self.streams, id) {
                 Some(stream) if !stream.discards(&message) => stream.paused.push_front(message),
@@ -169,12 +213,28 @@ impl Streams {
     /// Ends a stream. Returns the cost of the messages that are lost because it was paused.
     pub(super) fn end(&mut self, id: StreamId) -> usize {
         let Some(at) = index(&self.streams, id) else { return 0 };
+        self.has_leftovers |= !self.ready.is_empty();
         self.streams.remove(at).paused.iter().map(Message::cost).sum()
     }
 
     /// The next message that is ready.
     pub(super) fn first(&self) -> Option<&Message> {
         self.ready.front().map(|(_, message)| message)
+    }
+
+    /// Takes the messages that streams have left behind which have ended, in order.
+    pub(super) fn take_leftovers(&mut self) -> VecDeque<Message> {
+        let mut leftovers = VecDeque::new();
+        if mem::take(&mut self.has_leftovers) {
+            for (id, message) in mem::take(&mut self.ready) {
+                if id == PRIORITY || index(&self.streams, id).is_some() {
+                    self.ready.push_back((id, message));
+                } else {
+                    leftovers.push_back(message);
+                }
+            }
+        }
+        leftovers
     }
 
     /// Removes the next message that is ready.

@@ -145,6 +145,22 @@ fn the_close_of_a_detached_outbox_is_reported_once_and_late_listeners_hear_of_it
     assert_eq!(wakes.count(), 2);
 }
 
+#[test]
+fn a_heartbeat_does_not_acknowledge_what_a_poll_may_be_answered_with_again() {
+    for received in [None, Some(0)] {
+        let outbox = channel(1000).1.into_resumable(0);
+        let receiver = outbox.attach(received).expect("nothing was sent");
+        for text in ["a", "b"] {
+            outbox.push_heartbeat_reply(Message::text(text));
+            receiver.collect(true);
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let (poll, _) = receiver.poll_collect(&mut cx, true);
+        let unread = receiver.unread(true);
+        assert_eq!((poll, unread), (Poll::Ready(()), vec![Message::text("a"), Message::text("b")]));
+    }
+}
+
 /// Waits until both threads have arrived at the same point.
 fn meet(arrived: &AtomicUsize, point: usize) {
     arrived.fetch_add(1, Ordering::SeqCst);

@@ -62,9 +62,9 @@ impl ResumeConfig {
     /// itself has not, while there is a connection. Default 90 s; at most twice as long, and at most
     /// 256 KiB.
     ///
-    /// phoenix.js sends a heartbeat every 30 s: within a minute a client either shows what it has read
-    /// or finds its connection dead, and it needs a moment to reconnect. A client that comes back
-    /// later, and has missed messages, gets a new session.
+    /// phoenix.js sends a heartbeat every 30 s: within a minute a client finds its connection dead or,
+    /// if it reads no sequence numbers, shows what it has read; and it needs a moment to reconnect. A
+    /// client that comes back later, and has missed messages, gets a new session.
     #[must_use]
     pub fn acknowledged_ttl(mut self, ttl: Duration) -> Self {
         self.acknowledged_ttl = ttl;

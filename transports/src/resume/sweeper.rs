@@ -21,6 +21,15 @@ pub(crate) trait Sweep: Send + Sync + 'static {
     /// Releases the memory of a registry without sessions. Returns whether there are none.
     fn clear_if_empty(&self) -> bool;
 
+    /// Visits at most [`BATCH`] sessions that are due, ahead of the task.
+    fn sweep_now(&self) {
+        for _ in 0..BATCH {
+            let due = self.deadlines().lock().pop_due(Instant::now());
+            let Some(key) = due else { return };
+            self.visit(&key, Instant::now());
+        }
+    }
+
     /// Visits at most `limit` sessions that are due.
     fn sweep(&self, now: Instant, limit: usize) -> Swept {
         for visited in 0..limit {
@@ -64,5 +73,5 @@ pub(crate) async fn run<R: Sweep>(registry: Weak<R>, tick: Duration) {
     }
 }
 
-/// How many sessions are visited in one poll of the task.
+/// How many sessions are visited before other tasks get their turn.
 const BATCH: usize = 256;

@@ -55,7 +55,7 @@ impl WebSocketConfig {
     /// Sets how long a client may send nothing at all. Default 60 s, twice the heartbeat interval
     /// of phoenix.js. After that the connection ends with close code 1002.
     ///
-    /// An unfinished message may take as long, and one second for each KiB that has arrived. While
+    /// An unfinished message may take twice as long, and one second for each KiB that has arrived. While
     /// the connection is not read from, because the client has too much to read itself, each KiB that
     /// it reads adds a second.
     #[must_use]

@@ -332,7 +332,7 @@ where
                 progress.restart(now);
             }
         }
-        let timeout = self.deadline.timeout();
+        let timeout = self.deadline.timeout().saturating_mul(UNFINISHED);
         let limit = progress.filter(|_| !is_paused).map(|progress| progress.deadline(timeout));
         self.deadline.poll(cx, is_paused, limit, ping_due)
     }
@@ -376,6 +376,9 @@ impl<Io, S> fmt::Debug for Connection<Io, S> {
         f.debug_struct("Connection").field("state", &state).finish_non_exhaustive()
     }
 }
+
+/// How many idle timeouts an unfinished message may take, besides the time for its bytes.
+const UNFINISHED: u32 = 2;
 
 /// How many bytes of a resumable session are taken out of its outbox at a time.
 const CHUNK: usize = 64 * 1024;

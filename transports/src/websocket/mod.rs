@@ -84,7 +84,7 @@ impl<H: Handler> WebSocket<H> {
             return response::empty(error.status());
         }
         let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
-            return response::bad_request();
+            return response::bad_query();
         };
         let handshake = Handshake::check(&parts);
         drop(parts);

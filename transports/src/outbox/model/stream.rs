@@ -12,17 +12,36 @@ pub(super) struct StreamModel {
     /// The client has read everything before this place.
     pub(super) seen: u32,
     pub(super) is_resumed: bool,
+    /// The places at which the stream was restarted. Those before each may be lost.
+    restarts: Vec<u32>,
 }
 
 impl StreamModel {
     /// The client reads the message at `place`, which may be repeated, and before which replies may
     /// have been evicted.
     pub(super) fn read(&mut self, place: u32, may_repeat: bool, has_evicted: bool) {
+        self.skip_lost(place);
         self.skip_replies(has_evicted, place);
         assert!(place <= self.seen, "{place} came, {} is missing", self.seen);
         let is_repeated = place < self.seen;
         assert!(may_repeat || !is_repeated, "{place} came twice");
         self.seen += u32::from(!is_repeated);
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.restarts.push(self.pushed);
+        self.is_resumed = false;
+    }
+
+    /// Returns whether the place was pushed before the stream was restarted.
+    pub(super) fn is_leftover(&self, place: u32) -> bool {
+        self.restarts.last().is_some_and(|restart| place < *restart)
+    }
+
+    /// Skips, before `place`, what may have been lost.
+    pub(super) fn skip_lost(&mut self, place: u32) {
+        let restart = self.restarts.iter().rfind(|restart| **restart <= place);
+        self.seen = self.seen.max(restart.copied().unwrap_or(0));
     }
 
     /// Skips the replies before `place` that may have been evicted.

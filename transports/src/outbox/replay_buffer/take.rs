@@ -1,9 +1,8 @@
 //! How messages leave a replay buffer, and are numbered.
 
-use std::collections::VecDeque;
-
+use super::super::priority::Kind;
 use super::super::streams::{PRIORITY, StreamId};
-use super::{Kind, PriorityMessage, ReplayBuffer};
+use super::ReplayBuffer;
 use crate::frame::Message;
 
 impl ReplayBuffer {
@@ -42,8 +41,8 @@ impl ReplayBuffer {
         let tries = self.sent.tries().or_else(|| self.streams.first().map(Message::tries));
         let limit = limit.checked_shr(tries.unwrap_or(0).into()).unwrap_or(0);
         loop {
-            let next = self.priority.front().map(|priority| &priority.message);
-            let Some(next) = next.or_else(|| self.streams.first()) else { break };
+            let next = self.priority.first().or_else(|| self.streams.first());
+            let Some(next) = next else { break };
             let in_flight = self.sent.in_flight();
             if in_flight > 0 && next.cost() > limit.saturating_sub(in_flight) {
                 break;
@@ -58,20 +57,14 @@ impl ReplayBuffer {
     }
 
     fn send_priority(&mut self, send: &mut impl FnMut(&Message)) -> bool {
-        let Some(PriorityMessage { message, kind }) = self.priority.pop_front() else {
-            return false;
-        };
+        let Some((message, kind)) = self.priority.pop() else { return false };
         let position = self.position();
         match kind {
             Kind::Plain => {}
             Kind::HeartbeatReply => self.heartbeat_reply = Some(position + 1),
-            Kind::ResumeReply(stream) => self.streams.set_resumed_at(stream, position),
+            Kind::ResumeReply(stream) => self.streams.set_reply_sent(stream, position),
         }
         self.send(PRIORITY, message, send);
-        // Priority messages are rare: an idle session keeps no allocation for them.
-        if self.priority.is_empty() {
-            self.priority = VecDeque::new();
-        }
         true
     }
 

@@ -160,22 +160,49 @@ fn a_client_that_has_not_seen_what_was_evicted_cannot_resume() {
     assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:4\",3"]);
 }
 
+/// The reply to a heartbeat, which is sent at once.
+fn beat(buffer: &mut ReplayBuffer, budget: &mut ByteBudget) {
+    let reply = Message::text("beat");
+    budget.acquire(reply.cost());
+    buffer.push_heartbeat_reply(reply, budget);
+    take(buffer);
+}
+
 #[test]
-fn what_a_heartbeat_has_proven_read_is_not_evicted() {
+fn a_heartbeat_proves_what_a_client_without_numbers_has_read() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    push(&mut buffer, &mut budget, stream, ",a");
+    take(&mut buffer);
+    beat(&mut buffer, &mut budget);
+    assert_eq!(buffer.unacknowledged().count(), 3);
+    beat(&mut buffer, &mut budget);
+    assert_eq!(buffer.costs().1, 0, "nothing is retained");
+    buffer.detach(buffer.epoch(), true);
+    buffer.attach(None, &mut budget);
+    assert!(replay(&mut buffer, &mut budget, stream).is_empty());
+}
+
+#[test]
+fn a_heartbeat_does_not_prove_what_a_client_with_numbers_has_read() {
     let (mut buffer, mut budget, stream) = first_epoch(Some(0));
     push(&mut buffer, &mut budget, stream, ",a");
     take(&mut buffer);
-    buffer.acknowledge_network(buffer.position(), &mut budget);
+    (0..2).for_each(|_| beat(&mut buffer, &mut budget));
+    assert!(buffer.costs().1 > 0, "it is retained");
+    buffer.attach(Some(0), &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:2\",a"]);
+}
+
+#[test]
+fn a_client_with_numbers_cannot_resume_after_what_was_evicted_on_the_word_of_a_heartbeat() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
     let start = Instant::now();
+    push(&mut buffer, &mut budget, stream, ",a");
+    take(&mut buffer);
+    (0..2).for_each(|_| beat(&mut buffer, &mut budget));
     buffer.age(start, TTL);
-    for _ in 0..2 {
-        let beat = Message::text("beat");
-        budget.acquire(beat.cost());
-        buffer.push_heartbeat_reply(beat, &mut budget);
-        take(&mut buffer);
-    }
     buffer.age(start + TTL, TTL);
-    assert!(buffer.has_all_after(Some(0)));
+    assert!(!buffer.has_all_after(Some(0)) && buffer.has_all_after(Some(1)));
 }
 
 #[test]
@@ -272,14 +299,76 @@ fn volatile_messages_are_replayed_into_a_stream_that_does_not_discard_them() {
 }
 
 #[test]
-fn a_join_that_is_acked_in_one_epoch_is_not_in_the_next() {
+fn a_reply_that_has_arrived_in_one_epoch_has_arrived_in_the_next() {
     let (mut buffer, mut budget, stream) = first_epoch(None);
     take(&mut buffer);
-    assert!(!buffer.is_join_acked(stream));
+    assert!(!buffer.has_reply_arrived(stream));
     buffer.acknowledge_network(buffer.position(), &mut budget);
-    assert!(buffer.is_join_acked(stream));
+    assert!(buffer.has_reply_arrived(stream));
+    (0..2).for_each(|_| _ = buffer.attach(None, &mut budget));
+    assert!(buffer.has_reply_arrived(stream));
+    buffer.expect_reply(stream);
+    assert!(!buffer.has_reply_arrived(stream), "the client has asked again");
+}
+
+#[test]
+fn a_number_that_the_client_brings_back_shows_that_the_reply_before_it_has_arrived() {
+    for (received, has_arrived) in [(0, false), (1, true)] {
+        let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+        push(&mut buffer, &mut budget, stream, ",a");
+        take(&mut buffer);
+        buffer.attach(Some(received), &mut budget);
+        assert_eq!(buffer.has_reply_arrived(stream), has_arrived, "received {received}");
+        take(&mut buffer);
+        buffer.attach(Some(received), &mut budget);
+        assert_eq!(buffer.has_reply_arrived(stream), has_arrived, "received {received}");
+    }
+}
+
+#[test]
+fn what_a_stream_leaves_behind_goes_before_the_reply_to_the_next_join() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    let (next, other) = (buffer.stream(), buffer.stream());
+    resume(&mut buffer, &mut budget, other);
+    take(&mut buffer);
+    push(&mut buffer, &mut budget, other, ",other");
+    push(&mut buffer, &mut budget, stream, ",end");
+    buffer.end_stream(stream, &mut budget);
+    resume(&mut buffer, &mut budget, next);
+    assert_eq!(take(&mut buffer), ["[null,end", "joined", "[null,other"]);
+}
+
+#[test]
+fn nothing_of_a_stream_that_was_restarted_is_replayed() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    push(&mut buffer, &mut budget, stream, ",sent");
+    take(&mut buffer);
+    push(&mut buffer, &mut budget, stream, ",waiting");
+    buffer.restart_stream(stream, &mut budget);
+    push(&mut buffer, &mut budget, stream, ",next");
+    assert_eq!(take(&mut buffer), ["[null,waiting"], "the next one waits to be resumed");
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[null,next"]);
     buffer.attach(None, &mut budget);
-    assert!(!buffer.is_join_acked(stream));
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[null,next"]);
+    buffer.attach(None, &mut budget);
+    buffer.restart_stream(stream, &mut budget);
+    assert!(replay(&mut buffer, &mut budget, stream).is_empty());
+    assert_eq!(budget.bytes(), buffer.costs().0);
+}
+
+#[test]
+fn the_last_message_of_a_stream_does_not_wait_for_the_client_to_resume_it() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    take(&mut buffer);
+    let mut push_last = |buffer: &mut ReplayBuffer| {
+        let message = Message::text("left");
+        budget.acquire(message.cost());
+        assert!(buffer.push_last(stream, message));
+        take(buffer)
+    };
+    assert_eq!(push_last(&mut buffer), ["left"]);
+    buffer.attach(None, &mut ByteBudget::new(0));
+    assert_eq!(push_last(&mut buffer), ["left"]);
 }
 
 #[test]

@@ -1,0 +1,140 @@
+use super::*;
+
+fn push(size: usize) -> Command {
+    let payload = Payload::binary(vec![0; size]);
+    Command::Push { reference: Ref::NULL, event: "e".into(), payload }
+}
+
+#[tokio::test]
+async fn what_waits_is_handled_after_the_socket_is_gone() {
+    let (mailbox, mut commands) = channel(1000);
+    mailbox.send(push(1)).expect("open");
+    drop(mailbox);
+    assert!(commands.recv().await.is_some());
+    assert!(commands.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_full_mailbox_refuses_commands_until_it_is_read() {
+    let (mailbox, mut commands) = channel(1000);
+    mailbox.send(push(2000)).expect("one always fits");
+    mailbox.send(push(1000)).expect("and what may wait behind it");
+    assert_eq!(mailbox.send(push(1)), Err(SendError::Full));
+    commands.recv().await;
+    commands.recv().await;
+    mailbox.send(push(1)).expect("there is room again");
+}
+
+#[test]
+fn a_full_mailbox_holds_as_much_as_its_limit() {
+    const LIMIT: usize = 1 << 20;
+    let text = |size| SmolStr::from("x".repeat(size));
+    let reference = |text: &str| Ref::from_json(text).expect("a ref");
+    let push = |size, ref_text: &str| {
+        let payload = Payload::binary(vec![0; size]);
+        Command::Push { reference: reference(ref_text), event: text(size), payload }
+    };
+    let long_ref = "7".repeat(200);
+    let commands: [&dyn Fn() -> Command; 8] = [
+        &|| push(0, "1"),
+        &|| push(200, "1"),
+        &|| push(200, &long_ref),
+        &|| Command::Leave { reference: reference(&long_ref) },
+        &|| Command::Info(Box::new(Some([0_u8; 5000]))),
+        &|| Command::Detached,
+        &|| rejoin(),
+        &|| {
+            let (join_ref, reference) = (reference(&long_ref), reference(&long_ref));
+            let (payload, timeout) = (Payload::binary(vec![0; 200]), Duration::ZERO);
+            Command::Rejoin(Box::new(Rejoin { join_ref, reference, payload, epoch: 1, timeout }))
+        },
+    ];
+    for (kind, command) in commands.iter().enumerate() {
+        let (mailbox, _commands) = channel(LIMIT);
+        let held = allocation_counter::measure(|| while mailbox.send(command()).is_ok() {});
+        assert!(held.bytes_current <= (LIMIT + LIMIT / 4) as i64, "{kind}: {held:?}");
+        assert!(held.bytes_current >= (LIMIT / 2) as i64, "{kind}: {held:?}");
+    }
+}
+
+#[test]
+fn an_ended_channel_accepts_no_commands() {
+    let (mailbox, commands) = channel(1000);
+    drop(commands);
+    assert!(mailbox.is_over());
+    assert_eq!(mailbox.send(push(1)), Err(SendError::Closed));
+    assert!(!mailbox.replace() && !mailbox.abandon());
+}
+
+#[test]
+fn a_channel_notifies_its_client_of_its_end_unless_its_successor_does() {
+    let ended = |act: fn(&Owner)| {
+        let (mailbox, mut commands) = channel(1000);
+        mailbox.send(push(1)).expect("open");
+        act(&mailbox);
+        let ended = commands.end(Succession::Possible, |ending| ending);
+        (ended.waiting.len(), ended.notified)
+    };
+    assert_eq!(ended(|_| ()), (1, Ending::Own));
+    assert_eq!(ended(|mailbox| assert!(mailbox.replace())), (0, Ending::Replaced));
+    let replace_and_abandon = |mailbox: &Owner| assert!(mailbox.replace() && mailbox.abandon());
+    assert_eq!(ended(replace_and_abandon), (0, Ending::Abandoned));
+}
+
+#[test]
+fn a_channel_that_has_ended_or_was_abandoned_sends_nothing_more() {
+    let sends = |sender: &Sender| sender.while_alive(|| ()).is_some();
+    let (_first, commands) = channel(1000);
+    let (second, other_commands) = channel(1000);
+    let (first, abandoned) = (commands.sender(), other_commands.sender());
+    assert!(sends(&first) && sends(&abandoned) && !abandoned.is_muted());
+    drop(commands);
+    assert!(second.abandon() && abandoned.is_muted());
+    assert!(!sends(&first) && !sends(&abandoned));
+}
+
+fn rejoin() -> Command {
+    Command::Rejoin(Box::new(Rejoin {
+        join_ref: Ref::NULL,
+        reference: Ref::NULL,
+        payload: Payload::EMPTY,
+        epoch: 1,
+        timeout: Duration::ZERO,
+    }))
+}
+
+#[tokio::test]
+async fn the_instance_behind_a_rejoin_receives_what_the_client_sent_behind_it() {
+    let (mailbox, mut commands) = channel(1000);
+    let first = commands.sender();
+    mailbox.send(push(1)).expect("open");
+    mailbox.send(rejoin()).expect("open");
+    first.send(Command::Info(Box::new(()))).expect("open");
+    mailbox.send(push(2)).expect("open");
+    mailbox.send(rejoin()).expect("open");
+    let ended = commands.end(Succession::Possible, |ending| ending);
+    assert!(ended.rejoin.is_some() && ended.notified == Ending::Own);
+    assert_eq!(ended.waiting.len(), 2, "the push before, and what was sent to the first instance");
+    assert_eq!(first.send(Command::Info(Box::new(()))), Err(SendError::Closed));
+    assert!(first.while_alive(|| ()).is_none() && commands.sender().while_alive(|| ()).is_some());
+    assert!(
+        matches!(commands.recv().await, Some(Command::Push { payload, .. }) if payload.len() == 2)
+    );
+    assert!(matches!(commands.recv().await, Some(Command::Rejoin(_))));
+    mailbox.send(push(1000)).expect("nothing counts any more");
+}
+
+#[test]
+fn no_instance_follows_a_crash_or_a_client_that_is_gone() {
+    for (succession, is_gone) in [(Succession::Impossible, false), (Succession::Possible, true)] {
+        let (mailbox, mut commands) = channel(1000);
+        let sender = commands.sender();
+        mailbox.send(rejoin()).expect("open");
+        if is_gone {
+            drop(mailbox);
+        }
+        let ended = commands.end(succession, |_| ());
+        assert!(ended.rejoin.is_none() && ended.waiting.len() == 1);
+        assert!(sender.while_alive(|| ()).is_none());
+    }
+}

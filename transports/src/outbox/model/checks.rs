@@ -1,0 +1,47 @@
+//! What holds after every step, and at the end of a walk.
+
+use super::super::sent::MAX_RETAINED;
+use super::super::streams::PRIORITY;
+use super::Walk;
+use crate::frame::Message;
+
+impl Walk {
+    /// Checks the invariants that hold after every step.
+    pub(super) fn check(&self) {
+        let (counted, retained) = self.buffer.costs();
+        assert_eq!(self.budget.bytes(), counted, "the budget counts what is kept");
+        assert!(retained <= MAX_RETAINED);
+        assert!(counted <= self.limit + 2 * self.largest.max(MAX_RETAINED), "memory is bounded");
+        assert_eq!(
+            self.buffer.streams(),
+            self.streams.len(),
+            "streams that ended leave nothing behind"
+        );
+    }
+
+    /// The client reconnects, resumes all streams and reads everything: nothing is missing.
+    pub(super) fn finish(&mut self) {
+        self.attach();
+        if self.has_ended {
+            return;
+        }
+        for stream in self.streams.keys().copied().collect::<Vec<_>>() {
+            let reply = Message::text(format!("{PRIORITY}:{}", u64::from(u32::MAX) - stream));
+            self.budget.acquire(reply.cost());
+            assert!(self.buffer.resume(stream, self.buffer.epoch(), reply));
+            self.streams.entry(stream).or_default().is_resumed = true;
+        }
+        self.take(0);
+        self.read(usize::MAX);
+        for (stream, model) in &mut self.streams {
+            model.skip_lost(model.pushed);
+            model.skip_replies(self.has_evicted, model.pushed);
+            assert_eq!(model.seen, model.pushed, "stream {stream} is read to its end");
+            assert!(!self.buffer.has_reply_arrived(*stream));
+        }
+        self.acknowledge(0);
+        self.check();
+        assert!(self.streams.keys().all(|stream| self.buffer.has_reply_arrived(*stream)));
+        assert!(self.numbered || self.budget.bytes() == 0);
+    }
+}
