@@ -11,11 +11,12 @@ const OPEN = 1;
 
 /** Returns options that make one phoenix.js `Socket` resumable. Call it once per socket. */
 export function keepSession(options = {}) {
-  const session = newId();
+  let session = newId();
   let received = 0;
   let isNumbered = true; // false if the server numbers nothing, as when two clients compete for one session id
   let socket = null;
   let latest = null; // the most recently opened connection
+  let isHidden = false; // the page is gone, or waits in the browser's back/forward cache
 
   function params() {
     if (socket === null) attach(this);
@@ -28,8 +29,27 @@ export function keepSession(options = {}) {
     socket = newSocket;
     socket.decode = decode; // phoenix.js ignores the option when it starts on long poll
     socket.onOpen(() => (latest = socket.conn));
+    const { disconnect } = socket;
+    socket.disconnect = (...args) => {
+      if (!isHidden) endSession(); // phoenix.js itself disconnects a page that may be shown again
+      return disconnect.apply(socket, args);
+    };
     returnToWebSocket(socket, options);
   }
+
+  /** Ends the session for good. The next connection begins another one. */
+  function endSession() {
+    const conn = socket?.conn;
+    if (conn?.readyState !== OPEN) return;
+    sendFromUnloadingPage(conn, endMessage(socket.vsn));
+    session = newId();
+  }
+
+  onPage("pagehide", ({ persisted }) => {
+    isHidden = true;
+    if (!persisted) endSession();
+  });
+  onPage("pageshow", () => (isHidden = false));
 
   function decode(data, done) {
     const { conn } = this;
@@ -148,6 +168,23 @@ function returnToWebSocket(socket, options) {
       if (socket.sessionStore?.getItem(key)) socket.sessionStore.setItem(key, "");
     }
   }
+}
+
+const endMessage = (vsn) =>
+  vsn.startsWith("1.")
+    ? JSON.stringify({ topic: "phoenix", event: "end_session", payload: {}, ref: null })
+    : JSON.stringify([null, null, "phoenix", "end_session", {}]);
+
+/** Sends a message at once. phoenix.js would POST it later, and a page that unloads has no later. */
+function sendFromUnloadingPage(conn, message) {
+  if (!conn.endpointURL) return conn.send(message);
+  // A single text as `text/plain` needs no preflight.
+  fetch(conn.endpointURL(), { method: "POST", body: message, keepalive: true }).catch(() => {});
+}
+
+/** Listens to the page, ahead of phoenix.js. There is none outside of browsers. */
+function onPage(event, listener) {
+  globalThis.addEventListener?.(event, listener, { capture: true });
 }
 
 /** The application's own connect parameters, given as an object or a function. */

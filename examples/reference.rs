@@ -24,6 +24,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tower::{Layer, service_fn};
 use tower_channels::channel::Result;
 use tower_channels::{
@@ -167,6 +168,8 @@ async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
 #[derive(Default)]
 struct Room {
     assigned: HashMap<String, Box<RawValue>>,
+    /// The replies that are yet to come. They end with the channel.
+    delayed: JoinSet<()>,
 }
 
 impl Channel for Room {
@@ -225,7 +228,8 @@ impl Channel for Room {
             "slow" => {
                 let ms = serde_json::from_str::<u64>(field(&payload, "ms")?.get())?;
                 let reply_ref = socket.reply_ref();
-                tokio::spawn(async move {
+                while self.delayed.try_join_next().is_some() {}
+                self.delayed.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(ms)).await;
                     reply_ref.reply(Reply::ok(json!({ "ms": ms })));
                 });
@@ -336,10 +340,17 @@ async fn plain(
         *response.status_mut() = status;
         Ok(response)
     };
-    match (request.method(), request.uri().path()) {
+    let (head, body) = request.into_parts();
+    match (&head.method, head.uri.path()) {
         (&Method::GET, "/health") => respond(StatusCode::OK, "ok"),
+        // Browsers send a form or a text to any site, and the origin with it.
+        (&Method::POST, "/broadcast" | "/disconnect")
+            if endpoint.acceptor().check_origin(&head).is_err() =>
+        {
+            respond(StatusCode::FORBIDDEN, "")
+        }
         (&Method::POST, "/broadcast") => {
-            let body = Limited::new(request.into_body(), 1 << 20).collect().await;
+            let body = Limited::new(body, 1 << 20).collect().await;
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             let Ok(BroadcastRequest { topic, event, payload }) = serde_json::from_slice(&body)
             else {
@@ -352,7 +363,7 @@ async fn plain(
             respond(StatusCode::NO_CONTENT, "")
         }
         (&Method::POST, "/disconnect") => {
-            let query = request.uri().query().unwrap_or_default();
+            let query = head.uri.query().unwrap_or_default();
             for (_, id) in form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "id")
             {
                 endpoint.disconnect(&id);

@@ -10,6 +10,8 @@
 //!
 //! A GET opens the event stream, which carries messages down and owns the session; a POST to its id
 //! carries one message up. The stream ends when the client goes away or the session is closed.
+//!
+//! The example `hyper` shows what else a public server needs.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;

@@ -31,10 +31,6 @@ impl Exit {
     /// The channel crashed, and the client joins again.
     pub(crate) const CRASH: Self =
         Self { event: "phx_error", payload: r#"{"reason":"channel_crash"}"# };
-
-    /// The channel is gone with the session that it belonged to, and the client joins again.
-    pub(crate) const SESSION_LOST: Self =
-        Self { event: "phx_error", payload: r#"{"reason":"session_lost"}"# };
 }
 
 impl Responder {

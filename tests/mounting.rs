@@ -1,10 +1,14 @@
 //! Mounting an endpoint as a service, tested without a network.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use allocation_counter::measure;
 use http::Request;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, Full};
+use tokio::runtime::Handle;
 use tower::ServiceExt;
 use tower_channels::{
     Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, Payload, Service, Socket,
@@ -118,6 +122,11 @@ async fn a_client_can_resume_its_session_although_no_other_is_admitted() {
         let connect = Request::get(uri).body(String::new()).expect("a request");
         let response = call(endpoint.service("/socket"), connect).await;
         assert!(response.contains(&format!(r#""status":{status}"#)), "{session}: {response}");
+        if status == 410 {
+            // The session begins with the first use of its token.
+            let post = request("POST", token(&response), r#"[null,"1","phoenix","heartbeat",{}]"#);
+            assert_eq!(call(endpoint.service("/socket"), post).await, r#"{"status":200}"#);
+        }
         assert_eq!(endpoint.sessions().total(), 1);
     }
 }
@@ -149,6 +158,31 @@ async fn too_many_connects_in_progress_are_answered_with_503() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let Ok(response) = connect("longpoll", "").await;
     assert_eq!(response.status(), 200, "a client that goes away makes room");
+}
+
+/// A join that is replaced before it began is gone after the slice of messages that it came with.
+#[tokio::test]
+async fn many_joins_of_one_topic_leave_few_tasks_behind() {
+    let endpoint = endpoint();
+    let connected = call(endpoint.service("/socket"), request("GET", "", "")).await;
+    let peak = Arc::new(AtomicUsize::new(0));
+    let sampler = tokio::spawn({
+        let peak = Arc::clone(&peak);
+        async move {
+            loop {
+                let alive = Handle::current().metrics().num_alive_tasks();
+                peak.fetch_max(alive, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let join = |n: usize| format!("[\"{n}\",\"{n}\",\"room:a\",\"phx_join\",{{}}]\n");
+    let mut post = request("POST", token(&connected), &(0..2000).map(join).collect::<String>());
+    post.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    assert_eq!(call(endpoint.service("/socket"), post).await, r#"{"status":200}"#);
+    sampler.abort();
+    let peak = peak.load(Ordering::Relaxed);
+    assert!(peak <= 80, "{peak} tasks at a time");
 }
 
 #[tokio::test]

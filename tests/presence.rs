@@ -25,7 +25,8 @@ struct Lobby;
 
 impl Channel for Lobby {
     type Assigns = User;
-    type Info = ();
+    /// Events to handle as though the client had sent them.
+    type Info = Payload;
 
     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
         Ok(Self.into())
@@ -64,10 +65,25 @@ impl Channel for Lobby {
                 Presence::untrack(socket, key);
                 Ok(())
             }
+            "later" => {
+                let handle = socket.handle();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(15)).await;
+                    let _ = handle.send(payload);
+                });
+                Ok(())
+            }
             "crash" => return Err(Stop::from("requested")),
             _ => return Err(Stop::unmatched(event)),
         };
         Ok(done.map_or_else(|error| Reply::reason(&error.to_string()), |()| Reply::ack()))
+    }
+
+    async fn handle_info(&mut self, events: Payload, socket: &Socket<Self>) -> Result<()> {
+        for (event, payload) in events.parse::<Vec<(String, Value)>>()? {
+            assert_eq!(self.handle_in(&event, payload.into(), socket).await?, Reply::ack());
+        }
+        Ok(())
     }
 }
 
@@ -539,4 +555,123 @@ async fn a_clients_view_equals_the_list_after_a_random_walk() {
         apply(&mut view, &payload);
     }
     assert_eq!(watcher.discard(), 0);
+}
+
+const SESSION: (&str, &str) = ("session", "any-22-to-64-characters");
+
+/// Joins the lobby in a resumable session, and another client that watches it.
+async fn watched() -> (Endpoint<User>, Client<User>, Client<User>) {
+    let endpoint = endpoint(PresenceConfig::default());
+    let params = [("name", "ann"), SESSION];
+    let mut ann = connect(&endpoint, &params).await.expect("connects");
+    ann.join("lobby", json!({})).await;
+    ann.push("lobby", "set", json!({ "device": "phone" })).await;
+    let bob = joined(&endpoint, "bob").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    (endpoint, ann, bob)
+}
+
+const GRACE: Duration = Duration::from_secs(10);
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_its_connection_itself_leaves_after_a_grace_period() {
+    let (endpoint, mut ann, mut bob) = watched().await;
+    ann.close_connection();
+    tokio::time::sleep(GRACE - Duration::from_secs(1)).await;
+    assert_eq!((bob.discard(), endpoint.presence().count("lobby")), (0, 2));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let gone = diff(&mut bob).await;
+    assert_eq!((keys(&gone["joins"]), keys(&gone["leaves"])), (vec![], vec!["ann"]));
+    assert_eq!(endpoint.presence().count("lobby"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_returns_after_the_grace_period_is_tracked_again_with_the_same_meta() {
+    let (endpoint, mut ann, mut bob) = watched().await;
+    for _ in 0..2 {
+        ann.close_connection();
+        tokio::time::sleep(2 * GRACE).await;
+        assert_eq!(keys(&diff(&mut bob).await["leaves"]), ["ann"]);
+        ann.discard();
+        ann.reconnect().await.expect("connects");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(bob.discard(), 0, "it has not joined yet");
+        ann.join("lobby", json!({})).await;
+        let back = diff(&mut bob).await;
+        assert_eq!(back["joins"]["ann"]["metas"][0]["device"], "phone");
+        assert_eq!(keys(&back["leaves"]), [""; 0]);
+        let (event, state) = next(&mut ann).await;
+        assert_eq!((event.as_str(), keys(&state)), ("presence_state", vec!["ann", "bob"]));
+        assert_eq!(state["ann"], back["joins"]["ann"]);
+        tokio::time::sleep(2 * GRACE).await;
+        assert_eq!(endpoint.presence().count("lobby"), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_flickers_if_the_client_returns_in_time_or_was_cut() {
+    let (endpoint, mut ann, mut bob) = watched().await;
+    for closes in [true, false, true] {
+        if closes {
+            ann.close_connection();
+            tokio::time::sleep(GRACE / 2).await;
+        } else {
+            ann.drop_connection();
+            tokio::time::sleep(5 * GRACE).await;
+        }
+        ann.reconnect().await.expect("connects");
+        ann.join("lobby", json!({})).await;
+        tokio::time::sleep(2 * GRACE).await;
+        assert_eq!((bob.discard(), endpoint.presence().count("lobby")), (0, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_again_gets_the_whole_grace_period_again() {
+    let (_endpoint, mut ann, mut bob) = watched().await;
+    for _ in 0..3 {
+        ann.close_connection();
+        tokio::time::sleep(GRACE - Duration::from_secs(1)).await;
+        assert_eq!(bob.discard(), 0);
+        ann.reconnect().await.expect("connects");
+        ann.join("lobby", json!({})).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_client_is_gone_for_good_when_its_session_ends() {
+    let (endpoint, mut ann, mut bob) = watched().await;
+    ann.close_connection();
+    tokio::time::sleep(2 * GRACE).await;
+    assert_eq!(keys(&diff(&mut bob).await["leaves"]), ["ann"]);
+    tokio::time::sleep(6 * GRACE).await;
+    assert_eq!((bob.discard(), endpoint.sessions().total()), (0, 1));
+    ann.reconnect().await.expect("connects");
+    ann.join("lobby", json!({})).await;
+    let metas = diff(&mut bob).await["joins"]["ann"]["metas"].clone();
+    assert_eq!((metas.as_array().map(Vec::len), &metas[0]["n"]), (Some(1), &json!(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_to_the_presence_of_an_absent_client_are_seen_when_it_returns() {
+    let (endpoint, mut ann, mut bob) = watched().await;
+    let session = [("name", "ann"), SESSION];
+    // The channel handles these when the client has been away for long.
+    ann.send("lobby", "later", json!([["set", { "device": "watch" }], ["track", ["ann 2", {}]]]));
+    ann.close_connection();
+    tokio::time::sleep(2 * GRACE).await;
+    assert_eq!(keys(&diff(&mut bob).await["leaves"]), ["ann"]);
+    assert_eq!((bob.discard(), endpoint.presence().count("lobby")), (0, 1));
+    let mut ann = connect(&endpoint, &session).await.expect("connects");
+    ann.join("lobby", json!({})).await;
+    let back = diff(&mut bob).await;
+    assert_eq!(keys(&back["joins"]), ["ann", "ann 2"]);
+    assert_eq!(back["joins"]["ann"]["metas"][0]["device"], "watch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_ends_its_session_leaves_at_once() {
+    let (_endpoint, mut ann, mut bob) = watched().await;
+    ann.send("phoenix", "end_session", json!({}));
+    assert_eq!(keys(&diff(&mut bob).await["leaves"]), ["ann"]);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use http_body_util::{BodyExt, Full};
 use serde_json::json;
+use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
@@ -447,4 +449,70 @@ async fn ended_sessions_do_not_count_towards_the_limit_of_a_user() {
         tokio::time::sleep(Duration::from_secs(70)).await;
         assert_eq!(endpoint.sessions().total(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn naming_the_session_of_another_client_does_not_bypass_max_sessions() {
+    let endpoint = builder().max_sessions(50).build();
+    let _ann = member(&endpoint, &[SESSION]).await;
+    let mut others = Vec::new();
+    for n in 0..450 {
+        others.extend(connect(&endpoint, &[SESSION, ("user", &format!("user-{n}"))]).await);
+    }
+    assert_eq!((others.len(), endpoint.sessions().total()), (49, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_missed_too_much_needs_a_place_that_its_old_session_still_has() {
+    let endpoint = builder().max_sessions(1).max_outbox(1000).build();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.drop_connection();
+    (0..100).for_each(|n| endpoint.broadcast("room:1", "said", json!(n)));
+    while endpoint.sessions().total() > 0 {
+        assert!(ann.reconnect().await.is_err());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    ann.reconnect().await.expect("connects");
+}
+
+/// Sends a GET without any header, as an `<img>` on another site may.
+async fn get(endpoint: &Endpoint<String>, path: &str, id: u32) -> String {
+    let uri = format!("/socket/{path}?vsn=2.0.0&session={id:022}");
+    let request = http::Request::get(uri).body(Full::<bytes::Bytes>::default());
+    let Ok(response) = endpoint.service("/socket").oneshot(request.expect("a request")).await;
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    String::from_utf8(body.to_vec()).expect("text")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_that_is_no_handshake_leaves_no_session_behind() {
+    let endpoint = endpoint();
+    assert_eq!(get(&endpoint, "websocket", 1).await, "'host' header is absent");
+    assert_eq!(endpoint.sessions().total(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connects_that_are_not_used_push_out_no_detached_session() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.drop_connection();
+    for id in 0..40 {
+        get(&endpoint, "websocket", id).await;
+        assert!(get(&endpoint, "longpoll", 100 + id).await.contains(r#""status":410"#));
+    }
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, resumed(1));
+    // Those of long polling end with their tokens.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(endpoint.sessions().total(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_ends_its_session_is_gone_for_good() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, &[SESSION]).await;
+    ann.send("phoenix", "end_session", json!({}));
+    assert_eq!(endpoint.sessions().total(), 0);
+    ann.reconnect().await.expect("connects");
+    assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }

@@ -9,7 +9,8 @@
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `main.rs` | the server: the endpoint under `/socket`, the page at `/` |
+//! | `main.rs` | the endpoint under `/socket`, and the page at `/` |
+//! | `server.rs` | the HTTP server: a time limit for request heads, and a graceful stop on SIGTERM |
 //! | `room.rs` | the channel `room:*`: its events, their validation, and who receives them |
 //! | `presence.rs` | the people in a room, and who is typing or away |
 //! | `history.rs` | the stored messages, and catching up on missed ones |
@@ -23,6 +24,7 @@
 mod history;
 mod presence;
 mod room;
+mod server;
 
 use std::env;
 use std::error::Error;
@@ -59,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let listener = TcpListener::bind(addr).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    server::serve(listener, app, endpoint, server::stopped()).await;
     Ok(())
 }
 

@@ -112,7 +112,7 @@ impl<A> ExitGuard<A> {
                 }
                 Command::Broadcast(_)
                 | Command::Info(_)
-                | Command::Detached
+                | Command::Detached(_)
                 | Command::Reattached
                 | Command::InvalidEvent => {}
             }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
-use tower_channels_transports::ByteBudget;
+use tower_channels_transports::{ByteBudget, DetachReason};
 
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
@@ -33,8 +33,8 @@ pub(crate) enum Command {
     Info(Box<dyn Any + Send>),
     /// The client has joined again in a resumable session.
     Rejoin(Box<Rejoin>),
-    /// The client is away, and its session is resumable.
-    Detached,
+    /// The client is away, for this reason, and its session is resumable.
+    Detached(DetachReason),
     /// The client was taken for away, and goes on without joining again.
     Reattached,
     /// The client leaves.
@@ -357,7 +357,7 @@ impl Command {
             Self::Broadcast(broadcast) => broadcast.payload().len(),
             Self::Info(info) => size_of_val(&**info) + ALLOCATION,
             Self::Leave { reference } => reference.heap_size(),
-            Self::Detached | Self::Reattached | Self::InvalidEvent => 0,
+            Self::Detached(_) | Self::Reattached | Self::InvalidEvent => 0,
         };
         2 * size_of::<Self>() + heap
     }

@@ -111,6 +111,28 @@ impl<A> ChannelContext<A> {
 }
 
 impl<A: Send + Sync + 'static> ChannelContext<A> {
+    /// The client has closed its connection itself, and may have gone for good: its entries leave
+    /// after a grace period, unless it returns before.
+    pub(super) fn begin_absence(self: &Arc<Self>) {
+        let Some(owner) = self.ownership.get() else { return };
+        let (absence, grace) = (self.ownership.begin_absence(), self.presence.0.leave_grace());
+        let context = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            if let Some(Self { presence, topic, ownership, .. }) = context.upgrade().as_deref() {
+                presence.0.hide_all(owner, topic, || ownership.is_absent(absence));
+            }
+        });
+    }
+
+    /// The client has returned: entries that have left come back with the same metas.
+    pub(super) fn end_absence(&self) {
+        self.ownership.end_absence();
+        if let Some(owner) = self.ownership.get() {
+            self.presence.0.show_all(owner, &self.topic);
+        }
+    }
+
     /// Sends the state again to a client that has requested it before, and may have missed a diff.
     pub(super) fn refresh_presence(self: &Arc<Self>) {
         if self.ownership.follows() {

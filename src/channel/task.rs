@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tower_channels_transports::DetachReason;
 
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
@@ -57,11 +58,11 @@ struct Instance<A> {
 
 impl<A> Instance<A> {
     /// The instance that follows one which has ended, if the client has joined again meanwhile.
-    fn following(mut guard: ExitGuard<A>, rejoin: Option<Box<Rejoin>>) -> Option<Self> {
+    fn following(mut guard: ExitGuard<A>, rejoin: Option<Box<Rejoin>>) -> Option<Box<Self>> {
         let rejoin = *rejoin?;
         guard.begin_next(&rejoin);
         let Rejoin { payload, timeout, .. } = rejoin;
-        Some(Self { guard, payload, timeout })
+        Some(Box::new(Self { guard, payload, timeout }))
     }
 }
 
@@ -76,7 +77,7 @@ struct ChannelTask<C: Channel> {
 }
 
 /// The instance that follows, if there is one.
-type Next<C> = Option<Instance<<C as Channel>::Assigns>>;
+type Next<C> = Option<Box<Instance<<C as Channel>::Assigns>>>;
 
 /// An instance that joins. An error is its end.
 type Beginning<C> = Pin<Box<dyn Future<Output = Result<ChannelTask<C>, Next<C>>> + Send>>;
@@ -85,15 +86,18 @@ type Beginning<C> = Pin<Box<dyn Future<Output = Result<ChannelTask<C>, Next<C>>>
 /// lives. Most of that time it waits for a command, so the phases that come once are boxed.
 async fn run<C: Channel>(mut beginning: Beginning<C>) {
     loop {
-        let next = match beginning.await {
-            Ok(mut task) => {
-                let exit = task.serve().await;
-                Box::pin(task.end(exit)).await
+        // Nothing of the beginning outlives this statement.
+        let mut task = match beginning.await {
+            Ok(task) => task,
+            Err(None) => return,
+            Err(Some(next)) => {
+                beginning = Box::pin(begin(*next));
+                continue;
             }
-            Err(next) => next,
         };
-        let Some(next) = next else { return };
-        beginning = Box::pin(begin(next));
+        let exit = task.serve().await;
+        let Some(next) = Box::pin(task.end(exit)).await else { return };
+        beginning = Box::pin(begin(*next));
     }
 }
 
@@ -180,6 +184,7 @@ impl<C: Channel> ChannelTask<C> {
                         Ok(changed) => {
                             let response = changed.unwrap_or_else(|| response.clone());
                             socket.context().resume(*epoch, join_ref, reference, response);
+                            socket.context().end_absence();
                             socket.context().refresh_presence();
                             metrics::counter!("tower_channels_channels_resumed").increment(1);
                             Ok(())
@@ -189,9 +194,12 @@ impl<C: Channel> ChannelTask<C> {
                         }
                     }
                 }
-                Command::Detached => {
+                Command::Detached(reason) => {
                     let context = socket.context();
                     context.subscription.make_dormant(context.ownership.follows());
+                    if *reason == DetachReason::ClientClosed {
+                        context.begin_absence();
+                    }
                     guard.commands.shrink();
                     Ok(())
                 }

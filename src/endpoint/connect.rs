@@ -69,7 +69,6 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         info: ConnectInfo,
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, transports::Rejected> {
-        let (unknown_token, resuming) = (info.presented_unknown_token(), info.is_resuming());
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
         let assigns = (self.connect)(info).await.map_err(|rejected| {
             match rejected.error {
@@ -85,13 +84,15 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
             tracing::warn!(bytes = long.len(), "connect refused: the socket id is too long");
             return Err(transports::Rejected);
         }
-        let Ok(permit) = self.sessions.acquire(&outbox, id.clone(), resuming) else {
+        if self.sessions.is_shutting_down() {
+            // Also a client that would resume its session, which is about to close.
             metrics::counter!("tower_channels_sessions_refused").increment(1);
+            tracing::info!("connect refused: the endpoint is shutting down");
             return Err(transports::Rejected);
-        };
+        }
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(SocketSession::new(endpoint, assigns, responder, id, unknown_token, permit))
+        Ok(SocketSession::new(endpoint, assigns, responder, id, self.sessions.clone()))
     }
 }
 

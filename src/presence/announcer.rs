@@ -2,6 +2,7 @@
 //! changes.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
@@ -35,6 +36,31 @@ impl Announcer {
     /// Removes all entries of an owner, which are on one topic.
     pub(crate) fn untrack_all(self: &Arc<Self>, owner: Owner, topic: &SmolStr) {
         if self.store.untrack_all(owner, topic) {
+            self.schedule_diff(topic);
+        }
+    }
+
+    /// How long the entries stay of a client that has closed its connection itself.
+    pub(crate) fn leave_grace(&self) -> Duration {
+        self.config.leave_grace
+    }
+
+    /// Lets the entries of an owner leave its topic until they are [shown](Self::show_all) again, if
+    /// `is_absent` is still true.
+    pub(crate) fn hide_all(
+        self: &Arc<Self>,
+        owner: Owner,
+        topic: &SmolStr,
+        is_absent: impl FnOnce() -> bool,
+    ) {
+        if self.store.hide_all(owner, topic, is_absent) {
+            self.schedule_diff(topic);
+        }
+    }
+
+    /// Tracks the entries again that were hidden.
+    pub(crate) fn show_all(self: &Arc<Self>, owner: Owner, topic: &SmolStr) {
+        if self.store.show_all(owner, topic) {
             self.schedule_diff(topic);
         }
     }
@@ -163,7 +189,6 @@ impl Drop for TopicTask {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
 
     use super::*;
     use crate::presence::tracked::TrackGuard;

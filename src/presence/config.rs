@@ -15,6 +15,7 @@ use serde_json::Value;
 #[must_use = "pass it to `Builder::presence`"]
 pub struct PresenceConfig {
     pub(super) interval: Duration,
+    pub(super) leave_grace: Duration,
     pub(super) max_meta: usize,
     pub(super) fetch: Option<Fetch>,
     pub(super) fetch_timeout: Duration,
@@ -32,6 +33,17 @@ impl PresenceConfig {
     /// diff.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
+        self
+    }
+
+    /// Sets how long entries stay whose client has closed its WebSocket itself, as a page that goes
+    /// away does, although its session is resumable. Default 10 s, for a page that is reloaded or
+    /// comes back from the browser's cache; zero removes them at once.
+    ///
+    /// When the client returns to its session later, its entries come back with the same metas. Those
+    /// of a client whose connection was cut stay for as long as its session.
+    pub fn leave_grace(mut self, grace: Duration) -> Self {
+        self.leave_grace = grace;
         self
     }
 
@@ -92,6 +104,7 @@ impl Default for PresenceConfig {
     fn default() -> Self {
         Self {
             interval: Duration::from_millis(10),
+            leave_grace: Duration::from_secs(10),
             max_meta: 4096,
             fetch: None,
             fetch_timeout: Duration::from_secs(5),
@@ -103,6 +116,7 @@ impl fmt::Debug for PresenceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PresenceConfig")
             .field("interval", &self.interval)
+            .field("leave_grace", &self.leave_grace)
             .field("max_meta", &self.max_meta)
             .field("fetch", &self.fetch.is_some())
             .finish_non_exhaustive()

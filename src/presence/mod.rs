@@ -4,6 +4,7 @@ pub(crate) mod announcer;
 mod changes;
 mod config;
 mod error;
+mod hidden;
 mod pending_diff;
 pub(crate) mod store;
 pub(crate) mod tracked;
@@ -29,7 +30,8 @@ use crate::pubsub::PubSub;
 /// A channel [tracks](Self::track) its client under a key, such as the user's id, with a *meta*: a
 /// JSON object that describes the presence. The entry lives as long as the channel. It ends when
 /// the client leaves, when the channel crashes and when the client disconnects; while the client of
-/// a resumable session is away it stays. Several channels may track the same key: that is one user
+/// a resumable session is away it stays, or leaves after [`PresenceConfig::leave_grace`] and comes
+/// back with the client, if that closed its WebSocket itself. Several channels may track the same key: that is one user
 /// in several tabs.
 ///
 /// Every subscriber of the topic receives changes as a `presence_diff`, which collects those of

@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
 use super::error::PresenceError;
+use super::hidden::{self, Hidden};
 use super::pending_diff::PendingDiff;
-use super::tracker::{Owner, Replica, Tracker};
+use super::tracker::{Entry, Meta, Owner, Replica, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
 use crate::pubsub::broadcast::Broadcast;
 
@@ -31,6 +32,7 @@ pub(crate) struct PresenceStore {
 
 struct Shard {
     tracker: Tracker,
+    hidden: Hidden,
     /// The topics that have something to announce, or a task that will announce it.
     updates: HashMap<SmolStr, TopicUpdates>,
 }
@@ -69,7 +71,7 @@ impl PresenceStore {
             // Each shard is a replica of its own, so that no two entries have the same `phx_ref`.
             let replica = Replica { name: format!("local/{index}").into(), incarnation: started };
             let tracker = Tracker::new(replica);
-            Mutex::new(Shard { tracker, updates: HashMap::new() })
+            Mutex::new(Shard { tracker, hidden: Hidden::default(), updates: HashMap::new() })
         };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
@@ -98,9 +100,8 @@ impl PresenceStore {
         key: &SmolStr,
         update: impl MetaUpdate,
     ) -> Result<String, PresenceError> {
-        let old = self.shard(topic).tracker.get(owner, topic, key);
-        let old = old.ok_or(PresenceError::NotTracked)?;
-        let old = serde_json::from_str::<Map<String, Value>>(old.meta()).unwrap_or_default();
+        let old = self.shard(topic).meta(owner, topic, key).ok_or(PresenceError::NotTracked)?;
+        let old = serde_json::from_str::<Map<String, Value>>(&old).unwrap_or_default();
         encode_meta(update.update(old), self.max_meta)
     }
 
@@ -113,6 +114,9 @@ impl PresenceStore {
         meta: &str,
     ) -> Result<(), PresenceError> {
         let mut shard = self.shard(topic);
+        if let Some(hidden) = shard.hidden.get(owner) {
+            return hidden::track(hidden, key, meta);
+        }
         let entry = shard.tracker.track(owner, topic, key, meta.into())?;
         shard.updates(topic).diff.join(entry);
         Ok(())
@@ -127,6 +131,9 @@ impl PresenceStore {
         meta: &str,
     ) -> Result<(), PresenceError> {
         let mut shard = self.shard(topic);
+        if let Some(hidden) = shard.hidden.get(owner) {
+            return hidden::update(hidden, key, meta);
+        }
         let (old, new) = shard.tracker.update(owner, topic, key, |_| meta.into())?;
         let updates = shard.updates(topic);
         updates.diff.leave(old);
@@ -134,9 +141,13 @@ impl PresenceStore {
         Ok(())
     }
 
-    /// Removes an entry. Returns whether it was there.
+    /// Removes an entry. Returns whether it was visible.
     pub(crate) fn untrack(&self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> bool {
         let mut shard = self.shard(topic);
+        if let Some(hidden) = shard.hidden.get(owner) {
+            hidden.remove(key);
+            return false;
+        }
         let removed = shard.tracker.untrack(owner, topic, key);
         let was_there = removed.is_some();
         if let Some(entry) = removed {
@@ -145,16 +156,50 @@ impl PresenceStore {
         was_there
     }
 
-    /// Removes all entries of an owner, which are on one topic. Returns whether there were any.
+    /// Removes all entries of an owner, which are on one topic. Returns whether any was visible.
     pub(super) fn untrack_all(&self, owner: Owner, topic: &SmolStr) -> bool {
         let mut shard = self.shard(topic);
-        let removed = shard.tracker.untrack_all(owner);
-        let any = !removed.is_empty();
-        if any {
-            let updates = shard.updates(topic);
-            removed.into_iter().for_each(|entry| updates.diff.leave(entry));
+        let hidden = shard.hidden.remove(owner);
+        let any_left = !shard.take_all(owner, topic).is_empty();
+        drop(shard);
+        drop(hidden);
+        any_left
+    }
+
+    /// Hides all entries of an owner, which are on one topic, if `is_absent`. Returns whether there
+    /// were any.
+    pub(super) fn hide_all(
+        &self,
+        owner: Owner,
+        topic: &SmolStr,
+        is_absent: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut shard = self.shard(topic);
+        if !is_absent() {
+            return false;
         }
-        any
+        let entries = shard.take_all(owner, topic);
+        let any_left = !entries.is_empty();
+        if any_left {
+            let metas = entries.iter().map(|entry| (entry.key().clone(), entry.meta().clone()));
+            shard.hidden.insert(owner, metas.collect());
+        }
+        any_left
+    }
+
+    /// Adds the hidden entries of an owner again, which are on one topic. Returns whether there were
+    /// any.
+    pub(super) fn show_all(&self, owner: Owner, topic: &SmolStr) -> bool {
+        let mut shard = self.shard(topic);
+        let hidden = shard.hidden.remove(owner).unwrap_or_default();
+        let mut any_came = false;
+        for (key, meta) in hidden {
+            if let Ok(entry) = shard.tracker.track(owner, topic, &key, meta) {
+                shard.updates(topic).diff.join(entry);
+                any_came = true;
+            }
+        }
+        any_came
     }
 
     /// Adds a recipient of the topic's next list.
@@ -229,6 +274,24 @@ impl Shard {
             self.updates.insert(topic.clone(), TopicUpdates::default());
         }
         self.updates.get_mut(topic).expect("it was inserted")
+    }
+
+    /// Removes all entries of an owner that are visible, and returns them.
+    fn take_all(&mut self, owner: Owner, topic: &SmolStr) -> Vec<Entry> {
+        let entries = self.tracker.untrack_all(owner);
+        if !entries.is_empty() {
+            let updates = self.updates(topic);
+            entries.iter().for_each(|entry| updates.diff.leave(entry.clone()));
+        }
+        entries
+    }
+
+    /// Returns the meta of an entry, visible or not.
+    fn meta(&mut self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> Option<Meta> {
+        match self.hidden.get(owner) {
+            Some(metas) => metas.get(key).cloned(),
+            None => self.tracker.get(owner, topic, key).map(|entry| entry.meta().clone()),
+        }
     }
 
     /// A list of the topic is read.

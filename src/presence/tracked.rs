@@ -70,6 +70,8 @@ pub(crate) struct Ownership {
     owner: AtomicU64,
     /// Whether the client has requested the state of the topic, and so needs it again after a gap.
     follows: AtomicBool,
+    /// Counts the beginnings and ends of the client's absences.
+    absences: AtomicU64,
 }
 
 impl Ownership {
@@ -90,6 +92,20 @@ impl Ownership {
             0 => None,
             owner => Some(Owner(owner)),
         }
+    }
+
+    /// The client is absent from now on. Returns the number of this absence.
+    pub(crate) fn begin_absence(&self) -> u64 {
+        self.absences.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn end_absence(&self) {
+        self.absences.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns whether the absence of this number goes on.
+    pub(crate) fn is_absent(&self, absence: u64) -> bool {
+        self.absences.load(Ordering::Relaxed) == absence
     }
 
     /// The client needs the state of the topic again whenever it may have missed a diff.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tower_channels_transports::outbox;
+use tower_channels_transports::{Close, DetachReason, outbox};
 
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::instance::{PreviousInstance, TopicPermit};
@@ -20,7 +20,7 @@ use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
-use crate::responder::{Exit, Responder};
+use crate::responder::Responder;
 use crate::router::{Router, Start};
 use crate::serializer::Version;
 
@@ -49,9 +49,6 @@ pub(super) struct Dispatcher<A> {
     responder: Responder,
     /// Boxed, because the map reserves more slots than most clients have channels.
     channels: HashMap<SmolStr, Box<JoinedChannel>>,
-    /// Whether the client presented the token of a session that is gone, and may believe that its
-    /// channels are joined.
-    presented_unknown_token: bool,
     /// The connection epoch of a resumable session; 0 for any other.
     epoch: u64,
     /// Whether the rejoin deadline of this connection has passed.
@@ -79,17 +76,20 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         endpoint: Arc<EndpointContext<A>>,
         assigns: Guarded<A>,
         responder: Responder,
-        presented_unknown_token: bool,
     ) -> Self {
         Self {
             endpoint,
             assigns: Arc::new(assigns),
             responder,
             channels: HashMap::new(),
-            presented_unknown_token,
             epoch: 0,
             rejoin_over: false,
         }
+    }
+
+    /// The outbox to the client.
+    pub(super) fn outbox(&self) -> &outbox::Sender {
+        &self.responder.outbox
     }
 
     /// Returns the protocol version of the client.
@@ -105,10 +105,10 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     }
 
     /// Lets the channels become dormant: nobody waits for their broadcasts.
-    pub(super) fn detach(&mut self) {
+    pub(super) fn detach(&mut self, reason: DetachReason) {
         for channel in self.channels.values() {
-            // A channel whose mailbox is full stays active.
-            let _ = channel.mailbox.send(Command::Detached);
+            // A channel whose mailbox is full stays active, and present.
+            let _ = channel.mailbox.send(Command::Detached(reason));
         }
     }
 
@@ -127,12 +127,20 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     }
 
     /// Applies the protocol rule for a message.
-    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) {
+    ///
+    /// # Errors
+    /// If the message ends the session.
+    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) -> Result<(), Close> {
         let ClientMessage { join_ref, reference, topic, event, .. } = message;
         match (topic.as_text(), event.as_text()) {
             // A heartbeat gets an empty reply, without the join_ref.
             (Some("phoenix"), Some("heartbeat")) => {
                 self.responder.reply_to_heartbeat(reference, topic);
+            }
+            // The client of a resumable session goes for good.
+            (Some("phoenix"), Some("end_session")) if self.epoch > 0 => {
+                tracing::debug!("session ended by its client");
+                return Err(Close::Normal);
             }
             // A join starts or resumes a channel. The topic `phoenix` cannot be joined.
             (Some(name), Some("phx_join")) if name != "phoenix" => self.join(name, message),
@@ -145,6 +153,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             // Anything else is an error.
             _ => self.reply_unmatched(message),
         }
+        Ok(())
     }
 
     /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
@@ -157,14 +166,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
 
     /// Replies to a message for a topic that is not joined.
     fn reply_unmatched(&self, message: &ClientMessage<'_>) {
-        let ClientMessage { join_ref, reference, topic, .. } = message;
-        self.responder.reply_unmatched(reference, topic);
-        if let (true, false, Some(name)) =
-            (self.presented_unknown_token, join_ref.is_null(), topic.as_text())
-        {
-            // The client believes that the topic is joined. This makes every phoenix.js rejoin.
-            self.responder.notify_exit(join_ref, name, Exit::SESSION_LOST);
-        }
+        self.responder.reply_unmatched(&message.reference, &message.topic);
     }
 
     /// Handles `phx_join`.

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use tower_channels_transports::{Close, Inbound, Session, Transport};
+use tower_channels_transports::{self as transports, Close, DetachReason, Inbound};
+use tower_channels_transports::{Session, Transport};
 
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
-use self::registry::SessionPermit;
+use self::registry::{SessionPermit, SessionRegistry};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
@@ -24,23 +25,30 @@ pub(crate) struct SocketSession<A> {
     id: Option<String>,
     /// The newest refs of this connection, over a transport whose requests may be repeated.
     recent_refs: Option<VecDeque<Ref>>,
+    admission: Admission,
+}
+
+/// The place of a session in its endpoint, which a session needs unless it is dropped in favour of the
+/// one that its client resumes.
+enum Admission {
+    Requested(SessionRegistry),
     /// Released when the session ends.
-    _permit: SessionPermit,
+    Granted {
+        _permit: SessionPermit,
+    },
 }
 
 impl<A: Send + Sync + 'static> SocketSession<A> {
-    /// Creates the session of a client that was accepted. `presented_unknown_token` is whether the
-    /// client may believe in channels that this session does not have.
+    /// Creates the session of a client that was accepted.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Guarded<A>,
         responder: Responder,
         id: Option<String>,
-        presented_unknown_token: bool,
-        permit: SessionPermit,
+        sessions: SessionRegistry,
     ) -> Self {
-        let dispatcher = Dispatcher::new(endpoint, assigns, responder, presented_unknown_token);
-        Self { dispatcher, id, recent_refs: None, _permit: permit }
+        let dispatcher = Dispatcher::new(endpoint, assigns, responder);
+        Self { dispatcher, id, recent_refs: None, admission: Admission::Requested(sessions) }
     }
 
     /// Returns whether a message with this ref was handled on this connection before, and remembers
@@ -78,13 +86,25 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         }
         match message.payload {
             ClientPayload::Invalid => self.dispatcher.refuse_payload(&message),
-            _ => self.dispatcher.dispatch(&message),
+            _ => return self.dispatcher.dispatch(&message),
         }
         Ok(())
     }
 
     fn id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    fn admit(&mut self) -> Result<(), transports::Rejected> {
+        let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
+        let permit = sessions.acquire(self.dispatcher.outbox(), self.id.clone());
+        let Ok(permit) = permit else {
+            metrics::counter!("tower_channels_sessions_refused").increment(1);
+            tracing::info!("session refused: there are too many, or the endpoint is shutting down");
+            return Err(transports::Rejected);
+        };
+        self.admission = Admission::Granted { _permit: permit };
+        Ok(())
     }
 
     fn attached(&mut self, epoch: u64, transport: Transport) {
@@ -94,8 +114,8 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.dispatcher.attach(epoch);
     }
 
-    fn detached(&mut self) {
-        self.dispatcher.detach();
+    fn detached(&mut self, reason: DetachReason) {
+        self.dispatcher.detach(reason);
     }
 
     fn reattached(&mut self) {

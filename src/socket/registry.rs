@@ -47,17 +47,14 @@ impl SessionRegistry {
         Self(Arc::new(Shared { limit, sessions, by_id: Arc::new(Registry::new()) }))
     }
 
-    /// Admits a session and registers its socket id for [`disconnect`](Self::disconnect). A client
-    /// that is `resuming` a session is admitted beyond the limit, because its new session is
-    /// dropped as soon as the old one is found.
+    /// Admits a session and registers its socket id for [`disconnect`](Self::disconnect).
     pub(crate) fn acquire(
         &self,
         outbox: &outbox::Sender,
         id: Option<String>,
-        resuming: bool,
     ) -> Result<SessionPermit, Full> {
         let mut sessions = self.0.sessions.lock();
-        let is_full = sessions.outboxes.len() >= self.0.limit && !resuming;
+        let is_full = sessions.outboxes.len() >= self.0.limit;
         if sessions.shutting_down || is_full {
             return Err(Full);
         }
@@ -65,6 +62,11 @@ impl SessionRegistry {
         drop(sessions);
         let by_id = id.map(|id| self.0.by_id.add(&id.into(), outbox.clone(), || ()));
         Ok(SessionPermit { registry: self.clone(), key, _by_id: by_id })
+    }
+
+    /// Returns whether a shutdown has begun.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.0.sessions.lock().shutting_down
     }
 
     /// Returns the number of sessions.
@@ -157,10 +159,10 @@ mod tests {
     #[test]
     fn no_more_sessions_than_the_limit_are_admitted() {
         let sessions = SessionRegistry::new(1);
-        let first = sessions.acquire(&outbox(), None, false).expect("room");
-        assert!(sessions.acquire(&outbox(), None, false).is_err());
+        let first = sessions.acquire(&outbox(), None).expect("room");
+        assert!(sessions.acquire(&outbox(), None).is_err());
         drop(first);
-        assert!(sessions.acquire(&outbox(), None, false).is_ok());
+        assert!(sessions.acquire(&outbox(), None).is_ok());
     }
 
     #[test]
@@ -169,8 +171,8 @@ mod tests {
         let (a, _a) = outbox::channel(1000);
         let (b, _b) = outbox::channel(1000);
         let _permits = [
-            sessions.acquire(&a, Some("user:1".into()), false).expect("room"),
-            sessions.acquire(&b, Some("user:2".into()), false).expect("room"),
+            sessions.acquire(&a, Some("user:1".into())).expect("room"),
+            sessions.acquire(&b, Some("user:2".into())).expect("room"),
         ];
         sessions.disconnect("user:1");
         assert!(a.is_closed());
@@ -182,7 +184,7 @@ mod tests {
         let sessions = SessionRegistry::new(2000);
         let (outboxes, receivers): (Vec<_>, Vec<_>) =
             (0..1200).map(|_| outbox::channel(1000)).unzip();
-        let acquire = |outbox| sessions.acquire(outbox, None, false).expect("room");
+        let acquire = |outbox| sessions.acquire(outbox, None).expect("room");
         let permits: Vec<_> = outboxes.iter().map(acquire).collect();
         let shutdown = tokio::spawn({
             let sessions = sessions.clone();
@@ -193,7 +195,7 @@ mod tests {
         assert!((570..=601).contains(&closed), "half of them, as of the last pause: {closed}");
         tokio::time::sleep(Duration::from_millis(550)).await;
         assert!(outboxes.iter().all(outbox::Sender::is_closed));
-        assert!(sessions.acquire(&outbox(), None, false).is_err());
+        assert!(sessions.acquire(&outbox(), None).is_err());
         drop(permits);
         assert!(!shutdown.is_finished(), "the connections are still being closed");
         drop(receivers);
@@ -204,7 +206,7 @@ mod tests {
     async fn a_shutdown_gives_up_after_its_timeout() {
         let sessions = SessionRegistry::new(10);
         let (outbox, _receiver) = outbox::channel(1000);
-        let _permit = sessions.acquire(&outbox, None, false).expect("room");
+        let _permit = sessions.acquire(&outbox, None).expect("room");
         assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
     }
 
@@ -212,7 +214,7 @@ mod tests {
     async fn a_shutdown_waits_for_a_session_whose_connection_is_gone_already() {
         let sessions = SessionRegistry::new(10);
         let (outbox, receiver) = outbox::channel(1000);
-        let permit = sessions.acquire(&outbox, None, false).expect("room");
+        let permit = sessions.acquire(&outbox, None).expect("room");
         drop(receiver);
         assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
         drop(permit);

@@ -214,6 +214,16 @@ impl<A: Send + Sync + 'static> Client<A> {
         }
     }
 
+    /// Closes the connection, as a page that goes away does. A resumable session outlives it as it
+    /// outlives [`drop_connection`](Self::drop_connection); its presence leaves sooner, see
+    /// [`PresenceConfig::leave_grace`](crate::PresenceConfig::leave_grace).
+    pub fn close_connection(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.receiver.close(Close::Normal);
+        }
+        self.drop_connection();
+    }
+
     /// Connects again with the same parameters, after dropping the current connection if there is
     /// one. A resumable session is resumed.
     ///

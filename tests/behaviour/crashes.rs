@@ -1,6 +1,6 @@
 //! A crash ends only its own channel, with `phx_error`.
 
-use crate::support::Stage;
+use crate::support::{Stage, soon};
 
 scenarios! {
     everywhere: [
@@ -18,6 +18,7 @@ scenarios! {
         a_late_reply_of_a_crashed_channel_is_dropped,
         a_join_after_a_crash_in_the_same_write_succeeds,
         a_hundred_crashes_leave_the_socket_alive,
+        delayed_replies_end_with_their_client,
     ]
 }
 
@@ -165,4 +166,24 @@ async fn crashes(client: &mut crate::support::Client, event: &str, payload: &str
     client.join("1", "room:b").await;
     client.send(&format!(r#"["1","2","room:b",{event},{payload}]"#)).await;
     client.expect(r#"["1","1","room:b","phx_error",{"reason":"channel_crash"}]"#).await;
+}
+
+async fn delayed_replies_end_with_their_client(stage: Stage) {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let mut client = stage.client("").await;
+    client.join("1", "room:a").await;
+    let before = tasks();
+    for reference in 2..50 {
+        client.send(&format!(r#"["1","{reference}","room:a","slow",{{"ms":3600000}}]"#)).await;
+    }
+    client.send(r#"["1","50","room:a","ack",{}]"#).await;
+    client.expect(r#"["1","50","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
+    assert!(tasks() >= before + 48);
+    client.send(r#"["1","51","room:a","phx_leave",{}]"#).await;
+    let ended = async {
+        while tasks() > before + 4 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon(ended).await;
 }

@@ -1,5 +1,9 @@
 //! Joining a topic twice on one socket: the new channel replaces the old one.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use crate::support::Stage;
 
 scenarios! {
@@ -12,6 +16,7 @@ scenarios! {
         a_second_join_that_crashes_ends_the_old_channel_too,
         a_second_join_with_the_same_join_ref_replaces_the_channel,
         the_same_topic_on_two_sockets_is_not_a_duplicate,
+        each_of_many_joins_at_once_is_answered_or_closed,
     ]
 }
 
@@ -95,6 +100,29 @@ async fn the_same_topic_on_two_sockets_is_not_a_duplicate(stage: Stage) {
     let mut second = stage.member("room:d").await;
     second.ping("1", "room:d").await;
     first.ping("1", "room:d").await;
+}
+
+async fn each_of_many_joins_at_once_is_answered_or_closed(stage: Stage) {
+    let mut client = stage.client("").await;
+    let joins: Vec<_> =
+        (0..300).map(|n| format!(r#"["{n}","{n}","room:d","phx_join",{{}}]"#)).collect();
+    client.send_all(&joins.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut open: BTreeSet<_> = (0..300).map(|n| n.to_string()).collect();
+    while !open.is_empty() {
+        let message: Vec<Value> = serde_json::from_str(&client.recv().await).expect("an array");
+        if matches!(message[3].as_str(), Some("phx_reply" | "phx_close")) {
+            open.remove(message[1].as_str().expect("a ref"));
+        }
+    }
+    client.send(r#"["299","x","room:d","ping",{}]"#).await;
+    loop {
+        let message: Vec<Value> = serde_json::from_str(&client.recv().await).expect("an array");
+        match (message[1].as_str(), message[3].as_str()) {
+            (Some("x"), event) => return assert_eq!(event, Some("phx_reply")),
+            (Some("299"), event) => assert_ne!(event, Some("phx_close"), "the last join stays"),
+            _ => {}
+        }
+    }
 }
 
 async fn rejoin(client: &mut crate::support::Client) {

@@ -49,3 +49,27 @@ async fn other_paths_are_not_found() {
         assert_eq!(http.get(target).await.status, 404, "{target}");
     }
 }
+
+/// A page of any site can send a text or a form, with its origin.
+#[tokio::test]
+async fn a_page_of_another_site_can_neither_broadcast_nor_disconnect() {
+    let server = Server::start().await;
+    let mut member = RawWebSocket::open(&server, "vsn=2.0.0&user_id=u1").await;
+    member.send_text(r#"["1","1","room:a","phx_join",{}]"#).await;
+    member.expect_text(r#"["1","1","room:a","phx_reply",{"status":"ok","response":{}}]"#).await;
+    member.expect_text(r#"["1",null,"room:a","joined",{"user_id":"u1"}]"#).await;
+    let mut http = Http::connect(&server).await;
+    for origin in ["http://evil.test", "null"] {
+        let headers = [("Origin", origin), ("Content-Type", "text/plain")];
+        let body = br#"{"topic":"room:a","event":"news","payload":{}}"#;
+        for target in ["/broadcast", "/disconnect?id=user_socket:u1"] {
+            let response = http.request("POST", target, &headers, body).await;
+            assert_eq!((response.status, &*response.body), (403, ""), "{origin} {target}");
+        }
+    }
+    let allowed = [("Origin", "https://example.com"), ("Content-Type", "application/json")];
+    let body = br#"{"topic":"room:a","event":"news","payload":{"a":1}}"#;
+    let response = http.request("POST", "/broadcast", &allowed, body).await;
+    assert_eq!(response.status, 204, "{response:?}");
+    member.expect_text(r#"[null,null,"room:a","news",{"a":1}]"#).await;
+}

@@ -272,8 +272,8 @@ async fn a_long_poll_that_never_acknowledges_loses_its_session() {
         }
     })
     .await;
-    // Earlier messages can still be acknowledged and read; then the client gets a new session.
-    soon(async { while session.poll().await["status"] != 410 {} }).await;
+    // Earlier messages can still be acknowledged and read; then the session is gone.
+    soon(async { while session.poll().await["status"] != 500 {} }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,6 +140,43 @@ function keeping(client) {
     assert.equal(server.connects.at(-1).params.received, "0");
   });
 
+  test("a clean disconnect ends the session, and the next connection begins another one", async (t) => {
+    const { server, socket } = await joined(t);
+    await called((f) => socket.disconnect(f));
+    await until("the end has arrived", () => ends(server).length === 1);
+    assert.deepEqual(ends(server), [client.transport]);
+    socket.connect();
+    await until("it has connected again", () => server.connects.length === 2 && socket.isConnected());
+    const [first, second] = server.connects.map(({ params }) => params.session);
+    assert.notEqual(first, second);
+  });
+
+  test("a lost connection does not end the session", async (t) => {
+    const { server } = await joined(t);
+    await reconnected(server);
+    assert.deepEqual(ends(server), []);
+  });
+
+  test("a page that unloads ends its session, and one that may be shown again does not", async (t) => {
+    const page = new EventTarget();
+    globalThis.addEventListener = page.addEventListener.bind(page);
+    t.after(() => delete globalThis.addEventListener);
+    const { server, socket } = await joined(t);
+    const hide = (persisted) => {
+      page.dispatchEvent(Object.assign(new Event("pagehide"), { persisted }));
+      return called((f) => socket.disconnect(f)); // as phoenix.js does from 1.6 on
+    };
+    await hide(true);
+    page.dispatchEvent(new Event("pageshow"));
+    socket.connect();
+    await until("it is back", () => server.connects.length === 2 && socket.isConnected());
+    const [first, second] = server.connects.map(({ params }) => params.session);
+    assert.deepEqual([ends(server), first], [[], second]);
+    hide(false);
+    await until("the end has arrived", () => ends(server).length === 1);
+    assert.deepEqual(ends(server), [client.transport]);
+  });
+
   test("options work for one socket only", async (t) => {
     const options = keepSession();
     const { socket } = await joined(t, { keep: (defaults) => ({ ...defaults, ...options }) });
@@ -154,6 +191,11 @@ function keeping(client) {
     const room = socket.channel(TOPIC);
     await ok(room.join());
     return { server, socket, room };
+  }
+
+  /** The transports over which a session was ended. */
+  function ends(server) {
+    return server.messages.filter(({ message }) => message[3] === "end_session").map(({ transport }) => transport);
   }
 
   async function reconnected(server) {

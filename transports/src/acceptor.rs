@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::header::ORIGIN;
 use http::request::Parts;
 
-use crate::connect_info::ConnectInfo;
+use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
 use crate::limits::Limits;
 use crate::origin::CheckOrigin;
 use crate::outbox;
 use crate::panics;
 use crate::resume::sweeper::Sweep;
-use crate::resume::{Connected, ResumeConfig, ResumeRegistry};
+use crate::resume::{Accepted, Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Rejected, Session};
 
 /// Accepts connections for a [`Handler`]: checks origins, applies limits and resumes sessions.
@@ -81,29 +81,39 @@ impl<H: Handler> Acceptor<H> {
         Err(ConnectError::Rejected)
     }
 
-    /// Connects to the session that the client asks for, or to a new one.
-    pub(crate) async fn connect_to_session(
+    /// Lets the handler decide on a connect.
+    ///
+    /// A transport whose handshake may still fail drops the result then; otherwise it goes on with
+    /// [`admit`](Self::admit).
+    pub(crate) async fn accept(
         &self,
-        mut info: ConnectInfo,
-    ) -> Result<Connected<H::Session>, ConnectError> {
+        info: ConnectInfo,
+    ) -> Result<Accepted<H::Session>, ConnectError> {
         let (id, received) = (info.session().map(str::to_owned), info.received());
         if id.is_none() && info.param("session").is_some() {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
             tracing::debug!("malformed session id ignored");
         }
-        if id.as_deref().is_some_and(|id| !self.0.resumable.admits(id, info.transport())) {
+        if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             tracing::debug!("WebSocket refused: its session keeps losing them");
             return Err(ConnectError::Rejected);
         }
-        info.set_resuming(id.as_deref().is_some_and(|id| self.0.resumable.knows(id)));
-        let transport = info.transport().name();
         let (session, receiver) = self.call_handler(info).await?;
+        Ok(Accepted { id, received, session, receiver })
+    }
+
+    /// Finds the session that an accepted client asks for, or admits its new one. Nobody else is
+    /// affected until the client [attaches](Connected::attach) to it.
+    pub(crate) fn admit(
+        &self,
+        accepted: Accepted<H::Session>,
+        transport: Transport,
+    ) -> Result<Connected<H::Session>, ConnectError> {
+        let connected = Connected::new(&self.0.resumable, accepted)?;
+        let transport = transport.name();
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
-        Ok(match id {
-            Some(id) => self.0.resumable.connect(&id, received, session, receiver),
-            None => Connected::Own(session, receiver),
-        })
+        Ok(connected)
     }
 
     /// Connects to the session that the client asks for, or to a new one, and attaches to it.
@@ -122,9 +132,9 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<(impl Session + use<H>, outbox::Receiver), ConnectError> {
-        let (received, transport) = (info.received(), info.transport());
-        let connected = self.connect_to_session(info).await?;
-        connected.attach(received, transport).ok_or(ConnectError::Rejected)
+        let transport = info.transport();
+        let accepted = self.accept(info).await?;
+        self.admit(accepted, transport)?.attach(transport).ok_or(ConnectError::Rejected)
     }
 
     /// Counts a connect as being in progress, until the result is dropped.

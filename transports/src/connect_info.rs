@@ -52,8 +52,6 @@ pub struct ConnectInfo {
     headers: HeaderMap,
     extensions: Extensions,
     auth_token: Option<String>,
-    unknown_token: bool,
-    resuming: bool,
 }
 
 impl ConnectInfo {
@@ -81,8 +79,6 @@ impl ConnectInfo {
                 }
                 Transport::InMemory => None,
             },
-            unknown_token: false,
-            resuming: false,
         })
     }
 
@@ -95,8 +91,6 @@ impl ConnectInfo {
             headers: HeaderMap::new(),
             extensions: Extensions::new(),
             auth_token: None,
-            unknown_token: false,
-            resuming: false,
         }
     }
 
@@ -111,26 +105,6 @@ impl ConnectInfo {
     /// `None` if the client does not track sequence numbers.
     pub(crate) fn received(&self) -> Option<u64> {
         self.param("received")?.parse().ok().filter(|number| *number <= MAX_NUMBER)
-    }
-
-    /// Returns whether the client presented the token of a session that this server does not know,
-    /// and so may believe that it is connected already.
-    pub fn presented_unknown_token(&self) -> bool {
-        self.unknown_token
-    }
-
-    /// Returns whether the client asks for a resumable session that exists on this server, and so
-    /// will probably not need a new one.
-    pub fn is_resuming(&self) -> bool {
-        self.resuming
-    }
-
-    pub(crate) fn set_resuming(&mut self, resuming: bool) {
-        self.resuming = resuming;
-    }
-
-    pub(crate) fn set_presented_unknown_token(&mut self, unknown_token: bool) {
-        self.unknown_token = unknown_token;
     }
 
     /// Returns the parameter `name`, if it is a text.

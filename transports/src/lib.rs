@@ -35,7 +35,7 @@ pub use self::outbox::ByteBudget;
 pub use self::params::BadQuery;
 pub use self::resume::ResumeConfig;
 pub use self::service::{NotFound, SocketService};
-pub use self::session::{Handler, Rejected, Session};
+pub use self::session::{DetachReason, Handler, Rejected, Session};
 pub use self::websocket::{WebSocket, WebSocketConfig};
 
 /// Response futures of the services.

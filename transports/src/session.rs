@@ -57,6 +57,16 @@ pub trait Session: Send + 'static {
         None
     }
 
+    /// Takes the session's place among those of the endpoint. Called once, before the first message,
+    /// unless the client resumes an older session: then this one is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If there is no place for another session. The client is rejected.
+    fn admit(&mut self) -> Result<(), Rejected> {
+        Ok(())
+    }
+
     /// A connection over this transport has taken the session over, the first one or a later one.
     ///
     /// Epochs ascend. Messages that are pushed into a stream of the outbox wait until the stream is
@@ -67,7 +77,9 @@ pub trait Session: Send + 'static {
 
     /// The connection of the current epoch is lost: its WebSocket has ended, or its long-poll client
     /// has stopped polling. If no connection follows in time, the session ends.
-    fn detached(&mut self) {}
+    fn detached(&mut self, reason: DetachReason) {
+        let _ = reason;
+    }
 
     /// The connection that was thought lost is used again, in the same epoch: a long-poll client has
     /// come back after [`detached`](Self::detached).
@@ -78,6 +90,17 @@ pub trait Session: Send + 'static {
     ///
     /// [`ResumeConfig::rejoin_grace`]: crate::ResumeConfig::rejoin_grace
     fn rejoin_deadline(&mut self) {}
+}
+
+/// How a resumable session lost its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DetachReason {
+    /// The client closed its WebSocket itself, with code 1000, 1001 or without one, as a page does that
+    /// goes away. It may come back all the same.
+    ClientClosed,
+    /// The connection was cut, or its client gave it up or stopped polling.
+    Lost,
 }
 
 /// The connect was rejected: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.

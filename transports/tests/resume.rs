@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_channels_transports::{
-    Acceptor, CheckOrigin, Close, ConnectInfo, Handler, Inbound, Limits, LongPoll, LongPollConfig,
-    Message, Rejected, ResumeConfig, Session, Transport, outbox,
+    Acceptor, CheckOrigin, Close, ConnectInfo, DetachReason, Handler, Inbound, Limits, LongPoll,
+    LongPollConfig, Message, Rejected, ResumeConfig, Session, Transport, outbox,
 };
 
 /// Creates sessions that record what happens to them.
@@ -94,7 +94,7 @@ impl Session for Recorded {
         self.note("attached");
     }
 
-    fn detached(&mut self) {
+    fn detached(&mut self, _: DetachReason) {
         self.note("detached");
     }
 
@@ -491,15 +491,17 @@ impl Session for OneMessageSession {
 #[tokio::test(start_paused = true)]
 async fn a_session_over_whose_message_three_connections_were_lost_starts_anew() {
     let stuck = "tower_channels_sessions_stuck";
-    for (size, lived, expected) in [
-        (50_000, 2000, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
-        (50_000, 900, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
-        (20_000, 9000, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
+    for (size, lived, is_noticed, expected) in [
+        (50_000, 2000, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
+        // The next connection takes the session over.
+        (50_000, 2000, false, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
+        (50_000, 900, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
+        (20_000, 9000, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
     ] {
         let counts = Counts::default();
         let _guard = metrics::set_default_local_recorder(&counts);
         let acceptor = Acceptor::new(OneMessage(size), CheckOrigin::off(), Limits::default());
-        let mut first = Vec::new();
+        let (mut first, mut lost) = (Vec::new(), Vec::new());
         for _ in 0..5 {
             let (session, mut receiver) = acceptor.connect(info(1)).await.unwrap();
             let mut messages = std::collections::VecDeque::new();
@@ -507,9 +509,12 @@ async fn a_session_over_whose_message_three_connections_were_lost_starts_anew() 
             assert!(receiver.poll_take(&mut cx, &mut messages).is_ready());
             first.push(String::from_utf8(messages[0].to_bytes().to_vec()).unwrap());
             tokio::time::sleep(Duration::from_millis(lived)).await;
-            drop((session, receiver));
+            lost.push((session, receiver));
+            if is_noticed {
+                lost.clear();
+            }
         }
-        assert_eq!(first, expected, "{size} bytes, {lived} ms");
+        assert_eq!(first, expected, "{size} bytes, {lived} ms, {is_noticed}");
         assert_eq!(counts.of(stuck), u64::from(expected[3] == "epoch 2"));
     }
 }

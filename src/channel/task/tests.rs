@@ -6,7 +6,7 @@ use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use serde_json::Value;
-use tower_channels_transports::outbox;
+use tower_channels_transports::{DetachReason, outbox};
 
 use super::super::context::TopicSubscription;
 use super::super::result::{Joined, Result};
@@ -107,7 +107,7 @@ impl Running {
 async fn a_reattached_channel_catches_up_and_sends_the_presence_state_again() {
     let mut channel = Running::join().await;
     assert_eq!(channel.events().await, ["phx_reply", "presence_state"]);
-    channel.send(Command::Detached);
+    channel.send(Command::Detached(DetachReason::Lost));
     assert!(channel.events().await.is_empty());
     channel.broadcast("while_away");
     assert!(channel.events().await.is_empty());
@@ -120,7 +120,7 @@ async fn a_reattached_channel_catches_up_and_sends_the_presence_state_again() {
 #[tokio::test(start_paused = true)]
 async fn a_dormant_channel_catches_up_before_it_sends() {
     let mut channel = Running::join().await;
-    channel.send(Command::Detached);
+    channel.send(Command::Detached(DetachReason::Lost));
     channel.events().await;
     channel.broadcast("while_away");
     let reference = Ref::from_json("2").expect("a ref");

@@ -295,13 +295,12 @@ async fn a_session_in_use_does_not_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_token_of_an_expired_session_is_answered_500_once() {
+async fn the_token_of_an_expired_session_is_answered_500() {
     let app = App::start(short_ttl()).await;
     let mut session = LongPoll::open(&app.server, &format!("vsn=2.0.0&{SESSION}")).await;
     session.post(JSON, r#"["1","1","room:a","phx_join",{}]"#).await;
     session.receive(1).await;
     app.expect_no_session().await;
-    assert_eq!(session.poll().await, json!({"status": 500}));
     session.expect_gone().await;
 }
 

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::SESSION;
-use crate::support::Transport::WebSocket;
+use super::{SESSION, new_msg, witness};
+use crate::support::Transport::{LongPoll as Poll, WebSocket};
 use crate::support::longpoll::JSON;
 use crate::support::raw_websocket::CLOSE;
-use crate::support::{Connection, LongPoll, RawWebSocket, Server};
+use crate::support::{Client, Connection, LongPoll, RawWebSocket, Server, Version};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disconnect_by_id_closes_the_connection_and_ends_the_session() {
@@ -34,7 +34,6 @@ async fn a_disconnect_by_id_answers_the_pending_poll_204_and_the_next_500() {
         (&json!(204), &json!([])),
         "{response}"
     );
-    assert_eq!(session.poll().await, json!({"status": 500}));
     session.expect_gone().await;
 }
 
@@ -111,17 +110,72 @@ async fn a_shutdown_answers_the_pending_poll_of_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_presented_an_unknown_token_is_made_to_rejoin() {
+async fn a_client_ends_its_session_for_good() {
+    for version in [Version::V1, Version::V2] {
+        for transport in [WebSocket, Poll] {
+            let server = Server::start().await;
+            let mut conn = Connection::with_version(version, &server, transport, SESSION).await;
+            conn.join("1", "room:a").await;
+            conn.acknowledge_all().await;
+            conn.send(r#"[null,null,"phoenix","end_session",{}]"#).await;
+            match transport {
+                WebSocket => conn.websocket().expect_close(1000).await,
+                Poll => assert_eq!(conn.longpoll().poll().await, json!({"status": 500})),
+            }
+            let mut conn = Connection::with_version(version, &server, transport, SESSION).await;
+            // An ordinary join, which pushes `joined`.
+            conn.join("7", "room:a").await;
+            conn.heartbeat().await;
+        }
+    }
+}
+
+/// As it is where a client cannot know what the server keeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_not_resumable_has_nothing_to_end() {
     let server = Server::start().await;
-    let mut session = LongPoll::open(&server, "vsn=2.0.0").await;
-    // A token of another server, as after a restart.
-    session.token = LongPoll::open(&Server::start().await, "vsn=2.0.0").await.token;
-    session.expect_gone().await;
-    session.post(JSON, r#"["1","5","room:a","ping",{}]"#).await;
-    let got = session.receive(2).await;
-    assert_eq!(
-        got[0],
-        r#"[null,"5","room:a","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#
-    );
-    assert!(got[1].starts_with(r#"["1","1","room:a","phx_error","#), "{got:?}");
+    for transport in [WebSocket, Poll] {
+        let mut client = Client::connect(&server, transport, Version::V2, "").await;
+        client.send(r#"[null,"1","phoenix","end_session",{}]"#).await;
+        client
+            .expect(
+                r#"[null,"1","phoenix","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#,
+            )
+            .await;
+        client.heartbeat().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_batch_is_handled_behind_the_end_of_the_session() {
+    let server = Server::start().await;
+    let mut witness = witness(&server, "room:a").await;
+    let mut conn = Connection::open(&server, Poll, SESSION).await;
+    conn.join("1", "room:a").await;
+    conn.send_all(&[
+        r#"["1","2","room:a","new_msg",{"n":1}]"#,
+        r#"[null,null,"phoenix","end_session",{}]"#,
+        r#"["1","3","room:a","new_msg",{"n":2}]"#,
+    ])
+    .await;
+    witness.expect(&new_msg("room:a", 1)).await;
+    witness.heartbeat().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_superseded_connection_cannot_end_the_session() {
+    for transport in [WebSocket, Poll] {
+        let server = Server::start().await;
+        let mut older = Connection::open(&server, transport, SESSION).await;
+        older.join("1", "room:a").await;
+        older.acknowledge_all().await;
+        let mut newer = Connection::open(&server, transport, SESSION).await;
+        newer.rejoin("7", "room:a").await;
+        let end = r#"[null,null,"phoenix","end_session",{}]"#;
+        match transport {
+            WebSocket => older.websocket().send_text(end).await,
+            Poll => assert_eq!(older.longpoll().post(JSON, end).await, json!({"status": 500})),
+        }
+        newer.ping("7", "room:a").await;
+    }
 }

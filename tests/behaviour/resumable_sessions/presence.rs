@@ -1,12 +1,14 @@
 //! Presence of resumable sessions: a session stays present while its client is away, and the client
 //! receives the state when it returns.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, ResumeConfig, Socket,
+    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceChanges, PresenceConfig,
+    PresenceDiff, ResumeConfig, Socket,
 };
 
 use super::{Handover, SESSION, new_msg, short_grace, short_ttl};
@@ -336,10 +338,14 @@ impl Channel for Lobby {
 }
 
 async fn serve(config: ResumeConfig) -> (Server, Endpoint<()>) {
+    serve_with(config, PresenceConfig::default().interval(Duration::ZERO)).await
+}
+
+async fn serve_with(config: ResumeConfig, presence: PresenceConfig) -> (Server, Endpoint<()>) {
     let endpoint = Endpoint::builder(|_| async { Ok(()) })
         .id(|()| Some("the one".to_owned()))
         .channel::<Lobby>("lobby:*")
-        .presence(PresenceConfig::default().interval(Duration::ZERO))
+        .presence(presence)
         .resume(config)
         .build();
     let app = axum::Router::new().layer(endpoint.layer("/socket"));
@@ -435,6 +441,56 @@ async fn others_see_a_leave_of_a_lobby_that_is_not_rejoined_in_time() {
         assert_ne!(phx_ref(&again), phx_ref(&meta));
         conn.heartbeat().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_its_websocket_leaves_and_comes_back_with_the_same_meta() {
+    for (code, back) in [(None, WebSocket), (Some(1000), Poll), (Some(1001), WebSocket)] {
+        let (server, endpoint) = serve_without_grace().await;
+        let mut conn = Connection::open(&server, WebSocket, SESSION).await;
+        conn.join_lobby("u1").await;
+        conn.acknowledge_all().await;
+        let mut changes = endpoint.presence().changes();
+        conn.close_with(code).await;
+        let diff = next_change(&mut changes).await;
+        assert_eq!(diff.leaves.keys().collect::<Vec<_>>(), ["u1"]);
+        let mut conn = Connection::open(&server, back, SESSION).await;
+        conn.heartbeat().await;
+        assert_eq!(endpoint.presence().count("lobby:a"), 0, "it has not rejoined");
+        conn.rejoin("7", "lobby:a").await;
+        let diff = next_change(&mut changes).await;
+        assert_eq!(diff.joins.keys().collect::<Vec<_>>(), ["u1"]);
+        let own = json!({ "u1": { "metas": [diff.joins.get("u1").expect("it is").metas()[0]] } });
+        assert_eq!(conn.state().await, own);
+        conn.diff(&json!({ "joins": own, "leaves": {} })).await;
+        conn.heartbeat().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_its_websocket_for_an_error_stays() {
+    let (server, endpoint) = serve_without_grace().await;
+    let mut conn = Connection::open(&server, WebSocket, SESSION).await;
+    let meta = conn.join_lobby("u1").await;
+    conn.acknowledge_all().await;
+    conn.close_with(Some(1011)).await;
+    let mut changes = endpoint.presence().changes();
+    let _bot = endpoint.presence().track_task("lobby:a", "bot", json!({})).expect("tracks");
+    let diff = next_change(&mut changes).await;
+    assert_eq!((diff.joins.len(), diff.leaves.len()), (1, 0));
+    let mut conn = Connection::open(&server, WebSocket, SESSION).await;
+    conn.rejoin("7", "lobby:a").await;
+    assert_eq!(conn.state().await["u1"]["metas"], json!([meta]));
+}
+
+async fn serve_without_grace() -> (Server, Endpoint<()>) {
+    let config = PresenceConfig::default().interval(Duration::ZERO).leave_grace(Duration::ZERO);
+    serve_with(ResumeConfig::default(), config).await
+}
+
+async fn next_change(changes: &mut PresenceChanges) -> Arc<PresenceDiff> {
+    let diff = crate::support::soon(changes.next()).await;
+    diff.expect("the endpoint is alive").expect("no lag")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

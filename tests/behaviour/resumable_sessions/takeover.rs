@@ -162,6 +162,20 @@ async fn a_flapping_websocket_is_rejected_and_a_long_poll_resumes_the_session() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_may_close_its_websockets_as_soon_and_as_often_as_it_likes() {
+    let server = Server::start().await;
+    let mut conn = Connection::open(&server, WebSocket, SESSION).await;
+    conn.join("1", "room:a").await;
+    conn.acknowledge_all().await;
+    for code in [Some(1000), Some(1001), None].into_iter().cycle().take(12) {
+        conn.close_with(code).await;
+        conn = Connection::open(&server, WebSocket, SESSION).await;
+    }
+    conn.rejoin("7", "room:a").await;
+    conn.ping("7", "room:a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_connect_cannot_resume_a_session() {
     let server = Server::start().await;
     let mut conn = Connection::open(&server, WebSocket, SESSION).await;

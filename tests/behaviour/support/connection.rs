@@ -312,8 +312,14 @@ impl Connection {
 
     /// Closes a WebSocket with code 1000, as clients do. Returns the last number received.
     pub(crate) async fn close(self) -> u64 {
+        self.close_with(Some(1000)).await
+    }
+
+    /// Closes a WebSocket with this code or without one. Returns the last number received.
+    pub(crate) async fn close_with(self, code: Option<u16>) -> u64 {
         let Inner::WebSocket(mut socket) = self.inner else { panic!("a long poll") };
-        socket.send_bytes(&close(1000, b"")).await;
+        let without_code = || frame(0x80 | CLOSE, b"");
+        socket.send_bytes(&code.map_or_else(without_code, |code| close(code, b""))).await;
         socket.hang_up().await;
         self.received
     }

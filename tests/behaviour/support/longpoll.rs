@@ -75,9 +75,10 @@ impl LongPoll {
         })
     }
 
-    /// Expects that the session is gone, and that the next poll gets a new one.
+    /// Expects that the session is gone, and connects again as clients do.
     pub(crate) async fn expect_gone(&mut self) {
-        let before = self.token.clone();
+        assert_eq!(self.poll().await, json!({"status": 500}));
+        let before = std::mem::take(&mut self.token);
         let response = self.poll().await;
         assert_eq!(
             (&response["status"], &response["messages"]),

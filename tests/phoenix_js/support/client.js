@@ -8,7 +8,7 @@ const require = createRequire(import.meta.url);
 /** Loads a version of the package with the globals that it expects in a page. */
 async function load(name) {
   const { version } = require(`../node_modules/${name}/package.json`);
-  const [, minor, patch] = version.split(".").map(Number);
+  const [, minor] = version.split(".").map(Number);
   // before 1.7 it looks for globals on `self` only; before 1.8 its long poll does not use `fetch`
   globalThis.self ??= globalThis;
   if (minor < 8) globalThis.XMLHttpRequest = XMLHttpRequest;
@@ -27,8 +27,6 @@ async function load(name) {
       /** 1.5 leaves its last heartbeat timer running after a disconnect. */
       endHeartbeat: minor >= 6,
       sendAuthToken: minor >= 8,
-      /** Older versions take the 410 of an ended session for that of a new one, and believe that they are joined. */
-      noticeAnEndedPoll: minor > 8 || (minor === 8 && patch >= 2),
     },
   };
 }

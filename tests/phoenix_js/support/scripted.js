@@ -13,6 +13,8 @@ export async function startScripted() {
   const script = {
     /** The parameters of each connection that was accepted, as `{ transport, params }`. */
     connects: [],
+    /** The messages that arrived, as `{ transport, message }`. */
+    messages: [],
     /** `accept`, `refuse`, or the lifetime of a WebSocket in milliseconds. */
     upgrades: "accept",
     /** Whether messages on WebSockets go unanswered. */
@@ -25,10 +27,15 @@ export async function startScripted() {
   };
 
   http.on("upgrade", (request, socket, head) => {
+    socket.on("error", () => {}); // a client may reset a connection that was refused
     if (script.upgrades === "refuse") return socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
     webSockets.handleUpgrade(request, socket, head, (client) => {
       connected("websocket", new URL(request.url, "http://host").searchParams);
-      client.on("message", (data, binary) => binary || script.mute || client.send(answer(data.toString())));
+      client.on("message", (data, binary) => {
+        if (binary) return;
+        arrived("websocket", data.toString());
+        if (!script.mute) client.send(answer(data.toString()));
+      });
       if (script.upgrades > 0) setTimeout(() => client.terminate(), script.upgrades);
     });
   });
@@ -40,7 +47,10 @@ export async function startScripted() {
     if (request.method === "POST") {
       const chunks = await request.toArray();
       await script.uploads;
-      for (const line of Buffer.concat(chunks).toString().split("\n")) enqueue(polls.get(known), answer(line));
+      for (const line of Buffer.concat(chunks).toString().split("\n")) {
+        arrived("longpoll", line);
+        enqueue(polls.get(known), answer(line));
+      }
       return end({ status: 200 });
     }
     if (!polls.has(known) && known?.startsWith("t-")) return end({ status: 500 });
@@ -61,6 +71,10 @@ export async function startScripted() {
 
   function connected(transport, params) {
     script.connects.push({ transport, params: Object.fromEntries(params) });
+  }
+
+  function arrived(transport, text) {
+    script.messages.push({ transport, message: JSON.parse(text) });
   }
 
   function answer(text) {

@@ -1,6 +1,6 @@
 //! Long polling as a Tower service.
 //!
-//! A GET without a valid token connects, and is answered with a token. A GET with one waits for
+//! A GET without a token connects, and is answered with a token. A GET with one waits for
 //! messages, and a POST brings some. The head of a request decides everything, before the body is read
 //! and before anything is awaited, so that a waiting poll keeps nothing of its request.
 
@@ -10,6 +10,8 @@ mod body;
 mod config;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
+mod pause;
+mod pending_poll;
 mod registry;
 mod repeats;
 mod session;
@@ -20,7 +22,7 @@ mod token;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{self, Future, poll_fn};
+use std::future::{self, Future};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,19 +31,21 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body::Body;
-use tokio::time::Instant;
 use tower_service::Service;
 
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
+use self::pause::Pauses;
+use self::pending_poll::PendingPoll;
 use self::registry::Registry;
-use self::session::{Answered, LongPollSession};
-use self::state::{Gone, PollId};
+use self::session::LongPollSession;
+use self::state::Gone;
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
+use crate::frame::Close;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::resume::sweeper::Sweep;
@@ -53,8 +57,9 @@ pub struct LongPoll<H: Handler>(Arc<Server<H>>);
 
 struct Server<H: Handler> {
     acceptor: Acceptor<H>,
-    config: LongPollConfig,
+    config: Arc<LongPollConfig>,
     registry: Arc<Registry<H::Session>>,
+    pauses: Pauses,
 }
 
 /// The response future of [`LongPoll`].
@@ -68,7 +73,8 @@ impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
         let registry = Registry::new(config.session_timeout());
-        Self(Arc::new(Server { acceptor, config, registry }))
+        let (config, pauses) = (Arc::new(config), Pauses::default());
+        Self(Arc::new(Server { acceptor, config, registry, pauses }))
     }
 
     /// Drops sessions that were closed for a restart and have no poll waiting. They are dropped anyway,
@@ -112,7 +118,7 @@ where
                 Method::GET => self.0.get(&parts),
                 Method::POST => match self.0.post(&parts, body) {
                     Ok(receiving) => return receiving,
-                    Err(answer) => ready(answer),
+                    Err(answer) => answer,
                 },
                 Method::OPTIONS => ready(answer::preflight(&parts.headers)),
                 _ => ready(answer::bad_method()),
@@ -123,36 +129,34 @@ where
 }
 
 /// The token of a request, which may be in the header or in the query. The header takes precedence.
+/// Clients without one may send what JavaScript makes of that.
 fn token(parts: &Parts) -> Option<Cow<'_, str>> {
-    match parts.headers.get(TOKEN) {
+    let token = match parts.headers.get(TOKEN) {
         Some(token) => token.to_str().ok().map(Cow::Borrowed),
         None => params::last(parts.uri.query()?, "token"),
-    }
+    };
+    token.filter(|token| !matches!(&**token, "" | "null" | "undefined"))
 }
 
 const TOKEN: HeaderName = HeaderName::from_static("x-phoenix-longpoll-token");
 
 impl<H: Handler> Server<H> {
-    /// Begins a poll or, without a session, connects.
+    /// Begins a poll or, without a token, connects.
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
-        let text = token(parts);
-        match text.as_deref().and_then(Token::parse).map(|token| self.begin_poll(token)) {
-            Some(Ok(answer)) => return answer,
-            Some(Err(Ended::Resumable)) => {
-                return ready(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
-            }
-            Some(Err(Ended::Gone)) | None => {}
+        if let Some(token) = token(parts) {
+            return match self.begin_poll(&token) {
+                Ok(answer) => answer,
+                Err(refused) => ResponseFuture::new(Arc::clone(self).refuse(refused)),
+            };
         }
-        let Ok(mut info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
+        let Ok(info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
             return ready(response::bad_query());
         };
-        // A client with a token that is unknown here had a session somewhere.
-        info.set_presented_unknown_token(text.is_some_and(|text| !matches!(&*text, "" | "null")));
         ResponseFuture::new(Arc::clone(self).connect(info))
     }
 
-    fn begin_poll(self: &Arc<Self>, token: Token) -> Result<ResponseFuture, Ended> {
-        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+    fn begin_poll(self: &Arc<Self>, token: &str) -> Result<ResponseFuture, Refused> {
+        let (token, session) = self.find(token)?;
         if !session.admit_repeat(token.cursor) {
             metrics::counter!("tower_channels_longpoll_repeats_refused").increment(1);
             tracing::debug!("poll answered without messages: its token is repeated too often");
@@ -160,38 +164,61 @@ impl<H: Handler> Server<H> {
         }
         match session.begin_poll(token.cursor) {
             Ok(id) => {
-                let server = Arc::clone(self);
-                let poll = PendingPoll { server, session, token, id };
-                Ok(ResponseFuture::new(poll.wait()))
+                let registry = Arc::clone(&self.registry);
+                let poll = PendingPoll { registry, session, token, id };
+                Ok(ResponseFuture::new(poll.wait(Arc::clone(&self.config))))
             }
-            Err(Gone) => Err(self.end(token, &session)),
+            Err(Gone) => Err(self.end(&token, &session)),
         }
     }
 
     /// Finds the session of a POST.
-    fn find(&self, token: Token) -> Result<Arc<LongPollSession<H::Session>>, Ended> {
-        let session = self.registry.find(&token.id).ok_or(Ended::Gone)?;
+    fn find_for_post(&self, token: &str) -> Result<Arc<LongPollSession<H::Session>>, Refused> {
+        let (token, session) = self.find(token)?;
         match session.check(token.cursor) {
             Ok(()) => Ok(session),
-            Err(Gone) => Err(self.end(token, &session)),
+            Err(Gone) => Err(self.end(&token, &session)),
         }
     }
 
-    /// Handles a token that is no longer valid. The end of a resumable session is reported once: a
-    /// client that got the 410 of a new session instead might go on believing that it is joined.
-    fn end(&self, token: Token, session: &LongPollSession<H::Session>) -> Ended {
-        let is_resumable = session.is_resumable();
-        if is_resumable || session.is_over() {
+    fn find(&self, token: &str) -> Result<(Token, Arc<LongPollSession<H::Session>>), Refused> {
+        let token = Token::parse(token).ok_or(Refused::Unknown)?;
+        let session = self.registry.find(&token.id).ok_or(Refused::Unknown)?;
+        Ok((token, session))
+    }
+
+    /// Forgets a token that will never be valid again.
+    fn end(&self, token: &Token, session: &LongPollSession<H::Session>) -> Refused {
+        let is_superseded = session.is_superseded();
+        if is_superseded || session.is_over() {
             self.registry.remove(&token.id);
         }
-        if is_resumable { Ended::Resumable } else { Ended::Gone }
+        if is_superseded { Refused::Superseded } else { Refused::Unknown }
+    }
+
+    /// Refuses a token: with 500, on which every client connects anew and rejoins. The 410 of a new
+    /// session would leave older ones believing that they are joined.
+    async fn refuse(self: Arc<Self>, refused: Refused) -> Answer {
+        let reason = match refused {
+            Refused::Superseded => "superseded",
+            Refused::Unknown => "unknown",
+        };
+        metrics::counter!("tower_channels_longpoll_tokens_refused", "reason" => reason)
+            .increment(1);
+        tracing::debug!(reason, "long-poll token refused");
+        if refused == Refused::Unknown {
+            self.pauses.pause().await;
+        }
+        answer::status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Connects. The first token of a session comes with status 410, as Phoenix clients expect.
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
-        let (reads_binary, received) = (info.param("binary") == Some("base64"), info.received());
+        let reads_binary = info.param("binary") == Some("base64");
         let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
-        let connected = match self.acceptor.connect_to_session(info).await {
+        let accepted = self.acceptor.accept(info).await;
+        let admit = |accepted| self.acceptor.admit(accepted, Transport::LongPoll);
+        let connected = match accepted.and_then(admit) {
             Ok(connected) => connected,
             Err(ConnectError::Busy) => return answer::busy(),
             Err(error) => return answer::status(error.status()),
@@ -206,7 +233,7 @@ impl<H: Handler> Server<H> {
                 return answer::status(StatusCode::FORBIDDEN);
             }
         };
-        self.registry.insert(id, connected, received, reads_binary);
+        self.registry.insert(id, connected, reads_binary);
         answer::empty(StatusCode::GONE, Token { id, cursor: 0 })
     }
 
@@ -214,26 +241,26 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     /// Returns the answer if the body is not to be read.
-    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, Answer>
+    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, ResponseFuture>
     where
         B: Body + Send + 'static,
         B::Data: Send,
         B::Error: Send,
     {
-        let token = token(parts).as_deref().and_then(Token::parse);
-        let session = match token.ok_or(Ended::Gone).and_then(|token| self.find(token)) {
-            Ok(session) => session,
-            Err(ended) => {
+        let session = match token(parts).map(|token| self.find_for_post(&token)) {
+            Some(Ok(session)) => session,
+            Some(Err(refused)) => {
                 self.discard_unless_expected(parts, body);
-                return Err(answer::status(match ended {
-                    Ended::Resumable => StatusCode::INTERNAL_SERVER_ERROR,
-                    Ended::Gone => StatusCode::GONE,
-                }));
+                return Err(ResponseFuture::new(Arc::clone(self).refuse(refused)));
+            }
+            None => {
+                self.discard_unless_expected(parts, body);
+                return Err(ready(answer::status(StatusCode::GONE)));
             }
         };
         if body.size_hint().lower() > self.largest_body() as u64 {
             self.discard_unless_expected(parts, body);
-            return Err(answer::too_large());
+            return Err(ready(answer::too_large()));
         }
         let ndjson = batch::is_ndjson(&parts.headers);
         Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
@@ -270,11 +297,13 @@ impl<H: Handler> Server<H> {
             Err(BatchError::TooLarge) => return answer::too_large(),
             Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        answer::status(match session.handle_batch(batch).await {
-            Ok(Ok(())) => StatusCode::OK,
-            Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Err(Gone) => StatusCode::GONE,
-        })
+        match Arc::clone(&session).handle_batch(batch).await {
+            // `Normal` is the end that the client asked for.
+            Ok(Ok(()) | Err(Close::Normal)) => answer::status(StatusCode::OK),
+            Ok(Err(_)) => answer::status(StatusCode::INTERNAL_SERVER_ERROR),
+            Err(Gone) if session.is_superseded() => self.refuse(Refused::Superseded).await,
+            Err(Gone) => self.refuse(Refused::Unknown).await,
+        }
     }
 
     fn largest_body(&self) -> usize {
@@ -310,45 +339,13 @@ impl<H: Handler> Server<H> {
     }
 }
 
-/// The session of a token that is no longer valid.
-enum Ended {
-    /// The session was resumable.
-    Resumable,
-    /// It was not, or there never was one.
-    Gone,
-}
-
-/// A poll that waits for messages. Dropping it, because it was answered or its client went away, starts
-/// the session timeout.
-struct PendingPoll<H: Handler> {
-    server: Arc<Server<H>>,
-    session: Arc<LongPollSession<H::Session>>,
-    token: Token,
-    id: PollId,
-}
-
-impl<H: Handler> PendingPoll<H> {
-    async fn wait(self) -> Answer {
-        let answered = poll_fn(|cx| self.session.poll_answer(self.id, cx));
-        let answered = tokio::time::timeout(self.server.config.poll_timeout, answered).await;
-        let token = self.token;
-        match answered.unwrap_or(Answered::Nothing) {
-            Answered::Messages(body) => answer::json(body),
-            Answered::Nothing => answer::empty(StatusCode::NO_CONTENT, token),
-            Answered::Over => {
-                if !self.session.is_resumable() {
-                    self.server.registry.remove(&token.id);
-                }
-                answer::empty(StatusCode::NO_CONTENT, token)
-            }
-        }
-    }
-}
-
-impl<H: Handler> Drop for PendingPoll<H> {
-    fn drop(&mut self) {
-        self.session.end_poll(self.id, Instant::now());
-    }
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// A newer connection has its session.
+    Superseded,
+    /// Its session is gone, or was never here.
+    Unknown,
 }
 
 /// The delay before the response with the first token of a resumable session: phoenix.js 1.8.12 sets its
@@ -394,6 +391,3 @@ impl<H: Handler> fmt::Debug for LongPoll<H> {
         f.debug_struct("LongPoll").field("config", &self.0.config).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

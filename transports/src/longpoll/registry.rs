@@ -39,17 +39,11 @@ impl<S: Session> Registry<S> {
     }
 
     /// Creates the session of a new token.
-    pub(super) fn insert(
-        self: &Arc<Self>,
-        id: Id,
-        connected: Connected<S>,
-        received: Option<u64>,
-        reads_binary: bool,
-    ) {
+    pub(super) fn insert(self: &Arc<Self>, id: Id, connected: Connected<S>, reads_binary: bool) {
         let mut sessions = self.sessions.lock();
         let timer = Timer::new(Arc::clone(&self.deadlines), id);
         let timeout = self.session_timeout;
-        let session = LongPollSession::new(connected, received, reads_binary, timeout, timer);
+        let session = LongPollSession::new(connected, reads_binary, timeout, timer);
         sessions.by_id.insert(id, Arc::new(session));
         if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
             let tick = (self.session_timeout / 4).max(Duration::from_millis(1));
@@ -110,7 +104,7 @@ mod tests {
 
     fn insert(registry: &Arc<Registry<Silent>>, id: Id) -> outbox::Sender {
         let (outbox, receiver) = outbox::channel(1000);
-        registry.insert(id, Connected::Own(Silent, receiver), None, false);
+        registry.insert(id, Connected::own(Silent, receiver), false);
         outbox
     }
 
@@ -199,7 +193,7 @@ mod tests {
         let registry = Registry::new(SESSION_TIMEOUT);
         for (id, panics) in [([1; 22], true), ([2; 22], false)] {
             let (outbox, receiver) = outbox::channel(1000);
-            registry.insert(id, Connected::Own(Fragile(panics), receiver), None, false);
+            registry.insert(id, Connected::own(Fragile(panics), receiver), false);
             tokio::time::sleep(2 * SESSION_TIMEOUT).await;
             assert!(outbox.is_closed());
         }

@@ -34,8 +34,6 @@ use crate::session::Session;
 
 #[derive(Debug)]
 pub(super) struct LongPollSession<S: Session> {
-    /// Whether the session outlives its token.
-    is_resumable: bool,
     /// Whether the client can read binary messages.
     reads_binary: bool,
     /// How long the session may be without a poll.
@@ -66,33 +64,31 @@ impl<S: Session> LongPollSession<S> {
     /// Creates the session of a token. To a resumable session the token attaches with its first use.
     pub(super) fn new(
         connected: Connected<S>,
-        received: Option<u64>,
         reads_binary: bool,
         session_timeout: Duration,
         timer: Timer<Id>,
     ) -> Self {
         let (now, timer) = (Instant::now(), Arc::new(timer));
-        let is_resumable = matches!(connected, Connected::Resumable(_));
-        let (attach, session) = match connected {
-            Connected::Own(session, receiver) => {
-                receiver.enable_replay(0);
-                receiver.set_idle();
-                receiver.on_close(Arc::clone(&timer).into());
-                let attach = AttachState::Attached { receiver, epoch: None };
-                (attach, Some(Attached::Own(session)))
-            }
-            Connected::Resumable(session) => (AttachState::Unused(session, received), None),
-        };
-        let mut state = State::new(attach, now);
+        if let Some(receiver) = connected.receiver() {
+            receiver.enable_replay(0);
+            receiver.set_idle();
+            receiver.on_close(Arc::clone(&timer).into());
+        }
+        let is_own = connected.is_own();
+        let mut state = State::new(AttachState::Unused(connected), now);
         state.schedule(&timer, after(now, session_timeout));
-        let (state, turn) = (Mutex::new(state), Mutex::new(session));
+        let (state, turn) = (Mutex::new(state), Mutex::new(None));
         let order = Arc::default();
-        Self { is_resumable, reads_binary, session_timeout, timer, state, turn, order }
+        let session = Self { reads_binary, session_timeout, timer, state, turn, order };
+        if is_own {
+            session.attach();
+        }
+        session
     }
 
-    /// Whether the session outlives its token.
-    pub(super) fn is_resumable(&self) -> bool {
-        self.is_resumable
+    /// Whether a newer connection has the session.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.state.lock().is_superseded()
     }
 
     /// Counts a poll with a token of this cursor. Returns `false` if it is repeated too often.
@@ -183,7 +179,7 @@ impl<S: Session> LongPollSession<S> {
         let collected = state.collect(self.reads_binary);
         let is_good = cursor <= state.sent && !collected.is_over();
         if is_good
-            && self.is_resumable
+            && state.epoch().is_some()
             && let Some(since) = state.idle_since
         {
             self.set_idle(&mut state, since.max(Instant::now()));
@@ -258,24 +254,20 @@ impl<S: Session> LongPollSession<S> {
         let mut state = self.state.lock();
         state.scheduled.fired(now);
         let collected = state.collect(self.reads_binary);
-        let since = state.idle_since.unwrap_or(now);
-        let timeout = after(since, self.session_timeout);
-        // The first request after the end of a resumable session gets a 500, so its token is remembered
-        // for a while.
-        let forget = after(timeout, REMEMBERED);
+        let timeout = after(state.idle_since.unwrap_or(now), self.session_timeout);
         let (mut closed, mut detached) = (None, None);
         let (is_useless, next) = if self.ends_with_server(&state) {
             closed = Some(state.close(Close::Restart));
             (true, timeout)
         } else if now < timeout {
-            (collected.is_over() && !self.is_resumable, timeout)
-        } else if !self.is_resumable {
-            closed = Some(state.close(Close::Normal));
-            (true, timeout)
+            (collected.is_over() && !state.is_superseded(), timeout)
         } else {
+            // A resumable session may still be polled again with this token.
+            let is_attaching = state.is_attaching() && self.turn.is_locked();
+            let is_kept = state.epoch().is_some() || is_attaching;
             detached = state.epoch().filter(|epoch| epoch.detach_idle()).cloned();
-            let is_attached = matches!(state.attach, AttachState::Attached { .. });
-            (!is_attached && now >= forget, forget.max(after(now, self.session_timeout)))
+            closed = (!is_kept).then(|| state.close(Close::Normal));
+            (!is_kept, after(now, self.session_timeout))
         };
         if !is_useless {
             state.schedule(&self.timer, next);
@@ -290,15 +282,14 @@ impl<S: Session> LongPollSession<S> {
         is_useless
     }
 
-    /// Attaches to a resumable session on the first use of the token.
+    /// Attaches to the session, if this is the first use of the token.
     fn attach(&self) {
-        if matches!(self.state.lock().attach, AttachState::Attached { .. } | AttachState::Ended(_))
-        {
+        if self.state.lock().is_attached() {
             return;
         }
         let mut turn = self.turn.lock();
-        let Some((connected, received)) = self.state.lock().attach.begin() else { return };
-        let attached = connected.attach(received, Transport::LongPoll);
+        let Some(connected) = self.state.lock().attach.begin() else { return };
+        let attached = connected.attach(Transport::LongPoll);
         self.state.lock().attach = match attached {
             Some((session, receiver)) => {
                 let epoch = session.epoch();
@@ -318,8 +309,8 @@ impl<S: Session> LongPollSession<S> {
     /// Returns whether the server shuts down and no poll waits: then the client connects elsewhere,
     /// and needs nothing more of a session that cannot be resumed.
     fn ends_with_server(&self, state: &State<S>) -> bool {
-        let is_restarting = || state.receiver().is_some_and(Receiver::is_restarting);
-        !self.is_resumable && state.idle_since.is_some() && is_restarting()
+        let is_restarting = || state.outbox().is_some_and(Receiver::is_restarting);
+        state.epoch().is_none() && state.idle_since.is_some() && is_restarting()
     }
 
     /// Releases the lock and does what must be done without it.
@@ -358,9 +349,6 @@ fn report_skipped(skipped: u64) {
 
 /// How many messages of a batch are handled before other tasks get their turn.
 const SLICE: usize = 32;
-
-/// How long the token of a resumable session that is over is remembered.
-const REMEMBERED: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! The state of a long-poll session: its connection, cursors and polls.
 
 use std::mem;
-use std::sync::Arc;
 use std::task::Waker;
 
 use tokio::time::Instant;
@@ -12,7 +11,7 @@ use super::token::Id;
 use crate::frame::Close;
 use crate::outbox::{self, Collected};
 use crate::resume::expiry::{Scheduled, Timer};
-use crate::resume::{Connected, Epoch, ResumableSession};
+use crate::resume::{Connected, Epoch};
 use crate::session::Session;
 
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub(super) struct State<S: Session> {
 #[derive(Debug)]
 pub(super) enum AttachState<S: Session> {
     /// The token has not been used: clients request tokens that they never use.
-    Unused(Arc<ResumableSession<S>>, Option<u64>),
+    Unused(Connected<S>),
     /// The first use is under way, in the turn.
     Attaching,
     /// `epoch` is that of a resumable session.
@@ -63,7 +62,7 @@ impl<S: Session> State<S> {
             AttachState::Attached { receiver, .. } | AttachState::Ended(Some(receiver)) => {
                 Some(receiver)
             }
-            AttachState::Unused(..) | AttachState::Attaching | AttachState::Ended(None) => None,
+            AttachState::Unused(_) | AttachState::Attaching | AttachState::Ended(None) => None,
         }
     }
 
@@ -72,6 +71,27 @@ impl<S: Session> State<S> {
             AttachState::Attached { epoch, .. } => epoch.as_ref(),
             _ => None,
         }
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        matches!(self.attach, AttachState::Attached { .. } | AttachState::Ended(_))
+    }
+
+    pub(super) fn is_attaching(&self) -> bool {
+        matches!(self.attach, AttachState::Attaching)
+    }
+
+    /// The outbox, used or not.
+    pub(super) fn outbox(&self) -> Option<&outbox::Receiver> {
+        match &self.attach {
+            AttachState::Unused(connected) => connected.receiver(),
+            _ => self.receiver(),
+        }
+    }
+
+    /// Whether a newer connection has the session.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.receiver().is_some_and(outbox::Receiver::is_superseded)
     }
 
     /// A poll waits.
@@ -103,7 +123,11 @@ impl<S: Session> State<S> {
 
     /// Collects what waits in the outbox, and notices its end.
     pub(super) fn collect(&mut self, reads_binary: bool) -> Collected {
-        let is_open = matches!(self.attach, AttachState::Unused(..));
+        let is_open = match &self.attach {
+            AttachState::Unused(connected) => connected.is_open(),
+            AttachState::Attaching => true,
+            AttachState::Attached { .. } | AttachState::Ended(_) => false,
+        };
         let unattached = Collected { is_open, ..Collected::default() };
         let collected = self.receiver().map_or(unattached, |outbox| outbox.collect(reads_binary));
         self.end_unless(collected.is_open);
@@ -120,15 +144,10 @@ impl<S: Session> State<S> {
     }
 
     /// Ends the session, with everything that was not acknowledged.
-    pub(super) fn close(&mut self, close: Close) -> Closed {
+    pub(super) fn close(&mut self, close: Close) -> Closed<S> {
         let waker = self.take_waker();
-        let receiver = match mem::replace(&mut self.attach, AttachState::Ended(None)) {
-            AttachState::Attached { receiver, .. } | AttachState::Ended(Some(receiver)) => {
-                Some(receiver)
-            }
-            _ => None,
-        };
-        Closed { receiver, waker, close }
+        let attach = mem::replace(&mut self.attach, AttachState::Ended(None));
+        Closed { attach, waker, close }
     }
 
     pub(super) fn take_waker(&self) -> Option<Waker> {
@@ -142,9 +161,9 @@ impl<S: Session> State<S> {
 
 impl<S: Session> AttachState<S> {
     /// Takes the session out for the first use of the token.
-    pub(super) fn begin(&mut self) -> Option<(Connected<S>, Option<u64>)> {
+    pub(super) fn begin(&mut self) -> Option<Connected<S>> {
         match mem::replace(self, Self::Attaching) {
-            Self::Unused(session, received) => Some((Connected::Resumable(session), received)),
+            Self::Unused(connected) => Some(connected),
             attach => {
                 *self = attach;
                 None
@@ -154,15 +173,18 @@ impl<S: Session> AttachState<S> {
 }
 
 /// A session that was closed under the lock, with what is left to do without it.
-pub(super) struct Closed {
-    receiver: Option<outbox::Receiver>,
+pub(super) struct Closed<S: Session> {
+    /// May own what the application made.
+    attach: AttachState<S>,
     waker: Option<Waker>,
     close: Close,
 }
 
-impl Closed {
+impl<S: Session> Closed<S> {
     pub(super) fn finish(self) {
-        if let Some(receiver) = self.receiver {
+        if let AttachState::Attached { receiver, .. } | AttachState::Ended(Some(receiver)) =
+            self.attach
+        {
             receiver.close(self.close);
         }
         if let Some(waker) = self.waker {

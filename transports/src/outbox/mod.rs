@@ -8,6 +8,7 @@
 //! its own, and a newer epoch supersedes the older ones.
 
 mod budget;
+mod loss;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub mod model;
@@ -24,6 +25,7 @@ mod wakeup;
 use std::sync::Arc;
 
 pub use self::budget::ByteBudget;
+pub(crate) use self::loss::Loss;
 pub(crate) use self::poll::Collected;
 use self::queue::Shared;
 pub use self::receiver::Receiver;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use self::stream::{Name, StreamModel, message, name};
 use super::budget::ByteBudget;
+use super::loss::Loss;
 use super::replay_buffer::ReplayBuffer;
 use super::streams::{PRIORITY, StreamId};
 use crate::frame::Message;
@@ -275,9 +276,11 @@ impl Walk {
             self.read_acked();
         }
         // The first report counts.
-        self.buffer.detach(epoch, closed_by_client);
-        self.buffer.detach(epoch, !closed_by_client);
-        self.buffer.detach(epoch - 1, !closed_by_client);
+        let loss = if closed_by_client { Loss::Closed } else { Loss::Cut };
+        let other = if closed_by_client { Loss::Cut } else { Loss::GivenUp };
+        self.buffer.detach(epoch, loss);
+        self.buffer.detach(epoch, other);
+        self.buffer.detach(epoch - 1, other);
         self.attached = false;
         self.closed_by_client = closed_by_client;
     }
@@ -331,7 +334,7 @@ impl Walk {
         self.sent.clear();
         self.streams.values_mut().for_each(|stream| stream.is_resumed = false);
         assert!(arrived.iter().all(|it| has_arrived(&self.buffer, it)), "what arrived has arrived");
-        self.buffer.detach(self.stale, false);
+        self.buffer.detach(self.stale, Loss::Cut);
         assert!(self.buffer.is_attached(), "an older epoch ends nothing");
         self.acked = self.buffer.position();
         (self.attached, self.beating) = (true, false);

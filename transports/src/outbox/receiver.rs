@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use super::loss::Loss;
 use super::queue::{Queue, Resumable, Shared};
 use super::replay_buffer::ReplayBuffer;
 use super::streams::PRIORITY;
@@ -106,17 +107,32 @@ impl Receiver {
         self.shared.state.lock().budget.bytes()
     }
 
-    /// Gives the outbox a replay buffer whose numbers begin after `received`. This receiver stays in
-    /// use until the first epoch begins.
+    /// Gives the outbox a replay buffer, unless it has one, whose numbers begin after `received`. This
+    /// receiver stays in use until the first epoch begins.
     pub(crate) fn enable_replay(&self, received: u64) {
-        let mut buffer = ReplayBuffer::new(received);
         let mut state = self.shared.state.lock();
-        if let Queue::Plain(queue) = &mut state.queue {
-            for message in queue.drain(..) {
-                buffer.push(PRIORITY, message);
+        match &mut state.queue {
+            Queue::Plain(queue) => {
+                let mut buffer = ReplayBuffer::new(received);
+                for message in queue.drain(..) {
+                    buffer.push(PRIORITY, message);
+                }
+                state.queue = Queue::Resumable(Box::new(Resumable { buffer, on_close: None }));
             }
+            Queue::Resumable(resumable) => resumable.buffer.begin_after(received),
         }
-        state.queue = Queue::Resumable(Box::new(Resumable { buffer, on_close: None }));
+    }
+
+    /// Returns whether the outbox is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.state.lock().close.is_some()
+    }
+
+    /// Returns whether a newer connection has taken over a session that is still there.
+    pub(crate) fn is_superseded(&self) -> bool {
+        let mut state = self.shared.state.lock();
+        let is_open = state.close.is_none();
+        is_open && state.replay().is_some_and(|(buffer, _)| buffer.epoch() != self.epoch)
     }
 
     /// Wakes `waker` when the resumable outbox is closed while no receiver waits.
@@ -156,12 +172,17 @@ impl Receiver {
     }
 
     /// Closes the outbox from the transport's side and drops what waits. Of a resumable outbox
-    /// only the connection ends.
+    /// only the connection ends; [`Close::Normal`] means that its client closed it in order.
     pub fn close(&self, close: Close) {
+        self.close_after(close, if close == Close::Normal { Loss::Closed } else { Loss::Cut });
+    }
+
+    /// Does what [`close`](Self::close) does, for a connection that was lost in this way.
+    pub(crate) fn close_after(&self, close: Close, loss: Loss) {
         let mut state = self.shared.state.lock();
         let waker = if self.is_resumable() {
             if let Some((buffer, _)) = state.replay() {
-                buffer.detach(self.epoch, close == Close::Normal);
+                buffer.detach(self.epoch, loss);
             }
             None
         } else {
@@ -182,7 +203,7 @@ impl Drop for Receiver {
             Queue::Resumable(resumable) if resumable.buffer.epoch() != self.epoch => return,
             // A connection that ends without a close was cut off.
             Queue::Resumable(resumable) if self.epoch != 0 => {
-                resumable.buffer.detach(self.epoch, false);
+                resumable.buffer.detach(self.epoch, Loss::Cut);
             }
             _ => {
                 state.clear();

@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::budget::ByteBudget;
+use super::loss::Loss;
 use super::priority::{Kind, PriorityQueue};
 use super::sent::Sent;
 use super::streams::{PRIORITY, StreamId, Streams};
@@ -57,10 +58,7 @@ enum Connection {
     Attached,
     /// A long-poll client between two polls, which may never come back.
     Idle,
-    /// Lost. A client that closed the connection itself may have discarded what it had not read yet.
-    Lost {
-        closed_by_client: bool,
-    },
+    Lost(Loss),
 }
 
 /// The result of [`ReplayBuffer::attach`].
@@ -91,6 +89,11 @@ impl ReplayBuffer {
             next_number: received.saturating_add(1),
             heartbeat_reply: None,
         }
+    }
+
+    /// Lets the numbers of the next epoch begin after `received`.
+    pub(super) fn begin_after(&mut self, received: u64) {
+        self.next_number = self.next_number.max(received.saturating_add(1));
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -125,7 +128,7 @@ impl ReplayBuffer {
                 self.next_number = received.saturating_add(1);
             }
             Some(received) => self.sent.forget_seen(received, budget),
-            None if self.connection == (Connection::Lost { closed_by_client: false }) => {
+            None if self.connection == Connection::Lost(Loss::Cut) => {
                 self.sent.forget(self.sent.acked(), budget);
             }
             None => {}
@@ -143,14 +146,22 @@ impl ReplayBuffer {
     }
 
     /// Records that the connection of `epoch` is lost. The first report counts.
-    pub(super) fn detach(&mut self, epoch: u64, closed_by_client: bool) {
+    pub(super) fn detach(&mut self, epoch: u64, loss: Loss) {
         if epoch == self.epoch {
             self.connection = match self.connection {
-                Connection::Attached => Connection::Lost { closed_by_client },
+                Connection::Attached => Connection::Lost(loss),
                 // Nobody knows what the client did with the last answer.
-                Connection::Idle => Connection::Lost { closed_by_client: true },
-                lost @ Connection::Lost { .. } => lost,
+                Connection::Idle => Connection::Lost(Loss::GivenUp),
+                lost @ Connection::Lost(_) => lost,
             };
+        }
+    }
+
+    /// How the connection of the current epoch was lost, if it was.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        match self.connection {
+            Connection::Lost(loss) => Some(loss),
+            Connection::Attached | Connection::Idle => None,
         }
     }
 
@@ -206,7 +217,7 @@ impl ReplayBuffer {
             self.push_priority(message, Kind::Plain);
             return true;
         }
-        let is_lost = matches!(self.connection, Connection::Lost { .. });
+        let is_lost = self.loss().is_some();
         self.streams.push(stream, message, is_lost)
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::loss::Loss;
 use super::queue::{Shared, State};
 use super::receiver::Receiver;
 use super::replay_buffer::NewEpoch;
@@ -291,6 +292,11 @@ impl Sender {
         }
     }
 
+    /// How the current connection of a resumable outbox was lost, if it was.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        self.shared.state.lock().replay().and_then(|(buffer, _)| buffer.loss())
+    }
+
     /// Returns whether a superseded connection has shown, since the last call, that its client is
     /// still there: then two clients share the session id.
     pub(crate) fn take_conflict(&self) -> bool {
@@ -321,7 +327,7 @@ impl Receiver {
         if let Some((buffer, budget)) = self.shared.state.lock().replay() {
             // An epoch in which nothing was sent: no client has missed anything.
             buffer.attach(None, budget);
-            buffer.detach(buffer.epoch(), true);
+            buffer.detach(buffer.epoch(), Loss::GivenUp);
         }
         Sender::new(Arc::clone(&self.shared))
     }

@@ -101,14 +101,15 @@ impl ResumeConfig {
 
     /// Sets how many short-lived WebSockets in a row a session may have before further ones are refused
     /// for [`flapping_pause`](Self::flapping_pause), so that its client falls back to long polling.
-    /// Default 5. Zero disables the check.
+    /// Default 5. Zero disables the check. Those that the client closed itself, with code 1000, 1001 or
+    /// without one, do not count.
     #[must_use]
     pub fn flapping_limit(mut self, connections: u32) -> Self {
         self.flapping_limit = connections;
         self
     }
 
-    /// Sets the age below which a WebSocket that ends counts as short-lived. Default 3 s.
+    /// Sets the age below which a WebSocket that is cut counts as short-lived. Default 3 s.
     #[must_use]
     pub fn flapping_age(mut self, age: Duration) -> Self {
         self.flapping_age = age;

@@ -11,30 +11,6 @@ use crate::frame::{Close, Inbound};
 use crate::outbox;
 use crate::session::Session;
 
-/// The result of a connect: a session that lives as long as its connection, or a resumable one.
-pub(crate) enum Connected<S> {
-    Own(S, outbox::Receiver),
-    Resumable(Arc<ResumableSession<S>>),
-}
-
-impl<S: Session> Connected<S> {
-    /// Begins to use the session on a connection. Returns `None` if it has ended meanwhile.
-    pub(crate) fn attach(
-        self,
-        received: Option<u64>,
-        transport: Transport,
-    ) -> Option<(Attached<S>, outbox::Receiver)> {
-        match self {
-            Self::Own(session, receiver) => Some((Attached::Own(session), receiver)),
-            Self::Resumable(session) => {
-                let receiver = session.attach(received, transport)?;
-                let epoch = Epoch { session, number: receiver.epoch() };
-                Some((Attached::Resumable(epoch), receiver))
-            }
-        }
-    }
-}
-
 /// A session in use by one connection. Dropping it ends the use: a resumable session is detached, any
 /// other one ends.
 pub(crate) enum Attached<S: Session> {
@@ -43,6 +19,17 @@ pub(crate) enum Attached<S: Session> {
 }
 
 impl<S: Session> Attached<S> {
+    /// Begins an epoch of a resumable session. Returns `None` if the session has ended.
+    pub(super) fn resumable(
+        session: Arc<ResumableSession<S>>,
+        received: Option<u64>,
+        transport: Transport,
+    ) -> Option<(Self, outbox::Receiver)> {
+        let receiver = session.attach(received, transport)?;
+        let epoch = Epoch { session, number: receiver.epoch() };
+        Some((Self::Resumable(epoch), receiver))
+    }
+
     /// The connection of a resumable session.
     pub(crate) fn epoch(&self) -> Option<Epoch<S>> {
         match self {
@@ -121,11 +108,5 @@ impl<S> fmt::Debug for Epoch<S> {
 impl<S: Session> fmt::Debug for Attached<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if matches!(self, Self::Own(_)) { "Own" } else { "Resumable" })
-    }
-}
-
-impl<S> fmt::Debug for Connected<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Own(..)) { "Own" } else { "Resumable" })
     }
 }

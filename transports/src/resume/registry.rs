@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::config::ResumeConfig;
-use super::connection::Connected;
 use super::expiry::{Deadlines, Timer};
 use super::session::{ResumableSession, Visited};
 use super::state::{SessionId, Shared};
@@ -20,6 +19,13 @@ use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::outbox;
 use crate::session::Session;
+
+/// The result of [`ResumeRegistry::open`].
+pub(super) enum Opened<S> {
+    /// The session cannot be resumable: its id is in use by another client, or there are too many.
+    Own(S, outbox::Receiver),
+    Resumable(Arc<ResumableSession<S>>),
+}
 
 /// All resumable sessions of an endpoint.
 pub(crate) struct ResumeRegistry<S> {
@@ -53,15 +59,33 @@ impl<S: Session> ResumeRegistry<S> {
         self.shared.detached.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the session may be used over this transport now. A flapping WebSocket is
-    /// refused for a while.
-    pub(crate) fn admits(&self, id: &str, transport: Transport) -> bool {
-        transport != Transport::WebSocket
-            || self.find(id).is_none_or(|session| !session.is_flapping())
+    /// Returns whether the session may not be used over this transport now: its WebSockets keep dying.
+    pub(crate) fn is_flapping(&self, id: &str, transport: Transport) -> bool {
+        transport == Transport::WebSocket
+            && self.find(id).is_some_and(|session| session.is_flapping())
+    }
+
+    /// Returns whether the sessions of this socket id may be resumable.
+    pub(super) fn is_eligible(&self, socket_id: Option<&str>) -> bool {
+        let config = &self.shared.config;
+        !config.session_ttl.is_zero() && (socket_id.is_some() || config.anonymous)
+    }
+
+    /// Finds the session that a client of this socket id can resume.
+    pub(super) fn find_own(
+        &self,
+        id: &str,
+        socket_id: Option<&str>,
+        received: Option<u64>,
+    ) -> Option<Arc<ResumableSession<S>>> {
+        self.find(id).filter(|known| {
+            known.socket_id() == socket_id && !known.is_in_conflict() && known.can_resume(received)
+        })
     }
 
     /// Returns whether there is such a session, whoever owns it.
-    pub(crate) fn knows(&self, id: &str) -> bool {
+    #[cfg(test)]
+    pub(super) fn knows(&self, id: &str) -> bool {
         self.find(id).is_some_and(|session| session.is_alive())
     }
 
@@ -69,35 +93,32 @@ impl<S: Session> ResumeRegistry<S> {
         self.sessions.lock().by_id.get(id).map(Arc::clone)
     }
 
-    /// Finds the session that a connect asks for, and drops the new one. If there is none, the new one
-    /// becomes the session of that id.
-    pub(crate) fn connect(
+    /// Finds the session that a new connection asks for, and drops the new one. If there is none, the
+    /// new one becomes the session of that id.
+    pub(super) fn open(
         self: &Arc<Self>,
         id: &str,
         received: Option<u64>,
         session: S,
         receiver: outbox::Receiver,
-    ) -> Connected<S> {
+    ) -> Opened<S> {
         let config = &self.shared.config;
         let socket_id: Option<Box<str>> = session.id().map(Into::into);
-        if config.session_ttl.is_zero() || (socket_id.is_none() && !config.anonymous) {
-            return Connected::Own(session, receiver);
-        }
         let (mut sessions, replaced, is_stuck) = loop {
             let known = self.find(id);
             let mut is_stuck = false;
             if let Some(known) = &known {
                 if known.socket_id() != socket_id.as_deref() || known.is_in_conflict() {
                     tracing::info!("session id in use by another client");
-                    return Connected::Own(session, receiver);
+                    return Opened::Own(session, receiver);
+                }
+                if known.can_resume(received) {
+                    return Opened::Resumable(Arc::clone(known));
                 }
                 is_stuck = known.is_stuck();
-                if !is_stuck && known.can_resume(received) {
-                    return Connected::Resumable(Arc::clone(known));
-                }
             }
             let mut sessions = self.sessions.lock();
-            // Unless another connect was faster.
+            // Unless another connection was faster.
             if sessions.by_id.get(id).map(Arc::as_ptr) == known.as_ref().map(Arc::as_ptr) {
                 let replaced = sessions.remove(id);
                 break (sessions, replaced, is_stuck);
@@ -107,7 +128,7 @@ impl<S: Session> ResumeRegistry<S> {
             Some(socket_id) => sessions.make_room(socket_id, config.max_per_id),
             None => Ok(None),
         };
-        let connected = if room.is_ok() {
+        let opened = if room.is_ok() {
             let id = SessionId::from(id);
             let outbox = receiver.into_resumable(received.unwrap_or(0));
             let timer = Timer::new(Arc::clone(&self.deadlines), Arc::clone(&id));
@@ -119,9 +140,9 @@ impl<S: Session> ResumeRegistry<S> {
                 let sweeper = sweeper::run(Arc::downgrade(self), self.tick());
                 sessions.sweeper = Some(tokio::spawn(sweeper));
             }
-            Connected::Resumable(new)
+            Opened::Resumable(new)
         } else {
-            Connected::Own(session, receiver)
+            Opened::Own(session, receiver)
         };
         drop(sessions);
         let has_ended = replaced.is_some_and(|replaced| replaced.end(Close::Restart));
@@ -138,7 +159,7 @@ impl<S: Session> ResumeRegistry<S> {
             Ok(_) => {}
             Err(Full) => tracing::info!("session not resumable: its socket id has too many"),
         }
-        connected
+        opened
     }
 
     fn tick(&self) -> Duration {

@@ -14,8 +14,8 @@ use super::expiry::Timer;
 use super::state::{SessionEvent, SessionId, Shared, State};
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound};
-use crate::outbox;
-use crate::session::Session;
+use crate::outbox::{self, Loss};
+use crate::session::{DetachReason, Session};
 
 /// A session that outlives its connections.
 pub(crate) struct ResumableSession<S> {
@@ -66,7 +66,7 @@ impl<S: Session> ResumableSession<S> {
 
     /// Returns whether a client that has seen `received` can resume the session without a gap.
     pub(super) fn can_resume(&self, received: Option<u64>) -> bool {
-        self.is_alive() && self.outbox.has_all_after(received)
+        self.is_alive() && self.outbox.has_all_after(received) && !self.is_stuck()
     }
 
     /// Returns whether one message keeps the session from going on: each connection is lost over it.
@@ -160,7 +160,9 @@ impl<S: Session> ResumableSession<S> {
             state.schedule(now);
             false
         } else {
-            state.lose_connection(now)
+            let is_closed = self.outbox.loss() == Some(Loss::Closed);
+            let reason = if is_closed { DetachReason::ClientClosed } else { DetachReason::Lost };
+            state.lose_connection(reason, now)
         };
         drop(state);
         if is_detached {
@@ -265,7 +267,7 @@ impl<S: Session> ResumableSession<S> {
             match event {
                 SessionEvent::Attached(epoch, transport) => session.attached(epoch, transport),
                 SessionEvent::Reattached => session.reattached(),
-                SessionEvent::Detached => session.detached(),
+                SessionEvent::Detached(reason) => session.detached(reason),
                 SessionEvent::RejoinDeadline => session.rejoin_deadline(),
                 SessionEvent::Ended => gone = turn.take(),
             }

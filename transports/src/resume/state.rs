@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::config::ResumeConfig;
 use super::expiry::{Scheduled, Timer, after};
 use crate::connect_info::Transport;
+use crate::session::DetachReason;
 
 /// The id that a client chose for its session.
 pub(super) type SessionId = Arc<str>;
@@ -30,7 +31,7 @@ pub(super) struct Shared {
 pub(super) enum SessionEvent {
     Attached(u64, Transport),
     Reattached,
-    Detached,
+    Detached(DetachReason),
     RejoinDeadline,
     Ended,
 }
@@ -46,9 +47,9 @@ pub(super) struct State {
     is_rejoin_over: bool,
     /// When conflicts were noticed, within [`CONFLICT_WINDOW`].
     conflicts: Vec<Instant>,
-    /// How many WebSockets in a row were short-lived.
+    /// How many WebSockets in a row were cut young.
     short_lived: u32,
-    /// When the last WebSocket was lost.
+    /// When the last of them was cut.
     last_lost: Instant,
     /// Not yet applied, in order.
     pending: VecDeque<SessionEvent>,
@@ -146,14 +147,18 @@ impl State {
     }
 
     /// The connection is lost. Returns whether the session was attached.
-    pub(super) fn lose_connection(&mut self, now: Instant) -> bool {
+    pub(super) fn lose_connection(&mut self, reason: DetachReason, now: Instant) -> bool {
         if self.transport == Transport::WebSocket {
             let lived = now.duration_since(self.attached_at);
-            let is_short = lived < self.shared.config.flapping_age;
-            self.short_lived = if is_short { self.short_lived + 1 } else { 0 };
-            self.last_lost = now;
+            if lived >= self.shared.config.flapping_age {
+                self.short_lived = 0;
+            } else if reason != DetachReason::ClientClosed {
+                // A client may close a connection as soon as it likes.
+                self.short_lived = self.short_lived.saturating_add(1);
+                self.last_lost = now;
+            }
         }
-        self.detach(now)
+        self.detach(reason, now)
     }
 
     /// The client waits for messages.
@@ -170,16 +175,16 @@ impl State {
     /// The client has been idle for too long. Returns whether this detached the session.
     pub(super) fn detach_idle(&mut self) -> bool {
         match self.connection {
-            Connection::Idle(since) => self.detach(since),
+            Connection::Idle(since) => self.detach(DetachReason::Lost, since),
             _ => false,
         }
     }
 
-    fn detach(&mut self, since: Instant) -> bool {
+    fn detach(&mut self, reason: DetachReason, since: Instant) -> bool {
         let is_attached = matches!(self.connection, Connection::Attached | Connection::Idle(_));
         if is_attached {
             self.set_connection(Connection::Detached(since));
-            self.pending.push_back(SessionEvent::Detached);
+            self.pending.push_back(SessionEvent::Detached(reason));
             self.schedule(since);
         }
         is_attached

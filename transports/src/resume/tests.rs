@@ -1,4 +1,6 @@
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,9 +9,9 @@ use super::sweeper::{Sweep, Swept};
 use super::*;
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound, Message};
-use crate::outbox;
+use crate::outbox::{self, Loss};
 use crate::reentrant;
-use crate::session::Session;
+use crate::session::{DetachReason, Rejected, Session};
 
 /// A session with this socket id.
 struct Silent(Option<&'static str>);
@@ -28,9 +30,22 @@ type Registry = Arc<ResumeRegistry<Silent>>;
 
 const TTL: Duration = Duration::from_secs(60);
 
-/// Connects to a session without a socket id.
-fn connect(registry: &Registry, id: &str) -> Connected<Silent> {
-    registry.connect(id, None, Silent(None), outbox::channel(100).1)
+type Attached = (super::Attached<Silent>, outbox::Receiver);
+
+/// Connects to a session, and attaches to it.
+fn attach<S: Session>(
+    registry: &Arc<ResumeRegistry<S>>,
+    id: &str,
+    session: S,
+    receiver: outbox::Receiver,
+) -> Option<(super::Attached<S>, outbox::Receiver)> {
+    let accepted = Accepted { id: Some(id.to_owned()), received: None, session, receiver };
+    Connected::new(registry, accepted).expect("admitted").attach(Transport::WebSocket)
+}
+
+/// Attaches to a session without a socket id.
+fn connect(registry: &Registry, id: &str) -> Option<Attached> {
+    attach(registry, id, Silent(None), outbox::channel(100).1)
 }
 
 #[tokio::test(start_paused = true)]
@@ -38,7 +53,8 @@ async fn a_sweep_visits_only_what_is_due() {
     const SESSIONS: usize = 200_000;
     const DUE: usize = 1000;
     const LIMIT: usize = 256;
-    let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true).session_ttl(TTL));
+    let config = ResumeConfig::new().anonymous(true).session_ttl(TTL).rejoin_grace(2 * TTL);
+    let registry = ResumeRegistry::new(config);
     (0..DUE).for_each(|n| drop(connect(&registry, &n.to_string())));
     tokio::time::advance(TTL / 2).await;
     (DUE..SESSIONS).for_each(|n| drop(connect(&registry, &n.to_string())));
@@ -58,7 +74,7 @@ async fn a_sweep_visits_only_what_is_due() {
 async fn a_session_that_is_used_again_and_again_does_not_pile_up_visits() {
     let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true).session_ttl(TTL));
     for _ in 0..10_000 {
-        let attached = connect(&registry, "tab").attach(None, Transport::InMemory);
+        let attached = connect(&registry, "tab");
         tokio::time::advance(Duration::from_millis(1)).await;
         drop(attached);
     }
@@ -112,7 +128,7 @@ async fn a_session_that_panics_when_it_is_dropped_keeps_no_other_alive() {
     let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true).session_ttl(TTL));
     for (id, panics) in [("first", true), ("second", false)] {
         let receiver = outbox::channel(1000).1;
-        drop(registry.connect(id, None, Fragile(panics), receiver));
+        drop(attach(&registry, id, Fragile(panics), receiver));
         tokio::time::sleep(2 * TTL).await;
         assert_eq!(registry.detached(), 0, "{id}");
     }
@@ -131,15 +147,15 @@ async fn a_panic_in_a_callback_loses_no_event() {
             self.0.lock().unwrap().push("attached");
         }
 
-        fn detached(&mut self) {
+        fn detached(&mut self, _: DetachReason) {
             self.0.lock().unwrap().push("detached");
         }
     }
     let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true));
     let events = Arc::default();
     let session = Panics(Arc::clone(&events));
-    let connected = registry.connect("tab", None, session, outbox::channel(1000).1);
-    let (mut session, receiver) = connected.attach(None, Transport::InMemory).expect("it is new");
+    let attached = attach(&registry, "tab", session, outbox::channel(1000).1);
+    let (mut session, receiver) = attached.expect("it is new");
     let handled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         session.handle_in(Inbound::Text("x"))
     }));
@@ -166,8 +182,8 @@ fn reentrant(
             }
             for id in ["tab", "a tab of eve"] {
                 registry.knows(id);
-                registry.admits(id, Transport::WebSocket);
-                drop(registry.connect(id, None, Silent(Some("eve")), outbox::channel(100).1));
+                registry.is_flapping(id, Transport::WebSocket);
+                drop(attach(&registry, id, Silent(Some("eve")), outbox::channel(100).1));
             }
             registry.detached();
         }
@@ -180,27 +196,30 @@ fn reentrant(
     })
 }
 
-/// Connects as `ann`.
-fn tab(registry: &Registry, id: &str, limit: usize) -> (outbox::Sender, Connected<Silent>) {
+/// Attaches as `ann`.
+fn tab(registry: &Registry, id: &str, limit: usize) -> (outbox::Sender, Option<Attached>) {
     let (outbox, receiver) = outbox::channel(limit);
-    (outbox, registry.connect(id, None, Silent(Some("ann")), receiver))
+    (outbox, attach(registry, id, Silent(Some("ann")), receiver))
+}
+
+fn is_own(attached: Option<&Attached>) -> bool {
+    matches!(attached, Some((super::Attached::Own(_), _)))
 }
 
 #[test]
 fn recorders_and_subscribers_may_use_the_library_when_a_session_changes_hands() {
     let calls = reentrant(ResumeConfig::new(), |registry, use_outbox| {
-        let (outbox, connected) = tab(registry, "tab", 1 << 20);
+        let (outbox, mut current) = tab(registry, "tab", 1 << 20);
         use_outbox(&outbox);
-        let mut current = connected.attach(None, Transport::WebSocket);
         // Eight takeovers from a client that is still there, and the ninth is refused the session.
         for _ in 0..8 {
-            let newer = tab(registry, "tab", 1000).1.attach(None, Transport::WebSocket);
+            let newer = tab(registry, "tab", 1000).1;
             let (_, receiver) = current.as_ref().expect("it was attached");
             receiver.report_conflict();
             current = newer;
         }
-        drop(tab(registry, "tab", 1000).1.attach(None, Transport::WebSocket));
-        assert!(matches!(tab(registry, "tab", 1000).1, Connected::Own(..)), "in conflict");
+        drop(tab(registry, "tab", 1000));
+        assert!(is_own(tab(registry, "tab", 1000).1.as_ref()), "in conflict");
         drop(current);
     });
     assert!(calls > 9, "{calls}");
@@ -209,9 +228,9 @@ fn recorders_and_subscribers_may_use_the_library_when_a_session_changes_hands() 
 #[test]
 fn recorders_and_subscribers_may_use_the_library_when_a_session_expires() {
     let calls = reentrant(ResumeConfig::new(), |registry, use_outbox| {
-        let (outbox, connected) = tab(registry, "tab", 1000);
+        let (outbox, attached) = tab(registry, "tab", 1000);
         use_outbox(&outbox);
-        drop(connected.attach(None, Transport::WebSocket));
+        drop(attached);
         registry.sweep(Instant::now() + 2 * TTL, 100);
         assert!(outbox.is_closed());
     });
@@ -221,57 +240,117 @@ fn recorders_and_subscribers_may_use_the_library_when_a_session_expires() {
 #[test]
 fn recorders_and_subscribers_may_use_the_library_when_a_session_overflows_or_is_replaced() {
     let calls = reentrant(ResumeConfig::new().max_per_id(1), |registry, use_outbox| {
-        let (outbox, connected) = tab(registry, "tab", 100);
+        let (outbox, attached) = tab(registry, "tab", 100);
         use_outbox(&outbox);
-        let attached = connected.attach(None, Transport::WebSocket);
         (0..10).for_each(|_| outbox.push(Message::text("x".repeat(100))));
         assert!(outbox.is_closed());
         drop(attached);
         // The session is gone, and another one takes its id, and its place.
-        let (outbox, connected) = tab(registry, "tab", 100);
+        let (outbox, attached) = tab(registry, "tab", 100);
         use_outbox(&outbox);
-        drop(connected);
-        assert!(matches!(tab(registry, "other tab", 100).1, Connected::Resumable(_)), "evicts");
+        drop(attached);
+        let attached = tab(registry, "other tab", 100).1;
+        assert!(!is_own(attached.as_ref()), "evicts");
         assert!(outbox.is_closed());
-        let attached = tab(registry, "other tab", 100).1.attach(None, Transport::InMemory);
-        assert!(matches!(tab(registry, "tab", 100).1, Connected::Own(..)), "too many");
+        assert!(is_own(tab(registry, "tab", 100).1.as_ref()), "too many");
         drop(attached);
     });
     assert!(calls > 4, "{calls}");
 }
 
-/// Connects, resumes the stream and takes everything that waits. Returns `None` if the session is a
-/// new one.
-fn resume(registry: &Registry, outbox: &outbox::Sender) -> Option<impl Sized + use<>> {
-    let new = outbox::channel(1 << 20).1;
-    let connected = registry.connect("tab", None, Silent(None), new);
-    let (session, mut receiver) = connected.attach(None, Transport::WebSocket)?;
-    if outbox.is_closed() {
-        return None;
+/// A session that is admitted while there is room.
+struct Limited(Arc<AtomicUsize>, bool);
+
+impl Session for Limited {
+    fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+        Ok(())
     }
-    outbox.resume(receiver.epoch(), Message::text("joined"));
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    let _ = receiver.poll_take(&mut cx, &mut Default::default());
-    Some((session, receiver))
+
+    fn id(&self) -> Option<&str> {
+        Some("ann")
+    }
+
+    fn admit(&mut self) -> Result<(), Rejected> {
+        let taken = self.0.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1));
+        self.1 = taken.is_ok();
+        taken.map(drop).map_err(|_| Rejected)
+    }
 }
 
-/// A session with a stream in which a large message waits.
-fn waiting() -> (Registry, outbox::Sender) {
-    let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true));
-    let (outbox, receiver) = outbox::channel(1 << 20);
-    drop(registry.connect("tab", None, Silent(None), receiver));
-    let stream = outbox.stream();
-    stream.push(Message::text("x".repeat(50_000)));
-    (registry, stream)
+impl Drop for Limited {
+    fn drop(&mut self) {
+        self.0.fetch_add(usize::from(self.1), Relaxed);
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_is_given_up_although_the_client_takes_the_session_over() {
-    let (registry, stream) = waiting();
-    let mut connections = Vec::new();
-    for _ in 0..3 {
-        connections.push(resume(&registry, &stream).expect("the session is kept"));
-        tokio::time::advance(Duration::from_secs(20)).await;
+async fn only_a_client_that_resumes_its_session_needs_no_place() {
+    let registry = ResumeRegistry::new(ResumeConfig::new());
+    let room = Arc::new(AtomicUsize::new(2));
+    let connect = |id: &str| {
+        let (session, receiver) = (Limited(Arc::clone(&room), false), outbox::channel(100).1);
+        let accepted = Accepted { id: Some(id.to_owned()), received: None, session, receiver };
+        Connected::new(&registry, accepted)
+    };
+    let attach = |id: &str| connect(id).map(|connected| connected.attach(Transport::WebSocket));
+    drop(attach("tab").expect("there is room"));
+    let unused = connect("other tab").expect("there is room");
+    for _ in 0..10 {
+        drop(attach("tab").expect("it resumes"));
+        assert!(attach("third tab").is_err());
+        assert!(attach("other tab").is_err(), "it is not there until it is used");
     }
-    assert!(resume(&registry, &stream).is_none());
+    assert_eq!(registry.detached(), 1, "an unused connect keeps nothing");
+    drop(unused.attach(Transport::WebSocket));
+    drop(attach("other tab").expect("it resumes"));
+    assert_eq!((registry.detached(), room.load(Relaxed)), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_connections_that_were_cut_count_as_flapping() {
+    let registry = ResumeRegistry::new(ResumeConfig::new());
+    let lose = |close: Option<Close>| {
+        let (session, receiver) = tab(&registry, "tab", 100).1.expect("it is there");
+        close.into_iter().for_each(|close| receiver.close(close));
+        drop((session, receiver));
+        registry.is_flapping("tab", Transport::WebSocket)
+    };
+    for _ in 0..20 {
+        assert!(!lose(Some(Close::Normal)));
+    }
+    for cuts in 1..=5 {
+        assert_eq!(lose(None), cuts == 5);
+        assert_eq!(lose(Some(Close::Normal)), cuts == 5, "a close changes nothing");
+    }
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert!(!registry.is_flapping("tab", Transport::WebSocket));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_learns_how_it_lost_its_connection() {
+    struct Detached(Arc<std::sync::Mutex<Vec<DetachReason>>>);
+    impl Session for Detached {
+        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+            Ok(())
+        }
+
+        fn id(&self) -> Option<&str> {
+            Some("ann")
+        }
+
+        fn detached(&mut self, reason: DetachReason) {
+            self.0.lock().unwrap().push(reason);
+        }
+    }
+    let registry = ResumeRegistry::new(ResumeConfig::new());
+    let reasons = Arc::default();
+    for loss in [Loss::Closed, Loss::Cut, Loss::GivenUp, Loss::Closed] {
+        let session = Detached(Arc::clone(&reasons));
+        let attached = attach(&registry, "tab", session, outbox::channel(100).1);
+        let (session, receiver) = attached.expect("it is there");
+        receiver.close_after(Close::Normal, loss);
+        drop((session, receiver));
+    }
+    use DetachReason::{ClientClosed, Lost};
+    assert_eq!(*reasons.lock().unwrap(), [ClientClosed, Lost, Lost, ClientClosed]);
 }

@@ -24,7 +24,7 @@ use super::pings::Pings;
 use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
-use crate::outbox;
+use crate::outbox::{self, Loss};
 use crate::session::Session;
 
 /// A WebSocket after its handshake. The future completes when the connection has ended.
@@ -110,7 +110,8 @@ where
                 State::Open(_) => match self.exchange(cx, turn) {
                     Ok(()) => return Poll::Pending,
                     Err(End::Disconnected) => return Poll::Ready(Ok(())),
-                    Err(End::Connection(close)) => self.close_connection(close),
+                    Err(End::Client(loss)) => self.close_connection(Close::Normal, loss),
+                    Err(End::Connection(close)) => self.close_connection(close, Loss::Cut),
                     Err(End::Outbox(close)) => self.close_session(close),
                 },
                 State::Flushing(close) => {
@@ -138,11 +139,11 @@ where
 
     /// Ends this connection. A plain session ends with it, so what was pushed is written first; a
     /// resumable one keeps it for the next connection.
-    fn close_connection(&mut self, close: Close) {
+    fn close_connection(&mut self, close: Close, loss: Loss) {
         if !self.receiver.is_resumable() {
             self.take_all();
         }
-        self.receiver.close(close);
+        self.receiver.close_after(close, loss);
         self.begin_close(close);
     }
 
@@ -200,6 +201,7 @@ where
             }
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
+            let mut closed = None;
             let read = self.framed.poll_read(cx, &mut turn.messages, |event| match event {
                 Event::Message(message) => session.handle_in(message),
                 Event::Ping(_) => Ok(()),
@@ -211,8 +213,14 @@ where
                     }
                     Ok(())
                 }
-                Event::Close(_) => Err(Close::Normal),
+                Event::Close(code) => {
+                    closed = Some(Loss::by_close_code(code));
+                    Err(Close::Normal)
+                }
             });
+            if let Some(loss) = closed {
+                return Err(End::Client(loss));
+            }
             match read? {
                 Poll::Pending => return Ok(Stopped::Empty),
                 Poll::Ready(0) => return Err(End::Disconnected),
@@ -354,7 +362,7 @@ where
             }
             let has_timed_out = ready!(this.poll_deadline(cx));
             if has_timed_out && this.is_open() {
-                this.close_connection(Close::Protocol);
+                this.close_connection(Close::Protocol, Loss::Cut);
             } else if has_timed_out {
                 return Poll::Ready(());
             }

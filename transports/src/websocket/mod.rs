@@ -88,9 +88,8 @@ impl<H: Handler> WebSocket<H> {
         };
         let handshake = Handshake::check(&parts);
         drop(parts);
-        let received = info.received();
-        let connected = match self.acceptor.connect_to_session(info).await {
-            Ok(connected) => connected,
+        let accepted = match self.acceptor.accept(info).await {
+            Ok(accepted) => accepted,
             Err(error) => return response::empty(error.status()),
         };
         let handshake = match handshake {
@@ -101,20 +100,24 @@ impl<H: Handler> WebSocket<H> {
             tracing::error!("the HTTP server below the service does not support upgrades");
             return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
-        self.spawn(upgrade, connected, received);
+        let connected = match self.acceptor.admit(accepted, Transport::WebSocket) {
+            Ok(connected) => connected,
+            Err(error) => return response::empty(error.status()),
+        };
+        self.spawn(upgrade, connected);
         handshake.answer()
     }
 
     /// Waits for the upgrade in a task of its own, so that its memory is freed before the connection
     /// starts its long life in another.
-    fn spawn(self, upgrade: OnUpgrade, connected: Connected<H::Session>, received: Option<u64>) {
+    fn spawn(self, upgrade: OnUpgrade, connected: Connected<H::Session>) {
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(io) => {
                     let Self { acceptor, config } = self;
                     let limits = acceptor.limits();
                     // Only now does the client have the connection. It may use another until then.
-                    let attached = connected.attach(received, Transport::WebSocket);
+                    let attached = connected.attach(Transport::WebSocket);
                     let Some((session, receiver)) = attached else { return };
                     tokio::spawn(Connection::new(io, session, receiver, &config, limits));
                 }

@@ -47,9 +47,9 @@ fn session(reads_binary: bool) -> (LongPollSession<Echo>, outbox::Sender) {
 
 fn with_limit(reads_binary: bool, limit: usize) -> (LongPollSession<Echo>, outbox::Sender) {
     let (outbox, receiver) = outbox::channel(limit);
-    let connected = Connected::Own(Echo(outbox.clone()), receiver);
+    let connected = Connected::own(Echo(outbox.clone()), receiver);
     let timer = Timer::new(Arc::default(), [b'a'; 22]);
-    (LongPollSession::new(connected, None, reads_binary, SESSION_TIMEOUT, timer), outbox)
+    (LongPollSession::new(connected, reads_binary, SESSION_TIMEOUT, timer), outbox)
 }
 
 fn batch(text: &str) -> Batch {
@@ -368,9 +368,9 @@ fn a_handler_that_blocks_delays_no_poll() {
     }
     let (unblock, blocked) = std::sync::mpsc::channel();
     let (outbox, receiver) = outbox::channel(1000);
-    let connected = Connected::Own(Blocking(blocked), receiver);
+    let connected = Connected::own(Blocking(blocked), receiver);
     let timer = Timer::new(Arc::default(), [b'a'; 22]);
-    let session = LongPollSession::new(connected, None, false, SESSION_TIMEOUT, timer);
+    let session = LongPollSession::new(connected, false, SESSION_TIMEOUT, timer);
     thread::scope(|scope| {
         let handler = scope.spawn(|| session.handle_in(&mut batch("blocks")));
         while session.turn.try_lock().is_some() {

@@ -177,7 +177,7 @@ fn a_heartbeat_proves_what_a_client_without_numbers_has_read() {
     assert_eq!(buffer.unacknowledged().count(), 3);
     beat(&mut buffer, &mut budget);
     assert_eq!(buffer.costs().1, 0, "nothing is retained");
-    buffer.detach(buffer.epoch(), true);
+    buffer.detach(buffer.epoch(), Loss::GivenUp);
     buffer.attach(None, &mut budget);
     assert!(replay(&mut buffer, &mut budget, stream).is_empty());
 }
@@ -254,7 +254,7 @@ fn volatile_messages_are_not_replayed_into_a_stream_that_discards_them() {
     push(&mut buffer, &mut budget, stream, ",lasting");
     take(&mut buffer);
     assert!(push_volatile(&mut buffer, &mut budget, stream, ",waiting"));
-    buffer.detach(buffer.epoch(), false);
+    buffer.detach(buffer.epoch(), Loss::Cut);
     assert!(!push_volatile(&mut buffer, &mut budget, stream, ",detached"));
     buffer.attach(None, &mut budget);
     assert!(!push_volatile(&mut buffer, &mut budget, stream, ",paused"));
@@ -291,7 +291,7 @@ fn volatile_messages_wait_for_a_connection_that_is_only_idle() {
 fn volatile_messages_are_replayed_into_a_stream_that_does_not_discard_them() {
     let (mut buffer, mut budget, stream) = first_epoch(None);
     take(&mut buffer);
-    buffer.detach(buffer.epoch(), false);
+    buffer.detach(buffer.epoch(), Loss::Cut);
     assert!(push_volatile(&mut buffer, &mut budget, stream, ",a"));
     buffer.attach(None, &mut budget);
     resume(&mut buffer, &mut budget, stream);

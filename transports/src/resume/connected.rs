@@ -1,0 +1,123 @@
+//! The result of a connect, until its transport begins to use it.
+//!
+//! Nothing is registered yet: a client whose handshake fails, or that never uses its token, takes no
+//! session over and pushes none out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::connection::Attached;
+use super::registry::{Opened, ResumeRegistry};
+use super::session::ResumableSession;
+use crate::connect_info::Transport;
+use crate::outbox;
+use crate::session::{Rejected, Session};
+
+/// A client that the handler has accepted.
+pub(crate) struct Accepted<S> {
+    /// The id of the resumable session that the client asks for.
+    pub(crate) id: Option<String>,
+    /// The last sequence number that the client has received, if it tracks them.
+    pub(crate) received: Option<u64>,
+    pub(crate) session: S,
+    pub(crate) receiver: outbox::Receiver,
+}
+
+/// The session that an accepted client is going to use.
+pub(crate) struct Connected<S> {
+    received: Option<u64>,
+    kind: Kind<S>,
+}
+
+enum Kind<S> {
+    /// Lives as long as its connection.
+    Own(S, outbox::Receiver),
+    /// Becomes resumable under this id with its first connection.
+    New(Arc<ResumeRegistry<S>>, String, S, outbox::Receiver),
+    /// Is there already.
+    Resumed(Arc<ResumableSession<S>>),
+}
+
+impl<S: Session> Connected<S> {
+    /// Finds the session that the client asks for, and drops the new one. If there is none that it can
+    /// resume, the new one is admitted.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] if the new session is not admitted.
+    pub(crate) fn new(
+        registry: &Arc<ResumeRegistry<S>>,
+        accepted: Accepted<S>,
+    ) -> Result<Self, Rejected> {
+        let Accepted { id, received, mut session, receiver } = accepted;
+        let id = id.filter(|_| registry.is_eligible(session.id()));
+        let known = id.as_ref().and_then(|id| registry.find_own(id, session.id(), received));
+        let kind = if let Some(known) = known {
+            Kind::Resumed(known)
+        } else {
+            session.admit()?;
+            match id {
+                Some(id) => Kind::New(Arc::clone(registry), id, session, receiver),
+                None => Kind::Own(session, receiver),
+            }
+        };
+        Ok(Self { received, kind })
+    }
+
+    /// Creates a session that lives as long as its connection.
+    #[cfg(test)]
+    pub(crate) fn own(session: S, receiver: outbox::Receiver) -> Self {
+        Self { received: None, kind: Kind::Own(session, receiver) }
+    }
+
+    /// Whether the session lives as long as its connection.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.kind, Kind::Own(..))
+    }
+
+    /// The outbox of a new session.
+    pub(crate) fn receiver(&self) -> Option<&outbox::Receiver> {
+        match &self.kind {
+            Kind::Own(_, receiver) | Kind::New(_, _, _, receiver) => Some(receiver),
+            Kind::Resumed(_) => None,
+        }
+    }
+
+    /// Returns whether the session can still be used, if only to read what waits.
+    pub(crate) fn is_open(&self) -> bool {
+        match &self.kind {
+            Kind::Own(_, receiver) | Kind::New(_, _, _, receiver) => {
+                !receiver.is_closed() || receiver.backlog() > 0
+            }
+            Kind::Resumed(session) => session.is_alive(),
+        }
+    }
+
+    /// Begins to use the session on a connection. Returns `None` if it has ended meanwhile.
+    pub(crate) fn attach(self, transport: Transport) -> Option<(Attached<S>, outbox::Receiver)> {
+        let received = self.received;
+        let session = match self.kind {
+            Kind::Own(session, receiver) => return Some((Attached::Own(session), receiver)),
+            Kind::Resumed(session) => session,
+            Kind::New(registry, id, session, receiver) => {
+                match registry.open(&id, received, session, receiver) {
+                    Opened::Own(session, receiver) => {
+                        return Some((Attached::Own(session), receiver));
+                    }
+                    Opened::Resumable(session) => session,
+                }
+            }
+        };
+        Attached::resumable(session, received, transport)
+    }
+}
+
+impl<S> fmt::Debug for Connected<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Own(..) => "Own",
+            Kind::New(..) => "New",
+            Kind::Resumed(_) => "Resumed",
+        })
+    }
+}
