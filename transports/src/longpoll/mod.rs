@@ -57,7 +57,7 @@ pub struct LongPoll<H: Handler>(Arc<Server<H>>);
 
 struct Server<H: Handler> {
     acceptor: Acceptor<H>,
-    config: Arc<LongPollConfig>,
+    config: LongPollConfig,
     registry: Arc<Registry<H::Session>>,
     pauses: Pauses,
 }
@@ -72,9 +72,8 @@ pub struct ResponseFuture {
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
-        let registry = Registry::new(config.session_timeout());
-        let (config, pauses) = (Arc::new(config), Pauses::default());
-        Self(Arc::new(Server { acceptor, config, registry, pauses }))
+        let registry = Registry::new(config.session_timeout(), config.poll_timeout);
+        Self(Arc::new(Server { acceptor, config, registry, pauses: Pauses::default() }))
     }
 
     /// Drops sessions that were closed for a restart and have no poll waiting. They are dropped anyway,
@@ -166,7 +165,7 @@ impl<H: Handler> Server<H> {
             Ok(id) => {
                 let registry = Arc::clone(&self.registry);
                 let poll = PendingPoll { registry, session, token, id };
-                Ok(ResponseFuture::new(poll.wait(Arc::clone(&self.config))))
+                Ok(ResponseFuture::new(poll.wait()))
             }
             Err(Gone) => Err(self.end(&token, &session)),
         }
@@ -181,7 +180,7 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    fn find(&self, token: &str) -> Result<(Token, Arc<LongPollSession<H::Session>>), Refused> {
+    fn find(&self, token: &str) -> Result<(Token, SharedSession<H>), Refused> {
         let token = Token::parse(token).ok_or(Refused::Unknown)?;
         let session = self.registry.find(&token.id).ok_or(Refused::Unknown)?;
         Ok((token, session))

@@ -7,7 +7,6 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::answer;
-use super::config::LongPollConfig;
 use super::registry::Registry;
 use super::session::{Answered, LongPollSession, PollId};
 use super::token::Token;
@@ -24,9 +23,9 @@ pub(super) struct PendingPoll<S: Session> {
 }
 
 impl<S: Session> PendingPoll<S> {
-    pub(super) async fn wait(self, config: Arc<LongPollConfig>) -> Answer {
+    pub(super) async fn wait(self) -> Answer {
         let answered = poll_fn(|cx| self.session.poll_answer(self.id, cx));
-        let answered = tokio::time::timeout(config.poll_timeout, answered).await;
+        let answered = tokio::time::timeout(self.registry.poll_timeout, answered).await;
         let token = self.token;
         match answered.unwrap_or(Answered::Nothing) {
             Answered::Messages(body) => answer::json(body),
@@ -67,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_waiting_poll_is_small() {
-        let registry = Registry::new(Duration::MAX);
+        let registry = Registry::new(Duration::MAX, Duration::MAX);
         let (_outbox, receiver) = outbox::channel(1000);
         let token = Token { id: [0; 22], cursor: 0 };
         let timer = Timer::new(Arc::default(), token.id);
@@ -75,7 +74,7 @@ mod tests {
         let session = LongPollSession::new(connected, false, Duration::MAX, timer);
         let session = Arc::new(session);
         let poll = PendingPoll { registry, session, token, id: 0 };
-        let size = size_of_val(&poll.wait(Arc::default()));
+        let size = size_of_val(&poll.wait());
         assert!(size <= 256, "{size} bytes");
     }
 }
