@@ -41,7 +41,7 @@ fn a_full_mailbox_holds_as_much_as_its_limit() {
         &|| push(200, &long_ref),
         &|| Command::Leave { reference: reference(&long_ref) },
         &|| Command::Info(Box::new(Some([0_u8; 5000]))),
-        &|| Command::Detached,
+        &|| Command::Detached(DetachReason::Lost),
         &|| rejoin(),
         &|| {
             let (join_ref, reference) = (reference(&long_ref), reference(&long_ref));

@@ -8,6 +8,7 @@ mod answer;
 mod batch;
 mod body;
 mod config;
+mod future;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
 mod pause;
@@ -22,7 +23,6 @@ mod token;
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{self, Future};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,6 +36,8 @@ use tower_service::Service;
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
+pub use self::future::ResponseFuture;
+use self::future::ready;
 use self::pause::Pauses;
 use self::pending_poll::PendingPoll;
 use self::registry::Registry;
@@ -62,12 +64,7 @@ struct Server<H: Handler> {
     pauses: Pauses,
 }
 
-/// The response future of [`LongPoll`].
-pub struct ResponseFuture {
-    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
-    /// Whether the connection closes after the answer, because the body is not read.
-    closes: bool,
-}
+type SharedSession<H> = Arc<LongPollSession<<H as Handler>::Session>>;
 
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
@@ -123,7 +120,7 @@ where
                 _ => ready(answer::bad_method()),
             }
         };
-        ResponseFuture { closes: response::expects_continue(&parts), ..answer }
+        answer.closing_if(response::expects_continue(&parts))
     }
 }
 
@@ -172,7 +169,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// Finds the session of a POST.
-    fn find_for_post(&self, token: &str) -> Result<Arc<LongPollSession<H::Session>>, Refused> {
+    fn find_for_post(&self, token: &str) -> Result<SharedSession<H>, Refused> {
         let (token, session) = self.find(token)?;
         match session.check(token.cursor) {
             Ok(()) => Ok(session),
@@ -265,12 +262,7 @@ impl<H: Handler> Server<H> {
         Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
     }
 
-    async fn receive<B>(
-        self: Arc<Self>,
-        session: Arc<LongPollSession<H::Session>>,
-        ndjson: bool,
-        body: B,
-    ) -> Answer
+    async fn receive<B>(self: Arc<Self>, session: SharedSession<H>, ndjson: bool, body: B) -> Answer
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -350,34 +342,6 @@ enum Refused {
 /// The delay before the response with the first token of a resumable session: phoenix.js 1.8.12 sets its
 /// close handler a moment after it connects, and loses it if the response comes earlier.
 const FIRST_RESPONSE_DELAY: Duration = Duration::from_millis(15);
-
-fn ready(answer: Answer) -> ResponseFuture {
-    ResponseFuture::new(future::ready(answer))
-}
-
-impl ResponseFuture {
-    fn new(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
-        Self { answer: Box::pin(answer), closes: false }
-    }
-}
-
-impl Future for ResponseFuture {
-    type Output = Result<Answer, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let closes = self.closes;
-        self.answer
-            .as_mut()
-            .poll(cx)
-            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
-    }
-}
 
 impl<H: Handler> Clone for LongPoll<H> {
     fn clone(&self) -> Self {
