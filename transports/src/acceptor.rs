@@ -65,11 +65,6 @@ impl<H: Handler> Acceptor<H> {
         Self(Arc::new(shared))
     }
 
-    /// The memory that all sessions share.
-    pub(crate) fn memory(&self) -> &Memory {
-        &self.0.memory
-    }
-
     /// The limits of every connection.
     pub fn limits(&self) -> &Limits {
         &self.0.limits

@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod panics;
 mod params;
 mod path;
+mod progress;
 mod rate;
 #[cfg(test)]
 mod reentrant;

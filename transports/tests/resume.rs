@@ -402,6 +402,27 @@ async fn a_long_poll_client_that_stops_polling_is_detached_and_may_come_back_in_
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_the_tokens_that_a_known_session_never_used_only_the_newest_is_valid() {
+    let (acceptor, recorder) = acceptor();
+    let first = Poller::connect(acceptor, 1).await;
+    assert_eq!(first.post("hello").await, 200);
+    let mut tokens = Vec::new();
+    for _ in 0..5 {
+        let answer = first.send(Method::GET, &format!("session={}", id(1)), "").await;
+        tokens.push(answer["token"].as_str().unwrap().to_owned());
+    }
+    let newest = tokens.pop().unwrap();
+    for token in tokens {
+        let answer = first.send(Method::GET, &format!("token={token}"), "").await;
+        assert_eq!(answer["status"], 500);
+    }
+    assert_eq!(first.post("still there").await, 200, "an unused token takes nothing over");
+    let answer = first.send(Method::POST, &format!("token={newest}"), "from the newest").await;
+    assert_eq!(answer["status"], 200);
+    assert_eq!(recorder.take(1).last().unwrap(), "from the newest");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_poll_client_whose_poll_waits_is_not_detached() {
     let (acceptor, recorder) = acceptor();
     let mut poller = Poller::connect(acceptor.clone(), 1).await;
@@ -445,4 +466,75 @@ async fn a_waker_that_uses_the_acceptor_finds_no_lock_held() {
     assert_eq!(recorder.take(1), ["attached", "dropped", "dropped", "attached", "detached"]);
     drop(newcomer);
     assert_eq!(acceptor.detached_sessions(), 1);
+}
+
+/// Creates sessions with one stream, in which a message of this size waits.
+struct OneMessage(usize);
+
+struct OneMessageSession {
+    outbox: outbox::Sender,
+    stream: Option<outbox::Sender>,
+    size: usize,
+}
+
+impl Handler for OneMessage {
+    type Session = OneMessageSession;
+
+    async fn connect(
+        &self,
+        _: ConnectInfo,
+        outbox: outbox::Sender,
+    ) -> Result<OneMessageSession, Rejected> {
+        Ok(OneMessageSession { outbox, stream: None, size: self.0 })
+    }
+}
+
+impl Session for OneMessageSession {
+    fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    fn id(&self) -> Option<&str> {
+        Some("ann")
+    }
+
+    fn attached(&mut self, epoch: u64, _: Transport) {
+        let stream = self.stream.get_or_insert_with(|| {
+            let stream = self.outbox.stream();
+            stream.push(Message::text("x".repeat(self.size)));
+            stream
+        });
+        stream.resume(epoch, Message::text(format!("epoch {epoch}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_over_whose_message_three_connections_were_lost_starts_anew() {
+    let stuck = "tower_channels_sessions_stuck";
+    for (size, lived, is_noticed, expected) in [
+        (50_000, 2000, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
+        // The next connection takes the session over.
+        (50_000, 2000, false, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
+        (50_000, 900, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
+        (20_000, 9000, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
+    ] {
+        let counts = Counts::default();
+        let _guard = metrics::set_default_local_recorder(&counts);
+        let acceptor = Acceptor::new(OneMessage(size), CheckOrigin::off(), Limits::default());
+        let (mut first, mut lost) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            let (session, mut receiver) = acceptor.connect(info(1)).await.unwrap();
+            let mut messages = std::collections::VecDeque::new();
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(receiver.poll_take(&mut cx, &mut messages).is_ready());
+            first.push(String::from_utf8(messages[0].to_bytes().to_vec()).unwrap());
+            tokio::time::sleep(Duration::from_millis(lived)).await;
+            lost.push((session, receiver));
+            if is_noticed {
+                lost.clear();
+            }
+        }
+        assert_eq!(first, expected, "{size} bytes, {lived} ms, {is_noticed}");
+        assert_eq!(counts.of(stuck), u64::from(expected[3] == "epoch 2"));
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::connection::Attached;
 use super::registry::{Opened, ResumeRegistry};
-use super::session::ResumableSession;
+use super::session::{ResumableSession, TokenId};
 use crate::connect_info::Transport;
 use crate::outbox;
 use crate::session::{Rejected, Session};
@@ -90,6 +90,15 @@ impl<S: Session> Connected<S> {
                 !receiver.is_closed() || receiver.backlog() > 0
             }
             Kind::Resumed(session) => session.is_alive(),
+        }
+    }
+
+    /// Remembers the token of a long-poll connect to a session that is there already, and returns the
+    /// one before.
+    pub(crate) fn replace_token(&self, id: TokenId) -> Option<TokenId> {
+        match &self.kind {
+            Kind::Resumed(session) => session.replace_token(id),
+            Kind::Own(..) | Kind::New(..) => None,
         }
     }
 

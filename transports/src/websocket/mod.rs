@@ -13,7 +13,6 @@ mod config;
 mod connection;
 mod deadline;
 mod decoder;
-mod end;
 mod frame_head;
 mod framed_io;
 mod handshake;

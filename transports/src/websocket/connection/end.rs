@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::framed_io::ReadError;
 use crate::frame::Close;
 use crate::outbox::Loss;
+use crate::websocket::framed_io::ReadError;
 
 /// Why a connection is no longer open.
 pub(super) enum End {
