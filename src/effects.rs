@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use tower_channels_transports::outbox::{self, Enqueued};
-use tower_channels_transports::{Close, Message};
+use tower_channels_transports::{Close, Memory, Message};
 
 /// Wake-ups, closes and counts, collected under a lock and carried out after it.
 ///
@@ -20,6 +20,8 @@ pub(crate) struct Effects {
     skipped: u64,
     intercepts_dropped: u64,
     replayed: u64,
+    /// The memory of the endpoint, if it is exceeded.
+    exceeded: Option<Memory>,
 }
 
 impl Effects {
@@ -31,6 +33,7 @@ impl Effects {
     /// Leaves it to [`run`](Self::run) to finish what was enqueued.
     pub(crate) fn add(&mut self, enqueued: Enqueued) {
         self.overflows += u64::from(enqueued.overflowed);
+        self.relieve(enqueued.exceeded);
         self.wake(enqueued.wakeup.into_waker());
     }
 
@@ -53,6 +56,13 @@ impl Effects {
         self.intercepts_dropped += 1;
     }
 
+    /// Relieves memory that is exceeded.
+    pub(crate) fn relieve(&mut self, exceeded: Option<Memory>) {
+        if exceeded.is_some() {
+            self.exceeded = exceeded;
+        }
+    }
+
     /// Counts messages that were kept for a client.
     pub(crate) fn replay(&mut self, messages: u64) {
         self.replayed += messages;
@@ -71,6 +81,9 @@ impl Effects {
         count("tower_channels_messages_skipped", self.skipped);
         count("tower_channels_intercepts_dropped", self.intercepts_dropped);
         count("tower_channels_messages_replayed", self.replayed);
+        if let Some(memory) = self.exceeded {
+            memory.relieve();
+        }
         if self.skipped > 0 {
             let count = self.skipped;
             tracing::debug!(

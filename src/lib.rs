@@ -93,7 +93,7 @@ pub use self::socket::shutdown::ShutdownConfig;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
-    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, ResumeConfig, Transport,
+    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, ResumeConfig, Transport,
     WebSocketConfig,
 };
 

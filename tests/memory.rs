@@ -6,7 +6,9 @@ use allocation_counter::measure;
 use serde_json::json;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
-use tower_channels::{Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, Socket};
+use tower_channels::{
+    Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, Reply, Socket,
+};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -54,6 +56,7 @@ impl Channel for Intercepting {
 fn builder() -> Builder<String> {
     Endpoint::builder(|info| async move { Ok(info.param("name").unwrap_or_default().to_owned()) })
         .id(|name| Some(name.clone()))
+        .channel::<Echo>("echo")
         .channel::<Intercepting>("intercepting")
         .channel::<Room>("*")
 }
@@ -154,7 +157,7 @@ fn a_replay_log_holds_what_its_limit_allows() {
 
 #[test]
 fn a_detached_session_whose_channel_intercepts_holds_what_its_outbox_allows() {
-    const SESSIONS: usize = 10;
+    const SESSIONS: usize = 3;
     for size in SIZES {
         let bytes = held(
             || async {
@@ -166,9 +169,11 @@ fn a_detached_session_whose_channel_intercepts_holds_what_its_outbox_allows() {
                 (endpoint, away)
             },
             |(endpoint, away)| async move {
-                while endpoint.sessions().total() > 0 {
-                    endpoint.broadcast("intercepting", "event", payload(size));
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                // Twice what fits.
+                for _ in 0..2 * MIB / (size + 120) / 10 + 1 {
+                    (0..10)
+                        .for_each(|_| endpoint.broadcast("intercepting", "event", payload(size)));
+                    tokio::time::sleep(Duration::from_micros(10)).await;
                 }
                 (endpoint, away)
             },
@@ -176,4 +181,63 @@ fn a_detached_session_whose_channel_intercepts_holds_what_its_outbox_allows() {
         let each = bytes / SESSIONS;
         assert!(each < MIB + MIB / 4, "{each} bytes are held in messages of {size}");
     }
+}
+
+/// Replies to `large` with so many bytes, and to all else with its payload.
+struct Echo;
+
+impl Channel for Echo {
+    type Assigns = String;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        Ok(Self.into())
+    }
+
+    async fn handle_in(&mut self, event: &str, msg: Payload, _: &Socket<Self>) -> Result<Reply> {
+        Ok(Reply::Ok(if event == "large" { large() } else { msg }))
+    }
+}
+
+fn large() -> Payload {
+    Payload::binary(vec![0; 40 * KIB])
+}
+
+#[test]
+fn hundreds_of_clients_that_do_not_read_stay_within_the_memory_and_one_that_does_is_served() {
+    const LIMIT: usize = 20_000_000;
+    const CLIENTS: usize = 300;
+    let bytes = held(
+        || async {
+            let endpoint = builder().memory(LIMIT).build();
+            let mut clients = Vec::new();
+            for n in 0..=CLIENTS {
+                clients.push(member(&endpoint, &n.to_string(), "echo").await);
+            }
+            let innocent = clients.pop().expect("the last one");
+            (endpoint, clients, innocent)
+        },
+        |(endpoint, mut clients, mut innocent)| async move {
+            for round in 0..10 {
+                for (n, client) in clients.iter_mut().enumerate() {
+                    // Some more than others.
+                    if round % (1 + n % 3) == 0 {
+                        client.send("echo", "large", json!({}));
+                    }
+                    if n % 50 == 0 {
+                        endpoint.broadcast("echo", "news", large());
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                assert_eq!(
+                    innocent.push("echo", "push", json!(round)).await,
+                    Reply::ok(json!(round))
+                );
+                innocent.discard();
+            }
+            (endpoint, clients, innocent)
+        },
+    );
+    assert!(bytes < LIMIT + LIMIT / 4, "{bytes} bytes are held");
+    assert!(bytes > LIMIT / 2, "only {bytes} bytes are held");
 }

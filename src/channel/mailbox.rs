@@ -5,6 +5,8 @@
 //! *instance* of the channel: if the client joins again behind the end of an instance, the next one
 //! takes the mailbox over.
 
+mod cost;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,12 +16,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smol_str::SmolStr;
-use tower_channels_transports::{ByteBudget, DetachReason};
+use tower_channels_transports::{Account, ByteBudget, DetachReason, Memory};
 
 use crate::message::Ref;
-use crate::payload::{ALLOCATION, Payload, heap_size};
+use crate::payload::Payload;
 use crate::pubsub::broadcast::Broadcast;
 use crate::pubsub::subscriber::{Inbox, Undelivered};
 
@@ -142,11 +144,11 @@ pub(crate) struct Ended<R> {
     pub(crate) notified: R,
 }
 
-/// Creates a mailbox in which `limit` bytes may wait.
-pub(crate) fn channel(limit: usize) -> (Owner, Receiver) {
+/// Creates a mailbox in which `limit` bytes may wait, reserved from the account of the session.
+pub(crate) fn channel(limit: usize, account: Option<&Arc<Account>>) -> (Owner, Receiver) {
     let state = State {
         queue: VecDeque::new(),
-        budget: ByteBudget::new(limit),
+        budget: ByteBudget::within(limit, account),
         phase: Phase::Open,
         instance: 0,
         waker: None,
@@ -159,9 +161,7 @@ pub(crate) fn channel(limit: usize) -> (Owner, Receiver) {
 impl Owner {
     /// Appends a command of the client to the queue.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError> {
-        let waker = self.0.enqueue(command, None)?;
-        waker.into_iter().for_each(Waker::wake);
-        Ok(())
+        self.0.send(command, None)
     }
 
     /// Returns whether the channel has ended.
@@ -209,9 +209,7 @@ impl Drop for Owner {
 impl Sender {
     /// Appends a command to the queue, unless the instance has ended.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError> {
-        let waker = self.mailbox.enqueue(command, Some(self.instance))?;
-        waker.into_iter().for_each(Waker::wake);
-        Ok(())
+        self.mailbox.send(command, Some(self.instance))
     }
 
     /// The mailbox as an inbox for broadcasts.
@@ -323,9 +321,23 @@ impl Drop for Receiver {
 }
 
 impl Mailbox {
-    /// Appends a command, for this instance or for any, and returns the task to wake once no lock is
-    /// held.
-    fn enqueue(&self, command: Command, instance: Option<u32>) -> Result<Option<Waker>, SendError> {
+    /// Appends a command, wakes its receiver, and relieves exceeded memory.
+    fn send(&self, command: Command, instance: Option<u32>) -> Result<(), SendError> {
+        let mut state = self.enqueue(command, instance)?;
+        let (waker, exceeded) = (state.waker.take(), state.budget.take_exceeded());
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+        exceeded.iter().for_each(Memory::relieve);
+        Ok(())
+    }
+
+    /// Appends a command, for this instance or for any, and returns the state with the task to wake
+    /// once no lock is held.
+    fn enqueue(
+        &self,
+        command: Command,
+        instance: Option<u32>,
+    ) -> Result<MutexGuard<'_, State>, SendError> {
         let mut state = self.state.lock();
         let is_for_another = instance.is_some_and(|instance| instance != state.instance);
         if state.phase != Phase::Open || is_for_another {
@@ -335,43 +347,21 @@ impl Mailbox {
             return Err(SendError::Full);
         }
         state.queue.push_back(command);
-        Ok(state.waker.take())
+        Ok(state)
     }
 }
 
 impl Inbox for Mailbox {
     fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered> {
-        self.enqueue(Command::Broadcast(Arc::clone(broadcast)), None).map_err(|_| Undelivered)
+        let enqueued = self.enqueue(Command::Broadcast(Arc::clone(broadcast)), None);
+        enqueued.map(|mut state| state.waker.take()).map_err(|_| Undelivered)
     }
 }
 
 impl Command {
-    /// The bytes that it holds: its place in the queue, which may be twice as large as what waits in
-    /// it, and what it points to.
-    fn cost(&self) -> usize {
-        let heap = match self {
-            Self::Push { reference, event, payload } => {
-                reference.heap_size() + heap_size(event) + payload.heap_size()
-            }
-            Self::Rejoin(rejoin) => size_of_val(&**rejoin) + ALLOCATION + rejoin.heap_size(),
-            Self::Broadcast(broadcast) => broadcast.payload().len(),
-            Self::Info(info) => size_of_val(&**info) + ALLOCATION,
-            Self::Leave { reference } => reference.heap_size(),
-            Self::Detached(_) | Self::Reattached | Self::InvalidEvent => 0,
-        };
-        2 * size_of::<Self>() + heap
-    }
-
     /// Returns whether it comes from the client, and so may be for the instance after this one.
     fn is_of_client(&self) -> bool {
         !matches!(self, Self::Broadcast(_) | Self::Info(_))
-    }
-}
-
-impl Rejoin {
-    fn heap_size(&self) -> usize {
-        let Self { join_ref, reference, payload, .. } = self;
-        join_ref.heap_size() + reference.heap_size() + payload.heap_size()
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_channels_transports::{
-    Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig,
-    ResumeConfig, WebSocket, WebSocketConfig,
+    Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig, Memory,
+    Rate, ResumeConfig, WebSocket, WebSocketConfig,
 };
 
 use super::Endpoint;
@@ -143,6 +143,24 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
+    /// Sets how many bytes all sessions may hold together. Default 1 GiB. At nine tenths new sessions
+    /// are refused with HTTP 503; beyond all of it the sessions that hold most are closed, a WebSocket
+    /// with code 1013. See [`Limits::memory`] for what counts.
+    ///
+    /// [`Limits::memory`]: tower_channels_transports::Limits::memory
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.limits = self.limits.memory(bytes);
+        self
+    }
+
+    /// Sets how fast a client may send. Default: as it likes. Above the rate a client is read more
+    /// slowly; with ten times the burst outstanding a WebSocket ends with close code 1008, and a
+    /// long-poll client gets a new session.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.limits = self.limits.rate(rate);
+        self
+    }
+
     /// Sets how many channels one socket may join. Default 100. Beyond it a join gets an error
     /// reply.
     pub fn max_channels(mut self, channels: usize) -> Self {
@@ -194,7 +212,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
     pub fn try_build(self) -> Result<Endpoint<A>, ConfigError> {
         self.validate()?;
         let sessions = SessionRegistry::new(self.max_sessions);
-        let pubsub = PubSub::new(self.limits.outbox_limit());
+        let memory = Memory::new(self.limits.memory_limit());
+        let pubsub = PubSub::new(self.limits.outbox_limit(), &memory);
         let presence = Presence::new(self.presence, pubsub.clone());
         let endpoint = Arc::new(EndpointContext {
             router: self.router,
@@ -208,7 +227,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
             endpoint,
             sessions: sessions.clone(),
         };
-        let acceptor = Acceptor::with_resume(handler, self.check_origin, self.limits, self.resume);
+        let Self { check_origin, limits, resume, .. } = self;
+        let acceptor = Acceptor::with_memory(handler, check_origin, limits, resume, memory);
         Ok(Endpoint {
             websocket: WebSocket::new(acceptor.clone(), self.websocket),
             long_poll: LongPoll::new(acceptor.clone(), self.long_poll),

@@ -29,7 +29,7 @@ pub(crate) struct Announcer {
 
 impl Announcer {
     pub(super) fn new(config: PresenceConfig, pubsub: PubSub) -> Self {
-        let store = PresenceStore::new(config.max_meta);
+        let store = PresenceStore::new(config.max_meta, pubsub.account());
         Self { store, changes: Changes::default(), config, pubsub, runtime: OnceLock::new() }
     }
 
@@ -133,7 +133,8 @@ impl Announcer {
             let payload = Payload::json(&list)?;
             let unchanged = state.take().filter(|old| old.payload().as_json() == payload.as_json());
             let state = state.insert(unchanged.unwrap_or_else(|| {
-                Broadcast::new(topic.clone(), "presence_state".into(), payload).volatile()
+                let state = Broadcast::new(topic.clone(), "presence_state".into(), payload);
+                state.volatile().hold(self.pubsub.account())
             }));
             recipients.iter().for_each(|recipient| recipient.receive_state(state));
         }
@@ -190,6 +191,8 @@ impl Drop for TopicTask {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use tower_channels_transports::Memory;
+
     use super::*;
     use crate::presence::tracked::TrackGuard;
 
@@ -203,7 +206,10 @@ mod tests {
     }
 
     fn announcer() -> Arc<Announcer> {
-        Arc::new(Announcer::new(PresenceConfig::default(), PubSub::new(1000)))
+        Arc::new(Announcer::new(
+            PresenceConfig::default(),
+            PubSub::new(1000, &Memory::new(1 << 30)),
+        ))
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
+use tower_channels_transports::{Account, Reservation};
 
 use super::error::PresenceError;
 use super::hidden::{self, Hidden};
@@ -32,6 +33,8 @@ pub(crate) struct PresenceStore {
 
 struct Shard {
     tracker: Tracker,
+    /// For the entries.
+    reservation: Reservation,
     hidden: Hidden,
     /// The topics that have something to announce, or a task that will announce it.
     updates: HashMap<SmolStr, TopicUpdates>,
@@ -60,18 +63,28 @@ pub(super) struct Announcement {
     pub(super) diff: PresenceDiff,
 }
 
+/// The bytes that an entry holds: its key, its meta, and its places in maps.
+fn cost(entry: &Entry) -> usize {
+    entry.key().len() + entry.meta().len() + PLACES
+}
+
 const SHARDS: usize = 16;
+
+/// What an entry without a key and a meta holds, about.
+const PLACES: usize = 512;
 
 impl PresenceStore {
     /// Creates a store whose metas have at most `max_meta` bytes.
-    pub(super) fn new(max_meta: usize) -> Self {
+    pub(super) fn new(max_meta: usize, account: &Arc<Account>) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = started.as_millis() as u64;
         let shard = |index: usize| {
             // Each shard is a replica of its own, so that no two entries have the same `phx_ref`.
             let replica = Replica { name: format!("local/{index}").into(), incarnation: started };
             let tracker = Tracker::new(replica);
-            Mutex::new(Shard { tracker, hidden: Hidden::default(), updates: HashMap::new() })
+            let reservation = Reservation::new(Arc::clone(account));
+            let (hidden, updates) = (Hidden::default(), HashMap::new());
+            Mutex::new(Shard { tracker, reservation, hidden, updates })
         };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
@@ -118,6 +131,7 @@ impl PresenceStore {
             return hidden::track(hidden, key, meta);
         }
         let entry = shard.tracker.track(owner, topic, key, meta.into())?;
+        shard.reservation.add(cost(&entry));
         shard.updates(topic).diff.join(entry);
         Ok(())
     }
@@ -135,6 +149,8 @@ impl PresenceStore {
             return hidden::update(hidden, key, meta);
         }
         let (old, new) = shard.tracker.update(owner, topic, key, |_| meta.into())?;
+        shard.reservation.add(cost(&new));
+        shard.reservation.subtract(cost(&old));
         let updates = shard.updates(topic);
         updates.diff.leave(old);
         updates.diff.join(new);
@@ -151,6 +167,7 @@ impl PresenceStore {
         let removed = shard.tracker.untrack(owner, topic, key);
         let was_there = removed.is_some();
         if let Some(entry) = removed {
+            shard.reservation.subtract(cost(&entry));
             shard.updates(topic).diff.leave(entry);
         }
         was_there
@@ -195,6 +212,7 @@ impl PresenceStore {
         let mut any_came = false;
         for (key, meta) in hidden {
             if let Ok(entry) = shard.tracker.track(owner, topic, &key, meta) {
+                shard.reservation.add(cost(&entry));
                 shard.updates(topic).diff.join(entry);
                 any_came = true;
             }
@@ -280,6 +298,7 @@ impl Shard {
     fn take_all(&mut self, owner: Owner, topic: &SmolStr) -> Vec<Entry> {
         let entries = self.tracker.untrack_all(owner);
         if !entries.is_empty() {
+            self.reservation.subtract(entries.iter().map(cost).sum());
             let updates = self.updates(topic);
             entries.iter().for_each(|entry| updates.diff.leave(entry.clone()));
         }

@@ -1,10 +1,11 @@
 //! [`Broadcast`], encoded once per protocol version however many clients receive it.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
-use tower_channels_transports::Message;
+use tower_channels_transports::outbox::Cost;
+use tower_channels_transports::{Account, Message, Reservation};
 
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
@@ -16,18 +17,41 @@ pub(crate) struct Broadcast {
     event: SmolStr,
     payload: Payload,
     volatile: bool,
+    /// For the payload, and for large encoded messages, which many queues share.
+    reservation: Option<Reservation>,
     /// By [`Version::index`]; `None` where the version cannot carry it.
     encoded: [OnceLock<Option<Message>>; Version::COUNT],
 }
 
 impl Broadcast {
     pub(crate) fn new(topic: SmolStr, event: SmolStr, payload: Payload) -> Self {
-        Self { topic, event, payload, volatile: false, encoded: Default::default() }
+        Self {
+            topic,
+            event,
+            payload,
+            volatile: false,
+            reservation: None,
+            encoded: Default::default(),
+        }
     }
 
     /// Makes it volatile: worthless to a client that was away and is sent its subject anew.
     pub(crate) fn volatile(self) -> Self {
         Self { volatile: true, ..self }
+    }
+
+    /// Reserves what is shared by all that hold it.
+    pub(crate) fn hold(mut self, account: &Arc<Account>) -> Self {
+        let mut reservation = Reservation::new(Arc::clone(account));
+        reservation.set(self.payload.len());
+        self.reservation = Some(reservation);
+        self
+    }
+
+    /// How many bytes of the payload are reserved.
+    pub(crate) fn held(&self) -> usize {
+        let held = |reservation: &Reservation| reservation.held() > NOT_HELD;
+        if self.reservation.as_ref().is_some_and(held) { self.payload.len() } else { 0 }
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -47,11 +71,12 @@ impl Broadcast {
     }
 
     /// The bytes that it takes to keep, encoded for all of `versions`.
-    pub(super) fn cost(&self, versions: usize) -> usize {
+    pub(super) fn cost(&self, versions: usize) -> Cost {
         let Self { topic, event, payload, .. } = self;
         let own = size_of::<Self>() + heap_size(topic) + heap_size(event) + payload.heap_size();
         let encoded = topic.len() + event.len() + payload.len() + ENVELOPE;
-        own + ALLOCATION + versions * encoded
+        let encoded_held = if self.held() > 0 { versions * encoded } else { 0 };
+        Cost::with_shared(own + ALLOCATION + versions * encoded, self.held() + encoded_held)
     }
 
     /// Encodes it for clients of `version`, or returns `None` if the version cannot carry it.
@@ -59,7 +84,10 @@ impl Broadcast {
         let Self { topic, event, payload, .. } = self;
         let encode = || {
             let message = version.encode(&ServerMessage::Broadcast { topic, event, payload })?;
-            let message = message.for_many();
+            let mut message = message.for_many();
+            if let Some(reservation) = &self.reservation {
+                message = message.held_in(reservation.account().memory());
+            }
             Some(if self.volatile { message.volatile() } else { message })
         };
         self.encoded[version.index()].get_or_init(encode).as_ref()
@@ -91,6 +119,9 @@ impl fmt::Debug for Broadcast {
 /// What an encoded message holds beside its topic, event and payload.
 const ENVELOPE: usize = 64;
 
+/// A payload of so many bytes is counted by every queue that holds it.
+const NOT_HELD: usize = 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,9 +136,10 @@ mod tests {
                     let payload = Payload::from_json_text(&format!("\"{}\"", "x".repeat(size)));
                     let new = Broadcast::new("topic".into(), (&*event).into(), payload);
                     versions.iter().for_each(|version| drop(new.encode(*version).cloned()));
-                    broadcast = Some(std::sync::Arc::new(new));
+                    broadcast = Some(Arc::new(new));
                 });
-                let cost = broadcast.map_or(0, |broadcast| broadcast.cost(versions.len())) as i64;
+                let cost =
+                    broadcast.map_or(0, |broadcast| broadcast.cost(versions.len()).bytes()) as i64;
                 let held = held.bytes_current;
                 assert!(held <= cost && cost <= held + held / 2, "{size}: {cost} for {held}");
             }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use smol_str::SmolStr;
+use tower_channels_transports::{Account, Memory};
 
 use self::broadcast::Broadcast;
 use self::registry::Registry;
@@ -29,14 +30,22 @@ pub(crate) struct PubSub {
     max_log: usize,
     /// The protocol versions of all subscribers so far: what is kept is encoded for these.
     versions: Arc<AtomicU8>,
+    /// For what is kept, and for what many clients share.
+    account: Arc<Account>,
 }
 
 /// A subscription, which ends when it is dropped.
 pub(crate) struct Subscription(registry::Subscription<Subscriber, Log>);
 
 impl PubSub {
-    pub(crate) fn new(max_log: usize) -> Self {
-        Self { topics: Arc::new(Registry::new()), max_log, versions: Arc::default() }
+    pub(crate) fn new(max_log: usize, memory: &Memory) -> Self {
+        let (topics, account) = (Arc::new(Registry::new()), memory.account());
+        Self { topics, max_log, versions: Arc::default(), account }
+    }
+
+    /// The account for what many clients share.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     /// Subscribes to a topic. What `first` enqueues precedes every broadcast that the subscriber
@@ -60,7 +69,7 @@ impl PubSub {
     /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
     /// receive concurrent broadcasts in the same order.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        let broadcast = Arc::new(broadcast);
+        let broadcast = Arc::new(broadcast.hold(&self.account));
         let mut effects = Effects::default();
         let begin = |log: &mut Log| {
             if !broadcast.is_volatile() {
@@ -71,7 +80,7 @@ impl PubSub {
         };
         let end = |log: &mut Log| {
             if !broadcast.is_volatile() {
-                log.end_delivery();
+                log.end_delivery(Some(&self.account));
             }
         };
         self.topics.walk(
@@ -81,6 +90,9 @@ impl PubSub {
             |subscriber, log| subscriber.receive(&broadcast, from, log, &mut effects),
             end,
         );
+        drop(broadcast);
+        let memory = self.account.memory();
+        effects.relieve(memory.is_exceeded().then(|| memory.clone()));
         effects.run();
     }
 }

@@ -1,6 +1,10 @@
 //! [`ReplayLog`]: the broadcasts of a topic that some of its subscribers have yet to receive.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tower_channels_transports::outbox::Cost;
+use tower_channels_transports::{Account, Reservation};
 
 /// The newest messages of a topic, kept once for all dormant subscribers and only while there are
 /// any. Each message has a position. Plain code, without a lock.
@@ -10,12 +14,15 @@ use std::collections::VecDeque;
 /// subscriber yet.
 #[derive(Debug)]
 pub(super) struct ReplayLog<T> {
-    /// With their costs, in bytes.
-    messages: VecDeque<(T, usize)>,
+    /// With their costs.
+    messages: VecDeque<(T, Cost)>,
     /// The position of the first message.
     first: u64,
-    /// The cost of all messages.
+    /// The cost of all messages, and how much of it is reserved here alone.
     cost: usize,
+    own: usize,
+    /// For what is kept beyond a delivery.
+    reservation: Option<Reservation>,
     /// The cost of the most expensive message since the log was empty.
     largest: usize,
     /// How many dormant subscribers and deliveries need the messages.
@@ -25,8 +32,16 @@ pub(super) struct ReplayLog<T> {
 
 impl<T> Default for ReplayLog<T> {
     fn default() -> Self {
-        let messages = VecDeque::new();
-        Self { messages, first: 0, cost: 0, largest: 0, holders: 0, delivering: false }
+        Self {
+            messages: VecDeque::new(),
+            first: 0,
+            cost: 0,
+            own: 0,
+            reservation: None,
+            largest: 0,
+            holders: 0,
+            delivering: false,
+        }
     }
 }
 
@@ -41,29 +56,36 @@ impl<T> ReplayLog<T> {
         self.holders -= 1;
         if self.holders == 0 {
             self.first += self.messages.len() as u64;
-            (self.messages, self.cost, self.largest) = (VecDeque::new(), 0, 0);
+            (self.messages, self.reservation) = (VecDeque::new(), None);
+            (self.cost, self.own, self.largest) = (0, 0, 0);
         }
     }
 
     /// Appends a message that is now delivered to one subscriber after another. Above `limit`
     /// bytes, not counting the largest message, the oldest are evicted.
-    pub(super) fn begin_delivery(&mut self, message: T, cost: usize, limit: usize) {
+    pub(super) fn begin_delivery(&mut self, message: T, cost: Cost, limit: usize) {
         self.hold();
         self.delivering = true;
         self.messages.push_back((message, cost));
-        self.cost += cost;
-        self.largest = self.largest.max(cost);
+        self.cost += cost.bytes();
+        self.own += cost.own();
+        self.largest = self.largest.max(cost.bytes());
         while self.cost.saturating_sub(self.largest) > limit {
-            let evicted = self.messages.pop_front();
-            self.cost -= evicted.map_or(0, |(_, cost)| cost);
+            let evicted = self.messages.pop_front().map_or(Cost::default(), |(_, cost)| cost);
+            self.cost -= evicted.bytes();
+            self.own -= evicted.own();
             self.first += 1;
         }
     }
 
-    /// Ends the delivery: every subscriber was reached.
-    pub(super) fn end_delivery(&mut self) {
+    /// Ends the delivery: every subscriber was reached. Reserves what is kept.
+    pub(super) fn end_delivery(&mut self, account: Option<&Arc<Account>>) {
         self.delivering = false;
         self.release();
+        if let (true, Some(account)) = (self.holders > 0, account) {
+            let create = || Reservation::new(Arc::clone(account));
+            self.reservation.get_or_insert_with(create).set(self.own);
+        }
     }
 
     /// The position behind the last message that has reached a subscriber, or was kept for it.
@@ -91,8 +113,8 @@ mod tests {
     use super::*;
 
     fn deliver(log: &mut ReplayLog<char>, message: char, cost: usize) {
-        log.begin_delivery(message, cost, 10);
-        log.end_delivery();
+        log.begin_delivery(message, cost.into(), 10);
+        log.end_delivery(None);
     }
 
     fn since(log: &ReplayLog<char>, position: u64) -> String {
@@ -153,10 +175,10 @@ mod tests {
     #[test]
     fn a_message_that_is_being_delivered_is_ahead_of_those_that_it_has_not_reached() {
         let mut log = ReplayLog::default();
-        log.begin_delivery('a', 1, 10);
+        log.begin_delivery('a', 1.into(), 10);
         log.hold();
         let (reached, ahead) = (log.end(true), log.end(false));
-        log.end_delivery();
+        log.end_delivery(None);
         assert_eq!((since(&log, reached), since(&log, ahead)), (String::new(), "a".into()));
     }
 }

@@ -116,7 +116,7 @@ impl Topic {
                     }
                     None => {
                         if !broadcast.is_volatile() {
-                            self.log.end_delivery();
+                            self.log.end_delivery(None);
                         }
                         self.delivery = None;
                     }
@@ -161,7 +161,7 @@ impl Topic {
         let broadcast = Arc::new(broadcast);
         self.list.begin_walk();
         if !volatile {
-            self.log.begin_delivery(Arc::clone(&broadcast), 1, usize::MAX / 2);
+            self.log.begin_delivery(Arc::clone(&broadcast), 1.into(), usize::MAX);
         }
         self.delivery = Some(broadcast);
         for member in self.members.values_mut() {
@@ -214,7 +214,7 @@ fn subscribers_that_come_and_go_dormant_receive_concurrent_broadcasts_in_one_ord
     const THREADS: u32 = 3;
     const EACH: u32 = 400;
     const CLIENTS: usize = 100;
-    let pubsub = PubSub::new(usize::MAX / 2);
+    let pubsub = PubSub::new(usize::MAX, &Memory::new(1 << 30));
     let mut clients = Vec::new();
     let mut subscriptions = Vec::new();
     for _ in 0..CLIENTS {
@@ -252,7 +252,7 @@ fn subscribers_that_come_and_go_dormant_receive_concurrent_broadcasts_in_one_ord
 
 #[test]
 fn a_subscriber_that_missed_more_than_is_kept_is_closed_and_receives_nothing_more() {
-    let pubsub = PubSub::new(1000);
+    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
     let (mut client, subscriber, _) = Client::new();
     let subscription = pubsub.subscribe(&"room".into(), subscriber, |_| ());
     pubsub.broadcast(broadcast(0), None);
@@ -270,21 +270,21 @@ fn a_subscriber_that_catches_up_before_a_broadcast_reaches_it_has_no_silent_gap(
     let (mut log, mut effects) = (Log::default(), Effects::default());
     assert!(subscriber.make_dormant(false, &mut log, true));
     for number in 0..2 {
-        log.begin_delivery(Arc::new(broadcast(number)), 10, 5);
-        log.end_delivery();
+        log.begin_delivery(Arc::new(broadcast(number)), 10.into(), 5);
+        log.end_delivery(None);
     }
     // The third evicts the first, and has not reached the subscriber when that catches up.
-    log.begin_delivery(Arc::new(broadcast(2)), 10, 5);
+    log.begin_delivery(Arc::new(broadcast(2)), 10.into(), 5);
     let end = log.end(false);
     subscriber.catch_up(&mut log, end, &mut effects);
-    log.end_delivery();
+    log.end_delivery(None);
     effects.run();
     assert_eq!(client.receive(), Err(Close::Overflow));
 }
 
 #[test]
 fn a_dormant_subscriber_never_receives_its_own_broadcast_from() {
-    let pubsub = PubSub::new(1000);
+    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
     let (mut client, subscriber, inbox) = Client::new();
     let subscription = pubsub.subscribe(&"room".into(), subscriber, |_| ());
     assert!(subscription.make_dormant(false));
@@ -297,7 +297,7 @@ fn a_dormant_subscriber_never_receives_its_own_broadcast_from() {
 
 #[test]
 fn a_volatile_broadcast_is_kept_for_nobody() {
-    let pubsub = PubSub::new(1000);
+    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
     let receives = |resends_volatile| {
         let (mut client, subscriber, _) = Client::new();
         let subscription = pubsub.subscribe(&"room".into(), subscriber, |_| ());
@@ -314,7 +314,7 @@ fn a_volatile_broadcast_is_kept_for_nobody() {
 
 #[test]
 fn what_is_enqueued_first_precedes_every_broadcast() {
-    let pubsub = PubSub::new(1000);
+    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
     let (mut client, subscriber, _) = Client::new();
     let first = Payload::from(serde_json::json!(7));
     let outbox = subscriber.outbox().clone();

@@ -242,7 +242,8 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             let JoinedChannel { sent_join_ref, mailbox, task, .. } = *old;
             mailbox.replace().then_some(PreviousInstance { mailbox, task, sent_join_ref })
         });
-        let (mailbox, commands) = mailbox::channel(self.endpoint.limits.mailbox);
+        let account = self.responder.outbox.account();
+        let (mailbox, commands) = mailbox::channel(self.endpoint.limits.mailbox, account);
         let client = Responder { outbox: self.responder.outbox.stream(), ..self.responder.clone() };
         let outbox = client.outbox.clone();
         let context = ChannelContext {

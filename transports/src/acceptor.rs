@@ -11,6 +11,7 @@ use http::request::Parts;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
 use crate::limits::Limits;
+use crate::memory::Memory;
 use crate::origin::CheckOrigin;
 use crate::outbox;
 use crate::panics;
@@ -28,6 +29,7 @@ struct Shared<H: Handler> {
     check_origin: CheckOrigin,
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
+    memory: Memory,
     /// How many connects wait for the handler.
     connecting: AtomicUsize,
 }
@@ -45,9 +47,22 @@ impl<H: Handler> Acceptor<H> {
         limits: Limits,
         resume: ResumeConfig,
     ) -> Self {
+        let memory = Memory::new(limits.memory);
+        Self::with_memory(handler, check_origin, limits, resume, memory)
+    }
+
+    /// Creates an acceptor whose sessions share `memory` with other parts of the endpoint.
+    pub fn with_memory(
+        handler: H,
+        check_origin: CheckOrigin,
+        limits: Limits,
+        resume: ResumeConfig,
+        memory: Memory,
+    ) -> Self {
         let resumable = ResumeRegistry::new(resume);
         let connecting = AtomicUsize::new(0);
-        Self(Arc::new(Shared { handler, check_origin, limits, resumable, connecting }))
+        let shared = Shared { handler, check_origin, limits, resumable, memory, connecting };
+        Self(Arc::new(shared))
     }
 
     /// The limits of every connection.
@@ -99,6 +114,9 @@ impl<H: Handler> Acceptor<H> {
             tracing::debug!("WebSocket refused: its session keeps losing them");
             return Err(ConnectError::Rejected);
         }
+        if id.is_none() {
+            self.check_memory()?;
+        }
         let (session, receiver) = self.call_handler(info).await?;
         Ok(Accepted { id, received, session, receiver })
     }
@@ -111,9 +129,24 @@ impl<H: Handler> Acceptor<H> {
         transport: Transport,
     ) -> Result<Connected<H::Session>, ConnectError> {
         let connected = Connected::new(&self.0.resumable, accepted)?;
+        let is_new = connected.receiver().is_some();
+        if is_new {
+            self.check_memory()?;
+        }
         let transport = transport.name();
         metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
         Ok(connected)
+    }
+
+    /// Returns an error if memory is too scarce for a new session.
+    fn check_memory(&self) -> Result<(), ConnectError> {
+        self.0.memory.report();
+        if !self.0.memory.is_scarce() {
+            return Ok(());
+        }
+        metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
+        tracing::warn!("session refused: memory is scarce");
+        Err(ConnectError::Busy)
     }
 
     /// Connects to the session that the client asks for, or to a new one, and attaches to it.
@@ -122,8 +155,8 @@ impl<H: Handler> Acceptor<H> {
     ///
     /// # Errors
     ///
-    /// If the handler rejects the connect, does not decide in time, or panics, or if
-    /// [`Limits::max_connecting`] others wait for it.
+    /// If the handler rejects the connect, does not decide in time, or panics, if
+    /// [`Limits::max_connecting`] others wait for it, or if the memory of the endpoint is scarce.
     ///
     /// # Cancel safety
     ///
@@ -156,7 +189,7 @@ impl<H: Handler> Acceptor<H> {
         info: ConnectInfo,
     ) -> Result<(H::Session, outbox::Receiver), ConnectError> {
         let _connecting = self.begin_connect()?;
-        let (outbox, receiver) = outbox::channel(self.0.limits.outbox);
+        let (outbox, receiver) = outbox::channel_in(self.0.limits.outbox, &self.0.memory);
         // The call and the drop of its future may panic, too.
         let connect = async {
             let connect = self.0.handler.connect(info, outbox);

@@ -37,12 +37,12 @@ pub enum ConnectError {
     Rejected,
     /// The handler or the origin check panicked.
     Panicked,
-    /// Too many others wait for the handler.
+    /// Too many others wait for the handler, or the memory of the endpoint is scarce.
     Busy,
 }
 
 impl ConnectError {
-    /// Returns the HTTP status of the answer. A long poll carries it in its body.
+    /// Returns the HTTP status of the answer. A long poll carries 403 and 500 in its body.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Rejected => StatusCode::FORBIDDEN,
@@ -69,7 +69,7 @@ impl fmt::Display for ConnectError {
         f.write_str(match self {
             Self::Rejected => "the connection was rejected",
             Self::Panicked => "the connection failed: application code panicked",
-            Self::Busy => "too many others are being connected",
+            Self::Busy => "too many others are being connected, or memory is scarce",
         })
     }
 }

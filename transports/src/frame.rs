@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use fastwebsockets::OpCode;
 
+use crate::memory::Memory;
+use crate::outbox::Cost;
+
 /// A complete message from a client, borrowed from the buffer it was read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,6 +35,8 @@ pub struct Message {
     placeholder: u32,
     /// The recipient's own beginning of a shared payload.
     start: Option<Box<Start>>,
+    /// Whether the bytes are reserved once for all queues that hold them.
+    held: bool,
     /// The sequence number; 0 for none.
     number: u64,
 }
@@ -88,6 +93,7 @@ impl Message {
             tries: 0,
             placeholder: 0,
             start: None,
+            held: false,
             number: 0,
         }
     }
@@ -235,8 +241,18 @@ impl Message {
 
     /// Returns what the message counts against [`Limits::max_outbox`](crate::Limits::max_outbox), in
     /// bytes: its size and its place in a queue, which may be twice as large as what waits in it.
-    pub fn cost(&self) -> usize {
-        self.bytes.len() + 2 * size_of::<Self>()
+    pub fn cost(&self) -> Cost {
+        let shared = if self.held { self.bytes.len() } else { 0 };
+        Cost::with_shared(self.bytes.len() + 2 * size_of::<Self>(), shared)
+    }
+
+    /// Reserves the bytes in `memory` once for all queues that hold the message, unless they are few.
+    #[must_use]
+    pub fn held_in(self, memory: &Memory) -> Self {
+        match memory.hold(self.bytes) {
+            Ok(bytes) => Self { bytes, held: true, ..self },
+            Err(bytes) => Self { bytes, ..self },
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::rate::Rate;
 
 /// Limits that apply to every transport of an endpoint.
 ///
@@ -19,6 +20,8 @@ pub struct Limits {
     pub(crate) outbox: usize,
     pub(crate) connecting: usize,
     pub(crate) connect_timeout: Duration,
+    pub(crate) memory: usize,
+    pub(crate) rate: Option<Rate>,
 }
 
 impl Limits {
@@ -30,6 +33,8 @@ impl Limits {
             outbox: 1 << 20,
             connecting: 1024,
             connect_timeout: Duration::from_secs(10),
+            memory: 1 << 30,
+            rate: None,
         }
     }
 
@@ -61,6 +66,33 @@ impl Limits {
         self
     }
 
+    /// Sets how many bytes all sessions of the endpoint may hold together. Default 1 GiB.
+    ///
+    /// What counts is what clients can make grow: outboxes, mailboxes, replay logs, presence, unfinished
+    /// messages, bodies of POSTs, and answers to polls. A broadcast to many counts once. At nine tenths
+    /// new sessions are refused with HTTP 503; beyond all of it the sessions that hold most are closed
+    /// with [`Close::Overflow`]. The memory of the process is larger by what its connections, tasks and
+    /// the application hold.
+    ///
+    /// [`Close::Overflow`]: crate::Close::Overflow
+    #[must_use]
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// Sets how fast a client may send, over each of its connections. Default: as it likes.
+    ///
+    /// Above the rate a client is not cut, but read more slowly: a WebSocket is not read, and the answer
+    /// to a POST waits. A client with ten times the burst outstanding is closed with [`Close::Policy`].
+    ///
+    /// [`Close::Policy`]: crate::Close::Policy
+    #[must_use]
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
     /// Sets how long [`Handler::connect`] may take. Default 10 s. After that the client is
     /// rejected.
     ///
@@ -76,6 +108,11 @@ impl Limits {
         self.message
     }
 
+    /// Returns how many bytes all sessions may hold together.
+    pub fn memory_limit(&self) -> usize {
+        self.memory
+    }
+
     /// Returns how many bytes may wait for a client.
     pub fn outbox_limit(&self) -> usize {
         self.outbox
@@ -86,9 +123,11 @@ impl Limits {
     /// # Errors
     /// If a limit is zero.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.rate.as_ref().map_or(Ok(()), Rate::validate)?;
         for (name, is_zero) in [
             ("max_message", self.message == 0),
             ("max_outbox", self.outbox == 0),
+            ("memory", self.memory == 0),
             ("max_connecting", self.connecting == 0),
             ("connect_timeout", self.connect_timeout.is_zero()),
         ] {
@@ -116,6 +155,10 @@ mod tests {
         for (limits, name) in [
             (Limits::new().max_message(0), "max_message"),
             (Limits::new().max_outbox(0), "max_outbox"),
+            (Limits::new().memory(0), "memory"),
+            (Limits::new().rate(Rate::new(0, 1)), "rate"),
+            (Limits::new().rate(Rate::new(1, 0)), "rate"),
+            (Limits::new().rate(Rate::new(1, 1).burst(Duration::ZERO)), "rate"),
             (Limits::new().max_connecting(0), "max_connecting"),
             (Limits::new().connect_timeout(Duration::ZERO), "connect_timeout"),
         ] {

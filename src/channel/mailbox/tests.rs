@@ -7,7 +7,7 @@ fn push(size: usize) -> Command {
 
 #[tokio::test]
 async fn what_waits_is_handled_after_the_socket_is_gone() {
-    let (mailbox, mut commands) = channel(1000);
+    let (mailbox, mut commands) = channel(1000, None);
     mailbox.send(push(1)).expect("open");
     drop(mailbox);
     assert!(commands.recv().await.is_some());
@@ -16,7 +16,7 @@ async fn what_waits_is_handled_after_the_socket_is_gone() {
 
 #[tokio::test]
 async fn a_full_mailbox_refuses_commands_until_it_is_read() {
-    let (mailbox, mut commands) = channel(1000);
+    let (mailbox, mut commands) = channel(1000, None);
     mailbox.send(push(2000)).expect("one always fits");
     mailbox.send(push(1000)).expect("and what may wait behind it");
     assert_eq!(mailbox.send(push(1)), Err(SendError::Full));
@@ -50,7 +50,7 @@ fn a_full_mailbox_holds_as_much_as_its_limit() {
         },
     ];
     for (kind, command) in commands.iter().enumerate() {
-        let (mailbox, _commands) = channel(LIMIT);
+        let (mailbox, _commands) = channel(LIMIT, None);
         let held = allocation_counter::measure(|| while mailbox.send(command()).is_ok() {});
         assert!(held.bytes_current <= (LIMIT + LIMIT / 4) as i64, "{kind}: {held:?}");
         assert!(held.bytes_current >= (LIMIT / 2) as i64, "{kind}: {held:?}");
@@ -59,7 +59,7 @@ fn a_full_mailbox_holds_as_much_as_its_limit() {
 
 #[test]
 fn an_ended_channel_accepts_no_commands() {
-    let (mailbox, commands) = channel(1000);
+    let (mailbox, commands) = channel(1000, None);
     drop(commands);
     assert!(mailbox.is_over());
     assert_eq!(mailbox.send(push(1)), Err(SendError::Closed));
@@ -69,7 +69,7 @@ fn an_ended_channel_accepts_no_commands() {
 #[test]
 fn a_channel_notifies_its_client_of_its_end_unless_its_successor_does() {
     let ended = |act: fn(&Owner)| {
-        let (mailbox, mut commands) = channel(1000);
+        let (mailbox, mut commands) = channel(1000, None);
         mailbox.send(push(1)).expect("open");
         act(&mailbox);
         let ended = commands.end(Succession::Possible, |ending| ending);
@@ -84,8 +84,8 @@ fn a_channel_notifies_its_client_of_its_end_unless_its_successor_does() {
 #[test]
 fn a_channel_that_has_ended_or_was_abandoned_sends_nothing_more() {
     let sends = |sender: &Sender| sender.while_alive(|| ()).is_some();
-    let (_first, commands) = channel(1000);
-    let (second, other_commands) = channel(1000);
+    let (_first, commands) = channel(1000, None);
+    let (second, other_commands) = channel(1000, None);
     let (first, abandoned) = (commands.sender(), other_commands.sender());
     assert!(sends(&first) && sends(&abandoned) && !abandoned.is_muted());
     drop(commands);
@@ -105,7 +105,7 @@ fn rejoin() -> Command {
 
 #[tokio::test]
 async fn the_instance_behind_a_rejoin_receives_what_the_client_sent_behind_it() {
-    let (mailbox, mut commands) = channel(1000);
+    let (mailbox, mut commands) = channel(1000, None);
     let first = commands.sender();
     mailbox.send(push(1)).expect("open");
     mailbox.send(rejoin()).expect("open");
@@ -127,7 +127,7 @@ async fn the_instance_behind_a_rejoin_receives_what_the_client_sent_behind_it() 
 #[test]
 fn no_instance_follows_a_crash_or_a_client_that_is_gone() {
     for (succession, is_gone) in [(Succession::Impossible, false), (Succession::Possible, true)] {
-        let (mailbox, mut commands) = channel(1000);
+        let (mailbox, mut commands) = channel(1000, None);
         let sender = commands.sender();
         mailbox.send(rejoin()).expect("open");
         if is_gone {

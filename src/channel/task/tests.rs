@@ -6,7 +6,7 @@ use metrics::{
     Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use serde_json::Value;
-use tower_channels_transports::{DetachReason, outbox};
+use tower_channels_transports::{DetachReason, Memory, outbox};
 
 use super::super::context::TopicSubscription;
 use super::super::result::{Joined, Result};
@@ -50,8 +50,8 @@ struct Running {
 impl Running {
     async fn join() -> Self {
         let (outbox, receiver) = outbox::channel(1000);
-        let (mailbox, commands) = mailbox::channel(1000);
-        let pubsub = PubSub::new(1000);
+        let (mailbox, commands) = mailbox::channel(1000, None);
+        let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
         let join_ref = Ref::from_json("1").expect("a ref");
         let context = ChannelContext {
             assigns: Arc::new(Guarded::new(())),

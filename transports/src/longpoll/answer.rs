@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::Full;
 
 use super::token::Token;
+use crate::error::ConnectError;
 use crate::frame::Message;
 use crate::response::{self, Answer};
 
@@ -32,8 +33,13 @@ pub(super) fn too_large() -> Answer {
     answer
 }
 
-/// Responds that the server cannot take another connect now, with HTTP status 503. phoenix.js connects
-/// again after the status 500 in the body; it knows no 503.
+/// Responds to a client that does not get a connection.
+pub(super) fn refused(error: ConnectError) -> Answer {
+    if error == ConnectError::Busy { busy() } else { status(error.status()) }
+}
+
+/// Responds that the server cannot take another connect or body now, with HTTP status 503. phoenix.js
+/// connects again after the status 500 in the body; it knows no 503.
 pub(super) fn busy() -> Answer {
     let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR);
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

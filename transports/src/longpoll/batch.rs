@@ -56,6 +56,11 @@ impl Batch {
         Ok(batch)
     }
 
+    /// How many messages and bytes the body has.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.lines().count(), self.body.len())
+    }
+
     /// The size of the largest body that is read: it holds one binary message of `limit` bytes in
     /// base64, and some white space.
     pub(super) fn largest_body(limit: usize) -> usize {

@@ -11,12 +11,16 @@ use tokio::time::Instant;
 
 use crate::progress::{Progress, after};
 
+use crate::memory::Reservation;
+
 /// Why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
     TooLarge,
     TooSlow,
     Broken,
+    /// The memory of the endpoint is exceeded.
+    NoMemory,
 }
 
 /// Reads a body of at most `limit` bytes. It times out when nothing arrives for `timeout`, or when it
@@ -28,6 +32,7 @@ pub(super) async fn read<B: Body>(
     body: Pin<&mut B>,
     limit: usize,
     timeout: Duration,
+    mut held: Option<&mut Reservation>,
 ) -> Result<Bytes, BodyError> {
     let mut bytes = Vec::new();
     let read = for_each_chunk(body, timeout, |mut data| {
@@ -38,6 +43,13 @@ pub(super) async fn read<B: Body>(
             let chunk = data.chunk();
             bytes.extend_from_slice(chunk);
             data.advance(chunk.len());
+        }
+        if let Some(held) = &mut held {
+            held.set(bytes.capacity());
+            if let Some(memory) = held.take_exceeded() {
+                memory.relieve();
+                return Err(BodyError::NoMemory);
+            }
         }
         Ok(())
     });
@@ -122,7 +134,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(15);
 
     async fn read_slow(pending: u32, limit: usize) -> Result<Bytes, BodyError> {
-        read(pin!(Slow(pending, Full::from("hello"))), limit, TIMEOUT).await
+        read(pin!(Slow(pending, Full::from("hello"))), limit, TIMEOUT, None).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -158,14 +170,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_keeps_arriving_may_take_longer_than_the_timeout() {
-        let read = read(pin!(Steady::new(10_000, 40)), 1 << 20, TIMEOUT).await;
+        let read = read(pin!(Steady::new(10_000, 40)), 1 << 20, TIMEOUT, None).await;
         assert_eq!(read.map(|bytes| bytes.len()), Ok(400_000));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_drips_times_out_as_if_nothing_came() {
         let begun = tokio::time::Instant::now();
-        let read = read(pin!(Steady::new(1, 60)), 1 << 20, TIMEOUT).await;
+        let read = read(pin!(Steady::new(1, 60)), 1 << 20, TIMEOUT, None).await;
         assert_eq!(read, Err(BodyError::TooSlow));
         assert_eq!(begun.elapsed().as_secs(), 15);
     }
@@ -191,7 +203,7 @@ mod tests {
                 Poll::Ready(Some(self.0.take().map(Frame::data).ok_or("reset")))
             }
         }
-        let read = read(pin!(Broken(Some("he".into()))), 5, TIMEOUT).await;
+        let read = read(pin!(Broken(Some("he".into()))), 5, TIMEOUT, None).await;
         assert_eq!(read, Err(BodyError::Broken));
     }
 }

@@ -46,8 +46,8 @@ use self::state::Gone;
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
-use crate::error::ConnectError;
 use crate::frame::Close;
+use crate::memory::Reservation;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::resume::sweeper::Sweep;
@@ -216,8 +216,7 @@ impl<H: Handler> Server<H> {
         let admit = |accepted| self.acceptor.admit(accepted, Transport::LongPoll);
         let connected = match accepted.and_then(admit) {
             Ok(connected) => connected,
-            Err(ConnectError::Busy) => return answer::busy(),
-            Err(error) => return answer::status(error.status()),
+            Err(error) => return answer::refused(error),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
@@ -269,9 +268,15 @@ impl<H: Handler> Server<H> {
         B::Error: Send,
     {
         let mut body = Box::pin(body);
-        let read = body::read(body.as_mut(), self.largest_body(), self.config.body_timeout);
+        let mut held = session.account().map(Reservation::new);
+        let (limit, timeout) = (self.largest_body(), self.config.body_timeout);
+        let read = body::read(body.as_mut(), limit, timeout, held.as_mut());
         let bytes = match read.await {
             Ok(bytes) => bytes,
+            Err(BodyError::NoMemory) => {
+                self.spawn_discard(body);
+                return answer::busy();
+            }
             Err(BodyError::TooLarge) => {
                 self.spawn_discard(body);
                 return answer::too_large();
@@ -288,7 +293,14 @@ impl<H: Handler> Server<H> {
             Err(BatchError::TooLarge) => return answer::too_large(),
             Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
         };
-        match Arc::clone(&session).handle_batch(batch).await {
+        let Ok(waits_until) = session.throttle(self.acceptor.limits().rate, &batch) else {
+            return answer::status(StatusCode::INTERNAL_SERVER_ERROR);
+        };
+        let handled = Arc::clone(&session).handle_batch(batch).await;
+        if let Some(until) = waits_until {
+            tokio::time::sleep_until(until).await;
+        }
+        match handled {
             // `Normal` is the end that the client asked for.
             Ok(Ok(()) | Err(Close::Normal)) => answer::status(StatusCode::OK),
             Ok(Err(_)) => answer::status(StatusCode::INTERNAL_SERVER_ERROR),

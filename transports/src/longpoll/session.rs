@@ -25,9 +25,11 @@ pub(super) use super::state::{Gone, PollId};
 use super::token::{Id, Token};
 use crate::connect_info::Transport;
 use crate::frame::Close;
+use crate::memory::Account;
 use crate::outbox::{Collected, Receiver};
 use crate::panics;
 use crate::progress::at_floor;
+use crate::rate::{self, Rate, Throttle};
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
@@ -47,6 +49,8 @@ pub(super) struct LongPollSession<S: Session> {
     /// Held while a batch is handled, which keeps the order of POSTs. It is tokio's mutex, because it is
     /// awaited.
     order: Arc<tokio::sync::Mutex<()>>,
+    /// Only if the rate of clients is limited, from the first POST.
+    throttle: Mutex<Option<Box<Throttle>>>,
 }
 
 /// The answer to a poll.
@@ -79,7 +83,8 @@ impl<S: Session> LongPollSession<S> {
         state.schedule(&timer, after(now, session_timeout));
         let (state, turn) = (Mutex::new(state), Mutex::new(None));
         let order = Arc::default();
-        let session = Self { reads_binary, session_timeout, timer, state, turn, order };
+        let throttle = Mutex::default();
+        let session = Self { reads_binary, session_timeout, timer, state, turn, order, throttle };
         if is_own {
             session.attach();
         }
@@ -107,6 +112,11 @@ impl<S: Session> LongPollSession<S> {
         // A cursor that was never handed out acknowledges nothing.
         let cursor = cursor.min(state.sent);
         state.repeats.admit(cursor, Instant::now())
+    }
+
+    /// What the session has reserved of the memory of its endpoint.
+    pub(super) fn account(&self) -> Option<Arc<Account>> {
+        self.state.lock().receiver()?.account().cloned()
     }
 
     /// Begins a poll: acknowledges what the token's answer carried, and ends an older poll.
@@ -160,7 +170,8 @@ impl<S: Session> LongPollSession<S> {
                 let body = answer::render(StatusCode::OK, &unread, token);
                 let mut state = self.state.lock();
                 state.answered = body.len();
-                rendered = Some(state.answer.insert(range, body));
+                let account = state.receiver().and_then(|receiver| receiver.account().cloned());
+                rendered = Some(state.answer.insert(range, body, account));
             }
             rendered.map_or(Answered::Over, Answered::Messages)
         })
@@ -230,6 +241,34 @@ impl<S: Session> LongPollSession<S> {
         });
         // A panic has ended the session.
         rest.await.unwrap_or(Ok(Err(Close::Malformed)))
+    }
+
+    /// Counts a batch against the rate of the client. Returns until when its answer waits. Ends a session
+    /// that has sent far too much.
+    pub(super) fn throttle(
+        &self,
+        rate: Option<Rate>,
+        batch: &Batch,
+    ) -> Result<Option<Instant>, Gone> {
+        let Some(rate) = rate else { return Ok(None) };
+        let (now, (messages, bytes)) = (Instant::now(), batch.size());
+        let mut throttle = self.throttle.lock();
+        let throttle_or_new = throttle.get_or_insert_with(|| Box::new(Throttle::new(rate, now)));
+        let taken = throttle_or_new.take(messages, bytes, now);
+        let until = throttle_or_new.waits_until(now);
+        let is_first = until.is_some() && throttle_or_new.is_first_wait();
+        drop(throttle);
+        if taken.is_err() {
+            rate::report_excess();
+            let closed = self.state.lock().close(Close::Policy);
+            closed.finish();
+            self.release();
+            return Err(Gone);
+        }
+        if is_first {
+            rate::report_wait();
+        }
+        Ok(until)
     }
 
     /// Handles a slice of a batch, and returns whether there is more. An error or a panic

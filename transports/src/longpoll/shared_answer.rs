@@ -4,6 +4,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
+use crate::memory::{Account, Reservation};
+
 /// The last response that was rendered, for as long as it is being sent to anyone.
 ///
 /// A poll may be repeated over many connections that do not read: they share the bytes, which are
@@ -12,14 +14,21 @@ use bytes::Bytes;
 pub(super) struct SharedAnswer {
     /// The positions of the messages in the response: the first one, and the one behind the last.
     range: (u64, u64),
-    body: Weak<Vec<u8>>,
+    body: Weak<Body>,
 }
 
-struct Shared(Arc<Vec<u8>>);
+/// The bytes of a response, which count against the memory of the endpoint until they are written.
+#[derive(Debug)]
+struct Body {
+    bytes: Vec<u8>,
+    _reservation: Option<Reservation>,
+}
+
+struct Shared(Arc<Body>);
 
 impl AsRef<[u8]> for Shared {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.0.bytes
     }
 }
 
@@ -30,12 +39,22 @@ impl SharedAnswer {
         Some(Bytes::from_owner(Shared(body)))
     }
 
-    /// Shares a response, unless another thread has rendered the same meanwhile.
-    pub(super) fn insert(&mut self, range: (u64, u64), body: Vec<u8>) -> Bytes {
+    /// Shares a response, unless another thread has rendered the same meanwhile, and reserves what it
+    /// holds from the account of the session.
+    pub(super) fn insert(
+        &mut self,
+        range: (u64, u64),
+        bytes: Vec<u8>,
+        account: Option<Arc<Account>>,
+    ) -> Bytes {
         if let Some(shared) = self.get(range) {
             return shared;
         }
-        let body = Arc::new(body);
+        let mut reservation = account.map(Reservation::new);
+        if let Some(reservation) = &mut reservation {
+            reservation.set(bytes.len());
+        }
+        let body = Arc::new(Body { bytes, _reservation: reservation });
         *self = Self { range, body: Arc::downgrade(&body) };
         Bytes::from_owner(Shared(body))
     }
@@ -44,15 +63,20 @@ impl SharedAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
 
     #[test]
     fn a_response_is_shared_until_something_changes_or_nobody_has_it() {
         let mut shared = SharedAnswer::default();
-        let first = shared.insert((0, 1), b"first".to_vec());
-        let again = [shared.get((0, 1)).unwrap(), shared.insert((0, 1), b"first".to_vec())];
+        let memory = Memory::new(usize::MAX);
+        let mut insert = |size| shared.insert((0, 1), vec![b'a'; size], Some(memory.account()));
+        let first = insert(10_000);
+        let again = [insert(10_000), shared.get((0, 1)).unwrap()];
         assert!(again.iter().all(|again| again.as_ptr() == first.as_ptr()));
         assert_eq!(shared.get((0, 2)), None);
+        assert!((10_000..15_000).contains(&memory.reserved()), "once: {}", memory.reserved());
         drop((first, again));
+        assert_eq!(memory.reserved(), 0);
         assert_eq!(shared.get((0, 1)), None);
         assert_eq!(shared.body.strong_count(), 0);
     }

@@ -1,5 +1,11 @@
 //! A byte limit for a bounded queue.
 
+use std::iter::Sum;
+use std::ops::AddAssign;
+use std::sync::Arc;
+
+use crate::memory::{Account, Memory, Reservation};
+
 /// Counts the bytes that wait in a bounded queue against a limit.
 ///
 /// The largest message that waits is not held against the limit: one message as large as the limit
@@ -17,43 +23,133 @@
 /// budget.release(5000);
 /// assert!(budget.try_acquire(1));
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct ByteBudget {
     bytes: usize,
     limit: u32,
     /// The largest cost that was acquired since the queue was empty.
     largest: u32,
+    /// What the queue holds of the memory of its endpoint: the messages that are counted here, and
+    /// those that are retained although they count no more.
+    reservation: Option<Reservation>,
+}
+
+/// What a message counts against the limit of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    bytes: usize,
+    /// Those of the bytes that other queues hold, too, and that are reserved once for all of them.
+    shared: usize,
+}
+
+impl Cost {
+    /// Creates the cost of a message of which `shared` bytes are reserved elsewhere.
+    pub fn with_shared(bytes: usize, shared: usize) -> Self {
+        Self { bytes, shared: shared.min(bytes) }
+    }
+
+    /// Returns how many bytes count against the limit.
+    pub fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// Returns how many bytes are reserved for this queue alone.
+    pub fn own(self) -> usize {
+        self.bytes - self.shared
+    }
+}
+
+impl From<usize> for Cost {
+    fn from(bytes: usize) -> Self {
+        Self { bytes, shared: 0 }
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.shared += other.shared;
+    }
+}
+
+impl Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), |mut sum, cost| {
+            sum += cost;
+            sum
+        })
+    }
 }
 
 impl ByteBudget {
     /// Creates an unused budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { bytes: 0, limit: saturate(limit), largest: 0 }
+        Self { bytes: 0, limit: saturate(limit), largest: 0, reservation: None }
+    }
+
+    /// Creates an unused budget of `limit` bytes, which are reserved from `account`.
+    pub fn within(limit: usize, account: Option<&Arc<Account>>) -> Self {
+        let reservation = account.map(|account| Reservation::new(Arc::clone(account)));
+        Self { reservation, ..Self::new(limit) }
     }
 
     /// Counts one more message. Returns `false`, and counts nothing, if the limit is exceeded
     /// already.
     #[must_use]
-    pub fn try_acquire(&mut self, cost: usize) -> bool {
+    pub fn try_acquire(&mut self, cost: impl Into<Cost>) -> bool {
         let has_room = self.bytes.saturating_sub(self.largest as usize) <= self.limit as usize;
         if has_room {
-            self.acquire(cost);
+            let cost = cost.into();
+            self.count(cost);
+            if let Some(reservation) = &mut self.reservation {
+                reservation.add(cost.own());
+            }
         }
         has_room
     }
 
-    /// Counts one more message regardless of the limit.
-    pub(crate) fn acquire(&mut self, cost: usize) {
-        self.bytes += cost;
-        self.largest = self.largest.max(saturate(cost));
+    fn count(&mut self, cost: Cost) {
+        self.bytes += cost.bytes;
+        self.largest = self.largest.max(saturate(cost.bytes));
     }
 
-    /// Returns `cost` bytes to the budget.
-    pub fn release(&mut self, cost: usize) {
-        self.bytes = self.bytes.saturating_sub(cost);
+    /// Returns the bytes of a message that is gone.
+    pub fn release(&mut self, cost: impl Into<Cost>) {
+        let cost = cost.into();
+        self.retain(cost);
+        self.forget(cost);
+    }
+
+    /// Returns the bytes of a message that is retained: it counts no more, but it is still held.
+    pub(crate) fn retain(&mut self, cost: Cost) {
+        self.bytes = self.bytes.saturating_sub(cost.bytes);
         if self.bytes == 0 {
             self.largest = 0;
         }
+    }
+
+    /// A message that was [retained](Self::retain) is gone.
+    pub(crate) fn forget(&mut self, cost: Cost) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.subtract(cost.own());
+        }
+    }
+
+    /// Counts a message that was [retained](Self::retain) again, regardless of the limit.
+    pub(crate) fn restore(&mut self, cost: Cost) {
+        self.count(cost);
+    }
+
+    /// Ends the reservation: the queue is closed, and what it held is being freed.
+    pub(crate) fn end_reservation(&mut self) {
+        self.reservation = None;
+    }
+
+    /// Returns the memory of the endpoint if it is exceeded since the queue has grown: the caller
+    /// [relieves](Memory::relieve) it once it holds no lock.
+    #[must_use]
+    pub fn take_exceeded(&mut self) -> Option<Memory> {
+        self.reservation.as_mut()?.take_exceeded()
     }
 
     /// The number of bytes in use.

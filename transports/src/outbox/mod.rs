@@ -22,12 +22,14 @@ mod sent;
 mod streams;
 mod wakeup;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-pub use self::budget::ByteBudget;
+use crate::memory::{Memory, Relievable};
+
+pub use self::budget::{ByteBudget, Cost};
 pub(crate) use self::loss::Loss;
 pub(crate) use self::poll::Collected;
-use self::queue::Shared;
+use self::queue::{Session, Shared};
 pub use self::receiver::Receiver;
 pub use self::sender::Sender;
 pub use self::wakeup::{Enqueued, Wakeup};
@@ -39,7 +41,19 @@ pub use self::wakeup::{Enqueued, Wakeup};
 ///
 /// [`Close::Overflow`]: crate::Close::Overflow
 pub fn channel(limit: usize) -> (Sender, Receiver) {
-    let shared = Arc::new(Shared::new(limit));
+    split(Arc::new(Shared::new(limit, None)))
+}
+
+/// Creates a plain outbox that reserves its backlog in `memory`, which may close it.
+pub fn channel_in(limit: usize, memory: &Memory) -> (Sender, Receiver) {
+    split(Arc::new_cyclic(|outbox: &Weak<Shared>| {
+        let account = memory.account();
+        let key = memory.add(Weak::clone(outbox) as Weak<dyn Relievable>);
+        Shared::new(limit, Some(Session { account, key }))
+    }))
+}
+
+fn split(shared: Arc<Shared>) -> (Sender, Receiver) {
     (Sender::new(Arc::clone(&shared)), Receiver::new(shared, 0))
 }
 

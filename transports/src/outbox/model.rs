@@ -134,7 +134,7 @@ impl Walk {
     }
 
     fn admit(&mut self, message: &Message) -> bool {
-        self.largest = self.largest.max(message.cost());
+        self.largest = self.largest.max(message.cost().bytes());
         self.has_ended = !self.budget.try_acquire(message.cost());
         !self.has_ended
     }
@@ -204,7 +204,7 @@ impl Walk {
             } else {
                 assert!(cost < chunk && in_flight + cost < window, "more than may be in flight");
                 has_ordinary = true;
-                cost += message.cost();
+                cost += message.cost().bytes();
                 let is_resumed = self.streams.get(&stream).map(|model| model.is_resumed);
                 assert_eq!(is_resumed, Some(true), "{name:?} came before its stream was resumed");
                 assert!(self.sent.insert(name), "{name:?} was sent twice in one epoch");
@@ -313,7 +313,7 @@ impl Walk {
             self.read_acked();
         }
         self.now += Duration::from_secs(value as u64);
-        self.buffer.age(self.now, Duration::from_secs(90));
+        self.buffer.age(self.now, Duration::from_secs(90), &mut self.budget);
         self.has_evicted |= self.read_to() < self.acked;
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use super::budget::Cost;
 use super::streams::StreamId;
 use crate::frame::Message;
 
@@ -40,12 +41,12 @@ impl PriorityQueue {
     }
 
     /// Drops all messages, and returns their cost.
-    pub(super) fn clear(&mut self) -> usize {
+    pub(super) fn clear(&mut self) -> Cost {
         mem::take(self).cost()
     }
 
     /// The cost of all messages.
-    pub(super) fn cost(&self) -> usize {
+    pub(super) fn cost(&self) -> Cost {
         self.0.iter().map(|(message, _)| message.cost()).sum()
     }
 }

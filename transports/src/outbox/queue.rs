@@ -1,5 +1,6 @@
 //! The state that both sides of an outbox share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::Waker;
 
@@ -8,6 +9,7 @@ use parking_lot::Mutex;
 use super::budget::ByteBudget;
 use super::replay_buffer::ReplayBuffer;
 use crate::frame::{Close, Message};
+use crate::memory::{Account, Relievable};
 
 pub(super) struct Shared {
     /// Held for a few instructions at a time, and never across an await, a wake-up, a log line or a
@@ -16,6 +18,14 @@ pub(super) struct Shared {
     /// Whether the receiver is gone, and with it everything that was not written. Written under the
     /// lock.
     pub(super) receiver_dropped: AtomicBool,
+    /// The session in the memory of its endpoint.
+    session: Option<Session>,
+}
+
+/// A session that holds memory, and can be closed to free it.
+pub(super) struct Session {
+    pub(super) account: Arc<Account>,
+    pub(super) key: u64,
 }
 
 pub(super) struct State {
@@ -39,14 +49,20 @@ pub(super) struct Resumable {
 }
 
 impl Shared {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, session: Option<Session>) -> Self {
+        let account = session.as_ref().map(|session| &session.account);
         let state = State {
             queue: Queue::Plain(Vec::new()),
-            budget: ByteBudget::new(limit),
+            budget: ByteBudget::within(limit, account),
             close: None,
             waker: None,
         };
-        Self { state: Mutex::new(state), receiver_dropped: AtomicBool::new(false) }
+        Self { state: Mutex::new(state), receiver_dropped: AtomicBool::new(false), session }
+    }
+
+    /// What the session has reserved of the memory of its endpoint.
+    pub(super) fn account(&self) -> Option<&Arc<Account>> {
+        self.session.as_ref().map(|session| &session.account)
     }
 
     /// Wakes `waker` when the outbox is closed while no receiver waits, at once if it is closed
@@ -58,6 +74,34 @@ impl Shared {
             waker.wake();
         } else if let Queue::Resumable(resumable) = &mut state.queue {
             resumable.on_close = Some(waker);
+        }
+    }
+}
+
+impl Relievable for Shared {
+    fn weight(&self) -> Option<usize> {
+        let state = self.state.lock();
+        let reserved = self.account().map_or(0, |account| account.reserved());
+        state.close.is_none().then(|| state.budget.bytes().max(reserved))
+    }
+
+    fn overflow(&self) {
+        let mut state = self.state.lock();
+        if state.close.is_some() {
+            return;
+        }
+        state.clear();
+        let waker = state.close(Close::Overflow);
+        drop(state);
+        metrics::counter!("tower_channels_outbox_overflows").increment(1);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(Session { account, key }) = &self.session {
+            account.memory().remove(*key);
         }
     }
 }
@@ -80,8 +124,9 @@ impl State {
         self.waker.take()
     }
 
-    /// Drops everything that has not been sent.
+    /// Drops everything that has not been sent, in an outbox that is closed.
     pub(super) fn clear(&mut self) {
+        self.budget.end_reservation();
         match &mut self.queue {
             Queue::Plain(queue) => *queue = Vec::new(),
             Queue::Resumable(resumable) => resumable.buffer.clear(),

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use super::budget::Cost;
 use super::loss::Loss;
 use super::queue::{Queue, Resumable, Shared};
 use super::replay_buffer::ReplayBuffer;
 use super::streams::PRIORITY;
 use super::wakeup::Wakeup;
 use crate::frame::{Close, Message};
+use crate::memory::Account;
 
 /// The receiving side of an outbox, held by the transport alone.
 ///
@@ -36,7 +38,7 @@ impl Receiver {
         cx: &mut Context<'_>,
         batch: &mut VecDeque<Message>,
     ) -> Poll<Result<(), Close>> {
-        self.poll_take_some(cx, batch, 0, usize::MAX, usize::MAX)
+        self.poll_take_some(cx, batch, Cost::default(), usize::MAX, usize::MAX)
     }
 
     /// [Releases](Self::release) `written` bytes, then takes messages as [`poll_take`](Self::poll_take)
@@ -48,7 +50,7 @@ impl Receiver {
         &mut self,
         cx: &mut Context<'_>,
         batch: &mut VecDeque<Message>,
-        written: usize,
+        written: Cost,
         chunk: usize,
         window: usize,
     ) -> Poll<Result<(), Close>> {
@@ -87,7 +89,7 @@ impl Receiver {
 
     /// Releases the bytes of messages that were taken from a plain outbox and are now written. A
     /// resumable outbox releases them when they are acknowledged.
-    pub fn release(&self, cost: usize) {
+    pub fn release(&self, cost: Cost) {
         let mut state = self.shared.state.lock();
         if let Queue::Plain(_) = state.queue {
             state.budget.release(cost);
@@ -100,6 +102,11 @@ impl Receiver {
         if let Some((buffer, budget)) = self.shared.state.lock().replay_of(self.epoch) {
             buffer.acknowledge_all(budget);
         }
+    }
+
+    /// Returns what the session has reserved of the memory of its endpoint, if that is limited.
+    pub(crate) fn account(&self) -> Option<&Arc<Account>> {
+        self.shared.account()
     }
 
     /// The cost of everything that was pushed and not yet released.

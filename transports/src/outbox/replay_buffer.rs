@@ -360,8 +360,8 @@ impl ReplayBuffer {
     }
 
     /// Evicts what has been retained for `ttl`; see [`Sent::age`].
-    pub(super) fn age(&mut self, now: Instant, ttl: Duration) {
-        self.sent.age(now, ttl);
+    pub(super) fn age(&mut self, now: Instant, ttl: Duration, budget: &mut ByteBudget) {
+        self.sent.age(now, ttl, budget);
     }
 
     /// What this epoch sent and the client's transport has not acknowledged.

@@ -16,6 +16,7 @@ use super::replay_buffer::NewEpoch;
 use super::streams::{PRIORITY, StreamId};
 use super::wakeup::{Enqueued, Wakeup};
 use crate::frame::{Close, Message};
+use crate::memory::Account;
 
 /// The sending side of an outbox; a cheap clone.
 ///
@@ -193,7 +194,8 @@ impl Sender {
             // Until the receiver polls again, pushes wake nothing.
             state.waker.take()
         };
-        Enqueued { wakeup: Wakeup(waker), overflowed }
+        let exceeded = state.budget.take_exceeded();
+        Enqueued { wakeup: Wakeup(waker), overflowed, exceeded }
     }
 
     /// Closes the connection once everything that was pushed before has been written. The first close
@@ -208,6 +210,11 @@ impl Sender {
     pub(crate) fn close_quietly(&self, close: Close) {
         let waker = self.shared.state.lock().close_quietly(close);
         Wakeup(waker).wake();
+    }
+
+    /// Returns what the session has reserved of the memory of its endpoint, if that is limited.
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.shared.account()
     }
 
     /// Returns whether the outbox is closed, and so drops what is pushed.
@@ -273,8 +280,8 @@ impl Sender {
 
     /// Evicts what the client's network acknowledged at least `ttl` ago; see `ReplayBuffer::age`.
     pub(crate) fn age(&self, now: Instant, ttl: Duration) {
-        if let Some((buffer, _)) = self.shared.state.lock().replay() {
-            buffer.age(now, ttl);
+        if let Some((buffer, budget)) = self.shared.state.lock().replay() {
+            buffer.age(now, ttl, budget);
         }
     }
 

@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::budget::ByteBudget;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+use super::budget::Cost;
 use super::streams::{PRIORITY, StreamId};
 use crate::frame::Message;
 
@@ -57,7 +59,7 @@ impl Sent {
     }
 
     pub(super) fn push(&mut self, stream: StreamId, message: Message) {
-        self.in_flight += message.cost();
+        self.in_flight += message.cost().bytes();
         // Most detached sessions hold a single message, the reply to a join.
         if self.messages.capacity() == 0 {
             self.messages.reserve_exact(1);
@@ -69,13 +71,13 @@ impl Sent {
     pub(super) fn acknowledge(&mut self, position: u64, budget: &mut ByteBudget) {
         while self.acked < position.min(self.position()) {
             let (_, message) = &self.messages[(self.acked - self.first) as usize];
-            budget.release(message.cost());
-            self.in_flight -= message.cost();
-            self.retained += message.cost();
+            budget.retain(message.cost());
+            self.in_flight -= message.cost().bytes();
+            self.retained += message.cost().bytes();
             self.acked += 1;
         }
         while self.retained > MAX_RETAINED {
-            self.evict(self.first + 1);
+            self.evict(self.first + 1, budget);
         }
     }
 
@@ -84,10 +86,11 @@ impl Sent {
         while self.first < position {
             let Some((_, message)) = self.messages.pop_front() else { return };
             if self.first < self.acked {
-                self.retained -= message.cost();
+                budget.forget(message.cost());
+                self.retained -= message.cost().bytes();
             } else {
                 budget.release(message.cost());
-                self.in_flight -= message.cost();
+                self.in_flight -= message.cost().bytes();
                 self.acked += 1;
             }
             self.first += 1;
@@ -123,22 +126,23 @@ impl Sent {
 
     /// Evicts what has been retained for `ttl`. Called at least once per `ttl`, it evicts everything
     /// within twice that time.
-    pub(super) fn age(&mut self, now: Instant, ttl: Duration) {
+    pub(super) fn age(&mut self, now: Instant, ttl: Duration, budget: &mut ByteBudget) {
         if let Some((since, acked)) = self.retained_since {
             if now.saturating_duration_since(since) < ttl {
                 return;
             }
-            self.evict(acked);
+            self.evict(acked, budget);
         }
         self.retained_since = Some((now, self.acked));
     }
 
     /// Evicts the retained messages before `position`.
-    fn evict(&mut self, position: u64) {
+    fn evict(&mut self, position: u64, budget: &mut ByteBudget) {
         while self.first < position.min(self.acked) {
             let Some((_, message)) = self.messages.pop_front() else { return };
             self.evicted = self.evicted.max(message.number());
-            self.retained -= message.cost();
+            budget.forget(message.cost());
+            self.retained -= message.cost().bytes();
             self.first += 1;
         }
         if self.messages.is_empty() {
@@ -163,7 +167,7 @@ impl Sent {
     pub(super) fn is_stuck(&self) -> bool {
         self.first_in_flight().is_some_and(|index| {
             let (_, message) = &self.messages[index];
-            message.tries() >= MAX_TRIES && message.cost() > LARGE
+            message.tries() >= MAX_TRIES && message.cost().bytes() > LARGE
         })
     }
 
@@ -182,7 +186,7 @@ impl Sent {
         let mut messages = mem::take(&mut self.messages);
         for (index, (_, message)) in messages.iter_mut().enumerate() {
             if index < acked {
-                budget.acquire(message.cost());
+                budget.restore(message.cost());
             }
             message.set_number(0);
         }
@@ -200,8 +204,9 @@ impl Sent {
     #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
     pub(super) fn costs(&self) -> (usize, usize) {
         let acked = (self.acked - self.first) as usize;
-        let retained = self.messages.iter().take(acked).map(|(_, message)| message.cost()).sum();
-        (self.unacknowledged().map(Message::cost).sum(), retained)
+        let retained = self.messages.iter().take(acked).map(|(_, message)| message.cost());
+        let in_flight = self.unacknowledged().map(Message::cost).sum::<Cost>();
+        (in_flight.bytes(), retained.sum::<Cost>().bytes())
     }
 }
 

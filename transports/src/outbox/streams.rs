@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use super::budget::Cost;
 use crate::frame::Message;
 
 /// Identifies a stream of one outbox. Ids are not given twice, and 64 bits never wrap around to
@@ -164,12 +165,12 @@ impl Streams {
 
     /// Pauses a stream until it is resumed. Returns the cost of the volatile messages that it
     /// discards.
-    pub(super) fn pause(&mut self, id: StreamId) -> usize {
+    pub(super) fn pause(&mut self, id: StreamId) -> Cost {
         let Some(stream) = find(&mut self.streams, id).filter(|_| self.pauses_new) else {
-            return 0;
+            return Cost::default();
         };
         stream.is_resumed = false;
-        let mut dropped = 0;
+        let mut dropped = Cost::default();
         for (other, message) in mem::take(&mut self.ready) {
             if other != id {
                 self.ready.push_back((other, message));
@@ -187,14 +188,16 @@ impl Streams {
     ///
     /// Returns the cost of the messages that are not needed: priority messages, those of streams that
     /// have ended, and volatile ones that their stream discards.
-    pub(super) fn pause_all(&mut self, sent: VecDeque<(StreamId, Message)>) -> usize {
+    pub(super) fn pause_all(&mut self, sent: VecDeque<(StreamId, Message)>) -> Cost {
         self.pauses_new = true;
-        let mut dropped = 0;
+        let mut dropped = Cost::default();
         for stream in &mut self.streams {
             stream.is_resumed = false;
             if stream.discards_volatile {
                 stream.paused.retain(|message| {
-                    dropped += if message.is_volatile() { message.cost() } else { 0 };
+                    if message.is_volatile() {
+                        dropped += message.cost();
+                    }
                     !message.is_volatile()
                 });
             }
@@ -211,8 +214,8 @@ impl Streams {
     }
 
     /// Ends a stream. Returns the cost of the messages that are lost because it was paused.
-    pub(super) fn end(&mut self, id: StreamId) -> usize {
-        let Some(at) = index(&self.streams, id) else { return 0 };
+    pub(super) fn end(&mut self, id: StreamId) -> Cost {
+        let Some(at) = index(&self.streams, id) else { return Cost::default() };
         self.has_leftovers |= !self.ready.is_empty();
         self.streams.remove(at).paused.iter().map(Message::cost).sum()
     }
@@ -270,7 +273,8 @@ impl Streams {
     /// The cost of everything that waits, computed from scratch.
     pub(super) fn cost(&self) -> usize {
         let paused = self.streams.iter().flat_map(|stream| &stream.paused);
-        self.ready.iter().map(|(_, message)| message).chain(paused).map(Message::cost).sum()
+        let all = self.ready.iter().map(|(_, message)| message).chain(paused);
+        all.map(Message::cost).sum::<Cost>().bytes()
     }
 }
 
@@ -353,7 +357,7 @@ mod tests {
         push(&mut streams, resumed, "resumed");
         push(&mut streams, paused, "paused");
         let lost = Message::text("paused").cost();
-        assert_eq!((streams.end(resumed), streams.end(paused)), (0, lost));
+        assert_eq!((streams.end(resumed), streams.end(paused)), (Cost::default(), lost));
         assert_eq!(pop_all(&mut streams), ["resumed"]);
     }
 

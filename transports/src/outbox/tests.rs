@@ -64,7 +64,7 @@ fn taken_messages_count_until_they_are_released() {
     outbox.push(message.clone());
     outbox.push(message.clone());
     assert!(take(&mut receiver).is_ready());
-    receiver.release(2 * message.cost());
+    receiver.release((2 * message.cost().bytes()).into());
     assert_eq!(receiver.backlog(), 0);
     outbox.push(message);
     assert!(!outbox.is_closed());

@@ -2,6 +2,8 @@
 
 use std::task::Waker;
 
+use crate::memory::Memory;
+
 /// What [`Sender::enqueue`](super::Sender::enqueue) leaves to do once the caller has released its own
 /// locks.
 #[derive(Debug, Default)]
@@ -12,15 +14,20 @@ pub struct Enqueued {
     /// Whether the message exceeded the outbox limit, which closed the connection with
     /// [`Close::Overflow`](crate::Close::Overflow).
     pub overflowed: bool,
+    /// The memory of the endpoint, if the message exceeded it.
+    pub exceeded: Option<Memory>,
 }
 
 impl Enqueued {
-    /// Counts the overflow, if there was one, and wakes the receiver.
+    /// Counts the overflow, if there was one, wakes the receiver, and relieves exceeded memory.
     pub fn finish(self) {
         if self.overflowed {
             metrics::counter!("tower_channels_outbox_overflows").increment(1);
         }
         self.wakeup.wake();
+        if let Some(memory) = self.exceeded {
+            memory.relieve();
+        }
     }
 }
 

@@ -21,10 +21,11 @@ use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
 use super::framed_io::FramedIo;
 use super::pings::Pings;
+use super::throttled::Throttled;
 use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
-use crate::outbox::{self, Loss};
+use crate::outbox::{self, Cost, Loss};
 use crate::session::Session;
 
 /// A WebSocket after its handshake. The future completes when the connection has ended.
@@ -34,9 +35,10 @@ pub struct Connection<Io, S> {
     framed: FramedIo<Io>,
     receiver: outbox::Receiver,
     /// The cost of messages that are written but still count against the outbox.
-    unreleased: usize,
+    unreleased: Cost,
     /// Only for a resumable session.
     pings: Option<Box<Pings>>,
+    throttled: Throttled,
     /// Reading pauses while the backlog is larger than this.
     max_backlog: usize,
     /// Of the idle timeout while the connection is open, then of the close timeout.
@@ -93,8 +95,9 @@ where
         Self {
             framed: FramedIo::new(io, decoder),
             receiver,
-            unreleased: 0,
+            unreleased: Cost::default(),
             pings,
+            throttled: Throttled::new(limits.rate),
             // The backlog of a resumable session shrinks by acknowledgements, which must be read.
             max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
             deadline: Deadline::new(config.idle_timeout),
@@ -199,10 +202,15 @@ where
             if turn.is_over() {
                 return Ok(Stopped::Exhausted);
             }
+            if self.throttled.waits_until().is_some() {
+                return Ok(Stopped::Empty);
+            }
+            let allowed = self.throttled.limit(turn.messages);
+            let mut left = allowed;
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
             let mut closed = None;
-            let read = self.framed.poll_read(cx, &mut turn.messages, |event| match event {
+            let read = self.framed.poll_read(cx, &mut left, |event| match event {
                 Event::Message(message) => session.handle_in(message),
                 Event::Ping(_) => Ok(()),
                 Event::Pong(payload) => {
@@ -229,6 +237,9 @@ where
                     self.deadline.extend(now);
                     self.framed.record_progress(size, now);
                     turn.spend(size);
+                    turn.messages -= allowed - left;
+                    self.throttled.receive(allowed - left, size).map_err(End::Connection)?;
+                    self.framed.reserve(self.receiver.account());
                 }
             }
         }
@@ -265,7 +276,7 @@ where
             self.ping();
             if self.framed.writer.messages.is_empty() {
                 let _ = self.poll_outbox(cx, CHUNK)?;
-            } else if self.unreleased > 0 {
+            } else if self.unreleased != Cost::default() {
                 // What is pushed meanwhile needs the room.
                 self.receiver.release(mem::take(&mut self.unreleased));
             }
@@ -277,7 +288,7 @@ where
                 Poll::Ready(cost) => {
                     self.unreleased += cost;
                     if let Some(pings) = &mut self.pings {
-                        pings.on_write(cost);
+                        pings.on_write(cost.bytes());
                     }
                 }
                 Poll::Pending => {
@@ -320,7 +331,8 @@ where
 
     /// Polls the deadline. Ready with whether it has passed.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let ping_due = self.ping_due();
+        let throttled = self.throttled.waits_until().filter(|_| self.is_open());
+        let earlier = self.ping_due().into_iter().chain(throttled).min();
         let is_paused = match self.state {
             State::Open(_) => self.is_backed_up(),
             State::Flushing(_) | State::Closing => true,
@@ -341,8 +353,15 @@ where
             }
         }
         let timeout = self.deadline.timeout().saturating_mul(UNFINISHED);
-        let limit = progress.filter(|_| !is_paused).map(|progress| progress.deadline(timeout));
-        self.deadline.poll(cx, is_paused, limit, ping_due)
+        let is_read = !is_paused && throttled.is_none();
+        let limit = progress.filter(|_| is_read).map(|progress| progress.deadline(timeout));
+        let has_timed_out = ready!(self.deadline.poll(cx, is_paused, limit, earlier));
+        if has_timed_out && throttled.is_some() {
+            // It could not show that it is there.
+            self.deadline.extend(Instant::now());
+            return Poll::Ready(false);
+        }
+        Poll::Ready(has_timed_out)
     }
 }
 

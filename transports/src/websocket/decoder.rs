@@ -100,6 +100,12 @@ impl Decoder {
         self
     }
 
+    /// Returns how many bytes an unfinished message holds.
+    pub fn held(&self) -> usize {
+        let message = self.unfinished.as_ref().and_then(|unfinished| unfinished.message.as_ref());
+        message.map_or(0, Assembly::capacity)
+    }
+
     /// Decodes the next bytes, unmasking them in place, and passes every event that is complete to
     /// `deliver`, until `events` is down to 0. Returns the size of the rest of the chunk, which is to be
     /// decoded next.
@@ -275,6 +281,13 @@ impl Assembly {
             Self::Binary(bytes) => bytes.extend_from_slice(payload),
         }
         Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        match self {
+            Self::Text(text) => text.capacity(),
+            Self::Binary(bytes) => bytes.capacity(),
+        }
     }
 
     fn len(&self) -> usize {

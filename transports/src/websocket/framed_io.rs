@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBuf, Write};
@@ -15,6 +16,8 @@ use super::decoder::{Decoder, Event};
 use super::frame_head::write_pong;
 use super::writer::Writer;
 use crate::frame::Close;
+use crate::memory::{Account, Reservation};
+use crate::outbox::Cost;
 use crate::progress::Progress;
 
 /// A byte stream with the decoder of its input and the queue of its output.
@@ -35,6 +38,8 @@ pub(super) struct FramedIo<Io> {
     /// Whether less is read at a time, because the client sends many messages at once: then little is
     /// left when the turn is over.
     reads_little: bool,
+    /// For input that is kept; none while there is none.
+    reservation: Option<Box<Reservation>>,
 }
 
 /// The rest of a read.
@@ -75,6 +80,7 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
             decoder,
             unread: None,
             reads_little: false,
+            reservation: None,
         }
     }
 
@@ -137,16 +143,31 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
         self.decoder.unfinished()?.as_mut()
     }
 
+    /// Reserves what an unfinished message and unread input hold from the account of the session.
+    pub(super) fn reserve(&mut self, account: Option<&Arc<Account>>) {
+        let unread = self.unread.as_ref().map_or(0, |unread| unread.bytes.len());
+        let held = self.decoder.held() + unread;
+        if held == 0 {
+            self.reservation = None;
+        } else if let Some(account) = account {
+            let create = || Box::new(Reservation::new(Arc::clone(account)));
+            let reservation = self.reservation.get_or_insert_with(create);
+            reservation.set(held);
+            if let Some(memory) = reservation.take_exceeded() {
+                memory.relieve();
+            }
+        }
+    }
+
     /// Frees what an unfinished message holds. Input can only be discarded from now on.
     pub(super) fn stop_decoding(&mut self) {
-        self.decoder = Decoder::new(0);
-        self.unread = None;
+        (self.decoder, self.unread, self.reservation) = (Decoder::new(0), None, None);
     }
 
     /// Writes once, as much as `io` accepts. Returns the cost of the messages completed by it.
     ///
     /// There must be something to write.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Cost>> {
         let Self { io, writer, .. } = self;
         let written = if let Some(frame) = writer.single_frame() {
             Pin::new(io).poll_write(cx, frame)

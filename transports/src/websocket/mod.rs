@@ -17,6 +17,7 @@ mod frame_head;
 mod framed_io;
 mod handshake;
 mod pings;
+mod throttled;
 mod turn;
 mod utf8;
 mod writer;

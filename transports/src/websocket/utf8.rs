@@ -40,6 +40,11 @@ impl Text {
         self.complete.len() + self.cut_len
     }
 
+    /// Returns how many bytes are allocated.
+    pub(super) fn capacity(&self) -> usize {
+        self.complete.capacity()
+    }
+
     /// Returns the text, unless it ends within a character.
     pub(super) fn finish(self) -> Result<String, InvalidUtf8> {
         if self.cut_len == 0 { Ok(self.complete) } else { Err(InvalidUtf8) }

@@ -9,6 +9,7 @@ use std::io::IoSlice;
 
 use super::frame_head::{frame_len, write_head};
 use crate::frame::Message;
+use crate::outbox::Cost;
 
 /// Messages and control frames to be written.
 #[derive(Debug, Default)]
@@ -55,8 +56,8 @@ impl Writer {
 
     /// Removes the next `size` bytes, which have been written. Returns the cost of the messages that
     /// are now written completely.
-    pub(super) fn advance(&mut self, mut size: usize) -> usize {
-        let mut cost = 0;
+    pub(super) fn advance(&mut self, mut size: usize) -> Cost {
+        let mut cost = Cost::default();
         if self.offset > 0 {
             size = self.advance_message(size, &mut cost);
         }
@@ -77,7 +78,7 @@ impl Writer {
         self.messages.truncate(usize::from(self.offset > 0));
     }
 
-    fn advance_message(&mut self, size: usize, cost: &mut usize) -> usize {
+    fn advance_message(&mut self, size: usize, cost: &mut Cost) -> usize {
         let Some(message) = self.messages.front() else { return size };
         let left = frame_len(message) - self.offset;
         if size < left {
@@ -268,7 +269,7 @@ mod tests {
         let messages = [Message::text("a"), large()];
         let mut writer = writer(&messages, b"control");
         assert_eq!(writer.advance(7 + 3 + 2), messages[0].cost());
-        assert_eq!(writer.advance(301), 0);
+        assert_eq!(writer.advance(301), Cost::default());
         assert_eq!(writer.advance(1), messages[1].cost());
         assert!(writer.messages.capacity() <= MAX_IDLE_CAPACITY);
         assert_eq!(writer.control.capacity(), 0);

@@ -136,7 +136,7 @@ fn messages_are_released_when_they_are_acknowledged_and_not_before() {
     let (session, outbox) = session(false);
     outbox.push(Message::text("a"));
     poll(&session, 0).unwrap();
-    assert_eq!(backlog(&session), Message::text("a").cost());
+    assert_eq!(backlog(&session), Message::text("a").cost().bytes());
     poll(&session, 1).unwrap();
     assert_eq!(backlog(&session), 0);
 }

@@ -27,7 +27,7 @@ impl Walk {
         }
         for stream in self.streams.keys().copied().collect::<Vec<_>>() {
             let reply = Message::text(format!("{PRIORITY}:{}", u64::from(u32::MAX) - stream));
-            self.budget.acquire(reply.cost());
+            self.budget.restore(reply.cost());
             assert!(self.buffer.resume(stream, self.buffer.epoch(), reply));
             self.streams.entry(stream).or_default().is_resumed = true;
         }

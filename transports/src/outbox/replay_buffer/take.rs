@@ -21,7 +21,7 @@ impl ReplayBuffer {
         while room > 0
             && let Some((stream, message)) = self.streams.pop()
         {
-            room = room.saturating_sub(message.cost());
+            room = room.saturating_sub(message.cost().bytes());
             self.send(stream, message, &mut send);
         }
         self.position() > before
@@ -44,7 +44,7 @@ impl ReplayBuffer {
             let next = self.priority.first().or_else(|| self.streams.first());
             let Some(next) = next else { break };
             let in_flight = self.sent.in_flight();
-            if in_flight > 0 && next.cost() > limit.saturating_sub(in_flight) {
+            if in_flight > 0 && next.cost().bytes() > limit.saturating_sub(in_flight) {
                 break;
             }
             if !self.send_priority(&mut send)

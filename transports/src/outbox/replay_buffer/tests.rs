@@ -12,13 +12,13 @@ fn first_epoch(received: Option<u64>) -> (ReplayBuffer, ByteBudget, StreamId) {
 
 fn resume(buffer: &mut ReplayBuffer, budget: &mut ByteBudget, stream: StreamId) -> bool {
     let reply = Message::text("joined");
-    budget.acquire(reply.cost());
+    budget.restore(reply.cost());
     buffer.resume(stream, buffer.epoch(), reply)
 }
 
 fn push(buffer: &mut ReplayBuffer, budget: &mut ByteBudget, stream: StreamId, text: &str) {
     let message = Message::with_placeholder(format!("[null{text}"), 1);
-    budget.acquire(message.cost());
+    budget.restore(message.cost());
     buffer.push(stream, message);
 }
 
@@ -133,14 +133,14 @@ const TTL: Duration = Duration::from_secs(90);
 fn what_the_network_acknowledged_is_retained_for_its_ttl_and_less_than_twice_that() {
     let (mut buffer, mut budget, stream) = first_epoch(Some(0));
     let start = Instant::now();
-    buffer.age(start, TTL);
+    buffer.age(start, TTL, &mut budget);
     push(&mut buffer, &mut budget, stream, ",a");
     take(&mut buffer);
     buffer.acknowledge_network(buffer.position(), &mut budget);
     push(&mut buffer, &mut budget, stream, ",b");
     take(&mut buffer);
     for (seconds, is_retained) in [(89, true), (90, true), (179, true), (180, false)] {
-        buffer.age(start + Duration::from_secs(seconds), TTL);
+        buffer.age(start + Duration::from_secs(seconds), TTL, &mut budget);
         assert_eq!(buffer.costs().1 > 0, is_retained, "after {seconds} s");
     }
     assert_eq!(buffer.unacknowledged().count(), 1, "what is in flight stays");
@@ -153,8 +153,8 @@ fn a_client_that_has_not_seen_what_was_evicted_cannot_resume() {
     take(&mut buffer);
     buffer.acknowledge_network(buffer.position() - 1, &mut budget);
     let start = Instant::now();
-    buffer.age(start, TTL);
-    buffer.age(start + TTL, TTL);
+    buffer.age(start, TTL, &mut budget);
+    buffer.age(start + TTL, TTL, &mut budget);
     assert!(buffer.attach(Some(1), &mut budget).is_none());
     assert!(buffer.attach(Some(2), &mut budget).is_some());
     assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:4\",3"]);
@@ -163,7 +163,7 @@ fn a_client_that_has_not_seen_what_was_evicted_cannot_resume() {
 /// The reply to a heartbeat, which is sent at once.
 fn beat(buffer: &mut ReplayBuffer, budget: &mut ByteBudget) {
     let reply = Message::text("beat");
-    budget.acquire(reply.cost());
+    budget.restore(reply.cost());
     buffer.push_heartbeat_reply(reply, budget);
     take(buffer);
 }
@@ -200,8 +200,8 @@ fn a_client_with_numbers_cannot_resume_after_what_was_evicted_on_the_word_of_a_h
     push(&mut buffer, &mut budget, stream, ",a");
     take(&mut buffer);
     (0..2).for_each(|_| beat(&mut buffer, &mut budget));
-    buffer.age(start, TTL);
-    buffer.age(start + TTL, TTL);
+    buffer.age(start, TTL, &mut budget);
+    buffer.age(start + TTL, TTL, &mut budget);
     assert!(!buffer.has_all_after(Some(0)) && buffer.has_all_after(Some(1)));
 }
 
@@ -242,7 +242,7 @@ fn push_volatile(
     text: &str,
 ) -> bool {
     let message = Message::with_placeholder(format!("[null{text}"), 1).volatile();
-    budget.acquire(message.cost());
+    budget.restore(message.cost());
     buffer.push(stream, message)
 }
 
@@ -362,7 +362,7 @@ fn the_last_message_of_a_stream_does_not_wait_for_the_client_to_resume_it() {
     take(&mut buffer);
     let mut push_last = |buffer: &mut ReplayBuffer| {
         let message = Message::text("left");
-        budget.acquire(message.cost());
+        budget.restore(message.cost());
         assert!(buffer.push_last(stream, message));
         take(buffer)
     };
@@ -416,7 +416,7 @@ fn a_priority_message_goes_first_and_counts_in_an_answer() {
     buffer.acknowledge(buffer.position(), &mut budget).unwrap();
     push(&mut buffer, &mut budget, stream, "large");
     let priority = Message::text("x".repeat(64 << 10));
-    budget.acquire(priority.cost());
+    assert!(budget.try_acquire(priority.cost()));
     buffer.push(PRIORITY, priority);
     assert_eq!(take_up_to(&mut buffer), 1);
     assert_eq!(buffer.streams.first().map(Message::size), Some("[nulllarge".len()));

@@ -1,0 +1,132 @@
+//! The memory that everything which clients can fill shares: one budget for the whole endpoint.
+//!
+//! ```text
+//! Memory      one per endpoint: how much is reserved, and which sessions could be closed
+//! Account     one per session, or per purpose without a session: what it has reserved
+//! Reservation one per queue or buffer: what it holds, reserved from its account in steps
+//! ```
+
+mod relief;
+mod reservation;
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use self::relief::Relief;
+pub(crate) use self::relief::Relievable;
+pub use self::reservation::{Account, Reservation};
+
+/// The memory budget of an endpoint; see [`Limits::memory`](crate::Limits::memory). A cheap clone.
+///
+/// A budget is exceeded before anything is done about it: what is reserved counts at once, and
+/// [`relieve`](Self::relieve) closes sessions until less is reserved.
+#[derive(Clone)]
+pub struct Memory(Arc<Shared>);
+
+struct Shared {
+    limit: usize,
+    /// The reserved bytes. Written once per step of a reservation, not once per message.
+    reserved: AtomicUsize,
+    relief: Relief,
+}
+
+impl Memory {
+    /// Creates a budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Shared { limit, reserved: AtomicUsize::new(0), relief: Relief::default() }))
+    }
+
+    /// Returns how many bytes are reserved.
+    pub fn reserved(&self) -> usize {
+        self.0.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether no new session should be admitted: nine tenths are reserved.
+    pub fn is_scarce(&self) -> bool {
+        self.reserved() >= self.0.limit - self.0.limit / 10
+    }
+
+    /// Returns whether more is reserved than there is.
+    pub fn is_exceeded(&self) -> bool {
+        self.reserved() > self.0.limit
+    }
+
+    /// Closes the sessions that hold most with [`Close::Overflow`](crate::Close::Overflow) if the
+    /// budget is exceeded, until it would not be scarce any more. The caller holds no lock.
+    pub fn relieve(&self) {
+        if self.is_exceeded() {
+            let enough = self.0.limit - self.0.limit / 10;
+            self.0.relief.run(self.reserved().saturating_sub(enough));
+            self.report();
+        }
+    }
+
+    /// Creates an account that belongs to no session.
+    pub fn account(&self) -> Arc<Account> {
+        Arc::new(Account::new(self.clone()))
+    }
+
+    /// Reserves what `bytes` hold for as long as any clone of them exists. For bytes that many
+    /// queues share; few are not worth the trouble and are returned as an error.
+    pub(crate) fn hold(&self, bytes: Bytes) -> Result<Bytes, Bytes> {
+        if bytes.len() <= WORTH_HOLDING {
+            return Err(bytes);
+        }
+        let mut reservation = Reservation::new(self.account());
+        reservation.set(bytes.len());
+        Ok(Bytes::from_owner(Held { bytes, _reservation: reservation }))
+    }
+
+    /// Updates the gauge. The caller holds no lock.
+    pub(crate) fn report(&self) {
+        metrics::gauge!("tower_channels_memory_bytes").set(self.reserved() as f64);
+    }
+
+    /// Adds a session that can be closed.
+    pub(crate) fn add(&self, session: Weak<dyn Relievable>) -> u64 {
+        self.0.relief.add(session)
+    }
+
+    /// Removes a session that was [added](Self::add).
+    pub(crate) fn remove(&self, key: u64) {
+        self.0.relief.remove(key);
+    }
+
+    fn reserve(&self, bytes: usize) {
+        self.0.reserved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn release(&self, bytes: usize) {
+        self.0.reserved.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes with the reservation for them.
+struct Held {
+    bytes: Bytes,
+    _reservation: Reservation,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("limit", &self.0.limit)
+            .field("reserved", &self.reserved())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Shared bytes up to this are counted by every queue that holds them.
+const WORTH_HOLDING: usize = 1024;
+
+#[cfg(test)]
+mod tests;
