@@ -8,11 +8,11 @@ mod answer;
 mod batch;
 mod body;
 mod config;
+mod future;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
 mod pause;
 mod registry;
-mod response_future;
 mod session;
 mod state;
 mod token;
@@ -38,10 +38,10 @@ use self::answer::Messages;
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
+pub use self::future::ResponseFuture;
+use self::future::ready;
 use self::pause::Pauses;
 use self::registry::Registry;
-pub use self::response_future::ResponseFuture;
-use self::response_future::ready;
 use self::session::{Answered, LongPollSession};
 use self::state::{Gone, PollId};
 use self::token::Token;
@@ -64,6 +64,8 @@ struct Server<H: Handler> {
     registry: Arc<Registry<H::Session>>,
     pauses: Pauses,
 }
+
+type SharedSession<H> = Arc<LongPollSession<<H as Handler>::Session>>;
 
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
@@ -119,7 +121,7 @@ where
                 _ => ready(answer::bad_method()),
             }
         };
-        answer.closing(response::expects_continue(&parts))
+        answer.closing_if(response::expects_continue(&parts))
     }
 }
 
@@ -159,7 +161,7 @@ impl<H: Handler> Server<H> {
     }
 
     /// Finds the session of a POST.
-    fn find_for_post(&self, token: &str) -> Result<Arc<LongPollSession<H::Session>>, Refused> {
+    fn find_for_post(&self, token: &str) -> Result<SharedSession<H>, Refused> {
         let (token, session) = self.find(token)?;
         match session.check(token.cursor) {
             Ok(()) => Ok(session),
@@ -167,7 +169,7 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    fn find(&self, token: &str) -> Result<(Token, Arc<LongPollSession<H::Session>>), Refused> {
+    fn find(&self, token: &str) -> Result<(Token, SharedSession<H>), Refused> {
         let token = Token::parse(token).ok_or(Refused::Unknown)?;
         let session = self.registry.find(&token.id).ok_or(Refused::Unknown)?;
         Ok((token, session))
@@ -252,12 +254,7 @@ impl<H: Handler> Server<H> {
         Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
     }
 
-    async fn receive<B>(
-        self: Arc<Self>,
-        session: Arc<LongPollSession<H::Session>>,
-        ndjson: bool,
-        body: B,
-    ) -> Answer
+    async fn receive<B>(self: Arc<Self>, session: SharedSession<H>, ndjson: bool, body: B) -> Answer
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -340,7 +337,7 @@ enum Refused {
 /// the session timeout.
 struct PendingPoll<H: Handler> {
     server: Arc<Server<H>>,
-    session: Arc<LongPollSession<H::Session>>,
+    session: SharedSession<H>,
     token: Token,
     id: PollId,
 }

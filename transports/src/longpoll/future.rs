@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 
 use crate::response::{self, Answer};
 
-/// The response future of [`LongPoll`](super::LongPoll).
+/// The response future of [`LongPoll`](crate::LongPoll).
 pub struct ResponseFuture {
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
     /// Whether the connection closes after the answer, because the body is not read.
     closes: bool,
 }
 
-/// Returns the future of an answer that is known.
+/// Responds at once.
 pub(super) fn ready(answer: Answer) -> ResponseFuture {
     ResponseFuture::new(future::ready(answer))
 }
@@ -25,8 +25,8 @@ impl ResponseFuture {
         Self { answer: Box::pin(answer), closes: false }
     }
 
-    /// Sets whether the connection closes after the answer.
-    pub(super) fn closing(self, closes: bool) -> Self {
+    /// Closes the connection after the answer, if `closes`.
+    pub(super) fn closing_if(self, closes: bool) -> Self {
         Self { closes, ..self }
     }
 }
@@ -36,8 +36,10 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let closes = self.closes;
-        let answer = self.answer.as_mut().poll(cx);
-        answer.map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
+        self.answer
+            .as_mut()
+            .poll(cx)
+            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
     }
 }
 
