@@ -114,7 +114,8 @@ async fn survives(
     let mut conn = Connection::open(&server, to, parameters).await;
     conn.rejoin("7", "room:a").await;
     for event in missed {
-        conn.expect(&format!(r#"[null,null,"room:a","{event}",{{}}]"#)).await;
+        // With sequence numbers the reply to the ping comes again, as no number has acknowledged it.
+        conn.skip_to(&format!(r#"[null,null,"room:a","{event}",{{}}]"#)).await;
     }
     conn.ping("7", "room:a").await;
     conn.send(r#"["7","8","room:a","shout",{}]"#).await;

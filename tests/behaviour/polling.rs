@@ -208,6 +208,75 @@ async fn messages_that_a_poll_acknowledged_are_not_sent_again() {
     assert_eq!(session.poll().await["messages"], json!([REPLY.replace('2', "3")]));
 }
 
+/// A broadcast of 15 KB and the message that clients receive.
+async fn broadcast_15_kb(server: &Server, n: usize) -> String {
+    let payload = format!(r#"[{n},"{}"]"#, "x".repeat(15_000));
+    server.broadcast("room:a", "news", &payload).await;
+    format!(r#"[null,null,"room:a","news",{payload}]"#)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_is_bounded_and_the_rest_follows_with_the_next_poll() {
+    for parameters in ["vsn=2.0.0", "vsn=2.0.0&user_id=u1&session=0123456789abcdefghijkl"] {
+        let server = Server::start().await;
+        let mut session = LongPoll::open(&server, parameters).await;
+        session.post(JSON, r#"["1","1","room:a","phx_join",{}]"#).await;
+        session.receive(2).await;
+        let mut expected = Vec::new();
+        for n in 0..60 {
+            expected.push(json!(broadcast_15_kb(&server, n).await));
+        }
+        let (mut got, mut responses) = (Vec::new(), 0);
+        while got.len() < 60 {
+            let before = session.token.clone();
+            let response = session.poll().await;
+            let size = response.to_string().len();
+            assert!(size <= 128 << 10, "{size} bytes");
+            // It is repeated as it is, whatever else waits.
+            session.token = before;
+            assert_eq!(session.poll().await, response);
+            got.extend(response["messages"].as_array().unwrap().clone());
+            responses += 1;
+        }
+        assert!(got == expected && responses == 10, "{responses} responses");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_larger_than_a_response_should_be_is_sent_alone() {
+    let server = Server::start().await;
+    let mut session = LongPoll::member(&server).await;
+    for size in [300_000, 10, 300_000] {
+        server.broadcast("room:a", "news", &format!(r#""{}""#, "x".repeat(size))).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(session.poll().await["messages"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_repeats_of_a_token_within_a_second_get_few_responses() {
+    let server = Server::start().await;
+    let mut session = LongPoll::member(&server).await;
+    let expected = broadcast_15_kb(&server, 0).await;
+    let token = session.token.clone();
+    let (started, mut answered) = (Instant::now(), 0);
+    for _ in 0..300 {
+        session.token.clone_from(&token);
+        let response = session.poll().await;
+        if response["messages"] != json!([]) {
+            answered += 1;
+        } else {
+            assert_eq!((&response["status"], &response["token"]), (&json!(204), &json!(token)));
+        }
+    }
+    let seconds = started.elapsed().as_secs() + 1;
+    assert!(answered >= 50 && answered <= 50 * seconds, "{answered} in {seconds} s");
+    // Nothing was lost.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(session.receive(1).await, [expected]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newer_of_two_polls_gets_the_messages_and_the_older_ends_at_once() {
     let server = Server::start().await;
@@ -338,6 +407,18 @@ async fn a_session_lives_as_long_as_it_is_polled() {
     for _ in 0..4 {
         assert_eq!(session.poll().await["status"], 204);
     }
+    session.post(NDJSON, &ping(1)).await;
+    assert_eq!(session.receive(1).await, [pong(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_does_not_time_out_while_its_client_reads_a_large_response() {
+    let poll_timeout = Duration::from_millis(200);
+    let server = Server::with(Config { poll_timeout, ..Config::default() }).await;
+    let mut session = LongPoll::member(&server).await;
+    server.broadcast("room:a", "news", &format!(r#""{}""#, "x".repeat(60_000))).await;
+    assert_eq!(session.receive(1).await.len(), 1);
+    tokio::time::sleep(5 * poll_timeout).await;
     session.post(NDJSON, &ping(1)).await;
     assert_eq!(session.receive(1).await, [pong(1)]);
 }

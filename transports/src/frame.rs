@@ -26,6 +26,8 @@ pub struct Message {
     header: u8,
     form: Form,
     volatile: bool,
+    /// How many connections were lost over this message; see [`add_try`](Self::add_try).
+    tries: u8,
     /// Offset of the placeholder in the payload, for `Form::Placeholder`.
     placeholder: u32,
     /// The recipient's own beginning of a shared payload.
@@ -78,7 +80,16 @@ impl Message {
     }
 
     fn new(bytes: Bytes, form: Form) -> Self {
-        Self { bytes, header: 0, form, volatile: false, placeholder: 0, start: None, number: 0 }
+        Self {
+            bytes,
+            header: 0,
+            form,
+            volatile: false,
+            tries: 0,
+            placeholder: 0,
+            start: None,
+            number: 0,
+        }
     }
 
     /// Prepares the message for many recipients: its WebSocket frame is built once and shared, at the
@@ -147,6 +158,16 @@ impl Message {
     /// Returns the sequence number; 0 for none.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Records that a connection was lost on which this message was sent first and did not arrive.
+    pub(crate) fn add_try(&mut self) {
+        self.tries = self.tries.saturating_add(1);
+    }
+
+    /// Returns how many connections were lost over this message.
+    pub(crate) fn tries(&self) -> u8 {
+        self.tries
     }
 
     /// Returns the bytes to send, without any transport's framing. They are valid UTF-8 unless the

@@ -14,6 +14,7 @@ pub mod outbox;
 pub mod panics;
 mod params;
 mod path;
+mod progress;
 #[cfg(test)]
 mod reentrant;
 mod response;

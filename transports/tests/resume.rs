@@ -467,3 +467,74 @@ async fn a_waker_that_uses_the_acceptor_finds_no_lock_held() {
     drop(newcomer);
     assert_eq!(acceptor.detached_sessions(), 1);
 }
+
+/// Creates sessions with one stream, in which a message of this size waits.
+struct OneMessage(usize);
+
+struct OneMessageSession {
+    outbox: outbox::Sender,
+    stream: Option<outbox::Sender>,
+    size: usize,
+}
+
+impl Handler for OneMessage {
+    type Session = OneMessageSession;
+
+    async fn connect(
+        &self,
+        _: ConnectInfo,
+        outbox: outbox::Sender,
+    ) -> Result<OneMessageSession, Rejected> {
+        Ok(OneMessageSession { outbox, stream: None, size: self.0 })
+    }
+}
+
+impl Session for OneMessageSession {
+    fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+
+    fn id(&self) -> Option<&str> {
+        Some("ann")
+    }
+
+    fn attached(&mut self, epoch: u64, _: Transport) {
+        let stream = self.stream.get_or_insert_with(|| {
+            let stream = self.outbox.stream();
+            stream.push(Message::text("x".repeat(self.size)));
+            stream
+        });
+        stream.resume(epoch, Message::text(format!("epoch {epoch}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_over_whose_message_three_connections_were_lost_starts_anew() {
+    let stuck = "tower_channels_sessions_stuck";
+    for (size, lived, is_noticed, expected) in [
+        (50_000, 2000, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
+        // The next connection takes the session over.
+        (50_000, 2000, false, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
+        (50_000, 900, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
+        (20_000, 9000, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 5", "epoch 6"]),
+    ] {
+        let counts = Counts::default();
+        let _guard = metrics::set_default_local_recorder(&counts);
+        let acceptor = Acceptor::new(OneMessage(size), CheckOrigin::off(), Limits::default());
+        let (mut first, mut lost) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            let (session, mut receiver) = acceptor.connect(info(1)).await.unwrap();
+            let mut messages = std::collections::VecDeque::new();
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(receiver.poll_take(&mut cx, &mut messages).is_ready());
+            first.push(String::from_utf8(messages[0].to_bytes().to_vec()).unwrap());
+            tokio::time::sleep(Duration::from_millis(lived)).await;
+            lost.push((session, receiver));
+            if is_noticed {
+                lost.clear();
+            }
+        }
+        assert_eq!(first, expected, "{size} bytes, {lived} ms, {is_noticed}");
+        assert_eq!(counts.of(stuck), u64::from(expected[3] == "epoch 2"));
+    }
+}

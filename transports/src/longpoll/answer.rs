@@ -40,44 +40,29 @@ pub(super) fn busy() -> Answer {
     answer
 }
 
-/// The messages in the response to a poll, rendered as they are added.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Messages(Vec<u8>);
-
-impl Messages {
-    pub(super) fn push(&mut self, message: &Message) {
-        let Self(body) = self;
-        // Some room for escapes, and for what follows the last message.
-        body.reserve(message.size() + message.size() / 4 + 128);
-        body.extend_from_slice(if body.is_empty() { PREFIX } else { b"," });
-        write_string(body, message);
-    }
-}
-
-#[cfg(test)]
-impl FromIterator<Message> for Messages {
-    fn from_iter<I: IntoIterator<Item = Message>>(messages: I) -> Self {
-        let mut written = Self::default();
-        messages.into_iter().for_each(|message| written.push(&message));
-        written
-    }
-}
-
-/// The beginning of every response to a poll.
-const PREFIX: &[u8] = br#"{"messages":["#;
-
-/// Responds to a poll.
-pub(super) fn poll(status: StatusCode, messages: Messages, token: Token) -> Answer {
-    let Messages(mut body) = messages;
-    if body.is_empty() {
-        body.extend_from_slice(PREFIX);
+/// Renders the response to a poll.
+pub(super) fn render(status: StatusCode, messages: &[Message], token: Token) -> Vec<u8> {
+    // Some room for escapes, and for what surrounds the messages.
+    let size = |message: &Message| message.size() + message.size() / 4 + 3;
+    let mut body = Vec::with_capacity(messages.iter().map(size).sum::<usize>() + 128);
+    body.extend_from_slice(br#"{"messages":["#);
+    for (index, message) in messages.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        write_string(&mut body, message);
     }
     body.extend_from_slice(br#"],"status":"#);
     body.extend_from_slice(status.as_str().as_bytes());
     body.extend_from_slice(br#","token":""#);
     token.write(&mut body);
     body.extend_from_slice(br#""}"#);
-    json(body.into())
+    body
+}
+
+/// Responds to a poll without messages.
+pub(super) fn empty(status: StatusCode, token: Token) -> Answer {
+    json(render(status, &[], token).into())
 }
 
 /// Responds to the CORS preflight of a page from another site, whose origin has been checked.
@@ -101,7 +86,8 @@ pub(super) fn bad_method() -> Answer {
     with_cors(response::empty(StatusCode::BAD_REQUEST))
 }
 
-fn json(body: Bytes) -> Answer {
+/// Responds with a body of JSON.
+pub(super) fn json(body: Bytes) -> Answer {
     let mut answer = Answer::new(Full::new(body));
     // Cloning the map is much cheaper than inserting the headers one by one.
     answer.headers_mut().clone_from(&JSON);
@@ -160,11 +146,11 @@ mod tests {
     fn the_response_to_a_poll_has_messages_status_and_token_in_this_order() {
         let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
         assert_eq!(
-            body(poll(StatusCode::OK, messages.into_iter().collect(), TOKEN)),
+            body(json(render(StatusCode::OK, &messages, TOKEN).into())),
             r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"0123456789abcdefghijkl7"}"#
         );
         assert_eq!(
-            body(poll(StatusCode::NO_CONTENT, Messages::default(), TOKEN)),
+            body(empty(StatusCode::NO_CONTENT, TOKEN)),
             r#"{"messages":[],"status":204,"token":"0123456789abcdefghijkl7"}"#
         );
     }

@@ -1,13 +1,15 @@
 //! Reads the body of a POST.
 
-use std::error::Error;
-use std::fmt;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::Instant;
+
+use crate::progress::{Progress, after};
 
 /// Why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,48 +19,75 @@ pub(super) enum BodyError {
     Broken,
 }
 
-/// Reads a body of at most `limit` bytes within `timeout`.
+/// Reads a body of at most `limit` bytes. It times out when nothing arrives for `timeout`, or when it
+/// makes too little [progress](Progress).
+///
+/// Copies the chunks together: keeping them would keep the server's read buffers, which may be much
+/// larger. Reserves no memory that the client has only announced.
 pub(super) async fn read<B: Body>(
     body: Pin<&mut B>,
     limit: usize,
     timeout: Duration,
 ) -> Result<Bytes, BodyError> {
-    let read = read_all(body, limit);
-    tokio::time::timeout(timeout, read).await.unwrap_or(Err(BodyError::TooSlow))
-}
-
-/// Copies the chunks together: keeping them would keep the server's read buffers, which may be much
-/// larger. Reserves no memory that the client has only announced.
-async fn read_all<B: Body>(body: Pin<&mut B>, limit: usize) -> Result<Bytes, BodyError> {
-    let mut body = Limited::new(body.map_err(|_| BodyError::Broken), limit);
     let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-            Some(_) => BodyError::TooLarge,
-            None => BodyError::Broken,
-        })?;
-        // Trailers are ignored.
-        let Ok(mut data) = frame.into_data() else { continue };
+    let read = for_each_chunk(body, timeout, |mut data| {
+        if data.remaining() > limit - bytes.len() {
+            return Err(BodyError::TooLarge);
+        }
         while data.has_remaining() {
             let chunk = data.chunk();
             bytes.extend_from_slice(chunk);
             data.advance(chunk.len());
         }
-    }
+        Ok(())
+    });
+    read.await?;
     Ok(bytes.into())
 }
 
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TooLarge => "request body too large",
-            Self::TooSlow => "request body timed out",
-            Self::Broken => "request body broken off",
-        })
-    }
+/// Reads and drops the rest of a body: until it ends, times out as in [`read`], or exceeds `limit`.
+pub(super) async fn discard<B: Body>(body: Pin<&mut B>, limit: usize, timeout: Duration) {
+    let mut left = limit;
+    let read = for_each_chunk(body, timeout, |data| {
+        left = left.checked_sub(data.remaining()).ok_or(BodyError::TooLarge)?;
+        Ok(())
+    });
+    let _ = read.await;
 }
 
-impl Error for BodyError {}
+/// Passes the data of a body to `take`. Trailers are ignored.
+async fn for_each_chunk<B: Body>(
+    mut body: Pin<&mut B>,
+    timeout: Duration,
+    mut take: impl FnMut(B::Data) -> Result<(), BodyError>,
+) -> Result<(), BodyError> {
+    let mut last = Instant::now();
+    let mut progress = Progress::new(last);
+    // Set again when it fires too early, and not with every chunk.
+    let mut timer = pin!(tokio::time::sleep_until(progress.deadline(timeout)));
+    loop {
+        let frame = poll_fn(|cx| {
+            if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+                return Poll::Ready(Ok(frame));
+            }
+            loop {
+                ready!(timer.as_mut().poll(cx));
+                let deadline = progress.deadline(timeout).min(after(last, timeout));
+                if deadline <= Instant::now() {
+                    return Poll::Ready(Err(BodyError::TooSlow));
+                }
+                timer.as_mut().reset(deadline);
+            }
+        });
+        let Some(frame) = frame.await? else { return Ok(()) };
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        if data.has_remaining() {
+            last = Instant::now();
+            progress.add(data.remaining());
+            take(data)?;
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -99,6 +128,46 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_times_out() {
         assert_eq!(read_slow(u32::MAX, 5).await, Err(BodyError::TooSlow));
+    }
+
+    /// A body that yields `size` bytes each second, `count` times.
+    struct Steady(tokio::time::Interval, usize, u32);
+
+    impl Steady {
+        fn new(size: usize, count: u32) -> Self {
+            Self(tokio::time::interval(Duration::from_secs(1)), size, count)
+        }
+    }
+
+    impl Body for Steady {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.2 == 0 {
+                return Poll::Ready(None);
+            }
+            std::task::ready!(self.0.poll_tick(cx));
+            self.2 -= 1;
+            Poll::Ready(Some(Ok(Frame::data(vec![b'x'; self.1].into()))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_keeps_arriving_may_take_longer_than_the_timeout() {
+        let read = read(pin!(Steady::new(10_000, 40)), 1 << 20, TIMEOUT).await;
+        assert_eq!(read.map(|bytes| bytes.len()), Ok(400_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_times_out_as_if_nothing_came() {
+        let begun = tokio::time::Instant::now();
+        let read = read(pin!(Steady::new(1, 60)), 1 << 20, TIMEOUT).await;
+        assert_eq!(read, Err(BodyError::TooSlow));
+        assert_eq!(begun.elapsed().as_secs(), 15);
     }
 
     #[tokio::test]

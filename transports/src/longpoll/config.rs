@@ -48,15 +48,16 @@ impl LongPollConfig {
     }
 
     /// Sets how long a poll waits for a message. Default 10 s. A session without a poll for one and
-    /// a half times as long has timed out.
+    /// a half times as long has timed out, counted from when its client has read the last response at
+    /// 1 KiB/s.
     #[must_use]
     pub fn poll_timeout(mut self, timeout: Duration) -> Self {
         self.poll_timeout = timeout;
         self
     }
 
-    /// Sets how long the body of a POST may take to arrive. Default 15 s. After that it is answered
-    /// with HTTP 408.
+    /// Sets how long nothing of the body of a POST may arrive, and how long a body may take besides
+    /// one second for each KiB. Default 15 s. After that it is answered with status 408.
     #[must_use]
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;

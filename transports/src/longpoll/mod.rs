@@ -12,38 +12,37 @@ mod future;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
 mod pause;
+mod pending_poll;
 mod registry;
+mod repeats;
 mod session;
+mod shared_answer;
 mod state;
 mod token;
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Buf;
 use http::request::Parts;
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body::Body;
-use http_body_util::BodyExt;
-use tokio::time::Instant;
 use tower_service::Service;
 
-use self::answer::Messages;
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
 pub use self::future::ResponseFuture;
 use self::future::ready;
 use self::pause::Pauses;
+use self::pending_poll::PendingPoll;
 use self::registry::Registry;
-use self::session::{Answered, LongPollSession};
-use self::state::{Gone, PollId};
+use self::session::LongPollSession;
+use self::state::Gone;
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
@@ -70,7 +69,7 @@ type SharedSession<H> = Arc<LongPollSession<<H as Handler>::Session>>;
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
-        let registry = Registry::new(config.session_timeout());
+        let registry = Registry::new(config.session_timeout(), config.poll_timeout);
         Self(Arc::new(Server { acceptor, config, registry, pauses: Pauses::default() }))
     }
 
@@ -142,7 +141,7 @@ impl<H: Handler> Server<H> {
     fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
         if let Some(token) = token(parts) {
             return match self.begin_poll(&token) {
-                Ok(poll) => ResponseFuture::new(poll.wait()),
+                Ok(answer) => answer,
                 Err(refused) => ResponseFuture::new(Arc::clone(self).refuse(refused)),
             };
         }
@@ -152,10 +151,19 @@ impl<H: Handler> Server<H> {
         ResponseFuture::new(Arc::clone(self).connect(info))
     }
 
-    fn begin_poll(self: &Arc<Self>, token: &str) -> Result<PendingPoll<H>, Refused> {
+    fn begin_poll(self: &Arc<Self>, token: &str) -> Result<ResponseFuture, Refused> {
         let (token, session) = self.find(token)?;
+        if !session.admit_repeat(token.cursor) {
+            metrics::counter!("tower_channels_longpoll_repeats_refused").increment(1);
+            tracing::debug!("poll answered without messages: its token is repeated too often");
+            return Ok(ready(answer::empty(StatusCode::NO_CONTENT, token)));
+        }
         match session.begin_poll(token.cursor) {
-            Ok(id) => Ok(PendingPoll { server: Arc::clone(self), session, token, id }),
+            Ok(id) => {
+                let registry = Arc::clone(&self.registry);
+                let poll = PendingPoll { registry, session, token, id };
+                Ok(ResponseFuture::new(poll.wait()))
+            }
             Err(Gone) => Err(self.end(&token, &session)),
         }
     }
@@ -222,7 +230,7 @@ impl<H: Handler> Server<H> {
             }
         };
         self.registry.insert(id, connected, reads_binary);
-        answer::poll(StatusCode::GONE, Messages::default(), Token { id, cursor: 0 })
+        answer::empty(StatusCode::GONE, Token { id, cursor: 0 })
     }
 
     /// Receives messages from a client.
@@ -269,7 +277,11 @@ impl<H: Handler> Server<H> {
                 return answer::too_large();
             }
             Err(BodyError::Broken) => return answer::status(StatusCode::BAD_REQUEST),
-            Err(BodyError::TooSlow) => return answer::status(StatusCode::REQUEST_TIMEOUT),
+            Err(BodyError::TooSlow) => {
+                metrics::counter!("tower_channels_longpoll_bodies_timed_out").increment(1);
+                tracing::debug!("the body of a POST timed out");
+                return answer::status(StatusCode::REQUEST_TIMEOUT);
+            }
         };
         let batch = match Batch::new(bytes, ndjson, self.acceptor.limits().message) {
             Ok(batch) => batch,
@@ -312,15 +324,9 @@ impl<H: Handler> Server<H> {
         if body.is_end_stream() {
             return;
         }
-        let mut budget = self.largest_body().saturating_mul(8);
+        let limit = self.largest_body().saturating_mul(8);
         let timeout = self.config.body_timeout;
-        tokio::spawn(tokio::time::timeout(timeout, async move {
-            while let Some(Ok(frame)) = body.frame().await {
-                let size = frame.data_ref().map_or(0, Buf::remaining);
-                let Some(left) = budget.checked_sub(size) else { return };
-                budget = left;
-            }
-        }));
+        tokio::spawn(async move { body::discard(body.as_mut(), limit, timeout).await });
     }
 }
 
@@ -331,41 +337,6 @@ enum Refused {
     Superseded,
     /// Its session is gone, or was never here.
     Unknown,
-}
-
-/// A poll that waits for messages. Dropping it, because it was answered or its client went away, starts
-/// the session timeout.
-struct PendingPoll<H: Handler> {
-    server: Arc<Server<H>>,
-    session: SharedSession<H>,
-    token: Token,
-    id: PollId,
-}
-
-impl<H: Handler> PendingPoll<H> {
-    async fn wait(self) -> Answer {
-        let answered = poll_fn(|cx| self.session.poll_answer(self.id, cx));
-        let answered = tokio::time::timeout(self.server.config.poll_timeout, answered).await;
-        let token = self.token;
-        match answered.unwrap_or(Answered::Nothing) {
-            Answered::Messages(messages, cursor) => {
-                answer::poll(StatusCode::OK, messages, Token { cursor, ..token })
-            }
-            Answered::Nothing => answer::poll(StatusCode::NO_CONTENT, Messages::default(), token),
-            Answered::Over => {
-                if !self.session.is_superseded() {
-                    self.server.registry.remove(&token.id);
-                }
-                answer::poll(StatusCode::NO_CONTENT, Messages::default(), token)
-            }
-        }
-    }
-}
-
-impl<H: Handler> Drop for PendingPoll<H> {
-    fn drop(&mut self) {
-        self.session.end_poll(self.id, Instant::now());
-    }
 }
 
 /// The delay before the response with the first token of a resumable session: phoenix.js 1.8.12 sets its
@@ -383,6 +354,3 @@ impl<H: Handler> fmt::Debug for LongPoll<H> {
         f.debug_struct("LongPoll").field("config", &self.0.config).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

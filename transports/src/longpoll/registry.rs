@@ -18,6 +18,8 @@ use crate::session::Session;
 #[derive(Debug)]
 pub(super) struct Registry<S: Session> {
     session_timeout: Duration,
+    /// How long a poll waits.
+    pub(super) poll_timeout: Duration,
     /// Held for a look-up or a change; no session's lock is taken under it.
     sessions: Mutex<Sessions<S>>,
     deadlines: Arc<Mutex<Deadlines<Id>>>,
@@ -33,9 +35,9 @@ struct Sessions<S: Session> {
 
 impl<S: Session> Registry<S> {
     /// Creates a registry whose sessions end after `session_timeout` without a poll.
-    pub(super) fn new(session_timeout: Duration) -> Arc<Self> {
+    pub(super) fn new(session_timeout: Duration, poll_timeout: Duration) -> Arc<Self> {
         let sessions = Mutex::new(Sessions { by_id: HashMap::new(), sweeper: None });
-        Arc::new(Self { session_timeout, sessions, deadlines: Arc::default() })
+        Arc::new(Self { session_timeout, poll_timeout, sessions, deadlines: Arc::default() })
     }
 
     /// Creates the session of a new token. Of the tokens for one resumable session that were not used,
@@ -118,7 +120,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_never_polled_ends() {
-        let registry = Registry::new(SESSION_TIMEOUT);
+        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
         let outbox = insert(&registry, [1; 22]);
         tokio::time::sleep(Duration::from_secs(14)).await;
         assert!(registry.find(&[1; 22]).is_some() && !outbox.is_closed());
@@ -128,7 +130,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_sweeper_ends_with_the_last_session_and_starts_again_with_the_next() {
-        let registry = Registry::new(SESSION_TIMEOUT);
+        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
         for id in [[1; 22], [2; 22]] {
             insert(&registry, id);
             assert!(registry.sessions.lock().sweeper.is_some());
@@ -140,7 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_closed_between_two_polls_does_not_wait_for_its_timeout() {
-        let registry = Registry::new(SESSION_TIMEOUT);
+        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
         let outbox = insert(&registry, [1; 22]);
         outbox.close(Close::GoingAway);
         tokio::time::sleep(SESSION_TIMEOUT / 3).await;
@@ -149,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sweep_visits_only_what_is_due() {
-        let registry = Registry::new(SESSION_TIMEOUT);
+        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
         let number = |number: u32| {
             let mut id = [0; 22];
             id[..4].copy_from_slice(&number.to_be_bytes());
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn sessions_expire_even_if_the_runtime_of_the_first_is_gone() {
-        let registry = Registry::new(Duration::from_millis(40));
+        let registry = Registry::new(Duration::from_millis(40), Duration::from_millis(40));
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime().expect("a runtime").block_on(async { insert(&registry, [1; 22]) });
         runtime().expect("a runtime").block_on(async {
@@ -196,7 +198,7 @@ mod tests {
                 assert!(!self.0, "as requested");
             }
         }
-        let registry = Registry::new(SESSION_TIMEOUT);
+        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
         for (id, panics) in [([1; 22], true), ([2; 22], false)] {
             let (outbox, receiver) = outbox::channel(1000);
             registry.insert(id, Connected::own(Fragile(panics), receiver), false);
@@ -208,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sessions_end_with_their_service() {
-        let registry = Registry::new(SESSION_TIMEOUT);
+        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
         let outbox = insert(&registry, [1; 22]);
         drop(registry);
         assert!(outbox.is_closed());

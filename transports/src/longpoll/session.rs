@@ -6,25 +6,28 @@
 //!                  |       sent: the newest cursor that was handed out
 //!                  acknowledged: dropped, and released to the outbox's limit
 //! ```
-//! An answer carries everything that is not acknowledged, however often it is asked for: a browser
-//! repeats a GET whose connection was lost, and an answer may be lost with it.
+//! An answer carries what is not acknowledged, as much of it as fits, however often it is asked for: a
+//! browser repeats a GET whose connection was lost, and an answer may be lost with it.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::StatusCode;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::answer::Messages;
+use super::answer;
 use super::batch::Batch;
 use super::state::{AttachState, State};
 pub(super) use super::state::{Gone, PollId};
-use super::token::Id;
+use super::token::{Id, Token};
 use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::outbox::{Collected, Receiver};
 use crate::panics;
+use crate::progress::at_floor;
 use crate::resume::expiry::{Timer, after};
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
@@ -49,8 +52,8 @@ pub(super) struct LongPollSession<S: Session> {
 /// The answer to a poll.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answered {
-    /// All messages that are not acknowledged, and the position of the last one.
-    Messages(Messages, u64),
+    /// The rendered response with the messages that are not acknowledged.
+    Messages(Bytes),
     /// No message came, or a newer poll gets it.
     Nothing,
     /// The session is over, and no message will come.
@@ -98,6 +101,14 @@ impl<S: Session> LongPollSession<S> {
         self.state.lock().is_superseded()
     }
 
+    /// Counts a poll with a token of this cursor. Returns `false` if it is repeated too often.
+    pub(super) fn admit_repeat(&self, cursor: u64) -> bool {
+        let mut state = self.state.lock();
+        // A cursor that was never handed out acknowledges nothing.
+        let cursor = cursor.min(state.sent);
+        state.repeats.admit(cursor, Instant::now())
+    }
+
     /// Begins a poll: acknowledges what the token's answer carried, and ends an older poll.
     pub(super) fn begin_poll(&self, cursor: u64) -> Result<PollId, Gone> {
         self.attach();
@@ -107,6 +118,7 @@ impl<S: Session> LongPollSession<S> {
         let begun = if is_known && !collected.is_over() {
             state.newest += 1;
             state.set_active();
+            state.answered = 0;
             Ok((state.newest, state.take_waker()))
         } else {
             if let Some(receiver) = state.receiver() {
@@ -130,30 +142,41 @@ impl<S: Session> LongPollSession<S> {
             return Poll::Ready(Answered::Nothing);
         }
         let Some(receiver) = state.receiver() else { return Poll::Ready(Answered::Over) };
-        let mut unread = Vec::new();
-        let (polled, collected) = receiver.poll_collect(cx, self.reads_binary, &mut unread);
-        state.end_unless(collected.is_open);
-        if !unread.is_empty() {
+        let (polled, collected) = receiver.poll_collect(cx, self.reads_binary);
+        let (range, mut rendered, mut unread) = (collected.range(), None, Vec::new());
+        if collected.has_unread {
+            rendered = state.answer.get(range);
+            if rendered.is_none() {
+                unread = receiver.unread(self.reads_binary);
+            }
             state.sent = collected.position;
+            state.answered = rendered.as_ref().map_or(0, Bytes::len);
         }
+        state.end_unless(collected.is_open);
         self.unlock(state, collected);
         polled.map(|()| {
-            if unread.is_empty() {
-                return Answered::Over;
+            if rendered.is_none() && !unread.is_empty() {
+                let token = Token { id: *self.timer.key(), cursor: collected.position };
+                let body = answer::render(StatusCode::OK, &unread, token);
+                let mut state = self.state.lock();
+                state.answered = body.len();
+                rendered = Some(state.answer.insert(range, body));
             }
-            let mut messages = Messages::default();
-            unread.iter().for_each(|message| messages.push(message));
-            Answered::Messages(messages, collected.position)
+            rendered.map_or(Answered::Over, Answered::Messages)
         })
     }
 
     /// Ends a poll, which was answered or whose client went away.
+    ///
+    /// The session timeout starts when even a client at the slowest rate that counts as progress has
+    /// read the answer. When it really has cannot be seen: the buffers of the network take it at once.
     pub(super) fn end_poll(&self, poll: PollId, now: Instant) {
         let mut state = self.state.lock();
         if poll != state.newest {
             return;
         }
-        self.set_idle(&mut state, now);
+        let read_by = after(now, at_floor(state.answered));
+        self.set_idle(&mut state, read_by);
         let waker = state.take_waker();
         drop(state);
         drop(waker);
@@ -165,8 +188,11 @@ impl<S: Session> LongPollSession<S> {
         let mut state = self.state.lock();
         let collected = state.collect(self.reads_binary);
         let is_good = cursor <= state.sent && !collected.is_over();
-        if is_good && state.epoch().is_some() && state.idle_since.is_some() {
-            self.set_idle(&mut state, Instant::now());
+        if is_good
+            && state.epoch().is_some()
+            && let Some(since) = state.idle_since
+        {
+            self.set_idle(&mut state, since.max(Instant::now()));
         }
         self.unlock(state, collected);
         if is_good { Ok(()) } else { Err(Gone) }

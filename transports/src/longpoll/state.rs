@@ -5,6 +5,8 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::repeats::Repeats;
+use super::shared_answer::SharedAnswer;
 use super::token::Id;
 use crate::frame::Close;
 use crate::outbox::{self, Collected};
@@ -19,7 +21,12 @@ pub(super) struct State<S: Session> {
     pub(super) sent: u64,
     /// The newest poll; older ones get no messages.
     pub(super) newest: PollId,
-    /// When the last poll ended; `None` while one waits.
+    pub(super) repeats: Repeats,
+    /// The last response with messages.
+    pub(super) answer: SharedAnswer,
+    /// How many bytes the newest poll was answered with.
+    pub(super) answered: usize,
+    /// When the client is done with the last poll; `None` while one waits.
     pub(super) idle_since: Option<Instant>,
     pub(super) scheduled: Scheduled,
 }
@@ -46,7 +53,8 @@ pub(super) struct Gone;
 impl<S: Session> State<S> {
     pub(super) fn new(attach: AttachState<S>, now: Instant) -> Self {
         let (idle_since, scheduled) = (Some(now), Scheduled::default());
-        Self { attach, sent: 0, newest: 0, idle_since, scheduled }
+        let (repeats, answer) = (Repeats::new(now), SharedAnswer::default());
+        Self { attach, sent: 0, newest: 0, repeats, answer, answered: 0, idle_since, scheduled }
     }
 
     pub(super) fn receiver(&self) -> Option<&outbox::Receiver> {

@@ -1,7 +1,7 @@
 //! How a long-poll session reads its outbox.
 //!
-//! A WebSocket takes messages out and writes them once. A poll is answered with everything that is not
-//! acknowledged, and with the same again if it is repeated.
+//! A WebSocket takes messages out and writes them once. A poll is answered with what is not
+//! acknowledged, as much of it as fits in a response, and with the same again if it is repeated.
 
 use std::task::{Context, Poll, Waker};
 
@@ -17,6 +17,8 @@ pub(crate) struct Collected {
     pub(crate) is_open: bool,
     /// Whether there are unacknowledged messages that the client can read.
     pub(crate) has_unread: bool,
+    /// The position of the first message that is not acknowledged.
+    pub(crate) acked: u64,
     /// The position behind everything that was sent.
     pub(crate) position: u64,
     /// How many binary messages were dropped because the client cannot read them.
@@ -28,10 +30,16 @@ impl Collected {
     pub(crate) fn is_over(&self) -> bool {
         !self.is_open && !self.has_unread
     }
+
+    /// Where the messages of the next response begin and end.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        (self.acked, self.position)
+    }
 }
 
 impl Receiver {
-    /// Marks everything that waits as sent. Binary messages are skipped unless the client reads them.
+    /// Marks what waits and fits in a response as sent. Binary messages are skipped unless the client
+    /// reads them.
     pub(crate) fn collect(&self, reads_binary: bool) -> Collected {
         let mut state = self.shared.state.lock();
         let is_open = state.close.is_none();
@@ -41,14 +49,13 @@ impl Receiver {
         }
     }
 
-    /// Collects, and adds the unacknowledged messages that the client can read to `unread`.
+    /// Collects until there are unacknowledged messages that the client can read.
     ///
     /// `Pending` means that there are none yet, and that the task is woken at the next push or close.
     pub(crate) fn poll_collect(
         &self,
         cx: &mut Context<'_>,
         reads_binary: bool,
-        unread: &mut Vec<Message>,
     ) -> (Poll<()>, Collected) {
         let mut state = self.shared.state.lock();
         let is_open = state.close.is_none();
@@ -56,7 +63,6 @@ impl Receiver {
             return (Poll::Ready(()), Collected::default());
         };
         let collected = collect(buffer, budget, is_open, reads_binary);
-        unread.extend(readable(buffer, reads_binary).cloned());
         if collected.has_unread || !is_open {
             return (Poll::Ready(()), collected);
         }
@@ -64,6 +70,14 @@ impl Receiver {
         drop(state);
         drop(replaced);
         (Poll::Pending, collected)
+    }
+
+    /// The unacknowledged messages that the client can read.
+    pub(crate) fn unread(&self, reads_binary: bool) -> Vec<Message> {
+        match self.shared.state.lock().replay_of(self.epoch) {
+            Some((buffer, _)) => readable(buffer, reads_binary).cloned().collect(),
+            None => Vec::new(),
+        }
     }
 
     /// Marks the connection as in use: a poll waits.
@@ -108,20 +122,26 @@ fn collect(
     reads_binary: bool,
 ) -> Collected {
     let mut skipped = 0;
-    buffer.take(usize::MAX, usize::MAX, |message| {
-        skipped += u64::from(!reads_binary && message.is_binary());
-    });
-    // The token acknowledges, and whatever it does not is answered again.
-    buffer.ignore_heartbeat();
-    let has_unread = readable(buffer, reads_binary).next().is_some();
-    let position = buffer.position();
-    if skipped > 0 && !has_unread {
-        // Only skipped messages are left, and no poll will acknowledge them.
+    loop {
+        let has_taken = buffer.take_up_to(MAX_ANSWER, |message| {
+            skipped += u64::from(!reads_binary && message.is_binary());
+        });
+        // The token acknowledges, and whatever it does not is answered again.
+        buffer.ignore_heartbeat();
+        let has_unread = readable(buffer, reads_binary).next().is_some();
+        let position = buffer.position();
+        if !has_taken || has_unread {
+            return Collected { is_open, has_unread, acked: buffer.acked(), position, skipped };
+        }
+        // Only skipped messages were taken: no poll will acknowledge them, and others may wait.
         let _ = buffer.acknowledge(position, budget);
     }
-    Collected { is_open, has_unread, position, skipped }
 }
 
 fn readable(buffer: &ReplayBuffer, reads_binary: bool) -> impl Iterator<Item = &Message> {
     buffer.unacknowledged().filter(move |message| reads_binary || !message.is_binary())
 }
+
+/// How many bytes of messages a response carries, unless the first one alone is larger. On a slow line
+/// a larger response would not arrive before its client gives up, and would then begin again.
+const MAX_ANSWER: usize = 96 * 1024;

@@ -24,6 +24,11 @@ impl PriorityQueue {
         self.0.push_back((message, kind));
     }
 
+    /// The next message.
+    pub(super) fn first(&self) -> Option<&Message> {
+        self.0.front().map(|(message, _)| message)
+    }
+
     /// Removes the next message.
     pub(super) fn pop(&mut self) -> Option<(Message, Kind)> {
         let next = self.0.pop_front()?;

@@ -18,6 +18,8 @@
 //!
 //! This is plain code: it knows no task, no socket, and no clock but the time that it is given.
 
+mod take;
+
 use std::mem;
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub(super) struct ReplayBuffer {
     connection: Connection,
     /// Whether a superseded connection has shown since the epoch began that its client is there.
     has_conflict: bool,
+    /// Whether the first message that did not arrive has counted this epoch.
+    has_counted_try: bool,
     /// Whether the client reads numbers.
     numbered: bool,
     priority: PriorityQueue,
@@ -77,6 +81,7 @@ impl ReplayBuffer {
             epoch: 0,
             connection: Connection::Attached,
             has_conflict: false,
+            has_counted_try: false,
             numbered: false,
             priority: PriorityQueue::default(),
             streams: Streams::default(),
@@ -133,6 +138,7 @@ impl ReplayBuffer {
         let sent = self.sent.restart(budget);
         budget.release(self.streams.pause_all(sent));
         self.heartbeat_reply = None;
+        self.has_counted_try = false;
         self.epoch += 1;
         self.connection = Connection::Attached;
         self.numbered = received.is_some();
@@ -157,6 +163,18 @@ impl ReplayBuffer {
             Connection::Lost(loss) => Some(loss),
             Connection::Attached | Connection::Idle => None,
         }
+    }
+
+    /// Records that the connection of `epoch` is lost after a time in which a message could arrive.
+    pub(super) fn count_try(&mut self, epoch: u64) {
+        if epoch == self.epoch && !mem::replace(&mut self.has_counted_try, true) {
+            self.sent.count_try();
+        }
+    }
+
+    /// Returns whether one message is sent on each connection, and arrives on none.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.sent.is_stuck()
     }
 
     /// Records that the connection of `epoch` is idle, and may be lost.
@@ -295,47 +313,14 @@ impl ReplayBuffer {
         }
     }
 
-    /// Hands the next messages to `send`: priority messages first, then those of resumed streams in
-    /// order until about `chunk` bytes. While `window` bytes are in flight only priority messages are
-    /// sent. Returns whether there were any.
-    pub(super) fn take(
-        &mut self,
-        chunk: usize,
-        window: usize,
-        mut send: impl FnMut(&Message),
-    ) -> bool {
-        let before = self.position();
-        while let Some((message, kind)) = self.priority.pop() {
-            let position = self.position();
-            match kind {
-                Kind::Plain => {}
-                Kind::HeartbeatReply => self.heartbeat_reply = Some(position + 1),
-                Kind::ResumeReply(stream) => self.streams.set_reply_sent(stream, position),
-            }
-            self.send(PRIORITY, message, &mut send);
-        }
-        let mut room = chunk.min(window.saturating_sub(self.sent.in_flight()));
-        while room > 0
-            && let Some((stream, message)) = self.streams.pop()
-        {
-            room = room.saturating_sub(message.cost());
-            self.send(stream, message, &mut send);
-        }
-        self.position() > before
-    }
-
-    fn send(&mut self, stream: StreamId, mut message: Message, send: &mut impl FnMut(&Message)) {
-        if self.numbered && message.takes_number() {
-            message.set_number(self.next_number);
-            self.next_number += 1;
-        }
-        send(&message);
-        self.sent.push(stream, message);
-    }
-
     /// The position behind the last message that was sent.
     pub(super) fn position(&self) -> u64 {
         self.sent.position()
+    }
+
+    /// How far the client's network has acknowledged.
+    pub(super) fn acked(&self) -> u64 {
+        self.sent.acked()
     }
 
     /// Records that everything before `position` has arrived, at least at the client's transport.

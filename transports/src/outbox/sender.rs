@@ -257,6 +257,20 @@ impl Sender {
         }
     }
 
+    /// Counts the connection of `epoch`, which is lost or about to be replaced after a time in which a
+    /// message could arrive, as a try of the first message that did not.
+    pub(crate) fn count_try(&self, epoch: u64) {
+        if let Some((buffer, _)) = self.shared.state.lock().replay() {
+            buffer.count_try(epoch);
+        }
+    }
+
+    /// Returns whether one message was sent on several connections and arrived on none.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let mut state = self.shared.state.lock();
+        state.replay().is_some_and(|(buffer, _)| buffer.is_stuck())
+    }
+
     /// Evicts what the client's network acknowledged at least `ttl` ago; see `ReplayBuffer::age`.
     pub(crate) fn age(&self, now: Instant, ttl: Duration) {
         if let Some((buffer, _)) = self.shared.state.lock().replay() {

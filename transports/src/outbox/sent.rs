@@ -146,6 +146,34 @@ impl Sent {
         }
     }
 
+    /// Counts a connection that is lost although there was time to deliver something as a try of the
+    /// first message that did not arrive.
+    pub(super) fn count_try(&mut self) {
+        if let Some(index) = self.first_in_flight() {
+            self.messages[index].1.add_try();
+        }
+    }
+
+    /// How often the first message in flight was tried before.
+    pub(super) fn tries(&self) -> Option<u8> {
+        self.first_in_flight().map(|index| self.messages[index].1.tries())
+    }
+
+    /// Returns whether the first message in flight was tried too often. A small one is not to blame.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.first_in_flight().is_some_and(|index| {
+            let (_, message) = &self.messages[index];
+            message.tries() >= MAX_TRIES && message.cost() > LARGE
+        })
+    }
+
+    /// The index of the first message in flight that the next epoch sends again.
+    fn first_in_flight(&self) -> Option<usize> {
+        let acked = (self.acked - self.first) as usize;
+        let mut in_flight = self.messages.iter().enumerate().skip(acked);
+        in_flight.find(|(_, (stream, _))| *stream != PRIORITY).map(|(index, _)| index)
+    }
+
     /// Takes all messages out for the next epoch, without their numbers. All of them count against
     /// the budget again.
     pub(super) fn restart(&mut self, budget: &mut ByteBudget) -> VecDeque<(StreamId, Message)> {
@@ -179,3 +207,9 @@ impl Sent {
 
 /// How many bytes are retained at most after the client's network has acknowledged them.
 pub(super) const MAX_RETAINED: usize = 256 * 1024;
+
+/// The size above which a message may never arrive: as much as is in flight on the slowest line.
+const LARGE: usize = 32 * 1024;
+
+/// How many connections may be lost over one message.
+const MAX_TRIES: u8 = 3;

@@ -217,6 +217,11 @@ impl Streams {
         self.streams.remove(at).paused.iter().map(Message::cost).sum()
     }
 
+    /// The next message that is ready.
+    pub(super) fn first(&self) -> Option<&Message> {
+        self.ready.front().map(|(_, message)| message)
+    }
+
     /// Takes the messages that streams have left behind which have ended, in order.
     pub(super) fn take_leftovers(&mut self) -> VecDeque<Message> {
         let mut leftovers = VecDeque::new();

@@ -154,9 +154,9 @@ fn a_heartbeat_does_not_acknowledge_what_a_poll_may_be_answered_with_again() {
             outbox.push_heartbeat_reply(Message::text(text));
             receiver.collect(true);
         }
-        let mut unread = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
-        let (poll, _) = receiver.poll_collect(&mut cx, true, &mut unread);
+        let (poll, _) = receiver.poll_collect(&mut cx, true);
+        let unread = receiver.unread(true);
         assert_eq!((poll, unread), (Poll::Ready(()), vec![Message::text("a"), Message::text("b")]));
     }
 }

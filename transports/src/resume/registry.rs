@@ -104,8 +104,9 @@ impl<S: Session> ResumeRegistry<S> {
     ) -> Opened<S> {
         let config = &self.shared.config;
         let socket_id: Option<Box<str>> = session.id().map(Into::into);
-        let (mut sessions, replaced) = loop {
+        let (mut sessions, replaced, is_stuck) = loop {
             let known = self.find(id);
+            let mut is_stuck = false;
             if let Some(known) = &known {
                 if known.socket_id() != socket_id.as_deref() || known.is_in_conflict() {
                     tracing::info!("session id in use by another client");
@@ -114,12 +115,13 @@ impl<S: Session> ResumeRegistry<S> {
                 if known.can_resume(received) {
                     return Opened::Resumable(Arc::clone(known));
                 }
+                is_stuck = known.is_stuck();
             }
             let mut sessions = self.sessions.lock();
             // Unless another connection was faster.
             if sessions.by_id.get(id).map(Arc::as_ptr) == known.as_ref().map(Arc::as_ptr) {
                 let replaced = sessions.remove(id);
-                break (sessions, replaced);
+                break (sessions, replaced, is_stuck);
             }
         };
         let room = match &socket_id {
@@ -143,7 +145,11 @@ impl<S: Session> ResumeRegistry<S> {
             Opened::Own(session, receiver)
         };
         drop(sessions);
-        if replaced.is_some_and(|replaced| replaced.end(Close::Restart)) {
+        let has_ended = replaced.is_some_and(|replaced| replaced.end(Close::Restart));
+        if has_ended && is_stuck {
+            metrics::counter!("tower_channels_sessions_stuck").increment(1);
+            tracing::warn!("session restarted: three connections were lost over one message");
+        } else if has_ended {
             tracing::info!("session restarted: its client has missed too much");
         }
         match room {

@@ -77,7 +77,20 @@ impl<S: Session> ResumableSession<S> {
 
     /// Returns whether a client that has seen `received` can resume the session without a gap.
     pub(super) fn can_resume(&self, received: Option<u64>) -> bool {
-        self.is_alive() && self.outbox.has_all_after(received)
+        self.is_alive() && self.outbox.has_all_after(received) && !self.is_stuck()
+    }
+
+    /// Returns whether one message keeps the session from going on: each connection is lost over it.
+    /// A connection in use counts, because its client is about to replace it.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.count_try(&self.state.lock(), Instant::now());
+        self.outbox.is_stuck()
+    }
+
+    fn count_try(&self, state: &State, now: Instant) {
+        if state.has_lasted(now) {
+            self.outbox.count_try(state.epoch());
+        }
     }
 
     /// See [`State::eviction_order`].
@@ -152,6 +165,7 @@ impl<S: Session> ResumableSession<S> {
         if epoch != state.epoch() {
             return;
         }
+        self.count_try(&state, now);
         let is_detached = if self.outbox.is_closed() {
             state.end();
             state.schedule(now);
@@ -190,7 +204,11 @@ impl<S: Session> ResumableSession<S> {
     /// the session.
     pub(super) fn detach_idle(&self, epoch: u64) -> bool {
         let mut state = self.state.lock();
-        epoch == state.epoch() && state.detach_idle()
+        if epoch != state.epoch() {
+            return false;
+        }
+        self.count_try(&state, Instant::now());
+        state.detach_idle()
     }
 
     pub(super) fn report_detached(&self, epoch: u64) {

@@ -123,6 +123,13 @@ impl State {
             && now.duration_since(self.last_lost) < config.flapping_pause
     }
 
+    /// Returns whether the connection of the current epoch has lasted for long enough to deliver
+    /// something.
+    pub(super) fn has_lasted(&self, now: Instant) -> bool {
+        let is_lost = matches!(self.connection, Connection::Detached(_) | Connection::Ended);
+        !is_lost && now.duration_since(self.attached_at) >= DELIVERY
+    }
+
     /// Records that a superseded connection has shown that its client is there.
     pub(super) fn add_conflict(&mut self, now: Instant) {
         self.conflicts.retain(|at| now.duration_since(*at) < CONFLICT_WINDOW);
@@ -271,6 +278,9 @@ impl State {
         event
     }
 }
+
+/// A connection that was lost sooner says nothing about what it was sent.
+const DELIVERY: Duration = Duration::from_secs(1);
 
 /// After so many conflicts within the window, a session id is shared by two clients and the next one
 /// gets a session of its own. A client that reconnects after its connection was lost, or that has

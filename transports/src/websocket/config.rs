@@ -54,14 +54,19 @@ impl WebSocketConfig {
 
     /// Sets how long a client may send nothing at all. Default 60 s, twice the heartbeat interval
     /// of phoenix.js. After that the connection ends with close code 1002.
+    ///
+    /// An unfinished message may take twice as long, and one second for each KiB that has arrived. While
+    /// the connection is not read from, because the client has too much to read itself, each KiB that
+    /// it reads adds a second.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// Sets how long closing may take, from the decision to close until the client has closed the
-    /// TCP connection. Default 5 s. After that the connection is dropped.
+    /// Sets how long closing may take: until what was pushed before is written, besides one second
+    /// for each KiB of it, and from then until the client has closed the TCP connection. Default 5 s
+    /// each. After that the connection is dropped.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;

@@ -1,6 +1,8 @@
 //! One WebSocket from the upgrade to the last byte: a single future, run by a single task, which alone
 //! reads and writes. A push into the outbox wakes that task.
 
+mod end;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -12,11 +14,12 @@ use std::time::Duration;
 use hyper::rt::{Read, Write};
 use tokio::time::Instant;
 
+use self::end::End;
 use super::config::WebSocketConfig;
 use super::deadline::Deadline;
 use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
-use super::framed_io::{FramedIo, ReadError};
+use super::framed_io::FramedIo;
 use super::pings::Pings;
 use super::turn::Turn;
 use crate::frame::Close;
@@ -39,8 +42,6 @@ pub struct Connection<Io, S> {
     /// Of the idle timeout while the connection is open, then of the close timeout.
     deadline: Deadline,
     close_timeout: Duration,
-    /// Whether the client has ended its half of the stream.
-    eof: bool,
     state: State<S>,
 }
 
@@ -55,33 +56,6 @@ enum State<S> {
     /// The client gets time to read the CLOSE: closing a socket that has unread input resets the
     /// connection, and the CLOSE would be lost.
     AwaitingPeerClose,
-}
-
-/// Why a connection is no longer open.
-enum End {
-    /// The peer is gone, and writing makes no sense.
-    Disconnected,
-    /// The client closed it, in order or not.
-    Client(Loss),
-    /// The client broke a rule or was idle.
-    Connection(Close),
-    /// The outbox was closed, has overflowed, or belongs to a newer connection now.
-    Outbox(Close),
-}
-
-impl From<io::Error> for End {
-    fn from(_: io::Error) -> Self {
-        Self::Disconnected
-    }
-}
-
-impl From<ReadError> for End {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Close(close) => Self::Connection(close),
-            ReadError::Io => Self::Disconnected,
-        }
-    }
 }
 
 /// Why reading stopped.
@@ -125,7 +99,6 @@ where
             max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
             deadline: Deadline::new(config.idle_timeout),
             close_timeout: config.close_timeout,
-            eof: false,
             state: State::Open(session),
         }
     }
@@ -158,7 +131,7 @@ where
                         // Any byte after our CLOSE proves that the client is alive.
                         self.receiver.report_conflict();
                     }
-                    return if self.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
+                    return if self.framed.eof { Poll::Ready(Ok(())) } else { Poll::Pending };
                 }
             }
         }
@@ -189,7 +162,9 @@ where
     fn begin_close(&mut self, close: Close) {
         tracing::debug!(code = close.code(), "closing a WebSocket");
         self.framed.stop_decoding();
+        self.framed.written = 0;
         self.deadline.restart(self.close_timeout);
+        self.framed.is_paused = true;
         self.state = State::Flushing(close);
     }
 
@@ -250,7 +225,9 @@ where
                 Poll::Pending => return Ok(Stopped::Empty),
                 Poll::Ready(0) => return Err(End::Disconnected),
                 Poll::Ready(size) => {
-                    self.deadline.extend();
+                    let now = Instant::now();
+                    self.deadline.extend(now);
+                    self.framed.record_progress(size, now);
                     turn.spend(size);
                 }
             }
@@ -260,14 +237,14 @@ where
     /// Discards what the client still sends. Returns how much that was.
     fn discard_input(&mut self, cx: &mut Context<'_>, turn: &mut Turn) -> io::Result<usize> {
         let mut discarded = 0;
-        while !self.eof {
+        while !self.framed.eof {
             if turn.is_over() {
                 cx.waker().wake_by_ref();
                 break;
             }
             match self.framed.poll_discard(cx)? {
                 Poll::Pending => break,
-                Poll::Ready(0) => self.eof = true,
+                Poll::Ready(0) => self.framed.eof = true,
                 Poll::Ready(size) => {
                     discarded += size;
                     turn.spend(size);
@@ -340,6 +317,33 @@ where
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
     }
+
+    /// Polls the deadline. Ready with whether it has passed.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let ping_due = self.ping_due();
+        let is_paused = match self.state {
+            State::Open(_) => self.is_backed_up(),
+            State::Flushing(_) | State::Closing => true,
+            State::AwaitingPeerClose => false,
+        };
+        if is_paused || self.framed.written >= CHUNK as u32 {
+            let written = mem::take(&mut self.framed.written) as usize;
+            self.deadline.on_write(written, self.framed.is_paused);
+        }
+        let was_paused = mem::replace(&mut self.framed.is_paused, is_paused);
+        let mut progress = self.framed.progress();
+        if was_paused && !is_paused {
+            // Nothing could arrive in the meantime.
+            let now = Instant::now();
+            self.deadline.extend(now);
+            if let Some(progress) = &mut progress {
+                progress.restart(now);
+            }
+        }
+        let timeout = self.deadline.timeout().saturating_mul(UNFINISHED);
+        let limit = progress.filter(|_| !is_paused).map(|progress| progress.deadline(timeout));
+        self.deadline.poll(cx, is_paused, limit, ping_due)
+    }
 }
 
 impl<Io, S> Future for Connection<Io, S>
@@ -356,8 +360,7 @@ where
             if this.poll_state(cx, &mut turn).is_ready() {
                 return Poll::Ready(());
             }
-            let ping_due = this.ping_due();
-            let has_timed_out = ready!(this.deadline.poll(cx, ping_due));
+            let has_timed_out = ready!(this.poll_deadline(cx));
             if has_timed_out && this.is_open() {
                 this.close_connection(Close::Protocol, Loss::Cut);
             } else if has_timed_out {
@@ -381,6 +384,9 @@ impl<Io, S> fmt::Debug for Connection<Io, S> {
         f.debug_struct("Connection").field("state", &state).finish_non_exhaustive()
     }
 }
+
+/// How many idle timeouts an unfinished message may take, besides the time for its bytes.
+const UNFINISHED: u32 = 2;
 
 /// How many bytes of a resumable session are taken out of its outbox at a time.
 const CHUNK: usize = 64 * 1024;

@@ -10,6 +10,7 @@ use fastwebsockets::{OpCode, unmask};
 use super::frame_head::{Head, MAX_HEAD};
 use super::utf8::{InvalidUtf8, Text};
 use crate::frame::{Close, Inbound};
+use crate::progress::Progress;
 
 /// Decodes the frames of one client.
 ///
@@ -65,6 +66,7 @@ struct Unfinished {
     /// The payload of that frame so far, if it is a control frame.
     control: Vec<u8>,
     message: Option<Assembly>,
+    progress: Option<Progress>,
 }
 
 /// A frame whose payload is being read.
@@ -130,6 +132,12 @@ impl Decoder {
             }
         }
         Ok(chunk.len())
+    }
+
+    /// Returns a place for the progress of the unfinished message or frame, if there is one. The next
+    /// message begins with an empty one.
+    pub(super) fn unfinished(&mut self) -> Option<&mut Option<Progress>> {
+        self.unfinished.as_mut().map(|unfinished| &mut unfinished.progress)
     }
 
     /// Returns the frame that the chunk begins with or continues; `None` if more bytes are needed.

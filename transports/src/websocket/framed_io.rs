@@ -8,17 +8,25 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBuf, Write};
+use tokio::time::Instant;
 
 use super::buffers::{READ_SIZE, with_read_buffer, with_write_buffer};
 use super::decoder::{Decoder, Event};
 use super::frame_head::write_pong;
 use super::writer::Writer;
 use crate::frame::Close;
+use crate::progress::Progress;
 
 /// A byte stream with the decoder of its input and the queue of its output.
 pub(super) struct FramedIo<Io> {
     io: Io,
     pub(super) writer: Writer,
+    /// How many bytes were written, for the caller to reset.
+    pub(super) written: u32,
+    /// Whether reading was paused when the deadline was polled last.
+    pub(super) is_paused: bool,
+    /// Whether the client has ended its half of the stream.
+    pub(super) eof: bool,
     /// Whether `io` may still buffer written bytes, as a TLS stream does.
     needs_flush: bool,
     decoder: Decoder,
@@ -57,7 +65,17 @@ impl From<io::Error> for ReadError {
 impl<Io: Read + Write + Unpin> FramedIo<Io> {
     pub(super) fn new(io: Io, decoder: Decoder) -> Self {
         let writer = Writer::default();
-        Self { io, writer, needs_flush: false, decoder, unread: None, reads_little: false }
+        Self {
+            io,
+            writer,
+            written: 0,
+            is_paused: false,
+            eof: false,
+            needs_flush: false,
+            decoder,
+            unread: None,
+            reads_little: false,
+        }
     }
 
     /// Reads once, or what the last read left, and passes every event that is complete to `handle`,
@@ -107,6 +125,18 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
         poll_read_bytes(&mut self.io, cx, READ_SIZE, |bytes| Ok(bytes.len()))
     }
 
+    /// Counts what was read towards the message or frame that it leaves unfinished, if it does.
+    pub(super) fn record_progress(&mut self, size: usize, now: Instant) {
+        if let Some(progress) = self.decoder.unfinished() {
+            progress.get_or_insert(Progress::new(now)).add(size);
+        }
+    }
+
+    /// The progress of an unfinished message or frame.
+    pub(super) fn progress(&mut self) -> Option<&mut Progress> {
+        self.decoder.unfinished()?.as_mut()
+    }
+
     /// Frees what an unfinished message holds. Input can only be discarded from now on.
     pub(super) fn stop_decoding(&mut self) {
         self.decoder = Decoder::new(0);
@@ -134,6 +164,7 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             size => {
                 self.needs_flush = true;
+                self.written = self.written.saturating_add(size as u32);
                 Poll::Ready(Ok(self.writer.advance(size)))
             }
         }

@@ -42,9 +42,13 @@ impl Wakes {
 const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 
 fn session(reads_binary: bool) -> (LongPollSession<Echo>, outbox::Sender) {
-    let (outbox, receiver) = outbox::channel(1000);
+    with_limit(reads_binary, 1000)
+}
+
+fn with_limit(reads_binary: bool, limit: usize) -> (LongPollSession<Echo>, outbox::Sender) {
+    let (outbox, receiver) = outbox::channel(limit);
     let connected = Connected::own(Echo(outbox.clone()), receiver);
-    let timer = Timer::new(Arc::default(), [1; 22]);
+    let timer = Timer::new(Arc::default(), [b'a'; 22]);
     (LongPollSession::new(connected, reads_binary, SESSION_TIMEOUT, timer), outbox)
 }
 
@@ -53,7 +57,19 @@ fn batch(text: &str) -> Batch {
 }
 
 fn messages<const N: usize>(texts: [&'static str; N], cursor: u64) -> Answered {
-    Answered::Messages(texts.map(Message::text).into_iter().collect(), cursor)
+    rendered(&texts.map(Message::text), cursor)
+}
+
+fn rendered(messages: &[Message], cursor: u64) -> Answered {
+    let token = Token { id: [b'a'; 22], cursor };
+    Answered::Messages(answer::render(StatusCode::OK, messages, token).into())
+}
+
+/// The position in the token of an answer; `None` without messages.
+fn cursor(answered: &Answered) -> Option<u64> {
+    let Answered::Messages(body) = answered else { return None };
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    Some(Token::parse(body["token"].as_str().unwrap()).unwrap().cursor)
 }
 
 /// What a poll is answered by now.
@@ -193,8 +209,7 @@ fn a_client_that_reads_binary_messages_gets_them() {
     let (session, outbox) = session(true);
     let message = Message::binary(vec![1]);
     outbox.push(message.clone());
-    let expected = Answered::Messages([message].into_iter().collect(), 1);
-    assert_eq!(poll(&session, 0), Ok(expected));
+    assert_eq!(poll(&session, 0), Ok(rendered(&[message], 1)));
 }
 
 #[test]
@@ -270,6 +285,80 @@ fn a_session_ends_when_no_poll_comes_for_long_enough() {
 }
 
 #[test]
+fn an_answer_is_bounded_and_the_rest_follows_with_the_next_poll() {
+    let (session, outbox) = with_limit(false, 1 << 20);
+    for _ in 0..60 {
+        outbox.push(Message::text("x".repeat(15_000)));
+    }
+    let mut cursors = vec![0];
+    while let Some(cursor) = cursor(&poll(&session, cursors[cursors.len() - 1]).unwrap()) {
+        cursors.push(cursor);
+    }
+    assert_eq!(cursors, (0..=60).step_by(6).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_session_timeout_does_not_run_while_an_answer_is_read() {
+    let (session, outbox) = with_limit(false, 1 << 20);
+    outbox.push(Message::text("x".repeat(64 << 10)));
+    let start = session.state.lock().idle_since.unwrap();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let poll = session.begin_poll(0).unwrap();
+    assert_eq!(cursor(&answer(&session, poll)), Some(1));
+    session.end_poll(poll, start);
+    // A POST meanwhile does not start it.
+    session.check(0).unwrap();
+    assert!(!session.visit(after(15 + 63)), "a client that reads 1 KiB/s is not done");
+    assert!(session.visit(after(15 + 66)));
+}
+
+#[test]
+fn polls_that_are_answered_alike_share_one_response() {
+    let (session, outbox) = session(false);
+    outbox.push(Message::text("a"));
+    let bodies: Vec<_> = (0..200)
+        .map(|_| match poll(&session, 0) {
+            Ok(Answered::Messages(body)) => body,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(bodies.iter().all(|body| body.as_ptr() == bodies[0].as_ptr()));
+    outbox.push(Message::text("b"));
+    assert_eq!(poll(&session, 0), Ok(messages(["a", "b"], 2)));
+    assert_eq!(poll(&session, 1), Ok(messages(["b"], 2)));
+}
+
+#[test]
+fn cursors_that_were_never_handed_out_are_repeats() {
+    let (session, _) = session(false);
+    assert_eq!((0..100).filter(|cursor| session.admit_repeat(*cursor)).count(), 50);
+}
+
+#[test]
+fn messages_behind_many_that_are_skipped_are_found() {
+    let (session, outbox) = with_limit(false, 1 << 20);
+    for _ in 0..9 {
+        outbox.push(Message::binary(vec![7; 90_000]));
+    }
+    outbox.push(Message::text("a"));
+    outbox.close(Close::GoingAway);
+    assert_eq!(poll(&session, 0), Ok(messages(["a"], 10)));
+    assert_eq!(poll(&session, 10), Err(Gone));
+}
+
+#[test]
+fn everything_that_was_pushed_before_a_close_can_be_polled() {
+    let (session, outbox) = with_limit(false, 1 << 20);
+    (0..4).for_each(|_| outbox.push(Message::text("x".repeat(60_000))));
+    outbox.close(Close::GoingAway);
+    for position in 0..4 {
+        assert!(!session.is_over());
+        assert_eq!(cursor(&poll(&session, position).unwrap()), Some(position + 1));
+    }
+    assert_eq!(poll(&session, 4), Err(Gone));
+}
+
+#[test]
 fn a_handler_that_blocks_delays_no_poll() {
     struct Blocking(std::sync::mpsc::Receiver<()>);
     impl Session for Blocking {
@@ -280,7 +369,7 @@ fn a_handler_that_blocks_delays_no_poll() {
     let (unblock, blocked) = std::sync::mpsc::channel();
     let (outbox, receiver) = outbox::channel(1000);
     let connected = Connected::own(Blocking(blocked), receiver);
-    let timer = Timer::new(Arc::default(), [1; 22]);
+    let timer = Timer::new(Arc::default(), [b'a'; 22]);
     let session = LongPollSession::new(connected, false, SESSION_TIMEOUT, timer);
     thread::scope(|scope| {
         let handler = scope.spawn(|| session.handle_in(&mut batch("blocks")));

@@ -378,3 +378,46 @@ fn a_reply_for_an_epoch_that_is_over_resumes_nothing() {
     assert!(!buffer.resume(stream, buffer.epoch() - 1, Message::text("late")));
     assert!(take(&mut buffer).is_empty());
 }
+
+#[test]
+fn each_lost_connection_halves_what_is_sent_at_once() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    let text = format!(",{}", "x".repeat(900));
+    (0..100).for_each(|_| push(&mut buffer, &mut budget, stream, &text));
+    let mut sent = Vec::new();
+    for _ in 0..12 {
+        let mut count = 0;
+        buffer.take_up_to(64 << 10, |_| count += 1);
+        sent.push(count - 1);
+        // Once for each epoch.
+        (0..3).for_each(|_| buffer.count_try(buffer.epoch()));
+        buffer.attach(None, &mut budget);
+        resume(&mut buffer, &mut budget, stream);
+    }
+    assert!(sent[0] >= 60 && sent[11] == 0, "{sent:?}");
+    assert!(sent.windows(2).all(|sent| sent[1] <= sent[0] / 2), "{sent:?}");
+    buffer.take_up_to(64 << 10, |_| {});
+    buffer.acknowledge(buffer.position(), &mut budget).unwrap();
+    assert_eq!(take_up_to(&mut buffer), 1, "at least one message");
+    buffer.acknowledge(buffer.position(), &mut budget).unwrap();
+    assert_eq!(take_up_to(&mut buffer), sent[0], "the rest was not tried");
+}
+
+fn take_up_to(buffer: &mut ReplayBuffer) -> usize {
+    let mut count = 0;
+    buffer.take_up_to(64 << 10, |_| count += 1);
+    count
+}
+
+#[test]
+fn a_priority_message_goes_first_and_counts_in_an_answer() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    assert_eq!(take_up_to(&mut buffer), 1);
+    buffer.acknowledge(buffer.position(), &mut budget).unwrap();
+    push(&mut buffer, &mut budget, stream, "large");
+    let priority = Message::text("x".repeat(64 << 10));
+    budget.acquire(priority.cost());
+    buffer.push(PRIORITY, priority);
+    assert_eq!(take_up_to(&mut buffer), 1);
+    assert_eq!(buffer.streams.first().map(Message::size), Some("[nulllarge".len()));
+}

@@ -563,6 +563,93 @@ async fn a_client_that_floods_and_never_reads_times_out_as_idle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_drips_ends_the_connection_after_two_idle_timeouts() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.to_read.extend([0x82, 0xfe, 0xea, 0x60, 1, 2, 3, 4]));
+    assert!(!it.turn());
+    for _ in 0..39 {
+        it.ends(|ends| ends.to_read.push_back(0));
+        assert!(!it.advance(3_000).await);
+    }
+    assert_eq!(it.received(), b"", "117 seconds have passed");
+    it.ends(|ends| ends.to_read.push_back(0));
+    assert!(!it.advance(3_100).await);
+    assert_eq!(it.received(), close(Close::Protocol));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_keeps_arriving_may_take_longer_than_the_idle_timeout() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.to_read.extend([0x82, 0xff, 0, 0, 0, 0, 0, 2, 0xbf, 0x20, 1, 2, 3, 4]));
+    assert!(!it.turn());
+    for second in 0..90 {
+        it.ends(|ends| ends.to_read.extend([0; 2_000]));
+        assert!(!it.advance(1_000).await);
+        assert!(it.session.upgrade().is_some(), "second {second}");
+    }
+    assert!(it.received().ends_with(&[1, 2, 3, 4]));
+    // What follows has a deadline of its own.
+    it.send(0x01, b"unfinished");
+    assert!(!it.turn());
+    assert!(!it.advance(59_999).await);
+    assert!(it.session.upgrade().is_some());
+    assert!(!it.advance(1).await);
+    assert!(it.session.upgrade().is_none());
+}
+
+/// A plain connection of which nothing more is read, because more than half of its outbox waits.
+fn backed_up() -> Harness {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.room = 0);
+    it.outbox.push(Message::binary(vec![7; 90_000]));
+    it.outbox.push(Message::binary(vec![7; 90_000]));
+    assert!(!it.turn());
+    it.send(0x81, b"heartbeat");
+    it
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_is_not_idle_while_it_is_not_read_from() {
+    let mut it = backed_up();
+    for second in 0..120 {
+        it.ends(|ends| ends.room = 1_100);
+        assert!(!it.advance(1_000).await);
+        assert!(it.session.upgrade().is_some(), "second {second}");
+    }
+    it.ends(|ends| ends.room = usize::MAX);
+    assert!(!it.turn());
+    assert!(it.received().ends_with(&text("heartbeat")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_drains_its_backlog_byte_by_byte_is_idle() {
+    let mut it = backed_up();
+    for _ in 0..61 {
+        it.ends(|ends| ends.room = 1);
+        assert!(!it.advance(1_000).await);
+    }
+    assert!(it.session.upgrade().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_before_a_close_are_written_as_long_as_the_client_reads_them() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.room = 0);
+    it.outbox.push(big());
+    it.outbox.close(Close::GoingAway);
+    assert!(!it.turn());
+    for _ in 0..20 {
+        it.ends(|ends| ends.room = 2_000);
+        assert!(!it.advance(1_000).await);
+    }
+    it.ends(|ends| ends.room = usize::MAX);
+    assert!(!it.turn());
+    assert!(it.received().ends_with(&close(Close::GoingAway)));
+    assert!(!it.advance(4_999).await);
+    assert!(it.advance(1).await, "the client does not disconnect");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_floods_yields_to_other_tasks() {
     let mut it = Harness::new();
     for _ in 0..1000 {
