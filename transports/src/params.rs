@@ -6,7 +6,7 @@
 //! - of `a[]` and `a[b]` under one name, the kind that came last wins and the other is dropped.
 //!
 //! Anyone may send a query, so its length, its parameters and its maps and lists are bounded: whatever is
-//! parsed takes at most [`MAX_PARSED`] bytes.
+//! parsed takes at most 160 KiB, ten times the longest text.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -79,9 +79,6 @@ const MAX_PARAMS: usize = 256;
 
 /// The most maps and lists: a name of one byte costs a map of several hundred.
 const MAX_LEVELS: usize = 64;
-
-/// The most memory that parsed parameters take, in bytes.
-pub(crate) const MAX_PARSED: usize = 10 * MAX_LENGTH;
 
 /// The deepest nesting. A [`Value`] is dropped recursively, so a query must not choose the depth.
 const MAX_DEPTH: usize = 16;

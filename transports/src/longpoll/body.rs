@@ -22,8 +22,8 @@ pub(super) enum BodyError {
     NoMemory,
 }
 
-/// Reads a body of at most `limit` bytes, and reserves what it holds. It times out when nothing arrives
-/// for `timeout`, or when it makes too little [progress](Progress).
+/// Reads a body of at most `limit` bytes. It times out when nothing arrives for `timeout`, or when it
+/// makes too little [progress](Progress).
 ///
 /// Copies the chunks together: keeping them would keep the server's read buffers, which may be much
 /// larger. Reserves no memory that the client has only announced.

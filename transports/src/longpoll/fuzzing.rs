@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::batch::{Batch, BatchError};
 use super::token::Token;
 use crate::frame::{Close, Inbound};
-use crate::params::{self, BadQuery, MAX_PARSED};
+use crate::params::{self, BadQuery};
 
 /// The result of handling the body of a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,4 +52,4 @@ pub fn parse_query(query: &str) -> Result<Map<String, Value>, BadQuery> {
 }
 
 /// The most memory that parsed parameters take, in bytes.
-pub const MAX_PARSED_QUERY: usize = MAX_PARSED;
+pub const MAX_PARSED_QUERY: usize = 160 * 1024;

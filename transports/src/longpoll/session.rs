@@ -106,17 +106,17 @@ impl<S: Session> LongPollSession<S> {
         self.state.lock().is_superseded()
     }
 
-    /// What the session has reserved of the memory of its endpoint.
-    pub(super) fn account(&self) -> Option<Arc<Account>> {
-        self.state.lock().receiver()?.account().cloned()
-    }
-
     /// Counts a poll with a token of this cursor. Returns `false` if it is repeated too often.
     pub(super) fn admit_repeat(&self, cursor: u64) -> bool {
         let mut state = self.state.lock();
         // A cursor that was never handed out acknowledges nothing.
         let cursor = cursor.min(state.sent);
         state.repeats.admit(cursor, Instant::now())
+    }
+
+    /// What the session has reserved of the memory of its endpoint.
+    pub(super) fn account(&self) -> Option<Arc<Account>> {
+        self.state.lock().receiver()?.account().cloned()
     }
 
     /// Begins a poll: acknowledges what the token's answer carried, and ends an older poll.
@@ -171,6 +171,7 @@ impl<S: Session> LongPollSession<S> {
                 let mut state = self.state.lock();
                 let account = state.receiver().and_then(|receiver| receiver.account().cloned());
                 state.answered = body.len();
+                let account = state.receiver().and_then(|receiver| receiver.account().cloned());
                 rendered = Some(state.answer.insert(range, body, account));
             }
             rendered.map_or(Answered::Over, Answered::Messages)

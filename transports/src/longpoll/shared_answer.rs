@@ -17,6 +17,7 @@ pub(super) struct SharedAnswer {
     body: Weak<Body>,
 }
 
+/// The bytes of a response, which count against the memory of the endpoint until they are written.
 #[derive(Debug)]
 struct Body {
     bytes: Vec<u8>,
@@ -38,8 +39,8 @@ impl SharedAnswer {
         Some(Bytes::from_owner(Shared(body)))
     }
 
-    /// Shares a response, unless another thread has rendered the same meanwhile. It is reserved from
-    /// the account.
+    /// Shares a response, unless another thread has rendered the same meanwhile, and reserves what it
+    /// holds from the account of the session.
     pub(super) fn insert(
         &mut self,
         range: (u64, u64),
@@ -51,7 +52,7 @@ impl SharedAnswer {
         }
         let mut reservation = account.map(Reservation::new);
         if let Some(reservation) = &mut reservation {
-            reservation.set(bytes.capacity());
+            reservation.set(bytes.len());
         }
         let body = Arc::new(Body { bytes, _reservation: reservation });
         *self = Self { range, body: Arc::downgrade(&body) };
@@ -62,15 +63,20 @@ impl SharedAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
 
     #[test]
     fn a_response_is_shared_until_something_changes_or_nobody_has_it() {
         let mut shared = SharedAnswer::default();
-        let first = shared.insert((0, 1), b"first".to_vec(), None);
-        let again = [shared.get((0, 1)).unwrap(), shared.insert((0, 1), b"first".to_vec(), None)];
+        let memory = Memory::new(usize::MAX);
+        let mut insert = |size| shared.insert((0, 1), vec![b'a'; size], Some(memory.account()));
+        let first = insert(10_000);
+        let again = [insert(10_000), shared.get((0, 1)).unwrap()];
         assert!(again.iter().all(|again| again.as_ptr() == first.as_ptr()));
         assert_eq!(shared.get((0, 2)), None);
+        assert!((10_000..15_000).contains(&memory.reserved()), "once: {}", memory.reserved());
         drop((first, again));
+        assert_eq!(memory.reserved(), 0);
         assert_eq!(shared.get((0, 1)), None);
         assert_eq!(shared.body.strong_count(), 0);
     }

@@ -353,8 +353,15 @@ where
             }
         }
         let timeout = self.deadline.timeout().saturating_mul(UNFINISHED);
-        let limit = progress.filter(|_| !is_paused).map(|progress| progress.deadline(timeout));
-        self.deadline.poll(cx, is_paused, limit, earlier)
+        let is_read = !is_paused && throttled.is_none();
+        let limit = progress.filter(|_| is_read).map(|progress| progress.deadline(timeout));
+        let has_timed_out = ready!(self.deadline.poll(cx, is_paused, limit, earlier));
+        if has_timed_out && throttled.is_some() {
+            // It could not show that it is there.
+            self.deadline.extend(Instant::now());
+            return Poll::Ready(false);
+        }
+        Poll::Ready(has_timed_out)
     }
 }
 

@@ -131,6 +131,18 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
         poll_read_bytes(&mut self.io, cx, READ_SIZE, |bytes| Ok(bytes.len()))
     }
 
+    /// Counts what was read towards the message or frame that it leaves unfinished, if it does.
+    pub(super) fn record_progress(&mut self, size: usize, now: Instant) {
+        if let Some(progress) = self.decoder.unfinished() {
+            progress.get_or_insert(Progress::new(now)).add(size);
+        }
+    }
+
+    /// The progress of an unfinished message or frame.
+    pub(super) fn progress(&mut self) -> Option<&mut Progress> {
+        self.decoder.unfinished()?.as_mut()
+    }
+
     /// Reserves what an unfinished message and unread input hold from the account of the session.
     pub(super) fn reserve(&mut self, account: Option<&Arc<Account>>) {
         let unread = self.unread.as_ref().map_or(0, |unread| unread.bytes.len());
@@ -145,18 +157,6 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
                 memory.relieve();
             }
         }
-    }
-
-    /// Counts what was read towards the message or frame that it leaves unfinished, if it does.
-    pub(super) fn record_progress(&mut self, size: usize, now: Instant) {
-        if let Some(progress) = self.decoder.unfinished() {
-            progress.get_or_insert(Progress::new(now)).add(size);
-        }
-    }
-
-    /// The progress of an unfinished message or frame.
-    pub(super) fn progress(&mut self) -> Option<&mut Progress> {
-        self.decoder.unfinished()?.as_mut()
     }
 
     /// Frees what an unfinished message holds. Input can only be discarded from now on.
