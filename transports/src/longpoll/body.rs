@@ -9,8 +9,9 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 use tokio::time::Instant;
 
-use crate::memory::Reservation;
 use crate::progress::{Progress, after};
+
+use crate::memory::Reservation;
 
 /// Why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

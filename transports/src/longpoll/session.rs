@@ -169,7 +169,6 @@ impl<S: Session> LongPollSession<S> {
                 let token = Token { id: *self.timer.key(), cursor: collected.position };
                 let body = answer::render(StatusCode::OK, &unread, token);
                 let mut state = self.state.lock();
-                let account = state.receiver().and_then(|receiver| receiver.account().cloned());
                 state.answered = body.len();
                 let account = state.receiver().and_then(|receiver| receiver.account().cloned());
                 rendered = Some(state.answer.insert(range, body, account));

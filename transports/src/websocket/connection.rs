@@ -344,7 +344,7 @@ where
         }
         let was_paused = mem::replace(&mut self.framed.is_paused, is_paused);
         let mut progress = self.framed.progress();
-        if throttled.is_some() || was_paused && !is_paused {
+        if was_paused && !is_paused {
             // Nothing could arrive in the meantime.
             let now = Instant::now();
             self.deadline.extend(now);
