@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::ConfigError;
-use crate::resume::expiry::after;
+use crate::progress::after;
 
 /// How fast a client may send; see [`Limits::rate`](crate::Limits::rate).
 ///

@@ -13,24 +13,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::answer;
 use super::batch::Batch;
+pub(super) use super::state::{Answered, Gone, PollId};
 use super::state::{AttachState, State};
-pub(super) use super::state::{Gone, PollId};
 use super::token::{Id, Token};
 use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::memory::Account;
 use crate::outbox::{Collected, Receiver};
 use crate::panics;
-use crate::progress::at_floor;
+use crate::progress::{after, at_floor};
 use crate::rate::{self, Rate, Throttle};
-use crate::resume::expiry::{Timer, after};
+use crate::resume::expiry::Timer;
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
 
@@ -51,17 +50,6 @@ pub(super) struct LongPollSession<S: Session> {
     order: Arc<tokio::sync::Mutex<()>>,
     /// Only if the rate of clients is limited, from the first POST.
     throttle: Mutex<Option<Box<Throttle>>>,
-}
-
-/// The answer to a poll.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answered {
-    /// The rendered response with the messages that are not acknowledged.
-    Messages(Bytes),
-    /// No message came, or a newer poll gets it.
-    Nothing,
-    /// The session is over, and no message will come.
-    Over,
 }
 
 impl<S: Session> LongPollSession<S> {
@@ -160,7 +148,7 @@ impl<S: Session> LongPollSession<S> {
                 unread = receiver.unread(self.reads_binary);
             }
             state.sent = collected.position;
-            state.answered = rendered.as_ref().map_or(0, Bytes::len);
+            state.answered = rendered.as_ref().map_or(0, |body| body.len());
         }
         state.end_unless(collected.is_open);
         self.unlock(state, collected);

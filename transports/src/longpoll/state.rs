@@ -3,6 +3,7 @@
 use std::mem;
 use std::task::Waker;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::repeats::Repeats;
@@ -49,6 +50,17 @@ pub(super) type PollId = u64;
 /// The cursor was never handed out, or the session is over: as if there were no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
+
+/// The answer to a poll.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// The rendered response with the messages that are not acknowledged.
+    Messages(Bytes),
+    /// No message came, or a newer poll gets it.
+    Nothing,
+    /// The session is over, and no message will come.
+    Over,
+}
 
 impl<S: Session> State<S> {
     pub(super) fn new(attach: AttachState<S>, now: Instant) -> Self {

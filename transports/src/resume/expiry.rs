@@ -7,7 +7,6 @@ use std::task::Wake;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub(crate) use crate::progress::after;
 
 /// Keys with the time at which each is due.
 ///

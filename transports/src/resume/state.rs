@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config::ResumeConfig;
-use super::expiry::{Scheduled, Timer, after};
+use super::expiry::{Scheduled, Timer};
 use crate::connect_info::Transport;
+use crate::progress::after;
 use crate::session::DetachReason;
 
 /// The id that a client chose for its session.

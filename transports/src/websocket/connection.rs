@@ -2,6 +2,7 @@
 //! reads and writes. A push into the outbox wakes that task.
 
 mod end;
+mod timeout;
 
 use std::fmt;
 use std::future::Future;
@@ -328,41 +329,6 @@ where
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
     }
-
-    /// Polls the deadline. Ready with whether it has passed.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let throttled = self.throttled.waits_until().filter(|_| self.is_open());
-        let earlier = self.ping_due().into_iter().chain(throttled).min();
-        let is_paused = match self.state {
-            State::Open(_) => self.is_backed_up(),
-            State::Flushing(_) | State::Closing => true,
-            State::AwaitingPeerClose => false,
-        };
-        if is_paused || self.framed.written >= CHUNK as u32 {
-            let written = mem::take(&mut self.framed.written) as usize;
-            self.deadline.on_write(written, self.framed.is_paused);
-        }
-        let was_paused = mem::replace(&mut self.framed.is_paused, is_paused);
-        let mut progress = self.framed.progress();
-        if was_paused && !is_paused {
-            // Nothing could arrive in the meantime.
-            let now = Instant::now();
-            self.deadline.extend(now);
-            if let Some(progress) = &mut progress {
-                progress.restart(now);
-            }
-        }
-        let timeout = self.deadline.timeout().saturating_mul(UNFINISHED);
-        let is_read = !is_paused && throttled.is_none();
-        let limit = progress.filter(|_| is_read).map(|progress| progress.deadline(timeout));
-        let has_timed_out = ready!(self.deadline.poll(cx, is_paused, limit, earlier));
-        if has_timed_out && throttled.is_some() {
-            // It could not show that it is there.
-            self.deadline.extend(Instant::now());
-            return Poll::Ready(false);
-        }
-        Poll::Ready(has_timed_out)
-    }
 }
 
 impl<Io, S> Future for Connection<Io, S>
@@ -403,9 +369,6 @@ impl<Io, S> fmt::Debug for Connection<Io, S> {
         f.debug_struct("Connection").field("state", &state).finish_non_exhaustive()
     }
 }
-
-/// How many idle timeouts an unfinished message may take, besides the time for its bytes.
-const UNFINISHED: u32 = 2;
 
 /// How many bytes of a resumable session are taken out of its outbox at a time.
 const CHUNK: usize = 64 * 1024;
