@@ -213,7 +213,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.validate()?;
         let sessions = SessionRegistry::new(self.max_sessions);
         let memory = Memory::new(self.limits.memory_limit());
-        let pubsub = PubSub::new(self.limits.outbox_limit(), &memory);
+        let pubsub = PubSub::new(self.limits.outbox_limit().saturating_mul(2), &memory);
         let presence = Presence::new(self.presence, pubsub.clone());
         let endpoint = Arc::new(EndpointContext {
             router: self.router,

@@ -25,8 +25,8 @@ type Log = ReplayLog<Arc<Broadcast>>;
 #[derive(Clone)]
 pub(crate) struct PubSub {
     topics: Arc<Registry<Subscriber, Log>>,
-    /// The most bytes kept on one topic for its dormant subscribers; as many as may wait for a
-    /// client.
+    /// The most bytes kept on one topic for its dormant subscribers: twice what may wait for a client,
+    /// because a broadcast is kept as it came and encoded.
     max_log: usize,
     /// The protocol versions of all subscribers so far: what is kept is encoded for these.
     versions: Arc<AtomicU8>,

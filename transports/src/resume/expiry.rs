@@ -7,7 +7,6 @@ use std::task::Wake;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-
 /// Keys with the time at which each is due.
 ///
 /// Rescheduling is lazy: an entry is replaced by an earlier one only. When it fires, its owner finds
