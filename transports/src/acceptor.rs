@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::header::ORIGIN;
 use http::request::Parts;
@@ -30,6 +30,8 @@ struct Shared<H: Handler> {
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
     memory: Memory,
+    /// Whether memory was scarce at the last connect.
+    was_scarce: AtomicBool,
     /// How many connects wait for the handler.
     connecting: AtomicUsize,
 }
@@ -60,9 +62,15 @@ impl<H: Handler> Acceptor<H> {
         memory: Memory,
     ) -> Self {
         let resumable = ResumeRegistry::new(resume);
-        let connecting = AtomicUsize::new(0);
-        let shared = Shared { handler, check_origin, limits, resumable, memory, connecting };
-        Self(Arc::new(shared))
+        Self(Arc::new(Shared {
+            handler,
+            check_origin,
+            limits,
+            resumable,
+            memory,
+            was_scarce: AtomicBool::new(false),
+            connecting: AtomicUsize::new(0),
+        }))
     }
 
     /// The limits of every connection.
@@ -128,9 +136,10 @@ impl<H: Handler> Acceptor<H> {
         accepted: Accepted<H::Session>,
         transport: Transport,
     ) -> Result<Connected<H::Session>, ConnectError> {
+        // Without an id it was checked before the handler was called.
+        let has_id = accepted.id.is_some();
         let connected = Connected::new(&self.0.resumable, accepted)?;
-        let is_new = connected.receiver().is_some();
-        if is_new {
+        if has_id && connected.receiver().is_some() {
             self.check_memory()?;
         }
         let transport = transport.name();
@@ -141,11 +150,16 @@ impl<H: Handler> Acceptor<H> {
     /// Returns an error if memory is too scarce for a new session.
     fn check_memory(&self) -> Result<(), ConnectError> {
         self.0.memory.report();
-        if !self.0.memory.is_scarce() {
+        let is_scarce = self.0.memory.is_scarce();
+        let was_scarce = self.0.was_scarce.swap(is_scarce, Ordering::Relaxed);
+        if !is_scarce {
             return Ok(());
         }
         metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
-        tracing::warn!("session refused: memory is scarce");
+        if !was_scarce {
+            tracing::warn!("memory is scarce: new sessions are refused");
+        }
+        tracing::debug!("session refused: memory is scarce");
         Err(ConnectError::Busy)
     }
 

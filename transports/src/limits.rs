@@ -70,8 +70,8 @@ impl Limits {
     ///
     /// What counts is what clients can make grow: outboxes, mailboxes, replay logs, presence, unfinished
     /// messages, bodies of POSTs, and answers to polls. A broadcast to many counts once. At nine tenths
-    /// new sessions are refused with HTTP 503; beyond all of it the sessions that hold most are closed
-    /// with [`Close::Overflow`]. The memory of the process is larger by what its connections, tasks and
+    /// new sessions are refused with HTTP 503, and replay logs keep nothing; beyond all of it the
+    /// sessions that hold most are closed with [`Close::Overflow`]. The memory of the process is larger by what its connections, tasks and
     /// the application hold.
     ///
     /// [`Close::Overflow`]: crate::Close::Overflow
