@@ -141,7 +141,7 @@ impl ByteBudget {
     }
 
     /// Ends the reservation: the queue is closed, and what it held is being freed.
-    pub(crate) fn end_reservation(&mut self) {
+    pub fn end_reservation(&mut self) {
         self.reservation = None;
     }
 

@@ -60,11 +60,6 @@ impl Shared {
         Self { state: Mutex::new(state), receiver_dropped: AtomicBool::new(false), session }
     }
 
-    /// What the session has reserved of the memory of its endpoint.
-    pub(super) fn account(&self) -> Option<&Arc<Account>> {
-        self.session.as_ref().map(|session| &session.account)
-    }
-
     /// Wakes `waker` when the outbox is closed while no receiver waits, at once if it is closed
     /// already. A plain outbox ends with its receiver and ignores it.
     pub(super) fn on_close(&self, waker: Waker) {
@@ -79,10 +74,13 @@ impl Shared {
 }
 
 impl Relievable for Shared {
-    fn weight(&self) -> Option<usize> {
+    fn account(&self) -> Option<&Arc<Account>> {
+        self.session.as_ref().map(|session| &session.account)
+    }
+
+    fn backlog(&self) -> Option<usize> {
         let state = self.state.lock();
-        let reserved = self.account().map_or(0, |account| account.reserved());
-        state.close.is_none().then(|| state.budget.bytes().max(reserved))
+        state.close.is_none().then(|| state.budget.bytes())
     }
 
     fn overflow(&self) {
@@ -93,7 +91,6 @@ impl Relievable for Shared {
         state.clear();
         let waker = state.close(Close::Overflow);
         drop(state);
-        metrics::counter!("tower_channels_outbox_overflows").increment(1);
         waker.into_iter().for_each(Waker::wake);
     }
 }
@@ -124,12 +121,15 @@ impl State {
         self.waker.take()
     }
 
-    /// Drops everything that has not been sent, in an outbox that is closed.
+    /// Drops everything that no client will receive, in an outbox that is closed. From a plain queue
+    /// the connection has taken the rest, and reserves it itself.
     pub(super) fn clear(&mut self) {
-        self.budget.end_reservation();
         match &mut self.queue {
-            Queue::Plain(queue) => *queue = Vec::new(),
-            Queue::Resumable(resumable) => resumable.buffer.clear(),
+            Queue::Plain(queue) => {
+                *queue = Vec::new();
+                self.budget.end_reservation();
+            }
+            Queue::Resumable(resumable) => resumable.buffer.clear(&mut self.budget),
         }
     }
 

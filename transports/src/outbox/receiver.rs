@@ -14,7 +14,7 @@ use super::replay_buffer::ReplayBuffer;
 use super::streams::PRIORITY;
 use super::wakeup::Wakeup;
 use crate::frame::{Close, Message};
-use crate::memory::Account;
+use crate::memory::{Account, Relievable};
 
 /// The receiving side of an outbox, held by the transport alone.
 ///
@@ -214,6 +214,9 @@ impl Drop for Receiver {
             }
             _ => {
                 state.clear();
+                if let Some((buffer, budget)) = state.replay() {
+                    buffer.acknowledge_all(budget);
+                }
                 state.close.get_or_insert(Close::GoingAway);
             }
         }

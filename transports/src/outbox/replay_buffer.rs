@@ -369,10 +369,14 @@ impl ReplayBuffer {
         self.sent.unacknowledged()
     }
 
-    /// Drops everything that was not sent: nothing more will be.
-    pub(super) fn clear(&mut self) {
-        self.priority.clear();
-        self.streams.clear();
+    /// Drops everything that no client will receive: nothing more is sent, and only before the first
+    /// epoch a client may still ask for what was.
+    pub(super) fn clear(&mut self, budget: &mut ByteBudget) {
+        budget.release(self.priority.clear());
+        budget.release(self.streams.clear());
+        if self.epoch > 0 {
+            self.acknowledge_all(budget);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::replay_buffer::NewEpoch;
 use super::streams::{PRIORITY, StreamId};
 use super::wakeup::{Enqueued, Wakeup};
 use crate::frame::{Close, Message};
-use crate::memory::Account;
+use crate::memory::{Account, Relievable};
 
 /// The sending side of an outbox; a cheap clone.
 ///
@@ -209,6 +209,16 @@ impl Sender {
     /// the session, is not woken.
     pub(crate) fn close_quietly(&self, close: Close) {
         let waker = self.shared.state.lock().close_quietly(close);
+        Wakeup(waker).wake();
+    }
+
+    /// Does what [`close_quietly`](Self::close_quietly) does, for a session that no client will use
+    /// again, and drops everything.
+    pub(crate) fn expire(&self) {
+        let mut state = self.shared.state.lock();
+        let waker = state.close_quietly(Close::GoingAway);
+        state.clear();
+        drop(state);
         Wakeup(waker).wake();
     }
 

@@ -255,10 +255,19 @@ impl Streams {
         self.streams.iter().map(|stream| stream.paused.len()).sum()
     }
 
-    /// Drops everything that waits.
-    pub(super) fn clear(&mut self) {
+    /// Drops everything that waits. Returns its cost.
+    pub(super) fn clear(&mut self) -> Cost {
+        let cost = self.cost();
         self.ready = VecDeque::new();
         self.streams.iter_mut().for_each(|stream| stream.paused = VecDeque::new());
+        cost
+    }
+
+    /// The cost of everything that waits.
+    pub(super) fn cost(&self) -> Cost {
+        let paused = self.streams.iter().flat_map(|stream| &stream.paused);
+        let all = self.ready.iter().map(|(_, message)| message).chain(paused);
+        all.map(Message::cost).sum()
     }
 }
 
@@ -268,13 +277,6 @@ impl Streams {
     /// How many streams have not ended.
     pub(super) fn len(&self) -> usize {
         self.streams.len()
-    }
-
-    /// The cost of everything that waits, computed from scratch.
-    pub(super) fn cost(&self) -> usize {
-        let paused = self.streams.iter().flat_map(|stream| &stream.paused);
-        let all = self.ready.iter().map(|(_, message)| message).chain(paused);
-        all.map(Message::cost).sum::<Cost>().bytes()
     }
 }
 

@@ -245,7 +245,11 @@ impl<S: Session> ResumableSession<S> {
         if is_closed || state.is_expired(now) {
             state.end();
             drop(state);
-            self.outbox.close_quietly(Close::GoingAway);
+            if is_closed {
+                self.outbox.close_quietly(Close::GoingAway);
+            } else {
+                self.outbox.expire();
+            }
             return Visited::Ended { expired: !is_closed };
         }
         if let Some(ttl) = state.acknowledged_ttl() {

@@ -65,8 +65,8 @@ impl WebSocketConfig {
     }
 
     /// Sets how long closing may take: until what was pushed before is written, besides one second
-    /// for each KiB of it, and from then until the client has closed the TCP connection. Default 5 s
-    /// each. After that the connection is dropped.
+    /// for each KiB of it and at most four times as long, and from then until the client has closed
+    /// the TCP connection. Default 5 s each. After that the connection is dropped.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;

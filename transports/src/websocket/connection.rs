@@ -121,6 +121,7 @@ where
                 State::Flushing(close) => {
                     self.discard_input(cx, turn)?;
                     ready!(self.framed.poll_write_all(cx))?;
+                    self.framed.reserve_output(None);
                     write_close(close, &mut self.framed.writer.control);
                     self.state = State::Closing;
                 }
@@ -166,6 +167,10 @@ where
     fn begin_close(&mut self, close: Close) {
         tracing::debug!(code = close.code(), "closing a WebSocket");
         self.framed.stop_decoding();
+        // A resumable outbox goes on to count what it has sent, except after an overflow.
+        if !self.receiver.is_resumable() || close == Close::Overflow {
+            self.framed.reserve_output(self.receiver.account());
+        }
         self.framed.written = 0;
         self.deadline.restart(self.close_timeout);
         self.framed.is_paused = true;

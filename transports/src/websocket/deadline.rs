@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::progress::at_floor;
+use crate::progress::{after, at_floor};
 
 /// A deadline that every read moves. Moving it costs no more than reading the clock, because the timer
 /// stays as it is and is set again when it fires too early.
@@ -61,6 +61,11 @@ impl Deadline {
     /// The timeout.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Returns when so many times the timeout have passed since it was started.
+    pub(super) fn after_timeouts(&self, times: u32) -> Instant {
+        after(self.last_activity, self.timeout.saturating_mul(times))
     }
 
     /// Ready with `true` once the deadline has passed, and with `false` at `earlier`, or sooner.

@@ -38,7 +38,7 @@ pub(super) struct FramedIo<Io> {
     /// Whether less is read at a time, because the client sends many messages at once: then little is
     /// left when the turn is over.
     reads_little: bool,
-    /// For input that is kept; none while there is none.
+    /// For input that is kept, or output that the outbox counts no more; none while there is none.
     reservation: Option<Box<Reservation>>,
 }
 
@@ -146,13 +146,22 @@ impl<Io: Read + Write + Unpin> FramedIo<Io> {
     /// Reserves what an unfinished message and unread input hold from the account of the session.
     pub(super) fn reserve(&mut self, account: Option<&Arc<Account>>) {
         let unread = self.unread.as_ref().map_or(0, |unread| unread.bytes.len());
-        let held = self.decoder.held() + unread;
-        if held == 0 {
+        self.hold(account, self.decoder.held() + unread);
+    }
+
+    /// Reserves what is queued to be written, until that is called again without an account.
+    pub(super) fn reserve_output(&mut self, account: Option<&Arc<Account>>) {
+        let held = account.map_or(0, |_| self.writer.cost().own());
+        self.hold(account, held);
+    }
+
+    fn hold(&mut self, account: Option<&Arc<Account>>, bytes: usize) {
+        if bytes == 0 {
             self.reservation = None;
         } else if let Some(account) = account {
             let create = || Box::new(Reservation::new(Arc::clone(account)));
             let reservation = self.reservation.get_or_insert_with(create);
-            reservation.set(held);
+            reservation.set(bytes);
             if let Some(memory) = reservation.take_exceeded() {
                 memory.relieve();
             }

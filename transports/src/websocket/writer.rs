@@ -78,6 +78,11 @@ impl Writer {
         self.messages.truncate(usize::from(self.offset > 0));
     }
 
+    /// The cost of the messages in the queue.
+    pub(super) fn cost(&self) -> Cost {
+        self.messages.iter().map(Message::cost).sum()
+    }
+
     fn advance_message(&mut self, size: usize, cost: &mut Cost) -> usize {
         let Some(message) = self.messages.front() else { return size };
         let left = frame_len(message) - self.offset;

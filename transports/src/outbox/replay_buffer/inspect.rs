@@ -6,7 +6,7 @@ impl ReplayBuffer {
     /// What the budget must be, and the retained bytes, both computed from scratch.
     pub(in super::super) fn costs(&self) -> (usize, usize) {
         let (in_flight, retained) = self.sent.costs();
-        (self.priority.cost().bytes() + in_flight + self.streams.cost(), retained)
+        (self.priority.cost().bytes() + in_flight + self.streams.cost().bytes(), retained)
     }
 
     pub(in super::super) fn in_flight(&self) -> usize {

@@ -11,6 +11,7 @@ use hyper::rt::ReadBufCursor;
 
 use super::*;
 use crate::frame::{Inbound, Message};
+use crate::memory::Memory;
 use crate::websocket::writer::Writer;
 use crate::websocket::{buffers, turn};
 
@@ -644,7 +645,7 @@ async fn messages_before_a_close_are_written_as_long_as_the_client_reads_them() 
     it.outbox.push(big());
     it.outbox.close(Close::GoingAway);
     assert!(!it.turn());
-    for _ in 0..20 {
+    for _ in 0..19 {
         it.ends(|ends| ends.room = 2_000);
         assert!(!it.advance(1_000).await);
     }
@@ -824,4 +825,72 @@ async fn a_resumable_session_keeps_its_backlog_when_only_its_connection_is_close
     assert_eq!(superseded, Poll::Ready(Err(Close::Restart)));
     assert!(next.poll_take(&mut cx, &mut batch).is_pending(), "streams are paused");
     assert!(next.backlog() >= messages.len());
+}
+
+fn within(memory: &Memory) -> Harness {
+    Harness::with(outbox::channel_in(LIMITS.outbox, memory))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_messages_are_counted_until_they_are_written() {
+    let ends: [fn(&mut Harness); 2] =
+        [|it| it.send(0x81, b"malformed"), |it| it.outbox.close(Close::GoingAway)];
+    for end in ends {
+        let memory = Memory::new(usize::MAX);
+        let mut it = within(&memory);
+        it.ends(|ends| ends.room = 1000);
+        it.outbox.push(big());
+        assert!(!it.turn());
+        end(&mut it);
+        assert!(!it.turn());
+        assert!(it.session.upgrade().is_none());
+        assert!(memory.reserved() >= 40_000, "{memory:?}");
+        it.ends(|ends| ends.room = usize::MAX);
+        assert!(!it.turn());
+        it.outbox.push(big());
+        drop(it);
+        assert_eq!(memory.reserved(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_started_message_of_an_overflow_is_counted_until_it_is_written() {
+    let memory = Memory::new(usize::MAX);
+    for resumable in [false, true] {
+        let (outbox, receiver) = outbox::channel_in(LIMITS.outbox, &memory);
+        let (outbox, receiver) = if resumable {
+            let outbox = receiver.into_resumable(0);
+            let receiver = outbox.attach(None).expect("no gap");
+            (outbox, receiver)
+        } else {
+            (outbox, receiver)
+        };
+        let mut it = Harness::with((outbox, receiver));
+        it.ends(|ends| ends.room = 1000);
+        (0..5).for_each(|_| {
+            it.outbox.push(big());
+            assert!(!it.turn());
+        });
+        assert!(it.session.upgrade().is_none());
+        let reserved = memory.reserved();
+        assert!((40_000..50_000).contains(&reserved), "{resumable}: {reserved}");
+        it.ends(|ends| ends.room = usize::MAX);
+        assert!(!it.turn());
+        assert_eq!(memory.reserved(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_takes_at_most_four_close_timeouts_however_much_is_read() {
+    let mut it = Harness::new();
+    it.ends(|ends| ends.room = 0);
+    (0..2).for_each(|_| it.outbox.push(big()));
+    it.outbox.close(Close::GoingAway);
+    for _ in 0..19 {
+        it.ends(|ends| ends.room = 2048);
+        assert!(!it.turn());
+        assert!(!it.advance(1000).await);
+    }
+    it.ends(|ends| ends.room = 2048);
+    assert!(it.advance(1000).await);
 }

@@ -18,11 +18,8 @@ where
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let throttled = self.throttled.waits_until().filter(|_| self.is_open());
         let earlier = self.ping_due().into_iter().chain(throttled).min();
-        let is_paused = match self.state {
-            State::Open(_) => self.is_backed_up(),
-            State::Flushing(_) | State::Closing => true,
-            State::AwaitingPeerClose => false,
-        };
+        let is_flushing = matches!(self.state, State::Flushing(_) | State::Closing);
+        let is_paused = is_flushing || (self.is_open() && self.is_backed_up());
         if is_paused || self.framed.written >= CHUNK as u32 {
             let written = mem::take(&mut self.framed.written) as usize;
             self.deadline.on_write(written, self.framed.is_paused);
@@ -37,9 +34,13 @@ where
                 progress.restart(now);
             }
         }
-        let timeout = self.deadline.timeout().saturating_mul(UNFINISHED);
-        let is_read = !is_paused && throttled.is_none();
-        let limit = progress.filter(|_| is_read).map(|progress| progress.deadline(timeout));
+        let limit = if is_flushing {
+            Some(self.deadline.after_timeouts(FLUSHING))
+        } else {
+            let timeout = self.deadline.timeout().saturating_mul(UNFINISHED);
+            let is_read = !is_paused && throttled.is_none();
+            progress.filter(|_| is_read).map(|progress| progress.deadline(timeout))
+        };
         let has_timed_out = ready!(self.deadline.poll(cx, is_paused, limit, earlier));
         if has_timed_out && throttled.is_some() {
             // It could not show that it is there.
@@ -52,3 +53,7 @@ where
 
 /// How many idle timeouts an unfinished message may take, besides the time for its bytes.
 const UNFINISHED: u32 = 2;
+
+/// How many close timeouts the last messages of a closing connection may take, however fast they move:
+/// a client that reads slowly keeps them in memory.
+const FLUSHING: u32 = 4;
