@@ -48,7 +48,9 @@ pub(super) async fn read<B: Body>(
             held.set(bytes.capacity());
             if let Some(memory) = held.take_exceeded() {
                 memory.relieve();
-                return Err(BodyError::NoMemory);
+                if memory.is_exceeded() {
+                    return Err(BodyError::NoMemory);
+                }
             }
         }
         Ok(())
@@ -111,6 +113,9 @@ mod tests {
     use http_body_util::Full;
 
     use super::*;
+    use crate::frame::Message;
+    use crate::memory::Memory;
+    use crate::outbox;
 
     /// A body that is pending until it is polled so many times.
     struct Slow(u32, Full<Bytes>);
@@ -186,6 +191,17 @@ mod tests {
     async fn a_body_may_have_exactly_the_limit() {
         assert_eq!(read_slow(0, 4).await, Err(BodyError::TooLarge));
         assert_eq!(read_slow(0, 5).await, Ok("hello".into()));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_if_closing_a_session_makes_room_for_it() {
+        let memory = Memory::new(100_000);
+        let (outbox, _receiver) = outbox::channel_in(1 << 20, &memory);
+        outbox.push(Message::binary(vec![0; 85_000]));
+        let mut held = Reservation::new(memory.account());
+        let body = Full::from(vec![b' '; 30_000]);
+        let read = read(pin!(Slow(0, body)), 1 << 20, TIMEOUT, Some(&mut held)).await;
+        assert_eq!((read.map(|body| body.len()), outbox.is_closed()), (Ok(30_000), true));
     }
 
     #[tokio::test]

@@ -297,6 +297,7 @@ impl<H: Handler> Server<H> {
             return answer::status(StatusCode::INTERNAL_SERVER_ERROR);
         };
         let handled = Arc::clone(&session).handle_batch(batch).await;
+        drop(held);
         if let Some(until) = waits_until {
             tokio::time::sleep_until(until).await;
         }
