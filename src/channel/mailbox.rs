@@ -11,6 +11,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
@@ -280,7 +281,6 @@ impl Receiver {
     ) -> Ended<R> {
         let mut guard = self.0.state.lock();
         let state = &mut *guard;
-        let mut waiting = std::mem::take(&mut state.queue);
         let waker = state.waker.take();
         let ending = match state.phase {
             Phase::Open | Phase::Closed => Ending::Own,
@@ -289,18 +289,25 @@ impl Receiver {
         };
         let is_rejoin = |command: &Command| matches!(command, Command::Rejoin(_));
         let can_follow = succession == Succession::Possible && state.phase == Phase::Open;
-        let next = waiting.iter().position(is_rejoin).filter(|_| can_follow);
-        let mut rejoin = None;
+        let next = state.queue.iter().position(is_rejoin).filter(|_| can_follow);
+        let (mut waiting, mut rejoin) = (VecDeque::new(), None);
         if let Some(at) = next {
-            let behind = waiting.split_off(at + 1);
-            rejoin = waiting.pop_back();
-            let (behind, others): (_, VecDeque<_>) =
-                behind.into_iter().partition(Command::is_of_client);
-            state.queue = behind;
-            waiting.extend(others);
+            waiting.extend(state.queue.drain(..at));
+            rejoin = state.queue.pop_front();
+            // In place: as many joins may wait as there is room for.
+            state.queue.retain_mut(|command| {
+                let stays = command.is_of_client();
+                if !stays {
+                    waiting.push_back(mem::replace(command, Command::InvalidEvent));
+                }
+                stays
+            });
             waiting.iter().chain(&rejoin).for_each(|command| state.budget.release(command.cost()));
             state.instance = state.instance.wrapping_add(1);
         } else {
+            waiting = mem::take(&mut state.queue);
+            // Handles keep the mailbox, but nothing waits in it any more.
+            state.budget.end_reservation();
             state.phase = Phase::Over;
         }
         let notified = notify(ending);

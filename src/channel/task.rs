@@ -86,6 +86,8 @@ type Beginning<C> = Pin<Box<dyn Future<Output = Result<ChannelTask<C>, Next<C>>>
 /// lives. Most of that time it waits for a command, so the phases that come once are boxed.
 async fn run<C: Channel>(mut beginning: Beginning<C>) {
     loop {
+        // Joins that fail at once, and many wait behind, yield as commands do.
+        tokio::task::coop::consume_budget().await;
         // Nothing of the beginning outlives this statement.
         let mut task = match beginning.await {
             Ok(task) => task,

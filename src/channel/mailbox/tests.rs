@@ -138,3 +138,29 @@ fn no_instance_follows_a_crash_or_a_client_that_is_gone() {
         assert!(sender.while_alive(|| ()).is_none());
     }
 }
+
+#[test]
+fn a_mailbox_whose_channel_is_over_reserves_nothing() {
+    let memory = Memory::new(usize::MAX);
+    let (mailbox, mut commands) = channel(1 << 20, Some(&memory.account()));
+    let sender = commands.sender();
+    mailbox.send(push(100_000)).expect("open");
+    assert!(memory.reserved() >= 100_000);
+    let ended = commands.end(Succession::Impossible, |_| ());
+    drop(ended);
+    assert_eq!(memory.reserved(), 0);
+    drop((mailbox, sender));
+}
+
+#[test]
+fn the_ends_of_many_instances_cost_no_more_than_what_they_handle() {
+    const JOINS: usize = 1000;
+    let (mailbox, mut commands) = channel(1 << 20, None);
+    (0..JOINS).for_each(|_| mailbox.send(rejoin()).expect("there is room"));
+    let ends = allocation_counter::measure(|| {
+        for _ in 0..JOINS {
+            assert!(commands.end(Succession::Possible, |_| ()).rejoin.is_some());
+        }
+    });
+    assert!(ends.bytes_total < 1 << 16, "{ends:?}");
+}
