@@ -55,10 +55,14 @@ impl<T> ReplayLog<T> {
     pub(super) fn release(&mut self) {
         self.holders -= 1;
         if self.holders == 0 {
-            self.first += self.messages.len() as u64;
-            (self.messages, self.reservation) = (VecDeque::new(), None);
-            (self.cost, self.own, self.largest) = (0, 0, 0);
+            self.evict_all();
         }
+    }
+
+    fn evict_all(&mut self) {
+        self.first += self.messages.len() as u64;
+        (self.messages, self.reservation) = (VecDeque::new(), None);
+        (self.cost, self.own, self.largest) = (0, 0, 0);
     }
 
     /// Appends a message that is now delivered to one subscriber after another. Above `limit`
@@ -78,11 +82,15 @@ impl<T> ReplayLog<T> {
         }
     }
 
-    /// Ends the delivery: every subscriber was reached. Reserves what is kept.
+    /// Ends the delivery: every subscriber was reached. Reserves what is kept, unless memory is scarce:
+    /// then nothing is, as nobody could be closed for it.
     pub(super) fn end_delivery(&mut self, account: Option<&Arc<Account>>) {
         self.delivering = false;
         self.release();
         if let (true, Some(account)) = (self.holders > 0, account) {
+            if account.memory().is_scarce() {
+                return self.evict_all();
+            }
             let create = || Reservation::new(Arc::clone(account));
             self.reservation.get_or_insert_with(create).set(self.own);
         }
@@ -110,6 +118,8 @@ impl<T> ReplayLog<T> {
 
 #[cfg(test)]
 mod tests {
+    use tower_channels_transports::Memory;
+
     use super::*;
 
     fn deliver(log: &mut ReplayLog<char>, message: char, cost: usize) {
@@ -159,6 +169,30 @@ mod tests {
         deliver(&mut log, 'c', 6);
         assert!(log.has_evicted(early) && !log.has_evicted(late));
         assert_eq!(since(&log, late), "bc");
+    }
+
+    #[test]
+    fn nothing_is_kept_beyond_a_delivery_while_memory_is_scarce() {
+        let memory = Memory::new(1000);
+        let (account, mut others) = (memory.account(), Reservation::new(memory.account()));
+        let mut log = ReplayLog::default();
+        log.hold();
+        let early = log.end(true);
+        let deliver = |log: &mut ReplayLog<char>| {
+            log.begin_delivery('a', 5000.into(), 10_000);
+            log.end_delivery(Some(&account));
+        };
+        others.set(2000);
+        deliver(&mut log);
+        assert!(log.has_evicted(early) && log.messages.is_empty());
+        let late = log.end(true);
+        others.set(0);
+        deliver(&mut log);
+        assert!(!log.has_evicted(late));
+        assert_eq!((since(&log, late), memory.reserved() > 0), ("a".into(), true));
+        deliver(&mut log);
+        assert!(log.has_evicted(late));
+        assert_eq!(memory.reserved(), 0);
     }
 
     #[test]
