@@ -675,3 +675,31 @@ async fn a_client_that_ends_its_session_leaves_at_once() {
     ann.send("phoenix", "end_session", json!({}));
     assert_eq!(keys(&diff(&mut bob).await["leaves"]), ["ann"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_is_added_for_an_absent_client_is_hidden_even_if_it_is_the_first() {
+    let (endpoint, mut ann, mut bob) = watched().await;
+    ann.push("lobby", "untrack", json!({})).await;
+    assert_eq!(keys(&diff(&mut bob).await["leaves"]), ["ann"]);
+    ann.send("lobby", "later", json!([["track", ["ann", { "device": "tv" }]]]));
+    ann.close_connection();
+    tokio::time::sleep(2 * GRACE).await;
+    assert_eq!((bob.discard(), endpoint.presence().count("lobby")), (0, 1));
+    ann.reconnect().await.expect("connects");
+    ann.join("lobby", json!({})).await;
+    assert_eq!(diff(&mut bob).await["joins"]["ann"]["metas"][0]["device"], "tv");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_client_that_closes_again_before_it_joins_keeps_its_entries() {
+    let (_endpoint, mut ann, mut bob) = watched().await;
+    for _ in 0..2 {
+        ann.close_connection();
+        tokio::time::sleep(2 * GRACE).await;
+        ann.discard();
+        ann.reconnect().await.expect("connects");
+    }
+    assert_eq!(keys(&diff(&mut bob).await["leaves"]), ["ann"]);
+    ann.join("lobby", json!({})).await;
+    assert_eq!(diff(&mut bob).await["joins"]["ann"]["metas"][0]["device"], "phone");
+}

@@ -104,6 +104,8 @@ impl<A> ChannelContext<A> {
 
     /// Removes the entries of a channel that has ended.
     pub(super) fn untrack_all(&self) {
+        // Nothing is hidden after this.
+        self.ownership.end_absence();
         if let Some(owner) = self.ownership.get() {
             self.presence.0.untrack_all(owner, &self.topic);
         }
@@ -114,7 +116,7 @@ impl<A: Send + Sync + 'static> ChannelContext<A> {
     /// The client has closed its connection itself, and may have gone for good: its entries leave
     /// after a grace period, unless it returns before.
     pub(super) fn begin_absence(self: &Arc<Self>) {
-        let Some(owner) = self.ownership.get() else { return };
+        let owner = self.ownership.get_or_create(&self.presence.0);
         let (absence, grace) = (self.ownership.begin_absence(), self.presence.0.leave_grace());
         let context = Arc::downgrade(self);
         tokio::spawn(async move {

@@ -16,9 +16,9 @@ pub(super) struct Hidden(HashMap<Owner, Metas>);
 pub(super) type Metas = BTreeMap<SmolStr, Meta>;
 
 impl Hidden {
-    /// Hides an owner.
-    pub(super) fn insert(&mut self, owner: Owner, metas: Metas) {
-        self.0.insert(owner, metas);
+    /// Hides an owner, unless it is hidden, and adds these metas to its own.
+    pub(super) fn add(&mut self, owner: Owner, metas: impl Iterator<Item = (SmolStr, Meta)>) {
+        self.0.entry(owner).or_default().extend(metas);
     }
 
     /// Removes an owner and returns its metas, if it is hidden.
@@ -46,8 +46,8 @@ pub(super) fn track(metas: &mut Metas, key: &SmolStr, meta: &str) -> Result<(), 
     Ok(())
 }
 
-/// Replaces the meta of an entry of a hidden owner.
-pub(super) fn update(metas: &mut Metas, key: &SmolStr, meta: &str) -> Result<(), PresenceError> {
-    *metas.get_mut(key).ok_or(PresenceError::NotTracked)? = meta.into();
-    Ok(())
+/// Replaces the meta of an entry of a hidden owner, and returns the old one.
+pub(super) fn update(metas: &mut Metas, key: &SmolStr, meta: &str) -> Result<Meta, PresenceError> {
+    let old = metas.get_mut(key).ok_or(PresenceError::NotTracked)?;
+    Ok(std::mem::replace(old, meta.into()))
 }

@@ -15,7 +15,7 @@ use smol_str::SmolStr;
 use tower_channels_transports::{Account, Reservation};
 
 use super::error::PresenceError;
-use super::hidden::{self, Hidden};
+use super::hidden::{self, Hidden, Metas};
 use super::pending_diff::PendingDiff;
 use super::tracker::{Entry, Meta, Owner, Replica, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
@@ -63,9 +63,17 @@ pub(super) struct Announcement {
     pub(super) diff: PresenceDiff,
 }
 
-/// The bytes that an entry holds: its key, its meta, and its places in maps.
-fn cost(entry: &Entry) -> usize {
-    entry.key().len() + entry.meta().len() + PLACES
+/// The bytes that an entry holds, visible or hidden: its key, its meta, and its places in maps.
+fn cost(key: &str, meta: &str) -> usize {
+    key.len() + meta.len() + PLACES
+}
+
+fn cost_of(entry: &Entry) -> usize {
+    cost(entry.key(), entry.meta())
+}
+
+fn cost_of_all(metas: &Metas) -> usize {
+    metas.iter().map(|(key, meta)| cost(key, meta)).sum()
 }
 
 const SHARDS: usize = 16;
@@ -126,12 +134,14 @@ impl PresenceStore {
         key: &SmolStr,
         meta: &str,
     ) -> Result<(), PresenceError> {
-        let mut shard = self.shard(topic);
+        let shard = &mut *self.shard(topic);
         if let Some(hidden) = shard.hidden.get(owner) {
-            return hidden::track(hidden, key, meta);
+            hidden::track(hidden, key, meta)?;
+            shard.reservation.add(cost(key, meta));
+            return Ok(());
         }
         let entry = shard.tracker.track(owner, topic, key, meta.into())?;
-        shard.reservation.add(cost(&entry));
+        shard.reservation.add(cost_of(&entry));
         shard.updates(topic).diff.join(entry);
         Ok(())
     }
@@ -144,13 +154,16 @@ impl PresenceStore {
         key: &SmolStr,
         meta: &str,
     ) -> Result<(), PresenceError> {
-        let mut shard = self.shard(topic);
+        let shard = &mut *self.shard(topic);
         if let Some(hidden) = shard.hidden.get(owner) {
-            return hidden::update(hidden, key, meta);
+            let old = hidden::update(hidden, key, meta)?;
+            shard.reservation.add(meta.len());
+            shard.reservation.subtract(old.len());
+            return Ok(());
         }
         let (old, new) = shard.tracker.update(owner, topic, key, |_| meta.into())?;
-        shard.reservation.add(cost(&new));
-        shard.reservation.subtract(cost(&old));
+        shard.reservation.add(cost_of(&new));
+        shard.reservation.subtract(cost_of(&old));
         let updates = shard.updates(topic);
         updates.diff.leave(old);
         updates.diff.join(new);
@@ -159,15 +172,17 @@ impl PresenceStore {
 
     /// Removes an entry. Returns whether it was visible.
     pub(crate) fn untrack(&self, owner: Owner, topic: &SmolStr, key: &SmolStr) -> bool {
-        let mut shard = self.shard(topic);
+        let shard = &mut *self.shard(topic);
         if let Some(hidden) = shard.hidden.get(owner) {
-            hidden.remove(key);
+            if let Some(meta) = hidden.remove(key) {
+                shard.reservation.subtract(cost(key, &meta));
+            }
             return false;
         }
         let removed = shard.tracker.untrack(owner, topic, key);
         let was_there = removed.is_some();
         if let Some(entry) = removed {
-            shard.reservation.subtract(cost(&entry));
+            shard.reservation.subtract(cost_of(&entry));
             shard.updates(topic).diff.leave(entry);
         }
         was_there
@@ -176,15 +191,15 @@ impl PresenceStore {
     /// Removes all entries of an owner, which are on one topic. Returns whether any was visible.
     pub(super) fn untrack_all(&self, owner: Owner, topic: &SmolStr) -> bool {
         let mut shard = self.shard(topic);
-        let hidden = shard.hidden.remove(owner);
+        let hidden = shard.take_hidden(owner);
         let any_left = !shard.take_all(owner, topic).is_empty();
         drop(shard);
         drop(hidden);
         any_left
     }
 
-    /// Hides all entries of an owner, which are on one topic, if `is_absent`. Returns whether there
-    /// were any.
+    /// Hides all entries of an owner, which are on one topic, and those that it adds from now on, if
+    /// `is_absent`. Returns whether any left.
     pub(super) fn hide_all(
         &self,
         owner: Owner,
@@ -196,23 +211,20 @@ impl PresenceStore {
             return false;
         }
         let entries = shard.take_all(owner, topic);
-        let any_left = !entries.is_empty();
-        if any_left {
-            let metas = entries.iter().map(|entry| (entry.key().clone(), entry.meta().clone()));
-            shard.hidden.insert(owner, metas.collect());
-        }
-        any_left
+        shard.reservation.add(entries.iter().map(cost_of).sum());
+        shard.hidden.add(owner, entries.iter().map(|it| (it.key().clone(), it.meta().clone())));
+        !entries.is_empty()
     }
 
     /// Adds the hidden entries of an owner again, which are on one topic. Returns whether there were
     /// any.
     pub(super) fn show_all(&self, owner: Owner, topic: &SmolStr) -> bool {
         let mut shard = self.shard(topic);
-        let hidden = shard.hidden.remove(owner).unwrap_or_default();
+        let hidden = shard.take_hidden(owner).unwrap_or_default();
         let mut any_came = false;
         for (key, meta) in hidden {
             if let Ok(entry) = shard.tracker.track(owner, topic, &key, meta) {
-                shard.reservation.add(cost(&entry));
+                shard.reservation.add(cost_of(&entry));
                 shard.updates(topic).diff.join(entry);
                 any_came = true;
             }
@@ -298,11 +310,18 @@ impl Shard {
     fn take_all(&mut self, owner: Owner, topic: &SmolStr) -> Vec<Entry> {
         let entries = self.tracker.untrack_all(owner);
         if !entries.is_empty() {
-            self.reservation.subtract(entries.iter().map(cost).sum());
+            self.reservation.subtract(entries.iter().map(cost_of).sum());
             let updates = self.updates(topic);
             entries.iter().for_each(|entry| updates.diff.leave(entry.clone()));
         }
         entries
+    }
+
+    /// Removes an owner from the hidden ones, and returns its metas.
+    fn take_hidden(&mut self, owner: Owner) -> Option<Metas> {
+        let metas = self.hidden.remove(owner)?;
+        self.reservation.subtract(cost_of_all(&metas));
+        Some(metas)
     }
 
     /// Returns the meta of an entry, visible or not.
@@ -320,3 +339,6 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
