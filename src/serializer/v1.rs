@@ -72,49 +72,65 @@ impl<'de> Deserialize<'de> for Key {
 
 /// Encodes a message. `None` for a binary payload or a ref that is not UTF-8.
 pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
-    let mut out = String::with_capacity(128);
     match message {
         ServerMessage::Reply { reference, topic, status, response, .. } => {
-            head(&mut out, reference.as_json()?, "phx_reply");
+            let payload = status.len() + response.len() + REPLY_SIZE;
+            let mut out = head(reference.as_json()?, "phx_reply", topic, payload);
             write_reply(&mut out, status, response)?;
-            tail(&mut out, topic);
+            Some(Message::text(tail(out, topic)))
         }
         ServerMessage::Push { topic, event, payload, .. }
         | ServerMessage::Broadcast { topic, event, payload } => {
-            head(&mut out, "null", event);
-            out.push_str(payload.as_json()?);
-            tail(&mut out, &Topic::from(*topic));
-            return Some(Message::with_placeholder(out, HEAD.len()));
+            let message = text("null", event, topic, payload.as_json()?);
+            Some(Message::with_placeholder(message, HEAD.len()))
         }
         ServerMessage::End { join_ref, topic, event, payload, .. } => {
-            head(&mut out, join_ref.as_json()?, event);
-            out.push_str(payload);
-            tail(&mut out, &Topic::from(*topic));
-            if join_ref.is_null() {
-                return Some(Message::with_placeholder(out, HEAD.len()));
-            }
+            let message = text(join_ref.as_json()?, event, topic, payload);
+            Some(if join_ref.is_null() {
+                Message::with_placeholder(message, HEAD.len())
+            } else {
+                Message::text(message)
+            })
         }
     }
-    Some(Message::text(out))
+}
+
+fn text(reference: &str, event: &str, topic: &str, payload: &str) -> String {
+    let topic = Topic::from(topic);
+    let mut out = head(reference, event, &topic, payload.len());
+    out.push_str(payload);
+    tail(out, &topic)
 }
 
 /// The text before the ref.
 const HEAD: &str = "{\"ref\":";
 
-/// Appends everything before the payload.
-fn head(out: &mut String, reference: &str, event: &str) {
+/// The size of a message without its ref, event, payload and topic.
+const SIZE: usize = r#"{"ref":,"event":"","payload":,"topic":""}"#.len();
+
+/// The size of the payload of a reply without its status and response.
+const REPLY_SIZE: usize = r#"{"status":"","response":}"#.len();
+
+/// Returns everything before a payload of `size` bytes, with room for the rest: exact unless the topic
+/// or the event has escapes, so that the message can use the allocation as is.
+fn head(reference: &str, event: &str, topic: &Topic<'_>, size: usize) -> String {
+    let topic = topic.as_text().unwrap_or_default();
+    let size = SIZE + reference.len() + event.len() + topic.len() + size;
+    let mut out = String::with_capacity(size);
     out.push_str(HEAD);
     out.push_str(reference);
     out.push_str(",\"event\":");
-    write_string(out, event);
+    write_string(&mut out, event);
     out.push_str(",\"payload\":");
+    out
 }
 
 /// Appends everything after the payload.
-fn tail(out: &mut String, topic: &Topic<'_>) {
+fn tail(mut out: String, topic: &Topic<'_>) -> String {
     out.push_str(",\"topic\":");
-    write_topic(out, topic);
+    write_topic(&mut out, topic);
     out.push('}');
+    out
 }
 
 #[cfg(test)]
@@ -193,5 +209,27 @@ mod tests {
         let binary =
             ServerMessage::Broadcast { topic: "t", event: "e", payload: &Payload::binary("d") };
         assert_eq!(encode(&binary), None);
+    }
+
+    #[test]
+    fn a_message_uses_one_allocation() {
+        let (one, payload) =
+            (Ref::from_json("\"1\"").expect("a ref"), Payload::from_json_text("[1]"));
+        let topic = Topic::from("room:a");
+        let reply = ServerMessage::Reply {
+            join_ref: &one,
+            reference: &one,
+            topic: &topic,
+            status: "ok",
+            response: &payload,
+        };
+        let (topic, event) = ("room:a", "phx_close");
+        let broadcast = ServerMessage::Broadcast { topic, event, payload: &payload };
+        let (join_ref, reference, payload) = (&one, &one, "{}");
+        let end = ServerMessage::End { join_ref, reference, topic, event, payload };
+        for message in [reply, broadcast, end] {
+            let used = allocation_counter::measure(|| drop(encode(&message)));
+            assert_eq!(used.count_total, 1, "{}", encoded(&message));
+        }
     }
 }
