@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
-use tower_channels_transports::outbox::Cost;
-use tower_channels_transports::{Account, Message, Reservation};
+use tower_channels_transports::{Account, Cost, Message, Reservation, is_counted};
 
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
@@ -17,7 +16,7 @@ pub(crate) struct Broadcast {
     event: SmolStr,
     payload: Payload,
     volatile: bool,
-    /// For the payload, and for large encoded messages, which many queues share.
+    /// For a large payload, which many queues share.
     reservation: Option<Reservation>,
     /// By [`Version::index`]; `None` where the version cannot carry it.
     encoded: [OnceLock<Option<Message>>; Version::COUNT],
@@ -40,8 +39,11 @@ impl Broadcast {
         Self { volatile: true, ..self }
     }
 
-    /// Reserves what is shared by all that hold it.
+    /// Reserves what is shared by all that hold it, unless the payload is small.
     pub(crate) fn hold(mut self, account: &Arc<Account>) -> Self {
+        if !is_counted(self.payload.len()) {
+            return self;
+        }
         let mut reservation = Reservation::new(Arc::clone(account));
         reservation.set(self.payload.len());
         self.reservation = Some(reservation);
@@ -50,8 +52,7 @@ impl Broadcast {
 
     /// How many bytes of the payload are reserved.
     pub(crate) fn held(&self) -> usize {
-        let held = |reservation: &Reservation| reservation.held() > NOT_HELD;
-        if self.reservation.as_ref().is_some_and(held) { self.payload.len() } else { 0 }
+        self.reservation.as_ref().map_or(0, Reservation::held)
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -119,11 +120,10 @@ impl fmt::Debug for Broadcast {
 /// What an encoded message holds beside its topic, event and payload.
 const ENVELOPE: usize = 64;
 
-/// A payload of so many bytes is counted by every queue that holds it.
-const NOT_HELD: usize = 1024;
-
 #[cfg(test)]
 mod tests {
+    use tower_channels_transports::Memory;
+
     use super::*;
 
     #[test]
@@ -143,6 +143,16 @@ mod tests {
                 let held = held.bytes_current;
                 assert!(held <= cost && cost <= held + held / 2, "{size}: {cost} for {held}");
             }
+        }
+    }
+
+    #[test]
+    fn a_small_broadcast_touches_no_account() {
+        let account = Memory::new(0).account();
+        for (size, clones) in [(1000, 1), (2000, 2)] {
+            let payload = Payload::binary(vec![0; size]);
+            let _broadcast = Broadcast::new("t".into(), "e".into(), payload).hold(&account);
+            assert_eq!(Arc::strong_count(&account), clones, "{size}");
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tower_channels_transports::outbox::Cost;
-use tower_channels_transports::{Account, Reservation};
+use tower_channels_transports::{Account, Cost, Reservation};
 
 /// The newest messages of a topic, kept once for all dormant subscribers and only while there are
 /// any. Each message has a position. Plain code, without a lock.

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use fastwebsockets::OpCode;
 
-use crate::memory::Memory;
-use crate::outbox::Cost;
+use crate::memory::{Cost, Memory};
 
 /// A complete message from a client, borrowed from the buffer it was read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +27,14 @@ pub struct Message {
     /// Length of that header; 0 without one.
     header: u8,
     form: Form,
-    volatile: bool,
+    /// Of [`VOLATILE`] and [`HELD`].
+    flags: u8,
     /// How many connections were lost over this message; see [`add_try`](Self::add_try).
     tries: u8,
     /// Offset of the placeholder in the payload, for `Form::Placeholder`.
     placeholder: u32,
     /// The recipient's own beginning of a shared payload.
     start: Option<Box<Start>>,
-    /// Whether the bytes are reserved once for all queues that hold them.
-    held: bool,
     /// The sequence number; 0 for none.
     number: u64,
 }
@@ -56,6 +54,12 @@ struct Start {
     text: Box<str>,
     replaces: usize,
 }
+
+/// A message is dropped instead of replayed.
+const VOLATILE: u8 = 1;
+
+/// The bytes of a message are reserved once for all queues that hold them.
+const HELD: u8 = 2;
 
 /// The text of a placeholder.
 const PLACEHOLDER: &[u8] = b"null";
@@ -85,17 +89,7 @@ impl Message {
     }
 
     fn new(bytes: Bytes, form: Form) -> Self {
-        Self {
-            bytes,
-            header: 0,
-            form,
-            volatile: false,
-            tries: 0,
-            placeholder: 0,
-            start: None,
-            held: false,
-            number: 0,
-        }
+        Self { bytes, header: 0, form, flags: 0, tries: 0, placeholder: 0, start: None, number: 0 }
     }
 
     /// Prepares the message for many recipients: its WebSocket frame is built once and shared, at the
@@ -138,12 +132,12 @@ impl Message {
     /// [discards volatile messages](crate::outbox::Sender::discard_volatile).
     #[must_use]
     pub fn volatile(self) -> Self {
-        Self { volatile: true, ..self }
+        Self { flags: self.flags | VOLATILE, ..self }
     }
 
     /// Returns whether the message is [volatile](Self::volatile).
     pub(crate) fn is_volatile(&self) -> bool {
-        self.volatile
+        self.flags & VOLATILE != 0
     }
 
     /// Returns whether this is a binary message.
@@ -242,7 +236,7 @@ impl Message {
     /// Returns what the message counts against [`Limits::max_outbox`](crate::Limits::max_outbox), in
     /// bytes: its size and its place in a queue, which may be twice as large as what waits in it.
     pub fn cost(&self) -> Cost {
-        let shared = if self.held { self.bytes.len() } else { 0 };
+        let shared = if self.flags & HELD != 0 { self.bytes.len() } else { 0 };
         Cost::with_shared(self.bytes.len() + 2 * size_of::<Self>(), shared)
     }
 
@@ -250,7 +244,7 @@ impl Message {
     #[must_use]
     pub fn held_in(self, memory: &Memory) -> Self {
         match memory.hold(self.bytes) {
-            Ok(bytes) => Self { bytes, held: true, ..self },
+            Ok(bytes) => Self { bytes, flags: self.flags | HELD, ..self },
             Err(bytes) => Self { bytes, ..self },
         }
     }
@@ -373,5 +367,10 @@ mod tests {
             message.set_number(7);
             assert_eq!(message.to_bytes(), "[null,nul");
         }
+    }
+
+    #[test]
+    fn a_message_has_no_padding() {
+        assert_eq!(size_of::<Message>(), size_of::<Bytes>() + 3 * size_of::<u64>());
     }
 }

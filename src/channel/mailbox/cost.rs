@@ -1,6 +1,6 @@
 //! What a command counts against the limit of a mailbox.
 
-use tower_channels_transports::outbox::Cost;
+use tower_channels_transports::Cost;
 
 use super::{Command, Rejoin};
 use crate::payload::{ALLOCATION, heap_size};

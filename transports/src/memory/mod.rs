@@ -6,6 +6,7 @@
 //! Reservation one per queue or buffer: what it holds, reserved from its account in steps
 //! ```
 
+mod cost;
 mod relief;
 mod reservation;
 
@@ -15,9 +16,10 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
+pub use self::cost::Cost;
 use self::relief::Relief;
 pub(crate) use self::relief::Relievable;
-pub use self::reservation::{Account, Reservation};
+pub use self::reservation::{Account, Reservation, is_counted};
 
 /// The memory budget of an endpoint; see [`Limits::memory`](crate::Limits::memory). A cheap clone.
 ///
@@ -70,9 +72,9 @@ impl Memory {
     }
 
     /// Reserves what `bytes` hold for as long as any clone of them exists. For bytes that many
-    /// queues share; few are not worth the trouble and are returned as an error.
+    /// queues share; few are not [counted](is_counted) and are returned as an error.
     pub(crate) fn hold(&self, bytes: Bytes) -> Result<Bytes, Bytes> {
-        if bytes.len() <= WORTH_HOLDING {
+        if !is_counted(bytes.len()) {
             return Err(bytes);
         }
         let mut reservation = Reservation::new(self.account());
@@ -124,9 +126,6 @@ impl fmt::Debug for Memory {
             .finish_non_exhaustive()
     }
 }
-
-/// Shared bytes up to this are counted by every queue that holds them.
-const WORTH_HOLDING: usize = 1024;
 
 #[cfg(test)]
 mod tests;

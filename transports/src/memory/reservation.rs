@@ -103,9 +103,15 @@ impl Drop for Reservation {
     }
 }
 
+/// Returns whether so many bytes are counted by a reservation of their own. Fewer are left to the
+/// queues that hold them, even if they share them.
+pub fn is_counted(bytes: usize) -> bool {
+    bytes > FREE
+}
+
 /// How many bytes to reserve for those that are held, after `reserved` were.
 fn reserved_for(held: usize, reserved: usize) -> usize {
-    if held <= FREE {
+    if !is_counted(held) {
         0
     } else if held > reserved.saturating_add(FREE) || reserved > held.saturating_add(STEP) {
         held.div_ceil(STEP).saturating_mul(STEP)

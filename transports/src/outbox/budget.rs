@@ -1,10 +1,8 @@
 //! A byte limit for a bounded queue.
 
-use std::iter::Sum;
-use std::ops::AddAssign;
 use std::sync::Arc;
 
-use crate::memory::{Account, Memory, Reservation};
+use crate::memory::{Account, Cost, Memory, Reservation};
 
 /// Counts the bytes that wait in a bounded queue against a limit.
 ///
@@ -32,53 +30,6 @@ pub struct ByteBudget {
     /// What the queue holds of the memory of its endpoint: the messages that are counted here, and
     /// those that are retained although they count no more.
     reservation: Option<Reservation>,
-}
-
-/// What a message counts against the limit of a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
-    bytes: usize,
-    /// Those of the bytes that other queues hold, too, and that are reserved once for all of them.
-    shared: usize,
-}
-
-impl Cost {
-    /// Creates the cost of a message of which `shared` bytes are reserved elsewhere.
-    pub fn with_shared(bytes: usize, shared: usize) -> Self {
-        Self { bytes, shared: shared.min(bytes) }
-    }
-
-    /// Returns how many bytes count against the limit.
-    pub fn bytes(self) -> usize {
-        self.bytes
-    }
-
-    /// Returns how many bytes are reserved for this queue alone.
-    pub fn own(self) -> usize {
-        self.bytes - self.shared
-    }
-}
-
-impl From<usize> for Cost {
-    fn from(bytes: usize) -> Self {
-        Self { bytes, shared: 0 }
-    }
-}
-
-impl AddAssign for Cost {
-    fn add_assign(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.shared += other.shared;
-    }
-}
-
-impl Sum for Cost {
-    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
-        costs.fold(Self::default(), |mut sum, cost| {
-            sum += cost;
-            sum
-        })
-    }
 }
 
 impl ByteBudget {
@@ -109,8 +60,8 @@ impl ByteBudget {
     }
 
     fn count(&mut self, cost: Cost) {
-        self.bytes += cost.bytes;
-        self.largest = self.largest.max(saturate(cost.bytes));
+        self.bytes += cost.bytes();
+        self.largest = self.largest.max(saturate(cost.bytes()));
     }
 
     /// Returns the bytes of a message that is gone.
@@ -122,7 +73,7 @@ impl ByteBudget {
 
     /// Returns the bytes of a message that is retained: it counts no more, but it is still held.
     pub(crate) fn retain(&mut self, cost: Cost) {
-        self.bytes = self.bytes.saturating_sub(cost.bytes);
+        self.bytes = self.bytes.saturating_sub(cost.bytes());
         if self.bytes == 0 {
             self.largest = 0;
         }

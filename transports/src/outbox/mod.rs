@@ -26,7 +26,7 @@ use std::sync::{Arc, Weak};
 
 use crate::memory::{Memory, Relievable};
 
-pub use self::budget::{ByteBudget, Cost};
+pub use self::budget::ByteBudget;
 pub(crate) use self::loss::Loss;
 pub(crate) use self::poll::Collected;
 use self::queue::{Session, Shared};

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::budget::Cost;
 use super::streams::StreamId;
 use crate::frame::Message;
+use crate::memory::Cost;
 
 #[derive(Debug, Default)]
 pub(super) struct PriorityQueue(VecDeque<(Message, Kind)>);

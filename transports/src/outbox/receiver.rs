@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use super::budget::Cost;
 use super::loss::Loss;
 use super::queue::{Queue, Resumable, Shared};
 use super::replay_buffer::ReplayBuffer;
 use super::streams::PRIORITY;
 use super::wakeup::Wakeup;
 use crate::frame::{Close, Message};
-use crate::memory::{Account, Relievable};
+use crate::memory::{Account, Cost, Relievable};
 
 /// The receiving side of an outbox, held by the transport alone.
 ///

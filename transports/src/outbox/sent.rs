@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::budget::ByteBudget;
-#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-use super::budget::Cost;
 use super::streams::{PRIORITY, StreamId};
 use crate::frame::Message;
+#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
+use crate::memory::Cost;
 
 #[derive(Debug, Default)]
 pub(super) struct Sent {

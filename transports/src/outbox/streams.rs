@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::budget::Cost;
 use crate::frame::Message;
+use crate::memory::Cost;
 
 /// Identifies a stream of one outbox. Ids are not given twice, and 64 bits never wrap around to
 /// [`PRIORITY`].

@@ -26,7 +26,8 @@ use super::throttled::Throttled;
 use super::turn::Turn;
 use crate::frame::Close;
 use crate::limits::Limits;
-use crate::outbox::{self, Cost, Loss};
+use crate::memory::Cost;
+use crate::outbox::{self, Loss};
 use crate::session::Session;
 
 /// A WebSocket after its handshake. The future completes when the connection has ended.

@@ -16,8 +16,7 @@ use super::decoder::{Decoder, Event};
 use super::frame_head::write_pong;
 use super::writer::Writer;
 use crate::frame::Close;
-use crate::memory::{Account, Reservation};
-use crate::outbox::Cost;
+use crate::memory::{Account, Cost, Reservation};
 use crate::progress::Progress;
 
 /// A byte stream with the decoder of its input and the queue of its output.

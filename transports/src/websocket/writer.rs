@@ -9,7 +9,7 @@ use std::io::IoSlice;
 
 use super::frame_head::{frame_len, write_head};
 use crate::frame::Message;
-use crate::outbox::Cost;
+use crate::memory::Cost;
 
 /// Messages and control frames to be written.
 #[derive(Debug, Default)]
