@@ -19,7 +19,7 @@ use bytes::Bytes;
 pub use self::cost::Cost;
 use self::relief::Relief;
 pub(crate) use self::relief::Relievable;
-pub use self::reservation::{Account, Reservation, is_counted};
+pub use self::reservation::{Account, FixedReservation, Reservation, is_counted};
 
 /// The memory budget of an endpoint; see [`Limits::memory`](crate::Limits::memory). A cheap clone.
 ///
