@@ -312,6 +312,81 @@ fn the_session_timeout_does_not_run_while_an_answer_is_read() {
     assert!(session.visit(after(15 + 66)));
 }
 
+/// A poll that was answered with one message of 2 MiB and has ended, and the body of its response.
+fn large_answer(session: &LongPollSession<Echo>, outbox: &outbox::Sender) -> bytes::Bytes {
+    outbox.push(Message::text("x".repeat(2 << 20)));
+    let poll = session.begin_poll(0).unwrap();
+    let Answered::Messages(body) = answer(session, poll) else { panic!("an answer") };
+    session.end_poll(poll, Instant::now());
+    body
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn the_session_of_a_client_that_died_over_a_large_answer_ends_soon() {
+    let (session, outbox) = with_limit(false, 4 << 20);
+    drop(large_answer(&session, &outbox));
+    // What the buffers of the network hold may still be read.
+    tokio::time::advance(142 * SECOND).await;
+    assert!(!session.visit(Instant::now()));
+    tokio::time::advance(2 * SECOND).await;
+    assert!(session.visit(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_timeout_starts_when_a_large_answer_is_written_or_its_connection_is_gone() {
+    let (session, outbox) = with_limit(false, 4 << 20);
+    let body = large_answer(&session, &outbox);
+    for _ in 0..10 {
+        tokio::time::advance(100 * SECOND).await;
+        assert!(!session.visit(Instant::now()), "it is being read, at 1 KiB/s");
+    }
+    drop(body);
+    tokio::time::advance(142 * SECOND).await;
+    assert!(!session.visit(Instant::now()));
+    tokio::time::advance(2 * SECOND).await;
+    assert!(session.visit(Instant::now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_session_of_a_client_that_never_reads_a_large_answer_ends() {
+    let (session, outbox) = with_limit(false, 4 << 20);
+    let _body = large_answer(&session, &outbox);
+    let begun = Instant::now();
+    while !session.visit(Instant::now()) {
+        tokio::time::advance(SECOND).await;
+    }
+    let seconds = begun.elapsed().as_secs();
+    assert!((2048 + 128 + 15..2048 + 128 + 30).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn an_older_poll_leaves_the_answer_of_a_newer_one_alone() {
+    let (session, outbox) = session(false);
+    let session = Arc::new(session);
+    let older = session.begin_poll(0).unwrap();
+    outbox.push(Message::binary(vec![1]));
+    outbox.push(Message::text("a"));
+    // The count of the binary message is reported while the older poll is being answered.
+    let newer = Arc::new(Mutex::new(None));
+    let act = {
+        let (session, newer) = (Arc::clone(&session), Arc::clone(&newer));
+        move || {
+            outbox.push(Message::text("b".repeat(300)));
+            let poll = session.begin_poll(0).unwrap();
+            let answered = answer(&session, poll);
+            *newer.lock() = Some((poll, answered, session.state.lock().answered));
+        }
+    };
+    crate::reentrant::run(act, || assert_eq!(answer(&session, older), Answered::Nothing));
+    let (newest, answered, size) = newer.lock().take().expect("the older poll reports");
+    assert_eq!(session.state.lock().answered, size);
+    let Answered::Messages(body) = answered else { panic!("an answer") };
+    let Answered::Messages(again) = answer(&session, newest) else { panic!("an answer") };
+    assert_eq!(again.as_ptr(), body.as_ptr());
+}
+
 #[test]
 fn polls_that_are_answered_alike_share_one_response() {
     let (session, outbox) = session(false);
