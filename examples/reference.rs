@@ -119,10 +119,7 @@ pub async fn serve(
             // Without a timer, hyper sets no time limit for request heads; nor do the servers that
             // this one is compared with. Enable it on public servers: it costs a little per
             // request.
-            let mut http = http1::Builder::new();
-            // Responses are small, so copying them into one buffer is cheaper than a vectored
-            // write.
-            let http = http.writev(false).serve_connection(TokioIo::new(io), service);
+            let http = http1::Builder::new().serve_connection(TokioIo::new(io), service);
             let mut http = pin!(http.with_upgrades());
             tokio::select! {
                 _ = http.as_mut() => return,

@@ -133,6 +133,24 @@ async fn detached(endpoint: &Endpoint<String>, name: &str, topic: &str) -> Clien
     client
 }
 
+#[tokio::test]
+async fn channels_count_against_the_memory_of_the_endpoint_until_they_end() {
+    let endpoint = builder().memory(MIB).build();
+    let mut clients = Vec::new();
+    while let Ok(mut client) = connect(&endpoint, &[("name", "ann")]).await {
+        for n in 0..100 {
+            client.join(&format!("room:{n}"), json!({})).await;
+        }
+        client.discard();
+        clients.push(client);
+        assert!(clients.len() < 10, "{} clients with 100 channels each", clients.len());
+    }
+    assert!(clients.len() > 3, "only {} clients with 100 channels each", clients.len());
+    drop(clients);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    connect(&endpoint, &[("name", "ann")]).await.expect("there is memory again");
+}
+
 #[test]
 fn a_replay_log_holds_what_its_limit_allows() {
     for size in SIZES {

@@ -1,13 +1,23 @@
-//! The gauge of running channels.
+//! What a running channel counts for: in the gauge of channels, and against the memory of the endpoint.
+
+use tower_channels_transports::FixedReservation;
+
+use super::context::ChannelContext;
+use crate::message::Ref;
+use crate::payload::heap_size;
 
 /// Counts a channel from the moment its task is spawned until nothing of it is left: also while it waits
 /// for an earlier instance, and while it handles what a client that is gone has sent.
-pub(super) struct RunningChannel(());
+pub(super) struct RunningChannel {
+    _memory: Option<FixedReservation>,
+}
 
 impl RunningChannel {
-    pub(super) fn new() -> Self {
+    pub(super) fn new<A>(context: &ChannelContext<A>, sent_join_ref: &Ref) -> Self {
         metrics::gauge!(GAUGE).increment(1);
-        Self(())
+        let names = 2 * (heap_size(&context.topic) + sent_join_ref.heap_size());
+        let account = context.client.outbox.account();
+        Self { _memory: account.map(|account| account.hold(CHANNEL + names)) }
     }
 }
 
@@ -18,3 +28,6 @@ impl Drop for RunningChannel {
 }
 
 const GAUGE: &str = "tower_channels_channels_running";
+
+/// What a joined channel holds at least, in bytes: its task, mailbox, stream and subscription.
+const CHANNEL: usize = 1536;

@@ -43,7 +43,7 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let context = Arc::new(context);
     // Created here, so that the channel ends in order even if the task never runs.
     let permit = Permit::Awaited(join.permit);
-    let _running = RunningChannel::new();
+    let _running = RunningChannel::new(&context, &sent_join_ref);
     let guard = ExitGuard { context, commands, sent_join_ref, stage, permit, _running };
     let instance = Instance { guard, payload, timeout };
     tokio::spawn(run::<C>(Box::pin(begin(instance))))
@@ -108,6 +108,9 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
         previous.task.abort();
     }
     let context = Arc::clone(&guard.context);
+    if let Some(account) = context.client.outbox.account() {
+        account.memory().relieve();
+    }
     let socket = Socket::<C>::new(Arc::clone(&context));
     let join = async {
         // The previous instance ends first, and that takes from the time of this join.

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use tower_channels_transports::{self as transports, Close, DetachReason, Inbound};
-use tower_channels_transports::{Session, Transport};
+use tower_channels_transports::{
+    self as transports, Close, DetachReason, FixedReservation, Inbound, Session, Transport,
+};
 
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
@@ -26,6 +27,8 @@ pub(crate) struct SocketSession<A> {
     /// The newest refs of this connection, over a transport whose requests may be repeated.
     recent_refs: Option<VecDeque<Ref>>,
     admission: Admission,
+    /// For what a session holds beside its queues and channels.
+    _memory: Option<FixedReservation>,
 }
 
 /// The place of a session in its endpoint, which a session needs unless it is dropped in favour of the
@@ -47,8 +50,10 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         id: Option<String>,
         sessions: SessionRegistry,
     ) -> Self {
+        let memory = responder.outbox.account().map(|account| account.hold(SESSION));
         let dispatcher = Dispatcher::new(endpoint, assigns, responder);
-        Self { dispatcher, id, recent_refs: None, admission: Admission::Requested(sessions) }
+        let admission = Admission::Requested(sessions);
+        Self { dispatcher, id, recent_refs: None, admission, _memory: memory }
     }
 
     /// Returns whether a message with this ref was handled on this connection before, and remembers
@@ -67,6 +72,9 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         repeated
     }
 }
+
+/// What an idle session and its connection hold at least, in bytes.
+const SESSION: usize = 3072;
 
 /// How many refs of one connection are remembered.
 const MAX_RECENT_REFS: usize = 128;

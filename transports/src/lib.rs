@@ -32,7 +32,7 @@ pub use self::frame::{Close, Inbound, Message};
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
 pub use self::longpoll::{LongPoll, LongPollConfig};
-pub use self::memory::{Account, Memory, Reservation};
+pub use self::memory::{Account, FixedReservation, Memory, Reservation};
 pub use self::origin::CheckOrigin;
 pub use self::outbox::ByteBudget;
 pub use self::params::BadQuery;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use self::relief::Relief;
 pub(crate) use self::relief::Relievable;
-pub use self::reservation::{Account, Reservation};
+pub use self::reservation::{Account, FixedReservation, Reservation};
 
 /// The memory budget of an endpoint; see [`Limits::memory`](crate::Limits::memory). A cheap clone.
 ///

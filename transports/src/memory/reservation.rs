@@ -39,6 +39,12 @@ impl Account {
         self.reserved.load(Ordering::Relaxed)
     }
 
+    /// Reserves `bytes` for something that is created once and does not grow, exactly.
+    pub fn hold(self: &Arc<Self>, bytes: usize) -> FixedReservation {
+        self.change(0, bytes);
+        FixedReservation { account: Arc::clone(self), bytes }
+    }
+
     fn change(&self, from: usize, to: usize) {
         if to > from {
             self.reserved.fetch_add(to - from, Ordering::Relaxed);
@@ -47,6 +53,19 @@ impl Account {
             self.reserved.fetch_sub(from - to, Ordering::Relaxed);
             self.memory.release(from - to);
         }
+    }
+}
+
+/// A fixed number of bytes, reserved from an [`Account`] until it is dropped.
+#[derive(Debug)]
+pub struct FixedReservation {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Drop for FixedReservation {
+    fn drop(&mut self) {
+        self.account.change(self.bytes, 0);
     }
 }
 
@@ -153,6 +172,15 @@ mod tests {
             reserved = reserved_for(held, reserved);
             assert_eq!(reserved, expected, "{held}");
         }
+    }
+
+    #[test]
+    fn what_does_not_grow_is_reserved_exactly_until_it_is_dropped() {
+        let memory = Memory::new(10);
+        let held = [memory.account().hold(7), memory.account().hold(4)];
+        assert!(memory.reserved() == 11 && memory.is_exceeded());
+        drop(held);
+        assert_eq!(memory.reserved(), 0);
     }
 
     #[test]
