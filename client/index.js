@@ -40,8 +40,7 @@ export function keepSession(options = {}) {
   /** Ends the session for good. The next connection begins another one. */
   function endSession() {
     const conn = socket?.conn;
-    if (conn?.readyState !== OPEN) return;
-    sendFromUnloadingPage(conn, endMessage(socket.vsn));
+    if (conn?.readyState === OPEN) sendFromUnloadingPage(conn, endMessage(socket.vsn));
     session = newId();
   }
 

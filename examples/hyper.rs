@@ -61,6 +61,8 @@ async fn serve(listener: TcpListener, stop: impl Future<Output = ()>) {
         };
         let io = match accepted {
             Ok((io, _)) => io,
+            // A client that has given up meanwhile concerns nobody else.
+            Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 // Most likely no file descriptor is free: wait until a connection has ended.
                 eprintln!("accept error: {error}");
@@ -92,6 +94,12 @@ async fn serve(listener: TcpListener, stop: impl Future<Output = ()>) {
     endpoint.shutdown(SHUTDOWN_TIMEOUT).await;
     stopping.send_replace(());
     let _ = tokio::time::timeout(LAST_RESPONSES, stopping.closed()).await;
+}
+
+/// Whether an error of `accept` is that of the connection it would have returned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// Waits for SIGTERM, which service managers send, or for Ctrl-C.
@@ -140,6 +148,18 @@ mod tests {
             head.push(stream.read_u8().await.expect("a response"));
         }
         String::from_utf8(head).expect("text")
+    }
+
+    #[test]
+    fn an_error_of_one_connection_does_not_pause_the_others() {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, OutOfMemory};
+        for kind in [ConnectionAborted, ConnectionRefused, ConnectionReset] {
+            assert!(is_of_one_connection(&kind.into()));
+        }
+        let (enfile, emfile) = (io::Error::from_raw_os_error(23), io::Error::from_raw_os_error(24));
+        for error in [enfile, emfile, OutOfMemory.into()] {
+            assert!(!is_of_one_connection(&error), "{error}");
+        }
     }
 
     #[test]

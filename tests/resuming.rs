@@ -281,6 +281,8 @@ async fn a_leave_ends_the_channel_unless_its_join_was_not_answered() {
         for (case, detaches) in [
             ("at once", false),
             ("unanswered", true),
+            ("on a line that acknowledges nothing", false),
+            ("on a line that acknowledges others", true),
             ("answered", false),
             ("answered before", false),
         ] {
@@ -290,6 +292,15 @@ async fn a_leave_ends_the_channel_unless_its_join_was_not_answered() {
             match case {
                 "at once" => drop(ann.send("room:1", "phx_join", json!({}))),
                 "unanswered" => {
+                    ann.send("room:1", "phx_join", json!({}));
+                    seconds(6).await;
+                }
+                "on a line that acknowledges nothing" => {
+                    ann.send("room:1", "phx_join", json!({}));
+                    seconds(4).await;
+                }
+                "on a line that acknowledges others" => {
+                    ann.push("room:2", "ping", json!({})).await;
                     ann.send("room:1", "phx_join", json!({}));
                     seconds(2).await;
                 }

@@ -1,6 +1,7 @@
 //! The HTTP server: `axum::serve` with what it has no setting for. Request heads have a time limit, and a
 //! stop ends the sessions before the connections.
 
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub async fn serve(
         };
         let io = match accepted {
             Ok((io, _)) => io,
+            // A client that has given up meanwhile concerns nobody else.
+            Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 // Most likely no file descriptor is free: wait until a connection has ended.
                 eprintln!("accept error: {error}");
@@ -64,6 +67,12 @@ pub async fn serve(
     endpoint.shutdown(SHUTDOWN_TIMEOUT).await;
     stopping.send_replace(());
     let _ = tokio::time::timeout(LAST_RESPONSES, stopping.closed()).await;
+}
+
+/// Whether an error of `accept` is that of the connection it would have returned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// Waits for SIGTERM, which service managers send, or for Ctrl-C.

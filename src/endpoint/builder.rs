@@ -153,9 +153,10 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// Sets how fast a client may send. Default: as it likes. Above the rate a client is read more
-    /// slowly; with ten times the burst outstanding a WebSocket ends with close code 1008, and a
-    /// long-poll client gets a new session.
+    /// Sets how fast a client may send over each of its connections, WebSocket or long poll. Default: as
+    /// it likes. Above the rate a client is read more slowly; with ten times the burst outstanding a
+    /// WebSocket ends with close code 1008, and a long poll with status 500. A resumable session is
+    /// then detached, and its client may return.
     pub fn rate(mut self, rate: Rate) -> Self {
         self.limits = self.limits.rate(rate);
         self

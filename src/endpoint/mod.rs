@@ -151,8 +151,9 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     /// without a client that waits ends at once: one that is detached, or whose long-poll client is
     /// between two polls.
     ///
-    /// Returns `true` when all sessions have ended, or `false` if some have not after the timeout. A
-    /// WebSocket whose client does not answer the CLOSE ends after
+    /// Returns `true` when all sessions have ended, or `false` if some have not after the timeout. Those
+    /// that were not closed until then, at a pace that is too slow for the timeout, are closed before it
+    /// returns; with a timeout of zero that is all of them. A WebSocket whose client does not answer the CLOSE ends after
     /// [`close_timeout`](crate::WebSocketConfig::close_timeout).
     ///
     /// Cancel safety: the sessions that were closed stay closed, and new ones are still rejected.

@@ -345,10 +345,17 @@ impl JoinedChannel {
     /// Returns whether the client may leave because it has not received the reply to its last join:
     /// it is not known to have, and has had the time to wait for it.
     fn may_have_timed_out(&self, epoch: u64) -> bool {
-        let has_just_joined = self.epoch == epoch && self.joined_at.elapsed() < SHORTEST_TIMEOUT;
-        !has_just_joined && !self.join_acked && !self.outbox.has_reply_arrived()
+        if self.join_acked || self.outbox.has_reply_arrived() {
+            return false;
+        }
+        let shortest = if self.outbox.has_acked() { SHORTEST_TIMEOUT } else { SHORTEST_UNACKED };
+        self.epoch != epoch || self.joined_at.elapsed() >= shortest
     }
 }
 
 /// No client waits for less for the reply to a join: phoenix.js for 10 s.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The same on a connection that has acknowledged nothing, as without Pongs: there a reply that has
+/// arrived cannot be told from one that is lost, and a page may leave what it has just joined.
+const SHORTEST_UNACKED: Duration = Duration::from_secs(5);

@@ -83,7 +83,7 @@ impl SessionRegistry {
     /// Rejects new sessions and ends the existing ones: those that no client waits on at once, the
     /// others at the configured pace. `sweep` lets the transports drop sessions that are over. Returns
     /// `true` once all sessions have ended and all connections are closed, or `false` if some are not
-    /// within the timeout.
+    /// within the timeout, when those that are left are closed, too.
     ///
     /// Cancel safety: sessions that were closed stay closed, and new ones are still rejected.
     pub(crate) async fn shutdown(&self, config: ShutdownConfig, sweep: impl Fn()) -> bool {
@@ -98,11 +98,14 @@ impl SessionRegistry {
             outboxes.iter().for_each(|outbox| outbox.close(Close::Restart));
             sweep();
         };
-        let shutdown = async {
-            for batch in idle.chunks(BATCH) {
+        let close_all = async |outboxes: &[outbox::Sender]| {
+            for batch in outboxes.chunks(BATCH) {
                 close(batch);
                 tokio::task::yield_now().await;
             }
+        };
+        let shutdown = async {
+            close_all(&idle).await;
             let (pace, began) = (config.pace(connected.len()), Instant::now());
             let mut waiting = &connected[..];
             loop {
@@ -115,7 +118,7 @@ impl SessionRegistry {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            let mut closing = [idle, connected].concat();
+            let mut closing = [&idle[..], &connected].concat();
             loop {
                 closing.retain(|outbox| !outbox.is_over());
                 if closing.is_empty() && self.count() == 0 {
@@ -125,7 +128,12 @@ impl SessionRegistry {
                 sweep();
             }
         };
-        tokio::time::timeout(config.timeout, shutdown).await.is_ok()
+        let has_ended = tokio::time::timeout(config.timeout, shutdown).await.is_ok();
+        if !has_ended {
+            close_all(&idle).await;
+            close_all(&connected).await;
+        }
+        has_ended
     }
 }
 
@@ -142,7 +150,7 @@ impl fmt::Debug for SessionRegistry {
     }
 }
 
-/// How many idle sessions a shutdown ends before other tasks get their turn.
+/// How many sessions a shutdown ends at once before other tasks get their turn.
 const BATCH: usize = 256;
 
 /// How often a shutdown closes what is due, and looks for what has ended.
@@ -208,6 +216,21 @@ mod tests {
         let (outbox, _receiver) = outbox::channel(1000);
         let _permit = sessions.acquire(&outbox, None).expect("room");
         assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_whose_time_runs_out_closes_what_is_left() {
+        let paced = ShutdownConfig::new(Duration::from_secs(1)).sessions_per_second(1);
+        for config in [paced, Duration::ZERO.into()] {
+            let sessions = SessionRegistry::new(2000);
+            let (outboxes, _receivers): (Vec<_>, Vec<_>) =
+                (0..1200).map(|_| outbox::channel(1000)).unzip();
+            let acquire = |outbox| sessions.acquire(outbox, None).expect("room");
+            let _permits: Vec<_> = outboxes.iter().map(acquire).collect();
+            assert!(!sessions.shutdown(config, || ()).await);
+            let open = outboxes.iter().filter(|outbox| !outbox.is_closed()).count();
+            assert_eq!(open, 0, "{config:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,13 +21,15 @@ pub struct ShutdownConfig {
 }
 
 impl ShutdownConfig {
-    /// Creates a configuration. A shutdown that is not done after `timeout` returns `false`.
+    /// Creates a configuration. A shutdown that is not done after `timeout` closes the connections that
+    /// are left all at once, and returns `false`. With a `timeout` of zero it closes all of them.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, sessions_per_second: None }
     }
 
     /// Sets how many connections are closed in a second, at least 1. Their clients reconnect at this
-    /// pace. By default all are closed evenly over half of the timeout, but at least 10 in a second;
+    /// pace, except for those that are left when the timeout has passed: choose a timeout that suffices
+    /// for the number of connections. By default all are closed evenly over half of the timeout, but at least 10 in a second;
     /// the other half is left for the last ones to end.
     pub fn sessions_per_second(mut self, sessions: u32) -> Self {
         self.sessions_per_second = Some(sessions.max(1));

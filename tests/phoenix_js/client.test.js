@@ -151,6 +151,17 @@ function keeping(client) {
     assert.notEqual(first, second);
   });
 
+  test("a disconnect while the line is down ends the session, too", async (t) => {
+    const { server, socket } = await joined(t, { reconnectAfterMs: () => 60_000 });
+    const lost = called((f) => socket.onClose(f));
+    server.cut();
+    await lost;
+    const ended = server.connects[0].params.session;
+    assert.equal(socket.params().session, ended);
+    await called((f) => socket.disconnect(f));
+    assert.notEqual(socket.params().session, ended);
+  });
+
   test("a lost connection does not end the session", async (t) => {
     const { server } = await joined(t);
     await reconnected(server);

@@ -285,7 +285,8 @@ pub enum Close {
     Protocol,
     /// A text message was not valid UTF-8.
     InvalidUtf8,
-    /// The client sent a legal but useless frame, such as an empty continuation.
+    /// The client sent a legal but useless frame, such as an empty continuation, or far more than its
+    /// [rate](crate::Limits::rate).
     Policy,
     /// A message exceeded the size limit.
     TooBig,

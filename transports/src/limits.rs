@@ -84,7 +84,9 @@ impl Limits {
     /// Sets how fast a client may send, over each of its connections. Default: as it likes.
     ///
     /// Above the rate a client is not cut, but read more slowly: a WebSocket is not read, and the answer
-    /// to a POST waits. A client with ten times the burst outstanding is closed with [`Close::Policy`].
+    /// to a POST waits. A connection with ten times the burst outstanding is closed with
+    /// [`Close::Policy`]; a resumable session is then detached, and its client may return. Only the
+    /// transports of this crate apply the rate, not one of the application's own.
     ///
     /// [`Close::Policy`]: crate::Close::Policy
     #[must_use]

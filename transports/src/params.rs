@@ -26,7 +26,10 @@ pub struct BadQuery;
 
 impl fmt::Display for BadQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the query string is not UTF-8, too long or nested too deeply")
+        f.write_str(
+            "the query string is not UTF-8, too long, nested too deeply, or has too many parameters, \
+             maps or lists",
+        )
     }
 }
 

@@ -65,13 +65,19 @@ impl Throttle {
         Self { rate, messages_until: now, bytes_until: now, has_waited: false }
     }
 
-    /// Counts what was received.
-    pub(crate) fn take(
-        &mut self,
-        messages: usize,
-        bytes: usize,
-        now: Instant,
-    ) -> Result<(), Excess> {
+    /// Counts what was received. Returns what follows from it, which is [reported](Received::report)
+    /// without a lock.
+    pub(crate) fn receive(&mut self, messages: usize, bytes: usize, now: Instant) -> Received {
+        if self.take(messages, bytes, now).is_err() {
+            return Received::Excess;
+        }
+        self.waits_until(now).map_or(Received::Fine, |until| {
+            let is_first = !std::mem::replace(&mut self.has_waited, true);
+            Received::Waits { until, is_first }
+        })
+    }
+
+    fn take(&mut self, messages: usize, bytes: usize, now: Instant) -> Result<(), Excess> {
         let Self { rate, messages_until, bytes_until, .. } = self;
         let spend = |until: &mut Instant, count: usize, per_second: usize| {
             let nanos = count as u128 * 1_000_000_000 / per_second.max(1) as u128;
@@ -101,28 +107,45 @@ impl Throttle {
         usize::try_from(messages).unwrap_or(usize::MAX).max(1)
     }
 
-    /// Returns whether the client has to wait for the first time, which is then
-    /// [reported](report_wait).
-    pub(crate) fn is_first_wait(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_waited, true)
-    }
-
     /// How long what was received so far would have taken at the rate, beyond now.
     fn debt(&self, now: Instant) -> Duration {
         self.messages_until.max(self.bytes_until).saturating_duration_since(now)
     }
 }
 
-/// Counts and logs that a client has to wait.
-pub(crate) fn report_wait() {
-    metrics::counter!("tower_channels_clients_throttled").increment(1);
-    tracing::info!("client throttled: it sends more than its rate");
+/// What follows from what a client has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Received {
+    Fine,
+    /// The client waits, perhaps for the first time.
+    Waits {
+        until: Instant,
+        is_first: bool,
+    },
+    Excess,
 }
 
-/// Counts and logs that a client is closed for sending far more than its rate.
-pub(crate) fn report_excess() {
-    metrics::counter!("tower_channels_clients_closed_for_rate").increment(1);
-    tracing::warn!("client closed: it has sent ten times its burst");
+impl Received {
+    /// Counts and logs that a client has to wait, the first time, or is closed. Returns until when it
+    /// waits.
+    pub(crate) fn report(self) -> Result<Option<Instant>, Excess> {
+        match self {
+            Self::Fine => Ok(None),
+            Self::Waits { until, is_first } => {
+                if is_first {
+                    metrics::counter!("tower_channels_clients_throttled").increment(1);
+                    tracing::info!("client throttled: it sends more than its rate");
+                }
+                Ok(Some(until))
+            }
+            Self::Excess => {
+                metrics::counter!("tower_channels_clients_closed_for_rate").increment(1);
+                tracing::warn!("client closed: it has sent ten times its burst");
+                Err(Excess)
+            }
+        }
+    }
 }
 
 /// A client with so many bursts outstanding is closed.
@@ -178,13 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn the_first_wait_of_a_client_is_told_from_the_others() {
+        let (mut throttle, now) = throttle();
+        assert_eq!(throttle.receive(20, 0, now), Received::Fine);
+        for (count, is_first) in [(1, true), (2, false)] {
+            let until = now + count * SECOND / 10;
+            assert_eq!(throttle.receive(1, 0, now), Received::Waits { until, is_first });
+        }
+        assert_eq!(throttle.receive(200, 0, now), Received::Excess);
+    }
+
+    #[test]
     fn extreme_rates_do_not_overflow() {
         let now = Instant::now();
         for rate in [Rate::new(1, 1), Rate::new(u32::MAX, usize::MAX)] {
             for burst in [Duration::from_nanos(1), Duration::MAX] {
                 let mut throttle = Throttle::new(rate.burst(burst), now);
                 for _ in 0..3 {
-                    let _ = throttle.take(usize::MAX, usize::MAX, now);
+                    let _ = throttle.receive(usize::MAX, usize::MAX, now);
                     let _ = (throttle.waits_until(now), throttle.allowance(now));
                 }
             }

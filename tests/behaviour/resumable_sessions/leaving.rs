@@ -145,8 +145,8 @@ async fn a_leave_sent_by_a_join_that_timed_out_only_detaches(handover: Handover)
     handover.broadcast("room:a", 1).await;
     let mut conn = handover.reconnect(received).await;
     conn.begin_join("7", "room:a").await;
-    // Longer than a page may take to leave what it has just joined.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    // Longer than a page may take to leave what it has just joined, on a line that acknowledges nothing.
+    tokio::time::sleep(Duration::from_millis(5200)).await;
     conn.send_all(&[r#"["7","8","room:a","phx_leave",{}]"#, r#"["9","9","room:a","phx_join",{}]"#])
         .await;
     let mut got = Vec::new();

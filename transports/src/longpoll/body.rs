@@ -59,14 +59,15 @@ pub(super) async fn read<B: Body>(
     Ok(bytes.into())
 }
 
-/// Reads and drops the rest of a body: until it ends, times out as in [`read`], or exceeds `limit`.
+/// Reads and drops the rest of a body: until it ends, exceeds `limit`, or for as long as `timeout`.
+/// Progress extends nothing: the client may be anyone, and has its answer.
 pub(super) async fn discard<B: Body>(body: Pin<&mut B>, limit: usize, timeout: Duration) {
     let mut left = limit;
     let read = for_each_chunk(body, timeout, |data| {
         left = left.checked_sub(data.remaining()).ok_or(BodyError::TooLarge)?;
         Ok(())
     });
-    let _ = read.await;
+    let _ = tokio::time::timeout(timeout, read).await;
 }
 
 /// Passes the data of a body to `take`. Trailers are ignored.
@@ -185,6 +186,15 @@ mod tests {
         let read = read(pin!(Steady::new(1, 60)), 1 << 20, TIMEOUT, None).await;
         assert_eq!(read, Err(BodyError::TooSlow));
         assert_eq!(begun.elapsed().as_secs(), 15);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_of_a_body_is_read_for_no_longer_than_the_timeout() {
+        let begun = Instant::now();
+        discard(pin!(Steady::new(10_000, 4000)), usize::MAX, TIMEOUT).await;
+        assert_eq!(begun.elapsed().as_secs(), 15);
+        discard(pin!(Steady::new(10_000, 5)), usize::MAX, TIMEOUT).await;
+        assert!(begun.elapsed().as_secs() < 15 + 6);
     }
 
     #[tokio::test]

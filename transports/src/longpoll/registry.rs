@@ -20,7 +20,8 @@ pub(super) struct Registry<S: Session> {
     session_timeout: Duration,
     /// How long a poll waits.
     pub(super) poll_timeout: Duration,
-    /// Held for a look-up or a change; no session's lock is taken under it.
+    /// Held for a look-up or a change. Of a session's locks only those of a new one are taken under it,
+    /// which nobody else has, and that of the deadlines.
     sessions: Mutex<Sessions<S>>,
     deadlines: Arc<Mutex<Deadlines<Id>>>,
 }

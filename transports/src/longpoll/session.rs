@@ -27,8 +27,8 @@ use crate::frame::Close;
 use crate::memory::Account;
 use crate::outbox::{Collected, Receiver};
 use crate::panics;
-use crate::progress::{after, at_floor};
-use crate::rate::{self, Rate, Throttle};
+use crate::progress::after;
+use crate::rate::{Rate, Throttle};
 use crate::resume::expiry::Timer;
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
@@ -157,6 +157,9 @@ impl<S: Session> LongPollSession<S> {
                 let token = Token { id: *self.timer.key(), cursor: collected.position };
                 let body = answer::render(StatusCode::OK, &unread, token);
                 let mut state = self.state.lock();
+                if poll != state.newest {
+                    return Answered::Nothing;
+                }
                 state.answered = body.len();
                 let account = state.receiver().and_then(|receiver| receiver.account().cloned());
                 rendered = Some(state.answer.insert(range, body, account));
@@ -167,14 +170,14 @@ impl<S: Session> LongPollSession<S> {
 
     /// Ends a poll, which was answered or whose client went away.
     ///
-    /// The session timeout starts when even a client at the slowest rate that counts as progress has
-    /// read the answer. When it really has cannot be seen: the buffers of the network take it at once.
+    /// The session timeout starts when even a [slow](State::read_by) client has read the answer.
     pub(super) fn end_poll(&self, poll: PollId, now: Instant) {
         let mut state = self.state.lock();
         if poll != state.newest {
             return;
         }
-        let read_by = after(now, at_floor(state.answered));
+        state.ended_at = now;
+        let read_by = state.read_by(now);
         self.set_idle(&mut state, read_by);
         let waker = state.take_waker();
         drop(state);
@@ -241,22 +244,16 @@ impl<S: Session> LongPollSession<S> {
         let Some(rate) = rate else { return Ok(None) };
         let (now, (messages, bytes)) = (Instant::now(), batch.size());
         let mut throttle = self.throttle.lock();
-        let throttle_or_new = throttle.get_or_insert_with(|| Box::new(Throttle::new(rate, now)));
-        let taken = throttle_or_new.take(messages, bytes, now);
-        let until = throttle_or_new.waits_until(now);
-        let is_first = until.is_some() && throttle_or_new.is_first_wait();
+        let received = throttle
+            .get_or_insert_with(|| Box::new(Throttle::new(rate, now)))
+            .receive(messages, bytes, now);
         drop(throttle);
-        if taken.is_err() {
-            rate::report_excess();
+        received.report().map_err(|_| {
             let closed = self.state.lock().close(Close::Policy);
             closed.finish();
             self.release();
-            return Err(Gone);
-        }
-        if is_first {
-            rate::report_wait();
-        }
-        Ok(until)
+            Gone
+        })
     }
 
     /// Handles a slice of a batch, and returns whether there is more. An error or a panic
@@ -291,6 +288,11 @@ impl<S: Session> LongPollSession<S> {
         let mut state = self.state.lock();
         state.scheduled.fired(now);
         let collected = state.collect(self.reads_binary);
+        let read_by = state.read_by(now);
+        if state.idle_since.is_some_and(|since| since < read_by) {
+            // A large answer was still being written.
+            self.set_idle(&mut state, read_by);
+        }
         let timeout = after(state.idle_since.unwrap_or(now), self.session_timeout);
         let (mut closed, mut detached) = (None, None);
         let (is_useless, next) = if self.ends_with_server(&state) {

@@ -1,8 +1,9 @@
 //! One rendered response for all polls that are answered alike.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::memory::{Account, Reservation};
 
@@ -15,14 +16,20 @@ pub(super) struct SharedAnswer {
     /// The positions of the messages in the response: the first one, and the one behind the last.
     range: (u64, u64),
     body: Weak<Body>,
+    /// Only of a response of more than [`BUFFERED`].
+    released: Option<Released>,
 }
 
 /// The bytes of a response, which count against the memory of the endpoint until they are written.
 #[derive(Debug)]
 struct Body {
     bytes: Vec<u8>,
+    released: Option<Released>,
     _reservation: Option<Reservation>,
 }
+
+/// When the bytes of a response were written or dropped, for the last of those it was sent to.
+type Released = Arc<OnceLock<Instant>>;
 
 struct Shared(Arc<Body>);
 
@@ -32,7 +39,22 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(released) = &self.released {
+            let _ = released.set(Instant::now());
+        }
+    }
+}
+
 impl SharedAnswer {
+    /// Returns when the last response was written or dropped, as far as `now`; `None` if the buffers
+    /// of the network take it at once.
+    pub(super) fn written(&self, now: Instant) -> Option<Instant> {
+        let released = self.released.as_ref()?;
+        Some(released.get().map_or(now, |at| (*at).min(now)))
+    }
+
     /// Returns the response with these messages, if it exists.
     pub(super) fn get(&self, range: (u64, u64)) -> Option<Bytes> {
         let body = self.body.upgrade().filter(|_| range == self.range)?;
@@ -54,11 +76,16 @@ impl SharedAnswer {
         if let Some(reservation) = &mut reservation {
             reservation.set(bytes.len());
         }
-        let body = Arc::new(Body { bytes, _reservation: reservation });
-        *self = Self { range, body: Arc::downgrade(&body) };
+        let released = (bytes.len() > BUFFERED).then(Released::default);
+        let body = Arc::new(Body { bytes, released: released.clone(), _reservation: reservation });
+        *self = Self { range, body: Arc::downgrade(&body), released };
         Bytes::from_owner(Shared(body))
     }
 }
+
+/// How many bytes the buffers of the network may hold that a server has written. All responses but
+/// those of a single large message are smaller.
+pub(super) const BUFFERED: usize = 128 * 1024;
 
 #[cfg(test)]
 mod tests {

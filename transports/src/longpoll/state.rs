@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::repeats::Repeats;
-use super::shared_answer::SharedAnswer;
+use super::shared_answer::{BUFFERED, SharedAnswer};
 use super::token::Id;
 use crate::frame::Close;
 use crate::outbox::{self, Collected};
+use crate::progress::{after, at_floor};
 use crate::resume::expiry::{Scheduled, Timer};
 use crate::resume::{Connected, Epoch};
 use crate::session::Session;
@@ -27,6 +28,8 @@ pub(super) struct State<S: Session> {
     pub(super) answer: SharedAnswer,
     /// How many bytes the newest poll was answered with.
     pub(super) answered: usize,
+    /// When the newest poll ended.
+    pub(super) ended_at: Instant,
     /// When the client is done with the last poll; `None` while one waits.
     pub(super) idle_since: Option<Instant>,
     pub(super) scheduled: Scheduled,
@@ -66,7 +69,17 @@ impl<S: Session> State<S> {
     pub(super) fn new(attach: AttachState<S>, now: Instant) -> Self {
         let (idle_since, scheduled) = (Some(now), Scheduled::default());
         let (repeats, answer) = (Repeats::new(now), SharedAnswer::default());
-        Self { attach, sent: 0, newest: 0, repeats, answer, answered: 0, idle_since, scheduled }
+        Self {
+            attach,
+            sent: 0,
+            newest: 0,
+            repeats,
+            answer,
+            answered: 0,
+            ended_at: now,
+            idle_since,
+            scheduled,
+        }
     }
 
     pub(super) fn receiver(&self) -> Option<&outbox::Receiver> {
@@ -114,6 +127,15 @@ impl<S: Session> State<S> {
             (None, Some(receiver)) => receiver.set_active(),
             (None, None) => {}
         }
+    }
+
+    /// When the client has read the answer to the newest poll, if it reads at the slowest rate that
+    /// counts as progress: when the last of it is written, the network may hold some of it.
+    pub(super) fn read_by(&self, now: Instant) -> Instant {
+        let slowest = after(self.ended_at, at_floor(self.answered));
+        let written = self.answer.written(now).unwrap_or(self.ended_at);
+        let written = written.clamp(self.ended_at, slowest);
+        after(written, at_floor(self.answered.min(BUFFERED)))
     }
 
     /// No poll waits.

@@ -283,6 +283,11 @@ impl ReplayBuffer {
         self.streams.has_reply_arrived(stream, |position| self.sent.is_acked(position))
     }
 
+    /// Returns whether anything that this epoch sent has been acknowledged.
+    pub(super) fn has_acked(&self) -> bool {
+        self.sent.has_acked()
+    }
+
     /// Pushes the last message of a stream that the client has asked to end: it does not wait for the
     /// stream to be resumed.
     pub(super) fn push_last(&mut self, stream: StreamId, message: Message) -> bool {

@@ -147,6 +147,12 @@ impl Sender {
         }
     }
 
+    /// Returns whether anything that was sent on this connection has been acknowledged, so that more
+    /// acknowledgements can be expected.
+    pub fn has_acked(&self) -> bool {
+        self.shared.state.lock().replay().is_none_or(|(buffer, _)| buffer.has_acked())
+    }
+
     /// Appends the last message of a stream that the client has asked to end, as
     /// [`enqueue`](Self::enqueue) does: it does not wait for the stream to be resumed.
     pub fn enqueue_last(&self, message: Message) -> Enqueued {

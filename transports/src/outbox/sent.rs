@@ -26,6 +26,8 @@ pub(super) struct Sent {
     /// The position of the first message that is kept.
     first: u64,
     acked: u64,
+    /// The position at which the epoch began.
+    begun: u64,
     /// The cost of the messages before `acked`.
     retained: usize,
     /// The value of `acked` at an earlier time: everything before it has been retained since then.
@@ -51,6 +53,11 @@ impl Sent {
     /// Returns whether the message at `position` has arrived.
     pub(super) fn is_acked(&self, position: u64) -> bool {
         position < self.acked
+    }
+
+    /// Returns whether anything that the epoch sent has arrived.
+    pub(super) fn has_acked(&self) -> bool {
+        self.acked > self.begun
     }
 
     /// How far the client's network has acknowledged.
@@ -190,7 +197,13 @@ impl Sent {
             }
             message.set_number(0);
         }
-        *self = Self { first: position, acked: position, evicted: self.evicted, ..Self::default() };
+        *self = Self {
+            first: position,
+            acked: position,
+            begun: position,
+            evicted: self.evicted,
+            ..Self::default()
+        };
         messages
     }
 

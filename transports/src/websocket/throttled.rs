@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::frame::Close;
-use crate::rate::{self, Rate, Throttle};
+use crate::rate::{Rate, Throttle};
 
 /// The rate of one client, if it is limited.
 pub(super) struct Throttled(Option<Box<Throttle>>);
@@ -26,14 +26,7 @@ impl Throttled {
     /// Counts what was read. Fails if the client has sent far too much.
     pub(super) fn receive(&mut self, messages: usize, bytes: usize) -> Result<(), Close> {
         let Some(throttle) = &mut self.0 else { return Ok(()) };
-        let now = Instant::now();
-        if throttle.take(messages, bytes, now).is_err() {
-            rate::report_excess();
-            return Err(Close::Policy);
-        }
-        if throttle.waits_until(now).is_some() && throttle.is_first_wait() {
-            rate::report_wait();
-        }
-        Ok(())
+        let received = throttle.receive(messages, bytes, Instant::now());
+        received.report().map(drop).map_err(|_| Close::Policy)
     }
 }

@@ -1,11 +1,12 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Wake, Waker};
-use std::thread;
-
 use super::*;
 use crate::frame::{Inbound, Message};
 use crate::outbox;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+
+mod lifetime;
+mod locks;
 
 /// Answers every message with itself; `bad` ends it.
 struct Echo(outbox::Sender);
@@ -220,71 +221,6 @@ fn a_batch_is_handled() {
 }
 
 #[test]
-fn an_error_of_the_session_ends_it_and_its_waiting_poll() {
-    let (session, outbox) = session(false);
-    let wakes = Arc::new(Wakes::default());
-    let poll = session.begin_poll(0).unwrap();
-    wait(&session, poll, &Waker::from(Arc::clone(&wakes)));
-    assert_eq!(session.handle_in(&mut batch("bad")), Ok(Err(Close::Malformed)));
-    assert_eq!(wakes.count(), 1);
-    assert!(outbox.is_closed());
-    assert_eq!(answer(&session, poll), Answered::Over);
-    assert_eq!(session.handle_in(&mut batch("more")), Err(Gone));
-    assert_eq!(session.begin_poll(0), Err(Gone));
-}
-
-#[test]
-fn messages_before_a_close_are_delivered_and_then_the_session_is_gone() {
-    let (session, outbox) = session(false);
-    outbox.push(Message::text("bye"));
-    outbox.close(Close::GoingAway);
-    assert_eq!(poll(&session, 0), Ok(messages(["bye"], 1)));
-    assert_eq!(session.handle_in(&mut batch("hello")), Err(Gone));
-    assert_eq!(poll(&session, 0), Ok(messages(["bye"], 1)));
-    assert_eq!(poll(&session, 1), Err(Gone));
-}
-
-#[test]
-fn an_overflow_ends_the_session() {
-    let (session, outbox) = session(false);
-    for _ in 0..3 {
-        outbox.push(Message::text("x".repeat(2000)));
-    }
-    assert_eq!(session.begin_poll(0), Err(Gone));
-}
-
-#[test]
-fn what_the_application_made_is_dropped_as_soon_as_the_session_is_over() {
-    let (session, outbox) = session(false);
-    outbox.close(Close::GoingAway);
-    assert_eq!(session.begin_poll(0), Err(Gone));
-    assert!(session.turn.lock().is_none());
-}
-
-#[test]
-fn a_panic_ends_the_session() {
-    let (session, outbox) = session(false);
-    assert_eq!(session.handle_in(&mut batch("panic")), Ok(Err(Close::Malformed)));
-    assert!(outbox.is_closed());
-    assert_eq!(session.begin_poll(0), Err(Gone));
-    assert!(session.turn.lock().is_none());
-}
-
-#[test]
-fn a_session_ends_when_no_poll_comes_for_long_enough() {
-    let (session, _) = session(false);
-    let start = session.state.lock().idle_since.unwrap();
-    let after = |seconds| start + Duration::from_secs(seconds);
-    assert!(!session.visit(after(14)));
-    let poll = session.begin_poll(0).unwrap();
-    assert!(!session.visit(after(1000)), "a poll waits");
-    session.end_poll(poll, after(1000));
-    assert!(!session.visit(after(1014)));
-    assert!(session.visit(after(1015)));
-    assert_eq!(session.begin_poll(0), Err(Gone));
-}
-
-#[test]
 fn an_answer_is_bounded_and_the_rest_follows_with_the_next_poll() {
     let (session, outbox) = with_limit(false, 1 << 20);
     for _ in 0..60 {
@@ -295,21 +231,6 @@ fn an_answer_is_bounded_and_the_rest_follows_with_the_next_poll() {
         cursors.push(cursor);
     }
     assert_eq!(cursors, (0..=60).step_by(6).collect::<Vec<_>>());
-}
-
-#[test]
-fn the_session_timeout_does_not_run_while_an_answer_is_read() {
-    let (session, outbox) = with_limit(false, 1 << 20);
-    outbox.push(Message::text("x".repeat(64 << 10)));
-    let start = session.state.lock().idle_since.unwrap();
-    let after = |seconds| start + Duration::from_secs(seconds);
-    let poll = session.begin_poll(0).unwrap();
-    assert_eq!(cursor(&answer(&session, poll)), Some(1));
-    session.end_poll(poll, start);
-    // A POST meanwhile does not start it.
-    session.check(0).unwrap();
-    assert!(!session.visit(after(15 + 63)), "a client that reads 1 KiB/s is not done");
-    assert!(session.visit(after(15 + 66)));
 }
 
 #[test]
@@ -344,69 +265,4 @@ fn messages_behind_many_that_are_skipped_are_found() {
     outbox.close(Close::GoingAway);
     assert_eq!(poll(&session, 0), Ok(messages(["a"], 10)));
     assert_eq!(poll(&session, 10), Err(Gone));
-}
-
-#[test]
-fn everything_that_was_pushed_before_a_close_can_be_polled() {
-    let (session, outbox) = with_limit(false, 1 << 20);
-    (0..4).for_each(|_| outbox.push(Message::text("x".repeat(60_000))));
-    outbox.close(Close::GoingAway);
-    for position in 0..4 {
-        assert!(!session.is_over());
-        assert_eq!(cursor(&poll(&session, position).unwrap()), Some(position + 1));
-    }
-    assert_eq!(poll(&session, 4), Err(Gone));
-}
-
-#[test]
-fn a_handler_that_blocks_delays_no_poll() {
-    struct Blocking(std::sync::mpsc::Receiver<()>);
-    impl Session for Blocking {
-        fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
-            self.0.recv().map_err(|_| Close::Malformed)
-        }
-    }
-    let (unblock, blocked) = std::sync::mpsc::channel();
-    let (outbox, receiver) = outbox::channel(1000);
-    let connected = Connected::own(Blocking(blocked), receiver);
-    let timer = Timer::new(Arc::default(), [b'a'; 22]);
-    let session = LongPollSession::new(connected, false, SESSION_TIMEOUT, timer);
-    thread::scope(|scope| {
-        let handler = scope.spawn(|| session.handle_in(&mut batch("blocks")));
-        while session.turn.try_lock().is_some() {
-            thread::yield_now();
-        }
-        let poll = session.begin_poll(0).unwrap();
-        outbox.push(Message::text("a"));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(session.poll_answer(poll, &mut cx), Poll::Ready(messages(["a"], 1)));
-        session.end_poll(poll, Instant::now());
-        assert!(!session.visit(Instant::now()));
-        unblock.send(()).unwrap();
-        assert_eq!(handler.join().unwrap(), Ok(Ok(false)));
-    });
-}
-
-#[test]
-fn recorders_and_subscribers_may_use_the_session_when_messages_are_skipped() {
-    let (session, outbox) = session(false);
-    let session = Arc::new(session);
-    let act = {
-        let (session, outbox) = (Arc::clone(&session), outbox.clone());
-        move || {
-            outbox.push(Message::text("from the recorder"));
-            assert_eq!(session.check(0), Ok(()));
-            assert!(!session.is_over());
-            assert_eq!(session.handle_in(&mut batch("from the recorder")), Ok(Ok(false)));
-        }
-    };
-    let calls = crate::reentrant::run(act, || {
-        outbox.push(Message::binary(vec![1]));
-        poll(&session, 0).unwrap();
-        outbox.push(Message::binary(vec![1]));
-        session.handle_in(&mut batch("hello")).unwrap().unwrap();
-        outbox.push(Message::binary(vec![1]));
-        assert!(!session.visit(Instant::now()));
-    });
-    assert!(calls >= 3, "{calls}");
 }

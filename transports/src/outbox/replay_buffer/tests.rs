@@ -1,6 +1,9 @@
 use super::super::sent::MAX_RETAINED;
 use super::*;
 
+mod numbers;
+mod volatile;
+
 /// A buffer in its first epoch, with one stream that is resumed.
 fn first_epoch(received: Option<u64>) -> (ReplayBuffer, ByteBudget, StreamId) {
     let (mut buffer, mut budget) = (ReplayBuffer::new(0), ByteBudget::new(1 << 30));
@@ -30,35 +33,6 @@ fn take(buffer: &mut ReplayBuffer) -> Vec<String> {
     texts
 }
 
-#[test]
-fn what_was_sent_waits_for_its_stream_in_the_next_epoch_and_gets_new_numbers() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
-    push(&mut buffer, &mut budget, stream, ",a");
-    push(&mut buffer, &mut budget, stream, ",b");
-    assert_eq!(take(&mut buffer), ["joined", "[\"s:1\",a", "[\"s:2\",b"]);
-    buffer.attach(Some(1), &mut budget);
-    assert!(take(&mut buffer).is_empty());
-    resume(&mut buffer, &mut budget, stream);
-    assert_eq!(take(&mut buffer), ["joined", "[\"s:3\",b"]);
-}
-
-#[test]
-fn a_client_that_no_longer_reads_numbers_gets_none() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
-    push(&mut buffer, &mut budget, stream, ",a");
-    take(&mut buffer);
-    buffer.attach(None, &mut budget);
-    resume(&mut buffer, &mut budget, stream);
-    assert_eq!(take(&mut buffer), ["joined", "[null,a"]);
-}
-
-#[test]
-fn numbers_go_on_from_what_the_client_has_seen_of_another_session() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(41));
-    push(&mut buffer, &mut budget, stream, ",a");
-    assert_eq!(take(&mut buffer), ["joined", "[\"s:42\",a"]);
-}
-
 fn texts(count: u32) -> Vec<String> {
     (1..=count).map(|n| format!(",{n}")).collect()
 }
@@ -67,64 +41,6 @@ fn texts(count: u32) -> Vec<String> {
 fn replay(buffer: &mut ReplayBuffer, budget: &mut ByteBudget, stream: StreamId) -> Vec<String> {
     resume(buffer, budget, stream);
     take(buffer).split_off(1)
-}
-
-#[test]
-fn a_number_of_an_earlier_epoch_acknowledges_nothing_of_the_last_one() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
-    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
-    assert_eq!(take(&mut buffer), ["joined", "[\"s:1\",1", "[\"s:2\",2"]);
-    buffer.attach(Some(0), &mut budget);
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:3\",1", "[\"s:4\",2"]);
-    buffer.attach(Some(2), &mut budget);
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:5\",1", "[\"s:6\",2"]);
-}
-
-#[test]
-fn a_number_of_the_last_epoch_acknowledges_what_that_epoch_sent_and_nothing_that_waits() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
-    let other = buffer.stream();
-    resume(&mut buffer, &mut budget, other);
-    push(&mut buffer, &mut budget, other, ",other");
-    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
-    assert_eq!(take(&mut buffer).len(), 5);
-    buffer.attach(Some(0), &mut budget);
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:4\",1", "[\"s:5\",2"]);
-    buffer.attach(Some(4), &mut budget);
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:6\",2"]);
-    assert_eq!(replay(&mut buffer, &mut budget, other), ["[\"s:7\",other"]);
-}
-
-#[test]
-fn epochs_that_send_nothing_keep_the_numbers_of_the_one_before() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
-    texts(3).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
-    take(&mut buffer);
-    for _ in 0..3 {
-        buffer.attach(Some(1), &mut budget);
-        assert!(take(&mut buffer).is_empty());
-    }
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:4\",2", "[\"s:5\",3"]);
-}
-
-#[test]
-fn a_number_that_was_never_given_acknowledges_nothing() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
-    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
-    take(&mut buffer);
-    buffer.attach(Some(9), &mut budget);
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:10\",1", "[\"s:11\",2"]);
-}
-
-#[test]
-fn a_number_acknowledges_nothing_of_an_epoch_without_numbers() {
-    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
-    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
-    take(&mut buffer);
-    buffer.attach(None, &mut budget);
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[null,1", "[null,2"]);
-    buffer.attach(Some(2), &mut budget);
-    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:3\",1", "[\"s:4\",2"]);
 }
 
 const TTL: Duration = Duration::from_secs(90);
@@ -233,69 +149,6 @@ fn a_poll_does_not_prove_that_the_client_has_read_the_numbers() {
     buffer.attach(Some(0), &mut budget);
     resume(&mut buffer, &mut budget, stream);
     assert_eq!(take(&mut buffer), ["joined", "[\"s:2\",a"]);
-}
-
-fn push_volatile(
-    buffer: &mut ReplayBuffer,
-    budget: &mut ByteBudget,
-    stream: StreamId,
-    text: &str,
-) -> bool {
-    let message = Message::with_placeholder(format!("[null{text}"), 1).volatile();
-    budget.restore(message.cost());
-    buffer.push(stream, message)
-}
-
-#[test]
-fn volatile_messages_are_not_replayed_into_a_stream_that_discards_them() {
-    let (mut buffer, mut budget, stream) = first_epoch(None);
-    buffer.discard_volatile(stream);
-    assert!(push_volatile(&mut buffer, &mut budget, stream, ",sent"));
-    push(&mut buffer, &mut budget, stream, ",lasting");
-    take(&mut buffer);
-    assert!(push_volatile(&mut buffer, &mut budget, stream, ",waiting"));
-    buffer.detach(buffer.epoch(), Loss::Cut);
-    assert!(!push_volatile(&mut buffer, &mut budget, stream, ",detached"));
-    buffer.attach(None, &mut budget);
-    assert!(!push_volatile(&mut buffer, &mut budget, stream, ",paused"));
-    resume(&mut buffer, &mut budget, stream);
-    assert!(push_volatile(&mut buffer, &mut budget, stream, ",fresh"));
-    assert_eq!(take(&mut buffer), ["joined", "[null,lasting", "[null,fresh"]);
-}
-
-#[test]
-fn pausing_a_stream_discards_its_volatile_messages() {
-    let (mut buffer, mut budget, stream) = first_epoch(None);
-    buffer.discard_volatile(stream);
-    take(&mut buffer);
-    let before = budget.bytes();
-    assert!(push_volatile(&mut buffer, &mut budget, stream, ",waiting"));
-    buffer.pause(stream, &mut budget);
-    assert_eq!(budget.bytes(), before);
-    resume(&mut buffer, &mut budget, stream);
-    assert_eq!(take(&mut buffer), ["joined"]);
-}
-
-#[test]
-fn volatile_messages_wait_for_a_connection_that_is_only_idle() {
-    let (mut buffer, mut budget, stream) = first_epoch(None);
-    buffer.discard_volatile(stream);
-    take(&mut buffer);
-    buffer.set_idle(buffer.epoch());
-    assert!(push_volatile(&mut buffer, &mut budget, stream, ",a"));
-    buffer.set_active(buffer.epoch());
-    assert_eq!(take(&mut buffer), ["[null,a"]);
-}
-
-#[test]
-fn volatile_messages_are_replayed_into_a_stream_that_does_not_discard_them() {
-    let (mut buffer, mut budget, stream) = first_epoch(None);
-    take(&mut buffer);
-    buffer.detach(buffer.epoch(), Loss::Cut);
-    assert!(push_volatile(&mut buffer, &mut budget, stream, ",a"));
-    buffer.attach(None, &mut budget);
-    resume(&mut buffer, &mut budget, stream);
-    assert_eq!(take(&mut buffer), ["joined", "[null,a"]);
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! The numbers of messages, and what a client acknowledges with them.
+
+use super::*;
+
+#[test]
+fn what_was_sent_waits_for_its_stream_in_the_next_epoch_and_gets_new_numbers() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    push(&mut buffer, &mut budget, stream, ",a");
+    push(&mut buffer, &mut budget, stream, ",b");
+    assert_eq!(take(&mut buffer), ["joined", "[\"s:1\",a", "[\"s:2\",b"]);
+    buffer.attach(Some(1), &mut budget);
+    assert!(take(&mut buffer).is_empty());
+    resume(&mut buffer, &mut budget, stream);
+    assert_eq!(take(&mut buffer), ["joined", "[\"s:3\",b"]);
+}
+
+#[test]
+fn a_client_that_no_longer_reads_numbers_gets_none() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    push(&mut buffer, &mut budget, stream, ",a");
+    take(&mut buffer);
+    buffer.attach(None, &mut budget);
+    resume(&mut buffer, &mut budget, stream);
+    assert_eq!(take(&mut buffer), ["joined", "[null,a"]);
+}
+
+#[test]
+fn numbers_go_on_from_what_the_client_has_seen_of_another_session() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(41));
+    push(&mut buffer, &mut budget, stream, ",a");
+    assert_eq!(take(&mut buffer), ["joined", "[\"s:42\",a"]);
+}
+
+#[test]
+fn a_number_of_an_earlier_epoch_acknowledges_nothing_of_the_last_one() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
+    assert_eq!(take(&mut buffer), ["joined", "[\"s:1\",1", "[\"s:2\",2"]);
+    buffer.attach(Some(0), &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:3\",1", "[\"s:4\",2"]);
+    buffer.attach(Some(2), &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:5\",1", "[\"s:6\",2"]);
+}
+
+#[test]
+fn a_number_of_the_last_epoch_acknowledges_what_that_epoch_sent_and_nothing_that_waits() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    let other = buffer.stream();
+    resume(&mut buffer, &mut budget, other);
+    push(&mut buffer, &mut budget, other, ",other");
+    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
+    assert_eq!(take(&mut buffer).len(), 5);
+    buffer.attach(Some(0), &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:4\",1", "[\"s:5\",2"]);
+    buffer.attach(Some(4), &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:6\",2"]);
+    assert_eq!(replay(&mut buffer, &mut budget, other), ["[\"s:7\",other"]);
+}
+
+#[test]
+fn epochs_that_send_nothing_keep_the_numbers_of_the_one_before() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    texts(3).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
+    take(&mut buffer);
+    for _ in 0..3 {
+        buffer.attach(Some(1), &mut budget);
+        assert!(take(&mut buffer).is_empty());
+    }
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:4\",2", "[\"s:5\",3"]);
+}
+
+#[test]
+fn a_number_that_was_never_given_acknowledges_nothing() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
+    take(&mut buffer);
+    buffer.attach(Some(9), &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:10\",1", "[\"s:11\",2"]);
+}
+
+#[test]
+fn a_number_acknowledges_nothing_of_an_epoch_without_numbers() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
+    take(&mut buffer);
+    buffer.attach(None, &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[null,1", "[null,2"]);
+    buffer.attach(Some(2), &mut budget);
+    assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:3\",1", "[\"s:4\",2"]);
+}
