@@ -203,8 +203,8 @@ async fn a_leave_that_only_detaches_keeps_the_presence(handover: Handover) {
     let (mut watcher, conn, meta) = watched(&handover).await;
     let mut conn = handover.reconnect(conn.cut().await).await;
     conn.begin_join("7", "lobby:a").await;
-    // Longer than a page may take to leave what it has just joined.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    // Longer than a page may take to leave what it has just joined, on a line that acknowledges nothing.
+    tokio::time::sleep(Duration::from_millis(5200)).await;
     conn.send_all(&[
         r#"["7","8","lobby:a","phx_leave",{}]"#,
         r#"["9","9","lobby:a","phx_join",{}]"#,
