@@ -51,9 +51,10 @@ async fn connects(server: &Server) -> [Response; 2] {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_sessions_are_refused_while_memory_is_scarce() {
-    let (server, endpoint) = server(100 * KIB).await;
+    // The session and its channel take a part, too.
+    let (server, endpoint) = server(200 * KIB).await;
     let mut session = member(&server, "room:a").await;
-    endpoint.broadcast("room:a", "news", json!("x".repeat(92 * KIB)));
+    endpoint.broadcast("room:a", "news", json!("x".repeat(182 * KIB)));
     let [websocket, longpoll] = connects(&server).await;
     assert_eq!((websocket.status, &*websocket.body), (503, ""));
     // phoenix.js knows no 503 in the body of a poll.

@@ -9,6 +9,7 @@ use super::sweeper::{Sweep, Swept};
 use super::*;
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound, Message};
+use crate::memory::Memory;
 use crate::outbox::{self, Loss};
 use crate::reentrant;
 use crate::session::{DetachReason, Rejected, Session};
@@ -353,4 +354,17 @@ async fn a_session_learns_how_it_lost_its_connection() {
     }
     use DetachReason::{ClientClosed, Lost};
     assert_eq!(*reasons.lock().unwrap(), [ClientClosed, Lost, Lost, ClientClosed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_expired_holds_nothing_however_long_its_outbox_is_kept() {
+    let memory = Memory::new(usize::MAX);
+    let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true).session_ttl(TTL));
+    let (outbox, receiver) = outbox::channel_in(1 << 20, &memory);
+    drop(attach(&registry, "tab", Silent(None), receiver));
+    outbox.push(Message::binary(vec![0; 100_000]));
+    assert!(memory.reserved() >= 100_000);
+    registry.sweep(Instant::now() + TTL, usize::MAX);
+    assert!(outbox.is_closed());
+    assert_eq!(memory.reserved(), 0);
 }
