@@ -63,19 +63,19 @@ for (const numbered of [false, true]) {
     });
 
     test("a join during a replay is answered at once, and the replay loses and repeats nothing", async (t) => {
-      const { me, proxy } = await withBacklog(t, numbered, 900);
+      const { me, proxy } = await withBacklog(t, numbered, 750);
       await proxy.rate(100_000);
       const again = await overWebSocket(t, numbered, proxy, me);
       again.send(["2", "2", me.topic, "phx_join", {}]);
       await until("the replay has begun", () => again.news().length > 10);
       again.send(["3", "3", me.topic, "phx_join", {}]);
       await until("the join is answered", () => again.reply("3"));
-      assert.ok(again.news().length < 600, `after ${again.news().length} of 900`);
+      assert.ok(again.news().length < 600, `after ${again.news().length} of 750`);
       await proxy.rate(0);
-      await until("everything has arrived", () => again.news().length >= 900);
+      await until("everything has arrived", () => again.news().length >= 750);
       again.send(["3", "4", me.topic, "ping", {}]);
       await until("nothing is left", () => again.reply("4"));
-      assert.deepEqual(again.news(), upTo(900));
+      assert.deepEqual(again.news(), upTo(750));
     });
 
     test("a connection that takes over during a replay receives what the other did not", async (t) => {
@@ -96,8 +96,8 @@ for (const numbered of [false, true]) {
       else assert.deepEqual([...new Set([...seen, ...other.news()])].sort((a, b) => a - b), upTo(200));
     });
 
-    test("a health check overtakes a replay of a mebibyte on a slow link", async (t) => {
-      const { me, proxy } = await withBacklog(t, numbered, 900);
+    test("a health check overtakes a long replay on a slow link", async (t) => {
+      const { me, proxy } = await withBacklog(t, numbered, 750);
       await proxy.rate(100_000);
       const again = await overWebSocket(t, numbered, proxy, me);
       again.send(["2", "2", me.topic, "phx_join", {}]);
@@ -106,7 +106,7 @@ for (const numbered of [false, true]) {
       const asked = Date.now();
       await until("it is answered", () => again.reply("3"));
       const tookMs = Date.now() - asked;
-      assert.ok(tookMs < FALLBACK_MS, `${tookMs} ms, after ${again.news().length} of 900`);
+      assert.ok(tookMs < FALLBACK_MS, `${tookMs} ms, after ${again.news().length} of 750`);
     });
   });
 }
