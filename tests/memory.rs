@@ -151,6 +151,29 @@ async fn channels_count_against_the_memory_of_the_endpoint_until_they_end() {
     connect(&endpoint, &[("name", "ann")]).await.expect("there is memory again");
 }
 
+#[tokio::test(start_paused = true)]
+async fn sessions_that_keep_memory_scarce_make_room_for_others_after_a_while() {
+    let endpoint = builder().memory(4 * MIB).build();
+    let new = || connect(&endpoint, &[("name", "ann")]);
+    let mut hogs = Vec::new();
+    while let Ok(mut hog) = new().await {
+        hog.join("echo", json!({})).await;
+        for _ in 0..8 {
+            hog.send("echo", "echo", payload(100 * KIB));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        hogs.push(hog);
+    }
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        new().await.expect_err("memory is scarce");
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    new().await.expect_err("the last one that is refused");
+    new().await.expect("there is room");
+    drop(hogs);
+}
+
 #[test]
 fn a_replay_log_holds_what_its_limit_allows() {
     for size in SIZES {

@@ -3,10 +3,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::header::ORIGIN;
 use http::request::Parts;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
@@ -30,8 +33,8 @@ struct Shared<H: Handler> {
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
     memory: Memory,
-    /// Whether memory was scarce at the last connect.
-    was_scarce: AtomicBool,
+    /// Since when connects have found memory scarce.
+    scarce_since: Mutex<Option<Instant>>,
     /// How many connects wait for the handler.
     connecting: AtomicUsize,
 }
@@ -68,7 +71,7 @@ impl<H: Handler> Acceptor<H> {
             limits,
             resumable,
             memory,
-            was_scarce: AtomicBool::new(false),
+            scarce_since: Mutex::default(),
             connecting: AtomicUsize::new(0),
         }))
     }
@@ -147,17 +150,26 @@ impl<H: Handler> Acceptor<H> {
         Ok(connected)
     }
 
-    /// Returns an error if memory is too scarce for a new session.
+    /// Returns an error if memory is too scarce for a new session. If it has been so for a while, room is
+    /// made for the next ones.
     fn check_memory(&self) -> Result<(), ConnectError> {
-        self.0.memory.report();
-        let is_scarce = self.0.memory.is_scarce();
-        let was_scarce = self.0.was_scarce.swap(is_scarce, Ordering::Relaxed);
-        if !is_scarce {
+        let Shared { memory, scarce_since, .. } = &*self.0;
+        memory.report();
+        let now = Instant::now();
+        let before = if memory.is_scarce() {
+            let mut since = scarce_since.lock();
+            let before = *since;
+            since.get_or_insert(now);
+            before
+        } else {
+            *scarce_since.lock() = None;
             return Ok(());
-        }
+        };
         metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
-        if !was_scarce {
-            tracing::warn!("memory is scarce: new sessions are refused");
+        match before {
+            None => tracing::warn!("memory is scarce: new sessions are refused"),
+            Some(since) if now - since >= SCARCE_PATIENCE => memory.make_room(),
+            Some(_) => {}
         }
         tracing::debug!("session refused: memory is scarce");
         Err(ConnectError::Busy)
@@ -221,6 +233,9 @@ impl<H: Handler> Acceptor<H> {
         Err(ConnectError::Rejected)
     }
 }
+
+/// How long new sessions are refused before others are closed for them.
+const SCARCE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connect in progress.
 struct Connecting<'a>(&'a AtomicUsize);
