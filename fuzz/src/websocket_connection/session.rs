@@ -82,7 +82,7 @@ impl Expected {
             };
             match action {
                 Action::Echo(times) if expected.ends.is_empty() => {
-                    cost += times * message.cost();
+                    cost += times * message.cost().bytes();
                     expected.messages.extend(std::iter::repeat_n(event.clone(), times));
                 }
                 Action::Echo(_) => {}
