@@ -170,12 +170,12 @@ fn what_a_resumable_session_and_presence_log_is_escaped() {
 
 /// Fields whose values are numbers or texts of the server's own.
 const OWN: [&str; 10] = [
+    "bytes",
     "bytes = long.len()",
     "closed",
     "code = close.code()",
     "count",
     "epoch",
-    "freed",
     "limit",
     "reason",
     "replayed",
