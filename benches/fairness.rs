@@ -1,6 +1,7 @@
 //! Echo latency of a quiet client while others load the server: a client that receives much and
 //! never reads, one that pushes continuously, a busy topic of 200, and one with huge messages; and as
-//! many saturating clients as the server has threads. The server has one thread, or two. With fewer processors than threads, scheduling adds delays, so each
+//! many saturating clients as the server has threads. The server has one thread, or two. With fewer
+//! processors than threads, scheduling adds delays, so each
 //! latency is also given without the time that the server and the quiet client spent waiting for a
 //! processor.
 //!

@@ -23,7 +23,7 @@ mod support;
 
 const PANICS: &str = "tower_channels_panics";
 
-/// Panics when it is dropped, if it is told to.
+/// Panics when it is dropped, if the flag is set.
 struct Fragile(bool);
 
 impl Drop for Fragile {

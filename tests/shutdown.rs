@@ -1,4 +1,4 @@
-//! A shutdown closes connections at a pace, and waits for nobody who is not there.
+//! A shutdown closes connections at a pace, and does not wait for absent clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

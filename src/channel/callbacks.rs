@@ -102,7 +102,8 @@ pub trait Channel: Sized + Send + 'static {
     }
 
     /// Called with the payload of the join when the client joins again in a resumable session in
-    /// which this channel is still alive. Returns the response to the join, or `None` for the response to the first join.
+    /// which this channel is still alive. Returns the response to the join, or `None` for the response
+    /// to the first join.
     ///
     /// No message was lost: right after the reply the client receives, in order, what it has
     /// missed. So there is no history to send here; a client whose session has ended comes through

@@ -148,8 +148,8 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     ///
     /// Takes a timeout or a [`ShutdownConfig`]. Connections are closed at its pace, by default evenly
     /// over half of the timeout, so that the clients do not all come back in one moment. A session
-    /// without a client that waits ends at once: one that is detached, or whose long-poll client is
-    /// between two polls.
+    /// whose client is not waiting ends at once: a detached session, or a long-poll session between two
+    /// polls.
     ///
     /// Returns `true` when all sessions have ended, or `false` if some have not after the timeout. Those
     /// that were not closed until then, at a pace that is too slow for the timeout, are closed before it

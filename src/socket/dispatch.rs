@@ -227,7 +227,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         };
         let sent = channel.send(topic, Command::Rejoin(Box::new(rejoin)));
         if let Err(SendError::Full) = sent {
-            let crashed = Reply::Error(JoinError::from("join crashed").response);
+            let crashed = Reply::Error(JoinError::crashed().response);
             self.responder.reply(join_ref, reference, &Topic::from(topic), &crashed);
         }
         !matches!(sent, Err(SendError::Closed))
@@ -357,5 +357,5 @@ impl JoinedChannel {
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same on a connection that has acknowledged nothing, as without Pongs: there a reply that has
-/// arrived cannot be told from one that is lost, and a page may leave what it has just joined.
+/// arrived looks like a lost reply, and a page may leave a channel that it has just joined.
 const SHORTEST_UNACKED: Duration = Duration::from_secs(5);

@@ -156,14 +156,15 @@ impl<H: Handler> Acceptor<H> {
         let Shared { memory, scarce_since, .. } = &*self.0;
         memory.report();
         let now = Instant::now();
-        let before = if memory.is_scarce() {
+        if !memory.is_scarce() {
+            *scarce_since.lock() = None;
+            return Ok(());
+        }
+        let before = {
             let mut since = scarce_since.lock();
             let before = *since;
             since.get_or_insert(now);
             before
-        } else {
-            *scarce_since.lock() = None;
-            return Ok(());
         };
         metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
         match before {

@@ -5,8 +5,8 @@
 //! - a map or list after a text replaces the text;
 //! - of `a[]` and `a[b]` under one name, the kind that came last wins and the other is dropped.
 //!
-//! Anyone may send a query, so its length, its parameters and its maps and lists are bounded: whatever is
-//! parsed takes at most 160 KiB, ten times the longest text.
+//! Anyone may send a query, so its length, its parameters and its maps and lists are bounded: the parsed
+//! form takes at most 160 KiB, ten times the longest text.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! How long a transfer may take: longer the more of it has moved.
 //!
-//! A timeout alone ends a slow transfer as surely as a dead one, and one that restarts with every byte
-//! is held open by a drip. So each byte adds the time that it takes at a floor of 1 KiB/s: a transfer
+//! A fixed timeout ends a slow transfer like a dead one, and a timeout that restarts with every byte is
+//! held open by a drip. So each byte adds the time that it takes at a floor of 1 KiB/s: a transfer
 //! that is faster than the floor never times out, and a slower one gains next to nothing.
 
 use std::time::Duration;

@@ -167,7 +167,7 @@ async fn with_state(handover: &Handover) -> Connection {
     conn
 }
 
-/// Expects the end of the channel `"1"`, and then one that was joined as `"4"` and lasts.
+/// Expects the end of the channel `"1"`, and then a channel `"4"` that stays joined.
 async fn expect_a_new_channel(handover: &Handover, mut conn: Connection) {
     conn.expect(&handover.closed("1", "room:a")).await;
     conn.expect(&ok("4", "room:a")).await;

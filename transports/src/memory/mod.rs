@@ -60,16 +60,17 @@ impl Memory {
     /// budget is exceeded, until it would not be scarce any more. The caller holds no lock.
     pub fn relieve(&self) {
         if self.is_exceeded() {
-            let enough = self.0.limit - self.0.limit / 10;
-            self.0.relief.run(self.reserved().saturating_sub(enough));
-            self.report();
+            self.relieve_to(self.0.limit - self.0.limit / 10);
         }
     }
 
     /// Closes the sessions that hold most until a quarter of the budget is free. For a budget that has
     /// been scarce for so long that nobody else comes in. The caller holds no lock.
     pub(crate) fn make_room(&self) {
-        let enough = self.0.limit - self.0.limit / 4;
+        self.relieve_to(self.0.limit - self.0.limit / 4);
+    }
+
+    fn relieve_to(&self, enough: usize) {
         self.0.relief.run(self.reserved().saturating_sub(enough));
         self.report();
     }

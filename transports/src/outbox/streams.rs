@@ -72,7 +72,7 @@ impl Streams {
         self.last
     }
 
-    /// Creates a stream under the id of one that has ended.
+    /// Creates a stream under the id of an ended stream.
     pub(super) fn insert(&mut self, id: StreamId) {
         // Most sessions have one.
         if self.streams.capacity() == 0 {

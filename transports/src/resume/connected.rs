@@ -39,7 +39,7 @@ enum Kind<S> {
 }
 
 impl<S: Session> Connected<S> {
-    /// Finds the session that the client asks for, and drops the new one. If there is none that it can
+    /// Finds the session that the client asks for, and drops the new one. Without a session to
     /// resume, the new one is admitted.
     ///
     /// # Errors
