@@ -70,6 +70,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, transports::Rejected> {
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
+        let once = info.param("pushes") == Some("once");
         let assigns = (self.connect)(info).await.map_err(|rejected| {
             match rejected.error {
                 Some(error) => tracing::error!(error = ?error.to_string(), "connect failed"),
@@ -92,7 +93,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         }
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(SocketSession::new(endpoint, assigns, responder, id, self.sessions.clone()))
+        Ok(SocketSession::new(endpoint, assigns, responder, id, self.sessions.clone(), once))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::channel::result::JoinError;
 use crate::channel::task::Join;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
+use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
 use crate::pubsub::PubSub;
@@ -53,6 +54,15 @@ pub(super) struct Dispatcher<A> {
     epoch: u64,
     /// Whether the rejoin deadline of this connection has passed.
     rejoin_over: bool,
+}
+
+/// What became of a message for a channel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Taken,
+    /// There is a channel, and the message is not for it or finds no room.
+    Ignored,
+    NotJoined,
 }
 
 /// A joined topic, as its socket sees it.
@@ -126,16 +136,18 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         self.channels.retain(|_, channel| channel.epoch == self.epoch);
     }
 
-    /// Applies the protocol rule for a message.
+    /// Applies the protocol rule for a message. Returns whether the message is done with: `false` if
+    /// it was for a channel, and no channel has taken it.
     ///
     /// # Errors
     /// If the message ends the session.
-    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) -> Result<(), Close> {
+    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) -> Result<bool, Close> {
         let ClientMessage { join_ref, reference, topic, event, .. } = message;
-        match (topic.as_text(), event.as_text()) {
+        let delivery = match (topic.as_text(), event.as_text()) {
             // A heartbeat gets an empty reply, without the join_ref.
             (Some("phoenix"), Some("heartbeat")) => {
                 self.responder.reply_to_heartbeat(reference, topic);
+                Delivery::Taken
             }
             // The client of a resumable session goes for good.
             (Some("phoenix"), Some("end_session")) if self.epoch > 0 => {
@@ -143,17 +155,32 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
                 return Err(Close::Normal);
             }
             // A join starts or resumes a channel. The topic `phoenix` cannot be joined.
-            (Some(name), Some("phx_join")) if name != "phoenix" => self.join(name, message),
+            (Some(name), Some("phx_join")) if name != "phoenix" => {
+                self.join(name, message);
+                Delivery::Taken
+            }
             // Any other message goes to the channel of its topic, if that is joined.
-            (Some(name), _) if self.deliver(name, message) => {}
+            (Some(name), _) => self.deliver(name, message),
+            (None, _) => Delivery::NotJoined,
+        };
+        match (delivery, event.as_text()) {
+            (Delivery::Taken, _) => return Ok(true),
+            (Delivery::Ignored, _) => {}
             // Leaving a topic that is not joined succeeds.
-            (_, Some("phx_leave")) => {
+            (Delivery::NotJoined, Some("phx_leave")) => {
                 self.responder.reply(join_ref, reference, topic, &Reply::ack());
             }
             // Anything else is an error.
-            _ => self.reply_unmatched(message),
+            (Delivery::NotJoined, _) => self.reply_unmatched(message),
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Replies with the refs that were handled, and whether the client has resumed the session.
+    pub(super) fn reply_handled(&self, reference: &Ref, is_resumed: bool, refs: &str) {
+        let response = format!(r#"{{"resumed":{is_resumed},"refs":{refs}}}"#);
+        let reply = Reply::Ok(Payload::from_json_text(&response));
+        self.responder.reply(&Ref::NULL, reference, &Topic::from("phoenix"), &reply);
     }
 
     /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
@@ -281,13 +308,13 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         self.channels.insert(topic, Box::new(channel));
     }
 
-    /// Passes a message to the channel of its topic. `false` if the topic is not joined.
-    fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> bool {
+    /// Passes a message to the channel of its topic.
+    fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> Delivery {
         let ClientMessage { join_ref, reference, event, payload, .. } = message;
-        let Some(channel) = self.channels.get_mut(topic) else { return false };
+        let Some(channel) = self.channels.get_mut(topic) else { return Delivery::NotJoined };
         // A stale join_ref: meant for an earlier join of the topic, ignored as Phoenix does.
         if !join_ref.is_null() && *join_ref != channel.sent_join_ref {
-            return self.is_joined(topic);
+            return self.ignore(topic);
         }
         let reference = reference.clone();
         let command = match event.as_text() {
@@ -301,7 +328,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
                     channel.outbox.pause();
                     let topic = &Topic::from(topic);
                     self.responder.reply(&Ref::NULL, &reference, topic, &Reply::ack());
-                    return true;
+                    return Delivery::Taken;
                 }
                 Command::Leave { reference }
             }
@@ -311,9 +338,17 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             }
             None => Command::InvalidEvent,
         };
-        let sent = channel.send(topic, command);
-        // A channel whose mailbox is full, or that is ending, notifies the client of its end.
-        !matches!(sent, Err(SendError::Closed)) || self.is_joined(topic)
+        match channel.send(topic, command) {
+            Ok(()) => Delivery::Taken,
+            // A channel whose mailbox is full, or that is ending, notifies the client of its end.
+            Err(SendError::Full) => Delivery::Ignored,
+            Err(SendError::Closed) => self.ignore(topic),
+        }
+    }
+
+    /// Ignores a message, unless its topic turns out not to be joined.
+    fn ignore(&mut self, topic: &str) -> Delivery {
+        if self.is_joined(topic) { Delivery::Ignored } else { Delivery::NotJoined }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The session of one client on its socket, as the transports see it.
 
 mod dispatch;
+mod handled_refs;
 pub(crate) mod registry;
 pub(crate) mod shutdown;
 
@@ -14,9 +15,10 @@ use tower_channels_transports::{
 
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
+use self::handled_refs::HandledRefs;
 use self::registry::{SessionPermit, SessionRegistry};
 use crate::guarded::Guarded;
-use crate::message::{ClientPayload, Ref};
+use crate::message::{ClientMessage, ClientPayload, Ref};
 use crate::responder::Responder;
 
 /// The session of one client: decodes its messages and dispatches them to its channels.
@@ -26,9 +28,19 @@ pub(crate) struct SocketSession<A> {
     id: Option<String>,
     /// The newest refs of this connection, over a transport whose requests may be repeated.
     recent_refs: Option<VecDeque<Ref>>,
+    once: Once,
     admission: Admission,
     /// For what a session holds beside its queues and channels.
     _memory: Option<FixedReservation>,
+}
+
+/// Whether a message is handled at most once over all connections of the session.
+enum Once {
+    /// The client has not asked for it.
+    No,
+    /// The client has asked for it. It begins with the first connection, if the session is resumable.
+    Requested,
+    Yes(HandledRefs),
 }
 
 /// The place of a session in its endpoint, which a session needs unless it is dropped in favour of the
@@ -42,23 +54,42 @@ enum Admission {
 }
 
 impl<A: Send + Sync + 'static> SocketSession<A> {
-    /// Creates the session of a client that was accepted.
+    /// Creates the session of a client that was accepted. With `once`, a resumable session handles no
+    /// ref of its client twice.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Guarded<A>,
         responder: Responder,
         id: Option<String>,
         sessions: SessionRegistry,
+        once: bool,
     ) -> Self {
-        let memory = responder.outbox.account().map(|account| account.hold(SESSION));
+        let size = SESSION + if once { HandledRefs::MAX_SIZE } else { 0 };
+        let memory = responder.outbox.account().map(|account| account.hold(size));
         let dispatcher = Dispatcher::new(endpoint, assigns, responder);
         let admission = Admission::Requested(sessions);
-        Self { dispatcher, id, recent_refs: None, admission, _memory: memory }
+        let once = if once { Once::Requested } else { Once::No };
+        Self { dispatcher, id, recent_refs: None, once, admission, _memory: memory }
+    }
+
+    /// Returns whether a message was handled before: on any connection if its client has asked for
+    /// that and numbers its messages, or on this one.
+    fn is_repeated(&mut self, message: &ClientMessage<'_>, number: Option<u64>) -> bool {
+        if let (Once::Yes(handled), Some(number)) = (&self.once, number) {
+            // Heartbeats may be alike.
+            let is_repeated = handled.contains(number) && message.topic.as_text() != Some(PHOENIX);
+            if is_repeated {
+                metrics::counter!("tower_channels_messages_repeated").increment(1);
+                tracing::debug!(topic = ?message.topic, "repeated message ignored");
+            }
+            return is_repeated;
+        }
+        self.is_recent(&message.reference)
     }
 
     /// Returns whether a message with this ref was handled on this connection before, and remembers
     /// the ref.
-    fn is_repeated(&mut self, reference: &Ref) -> bool {
+    fn is_recent(&mut self, reference: &Ref) -> bool {
         let Some(recent) = self.recent_refs.as_mut().filter(|_| !reference.is_null()) else {
             return false;
         };
@@ -72,6 +103,12 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         repeated
     }
 }
+
+/// The topic of the protocol's own messages.
+const PHOENIX: &str = "phoenix";
+
+/// The event with which a client asks for what was handled.
+const HANDLED: &str = "handled";
 
 /// What an idle session and its connection hold at least, in bytes.
 const SESSION: usize = 3072;
@@ -89,12 +126,28 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             // carry it.
             return Err(Close::Malformed);
         }
-        if self.is_repeated(&message.reference) {
+        let number = match &self.once {
+            Once::Yes(handled) => {
+                if let (Some(PHOENIX), Some(HANDLED)) =
+                    (message.topic.as_text(), message.event.as_text())
+                {
+                    self.dispatcher.reply_handled(&message.reference, true, &handled.to_json());
+                    return Ok(());
+                }
+                handled_refs::number(&message.reference)
+            }
+            Once::No | Once::Requested => None,
+        };
+        if self.is_repeated(&message, number) {
             return Ok(());
         }
-        match message.payload {
-            ClientPayload::Invalid => self.dispatcher.refuse_payload(&message),
-            _ => return self.dispatcher.dispatch(&message),
+        if matches!(message.payload, ClientPayload::Invalid) {
+            self.dispatcher.refuse_payload(&message);
+            return Ok(());
+        }
+        let is_done = self.dispatcher.dispatch(&message)?;
+        if let (Once::Yes(handled), Some(number), true) = (&mut self.once, number, is_done) {
+            handled.insert(number);
         }
         Ok(())
     }
@@ -120,6 +173,15 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         let posts = matches!(transport, Transport::LongPoll | Transport::Other(_));
         self.recent_refs = posts.then(VecDeque::new);
         self.dispatcher.attach(epoch);
+        let is_resumed = matches!(self.once, Once::Yes(_));
+        if matches!(self.once, Once::Requested) {
+            self.once = Once::Yes(HandledRefs::default());
+        }
+        if let Once::Yes(handled) = &self.once {
+            // As if the client had asked, before the reply to any join.
+            let asked = Ref::from_bytes(HANDLED.as_bytes()).unwrap_or(Ref::NULL);
+            self.dispatcher.reply_handled(&asked, is_resumed, &handled.to_json());
+        }
     }
 
     fn detached(&mut self, reason: DetachReason) {
