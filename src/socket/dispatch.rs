@@ -76,13 +76,13 @@ struct JoinedChannel {
 impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: Guarded<A>,
+        assigns: Arc<Guarded<A>>,
         info: Arc<SocketInfo>,
         responder: Responder,
     ) -> Self {
         Self {
             endpoint,
-            assigns: Arc::new(assigns),
+            assigns,
             info,
             responder,
             channels: HashMap::new(),
