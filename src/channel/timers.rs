@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tower_channels_transports::FixedReservation;
 
 use super::callbacks::{Channel, Socket};
@@ -108,10 +108,9 @@ impl<C: Channel> Socket<C> {
         let mut source = Source::new(self, info);
         let period = period.clamp(SHORTEST, LONGEST);
         start(self, move |mailbox, is_cancelled| async move {
-            let mut interval = tokio::time::interval_at(Instant::now() + period, period);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            let began = Instant::now();
             loop {
-                interval.tick().await;
+                tokio::time::sleep(until_next(began.elapsed(), period)).await;
                 let (back, returned) = oneshot::channel();
                 let again = Some(Again { clone: C::Info::clone, back });
                 let tick = Tick { source, again, is_cancelled: Arc::clone(&is_cancelled) };
@@ -123,6 +122,13 @@ impl<C: Channel> Socket<C> {
             }
         })
     }
+}
+
+/// Returns the time until the next multiple of `period`.
+fn until_next(elapsed: Duration, period: Duration) -> Duration {
+    // Less than a period, which fits.
+    let since_last = elapsed.as_nanos() % period.as_nanos();
+    period - Duration::from_nanos(since_last as u64)
 }
 
 /// Starts the task of a timer.
@@ -245,5 +251,19 @@ const TIMER: usize = 640;
 impl fmt::Debug for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Timer").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_keeps_its_rhythm_however_late_it_is() {
+        let of = |elapsed, period| {
+            until_next(Duration::from_millis(elapsed), Duration::from_millis(period)).as_millis()
+        };
+        assert_eq!([of(0, 100), of(100, 100), of(130, 100), of(1099, 100)], [100, 100, 70, 1]);
+        assert_eq!(until_next(Duration::MAX, LONGEST) <= LONGEST, true);
     }
 }
