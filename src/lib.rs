@@ -111,3 +111,14 @@ pub mod internals {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the code in docs/, which the published package does not contain.
+#[cfg(all(doctest, feature = "unstable-internals"))]
+mod pages {
+    macro_rules! pages {
+        ($($page:ident)*) => {
+            $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
+        };
+    }
+    pages!();
+}
