@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::json;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Reason, Rejected, Reply, Socket,
-    Stop,
+    Channel, ConnectInfo, Endpoint, Joined, Payload, Reason, Rejected, Reply, Socket,
 };
 
 struct User {
@@ -37,13 +36,9 @@ impl Channel for Room {
 
     const INTERCEPT: &'static [&'static str] = &["shout"];
 
-    async fn join(
-        topic: &str,
-        payload: Payload,
-        _: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         match topic.strip_prefix("room:") {
-            Some("closed") => Err(JoinError::reason("unauthorized")),
+            Some("closed") => Err(Error::reason("unauthorized")),
             Some("slow") => {
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 Ok(Self::default().into())
@@ -113,10 +108,10 @@ impl Channel for Room {
             }
             "hang" => pending().await,
             "panic" => panic!("requested"),
-            "stop" => Err(Stop::normal()),
-            "stop_reply" => Err(Stop::normal().reply(Reply::Ok(payload))),
-            "parse" => Ok(Reply::ok(json!(payload.parse::<u32>()?))),
-            _ => Err(Stop::unmatched(event)),
+            "stop" => Err(Error::stop()),
+            "stop_reply" => Err(Error::stop_with(Reply::Ok(payload))),
+            "error" => Err("no database".into()),
+            _ => Err(Error::unmatched(event)),
         }
     }
 
@@ -205,7 +200,7 @@ async fn a_slow_join_does_not_block_other_channels_or_the_heartbeat() {
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
     assert_eq!(ann.push("phoenix", "heartbeat", json!({})).await, Reply::ack());
     assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
-    assert_eq!(ann.reply_to(&slow).await, Reply::ack());
+    assert_eq!(ann.expect_reply(&slow).await, Reply::ack());
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +244,7 @@ async fn a_channel_that_works_off_a_backlog_lets_its_client_read() {
     let large = "x".repeat(1000);
     let pings: Vec<_> = (0..500).map(|_| ann.send("room:1", "quote", json!(large))).collect();
     for ping in pings {
-        assert!(matches!(ann.reply_to(&ping).await, Reply::Ok(_)));
+        assert!(matches!(ann.expect_reply(&ping).await, Reply::Ok(_)));
     }
 }
 
@@ -257,11 +252,11 @@ async fn a_channel_that_works_off_a_backlog_lets_its_client_read() {
 async fn a_panic_an_error_or_an_unknown_event_ends_only_one_channel() {
     let endpoint = endpoint();
     let mut bob = joined(&endpoint, "bob", "room:1").await;
-    for event in ["panic", "parse", "unknown"] {
+    for event in ["panic", "error", "unknown"] {
         let mut ann = joined(&endpoint, "ann", "room:1").await;
         ann.join("room:2", json!({})).await;
         ann.next_push().await;
-        ann.send("room:1", event, json!("not a number"));
+        ann.send("room:1", event, json!({}));
         let end = ann.next_message().await;
         assert_eq!((end.event.as_str(), &end.reference), ("phx_error", &end.join_ref));
         assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::reason("unmatched topic"));
@@ -301,7 +296,7 @@ async fn a_late_reply_and_an_info_message_arrive_while_other_pushes_are_handled(
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     let later = ann.send("room:1", "later", json!({}));
     assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
-    assert_eq!(ann.reply_to(&later).await, Reply::ok(json!("late")));
+    assert_eq!(ann.expect_reply(&later).await, Reply::ok(json!("late")));
     assert_eq!(ann.next_push().await, ("info".into(), json!(7).into()));
 }
 
@@ -436,7 +431,7 @@ async fn a_join_that_is_replaced_while_it_runs_is_closed_and_not_answered() {
     let mut ann = client(&endpoint, "ann").await;
     let first = ann.send("room:slow", "phx_join", json!({}));
     let second = ann.send("room:slow", "phx_join", json!({}));
-    assert_eq!(ann.reply_to(&second).await, Reply::ack());
+    assert_eq!(ann.expect_reply(&second).await, Reply::ack());
     let close = ann.next_message().await;
     assert_eq!((close.event.as_str(), close.reference), ("phx_close", None));
     assert_eq!(ann.next_message().await.event, "joined");
@@ -466,10 +461,10 @@ async fn a_disconnect_closes_only_the_sockets_with_that_id() {
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     let mut bob = joined(&endpoint, "bob", "room:1").await;
     endpoint.disconnect("user:ann");
-    assert_eq!(ann.closed().await.code(), 1001);
+    assert_eq!(ann.expect_closed().await.code(), 1001);
     assert_eq!(bob.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
     endpoint.broadcast("user:bob", "disconnect", json!({}));
-    assert_eq!(bob.closed().await.code(), 1001);
+    assert_eq!(bob.expect_closed().await.code(), 1001);
 }
 
 #[tokio::test(start_paused = true)]
@@ -492,7 +487,7 @@ async fn a_client_that_does_not_read_overflows_without_affecting_others() {
         endpoint.broadcast("room:1", "said", json!("x".repeat(1000)));
         bob.next_push().await;
     }
-    assert_eq!(ann.closed().await.code(), 1013);
+    assert_eq!(ann.expect_closed().await.code(), 1013);
 }
 
 #[tokio::test(start_paused = true)]
@@ -507,7 +502,7 @@ async fn dropping_a_session_drops_its_channels() {
     impl Channel for Counted {
         type Assigns = ();
         type Info = ();
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
             ALIVE.fetch_add(1, Ordering::SeqCst);
             Ok(Self.into())
         }
@@ -535,7 +530,7 @@ async fn a_client_is_notified_of_an_end_after_the_channel_is_dropped() {
     impl Channel for Slow {
         type Assigns = ();
         type Info = ();
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
             Ok(Self.into())
         }
     }
@@ -572,7 +567,7 @@ impl Channel for Stubborn {
     type Assigns = Arc<Mutex<mpsc::Receiver<()>>>;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self { released: Arc::clone(socket.assigns()) }.into())
     }
 }

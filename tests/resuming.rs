@@ -5,10 +5,10 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, Close, Endpoint, JoinError, Joined, Payload, Reply, ResumeConfig, Socket,
+    Builder, Channel, Close, Endpoint, Joined, Payload, Reply, ResumeConfig, Socket,
 };
 
 /// A channel that counts how often it was resumed.
@@ -18,24 +18,20 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         if payload.parse::<String>().is_ok_and(|payload| payload == "refuse") {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            return Err(JoinError::reason("refused"));
+            return Err(Error::reason("refused"));
         }
         Ok(Joined::new(Self(0)).reply(json!("joined")))
     }
 
-    async fn resume(
-        &mut self,
-        payload: Payload,
-        _: &Socket<Self>,
-    ) -> Result<Option<Payload>, JoinError> {
+    async fn resume(&mut self, payload: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
         self.0 += 1;
         match payload.parse::<String>().as_deref() {
             Ok("unchanged") => Ok(None),
             Ok("panic") => panic!("requested"),
-            Ok("reject") => Err(JoinError::reason("no longer")),
+            Ok("reject") => Err(Error::reason("no longer")),
             _ => Ok(Some(json!({ "resumed": self.0 }).into())),
         }
     }
@@ -139,7 +135,7 @@ async fn a_reply_sent_while_the_client_was_away_still_resolves_its_push() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     ann.reconnect().await.expect("connects");
     ann.join("room:1", json!({})).await;
-    assert_eq!(ann.reply_to(&reference).await, Reply::ok(json!("late")));
+    assert_eq!(ann.expect_reply(&reference).await, Reply::ok(json!("late")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +241,7 @@ async fn a_join_behind_a_rejected_one_is_an_ordinary_join() {
     let mut ann = member(&endpoint, &[SESSION]).await;
     let rejected = ann.send("room:1", "phx_join", json!("reject"));
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
-    assert_eq!(ann.reply_to(&rejected).await, Reply::reason("no longer"));
+    assert_eq!(ann.expect_reply(&rejected).await, Reply::reason("no longer"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +250,7 @@ async fn a_join_behind_one_that_fails_is_an_ordinary_join() {
     let mut ann = connect(&endpoint, &[SESSION]).await.expect("connects");
     let refused = ann.send("room:1", "phx_join", json!("refuse"));
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
-    assert_eq!(ann.reply_to(&refused).await, Reply::reason("refused"));
+    assert_eq!(ann.expect_reply(&refused).await, Reply::reason("refused"));
     assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
 }
 
@@ -382,7 +378,7 @@ async fn the_newest_connection_of_a_session_closes_the_previous_one() {
     let endpoint = endpoint();
     let mut older = member(&endpoint, &[SESSION]).await;
     let mut newer = connect(&endpoint, &[SESSION]).await.expect("connects");
-    assert_eq!(older.closed().await, Close::Restart);
+    assert_eq!(older.expect_closed().await, Close::Restart);
     assert_eq!(newer.join("room:1", json!({})).await, resumed(1));
 }
 
@@ -391,7 +387,7 @@ async fn a_disconnect_ends_the_session() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     endpoint.disconnect("ann");
-    assert_eq!(ann.closed().await, Close::GoingAway);
+    assert_eq!(ann.expect_closed().await, Close::GoingAway);
     ann.reconnect().await.expect("connects");
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }
@@ -490,7 +486,7 @@ async fn a_client_that_missed_too_much_needs_a_place_that_its_old_session_still_
 async fn get(endpoint: &Endpoint<String>, path: &str, id: u32) -> String {
     let uri = format!("/socket/{path}?vsn=2.0.0&session={id:022}");
     let request = http::Request::get(uri).body(Full::<bytes::Bytes>::default());
-    let Ok(response) = endpoint.service("/socket").oneshot(request.expect("a request")).await;
+    let Ok(response) = endpoint.service().oneshot(request.expect("a request")).await;
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     String::from_utf8(body.to_vec()).expect("text")
 }

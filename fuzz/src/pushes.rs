@@ -10,7 +10,7 @@ use hyper::Request;
 use serde_json::{Value, json};
 use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Rejected, Reply, Socket, Transport,
+    Channel, ConnectInfo, Endpoint, Joined, Payload, Rejected, Reply, Socket, Transport,
 };
 use tower_channels_transports::{Acceptor, Handler, Inbound, Session, outbox};
 
@@ -46,7 +46,7 @@ impl Channel for Room {
     type Assigns = Handled;
     type Info = ();
 
-    async fn join(topic: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self(topic.into()).into())
     }
 

@@ -10,26 +10,25 @@ use tokio::time::Instant;
 use tower_channels_transports::{Close, DetachReason, outbox};
 
 use crate::channel::context::{ChannelContext, TopicSubscription};
+use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, Rejoin, SendError};
-use crate::channel::result::JoinError;
+use crate::channel::subscriptions::Subscriptions;
 use crate::channel::task::Join;
+use crate::channel::timers::Timers;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
-use crate::payload::Payload;
-use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::Responder;
 use crate::router::{Router, Start};
-use crate::serializer::Version;
+use crate::socket_info::SocketInfo;
 
 /// What all sockets of an endpoint share.
 pub(crate) struct EndpointContext<A> {
     pub(crate) router: Router<A>,
     pub(crate) pubsub: PubSub,
-    pub(crate) presence: Presence,
     pub(crate) limits: ChannelLimits,
 }
 
@@ -47,6 +46,7 @@ pub(crate) struct ChannelLimits {
 pub(super) struct Dispatcher<A> {
     endpoint: Arc<EndpointContext<A>>,
     assigns: Arc<Guarded<A>>,
+    info: Arc<SocketInfo>,
     responder: Responder,
     /// Boxed, because the map reserves more slots than most clients have channels.
     channels: HashMap<SmolStr, Box<JoinedChannel>>,
@@ -84,12 +84,14 @@ struct JoinedChannel {
 impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: Guarded<A>,
+        assigns: Arc<Guarded<A>>,
+        info: Arc<SocketInfo>,
         responder: Responder,
     ) -> Self {
         Self {
             endpoint,
-            assigns: Arc::new(assigns),
+            assigns,
+            info,
             responder,
             channels: HashMap::new(),
             epoch: 0,
@@ -97,14 +99,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         }
     }
 
-    /// The outbox to the client.
-    pub(super) fn outbox(&self) -> &outbox::Sender {
-        &self.responder.outbox
-    }
-
-    /// Returns the protocol version of the client.
-    pub(super) fn version(&self) -> Version {
-        self.responder.version
+    /// Sends to the client outside of its channels.
+    pub(super) fn responder(&self) -> &Responder {
+        &self.responder
     }
 
     /// Begins the epoch of a connection that has taken the session over.
@@ -174,13 +171,6 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             (Delivery::NotJoined, _) => self.reply_unmatched(message),
         }
         Ok(false)
-    }
-
-    /// Replies with the refs that were handled, and whether the client has resumed the session.
-    pub(super) fn reply_handled(&self, reference: &Ref, is_resumed: bool, refs: &str) {
-        let response = format!(r#"{{"resumed":{is_resumed},"refs":{refs}}}"#);
-        let reply = Reply::Ok(Payload::from_json_text(&response));
-        self.responder.reply(&Ref::NULL, reference, &Topic::from("phoenix"), &reply);
     }
 
     /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
@@ -254,7 +244,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         };
         let sent = channel.send(topic, Command::Rejoin(Box::new(rejoin)));
         if let Err(SendError::Full) = sent {
-            let crashed = Reply::Error(JoinError::crashed().response);
+            let crashed = Reply::Error(join_crashed());
             self.responder.reply(join_ref, reference, &Topic::from(topic), &crashed);
         }
         !matches!(sent, Err(SendError::Closed))
@@ -275,14 +265,16 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let outbox = client.outbox.clone();
         let context = ChannelContext {
             assigns: Arc::clone(&self.assigns),
+            info: Arc::clone(&self.info),
             topic: topic.clone(),
             join_ref: if join_ref.is_null() { reference.clone() } else { join_ref.clone() },
             client,
             pubsub: self.endpoint.pubsub.clone(),
-            presence: self.endpoint.presence.clone(),
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
+            subscriptions: Subscriptions::default(),
+            timers: Timers::default(),
         };
         let task = start(Join {
             context,

@@ -35,6 +35,8 @@ fn the_largest_numbers_overflow_nothing() {
 fn nothing_is_held_before_the_first_ref_and_no_more_than_the_bound_after_many() {
     let used = allocation_counter::measure(|| drop(HandledRefs::default()));
     assert_eq!(used.bytes_total, 0);
+    let ordinary = refs((1..=10_000).filter(|number| number % 5000 != 0));
+    assert!(ordinary.ranges.capacity() * size_of::<(u64, u64)>() <= 64, "{ordinary:?}");
     let refs = refs((0..10_000).map(|number| 2 * number));
     assert!(refs.ranges.capacity() * size_of::<(u64, u64)>() <= HandledRefs::MAX_SIZE);
     assert!(refs.contains(1), "the lowest gaps are closed");

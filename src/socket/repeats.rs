@@ -1,0 +1,110 @@
+//! [`Repeats`], by which a session recognizes messages that it has handled before.
+
+use std::collections::VecDeque;
+
+use tower_channels_transports::Transport;
+
+use super::handled_refs::{self, HandledRefs};
+use crate::message::{ClientMessage, Ref};
+
+/// Recognizes messages that were handled before: those of this connection, if its requests may be
+/// repeated, and those of all connections, if the client numbers its messages and has asked for it.
+pub(super) struct Repeats {
+    /// The newest refs of this connection, over a transport whose requests may be repeated.
+    recent: Option<VecDeque<Ref>>,
+    once: Once,
+}
+
+/// Whether a message is handled at most once over all connections of the session.
+enum Once {
+    /// The client has not asked for it.
+    No,
+    /// It begins with the first connection, if the session is resumable.
+    Requested,
+    Yes(HandledRefs),
+}
+
+/// What the client is told about its messages.
+pub(super) struct Report {
+    /// Whether the client has resumed an earlier session.
+    pub(super) is_resumed: bool,
+    /// The refs that are not handled again, as JSON.
+    pub(super) refs: String,
+}
+
+impl Repeats {
+    /// Creates the value of a new session. With `once`, the client asks that each message is handled at
+    /// most once.
+    pub(super) fn new(once: bool) -> Self {
+        Self { recent: None, once: if once { Once::Requested } else { Once::No } }
+    }
+
+    /// The most that a session holds for a client that asks with `once`, in bytes.
+    pub(super) fn max_size(once: bool) -> usize {
+        if once { HandledRefs::MAX_SIZE } else { 0 }
+    }
+
+    /// A connection of a resumable session begins. Returns what its client is told.
+    pub(super) fn attach(&mut self, transport: Transport) -> Option<Report> {
+        // Browsers repeat a POST whose connection broke.
+        let posts = matches!(transport, Transport::LongPoll | Transport::Other(_));
+        self.recent = posts.then(VecDeque::new);
+        let is_resumed = matches!(self.once, Once::Yes(_));
+        if matches!(self.once, Once::Requested) {
+            self.once = Once::Yes(HandledRefs::default());
+        }
+        self.report().map(|report| Report { is_resumed, ..report })
+    }
+
+    /// Returns what a client that asks for it is told. `None` if nothing is counted.
+    pub(super) fn report(&self) -> Option<Report> {
+        match &self.once {
+            Once::Yes(handled) => Some(Report { is_resumed: true, refs: handled.to_json() }),
+            Once::No | Once::Requested => None,
+        }
+    }
+
+    /// Returns whether a message was handled before.
+    pub(super) fn contain(&mut self, message: &ClientMessage<'_>) -> bool {
+        if let Once::Yes(handled) = &self.once
+            && let Some(number) = handled_refs::number(&message.reference)
+        {
+            // Heartbeats may be alike.
+            let is_repeated =
+                handled.contains(number) && message.topic.as_text() != Some("phoenix");
+            if is_repeated {
+                metrics::counter!("tower_channels_messages_repeated").increment(1);
+                tracing::debug!(topic = ?message.topic, "repeated message ignored");
+            }
+            return is_repeated;
+        }
+        self.is_recent(&message.reference)
+    }
+
+    /// Returns whether this connection has brought a message with this ref, and remembers the ref.
+    fn is_recent(&mut self, reference: &Ref) -> bool {
+        let Some(recent) = self.recent.as_mut().filter(|_| !reference.is_null()) else {
+            return false;
+        };
+        let is_recent = recent.contains(reference);
+        if !is_recent {
+            if recent.len() == MAX_RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(reference.clone());
+        }
+        is_recent
+    }
+
+    /// Records that a message was handled.
+    pub(super) fn add(&mut self, message: &ClientMessage<'_>) {
+        if let Once::Yes(handled) = &mut self.once
+            && let Some(number) = handled_refs::number(&message.reference)
+        {
+            handled.insert(number);
+        }
+    }
+}
+
+/// How many refs of one connection are remembered.
+const MAX_RECENT: usize = 128;
