@@ -8,14 +8,14 @@ use super::handled_refs::{self, HandledRefs};
 use crate::message::{ClientMessage, Ref};
 
 /// Recognizes messages that were handled before: those of this connection, if its requests may be
-/// repeated, and those of all connections, if the client numbers its messages and has asked for it.
+/// repeated, and the pushes of all connections, if the client numbers them and has asked for it.
 pub(super) struct Repeats {
     /// The newest refs of this connection, over a transport whose requests may be repeated.
     recent: Option<VecDeque<Ref>>,
     once: Once,
 }
 
-/// Whether a message is handled at most once over all connections of the session.
+/// Whether a push is handled at most once over all connections of the session.
 enum Once {
     /// The client has not asked for it.
     No,
@@ -33,8 +33,8 @@ pub(super) struct Report {
 }
 
 impl Repeats {
-    /// Creates the value of a new session. With `once`, the client asks that each message is handled at
-    /// most once.
+    /// Creates the value of a new session. With `once`, the client asks that each push is handled at most
+    /// once.
     pub(super) fn new(once: bool) -> Self {
         Self { recent: None, once: if once { Once::Requested } else { Once::No } }
     }
@@ -66,19 +66,15 @@ impl Repeats {
 
     /// Returns whether a message was handled before.
     pub(super) fn contain(&mut self, message: &ClientMessage<'_>) -> bool {
-        if let Once::Yes(handled) = &self.once
-            && let Some(number) = handled_refs::number(&message.reference)
-        {
-            // Heartbeats may be alike.
-            let is_repeated =
-                handled.contains(number) && message.topic.as_text() != Some("phoenix");
-            if is_repeated {
-                metrics::counter!("tower_channels_messages_repeated").increment(1);
-                tracing::debug!(topic = ?message.topic, "repeated message ignored");
-            }
-            return is_repeated;
+        let Once::Yes(handled) = &self.once else { return self.is_recent(&message.reference) };
+        let number = handled_refs::number(&message.reference).filter(|_| is_push(message));
+        let Some(number) = number else { return self.is_recent(&message.reference) };
+        let is_repeated = handled.contains(number);
+        if is_repeated {
+            metrics::counter!("tower_channels_pushes_repeated").increment(1);
+            tracing::debug!(topic = ?message.topic, event = ?message.event, "repeated push ignored");
         }
-        self.is_recent(&message.reference)
+        is_repeated
     }
 
     /// Returns whether this connection has brought a message with this ref, and remembers the ref.
@@ -96,7 +92,8 @@ impl Repeats {
         is_recent
     }
 
-    /// Records that a message was handled.
+    /// Records that a message was handled. Joins, leaves and heartbeats count as well, so that their refs
+    /// leave no gaps.
     pub(super) fn add(&mut self, message: &ClientMessage<'_>) {
         if let Once::Yes(handled) = &mut self.once
             && let Some(number) = handled_refs::number(&message.reference)
@@ -104,6 +101,13 @@ impl Repeats {
             handled.insert(number);
         }
     }
+}
+
+/// Returns whether a message is for a channel. Only these are refused on other connections: they would
+/// have an effect twice.
+fn is_push(message: &ClientMessage<'_>) -> bool {
+    let is_of_protocol = matches!(message.event.as_text(), Some("phx_join" | "phx_leave"));
+    !is_of_protocol && message.topic.as_text() != Some("phoenix")
 }
 
 /// How many refs of one connection are remembered.

@@ -34,7 +34,7 @@ for (const kept of [false, true]) {
       const params = kept ? { user_id: user } : { user_id: user, session: newId() };
       await page.evaluate(join, { url: `ws://${to.host}/socket`, topic, kept, options: { params, longPollFallbackMs } });
       const push = (...push) => page.evaluate((push) => void room.push(...push), push).catch(() => {});
-      const ask = (timeout) => page.evaluate((timeout) => status(timeout), timeout);
+      const ask = (timeout) => page.evaluate((timeout) => askRoom(timeout), timeout).catch(() => "closed");
       const isAnswered = async () => (await ask()) === "ok";
       const [isThere, isOnLongPoll] = [() => state.isThere, () => state.isOnLongPoll];
       return { user, received, unsent, room: { push }, ask, isAnswered, isThere, isOnLongPoll };
@@ -50,7 +50,7 @@ async function join({ url, topic, kept, options }) {
   const socket = new Phoenix.Socket(url, kept ? keepSession({ ...base, ...soon, onUnsent }) : base);
   const room = (window.room = socket.channel(topic));
   for (const event of ["new_msg", "joined"]) room.on(event, (payload) => onReceived(event, payload));
-  window.status = (timeout) =>
+  window.askRoom = (timeout) =>
     new Promise((done) => {
       const ping = room.push("ping", {}, timeout);
       for (const status of ["ok", "error", "timeout"]) ping.receive(status, () => done(status));

@@ -31,7 +31,8 @@ export function launch({ hosts = [] } = {}) {
 /** Serves a page on loopback with the official package as its global `Phoenix`, and the modules of `client/`. */
 export async function servePage() {
   const server = createServer((request, response) => {
-    const script = { "/phoenix.js": new URL("phoenix.js", PACKAGE), "/keep_session.js": CLIENT }[request.url];
+    const [, file] = /^\/client\/(\w+\.js)$/.exec(request.url) ?? [];
+    const script = request.url === "/phoenix.js" ? new URL("phoenix.js", PACKAGE) : file && new URL(file, CLIENT);
     if (script) {
       response.setHeader("content-type", "text/javascript");
       return createReadStream(script).pipe(response);
