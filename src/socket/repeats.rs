@@ -112,3 +112,63 @@ fn is_push(message: &ClientMessage<'_>) -> bool {
 
 /// How many refs of one connection are remembered.
 const MAX_RECENT: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use tower_channels_transports::Inbound;
+
+    use super::*;
+    use crate::serializer::Version;
+
+    fn decode(text: &str) -> ClientMessage<'_> {
+        Version::V2.decode(Inbound::Text(text)).expect("a message")
+    }
+
+    /// Handles messages, and returns which of them were repeats.
+    fn handle<const N: usize>(repeats: &mut Repeats, messages: [&str; N]) -> [bool; N] {
+        messages.map(decode).map(|message| {
+            let is_repeated = repeats.contain(&message);
+            if !is_repeated {
+                repeats.add(&message);
+            }
+            is_repeated
+        })
+    }
+
+    const JOIN: &str = r#"["1","1","t","phx_join",{}]"#;
+    const PUSH: &str = r#"["1","2","t","e",{}]"#;
+    const BEAT: &str = r#"[null,"3","phoenix","heartbeat",{}]"#;
+
+    #[test]
+    fn without_being_asked_only_a_connection_of_requests_knows_repeats() {
+        let mut repeats = Repeats::new(false);
+        for (transport, knows) in [(Transport::WebSocket, false), (Transport::LongPoll, true)] {
+            assert!(repeats.attach(transport).is_none());
+            let repeated = handle(&mut repeats, [JOIN, PUSH, BEAT, JOIN, PUSH, BEAT]);
+            assert_eq!(repeated, [false, false, false, knows, knows, knows]);
+        }
+    }
+
+    #[test]
+    fn a_push_is_known_on_any_connection_and_joins_and_heartbeats_on_their_own() {
+        let mut repeats = Repeats::new(true);
+        let report = repeats.attach(Transport::LongPoll).expect("it was asked for");
+        assert_eq!((report.is_resumed, &*report.refs), (false, "[]"));
+        assert_eq!(
+            handle(&mut repeats, [JOIN, PUSH, BEAT, PUSH, JOIN]),
+            [false, false, false, true, true]
+        );
+        let report = repeats.attach(Transport::WebSocket).expect("it was asked for");
+        assert_eq!((report.is_resumed, &*report.refs), (true, "[[1,3]]"));
+        assert_eq!(handle(&mut repeats, [JOIN, PUSH, BEAT, BEAT]), [false, true, false, false]);
+    }
+
+    #[test]
+    fn another_client_may_join_with_the_ref_of_a_push() {
+        let mut repeats = Repeats::new(true);
+        repeats.attach(Transport::WebSocket);
+        let other = [r#"["2","2","t","phx_join",{}]"#, r#"["2","2","t","phx_leave",{}]"#];
+        assert_eq!(handle(&mut repeats, [JOIN, PUSH]), [false, false]);
+        assert_eq!(handle(&mut repeats, other), [false, false]);
+    }
+}
