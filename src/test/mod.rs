@@ -44,6 +44,7 @@
 //!
 //! ```
 //! # use serde_json::json;
+//! # use tower_channels::channel::Result;
 //! # use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 //! # struct Room;
 //! # impl Channel for Room {
