@@ -77,9 +77,12 @@
 //! # }
 //! ```
 
+mod broadcasts;
 mod client;
+mod connection;
 mod expected;
 mod message;
+mod unread;
 
 use std::any::Any;
 use std::net::SocketAddr;
