@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, Payload, Reply, Service, Socket,
+    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, Payload, Reply, Service, Socket,
 };
 use tower_channels_transports::internals::fuzzing::{MAX_PARSED_QUERY, parse_query};
 
@@ -23,7 +23,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -39,7 +39,7 @@ impl Channel for Identified {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 }
