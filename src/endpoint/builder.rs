@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tower_channels_transports::{
     Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig, Memory,
-    Rate, ResumeConfig, WebSocket, WebSocketConfig,
+    Rate, Rejected, ResumeConfig, WebSocket, WebSocketConfig,
 };
 
 use super::Endpoint;
-use super::connect::{ConnectFn, ConnectHandler, IdFn, Rejected};
+use super::connect::{ConnectFn, ConnectHandler, IdFn};
 use crate::channel::callbacks::Channel;
 use crate::presence::{Presence, PresenceConfig};
 use crate::pubsub::PubSub;
@@ -170,7 +170,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
     }
 
     /// Sets how many sessions may exist at a time, connected or detached. Default: no limit. Beyond
-    /// it clients are rejected.
+    /// it clients are answered with HTTP 503.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
         self
@@ -183,7 +183,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// Sets how long `connect` may take. Default 10 s. After that the client is rejected.
+    /// Sets how long `connect` may take. Default 10 s. After that the client is answered with HTTP 503.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits = self.limits.connect_timeout(timeout);
         self

@@ -9,12 +9,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use tower_channels_transports::{
-    self as transports, Close, DetachReason, FixedReservation, Inbound, Session, Transport,
+    Close, DetachReason, FixedReservation, Inbound, Rejected, Session, Transport,
 };
 
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
-use self::registry::{SessionPermit, SessionRegistry};
+use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
@@ -103,14 +103,10 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.id.as_deref()
     }
 
-    fn admit(&mut self) -> Result<(), transports::Rejected> {
+    fn admit(&mut self) -> Result<(), Rejected> {
         let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
         let permit = sessions.acquire(self.dispatcher.outbox(), self.id.clone());
-        let Ok(permit) = permit else {
-            metrics::counter!("tower_channels_sessions_refused").increment(1);
-            tracing::info!("session refused: there are too many, or the endpoint is shutting down");
-            return Err(transports::Rejected);
-        };
+        let permit = permit.map_err(NotAdmitted::refuse)?;
         self.admission = Admission::Granted { _permit: permit };
         Ok(())
     }

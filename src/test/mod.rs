@@ -82,11 +82,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tower_channels_transports::{self as transports, Close, ConnectInfo, Inbound, Session, outbox};
+use tower_channels_transports::{
+    self as transports, Close, ConnectError, ConnectInfo, Inbound, Rejected, Session, outbox,
+};
 
 pub use self::message::Message;
 use crate::endpoint::Endpoint;
-use crate::endpoint::connect::Rejected;
 use crate::payload::Payload;
 use crate::reply::Reply;
 
@@ -238,7 +239,8 @@ impl<A: Send + Sync + 'static> Client<A> {
     pub async fn reconnect(&mut self) -> Result<(), Rejected> {
         self.drop_connection();
         let info = ConnectInfo::in_memory(self.params.clone());
-        let (session, receiver) = self.endpoint.acceptor().connect(info).await?;
+        let (session, receiver) =
+            self.endpoint.acceptor().connect(info).await.map_err(ConnectError::into_rejected)?;
         let received = self.params.get("received").and_then(Value::as_str);
         let received = received.and_then(|number| number.parse().ok());
         self.connection = Some(Connection { session: Box::new(session), receiver, received });

@@ -1,15 +1,17 @@
 //! [`ConnectInfo`]: the request with which a client connects.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
+use http::header::{COOKIE, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use hyper::upgrade::OnUpgrade;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use crate::params::{self, BadQuery};
@@ -48,7 +50,6 @@ pub struct ConnectInfo {
     transport: Transport,
     params: Map<String, Value>,
     uri: Uri,
-    /// Only the headers that an accessor returns; cookies are not among them.
     headers: HeaderMap,
     extensions: Extensions,
     auth_token: Option<String>,
@@ -62,35 +63,37 @@ impl ConnectInfo {
     /// If the query string cannot be read.
     pub fn from_request_parts(parts: &Parts, transport: Transport) -> Result<Self, BadQuery> {
         let params = params::parse(parts.uri.query().unwrap_or_default())?;
-        let exposed = parts.headers.iter().filter(|(name, _)| is_exposed(name));
+        Ok(Self::new(transport, params, parts))
+    }
+
+    /// Creates the info of a client in the same process, which has only parameters.
+    pub fn in_memory(params: Map<String, Value>) -> Self {
+        let (parts, ()) = Request::new(()).into_parts();
+        Self::in_memory_with(params, &parts)
+    }
+
+    /// Creates the info of a client in the same process, with the headers and the extensions of
+    /// `parts`. The query string of `parts` is ignored.
+    pub fn in_memory_with(params: Map<String, Value>, parts: &Parts) -> Self {
+        Self::new(Transport::InMemory, params, parts)
+    }
+
+    fn new(transport: Transport, params: Map<String, Value>, parts: &Parts) -> Self {
         let mut extensions = parts.extensions.clone();
         // It belongs to the transport, and would keep hyper's buffers alive.
         extensions.remove::<OnUpgrade>();
-        Ok(Self {
+        Self {
             transport,
             params,
             uri: parts.uri.to_string().try_into().unwrap_or_default(),
-            headers: exposed.map(|(name, value)| (name.clone(), copy(value))).collect(),
+            headers: parts.headers.iter().map(|(name, it)| (name.clone(), copy(it))).collect(),
             extensions,
             auth_token: match transport {
                 Transport::WebSocket => subprotocol_token(&parts.headers),
-                Transport::LongPoll | Transport::Other(_) => {
+                Transport::LongPoll | Transport::InMemory | Transport::Other(_) => {
                     text(&parts.headers, AUTH_TOKEN).map(str::to_owned)
                 }
-                Transport::InMemory => None,
             },
-        })
-    }
-
-    /// Creates the info of a client that sends no request, only parameters.
-    pub fn in_memory(params: Map<String, Value>) -> Self {
-        Self {
-            transport: Transport::InMemory,
-            params,
-            uri: Uri::default(),
-            headers: HeaderMap::new(),
-            extensions: Extensions::new(),
-            auth_token: None,
         }
     }
 
@@ -127,11 +130,50 @@ impl ConnectInfo {
         &self.uri
     }
 
-    /// Returns the address of the client, if the server put a [`SocketAddr`] into the request's
-    /// extensions. Behind a proxy it is the proxy's address; see [`x_headers`](Self::x_headers).
-    /// (axum wraps it: `info.extensions().get::<axum::extract::ConnectInfo<SocketAddr>>()`.)
+    /// Returns the address of the client, if the server put it into the request's extensions. Behind a
+    /// proxy it is the proxy's address; see [`x_headers`](Self::x_headers).
+    ///
+    /// It is the extension of type [`SocketAddr`] or, with the feature `axum`, the `ConnectInfo` of
+    /// axum's `into_make_service_with_connect_info::<SocketAddr>()`, which `axum-server` sets as well.
+    /// hyper and hyper-util set neither: the accept loop knows the address, and inserts it into each
+    /// request.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.extensions.get().copied()
+        let address = self.extensions.get().copied();
+        #[cfg(feature = "axum")]
+        let address = address.or_else(|| {
+            use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
+            let set = self.extensions.get().map(|ConnectInfo(address)| *address);
+            set.or_else(|| self.extensions.get().map(|MockConnectInfo(address)| *address))
+        });
+        address
+    }
+
+    /// Returns the first value of a header, if it is visible ASCII. The name is compared
+    /// case-insensitively.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        text(&self.headers, name)
+    }
+
+    /// Returns all headers of the request, cookies and credentials included.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Returns the value of a cookie, percent-decoded as the crates `cookie` and `axum-extra` encode it;
+    /// as it was sent if that is not UTF-8. The first of several cookies of that name, which
+    /// is the one of the longest path (RFC 6265 section 5.4). `None` as well if the value is not UTF-8.
+    ///
+    /// Browsers send cookies along with requests of other sites' pages: before relying on them, leave
+    /// the [origin check](crate::CheckOrigin) on.
+    pub fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
+        // HTTP/2 may split the list into several headers (RFC 9113 section 8.2.3).
+        let lists = self.headers.get_all(COOKIE).iter();
+        let lists = lists.filter_map(|list| std::str::from_utf8(list.as_bytes()).ok());
+        let mut cookies =
+            lists.flat_map(|list| list.split(';')).filter_map(|it| it.split_once('='));
+        let (_, value) = cookies.find(|(known, _)| known.trim() == name)?;
+        let value = value.trim();
+        Some(percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value)))
     }
 
     /// Returns the `user-agent` header.
@@ -141,7 +183,8 @@ impl ConnectInfo {
 
     /// Returns all headers whose name begins with `x-`, except the one that carries the auth token.
     pub fn x_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.headers.iter().filter(|(name, _)| is_x_header(name))
+        let is_shown = |name: &HeaderName| name.as_str().starts_with("x-") && name != AUTH_TOKEN;
+        self.headers.iter().filter(move |(name, _)| is_shown(name))
     }
 
     /// Returns the headers `traceparent` and `tracestate` (W3C Trace Context).
@@ -175,19 +218,13 @@ impl fmt::Debug for ConnectInfo {
 const AUTH_TOKEN: &str = "x-phoenix-authtoken";
 const AUTH_TOKEN_SUBPROTOCOL: &str = "base64url.bearer.phx.";
 
-fn is_exposed(name: &HeaderName) -> bool {
-    let is_token = name == AUTH_TOKEN;
-    !is_token && (*name == USER_AGENT || is_x_header(name) || is_trace_context(name))
-}
-
 /// Copies a header value. A clone would share the server's read buffer, and keep it alive for as
-/// long as the `ConnectInfo`.
+/// long as the application keeps the value.
 fn copy(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
-}
-
-fn is_x_header(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-")
+    let copied = HeaderValue::from_bytes(value.as_bytes());
+    let mut copied = copied.unwrap_or_else(|_| value.clone());
+    copied.set_sensitive(value.is_sensitive());
+    copied
 }
 
 fn is_trace_context(name: &HeaderName) -> bool {
@@ -222,7 +259,6 @@ const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use http::request::Builder;
 
     use super::*;
@@ -263,9 +299,72 @@ mod tests {
     }
 
     #[test]
-    fn headers_without_an_accessor_are_not_stored() {
-        let request = Request::builder().header("cookie", "secret").header("accept", "*/*");
-        assert!(info(request, Transport::LongPoll).headers.is_empty());
+    fn every_header_is_there_by_its_name_in_any_case() {
+        let request = Request::builder()
+            .header("Authorization", "Bearer x")
+            .header("X-Phoenix-AuthToken", "t")
+            .header("accept", "text/plain")
+            .header("accept", "*/*")
+            .header("x-bytes", b"\xff".as_slice());
+        let info = info(request, Transport::LongPoll);
+        assert_eq!(info.header("authorization"), Some("Bearer x"));
+        assert_eq!(info.header("ACCEPT"), Some("text/plain"));
+        assert_eq!(info.headers().get_all("accept").iter().count(), 2);
+        assert_eq!(info.header("x-phoenix-authtoken"), Some("t"));
+        for name in ["x-bytes", "x-none", "", "not a name"] {
+            assert_eq!(info.header(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_marked_as_secret_stays_so() {
+        let mut secret = HeaderValue::from_static("hunter2");
+        secret.set_sensitive(true);
+        let info = info(Request::builder().header("authorization", secret), Transport::LongPoll);
+        assert!(info.headers()["authorization"].is_sensitive());
+    }
+
+    #[test]
+    fn a_cookie_is_found_in_any_list_and_decoded() {
+        let request = Request::builder()
+            .header("cookie", "a=1; session=x%2By%3D%3D;b=\"q\"; raw=100%; A=2;  c = 3 ;flag; a=4")
+            .header("cookie", "d=é; bad=%ff; e=f=g; =nameless; empty=");
+        let info = info(request, Transport::WebSocket);
+        for (name, value) in [
+            ("a", "1"),
+            ("A", "2"),
+            ("session", "x+y=="),
+            ("b", "\"q\""),
+            ("raw", "100%"),
+            ("c", "3"),
+            ("d", "é"),
+            ("bad", "%ff"),
+            ("e", "f=g"),
+            ("empty", ""),
+        ] {
+            assert_eq!(info.cookie(name).as_deref(), Some(value), "{name}");
+        }
+        for name in ["flag", "none", "session="] {
+            assert_eq!(info.cookie(name), None, "{name}");
+        }
+    }
+
+    #[cfg(feature = "axum")]
+    #[test]
+    fn the_address_that_axum_sets_is_that_of_the_client() {
+        use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let peer = |request: Builder| info(request, Transport::WebSocket).peer_addr();
+        let axum = || Request::builder().extension(ConnectInfo(address(1)));
+        assert_eq!(peer(axum()), Some(address(1)));
+        assert_eq!(
+            peer(axum().extension(address(2))),
+            Some(address(2)),
+            "an outer layer knows better"
+        );
+        let mocked = Request::builder().extension(MockConnectInfo(address(3)));
+        assert_eq!(peer(mocked), Some(address(3)));
+        assert_eq!(peer(Request::builder()), None);
     }
 
     #[test]

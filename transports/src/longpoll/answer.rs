@@ -33,17 +33,22 @@ pub(super) fn too_large() -> Answer {
     answer
 }
 
-/// Responds to a client that does not get a connection.
-pub(super) fn refused(error: ConnectError) -> Answer {
-    if error == ConnectError::Busy { busy() } else { status(error.status()) }
-}
-
-/// Responds that the server cannot take another connect or body now, with HTTP status 503. phoenix.js
-/// connects again after the status 500 in the body; it knows no 503.
-pub(super) fn busy() -> Answer {
-    let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR);
-    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    answer
+/// Responds to a client that does not get a connection, or whose body finds no room.
+///
+/// The status in the body is one that phoenix.js knows: 403 for what is the client's fault, or 500, after
+/// which it tries again. That the server is unavailable is the HTTP status as well, so that proxies and
+/// logs see it.
+pub(super) fn refused(error: &ConnectError) -> Answer {
+    let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
+    let is_permanent =
+        error.status().is_client_error() && error.status() != StatusCode::TOO_MANY_REQUESTS;
+    let known =
+        if is_permanent { StatusCode::FORBIDDEN } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let mut answer = status(known);
+    if is_unavailable {
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response::retrying(answer, error.retry_after())
 }
 
 /// Renders the response to a poll.
@@ -132,9 +137,11 @@ fn write_string(body: &mut Vec<u8>, message: &Message) {
 
 #[cfg(test)]
 mod tests {
+    use http::header::RETRY_AFTER;
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::rejected::Rejected;
 
     fn body(answer: Answer) -> String {
         let body = futures_body(answer);
@@ -182,6 +189,29 @@ mod tests {
         assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
         assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
         assert_eq!(body(answer), r#"{"status":403}"#);
+    }
+
+    #[test]
+    fn a_refusal_has_a_status_that_phoenix_js_knows() {
+        for (status, http, known) in [
+            (400, 200, 403),
+            (401, 200, 403),
+            (403, 200, 403),
+            (404, 200, 403),
+            (429, 200, 500),
+            (500, 200, 500),
+            (502, 200, 500),
+            (503, 503, 500),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = refused(&Rejected::status(status).into());
+            assert_eq!(answer.status(), http, "{status}");
+            assert_eq!(body(answer), format!(r#"{{"status":{known}}}"#), "{status}");
+        }
+        let after = |error: &ConnectError| refused(error).headers().get(RETRY_AFTER).cloned();
+        assert_eq!(after(&ConnectError::Busy), Some(HeaderValue::from_static("5")));
+        assert_eq!(after(&ConnectError::TimedOut), Some(HeaderValue::from_static("5")));
+        assert_eq!(after(&ConnectError::Panicked), None);
     }
 
     #[test]

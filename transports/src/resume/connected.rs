@@ -11,7 +11,8 @@ use super::registry::{Opened, ResumeRegistry};
 use super::session::{ResumableSession, TokenId};
 use crate::connect_info::Transport;
 use crate::outbox;
-use crate::session::{Rejected, Session};
+use crate::rejected::Rejected;
+use crate::session::Session;
 
 /// A client that the handler has accepted.
 pub(crate) struct Accepted<S> {
