@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tower_channels_transports::{ConnectInfo, Handler, Rejected, outbox};
 
@@ -11,17 +12,20 @@ use crate::guarded::Guarded;
 use crate::message::LONGEST_NAME;
 use crate::responder::Responder;
 use crate::serializer::Version;
+use crate::socket::expiry::Expiry;
 use crate::socket::registry::{NotAdmitted, SessionRegistry};
 use crate::socket::{EndpointContext, SocketSession};
 
 pub(super) type ConnectFn<A> = Box<dyn Fn(ConnectInfo) -> Connecting<A> + Send + Sync>;
 type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Rejected>> + Send>>;
 pub(super) type IdFn<A> = Box<dyn Fn(&A) -> Option<String> + Send + Sync>;
+pub(super) type ExpiresFn<A> = Box<dyn Fn(&A) -> Option<SystemTime> + Send + Sync>;
 
 /// The transports' handler: creates the session of a client that `connect` accepts.
 pub(crate) struct ConnectHandler<A> {
     pub(super) connect: ConnectFn<A>,
     pub(super) id: IdFn<A>,
+    pub(super) expires: Option<ExpiresFn<A>>,
     pub(super) endpoint: Arc<EndpointContext<A>>,
     pub(super) sessions: SessionRegistry,
 }
@@ -47,9 +51,11 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
             // Also a client that would resume its session, which is about to close.
             return Err(NotAdmitted::ShuttingDown.refuse());
         }
+        let expires = self.expires.as_ref().and_then(|expires| expires(&assigns));
+        let expiry = expires.map(Expiry::until).transpose()?.flatten();
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(SocketSession::new(endpoint, assigns, responder, id, self.sessions.clone()))
+        Ok(SocketSession::new(endpoint, assigns, responder, id, expiry, self.sessions.clone()))
     }
 }
 

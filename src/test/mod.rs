@@ -59,7 +59,7 @@
 //!     .id(|()| Some("user:7".into()))
 //!     .channel::<Room>("room:*")
 //!     .build();
-//! let session = [("session", "any-22-to-64-characters")];
+//! let session = [("session", "any-20-to-64-characters")];
 //! let mut ann = tower_channels::test::connect(&endpoint, &session).await.unwrap();
 //! ann.join("room:1", json!({})).await;
 //!
@@ -94,7 +94,7 @@ use crate::reply::Reply;
 /// Connects a client with these connect parameters. It uses protocol 2.0.0, the only version that
 /// [`Client`] decodes.
 ///
-/// With the parameter `session`, 22 to 64 characters of `A-Za-z0-9_-`, the session is resumable.
+/// With the parameter `session`, 20 to 64 characters of `A-Za-z0-9_-`, the session is resumable.
 /// With `received` as well, such as `"0"`, the client also tracks sequence numbers.
 ///
 /// # Errors

@@ -116,11 +116,12 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<Accepted<H::Session>, ConnectError> {
-        let (id, received) = (info.session().map(str::to_owned), info.received());
-        if id.is_none() && info.param("session").is_some() {
+        let id = info.session().unwrap_or_else(|expected| {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
-            tracing::debug!("malformed session id ignored");
-        }
+            tracing::warn!(expected, "session id ignored: it has another form");
+            None
+        });
+        let (id, received) = (id.map(str::to_owned), info.received());
         if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             tracing::debug!("WebSocket refused: its session keeps losing them");

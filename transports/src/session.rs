@@ -67,6 +67,18 @@ pub trait Session: Send + 'static {
         Ok(())
     }
 
+    /// A later connect of the client has resumed this session. `newer` is what the handler has made of
+    /// that connect: it is not [admitted](Self::admit), and nobody uses it. Called right before
+    /// [`attached`](Self::attached), and skipped for all but the newest of several connects at a time.
+    ///
+    /// By default `newer` is dropped.
+    fn resumed(&mut self, newer: Self)
+    where
+        Self: Sized,
+    {
+        drop(newer);
+    }
+
     /// A connection over this transport has taken the session over, the first one or a later one.
     ///
     /// Epochs ascend. Messages that are pushed into a stream of the outbox wait until the stream is

@@ -9,7 +9,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONTENT_TYPE, VARY,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::Full;
 
 use super::token::Token;
@@ -76,8 +76,9 @@ pub(super) fn empty(status: StatusCode, token: Token) -> Answer {
     json(render(status, &[], token).into())
 }
 
-/// Responds to the CORS preflight of a page from another site, whose origin has been checked.
-pub(super) fn preflight(request: &HeaderMap) -> Answer {
+/// Responds to the CORS preflight of a page from another site, whose origin has been checked. With
+/// `private_network` also to that of Private Network Access, whose headers are those of the draft.
+pub(super) fn preflight(request: &HeaderMap, private_network: bool) -> Answer {
     let requested = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let requested: Vec<_> = requested.map(HeaderValue::as_bytes).collect();
     let allowed = HeaderValue::from_bytes(&requested.join(&b", "[..]));
@@ -89,8 +90,16 @@ pub(super) fn preflight(request: &HeaderMap) -> Answer {
     );
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("get, post, options"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    if private_network && request.get(REQUEST_PRIVATE_NETWORK).is_some_and(|it| it == "true") {
+        headers.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
+    }
     answer
 }
+
+const REQUEST_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-allow-private-network");
 
 /// Responds to an unsupported method.
 pub(super) fn bad_method() -> Answer {
@@ -115,6 +124,12 @@ static JSON: LazyLock<HeaderMap> = LazyLock::new(|| {
     ];
     headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect()
 });
+
+/// Removes what lets other sites read the response, where somebody else decides that.
+pub(super) fn without_cors(mut answer: Answer) -> Answer {
+    answer.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+    answer
+}
 
 /// Any site may read a response: the origin check decides who may send a request.
 fn with_cors(mut answer: Answer) -> Answer {
@@ -219,7 +234,9 @@ mod tests {
         let mut request = HeaderMap::new();
         request.append(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-a,x-b"));
         request.append(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-c"));
-        assert_eq!(preflight(&request).headers()[ACCESS_CONTROL_ALLOW_HEADERS], "x-a,x-b, x-c");
-        assert_eq!(preflight(&HeaderMap::new()).headers()[ACCESS_CONTROL_ALLOW_HEADERS], "");
+        let allowed =
+            |request| preflight(request, false).headers()[ACCESS_CONTROL_ALLOW_HEADERS].clone();
+        assert_eq!(allowed(&request), "x-a,x-b, x-c");
+        assert_eq!(allowed(&HeaderMap::new()), "");
     }
 }

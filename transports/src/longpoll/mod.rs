@@ -105,7 +105,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
-        let closes = response::expects_continue(&parts);
+        let (closes, cors) = (response::expects_continue(&parts), self.0.config.cors);
         let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
             ready(answer::refused(&error))
         } else if parts.uri.query().is_some_and(params::is_too_long) {
@@ -114,14 +114,16 @@ where
             match parts.method {
                 Method::GET => self.0.get(parts),
                 Method::POST => match self.0.post(&parts, body) {
-                    Ok(receiving) => return receiving,
+                    Ok(receiving) => return receiving.with_cors(cors.is_on),
                     Err(answer) => answer,
                 },
-                Method::OPTIONS => ready(answer::preflight(&parts.headers)),
+                Method::OPTIONS if cors.is_on => {
+                    ready(answer::preflight(&parts.headers, cors.private_network))
+                }
                 _ => ready(answer::bad_method()),
             }
         };
-        answer.closing_if(closes)
+        answer.closing_if(closes).with_cors(cors.is_on)
     }
 }
 
@@ -201,7 +203,7 @@ impl<H: Handler> Server<H> {
     /// Connects. The first token of a session comes with status 410, as Phoenix clients expect.
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
         let reads_binary = info.param("binary") == Some("base64");
-        let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
+        let delay = matches!(info.session(), Ok(Some(_))).then_some(FIRST_RESPONSE_DELAY);
         let accepted = self.acceptor.accept(info).await;
         let admit = |accepted| self.acceptor.admit(accepted, Transport::LongPoll);
         let connected = match accepted.and_then(admit) {
