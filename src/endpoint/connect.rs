@@ -38,14 +38,15 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         info: ConnectInfo,
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, Rejected> {
-        let version = Version::negotiate(info.params().get("vsn"))
-            .ok_or_else(|| Rejected::reason("the version of the protocol is unknown"))?;
-        let assigns = Guarded::new((self.connect)(info).await?);
+        let version = Version::negotiate(info.params().get("vsn")).ok_or_else(|| {
+            Rejected::reason("the protocol version is unknown").with_label("version")
+        })?;
+        let assigns = self.decide(info).await?;
         let id = (self.id)(&assigns);
         if let Some(long) = id.as_ref().filter(|id| id.len() > LONGEST_NAME) {
             metrics::counter!("tower_channels_socket_ids_refused").increment(1);
             tracing::warn!(bytes = long.len(), "connect refused: the socket id is too long");
-            return Err(Rejected::reason("the socket id is too long"));
+            return Err(Rejected::reason("the socket id is too long").with_label("socket_id"));
         }
         if self.sessions.is_shutting_down() {
             // Also a client that would resume its session, which is about to close.
@@ -56,6 +57,28 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
         Ok(SocketSession::new(endpoint, assigns, responder, id, expiry, self.sessions.clone()))
+    }
+}
+
+impl<A: Send + Sync + 'static> ConnectHandler<A> {
+    /// Asks the application, unless a test has given the assigns.
+    async fn decide(&self, info: ConnectInfo) -> Result<Arc<Guarded<A>>, Rejected> {
+        #[cfg(feature = "test-util")]
+        if let Some(GivenAssigns(assigns)) = info.extensions().get::<GivenAssigns<A>>() {
+            return Ok(Arc::clone(assigns));
+        }
+        (self.connect)(info).await.map(|assigns| Arc::new(Guarded::new(assigns)))
+    }
+}
+
+/// An extension of a request: assigns that take the place of what `connect` would return.
+#[cfg(feature = "test-util")]
+pub(crate) struct GivenAssigns<A>(pub(crate) Arc<Guarded<A>>);
+
+#[cfg(feature = "test-util")]
+impl<A> Clone for GivenAssigns<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 

@@ -52,8 +52,8 @@ impl NotAdmitted {
             Self::Full => ("full", "there are too many sessions"),
             Self::ShuttingDown => ("draining", "the endpoint is shutting down"),
         };
-        metrics::counter!("tower_channels_sessions_refused", "reason" => label).increment(1);
-        Rejected::status(StatusCode::SERVICE_UNAVAILABLE).with_reason(reason)
+        metrics::counter!("tower_channels_sessions_refused").increment(1);
+        Rejected::status(StatusCode::SERVICE_UNAVAILABLE).with_reason(reason).with_label(label)
     }
 }
 

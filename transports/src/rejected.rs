@@ -35,6 +35,7 @@ pub struct Rejected {
     status: StatusCode,
     reason: String,
     retry_after: Option<Duration>,
+    label: Option<&'static str>,
     /// Whether this was an error of the application.
     is_failure: bool,
 }
@@ -53,7 +54,7 @@ impl Rejected {
     pub fn status(status: StatusCode) -> Self {
         let is_error = status.is_client_error() || status.is_server_error();
         let status = if is_error { status } else { StatusCode::INTERNAL_SERVER_ERROR };
-        Self { status, reason: String::new(), retry_after: None, is_failure: false }
+        Self { status, reason: String::new(), retry_after: None, label: None, is_failure: false }
     }
 
     /// Sets the reason, which is logged and not sent.
@@ -68,6 +69,13 @@ impl Rejected {
         Self { retry_after: Some(after), ..self }
     }
 
+    /// Sets the label `reason` in the metric of refused connects. Default `failed` for a status of 500 or
+    /// above, and `rejected` for any other.
+    #[must_use]
+    pub fn with_label(self, label: &'static str) -> Self {
+        Self { label: Some(label), ..self }
+    }
+
     /// Returns the HTTP status.
     pub fn status_code(&self) -> StatusCode {
         self.status
@@ -79,19 +87,15 @@ impl Rejected {
         self.retry_after.or(is_unavailable.then_some(RETRY_AFTER))
     }
 
-    /// Logs the refusal, and returns its name in metrics.
+    /// Logs the refusal, and returns its label in metrics.
     pub(crate) fn report(&self) -> &'static str {
-        let Self { status, reason, is_failure, .. } = self;
-        if *is_failure {
+        let Self { status, reason, .. } = self;
+        if self.is_failure {
             tracing::error!(error = ?reason, "connect failed");
-            return "failed";
+        } else {
+            tracing::info!(?reason, status = ?status.as_u16(), "connect rejected");
         }
-        tracing::info!(?reason, status = ?status.as_u16(), "connect rejected");
-        match *status {
-            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
-            status if status.is_server_error() => "failed",
-            _ => "rejected",
-        }
+        self.label.unwrap_or(if status.is_server_error() { "failed" } else { "rejected" })
     }
 }
 
