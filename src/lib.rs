@@ -7,8 +7,8 @@
 //! ```no_run
 //! use axum::Router;
 //! use serde_json::json;
-//! use tower_channels::channel::Result;
-//! use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop};
+//! use tower_channels::channel::{Error, Result};
+//! use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 //!
 //! struct Room;
 //!
@@ -16,7 +16,7 @@
 //!     type Assigns = ();
 //!     type Info = ();
 //!
-//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
 //!         Ok(Room.into())
 //!     }
 //!
@@ -26,7 +26,7 @@
 //!                 socket.broadcast("new_msg", msg);
 //!                 Ok(Reply::ack())
 //!             }
-//!             _ => Err(Stop::unmatched(event)),
+//!             _ => Err(Error::unmatched(event)),
 //!         }
 //!     }
 //! }
@@ -61,32 +61,39 @@ pub mod channel;
 mod effects;
 mod endpoint;
 mod guarded;
+mod lagged;
 mod message;
 mod payload;
 mod presence;
-mod pubsub;
+pub mod pubsub;
 mod reply;
 mod responder;
 mod router;
 mod serializer;
 mod socket;
+mod socket_info;
 #[cfg(feature = "test-util")]
 pub mod test;
+mod topics;
 
 pub use self::channel::callbacks::{Channel, Handle, Socket};
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
-pub use self::channel::result::{JoinError, Joined, Reason, Stop};
+pub use self::channel::result::{Joined, Reason};
+pub use self::channel::subscriptions::SubscribeError;
+pub use self::channel::timers::Timer;
 pub use self::endpoint::builder::Builder;
 pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
 pub use self::endpoint::{Endpoint, SessionCount};
+pub use self::lagged::Lagged;
 pub use self::payload::{EventError, InvalidPayload, Payload};
 pub use self::presence::{
-    Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
+    Fetched, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, TrackGuard,
 };
+pub use self::pubsub::{PubSub, PubSubConfig};
 pub use self::reply::Reply;
 pub use self::socket::shutdown::ShutdownConfig;
 #[cfg(feature = "test-util")]

@@ -9,8 +9,8 @@ use serde_json::json;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, client, connect_as};
 use tower_channels::{
-    Builder, Channel, Close, ConnectInfo, Endpoint, JoinError, Joined, Payload, Rejected, Reply,
-    ResumeConfig, Socket,
+    Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Rejected, Reply, ResumeConfig,
+    Socket,
 };
 
 /// What a token says: the role of its user, and when it expires.
@@ -40,15 +40,11 @@ impl Channel for Room {
     type Assigns = User;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Joined::new(Self).reply(json!({ "joined": role(socket) })))
     }
 
-    async fn resume(
-        &mut self,
-        _: Payload,
-        socket: &Socket<Self>,
-    ) -> Result<Option<Payload>, JoinError> {
+    async fn resume(&mut self, _: Payload, socket: &Socket<Self>) -> Result<Option<Payload>> {
         Ok(Some(json!({ "resumed": role(socket) }).into()))
     }
 

@@ -6,16 +6,17 @@ use tower_channels_transports::outbox::Enqueued;
 
 use super::callbacks::Channel;
 use super::context::ChannelContext;
+use super::error::{Result, join_crashed};
 use super::instance::{Permit, PreviousInstance};
 use super::mailbox::{self, Command, Ended, Ending, Rejoin, Succession};
-use super::result::{JoinError, Joined, Reason, Result};
+use super::result::{Joined, Reason};
 use super::running::RunningChannel;
 use crate::effects::Effects;
 use crate::message::Ref;
 use crate::payload::Payload;
-use crate::pubsub::subscriber::Subscriber;
 use crate::reply::Reply;
 use crate::responder::Exit;
+use crate::topics::subscriber::Subscriber;
 
 /// Ends a channel in order when it is dropped: as its task returns, panics or is aborted.
 ///
@@ -53,13 +54,13 @@ impl<A> ExitGuard<A> {
     /// If the channel has not joined: with the join that came behind this one, if there is one.
     pub(super) fn finish_join<C: Channel<Assigns = A>>(
         &mut self,
-        joined: Result<Joined<C>, JoinError>,
+        joined: Result<Joined<C>>,
     ) -> Result<(C, Payload), Option<Box<Rejoin>>> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
             Err(error) => {
-                error.log(&self.context.topic);
-                return Err(self.refuse(&error.response, Succession::Possible));
+                let response = error.into_refusal(&self.context.topic);
+                return Err(self.refuse(&response, Succession::Possible));
             }
         };
         let Stage::Joining { reference, epoch, previous } =
@@ -80,7 +81,8 @@ impl<A> ExitGuard<A> {
                 effects.add(context.client.outbox.enqueue_resume(epoch, reply));
             }
         };
-        let subscription = context.pubsub.subscribe(&context.topic, subscriber, enqueue_reply);
+        let subscription =
+            context.pubsub.registry().subscribe(&context.topic, subscriber, enqueue_reply);
         context.subscription.set(Some(subscription));
         close_previous(context, previous);
         Ok((channel, response))
@@ -92,6 +94,7 @@ impl<A> ExitGuard<A> {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Joining { reference, previous, .. } = stage else { return None };
         let Self { context, commands, sent_join_ref, .. } = self;
+        context.unsubscribe_all();
         let error = Reply::Error(response.clone());
         let reply = context.encode_reply(sent_join_ref, &reference, &error);
         let Ended { waiting, rejoin, notified } = commands.end(succession, |ending| match ending {
@@ -112,6 +115,7 @@ impl<A> ExitGuard<A> {
                 }
                 Command::Broadcast(_)
                 | Command::Info(_)
+                | Command::Tick(_)
                 | Command::Detached(_)
                 | Command::Reattached
                 | Command::InvalidEvent => {}
@@ -141,7 +145,7 @@ impl<A> ExitGuard<A> {
         let resuming = if let Stage::Joined { resuming } = stage { resuming } else { None };
         let Self { context, commands, sent_join_ref, .. } = self;
         context.subscription.catch_up();
-        context.subscription.set(None);
+        context.unsubscribe_all();
         let Ended { waiting, rejoin, notified } = commands.end(succession, |ending| match ending {
             Ending::Own => notify(context, sent_join_ref),
             Ending::Replaced => None,
@@ -149,7 +153,7 @@ impl<A> ExitGuard<A> {
         });
         notified.into_iter().for_each(Enqueued::finish);
         // The stream of a client that has returned is paused until its join is replied to.
-        let crashed = Reply::Error(JoinError::crashed().response);
+        let crashed = Reply::Error(join_crashed());
         if let Some(reference) = resuming {
             context.reply_first(sent_join_ref, &reference, &crashed);
         }
@@ -190,7 +194,7 @@ impl<A> Drop for ExitGuard<A> {
             Stage::Over => {}
             // The task is gone, and with it the place where another instance could run.
             Stage::Joining { .. } => {
-                self.refuse(&JoinError::crashed().response, Succession::Impossible);
+                self.refuse(&join_crashed(), Succession::Impossible);
             }
             Stage::Joined { .. } => {
                 self.end(Succession::Impossible, |context, join_ref| {

@@ -15,6 +15,7 @@ use crate::serializer::Version;
 use crate::socket::expiry::Expiry;
 use crate::socket::registry::{NotAdmitted, SessionRegistry};
 use crate::socket::{EndpointContext, SocketSession};
+use crate::socket_info::SocketInfo;
 
 pub(super) type ConnectFn<A> = Box<dyn Fn(ConnectInfo) -> Connecting<A> + Send + Sync>;
 type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Rejected>> + Send>>;
@@ -38,6 +39,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         info: ConnectInfo,
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, Rejected> {
+        let transport = info.transport();
         let version = Version::negotiate(info.params().get("vsn")).ok_or_else(|| {
             Rejected::reason("the protocol version is unknown").with_label("version")
         })?;
@@ -56,7 +58,8 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let expiry = expires.map(Expiry::until).transpose()?.flatten();
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(SocketSession::new(endpoint, assigns, responder, id, expiry, self.sessions.clone()))
+        let info = SocketInfo::new(id.map(Into::into), transport);
+        Ok(SocketSession::new(endpoint, assigns, info, responder, expiry, self.sessions.clone()))
     }
 }
 

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tower_channels::channel::Result;
 use tower_channels::{
-    Builder, Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, LongPollConfig,
-    Payload, Rejected, Reply, Socket,
+    Builder, Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload,
+    Rejected, Reply, Socket,
 };
 
 use crate::support::connection::ok;
@@ -25,7 +25,7 @@ impl Channel for Room {
     type Assigns = Value;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

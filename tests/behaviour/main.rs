@@ -18,6 +18,7 @@ mod broadcasts;
 mod connecting;
 mod crashes;
 mod duplicates;
+mod errors;
 mod extremes;
 mod frames_and_closes;
 mod http;
