@@ -198,7 +198,7 @@ pub trait Channel: Sized + Send + 'static {
         async { Err(stop) }
     }
 
-    /// Handles a message from [`Handle::send`].
+    /// Handles a message from [`Handle::send`], or of a timer; see [`Socket::send_after`].
     fn handle_info(
         &mut self,
         info: Self::Info,

@@ -9,6 +9,7 @@ pub(crate) mod mailbox;
 mod presence;
 mod pubsub;
 pub(crate) mod reply_ref;
+pub(crate) mod resources;
 pub(crate) mod result;
 mod running;
 pub(crate) mod subscriptions;

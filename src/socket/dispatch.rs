@@ -12,10 +12,9 @@ use tower_channels_transports::{Close, DetachReason, outbox};
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, Rejoin, SendError};
+use crate::channel::resources::Resources;
 use crate::channel::result::JoinError;
-use crate::channel::subscriptions::Subscriptions;
 use crate::channel::task::Join;
-use crate::channel::timers::Timers;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::tracked::Ownership;
@@ -260,8 +259,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
-            subscriptions: Subscriptions::default(),
-            timers: Timers::default(),
+            resources: Resources::default(),
         };
         let task = start(Join {
             context,
