@@ -15,7 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower_channels::channel::Result;
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket};
+use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 
 /// Replies to every push with its payload.
 struct Echo;
@@ -24,7 +24,7 @@ impl Channel for Echo {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -51,7 +51,7 @@ async fn main() -> io::Result<()> {
 /// Serves until `stop` completes, then shuts down gracefully.
 async fn serve(listener: TcpListener, stop: impl Future<Output = ()>) {
     let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Echo>("echo").build();
-    let service = TowerToHyperService::new(endpoint.service("/socket"));
+    let service = TowerToHyperService::new(endpoint.service());
     let stopping = watch::Sender::new(());
     let mut stop = pin!(stop);
     loop {

@@ -1,14 +1,14 @@
 //! Phoenix Channels for any hyper or axum stack.
 //!
-//! An [`Endpoint`] decides who may connect and serves topics with [`Channel`]s. It is mounted in front
-//! of other services as a Tower [`Layer`], or on its own as a [`Service`], and speaks the Phoenix
-//! protocol over WebSocket and long polling to the clients that already exist, such as phoenix.js.
+//! An [`Endpoint`] decides who may connect and serves topics with [`Channel`]s. It is mounted as a
+//! Tower [`Service`], or in front of other services as a [`Layer`], and speaks the Phoenix protocol
+//! over WebSocket and long polling to the clients that already exist, such as phoenix.js.
 //!
 //! ```no_run
 //! use axum::Router;
 //! use serde_json::json;
-//! use tower_channels::channel::Result;
-//! use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop};
+//! use tower_channels::channel::{Error, Result};
+//! use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 //!
 //! struct Room;
 //!
@@ -16,7 +16,7 @@
 //!     type Assigns = ();
 //!     type Info = ();
 //!
-//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
 //!         Ok(Room.into())
 //!     }
 //!
@@ -26,7 +26,7 @@
 //!                 socket.broadcast("new_msg", msg);
 //!                 Ok(Reply::ack())
 //!             }
-//!             _ => Err(Stop::unmatched(event)),
+//!             _ => Err(Error::unmatched(event)),
 //!         }
 //!     }
 //! }
@@ -34,7 +34,7 @@
 //! # #[tokio::main]
 //! # async fn main() -> std::io::Result<()> {
 //! let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build();
-//! let app = Router::new().layer(endpoint.layer("/socket"));
+//! let app = Router::new().nest_service("/socket", endpoint.service());
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
 //! axum::serve(listener, app).await
 //! # }
@@ -79,7 +79,7 @@ mod topics;
 pub use self::channel::callbacks::{Channel, Handle, Socket};
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
-pub use self::channel::result::{JoinError, Joined, Reason, Stop};
+pub use self::channel::result::{Joined, Reason};
 pub use self::channel::subscriptions::SubscribeError;
 pub use self::channel::timers::Timer;
 pub use self::endpoint::builder::Builder;
@@ -127,5 +127,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!();
+    pages!(deployment mounting);
 }

@@ -11,11 +11,11 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 use support::capture;
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, CheckOrigin, ConnectInfo, Endpoint, Handle, JoinError, Joined, Payload,
-    Presence, PresenceConfig, Reason, Rejected, Reply, Socket, Stop,
+    Builder, Channel, CheckOrigin, ConnectInfo, Endpoint, Handle, Joined, Payload, Presence,
+    PresenceConfig, Reason, Rejected, Reply, Socket,
 };
 
 #[path = "support/capture.rs"]
@@ -71,11 +71,7 @@ impl Channel for Room {
     type Assigns = User;
     type Info = Fragile;
 
-    async fn join(
-        topic: &str,
-        payload: Payload,
-        it: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, payload: Payload, it: &Socket<Self>) -> Result<Joined<Self>> {
         let _ = it.assigns().handles.send(it.handle());
         if payload == json!("error") {
             return Err(Unprintable.into());
@@ -107,7 +103,7 @@ impl Channel for Room {
                 it.send_after(Duration::from_secs(3600), Fragile(true));
                 Ok(Reply::ack())
             }
-            "stop" => Err(Stop::normal()),
+            "stop" => Err(Error::stop()),
             "error" => Err(Unprintable.into()),
             "reply" => Ok(Reply::ok(Payload::json(&Unspeakable)?)),
             "track" => {
@@ -119,7 +115,7 @@ impl Channel for Room {
                 Presence::update(it, "ann", |_: &mut serde_json::Map<_, _>| panic!("requested"))?;
                 Ok(Reply::ack())
             }
-            _ => Err(Stop::unmatched(event)),
+            _ => Err(Error::unmatched(event)),
         }
     }
 
@@ -161,7 +157,7 @@ fn builder() -> Builder<User> {
 
 /// Asks both transports, and returns the HTTP status of the one and the body of the other.
 async fn ask(endpoint: &Endpoint<User>, query: &str, origin: &str) -> (StatusCode, String) {
-    let service = endpoint.service("/socket");
+    let service = endpoint.service();
     let request = |transport| {
         let uri = format!("/socket/{transport}?vsn=2.0.0&{query}");
         let request = Request::get(uri).header(ORIGIN, origin).header("host", "a.test");

@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig,
-    PubSub, PubSubConfig, Rejected, Reply, Socket, SubscribeError,
+    Builder, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, PresenceConfig, PubSub,
+    PubSubConfig, Rejected, Reply, Socket, SubscribeError,
 };
 
 #[derive(Clone, Default)]
@@ -29,11 +29,7 @@ impl Channel for Listener {
     type Info = ();
 
     /// Subscribes to the topics in the payload.
-    async fn join(
-        topic: &str,
-        payload: Payload,
-        it: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, payload: Payload, it: &Socket<Self>) -> Result<Joined<Self>> {
         it.assigns().sockets.lock().unwrap().push(it.clone());
         for other in payload.parse::<Vec<String>>().unwrap_or_default() {
             it.subscribe(&other)?;
@@ -42,7 +38,7 @@ impl Channel for Listener {
             it.assigns().gate.notified().await;
         }
         if topic.ends_with("refused") {
-            return Err(JoinError::reason("refused"));
+            return Err(Error::reason("refused"));
         }
         Ok(Self.into())
     }
@@ -338,7 +334,7 @@ async fn endpoints_that_share_a_pubsub_share_topics_presence_and_disconnect() {
     impl Channel for Other {
         type Assigns = u8;
         type Info = ();
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
             Ok(Self.into())
         }
     }

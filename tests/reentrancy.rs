@@ -19,11 +19,11 @@ use metrics::{
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::connect;
 use tower_channels::{
-    Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, PubSub,
-    PubSubConfig, Reply, Socket, Stop,
+    Builder, Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, PubSub, PubSubConfig,
+    Reply, Socket,
 };
 
 const TOPIC: &str = "room:1";
@@ -37,7 +37,7 @@ impl Channel for Room {
 
     const INTERCEPT: &'static [&'static str] = &["intercepted"];
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -48,7 +48,7 @@ impl Channel for Room {
             "push_state" => Presence::push_state(it),
             "subscribe" => it.subscribe("heard")?,
             "push_binary" => it.push("binary", Payload::binary("bytes")),
-            _ => return Err(Stop::unmatched(event)),
+            _ => return Err(Error::unmatched(event)),
         }
         Ok(Reply::ack())
     }
@@ -61,7 +61,7 @@ impl Channel for Quiet {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 }
@@ -424,7 +424,7 @@ impl LongPoll {
     }
 
     async fn ask(&self, request: http::Result<Request<Full<Bytes>>>) -> Value {
-        let service = self.endpoint.service("/socket");
+        let service = self.endpoint.service();
         let answer = service.oneshot(request.expect("a request")).await.expect("an answer");
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         serde_json::from_slice(&body).expect("JSON")

@@ -5,10 +5,10 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, Close, Endpoint, JoinError, Joined, Payload, Reply, ResumeConfig, Socket,
+    Builder, Channel, Close, Endpoint, Joined, Payload, Reply, ResumeConfig, Socket,
 };
 
 /// A channel that counts how often it was resumed.
@@ -18,24 +18,20 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         if payload.parse::<String>().is_ok_and(|payload| payload == "refuse") {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            return Err(JoinError::reason("refused"));
+            return Err(Error::reason("refused"));
         }
         Ok(Joined::new(Self(0)).reply(json!("joined")))
     }
 
-    async fn resume(
-        &mut self,
-        payload: Payload,
-        _: &Socket<Self>,
-    ) -> Result<Option<Payload>, JoinError> {
+    async fn resume(&mut self, payload: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
         self.0 += 1;
         match payload.parse::<String>().as_deref() {
             Ok("unchanged") => Ok(None),
             Ok("panic") => panic!("requested"),
-            Ok("reject") => Err(JoinError::reason("no longer")),
+            Ok("reject") => Err(Error::reason("no longer")),
             _ => Ok(Some(json!({ "resumed": self.0 }).into())),
         }
     }
@@ -490,7 +486,7 @@ async fn a_client_that_missed_too_much_needs_a_place_that_its_old_session_still_
 async fn get(endpoint: &Endpoint<String>, path: &str, id: u32) -> String {
     let uri = format!("/socket/{path}?vsn=2.0.0&session={id:022}");
     let request = http::Request::get(uri).body(Full::<bytes::Bytes>::default());
-    let Ok(response) = endpoint.service("/socket").oneshot(request.expect("a request")).await;
+    let Ok(response) = endpoint.service().oneshot(request.expect("a request")).await;
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     String::from_utf8(body.to_vec()).expect("text")
 }

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, Close, Endpoint, JoinError, Joined, Payload, Reason, Reply, ShutdownConfig, Socket,
+    Channel, Close, Endpoint, Joined, Payload, Reason, Reply, ShutdownConfig, Socket,
 };
 
 /// Counts the channels that have terminated.
@@ -22,7 +22,7 @@ impl Channel for Room {
     type Assigns = Arc<AtomicUsize>;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -68,7 +68,7 @@ impl LongPoll {
         let uri = format!("/socket/longpoll?{}&token={}", self.query, self.token);
         let request = Request::builder().method(method).uri(uri);
         let request = request.body(Full::<bytes::Bytes>::from(body.to_owned()));
-        let service = self.endpoint.service("/socket");
+        let service = self.endpoint.service();
         let Ok(answer) = service.oneshot(request.expect("a request")).await;
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         let body: Value = serde_json::from_slice(&body).expect("JSON");

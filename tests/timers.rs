@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect, connect_as};
 use tower_channels::{
-    Builder, Channel, Close, ConnectInfo, Endpoint, JoinError, Joined, Payload, Rejected, Reply,
-    Socket, Timer,
+    Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Rejected, Reply, Socket, Timer,
 };
 
 /// Counts how many of its clones exist.
@@ -53,11 +52,11 @@ impl Channel for Clock {
     type Assigns = User;
     type Info = (&'static str, Counted);
 
-    async fn join(topic: &str, _: Payload, it: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, _: Payload, it: &Socket<Self>) -> Result<Joined<Self>> {
         it.assigns().sockets.lock().unwrap().push(it.clone());
         if topic == "refused" {
             let _ = it.send_after(SECOND, ("never", Counted::new(&it.assigns().messages)));
-            return Err(JoinError::reason("refused"));
+            return Err(Error::reason("refused"));
         }
         let joined_at = tokio::time::Instant::now();
         Ok(Self { joined_at, timers: Vec::new(), slowness: Duration::ZERO }.into())

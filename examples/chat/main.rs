@@ -42,7 +42,7 @@ use room::{Room, User};
 async fn main() -> Result<(), Box<dyn Error>> {
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:4000".into());
     let file = env::var("CHAT_DB").unwrap_or_else(|_| "chat.sqlite".into());
-    let history = Store::new(History::open(file)?);
+    let history = Store::new(History::open(file).map_err(|error| error.to_string())?);
 
     let endpoint = Endpoint::builder(move |info| room::connect(info, history.clone()))
         .id(User::id)
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
         .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
         .route("/channels.js", file_of("text/javascript", include_str!("page/channels.js")))
-        .layer(endpoint.layer("/socket"));
+        .nest_service("/socket", endpoint.service());
 
     let listener = TcpListener::bind(addr).await?;
     println!("listening on http://{}", listener.local_addr()?);

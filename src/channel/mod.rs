@@ -3,6 +3,7 @@
 
 pub(crate) mod callbacks;
 pub(crate) mod context;
+pub(crate) mod error;
 mod exit_guard;
 pub(crate) mod instance;
 pub(crate) mod mailbox;
@@ -16,4 +17,4 @@ pub(crate) mod subscriptions;
 pub(crate) mod task;
 pub(crate) mod timers;
 
-pub use self::result::Result;
+pub use self::error::{Error, OrReply, Result};

@@ -40,7 +40,7 @@ impl<C: Channel> Socket<C> {
     ///
     /// ```
     /// use tower_channels::channel::Result;
-    /// use tower_channels::{Channel, Joined, JoinError, Payload, Socket};
+    /// use tower_channels::{Channel, Joined, Payload, Socket};
     ///
     /// struct Inbox;
     ///
@@ -48,7 +48,7 @@ impl<C: Channel> Socket<C> {
     ///     type Assigns = ();
     ///     type Info = ();
     ///
-    ///     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    ///     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
     ///         socket.subscribe("news:eu")?;
     ///         Ok(Inbox.into())
     ///     }

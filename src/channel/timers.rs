@@ -41,7 +41,7 @@ impl<C: Channel> Socket<C> {
     ///
     /// ```
     /// # use tower_channels::channel::Result;
-    /// # use tower_channels::{Channel, Joined, JoinError, Payload, Socket};
+    /// # use tower_channels::{Channel, Joined, Payload, Socket};
     /// use std::time::Duration;
     ///
     /// struct Quiz;
@@ -53,7 +53,7 @@ impl<C: Channel> Socket<C> {
     /// impl Channel for Quiz {
     ///     type Assigns = ();
     ///     type Info = Info;
-    /// #   async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> { Ok(Quiz.into()) }
+    /// #   async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> { Ok(Quiz.into()) }
     ///
     ///     async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
     ///         socket.send_after(Duration::from_secs(30), Info::TimeIsUp);

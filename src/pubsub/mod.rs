@@ -26,12 +26,12 @@ use crate::topics::subscriber::Inbox;
 ///
 /// ```
 /// # use tower_channels::channel::Result;
-/// # use tower_channels::{Channel, Joined, JoinError, Payload, Socket};
+/// # use tower_channels::{Channel, Joined, Payload, Socket};
 /// # struct Room;
 /// # impl Channel for Room {
 /// #     type Assigns = ();
 /// #     type Info = ();
-/// #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> { Ok(Room.into()) }
+/// #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> { Ok(Room.into()) }
 /// # }
 /// use serde_json::json;
 /// use tower_channels::{Endpoint, PubSub};

@@ -6,8 +6,7 @@ use axum::Router;
 use serde_json::{Value, json};
 use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, PubSub, Rejected, Reply, Socket,
-    Timer,
+    Channel, ConnectInfo, Endpoint, Joined, Payload, PubSub, Rejected, Reply, Socket, Timer,
 };
 
 use crate::support::connection::ok;
@@ -40,7 +39,7 @@ impl Channel for Relay {
     type Assigns = Option<String>;
     type Info = &'static str;
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self::default().into())
     }
 

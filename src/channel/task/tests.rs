@@ -9,8 +9,9 @@ use serde_json::Value;
 use tower_channels_transports::{DetachReason, Transport, outbox};
 
 use super::super::context::TopicSubscription;
+use super::super::error::Result;
 use super::super::resources::Resources;
-use super::super::result::{Joined, Result};
+use super::super::result::Joined;
 use super::*;
 use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
@@ -26,7 +27,7 @@ impl Channel for Follower {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
