@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tower_channels_transports::{Close, DetachReason, outbox};
+use tower_channels_transports::panics::{self, Panicked};
+use tower_channels_transports::{Close, DetachReason};
 
+use super::joined_channel::JoinedChannel;
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, Rejoin, SendError};
-use crate::channel::subscriptions::Subscriptions;
+use crate::channel::resources::Resources;
 use crate::channel::task::Join;
-use crate::channel::timers::Timers;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::tracked::Ownership;
@@ -28,9 +28,13 @@ use crate::socket_info::SocketInfo;
 /// What all sockets of an endpoint share.
 pub(crate) struct EndpointContext<A> {
     pub(crate) router: Router<A>,
+    pub(crate) refresh: Option<RefreshFn<A>>,
     pub(crate) pubsub: PubSub,
     pub(crate) limits: ChannelLimits,
 }
+
+/// Lets assigns take over what has changed when their client has connected again.
+pub(crate) type RefreshFn<A> = Box<dyn Fn(&A, A) + Send + Sync>;
 
 /// Limits on the channels of one client.
 #[derive(Clone, Copy, Debug)]
@@ -65,22 +69,6 @@ enum Delivery {
     NotJoined,
 }
 
-/// A joined topic, as its socket sees it.
-struct JoinedChannel {
-    /// The join_ref as the client sent it. A message with another one is stale.
-    sent_join_ref: Ref,
-    mailbox: mailbox::Owner,
-    task: JoinHandle<()>,
-    /// The stream of the channel.
-    outbox: outbox::Sender,
-    /// The epoch in which the client joined last, and when.
-    epoch: u64,
-    joined_at: Instant,
-    /// Whether the client has sent a message that shows it received the reply to that join.
-    join_acked: bool,
-    permit: TopicPermit,
-}
-
 impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn new(
         endpoint: Arc<EndpointContext<A>>,
@@ -97,6 +85,16 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             epoch: 0,
             rejoin_over: false,
         }
+    }
+
+    /// Lets the assigns take over what has changed in those of a later connect, which has no channels.
+    ///
+    /// # Errors
+    /// If the application's function panics.
+    pub(super) fn refresh(&self, newer: Self) -> Result<(), Panicked> {
+        let Some(refresh) = &self.endpoint.refresh else { return Ok(()) };
+        let newer = Arc::into_inner(newer.assigns).and_then(|mut newer| newer.take());
+        newer.map_or(Ok(()), |newer| panics::catch("refresh", || refresh(&self.assigns, newer)))
     }
 
     /// Sends to the client outside of its channels.
@@ -273,8 +271,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
-            subscriptions: Subscriptions::default(),
-            timers: Timers::default(),
+            resources: Resources::default(),
         };
         let task = start(Join {
             context,
@@ -350,39 +347,3 @@ impl<A> Dispatcher<A> {
         self.channels.keys().collect()
     }
 }
-
-impl JoinedChannel {
-    /// Sends a command. A channel whose mailbox is full is slower than its client; it crashes,
-    /// because waiting for it would delay the others.
-    fn send(&self, topic: &str, command: Command) -> Result<(), SendError> {
-        let sent = self.mailbox.send(command);
-        if let Err(SendError::Full) = sent {
-            tracing::error!(?topic, "channel crashed: its mailbox is full");
-            self.task.abort();
-        }
-        sent
-    }
-
-    /// Returns whether nothing is left of the channel, nor of those that it has replaced. Until then
-    /// it is kept, because the next instance has to wait for the permit.
-    fn is_gone(&self) -> bool {
-        self.mailbox.is_over() && self.permit.try_lock().is_ok()
-    }
-
-    /// Returns whether the client may leave because it has not received the reply to its last join:
-    /// it is not known to have, and has had the time to wait for it.
-    fn may_have_timed_out(&self, epoch: u64) -> bool {
-        if self.join_acked || self.outbox.has_reply_arrived() {
-            return false;
-        }
-        let shortest = if self.outbox.has_acked() { SHORTEST_TIMEOUT } else { SHORTEST_UNACKED };
-        self.epoch != epoch || self.joined_at.elapsed() >= shortest
-    }
-}
-
-/// No client waits for less for the reply to a join: phoenix.js for 10 s.
-const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The same on a connection that has acknowledged nothing, as without Pongs: there a reply that has
-/// arrived looks like a lost reply, and a page may leave a channel that it has just joined.
-const SHORTEST_UNACKED: Duration = Duration::from_secs(5);

@@ -1,7 +1,9 @@
 //! The session of one client on its socket, as the transports see it.
 
 mod dispatch;
+pub(crate) mod expiry;
 mod handled_refs;
+mod joined_channel;
 pub(crate) mod registry;
 mod repeats;
 pub(crate) mod shutdown;
@@ -10,12 +12,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use tower_channels_transports::{
-    self as transports, Close, DetachReason, FixedReservation, Inbound, Session, Transport,
+    Close, DetachReason, FixedReservation, Inbound, Rejected, Session, Transport,
 };
 
 use self::dispatch::Dispatcher;
-pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
-use self::registry::{SessionPermit, SessionRegistry};
+pub(crate) use self::dispatch::{ChannelLimits, EndpointContext, RefreshFn};
+use self::expiry::Expiry;
+use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
 use self::repeats::{Repeats, Report};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
@@ -28,6 +31,8 @@ pub(crate) struct SocketSession<A> {
     info: Arc<SocketInfo>,
     repeats: Repeats,
     admission: Admission,
+    /// Until when the client may stay, if not as long as it likes.
+    expiry: Option<Box<Expiry>>,
     /// For what a session holds beside its queues and channels.
     _memory: Option<FixedReservation>,
 }
@@ -50,6 +55,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         assigns: Arc<Guarded<A>>,
         info: SocketInfo,
         responder: Responder,
+        expiry: Option<Box<Expiry>>,
         sessions: SessionRegistry,
         once: bool,
     ) -> Self {
@@ -58,7 +64,14 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let info = Arc::new(info);
         let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder);
         let admission = Admission::Requested(sessions);
-        Self { dispatcher, info, repeats: Repeats::new(once), admission, _memory: memory }
+        let repeats = Repeats::new(once);
+        Self { dispatcher, info, repeats, admission, expiry, _memory: memory }
+    }
+
+    fn start_expiry(&mut self) {
+        if let Some(expiry) = &mut self.expiry {
+            expiry.start(self.dispatcher.responder().outbox.clone());
+        }
     }
 
     /// Tells the client which of its messages were handled.
@@ -105,16 +118,22 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.info.id().map(|id| &**id)
     }
 
-    fn admit(&mut self) -> Result<(), transports::Rejected> {
+    fn admit(&mut self) -> Result<(), Rejected> {
         let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
         let permit = sessions.acquire(&self.dispatcher.responder().outbox, &self.info);
-        let Ok(permit) = permit else {
-            metrics::counter!("tower_channels_sessions_refused").increment(1);
-            tracing::info!("session refused: there are too many, or the endpoint is shutting down");
-            return Err(transports::Rejected);
-        };
+        let permit = permit.map_err(NotAdmitted::refuse)?;
         self.admission = Admission::Granted { _permit: permit };
+        self.start_expiry();
         Ok(())
+    }
+
+    fn resumed(&mut self, newer: Self) {
+        self.expiry = newer.expiry;
+        self.start_expiry();
+        if self.dispatcher.refresh(newer.dispatcher).is_err() {
+            // What the channels see may be half old and half new. The client begins anew.
+            self.dispatcher.responder().outbox.close(Close::Restart);
+        }
     }
 
     fn attached(&mut self, epoch: u64, transport: Transport) {
