@@ -120,5 +120,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!();
+    pages!(from_phoenix presence security);
 }

@@ -1,0 +1,297 @@
+//! A team that talks, with all that an application has around its channels. Copy from it.
+//!
+//! ```text
+//! SECRET=at-least-32-random-bytes-of-secret cargo run --example team
+//! curl -d ann http://127.0.0.1:4000/login      a token: the `authToken` of a client of `/socket`
+//! curl http://127.0.0.1:4000/metrics
+//! ```
+//!
+//! The users are ann, bob and eve, without passwords. Ann and bob are members of `team:red`.
+
+#[path = "team/store.rs"]
+mod store;
+#[path = "team/tokens.rs"]
+mod tokens;
+
+use std::time::{Duration, SystemTime};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tower_channels::channel::{Error, OrReply, Result};
+use tower_channels::{
+    Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rate, Rejected, Reply, Socket, Timer,
+};
+
+use store::Store;
+use tokens::Tokens;
+
+/// What all requests and sockets share.
+#[derive(Clone)]
+struct App {
+    store: Store,
+    tokens: Tokens,
+}
+
+/// The assigns of a socket.
+struct User {
+    app: App,
+    name: String,
+    until: SystemTime,
+}
+
+async fn connect(app: App, info: ConnectInfo) -> Result<User, Rejected> {
+    let token = info.auth_token().ok_or(Rejected::reason("no token"))?;
+    let claims = app.tokens.verify(token);
+    let claims = claims.map_err(|error| Rejected::reason(error.to_string()))?;
+    if app.store.login(&claims.sub).await? != Some(claims.login) {
+        return Err(Rejected::reason("logged out"));
+    }
+    Ok(User { until: claims.expires(), name: claims.sub, app })
+}
+
+fn endpoint(app: App) -> Endpoint<User> {
+    Endpoint::builder(move |info| connect(app.clone(), info))
+        .id(|user: &User| Some(format!("user:{}", user.name)))
+        .expires(|user| Some(user.until))
+        .rate(Rate::new(20, 1 << 20))
+        .channel::<Team>("team:*")
+        .build()
+}
+
+/// A mistake of the client is an answer; a failure of the database crashes the channel.
+enum AppError {
+    NotAMember,
+    Database(rusqlite::Error),
+}
+
+impl From<AppError> for Error {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::NotAMember => Self::reason("not a member"),
+            AppError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl User {
+    async fn authorize(&self, team: &str) -> Result<(), AppError> {
+        let is_member = self.app.store.is_member(team, &self.name).await;
+        is_member.map_err(AppError::Database)?.then_some(()).ok_or(AppError::NotAMember)
+    }
+}
+
+/// A member in a team.
+struct Team {
+    id: String,
+    reminder: Option<Timer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum In {
+    NewMsg { body: String },
+    CountMessages,
+    Invite { user: String },
+    Remind { seconds: u32, text: String },
+    LogOut,
+}
+
+#[derive(Clone)]
+enum Info {
+    Tick,
+    Reminder(String),
+}
+
+impl Channel for Team {
+    type Assigns = User;
+    type Info = Info;
+    const INTERCEPT: &'static [&'static str] = &["new_msg"];
+
+    async fn join(topic: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
+        let id = topic.strip_prefix("team:").or_reply("no such team")?;
+        socket.assigns().authorize(id).await?;
+        Ok(Self { id: id.to_owned(), reminder: None }.into())
+    }
+
+    async fn resume(&mut self, _: Payload, socket: &Socket<Self>) -> Result<Option<Payload>> {
+        socket.assigns().authorize(&self.id).await?;
+        Ok(None)
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        let name = &socket.assigns().name;
+        Presence::track(socket, name, json!({}))?;
+        Presence::push_state(socket);
+        socket.subscribe(&format!("user:{name}"))?;
+        socket.send_every(Duration::from_secs(30), Info::Tick);
+        Ok(())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        msg: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        let User { app: App { store, .. }, name, .. } = socket.assigns();
+        if event == "upload" {
+            let file = msg.as_binary().filter(|file| file.len() <= 256 * 1024);
+            let file = file.or_reply("not a file of at most 256 KiB")?;
+            let id = store.add_file(&self.id, name, file).await?;
+            socket.broadcast("uploaded", json!({ "id": id, "from": name }));
+            return Ok(Reply::ack());
+        }
+        match msg.parse_event(event)? {
+            In::NewMsg { body } => {
+                let id = store.add_message(&self.id, name, &body).await?;
+                socket.broadcast("new_msg", json!({ "id": id, "from": name, "body": body }));
+            }
+            In::CountMessages => {
+                let (store, team, later) = (store.clone(), self.id.clone(), socket.reply_ref());
+                tokio::spawn(async move {
+                    let count = store.count_messages(&team).await;
+                    later.reply(count.map_or(Reply::reason("failed"), |n| Reply::ok(json!(n))));
+                });
+                return Ok(Reply::None);
+            }
+            In::Invite { user } => {
+                store.add_member(&self.id, &user).await?.or_reply("no such user")?;
+                let invitation = json!({ "team": self.id, "from": name });
+                socket.pubsub().broadcast(&format!("user:{user}"), "invited", invitation);
+            }
+            In::Remind { seconds, text } => {
+                let after = Duration::from_secs(seconds.into());
+                let timer = socket.send_after(after, Info::Reminder(text));
+                self.reminder.replace(timer).inspect(Timer::cancel);
+            }
+            In::LogOut => {
+                store.end_logins(name).await?;
+                socket.pubsub().disconnect(&format!("user:{name}"));
+            }
+        }
+        Ok(Reply::ack())
+    }
+
+    /// Marks a member's own messages.
+    async fn handle_out(&mut self, event: &str, msg: Payload, socket: &Socket<Self>) -> Result<()> {
+        let mut msg = msg.parse::<Value>()?;
+        msg["mine"] = json!(msg["from"] == *socket.assigns().name);
+        socket.push(event, msg);
+        Ok(())
+    }
+
+    /// Passes on what is sent to the user, from anywhere in the program.
+    async fn handle_broadcast(
+        &mut self,
+        _: &str,
+        event: &str,
+        msg: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<()> {
+        socket.push(event, msg);
+        Ok(())
+    }
+
+    async fn handle_info(&mut self, info: Info, socket: &Socket<Self>) -> Result<()> {
+        match info {
+            Info::Tick => socket.push("online", json!(socket.presence().count(socket.topic()))),
+            Info::Reminder(text) => socket.push("reminder", text),
+        }
+        Ok(())
+    }
+}
+
+async fn log_in(State(app): State<App>, user: String) -> Result<String, StatusCode> {
+    let login = app.store.login(&user).await.ok().flatten().ok_or(StatusCode::FORBIDDEN)?;
+    app.tokens.sign(&user, login).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().init();
+    let metrics = PrometheusBuilder::new().install_recorder()?; // before `build`
+    let store = Store::new(rusqlite::Connection::open("team.sqlite")?)?;
+    let app = App { store, tokens: Tokens::new(&std::env::var("SECRET")?) };
+    let endpoint = endpoint(app.clone());
+    let router = axum::Router::new()
+        .nest_service("/socket", endpoint.service())
+        .route("/login", post(log_in))
+        .route("/metrics", get(async move || metrics.render()))
+        .with_state(app);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async { _ = stopped.await });
+    let server = tokio::spawn(server.into_future());
+    signal(SignalKind::terminate())?.recv().await;
+    drop(stop); // no more connections
+    endpoint.shutdown(Duration::from_secs(20)).await; // the clients connect to another server
+    Ok(server.await??) // the last responses
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_channels::test::{self, Client};
+
+    use super::*;
+
+    /// Ann and bob in `team:red`, and eve, who is not.
+    async fn team() -> [Client<User>; 3] {
+        let store = Store::new(rusqlite::Connection::open_in_memory().unwrap()).unwrap();
+        let (tokens, users) = (Tokens::new("secret"), ["ann", "bob", "eve"]);
+        let signed = users.map(|user| tokens.sign(user, 1).unwrap());
+        let endpoint = &endpoint(App { store, tokens });
+        let connect = |token| async move {
+            test::client(endpoint).auth_token(token).connect().await.unwrap()
+        };
+        let [mut ann, mut bob, eve] =
+            [connect(&signed[0]).await, connect(&signed[1]).await, connect(&signed[2]).await];
+        for client in [&mut ann, &mut bob] {
+            assert_eq!(client.join("team:red", json!({})).await, Reply::ack());
+        }
+        [ann, bob, eve]
+    }
+
+    #[tokio::test]
+    async fn everyone_gets_a_message_and_it_is_counted() {
+        let [mut ann, mut bob, _] = team().await;
+        ann.push("team:red", "new_msg", json!({ "body": "hi" })).await;
+        for (client, mine) in [(&mut ann, true), (&mut bob, false)] {
+            let hi = json!({ "id": 1, "from": "ann", "body": "hi", "mine": mine });
+            assert_eq!(client.expect("new_msg").await, hi);
+        }
+        assert_eq!(bob.push("team:red", "count_messages", json!({})).await, Reply::ok(json!(1)));
+    }
+
+    #[tokio::test]
+    async fn an_invitation_admits_and_notifies() {
+        let [mut ann, mut bob, mut eve] = team().await;
+        assert_eq!(eve.join("team:red", json!({})).await, Reply::reason("not a member"));
+        for user in ["eve", "bob"] {
+            ann.push("team:red", "invite", json!({ "user": user })).await;
+        }
+        assert_eq!(eve.join("team:red", json!({})).await, Reply::ack());
+        assert_eq!(bob.expect("invited").await, json!({ "team": "red", "from": "ann" }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reminder_replaces_the_one_before() {
+        let [mut ann, ..] = team().await;
+        for (seconds, text) in [(1, "soon"), (2, "later")] {
+            ann.push("team:red", "remind", json!({ "seconds": seconds, "text": text })).await;
+        }
+        assert_eq!(ann.expect("reminder").await, json!("later"));
+    }
+
+    #[tokio::test]
+    async fn a_logout_ends_every_connection_and_the_token() {
+        let [mut ann, ..] = team().await;
+        ann.send("team:red", "log_out", json!({}));
+        ann.expect_closed().await;
+        assert_eq!(ann.reconnect().await.unwrap_err(), Rejected::reason("logged out"));
+    }
+}

@@ -1,0 +1,53 @@
+//! Tokens: what a login returns, and a client connects with.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::errors::Result;
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Signs and verifies tokens.
+#[derive(Clone)]
+pub struct Tokens {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+#[derive(Deserialize, Serialize)]
+pub struct Claims {
+    /// The name of the user.
+    pub sub: String,
+    /// The number of the login: a token with another one than the user's is logged out.
+    pub login: i64,
+    /// In seconds since 1970.
+    exp: u64,
+}
+
+impl Tokens {
+    pub fn new(secret: &str) -> Self {
+        let secret = secret.as_bytes();
+        let (encoding, decoding) =
+            (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
+        Self { encoding, decoding }
+    }
+
+    pub fn sign(&self, user: &str, login: i64) -> Result<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let claims = Claims { sub: user.to_owned(), login, exp: (now + LIFETIME).as_secs() };
+        jsonwebtoken::encode(&Header::default(), &claims, &self.encoding)
+    }
+
+    pub fn verify(&self, token: &str) -> Result<Claims> {
+        let mut validation = Validation::default();
+        validation.leeway = 0;
+        Ok(jsonwebtoken::decode(token, &self.decoding, &validation)?.claims)
+    }
+}
+
+impl Claims {
+    pub fn expires(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.exp)
+    }
+}
