@@ -83,7 +83,7 @@ pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
 pub use self::endpoint::{Endpoint, SessionCount};
-pub use self::payload::Payload;
+pub use self::payload::{EventError, InvalidPayload, Payload};
 pub use self::presence::{
     Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, TrackGuard,
