@@ -1,8 +1,8 @@
 //! Phoenix Channels for any hyper or axum stack.
 //!
-//! An [`Endpoint`] decides who may connect and serves topics with [`Channel`]s. It is mounted in front
-//! of other services as a Tower [`Layer`], or on its own as a [`Service`], and speaks the Phoenix
-//! protocol over WebSocket and long polling to the clients that already exist, such as phoenix.js.
+//! An [`Endpoint`] decides who may connect and serves topics with [`Channel`]s. It is mounted as a
+//! Tower [`Service`], or in front of other services as a [`Layer`], and speaks the Phoenix protocol
+//! over WebSocket and long polling to the clients that already exist, such as phoenix.js.
 //!
 //! ```no_run
 //! use axum::Router;
@@ -34,7 +34,7 @@
 //! # #[tokio::main]
 //! # async fn main() -> std::io::Result<()> {
 //! let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build();
-//! let app = Router::new().layer(endpoint.layer("/socket"));
+//! let app = Router::new().nest_service("/socket", endpoint.service());
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
 //! axum::serve(listener, app).await
 //! # }
@@ -61,33 +61,40 @@ pub mod channel;
 mod effects;
 mod endpoint;
 mod guarded;
+mod lagged;
 mod message;
 mod payload;
 mod presence;
-mod pubsub;
+pub mod pubsub;
 mod reply;
 mod responder;
 mod router;
 mod serializer;
 mod socket;
+mod socket_info;
 #[cfg(feature = "test-util")]
 pub mod test;
+mod topics;
 
 pub use self::channel::callbacks::{Channel, Handle, Socket};
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
 pub use self::channel::result::{Joined, Reason};
+pub use self::channel::subscriptions::SubscribeError;
+pub use self::channel::timers::Timer;
 pub use self::endpoint::builder::Builder;
 pub use self::endpoint::connect::Rejected;
 pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
 pub use self::endpoint::{Endpoint, SessionCount};
+pub use self::lagged::Lagged;
 pub use self::payload::{EventError, InvalidPayload, Payload};
 pub use self::presence::{
-    Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
+    Fetched, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, TrackGuard,
 };
+pub use self::pubsub::{PubSub, PubSubConfig};
 pub use self::reply::Reply;
 pub use self::socket::shutdown::ShutdownConfig;
 #[cfg(feature = "test-util")]

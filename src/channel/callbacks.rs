@@ -6,6 +6,8 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use tower_channels_transports::Transport;
+
 use super::context::{Caller, ChannelContext};
 use super::error::{Error, Result};
 use super::mailbox::{self, Command, SendError};
@@ -223,6 +225,23 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
+    /// Handles a broadcast of another topic that this channel has subscribed to with
+    /// [`Socket::subscribe`]. The default ignores it.
+    ///
+    /// Broadcasts come in the order in which they were sent to a topic, and between the other messages
+    /// of the channel as they have arrived. They come while the client of a resumable session is away,
+    /// too: what is pushed then waits for it.
+    fn handle_broadcast(
+        &mut self,
+        topic: &str,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        let _ = (topic, event, payload, socket);
+        async { Ok(()) }
+    }
+
     /// Called last when the channel ends in order: not after a crash, and not when another join of
     /// the same topic replaces the channel, which also cancels it at its next await. Put
     /// unconditional cleanup in `Drop`. The client may be gone already.
@@ -273,6 +292,17 @@ impl<C: Channel> Socket<C> {
         &self.context.assigns
     }
 
+    /// The socket's id, as [`Builder::id`](crate::Builder::id) has derived it.
+    pub fn id(&self) -> Option<&str> {
+        self.context.info.id().map(|id| &**id)
+    }
+
+    /// The transport of the client's connection, or of its last one: in a resumable session it changes
+    /// with the connection.
+    pub fn transport(&self) -> Transport {
+        self.context.info.transport()
+    }
+
     /// The joined topic.
     pub fn topic(&self) -> &str {
         &self.context.topic
@@ -307,9 +337,9 @@ impl<C: Channel> Socket<C> {
         ReplyRef::new(&self.context, reference)
     }
 
-    /// The presence of the endpoint, for all topics.
+    /// The presence on all topics.
     pub fn presence(&self) -> &Presence {
-        &self.context.presence
+        self.context.pubsub.presence()
     }
 
     /// Returns a handle with which other tasks send messages to this channel; see
@@ -349,6 +379,12 @@ impl<C: Channel> Handle<C> {
     /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
     pub fn send(&self, info: C::Info) -> Result<(), SendError> {
         self.mailbox.send(Command::Info(Box::new(Guarded::new(info))))
+    }
+}
+
+impl<C: Channel> Handle<C> {
+    pub(super) fn mailbox(&self) -> &mailbox::Sender {
+        &self.mailbox
     }
 }
 

@@ -8,9 +8,12 @@ mod exit_guard;
 pub(crate) mod instance;
 pub(crate) mod mailbox;
 mod presence;
+mod pubsub;
 pub(crate) mod reply_ref;
 pub(crate) mod result;
 mod running;
+pub(crate) mod subscriptions;
 pub(crate) mod task;
+pub(crate) mod timers;
 
 pub use self::error::{Error, OrReply, Result};

@@ -14,6 +14,7 @@ use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::{EndpointContext, SocketSession};
+use crate::socket_info::SocketInfo;
 
 /// Error returned by `connect` to reject a client.
 ///
@@ -76,6 +77,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         info: ConnectInfo,
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, transports::Rejected> {
+        let transport = info.transport();
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
         #[cfg(feature = "test-util")]
         let slot = info.extensions().get::<Arc<RejectedSlot>>().cloned();
@@ -104,7 +106,8 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         }
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(SocketSession::new(endpoint, assigns, responder, id, self.sessions.clone()))
+        let info = SocketInfo::new(id.map(Into::into), transport);
+        Ok(SocketSession::new(endpoint, assigns, info, responder, self.sessions.clone()))
     }
 }
 

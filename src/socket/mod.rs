@@ -18,12 +18,12 @@ use self::registry::{SessionPermit, SessionRegistry};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
+use crate::socket_info::SocketInfo;
 
 /// The session of one client: decodes its messages and dispatches them to its channels.
 pub(crate) struct SocketSession<A> {
     dispatcher: Dispatcher<A>,
-    /// The socket id.
-    id: Option<String>,
+    info: Arc<SocketInfo>,
     /// The newest refs of this connection, over a transport whose requests may be repeated.
     recent_refs: Option<VecDeque<Ref>>,
     admission: Admission,
@@ -46,14 +46,15 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Arc<Guarded<A>>,
+        info: SocketInfo,
         responder: Responder,
-        id: Option<String>,
         sessions: SessionRegistry,
     ) -> Self {
         let memory = responder.outbox.account().map(|account| account.hold(SESSION));
-        let dispatcher = Dispatcher::new(endpoint, assigns, responder);
+        let info = Arc::new(info);
+        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder);
         let admission = Admission::Requested(sessions);
-        Self { dispatcher, id, recent_refs: None, admission, _memory: memory }
+        Self { dispatcher, info, recent_refs: None, admission, _memory: memory }
     }
 
     /// Returns whether a message with this ref was handled on this connection before, and remembers
@@ -100,12 +101,12 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
     }
 
     fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.info.id().map(|id| &**id)
     }
 
     fn admit(&mut self) -> Result<(), transports::Rejected> {
         let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
-        let permit = sessions.acquire(self.dispatcher.outbox(), self.id.clone());
+        let permit = sessions.acquire(self.dispatcher.outbox(), &self.info);
         let Ok(permit) = permit else {
             metrics::counter!("tower_channels_sessions_refused").increment(1);
             tracing::info!("session refused: there are too many, or the endpoint is shutting down");
@@ -119,14 +120,17 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         // Browsers repeat a POST whose connection broke.
         let posts = matches!(transport, Transport::LongPoll | Transport::Other(_));
         self.recent_refs = posts.then(VecDeque::new);
+        self.info.attach(transport);
         self.dispatcher.attach(epoch);
     }
 
     fn detached(&mut self, reason: DetachReason) {
+        self.info.set_detached(true);
         self.dispatcher.detach(reason);
     }
 
     fn reattached(&mut self) {
+        self.info.set_detached(false);
         self.dispatcher.catch_up();
     }
 

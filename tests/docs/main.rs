@@ -46,6 +46,16 @@ const PROGRAMS: [(&str, &str); 3] = [
 ];
 
 #[test]
+fn the_configurations_of_proxies_are_the_files_that_are_tested() {
+    let page = include_str!("../../docs/deployment.md");
+    for file in
+        [include_str!("../../docs/deploy/nginx.conf"), include_str!("../../docs/deploy/Caddyfile")]
+    {
+        assert!(page.contains(file), "copy into docs/deployment.md:\n{file}");
+    }
+}
+
+#[test]
 fn every_page_with_code_is_compiled() {
     let (_, doctests) = include_str!("../../src/lib.rs").split_once("pages!(").expect("the list");
     let (doctests, _) = doctests.split_once(')').expect("the end of the list");
