@@ -18,13 +18,14 @@ use std::time::{Duration, SystemTime};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use tower_channels::channel::{Error, OrReply, Result};
+use tower_channels::channel::{OrReply, Result};
 use tower_channels::{
-    Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rate, Rejected, Reply, Socket, Timer,
+    Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rate, Rejected, Reply, Socket,
 };
 
 use store::Store;
@@ -58,68 +59,46 @@ fn endpoint(app: App) -> Endpoint<User> {
     Endpoint::builder(move |info| connect(app.clone(), info))
         .id(|user: &User| Some(format!("user:{}", user.name)))
         .expires(|user| Some(user.until))
+        .max_message(1 << 20)
         .rate(Rate::new(20, 1 << 20))
         .channel::<Team>("team:*")
         .build()
 }
 
-/// A mistake of the client is an answer; a failure of the database crashes the channel.
-enum AppError {
-    NotAMember,
-    Database(rusqlite::Error),
-}
-
-impl From<AppError> for Error {
-    fn from(error: AppError) -> Self {
-        match error {
-            AppError::NotAMember => Self::reason("not a member"),
-            AppError::Database(error) => error.into(),
-        }
-    }
-}
-
-impl User {
-    async fn authorize(&self, team: &str) -> Result<(), AppError> {
-        let is_member = self.app.store.is_member(team, &self.name).await;
-        is_member.map_err(AppError::Database)?.then_some(()).ok_or(AppError::NotAMember)
-    }
-}
-
-/// A member in a team.
+/// One member in one team.
 struct Team {
     id: String,
-    reminder: Option<Timer>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum In {
     NewMsg { body: String },
+    Upload(Bytes),
     CountMessages,
     Invite { user: String },
-    Remind { seconds: u32, text: String },
     LogOut,
 }
 
+/// Time to tell the client how many are online.
 #[derive(Clone)]
-enum Info {
-    Tick,
-    Reminder(String),
-}
+struct Tick;
 
 impl Channel for Team {
     type Assigns = User;
-    type Info = Info;
+    type Info = Tick;
     const INTERCEPT: &'static [&'static str] = &["new_msg"];
 
     async fn join(topic: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         let id = topic.strip_prefix("team:").or_reply("no such team")?;
-        socket.assigns().authorize(id).await?;
-        Ok(Self { id: id.to_owned(), reminder: None }.into())
+        let User { app, name, .. } = socket.assigns();
+        app.store.authorize(id, name).await?;
+        Ok(Self { id: id.to_owned() }.into())
     }
 
     async fn resume(&mut self, _: Payload, socket: &Socket<Self>) -> Result<Option<Payload>> {
-        socket.assigns().authorize(&self.id).await?;
+        let User { app, name, .. } = socket.assigns();
+        app.store.authorize(&self.id, name).await?;
         Ok(None)
     }
 
@@ -128,7 +107,7 @@ impl Channel for Team {
         Presence::track(socket, name, json!({}))?;
         Presence::push_state(socket);
         socket.subscribe(&format!("user:{name}"))?;
-        socket.send_every(Duration::from_secs(30), Info::Tick);
+        socket.send_every(Duration::from_secs(30), Tick);
         Ok(())
     }
 
@@ -139,17 +118,14 @@ impl Channel for Team {
         socket: &Socket<Self>,
     ) -> Result<Reply> {
         let User { app: App { store, .. }, name, .. } = socket.assigns();
-        if event == "upload" {
-            let file = msg.as_binary().filter(|file| file.len() <= 256 * 1024);
-            let file = file.or_reply("not a file of at most 256 KiB")?;
-            let id = store.add_file(&self.id, name, file).await?;
-            socket.broadcast("uploaded", json!({ "id": id, "from": name }));
-            return Ok(Reply::ack());
-        }
         match msg.parse_event(event)? {
             In::NewMsg { body } => {
                 let id = store.add_message(&self.id, name, &body).await?;
                 socket.broadcast("new_msg", json!({ "id": id, "from": name, "body": body }));
+            }
+            In::Upload(file) => {
+                let id = store.add_file(&self.id, name, &file).await?;
+                socket.broadcast("uploaded", json!({ "id": id, "from": name }));
             }
             In::CountMessages => {
                 let (store, team, later) = (store.clone(), self.id.clone(), socket.reply_ref());
@@ -163,11 +139,6 @@ impl Channel for Team {
                 store.add_member(&self.id, &user).await?.or_reply("no such user")?;
                 let invitation = json!({ "team": self.id, "from": name });
                 socket.pubsub().broadcast(&format!("user:{user}"), "invited", invitation);
-            }
-            In::Remind { seconds, text } => {
-                let after = Duration::from_secs(seconds.into());
-                let timer = socket.send_after(after, Info::Reminder(text));
-                self.reminder.replace(timer).inspect(Timer::cancel);
             }
             In::LogOut => {
                 store.end_logins(name).await?;
@@ -197,11 +168,8 @@ impl Channel for Team {
         Ok(())
     }
 
-    async fn handle_info(&mut self, info: Info, socket: &Socket<Self>) -> Result<()> {
-        match info {
-            Info::Tick => socket.push("online", json!(socket.presence().count(socket.topic()))),
-            Info::Reminder(text) => socket.push("reminder", text),
-        }
+    async fn handle_info(&mut self, Tick: Tick, socket: &Socket<Self>) -> Result<()> {
+        socket.push("online", json!(socket.presence().count(socket.topic())));
         Ok(())
     }
 }
@@ -242,18 +210,15 @@ mod tests {
     /// Ann and bob in `team:red`, and eve, who is not.
     async fn team() -> [Client<User>; 3] {
         let store = Store::new(rusqlite::Connection::open_in_memory().unwrap()).unwrap();
-        let (tokens, users) = (Tokens::new("secret"), ["ann", "bob", "eve"]);
-        let signed = users.map(|user| tokens.sign(user, 1).unwrap());
-        let endpoint = &endpoint(App { store, tokens });
-        let connect = |token| async move {
-            test::client(endpoint).auth_token(token).connect().await.unwrap()
-        };
-        let [mut ann, mut bob, eve] =
-            [connect(&signed[0]).await, connect(&signed[1]).await, connect(&signed[2]).await];
-        for client in [&mut ann, &mut bob] {
+        let tokens = Tokens::new("secret");
+        let tokens_of = ["ann", "bob", "eve"].map(|user| tokens.sign(user, 1).unwrap());
+        let endpoint = endpoint(App { store, tokens });
+        let clients = tokens_of.map(|token| test::client(&endpoint).auth_token(&token).connect());
+        let mut clients = futures_util::future::try_join_all(clients).await.unwrap();
+        for client in &mut clients[..2] {
             assert_eq!(client.join("team:red", json!({})).await, Reply::ack());
         }
-        [ann, bob, eve]
+        clients.try_into().unwrap()
     }
 
     #[tokio::test]
@@ -279,12 +244,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reminder_replaces_the_one_before() {
+    async fn every_thirty_seconds_the_client_learns_who_is_online() {
         let [mut ann, ..] = team().await;
-        for (seconds, text) in [(1, "soon"), (2, "later")] {
-            ann.push("team:red", "remind", json!({ "seconds": seconds, "text": text })).await;
-        }
-        assert_eq!(ann.expect("reminder").await, json!("later"));
+        ann.refute("online", Duration::from_secs(29)).await;
+        assert_eq!(ann.expect("online").await, json!(2));
     }
 
     #[tokio::test]

@@ -4,6 +4,22 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Params, Result};
+use tower_channels::channel;
+
+/// Why a member is not let in: an answer to the client, or a failure, which crashes the channel.
+pub enum AccessError {
+    NotAMember,
+    Database(rusqlite::Error),
+}
+
+impl From<AccessError> for channel::Error {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::NotAMember => Self::reason("not a member"),
+            AccessError::Database(error) => error.into(),
+        }
+    }
+}
 
 /// A cheap clone of what all requests and channels share.
 #[derive(Clone)]
@@ -25,10 +41,10 @@ impl Store {
         self.query(sql, [user.to_owned()]).await
     }
 
-    pub async fn is_member(&self, team: &str, user: &str) -> Result<bool> {
+    pub async fn authorize(&self, team: &str, user: &str) -> Result<(), AccessError> {
         let sql = "SELECT 1 FROM members WHERE team = ?1 AND user = ?2";
-        let member = self.query::<i64>(sql, [team.to_owned(), user.to_owned()]).await?;
-        Ok(member.is_some())
+        let member = self.query::<i64>(sql, [team.to_owned(), user.to_owned()]).await;
+        member.map_err(AccessError::Database)?.map(|_| ()).ok_or(AccessError::NotAMember)
     }
 
     /// Returns `None` if there is no such user.
