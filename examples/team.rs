@@ -1,13 +1,15 @@
-//! A team that talks, with all that an application has around its channels. Copy from it.
+//! A team that talks, and what an application has around its channels: copy from it.
 //!
 //! ```text
 //! SECRET=at-least-32-random-bytes-of-secret cargo run --example team
-//! curl -d ann http://127.0.0.1:4000/login      a token: the `authToken` of a client of `/socket`
+//! curl -d ann http://127.0.0.1:4000/login      returns a token: the `authToken` of a client
 //! curl http://127.0.0.1:4000/metrics
 //! ```
 //!
-//! The users are ann, bob and eve, without passwords. Ann and bob are members of `team:red`.
+//! The users are ann, bob and eve, who have no passwords. Ann and bob are members of `team:red`.
 
+#[path = "team/stop.rs"]
+mod stop;
 #[path = "team/store.rs"]
 mod store;
 #[path = "team/tokens.rs"]
@@ -22,7 +24,6 @@ use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tower_channels::channel::{OrReply, Result};
 use tower_channels::{
     Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rate, Rejected, Reply, Socket,
@@ -192,11 +193,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/metrics", get(async move || metrics.render()))
         .with_state(app);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async { _ = stopped.await });
     let server = tokio::spawn(server.into_future());
-    signal(SignalKind::terminate())?.recv().await;
-    drop(stop); // no more connections
+    stop::requested().await?;
+    drop(stopping); // no more connections
     endpoint.shutdown(Duration::from_secs(20)).await; // the clients connect to another server
     Ok(server.await??) // the last responses
 }
