@@ -127,5 +127,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(from_phoenix presence security);
+    pages!(deployment from_phoenix mounting presence security);
 }
