@@ -246,7 +246,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_thirty_seconds_the_client_learns_who_is_online() {
-        let [mut ann, ..] = team().await;
+        let [mut ann, _bob, _eve] = team().await;
         ann.refute("online", Duration::from_secs(29)).await;
         assert_eq!(ann.expect("online").await, json!(2));
     }

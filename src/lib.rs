@@ -83,7 +83,6 @@ pub use self::channel::result::{Joined, Reason};
 pub use self::channel::subscriptions::SubscribeError;
 pub use self::channel::timers::Timer;
 pub use self::endpoint::builder::Builder;
-pub use self::endpoint::connect::Rejected;
 pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
@@ -100,8 +99,8 @@ pub use self::socket::shutdown::ShutdownConfig;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
-    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, ResumeConfig, Transport,
-    WebSocketConfig,
+    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, Rejected, ResumeConfig,
+    Transport, WebSocketConfig,
 };
 
 /// Parts that the tests, benches and fuzz targets of this workspace use. Not covered by semantic

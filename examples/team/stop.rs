@@ -1,7 +1,7 @@
 //! When the program is to stop.
 
 /// Waits for SIGTERM, which service managers send, or for Ctrl-C.
-pub async fn requested() -> std::io::Result<()> {
+pub(crate) async fn requested() -> std::io::Result<()> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Result};
 use tower_channels::channel;
 
 /// Why a member is not let in: an answer to the client, or a failure, which crashes the channel.
-pub enum AccessError {
+pub(crate) enum AccessError {
     NotAMember,
     Database(rusqlite::Error),
 }
@@ -23,47 +23,57 @@ impl From<AccessError> for channel::Error {
 
 /// A cheap clone of what all requests and channels share.
 #[derive(Clone)]
-pub struct Store(Arc<Mutex<Connection>>);
+pub(crate) struct Store(Arc<Mutex<Connection>>);
 
 impl Store {
-    pub fn new(db: Connection) -> Result<Self> {
+    pub(crate) fn new(db: Connection) -> Result<Self> {
         db.execute_batch(include_str!("schema.sql"))?;
         Ok(Self(Arc::new(Mutex::new(db))))
     }
 
     /// The number of a user's valid login. A token repeats it, and a logout changes it.
-    pub async fn login(&self, user: &str) -> Result<Option<i64>> {
+    pub(crate) async fn login(&self, user: &str) -> Result<Option<i64>> {
         self.query("SELECT login FROM users WHERE name = ?1", [user.to_owned()]).await
     }
 
-    pub async fn end_logins(&self, user: &str) -> Result<Option<i64>> {
+    pub(crate) async fn end_logins(&self, user: &str) -> Result<Option<i64>> {
         let sql = "UPDATE users SET login = login + 1 WHERE name = ?1 RETURNING login";
         self.query(sql, [user.to_owned()]).await
     }
 
-    pub async fn authorize(&self, team: &str, user: &str) -> Result<(), AccessError> {
+    pub(crate) async fn authorize(&self, team: &str, user: &str) -> Result<(), AccessError> {
         let sql = "SELECT 1 FROM members WHERE team = ?1 AND user = ?2";
         let member = self.query::<i64>(sql, [team.to_owned(), user.to_owned()]).await;
         member.map_err(AccessError::Database)?.map(|_| ()).ok_or(AccessError::NotAMember)
     }
 
     /// Returns `None` if there is no such user.
-    pub async fn add_member(&self, team: &str, user: &str) -> Result<Option<i64>> {
+    pub(crate) async fn add_member(&self, team: &str, user: &str) -> Result<Option<i64>> {
         let sql =
             "INSERT OR REPLACE INTO members SELECT ?1, name FROM users WHERE name = ?2 RETURNING 1";
         self.query(sql, [team.to_owned(), user.to_owned()]).await
     }
 
-    pub async fn add_message(&self, team: &str, author: &str, body: &str) -> Result<Option<i64>> {
+    pub(crate) async fn add_message(
+        &self,
+        team: &str,
+        author: &str,
+        body: &str,
+    ) -> Result<Option<i64>> {
         let sql = "INSERT INTO messages VALUES (NULL, ?1, ?2, ?3) RETURNING id";
         self.query(sql, [team.to_owned(), author.to_owned(), body.to_owned()]).await
     }
 
-    pub async fn count_messages(&self, team: &str) -> Result<Option<i64>> {
+    pub(crate) async fn count_messages(&self, team: &str) -> Result<Option<i64>> {
         self.query("SELECT count(*) FROM messages WHERE team = ?1", [team.to_owned()]).await
     }
 
-    pub async fn add_file(&self, team: &str, author: &str, content: &[u8]) -> Result<Option<i64>> {
+    pub(crate) async fn add_file(
+        &self,
+        team: &str,
+        author: &str,
+        content: &[u8],
+    ) -> Result<Option<i64>> {
         let sql = "INSERT INTO files VALUES (NULL, ?1, ?2, ?3) RETURNING id";
         self.query(sql, (team.to_owned(), author.to_owned(), content.to_owned())).await
     }

@@ -10,36 +10,36 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Signs and verifies tokens.
 #[derive(Clone)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
 }
 
 #[derive(Deserialize, Serialize)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// The name of the user.
-    pub sub: String,
+    pub(crate) sub: String,
     /// The number of the login: a token with another one than the user's is logged out.
-    pub login: i64,
+    pub(crate) login: i64,
     /// In seconds since 1970.
     exp: u64,
 }
 
 impl Tokens {
-    pub fn new(secret: &str) -> Self {
+    pub(crate) fn new(secret: &str) -> Self {
         let secret = secret.as_bytes();
         let (encoding, decoding) =
             (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
         Self { encoding, decoding }
     }
 
-    pub fn sign(&self, user: &str, login: i64) -> Result<String> {
+    pub(crate) fn sign(&self, user: &str, login: i64) -> Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let claims = Claims { sub: user.to_owned(), login, exp: (now + LIFETIME).as_secs() };
         jsonwebtoken::encode(&Header::default(), &claims, &self.encoding)
     }
 
-    pub fn verify(&self, token: &str) -> Result<Claims> {
+    pub(crate) fn verify(&self, token: &str) -> Result<Claims> {
         let mut validation = Validation::default();
         validation.leeway = 0;
         Ok(jsonwebtoken::decode(token, &self.decoding, &validation)?.claims)
@@ -47,7 +47,7 @@ impl Tokens {
 }
 
 impl Claims {
-    pub fn expires(&self) -> SystemTime {
+    pub(crate) fn expires(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.exp)
     }
 }

@@ -12,7 +12,8 @@ use crate::frame::{Close, Inbound, Message};
 use crate::memory::Memory;
 use crate::outbox::{self, Loss};
 use crate::reentrant;
-use crate::session::{DetachReason, Rejected, Session};
+use crate::rejected::Rejected;
+use crate::session::{DetachReason, Session};
 
 /// A session with this socket id.
 struct Silent(Option<&'static str>);
@@ -274,7 +275,7 @@ impl Session for Limited {
     fn admit(&mut self) -> Result<(), Rejected> {
         let taken = self.0.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1));
         self.1 = taken.is_ok();
-        taken.map(drop).map_err(|_| Rejected)
+        taken.map(drop).map_err(|_| Rejected::reason("no room"))
     }
 }
 
