@@ -49,6 +49,8 @@
 //! # Features
 //!
 //! - `http2` (default): WebSockets over HTTP/2 (RFC 8441).
+//! - `axum`: [`ConnectInfo::peer_addr`] reads the address that axum's
+//!   `into_make_service_with_connect_info` sets.
 //! - `test-util`: the in-memory client, for tests of one's own channels.
 //!
 //! A panic in a channel ends that channel alone, one in `connect` that request alone. This needs the

@@ -44,7 +44,8 @@ impl Transport {
 
 /// The parameters of a connecting client and the request that carried them.
 ///
-/// Parameters and tokens may be secrets: `Debug` prints neither them nor any header.
+/// Parameters and tokens may be secrets: `Debug` prints neither them nor any header. The token by which
+/// long polling names its session is in none of its parts.
 #[derive(Clone)]
 pub struct ConnectInfo {
     transport: Transport,

@@ -175,11 +175,11 @@ mod tests {
         let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
         assert_eq!(
             body(json(render(StatusCode::OK, &messages, TOKEN).into())),
-            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"0123456789abcdefghijkl7"}"#
+            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"phx-lp.0123456789abcdefghijkl7"}"#
         );
         assert_eq!(
             body(empty(StatusCode::NO_CONTENT, TOKEN)),
-            r#"{"messages":[],"status":204,"token":"0123456789abcdefghijkl7"}"#
+            r#"{"messages":[],"status":204,"token":"phx-lp.0123456789abcdefghijkl7"}"#
         );
     }
 

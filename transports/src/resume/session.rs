@@ -29,7 +29,7 @@ pub(crate) struct ResumableSession<S> {
     turn: Mutex<Option<S>>,
     /// What the newest connect would have been without this session, until the session has seen it. Set
     /// under the lock of the state.
-    newer: Mutex<Option<S>>,
+    newer: Mutex<Option<Box<S>>>,
     /// The token of the last long-poll connect, which may not have been used yet.
     newest_token: Mutex<Option<TokenId>>,
 }
@@ -129,7 +129,7 @@ impl<S: Session> ResumableSession<S> {
             self.end(Close::Restart);
             return None;
         };
-        let now = Instant::now();
+        let (now, newer) = (Instant::now(), newer.map(Box::new));
         let mut state = self.state.lock();
         if has_conflict {
             state.add_conflict(now);
@@ -292,7 +292,7 @@ impl<S: Session> ResumableSession<S> {
                 SessionEvent::Attached(epoch, transport) => {
                     let newer = self.newer.lock().take();
                     if let Some(newer) = newer {
-                        session.resumed(newer);
+                        session.resumed(*newer);
                     }
                     session.attached(epoch, transport);
                 }
