@@ -8,8 +8,8 @@
 //!
 //! The users are ann, bob and eve, who have no passwords. Ann and bob are members of `team:red`.
 
-#[path = "team/stop.rs"]
-mod stop;
+#[path = "team/server.rs"]
+mod server;
 #[path = "team/store.rs"]
 mod store;
 #[path = "team/tokens.rs"]
@@ -48,8 +48,7 @@ struct User {
 
 async fn connect(app: App, info: ConnectInfo) -> Result<User, Rejected> {
     let token = info.auth_token().ok_or(Rejected::reason("no token"))?;
-    let claims = app.tokens.verify(token);
-    let claims = claims.map_err(|error| Rejected::reason(error.to_string()))?;
+    let claims = app.tokens.verify(token)?;
     if app.store.login(&claims.sub).await? != Some(claims.login) {
         return Err(Rejected::reason("logged out"));
     }
@@ -60,7 +59,6 @@ fn endpoint(app: App) -> Endpoint<User> {
     Endpoint::builder(move |info| connect(app.clone(), info))
         .id(|user: &User| Some(format!("user:{}", user.name)))
         .expires(|user| Some(user.until))
-        .max_message(1 << 20)
         .rate(Rate::new(20, 1 << 20))
         .channel::<Team>("team:*")
         .build()
@@ -184,7 +182,7 @@ async fn log_in(State(app): State<App>, user: String) -> Result<String, StatusCo
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().init();
     let metrics = PrometheusBuilder::new().install_recorder()?; // before `build`
-    let store = Store::new(rusqlite::Connection::open("team.sqlite")?)?;
+    let store = Store::open("team.sqlite")?;
     let app = App { store, tokens: Tokens::new(&std::env::var("SECRET")?) };
     let endpoint = endpoint(app.clone());
     let router = axum::Router::new()
@@ -192,29 +190,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/login", post(log_in))
         .route("/metrics", get(async move || metrics.render()))
         .with_state(app);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async { _ = stopped.await });
-    let server = tokio::spawn(server.into_future());
-    stop::requested().await?;
-    drop(stopping); // no more connections
-    endpoint.shutdown(Duration::from_secs(20)).await; // the clients connect to another server
-    Ok(server.await??) // the last responses
+    Ok(server::serve("127.0.0.1:4000", router, &endpoint).await?)
 }
 
 #[cfg(test)]
 mod tests {
-    use tower_channels::test::{self, Client};
-
     use super::*;
+    use tower_channels::test::{self, Client};
 
     /// Ann and bob in `team:red`, and eve, who is not.
     async fn team() -> [Client<User>; 3] {
-        let store = Store::new(rusqlite::Connection::open_in_memory().unwrap()).unwrap();
-        let tokens = Tokens::new("secret");
-        let tokens_of = ["ann", "bob", "eve"].map(|user| tokens.sign(user, 1).unwrap());
+        let (store, tokens) = (Store::open(":memory:").unwrap(), Tokens::new("secret"));
+        let signed = ["ann", "bob", "eve"].map(|user| tokens.sign(user, 1).unwrap());
         let endpoint = endpoint(App { store, tokens });
-        let clients = tokens_of.map(|token| test::client(&endpoint).auth_token(&token).connect());
+        let clients = signed.map(|token| test::client(&endpoint).auth_token(&token).connect());
         let mut clients = futures_util::future::try_join_all(clients).await.unwrap();
         for client in &mut clients[..2] {
             assert_eq!(client.join("team:red", json!({})).await, Reply::ack());

@@ -26,7 +26,9 @@ impl From<AccessError> for channel::Error {
 pub(crate) struct Store(Arc<Mutex<Connection>>);
 
 impl Store {
-    pub(crate) fn new(db: Connection) -> Result<Self> {
+    /// Opens a file, or a new database with the name `:memory:`.
+    pub(crate) fn open(path: &str) -> Result<Self> {
+        let db = Connection::open(path)?;
         db.execute_batch(include_str!("schema.sql"))?;
         Ok(Self(Arc::new(Mutex::new(db))))
     }

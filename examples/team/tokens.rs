@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::errors::Result;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use tower_channels::Rejected;
 
 const LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -33,16 +33,18 @@ impl Tokens {
         Self { encoding, decoding }
     }
 
-    pub(crate) fn sign(&self, user: &str, login: i64) -> Result<String> {
+    pub(crate) fn sign(&self, user: &str, login: i64) -> jsonwebtoken::errors::Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let claims = Claims { sub: user.to_owned(), login, exp: (now + LIFETIME).as_secs() };
         jsonwebtoken::encode(&Header::default(), &claims, &self.encoding)
     }
 
-    pub(crate) fn verify(&self, token: &str) -> Result<Claims> {
+    /// A token that does not verify is the client's fault, not a failure of the server.
+    pub(crate) fn verify(&self, token: &str) -> Result<Claims, Rejected> {
         let mut validation = Validation::default();
         validation.leeway = 0;
-        Ok(jsonwebtoken::decode(token, &self.decoding, &validation)?.claims)
+        let verified = jsonwebtoken::decode(token, &self.decoding, &validation);
+        Ok(verified.map_err(|error| Rejected::reason(error.to_string()))?.claims)
     }
 }
 
