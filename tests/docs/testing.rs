@@ -109,7 +109,7 @@ async fn a_message_reaches_everyone_in_the_room() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_without_a_body_is_answered_and_not_sent() {
     let endpoint = endpoint();
     let (mut ann, mut bob) = (member(&endpoint, "ann").await, member(&endpoint, "bob").await);
@@ -118,7 +118,17 @@ async fn a_message_without_a_body_is_answered_and_not_sent() {
         panic!("an error");
     };
     assert!(error.as_json().unwrap().contains("missing field `body`"), "{error:?}");
-    bob.refute("new_msg", Duration::from_millis(50)).await;
+    bob.refute("new_msg", Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn what_the_program_broadcasts_is_seen_without_a_join() {
+    let endpoint = endpoint();
+    let mut ann = member(&endpoint, "ann").await;
+
+    ann.subscribe("metrics");
+    endpoint.broadcast("metrics", "load", json!(0.5));
+    assert_eq!(ann.expect_broadcast("metrics", "load").await, json!(0.5));
 }
 
 #[tokio::test]
