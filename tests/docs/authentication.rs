@@ -1,6 +1,7 @@
 //! The code of docs/authentication.md.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,7 @@ use tower_channels::{
 #[derive(Deserialize, Serialize)]
 struct Claims {
     sub: String,
+    admin: bool,
     /// Seconds since 1970.
     exp: u64,
 }
@@ -37,9 +39,9 @@ impl Tokens {
         Self { encoding, decoding, validation }
     }
 
-    fn sign(&self, user: &str, lifetime: Duration) -> Result<String> {
+    fn sign(&self, user: &str, admin: bool, lifetime: Duration) -> Result<String> {
         let exp = (SystemTime::now() + lifetime).duration_since(UNIX_EPOCH)?.as_secs();
-        let claims = Claims { sub: user.to_owned(), exp };
+        let claims = Claims { sub: user.to_owned(), admin, exp };
         Ok(jsonwebtoken::encode(&Header::default(), &claims, &self.encoding)?)
     }
 
@@ -47,13 +49,6 @@ impl Tokens {
         let verified = jsonwebtoken::decode(token, &self.decoding, &self.validation);
         Ok(verified.map_err(|error| Rejected::reason(error.to_string()))?.claims)
     }
-}
-
-/// The assigns of a socket.
-struct User {
-    id: String,
-    until: SystemTime,
-    access: Access,
 }
 
 /// What the application knows of its users; a database in earnest.
@@ -69,13 +64,29 @@ impl Access {
         self.0.read().unwrap().contains_key(user)
     }
 
-    async fn check(&self, user: &str, topic: &str) -> Result<()> {
-        let allowed = self.0.read().unwrap().get(user).is_some_and(|topics| topics.contains(topic));
-        if allowed { Ok(()) } else { Err(Error::reason("unauthorized")) }
+    async fn is_granted(&self, user: &str, topic: &str) -> bool {
+        self.0.read().unwrap().get(user).is_some_and(|topics| topics.contains(topic))
     }
 
     async fn revoke(&self, user: &str) {
         self.0.write().unwrap().remove(user);
+    }
+}
+
+/// The assigns of a socket.
+struct User {
+    id: String,
+    is_admin: AtomicBool,
+    until: SystemTime,
+    access: Access,
+}
+
+impl User {
+    async fn authorize(&self, topic: &str) -> Result<()> {
+        if self.is_admin.load(Relaxed) || self.access.is_granted(&self.id, topic).await {
+            return Ok(());
+        }
+        Err(Error::reason("unauthorized"))
     }
 }
 
@@ -89,12 +100,13 @@ fn endpoint(tokens: Tokens, access: Access) -> Endpoint<User> {
                 return Err(Rejected::reason("unknown user"));
             }
             let until = UNIX_EPOCH + Duration::from_secs(claims.exp);
-            Ok(User { id: claims.sub, until, access })
+            Ok(User { id: claims.sub, is_admin: claims.admin.into(), until, access })
         }
     };
     Endpoint::builder(connect)
         .id(|user: &User| Some(format!("user:{}", user.id)))
         .expires(|user| Some(user.until))
+        .refresh(|user, fresh: User| user.is_admin.store(fresh.is_admin.into_inner(), Relaxed))
         .channel::<Room>("room:*")
         .build()
 }
@@ -106,15 +118,13 @@ impl Channel for Room {
     type Info = ();
 
     async fn join(topic: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
-        let user = socket.assigns();
-        user.access.check(&user.id, topic).await?;
+        socket.assigns().authorize(topic).await?;
         Ok(Self.into())
     }
 
     /// The client has come back to its session, and the channel is still alive.
     async fn resume(&mut self, _: Payload, socket: &Socket<Self>) -> Result<Option<Payload>> {
-        let user = socket.assigns();
-        user.access.check(&user.id, socket.topic()).await?;
+        socket.assigns().authorize(socket.topic()).await?;
         Ok(None)
     }
 }
@@ -148,7 +158,7 @@ fn application() -> (Endpoint<User>, Tokens, Access) {
 #[tokio::test]
 async fn a_token_is_taken_from_either_place() {
     let (endpoint, tokens, _) = application();
-    let token = tokens.sign("ann", Duration::from_secs(60)).unwrap();
+    let token = tokens.sign("ann", false, Duration::from_secs(60)).unwrap();
     let mut ann = test::client(&endpoint).auth_token(&token).connect().await.unwrap();
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
     assert_eq!(ann.join("room:2", json!({})).await, Reply::reason("unauthorized"));
@@ -161,12 +171,12 @@ async fn a_forged_or_expired_token_or_none_is_rejected() {
     let refused = test::client(&endpoint).connect().await.unwrap_err();
     assert_eq!(refused, Rejected::reason("no token"));
     let forged = Tokens::new(b"another secret of at least 32 bytes");
-    let forged = forged.sign("ann", Duration::from_secs(60)).unwrap();
+    let forged = forged.sign("ann", false, Duration::from_secs(60)).unwrap();
     let refused = test::client(&endpoint).auth_token(&forged).connect().await.unwrap_err();
     assert_eq!(refused, Rejected::reason("InvalidSignature"));
     let past = SystemTime::now() - Duration::from_secs(1);
     let exp = past.duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let claims = Claims { sub: "ann".to_owned(), exp };
+    let claims = Claims { sub: "ann".to_owned(), admin: false, exp };
     let expired = jsonwebtoken::encode(&Header::default(), &claims, &tokens.encoding).unwrap();
     let refused = test::client(&endpoint).auth_token(&expired).connect().await.unwrap_err();
     assert_eq!(refused, Rejected::reason("ExpiredSignature"));
@@ -175,7 +185,7 @@ async fn a_forged_or_expired_token_or_none_is_rejected() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_lasts_as_long_as_its_token() {
     let (endpoint, tokens, _) = application();
-    let token = tokens.sign("ann", Duration::from_secs(3600)).unwrap();
+    let token = tokens.sign("ann", false, Duration::from_secs(3600)).unwrap();
     let mut ann = test::client(&endpoint).auth_token(&token).connect().await.unwrap();
     tokio::time::sleep(Duration::from_secs(3500)).await;
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
@@ -186,7 +196,7 @@ async fn a_connection_lasts_as_long_as_its_token() {
 #[tokio::test]
 async fn a_user_is_logged_out_everywhere() {
     let (endpoint, tokens, access) = application();
-    let token = tokens.sign("ann", Duration::from_secs(60)).unwrap();
+    let token = tokens.sign("ann", false, Duration::from_secs(60)).unwrap();
     let mut ann = test::client(&endpoint).auth_token(&token).connect().await.unwrap();
     log_out_everywhere("ann", &access, &endpoint).await;
     assert_eq!(ann.expect_closed().await, Close::GoingAway);
@@ -196,13 +206,28 @@ async fn a_user_is_logged_out_everywhere() {
 #[tokio::test]
 async fn a_permission_that_was_withdrawn_ends_with_the_next_rejoin() {
     let (endpoint, tokens, access) = application();
-    let token = tokens.sign("ann", Duration::from_secs(60)).unwrap();
+    let token = tokens.sign("ann", false, Duration::from_secs(60)).unwrap();
     let ann = test::client(&endpoint).auth_token(&token);
     let mut ann = ann.param("session", "0123456789abcdefghijkl").connect().await.unwrap();
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
     access.0.write().unwrap().insert("ann".to_owned(), HashSet::new());
     ann.reconnect().await.unwrap();
     assert_eq!(ann.join("room:1", json!({})).await, Reply::reason("unauthorized"));
+}
+
+#[tokio::test]
+async fn a_fresh_token_may_say_less_than_the_one_before() {
+    let (endpoint, tokens, _) = application();
+    let connect = |admin| {
+        let token = tokens.sign("ann", admin, Duration::from_secs(60)).unwrap();
+        let ann = test::client(&endpoint).auth_token(&token);
+        ann.param("session", "0123456789abcdefghijkl").connect()
+    };
+    let mut admin = connect(true).await.unwrap();
+    assert_eq!(admin.join("room:2", json!({})).await, Reply::ack());
+    drop(admin);
+    let mut user = connect(false).await.unwrap();
+    assert_eq!(user.join("room:2", json!({})).await, Reply::reason("unauthorized"));
 }
 
 #[tokio::test]
@@ -213,7 +238,8 @@ async fn a_cookie_names_the_login() {
         let logins = logins.clone();
         async move {
             let id = logins.connect(&info).await?;
-            Ok(User { id, until: SystemTime::now(), access: Access::default() })
+            let is_admin = AtomicBool::new(false);
+            Ok(User { id, is_admin, until: SystemTime::now(), access: Access::default() })
         }
     };
     let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").build();
