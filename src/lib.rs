@@ -129,5 +129,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment mounting);
+    pages!(deployment from_phoenix mounting presence security);
 }
