@@ -44,6 +44,7 @@
 //!
 //! ```
 //! # use serde_json::json;
+//! # use tower_channels::channel::Result;
 //! # use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 //! # struct Room;
 //! # impl Channel for Room {
@@ -76,9 +77,12 @@
 //! # }
 //! ```
 
+mod broadcasts;
 mod client;
+mod connection;
 mod expected;
 mod message;
+mod unread;
 
 use std::any::Any;
 use std::net::SocketAddr;

@@ -10,6 +10,7 @@ mod layer;
 mod limits;
 mod longpoll;
 mod memory;
+mod mount;
 mod origin;
 pub mod outbox;
 pub mod panics;
