@@ -78,7 +78,8 @@ mod socket_info;
 pub mod test;
 mod topics;
 
-pub use self::channel::callbacks::{Channel, Handle, Socket};
+pub use self::channel::callbacks::{Channel, Socket};
+pub use self::channel::handle::Handle;
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
 pub use self::channel::result::{Joined, Reason};
