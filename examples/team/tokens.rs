@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use tower_channels::Rejected;
 
@@ -41,8 +41,7 @@ impl Tokens {
 
     /// A token that does not verify is the client's fault, not a failure of the server.
     pub(crate) fn verify(&self, token: &str) -> Result<Claims, Rejected> {
-        let mut validation = Validation::default();
-        validation.leeway = 0;
+        let validation = Validation { leeway: 0, ..Validation::new(Algorithm::HS256) };
         let verified = jsonwebtoken::decode(token, &self.decoding, &validation);
         Ok(verified.map_err(|error| Rejected::reason(error.to_string()))?.claims)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower_channels::channel::{Error, Result};
@@ -32,8 +32,7 @@ struct Tokens {
 impl Tokens {
     /// `secret` has at least 32 random bytes, and is the same on every node.
     fn new(secret: &[u8]) -> Self {
-        let mut validation = Validation::default(); // HS256, and `exp` is required
-        validation.leeway = 0;
+        let validation = Validation { leeway: 0, ..Validation::new(Algorithm::HS256) };
         let (encoding, decoding) =
             (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
         Self { encoding, decoding, validation }
