@@ -171,7 +171,7 @@ mod tests {
         type Session = Self;
 
         async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
-            Err(Rejected)
+            Err(Rejected::default())
         }
     }
 

@@ -105,7 +105,31 @@ pub enum DetachReason {
 
 /// The connect was rejected: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rejected;
+pub struct Rejected {
+    reason: &'static str,
+}
+
+impl Rejected {
+    /// Rejects the client. `reason` is the label under which the rejection is counted in
+    /// `tower_channels_connects_refused_total`; the handler logs it.
+    #[must_use]
+    pub const fn new(reason: &'static str) -> Self {
+        Self { reason }
+    }
+
+    /// Returns the label of the reason.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl Default for Rejected {
+    /// Rejects the client for the reason `rejected`.
+    fn default() -> Self {
+        Self::new("rejected")
+    }
+}
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

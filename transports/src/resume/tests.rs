@@ -40,7 +40,13 @@ fn attach<S: Session>(
     session: S,
     receiver: outbox::Receiver,
 ) -> Option<(super::Attached<S>, outbox::Receiver)> {
-    let accepted = Accepted { id: Some(id.to_owned()), received: None, session, receiver };
+    let accepted = Accepted {
+        id: Some(id.to_owned()),
+        received: None,
+        session,
+        receiver,
+        took: Duration::ZERO,
+    };
     Connected::new(registry, accepted).expect("admitted").attach(Transport::WebSocket)
 }
 
@@ -204,7 +210,7 @@ fn tab(registry: &Registry, id: &str, limit: usize) -> (outbox::Sender, Option<A
 }
 
 fn is_own(attached: Option<&Attached>) -> bool {
-    matches!(attached, Some((super::Attached::Own(_), _)))
+    matches!(attached, Some((super::Attached::Own(..), _)))
 }
 
 #[test]
@@ -274,7 +280,7 @@ impl Session for Limited {
     fn admit(&mut self) -> Result<(), Rejected> {
         let taken = self.0.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1));
         self.1 = taken.is_ok();
-        taken.map(drop).map_err(|_| Rejected)
+        taken.map(drop).map_err(|_| Rejected::default())
     }
 }
 
@@ -290,7 +296,13 @@ async fn only_a_client_that_resumes_its_session_needs_no_place() {
     let room = Arc::new(AtomicUsize::new(2));
     let connect = |id: &str| {
         let (session, receiver) = (Limited(Arc::clone(&room), false), outbox::channel(100).1);
-        let accepted = Accepted { id: Some(id.to_owned()), received: None, session, receiver };
+        let accepted = Accepted {
+            id: Some(id.to_owned()),
+            received: None,
+            session,
+            receiver,
+            took: Duration::ZERO,
+        };
         Connected::new(&registry, accepted)
     };
     let attach = |id: &str| connect(id).map(|connected| connected.attach(Transport::WebSocket));

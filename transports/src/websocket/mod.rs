@@ -16,6 +16,7 @@ mod decoder;
 mod frame_head;
 mod framed_io;
 mod handshake;
+mod meter;
 mod pings;
 mod throttled;
 mod turn;
@@ -43,9 +44,11 @@ pub use self::decoder::{Decoder, Event};
 use self::handshake::Handshake;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::limited;
 use crate::response::{self, Answer};
 use crate::resume::Connected;
 use crate::session::Handler;
+use crate::telemetry::refuse;
 
 /// A Tower service that answers upgrade requests, at any path. Cloning is cheap.
 ///
@@ -75,10 +78,14 @@ impl<H: Handler> WebSocket<H> {
     async fn answer(self, mut parts: Parts) -> Answer {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         if !handshake::is_method_allowed(&parts) {
+            refuse("upgrade");
+            limited!(INFO, method = ?parts.method, "WebSocket refused: the method is not GET");
             return response::empty(StatusCode::BAD_REQUEST);
         }
         if parts.version < Version::HTTP_11 {
             let error = format!("HTTP version {:?} unsupported", parts.version);
+            refuse("upgrade");
+            limited!(INFO, version = ?parts.version, "WebSocket refused: HTTP/1.1 or later is needed");
             return response::closing(response::text(StatusCode::BAD_REQUEST, error));
         }
         if let Err(error) = self.acceptor.check_origin(&parts) {
@@ -95,10 +102,15 @@ impl<H: Handler> WebSocket<H> {
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,
-            Err(error) => return response::text(StatusCode::BAD_REQUEST, error),
+            Err(error) => {
+                refuse("upgrade");
+                limited!(INFO, ?error, "WebSocket refused: the request is not an upgrade");
+                return response::text(StatusCode::BAD_REQUEST, error);
+            }
         };
         let Some(upgrade) = upgrade else {
-            tracing::error!("the HTTP server below the service does not support upgrades");
+            refuse("upgrade");
+            limited!(ERROR, "the HTTP server below the service does not support upgrades");
             return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
         };
         let connected = match self.acceptor.admit(accepted, Transport::WebSocket) {
@@ -120,9 +132,10 @@ impl<H: Handler> WebSocket<H> {
                     // Only now does the client have the connection. It may use another until then.
                     let attached = connected.attach(Transport::WebSocket);
                     let Some((session, receiver)) = attached else { return };
-                    tokio::spawn(Connection::new(io, session, receiver, &config, limits));
+                    let connection = Connection::new(io, session, receiver, &config, limits);
+                    tokio::spawn(connection.metered(acceptor.handles()));
                 }
-                Err(error) => tracing::debug!(?error, "a client disconnected before its upgrade"),
+                Err(error) => limited!(DEBUG, ?error, "a client disconnected before its upgrade"),
             }
         });
     }
