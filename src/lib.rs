@@ -83,7 +83,7 @@ pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
 pub use self::endpoint::{Endpoint, SessionCount};
-pub use self::payload::Payload;
+pub use self::payload::{EventError, InvalidPayload, Payload};
 pub use self::presence::{
     Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, TrackGuard,
@@ -111,3 +111,14 @@ pub mod internals {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the code in docs/, which the published package does not contain.
+#[cfg(all(doctest, feature = "unstable-internals"))]
+mod pages {
+    macro_rules! pages {
+        ($($page:ident)*) => {
+            $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
+        };
+    }
+    pages!();
+}

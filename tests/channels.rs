@@ -205,7 +205,7 @@ async fn a_slow_join_does_not_block_other_channels_or_the_heartbeat() {
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
     assert_eq!(ann.push("phoenix", "heartbeat", json!({})).await, Reply::ack());
     assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
-    assert_eq!(ann.reply_to(&slow).await, Reply::ack());
+    assert_eq!(ann.expect_reply(&slow).await, Reply::ack());
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +249,7 @@ async fn a_channel_that_works_off_a_backlog_lets_its_client_read() {
     let large = "x".repeat(1000);
     let pings: Vec<_> = (0..500).map(|_| ann.send("room:1", "quote", json!(large))).collect();
     for ping in pings {
-        assert!(matches!(ann.reply_to(&ping).await, Reply::Ok(_)));
+        assert!(matches!(ann.expect_reply(&ping).await, Reply::Ok(_)));
     }
 }
 
@@ -301,7 +301,7 @@ async fn a_late_reply_and_an_info_message_arrive_while_other_pushes_are_handled(
     let mut ann = joined(&endpoint(), "ann", "room:1").await;
     let later = ann.send("room:1", "later", json!({}));
     assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
-    assert_eq!(ann.reply_to(&later).await, Reply::ok(json!("late")));
+    assert_eq!(ann.expect_reply(&later).await, Reply::ok(json!("late")));
     assert_eq!(ann.next_push().await, ("info".into(), json!(7).into()));
 }
 
@@ -436,7 +436,7 @@ async fn a_join_that_is_replaced_while_it_runs_is_closed_and_not_answered() {
     let mut ann = client(&endpoint, "ann").await;
     let first = ann.send("room:slow", "phx_join", json!({}));
     let second = ann.send("room:slow", "phx_join", json!({}));
-    assert_eq!(ann.reply_to(&second).await, Reply::ack());
+    assert_eq!(ann.expect_reply(&second).await, Reply::ack());
     let close = ann.next_message().await;
     assert_eq!((close.event.as_str(), close.reference), ("phx_close", None));
     assert_eq!(ann.next_message().await.event, "joined");
@@ -466,10 +466,10 @@ async fn a_disconnect_closes_only_the_sockets_with_that_id() {
     let mut ann = joined(&endpoint, "ann", "room:1").await;
     let mut bob = joined(&endpoint, "bob", "room:1").await;
     endpoint.disconnect("user:ann");
-    assert_eq!(ann.closed().await.code(), 1001);
+    assert_eq!(ann.expect_closed().await.code(), 1001);
     assert_eq!(bob.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
     endpoint.broadcast("user:bob", "disconnect", json!({}));
-    assert_eq!(bob.closed().await.code(), 1001);
+    assert_eq!(bob.expect_closed().await.code(), 1001);
 }
 
 #[tokio::test(start_paused = true)]
@@ -492,7 +492,7 @@ async fn a_client_that_does_not_read_overflows_without_affecting_others() {
         endpoint.broadcast("room:1", "said", json!("x".repeat(1000)));
         bob.next_push().await;
     }
-    assert_eq!(ann.closed().await.code(), 1013);
+    assert_eq!(ann.expect_closed().await.code(), 1013);
 }
 
 #[tokio::test(start_paused = true)]

@@ -139,7 +139,7 @@ async fn a_reply_sent_while_the_client_was_away_still_resolves_its_push() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     ann.reconnect().await.expect("connects");
     ann.join("room:1", json!({})).await;
-    assert_eq!(ann.reply_to(&reference).await, Reply::ok(json!("late")));
+    assert_eq!(ann.expect_reply(&reference).await, Reply::ok(json!("late")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,7 +245,7 @@ async fn a_join_behind_a_rejected_one_is_an_ordinary_join() {
     let mut ann = member(&endpoint, &[SESSION]).await;
     let rejected = ann.send("room:1", "phx_join", json!("reject"));
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
-    assert_eq!(ann.reply_to(&rejected).await, Reply::reason("no longer"));
+    assert_eq!(ann.expect_reply(&rejected).await, Reply::reason("no longer"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +254,7 @@ async fn a_join_behind_one_that_fails_is_an_ordinary_join() {
     let mut ann = connect(&endpoint, &[SESSION]).await.expect("connects");
     let refused = ann.send("room:1", "phx_join", json!("refuse"));
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
-    assert_eq!(ann.reply_to(&refused).await, Reply::reason("refused"));
+    assert_eq!(ann.expect_reply(&refused).await, Reply::reason("refused"));
     assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::ok(json!(1)));
 }
 
@@ -382,7 +382,7 @@ async fn the_newest_connection_of_a_session_closes_the_previous_one() {
     let endpoint = endpoint();
     let mut older = member(&endpoint, &[SESSION]).await;
     let mut newer = connect(&endpoint, &[SESSION]).await.expect("connects");
-    assert_eq!(older.closed().await, Close::Restart);
+    assert_eq!(older.expect_closed().await, Close::Restart);
     assert_eq!(newer.join("room:1", json!({})).await, resumed(1));
 }
 
@@ -391,7 +391,7 @@ async fn a_disconnect_ends_the_session() {
     let endpoint = endpoint();
     let mut ann = member(&endpoint, &[SESSION]).await;
     endpoint.disconnect("ann");
-    assert_eq!(ann.closed().await, Close::GoingAway);
+    assert_eq!(ann.expect_closed().await, Close::GoingAway);
     ann.reconnect().await.expect("connects");
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ok(json!("joined")));
 }

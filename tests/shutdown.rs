@@ -169,7 +169,7 @@ async fn closes(clients: usize, config: ShutdownConfig) -> Vec<Duration> {
     for _ in 0..clients {
         let mut client: Client<_> = connect(&endpoint, &[]).await.expect("accepted");
         closing.push(async move {
-            assert_eq!(client.closed().await, Close::Restart);
+            assert_eq!(client.expect_closed().await, Close::Restart);
             Instant::now()
         });
     }

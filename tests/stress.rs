@@ -254,7 +254,7 @@ async fn chaotic_clients_leave_nothing_behind() {
                     0 => {}
                     _ if may_be_cut => {
                         cut.disconnect("everyone");
-                        assert_eq!(worker.client.closed().await, Close::GoingAway);
+                        assert_eq!(worker.client.expect_closed().await, Close::GoingAway);
                     }
                     _ => {
                         worker.settle().await;

@@ -40,6 +40,13 @@ impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Rejected {
     }
 }
 
+/// Compares the reasons and the texts of the errors, for tests.
+impl PartialEq for Rejected {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
@@ -70,14 +77,19 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, transports::Rejected> {
         let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
-        let assigns = (self.connect)(info).await.map_err(|rejected| {
-            match rejected.error {
+        #[cfg(feature = "test-util")]
+        let slot = info.extensions().get::<Arc<RejectedSlot>>().cloned();
+        let assigns = self.decide(info).await.map_err(|rejected| {
+            match &rejected.error {
                 Some(error) => tracing::error!(error = ?error.to_string(), "connect failed"),
                 None => tracing::debug!(reason = ?rejected.reason, "a client was rejected"),
             }
+            #[cfg(feature = "test-util")]
+            if let Some(slot) = slot {
+                *slot.lock() = Some(rejected);
+            }
             transports::Rejected
         })?;
-        let assigns = Guarded::new(assigns);
         let id = (self.id)(&assigns);
         if let Some(long) = id.as_ref().filter(|id| id.len() > LONGEST_NAME) {
             metrics::counter!("tower_channels_socket_ids_refused").increment(1);
@@ -95,6 +107,32 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         Ok(SocketSession::new(endpoint, assigns, responder, id, self.sessions.clone()))
     }
 }
+
+impl<A: Send + Sync + 'static> ConnectHandler<A> {
+    /// Asks the application, unless a test has given the assigns.
+    async fn decide(&self, info: ConnectInfo) -> Result<Arc<Guarded<A>>, Rejected> {
+        #[cfg(feature = "test-util")]
+        if let Some(GivenAssigns(assigns)) = info.extensions().get::<GivenAssigns<A>>() {
+            return Ok(Arc::clone(assigns));
+        }
+        (self.connect)(info).await.map(|assigns| Arc::new(Guarded::new(assigns)))
+    }
+}
+
+/// An extension of a request: assigns that take the place of what `connect` would return.
+#[cfg(feature = "test-util")]
+pub(crate) struct GivenAssigns<A>(pub(crate) Arc<Guarded<A>>);
+
+#[cfg(feature = "test-util")]
+impl<A> Clone for GivenAssigns<A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// An extension of a request: takes the reason why the client was rejected, which is sent to none.
+#[cfg(feature = "test-util")]
+pub(crate) type RejectedSlot = parking_lot::Mutex<Option<Rejected>>;
 
 impl<A> fmt::Debug for ConnectHandler<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -74,12 +74,12 @@ struct JoinedChannel {
 impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: Guarded<A>,
+        assigns: Arc<Guarded<A>>,
         responder: Responder,
     ) -> Self {
         Self {
             endpoint,
-            assigns: Arc::new(assigns),
+            assigns,
             responder,
             channels: HashMap::new(),
             epoch: 0,

@@ -45,7 +45,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     /// Creates the session of a client that was accepted.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
-        assigns: Guarded<A>,
+        assigns: Arc<Guarded<A>>,
         responder: Responder,
         id: Option<String>,
         sessions: SessionRegistry,

@@ -8,7 +8,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use hyper::upgrade::OnUpgrade;
 use serde_json::{Map, Value};
 
@@ -62,11 +62,27 @@ impl ConnectInfo {
     /// If the query string cannot be read.
     pub fn from_request_parts(parts: &Parts, transport: Transport) -> Result<Self, BadQuery> {
         let params = params::parse(parts.uri.query().unwrap_or_default())?;
+        Ok(Self::new(transport, params, parts))
+    }
+
+    /// Creates the info of a client in the same process, which has only parameters.
+    pub fn in_memory(params: Map<String, Value>) -> Self {
+        let (parts, ()) = Request::new(()).into_parts();
+        Self::in_memory_with(params, &parts)
+    }
+
+    /// Creates the info of a client in the same process, with the headers and the extensions of
+    /// `parts`. The query string of `parts` is ignored.
+    pub fn in_memory_with(params: Map<String, Value>, parts: &Parts) -> Self {
+        Self::new(Transport::InMemory, params, parts)
+    }
+
+    fn new(transport: Transport, params: Map<String, Value>, parts: &Parts) -> Self {
         let exposed = parts.headers.iter().filter(|(name, _)| is_exposed(name));
         let mut extensions = parts.extensions.clone();
         // It belongs to the transport, and would keep hyper's buffers alive.
         extensions.remove::<OnUpgrade>();
-        Ok(Self {
+        Self {
             transport,
             params,
             uri: parts.uri.to_string().try_into().unwrap_or_default(),
@@ -74,23 +90,10 @@ impl ConnectInfo {
             extensions,
             auth_token: match transport {
                 Transport::WebSocket => subprotocol_token(&parts.headers),
-                Transport::LongPoll | Transport::Other(_) => {
+                Transport::LongPoll | Transport::InMemory | Transport::Other(_) => {
                     text(&parts.headers, AUTH_TOKEN).map(str::to_owned)
                 }
-                Transport::InMemory => None,
             },
-        })
-    }
-
-    /// Creates the info of a client that sends no request, only parameters.
-    pub fn in_memory(params: Map<String, Value>) -> Self {
-        Self {
-            transport: Transport::InMemory,
-            params,
-            uri: Uri::default(),
-            headers: HeaderMap::new(),
-            extensions: Extensions::new(),
-            auth_token: None,
         }
     }
 
@@ -222,7 +225,6 @@ const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use http::request::Builder;
 
     use super::*;

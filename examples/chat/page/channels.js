@@ -48,8 +48,9 @@ export const randomId = () =>
 
 // ---------------------------------------------------------------------------------------------------------------
 // Transports. All share one interface: new Transport(path, params), onopen, onmessage(data), onclose(why), send(text),
-// close(), and vanish(), which stops without notifying the server, as when a network is lost. `params` is called for
-// the connect parameters; `data` is a string or, for a binary message, an ArrayBuffer.
+// sendLast(text) for a page that is being closed, close(), and vanish(), which stops without notifying the server, as
+// when a network is lost. `params` is called for the connect parameters; `data` is a string or, for a binary message,
+// an ArrayBuffer.
 
 // GET /socket/websocket?vsn=2.0.0&… with an upgrade; after that, each message is a text frame.
 class WebSocketTransport {
@@ -68,6 +69,10 @@ class WebSocketTransport {
     this.ws.send(text);
   }
 
+  sendLast(text) {
+    if (this.ws.readyState === WebSocket.OPEN) this.ws.send(text);
+  }
+
   close() {
     this.ws.close();
   }
@@ -83,6 +88,8 @@ class BlockedTransport {
   }
 
   send() {}
+
+  sendLast() {}
 
   close() {
     clearTimeout(this.timer);
@@ -136,11 +143,20 @@ class LongPollTransport {
     if (this.posting) return;
     this.posting = true;
     while (this.queue.length > 0 && !this.aborted.signal.aborted) {
-      const lines = this.queue.splice(0).join("\n");
-      const response = await this.request("POST", { "content-type": "application/x-ndjson" }, lines);
+      const response = await this.post();
       if (response.status !== 200) return this.end(response.status);
     }
     this.posting = false;
+  }
+
+  // A closed page never sees the response to the POST in flight, so the last one does not wait for it.
+  sendLast(text) {
+    this.queue.push(text);
+    this.post();
+  }
+
+  post() {
+    return this.request("POST", { "content-type": "application/x-ndjson" }, this.queue.splice(0).join("\n"));
   }
 
   async request(method, headers, body) {
@@ -259,6 +275,11 @@ export class Socket {
     this.#openedAt = null;
     this.#schedule(TIMEOUT_MS, () => this.#lost("no response"));
     this.#setState("connecting");
+  }
+
+  // Ends the session for good: all channels terminate on the server. For a page that is being closed.
+  end() {
+    this.#transport?.sendLast(JSON.stringify([null, null, "phoenix", "end_session", {}]));
   }
 
   // Moves to the other transport within the session. Channels see a lost connection and a new one.

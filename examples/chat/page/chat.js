@@ -271,9 +271,9 @@ function leave() {
   showStatus();
 }
 
-// Closing the tab leaves the room. A page that the browser only suspends loses its connection and may return.
+// Closing the tab ends the session. A page that the browser only suspends loses its connection and may return.
 addEventListener("pagehide", ({ persisted }) => {
-  if (!persisted) room?.channel.leave();
+  if (!persisted) socket.end();
 });
 
 function showRoom() {

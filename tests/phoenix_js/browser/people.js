@@ -96,6 +96,21 @@ export function people(implementation, replaced) {
       });
     }
 
+    test("a user who closes the tab while a request over longpoll has no answer is gone", async (t) => {
+      const room = unique("room-");
+      const ann = await enter(t, { room, transport: "websocket" });
+      const bob = await enter(t, { room, transport: "longpoll" });
+      await ann.sees(`${ann.name} (you)`, bob.name);
+      await bob.page.evaluate(() => {
+        const { fetch } = window;
+        const isTyping = (options) => options?.body?.includes('"doing"');
+        window.fetch = (url, options) => (isTyping(options) ? new Promise(() => {}) : fetch(url, options));
+      });
+      await bob.page.getByTestId("message-input").pressSequentially("I");
+      await bob.page.goto("about:blank");
+      await ann.sees(`${ann.name} (you)`);
+    });
+
     test("a user who resumes a session under another name is listed under the new name", async (t) => {
       const room = unique("room-");
       const ann = await enter(t, { room, transport: "websocket" });

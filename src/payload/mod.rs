@@ -1,5 +1,8 @@
 //! [`Payload`]: JSON text as it was received, or bytes.
 
+mod event;
+
+use std::error::Error;
 use std::fmt;
 
 use bytes::Bytes;
@@ -51,12 +54,44 @@ impl Payload {
     /// Use [`as_json`](Self::as_json) to parse without copies.
     ///
     /// # Errors
-    /// If the payload is binary, or the JSON is not that of a `T`.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+    /// If the payload is binary, or the JSON is not that of a `T`. With `?` in a callback, the client
+    /// receives the error as a reply, and the channel goes on.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, InvalidPayload> {
         match &self.0 {
             Repr::Json(text) => serde_json::from_str(text),
             Repr::Binary(_) => Err(serde_json::Error::custom("the payload is binary, not JSON")),
         }
+        .map_err(InvalidPayload)
+    }
+
+    /// Parses the payload of `event` as a variant of the enum `T`: the variants are the events, and
+    /// what they contain is the payload. A unit variant takes any payload, and one with `Bytes` a
+    /// binary payload.
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    /// use tower_channels::{EventError, Payload};
+    ///
+    /// #[derive(Debug, Deserialize, PartialEq)]
+    /// #[serde(rename_all = "snake_case")]
+    /// enum In {
+    ///     Typing,
+    ///     NewMsg { body: String },
+    /// }
+    ///
+    /// let payload = Payload::from(serde_json::json!({ "body": "hi" }));
+    /// assert_eq!(payload.parse_event::<In>("new_msg")?, In::NewMsg { body: "hi".into() });
+    /// # Ok::<_, EventError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If `T` has no such variant, or the payload is not what it contains. With `?` in a callback, an
+    /// unknown event crashes the channel as [`Error::unmatched`] does, and an invalid payload is an
+    /// error reply.
+    ///
+    /// [`Error::unmatched`]: crate::channel::Error::unmatched
+    pub fn parse_event<T: DeserializeOwned>(&self, event: &str) -> Result<T, EventError> {
+        event::parse(event, self)
     }
 
     /// The JSON text, or `None` if the payload is binary.
@@ -99,6 +134,67 @@ pub(crate) fn heap_size(text: &SmolStr) -> usize {
 
 /// What a shared allocation holds beside its bytes.
 pub(crate) const ALLOCATION: usize = 2 * size_of::<usize>();
+
+/// Error returned by [`Payload::parse`]: the payload is not what the application expects.
+#[derive(Debug)]
+pub struct InvalidPayload(serde_json::Error);
+
+impl fmt::Display for InvalidPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for InvalidPayload {}
+
+/// Error returned by [`Payload::parse_event`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum EventError {
+    /// There is no such event.
+    Unknown(String),
+    /// The payload is not that of the event.
+    Payload(InvalidPayload),
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(event) => write!(f, "no clause for the event {event:?}"),
+            Self::Payload(invalid) => invalid.fmt(f),
+        }
+    }
+}
+
+impl Error for EventError {}
+
+/// A JSON string.
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        Value::from(text).into()
+    }
+}
+
+/// A JSON string.
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Value::from(text).into()
+    }
+}
+
+/// A binary payload.
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+/// A binary payload.
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::binary(bytes)
+    }
+}
 
 impl From<Value> for Payload {
     fn from(value: Value) -> Self {
@@ -148,6 +244,13 @@ mod tests {
             Payload::from(json!({"a":2,"b":1}))
         );
         assert_ne!(Payload::from_json_text("1"), Payload::binary("1"));
+    }
+
+    #[test]
+    fn texts_are_json_strings_and_bytes_are_binary() {
+        assert_eq!(Payload::from("a\nb"), Payload::from_json_text(r#""a\nb""#));
+        assert_eq!(Payload::from(String::from("ä")), Payload::from("ä"));
+        assert_eq!(Payload::from(vec![0, 255]), Payload::binary(Bytes::from_static(&[0, 255])));
     }
 
     #[test]
