@@ -70,6 +70,7 @@ mod responder;
 mod router;
 mod serializer;
 mod socket;
+mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test;
 
@@ -90,6 +91,7 @@ pub use self::presence::{
 };
 pub use self::reply::Reply;
 pub use self::socket::shutdown::ShutdownConfig;
+pub use self::telemetry::describe_metrics;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
@@ -105,6 +107,7 @@ pub mod internals {
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;
     pub use crate::serializer::{ServerMessage, Version};
+    pub use crate::telemetry::all_metrics;
 }
 
 /// Compiles the code in README.md.

@@ -19,6 +19,7 @@ use crate::pubsub::{PubSub, Subscription};
 use crate::reply::Reply;
 use crate::responder::{Exit, Responder};
 use crate::serializer::ServerMessage;
+use crate::telemetry::ChannelMetrics;
 
 /// A channel's identity, and its connections to its client and its topic. Shared by its task, its
 /// exit guard and the clones of its `Socket`.
@@ -33,6 +34,7 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) ownership: Ownership,
     pub(crate) mailbox: mailbox::Sender,
     pub(crate) subscription: TopicSubscription,
+    pub(crate) metrics: Arc<ChannelMetrics>,
 }
 
 /// The subscription of a joined channel to its topic.
@@ -67,6 +69,7 @@ impl<A> ChannelContext<A> {
             ownership: Ownership::default(),
             mailbox,
             subscription: TopicSubscription::default(),
+            metrics: Arc::clone(&self.metrics),
         }
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod callbacks;
 pub(crate) mod context;
 mod exit_guard;
 pub(crate) mod instance;
+mod log;
 pub(crate) mod mailbox;
 mod presence;
 pub(crate) mod reply_ref;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use serde_json::json;
+use tower_channels_transports::limited;
 
 use crate::payload::Payload;
 use crate::reply::Reply;
@@ -70,7 +71,7 @@ impl JoinError {
     /// Logs the error that it was converted from, if there is one.
     pub(crate) fn log(&self, topic: &str) {
         if let Some(error) = &self.error {
-            tracing::error!(?topic, error = ?error.to_string(), "join crashed");
+            limited!(ERROR, ?topic, error = ?error.to_string(), "join crashed");
         }
     }
 }

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tower_channels_transports::DetachReason;
+use tokio::time::Instant;
+use tower_channels_transports::{DetachReason, limited};
+use tracing::{Instrument, Span};
 
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
 use super::exit_guard::{ExitGuard, Stage};
 use super::instance::{Permit, PreviousInstance, TopicPermit};
+use super::log::{report_handle_in, report_join, start_handle_in};
 use super::mailbox::{self, Command, Rejoin};
 use super::result::{JoinError, Reason, Stop, StopKind};
 use super::running::RunningChannel;
@@ -18,6 +21,7 @@ use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
+use crate::telemetry::CHANNELS_RESUMED;
 
 /// A join that matched a route.
 pub(crate) struct Join<A> {
@@ -33,6 +37,7 @@ pub(crate) struct Join<A> {
     pub(crate) epoch: u64,
     pub(crate) permit: TopicPermit,
     pub(crate) previous: Option<PreviousInstance>,
+    pub(crate) span: Span,
 }
 
 /// Starts a channel. Its task replies to the join itself, so a slow join delays nothing else.
@@ -46,7 +51,7 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let _running = RunningChannel::new(&context, &sent_join_ref);
     let guard = ExitGuard { context, commands, sent_join_ref, stage, permit, _running };
     let instance = Instance { guard, payload, timeout };
-    tokio::spawn(run::<C>(Box::pin(begin(instance))))
+    tokio::spawn(run::<C>(Box::pin(begin(instance))).instrument(join.span))
 }
 
 /// An instance of a channel that has not joined yet.
@@ -105,7 +110,7 @@ async fn run<C: Channel>(mut beginning: Beginning<C>) {
 
 /// Joins. Returns an error if the channel has ended already.
 async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask<C>, Next<C>> {
-    let Instance { mut guard, payload, timeout } = instance;
+    let (Instance { mut guard, payload, timeout }, began) = (instance, Instant::now());
     if let Stage::Joining { previous: Some(previous), .. } = &guard.stage {
         previous.task.abort();
     }
@@ -120,6 +125,7 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
         C::join(&context.topic, payload, &socket).await
     };
     let joined = tokio::time::timeout(timeout, join).await;
+    report_join::<C, _, _>(&context, &joined, began.elapsed());
     let joined = joined.unwrap_or_else(|_| Err(JoinError::reason("join timed out")));
     let (channel, response) = match guard.finish_join::<C>(joined) {
         Ok(joined) => joined,
@@ -161,7 +167,11 @@ impl<C: Channel> ChannelTask<C> {
                 Command::Push { reference, event, payload } => {
                     socket.set_reference(Some(reference.clone()));
                     let payload = std::mem::replace(payload, Payload::EMPTY);
+                    let began = start_handle_in::<C>(socket.context());
                     let handled = channel.handle_in(event, payload, socket).await;
+                    if let Some(began) = began {
+                        report_handle_in::<C>(socket.context(), event, began.elapsed());
+                    }
                     socket.set_reference(None);
                     match handled {
                         Ok(reply) => {
@@ -191,7 +201,7 @@ impl<C: Channel> ChannelTask<C> {
                             socket.context().resume(*epoch, join_ref, reference, response);
                             socket.context().end_absence();
                             socket.context().refresh_presence();
-                            metrics::counter!("tower_channels_channels_resumed").increment(1);
+                            CHANNELS_RESUMED.add(1);
                             Ok(())
                         }
                         Err(error) => {
@@ -229,6 +239,7 @@ impl<C: Channel> ChannelTask<C> {
         let context = Arc::clone(&guard.context);
         let reason = match exit {
             TaskExit::Left(reference) => {
+                limited!(DEBUG, topic = ?context.topic, "left");
                 context.reply_first(&guard.sent_join_ref, &reference, &Reply::ack());
                 Reason::Left
             }
@@ -247,7 +258,7 @@ impl<C: Channel> ChannelTask<C> {
             }
             TaskExit::Stopped(Stop(StopKind::Crash(error)), _) => {
                 let topic = &context.topic;
-                tracing::error!(?topic, error = ?error.to_string(), "channel crashed");
+                limited!(ERROR, ?topic, error = ?error.to_string(), "channel crashed");
                 return None;
             }
         };

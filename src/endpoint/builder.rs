@@ -17,6 +17,7 @@ use crate::pubsub::PubSub;
 use crate::router::Router;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::{ChannelLimits, EndpointContext};
+use crate::telemetry::describe_metrics;
 
 /// Configures and builds an [`Endpoint`]. Returned by [`Endpoint::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -210,8 +211,11 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// # Errors
     /// If the configuration is invalid, for example a topic pattern that never matches, a limit of
     /// zero, or a malformed path. The error says what to change.
-    pub fn try_build(self) -> Result<Endpoint<A>, ConfigError> {
+    pub fn try_build(mut self) -> Result<Endpoint<A>, ConfigError> {
         self.validate()?;
+        describe_metrics();
+        self.router.register_metrics();
+        let channels = self.router.metrics();
         let sessions = SessionRegistry::new(self.max_sessions);
         let memory = Memory::new(self.limits.memory_limit());
         let pubsub = PubSub::new(self.limits.outbox_limit().saturating_mul(2), &memory);
@@ -237,6 +241,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
             pubsub,
             presence,
             sessions,
+            channels,
         })
     }
 

@@ -6,7 +6,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tower_channels_transports::{self as transports, ConnectInfo, Handler, outbox};
+use tower_channels_transports::{
+    self as transports, ConnectInfo, Handler, excerpt, limited, outbox,
+};
 
 use crate::guarded::Guarded;
 use crate::message::LONGEST_NAME;
@@ -76,35 +78,42 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         info: ConnectInfo,
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, transports::Rejected> {
-        let version = Version::negotiate(info.params().get("vsn")).ok_or(transports::Rejected)?;
+        let transport = info.transport();
+        let version = Version::negotiate(info.params().get("vsn")).ok_or_else(|| {
+            let version = info.param("vsn").map(excerpt);
+            limited!(INFO, ?version, "connect refused: the protocol version is unknown");
+            transports::Rejected::new("version")
+        })?;
         #[cfg(feature = "test-util")]
         let slot = info.extensions().get::<Arc<RejectedSlot>>().cloned();
         let assigns = self.decide(info).await.map_err(|rejected| {
-            match &rejected.error {
-                Some(error) => tracing::error!(error = ?error.to_string(), "connect failed"),
-                None => tracing::debug!(reason = ?rejected.reason, "a client was rejected"),
-            }
+            let label = if let Some(error) = &rejected.error {
+                limited!(ERROR, error = ?error.to_string(), "connect failed");
+                "failed"
+            } else {
+                limited!(INFO, reason = ?rejected.reason, "connect refused by the application");
+                "rejected"
+            };
             #[cfg(feature = "test-util")]
             if let Some(slot) = slot {
                 *slot.lock() = Some(rejected);
             }
-            transports::Rejected
+            transports::Rejected::new(label)
         })?;
         let id = (self.id)(&assigns);
         if let Some(long) = id.as_ref().filter(|id| id.len() > LONGEST_NAME) {
-            metrics::counter!("tower_channels_socket_ids_refused").increment(1);
-            tracing::warn!(bytes = long.len(), "connect refused: the socket id is too long");
-            return Err(transports::Rejected);
+            limited!(WARN, bytes = long.len(), "connect refused: the socket id is too long");
+            return Err(transports::Rejected::new("socket_id"));
         }
         if self.sessions.is_shutting_down() {
             // Also a client that would resume its session, which is about to close.
-            metrics::counter!("tower_channels_sessions_refused").increment(1);
-            tracing::info!("connect refused: the endpoint is shutting down");
-            return Err(transports::Rejected);
+            limited!(INFO, "connect refused: the endpoint is shutting down");
+            return Err(transports::Rejected::new("draining"));
         }
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(SocketSession::new(endpoint, assigns, responder, id, self.sessions.clone()))
+        let sessions = self.sessions.clone();
+        Ok(SocketSession::new(endpoint, assigns, responder, id, transport, sessions))
     }
 }
 

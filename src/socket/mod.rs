@@ -9,8 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use tower_channels_transports::{
-    self as transports, Close, DetachReason, FixedReservation, Inbound, Session, Transport,
+    self as transports, Close, DetachReason, FixedReservation, Inbound, Session, Transport, limited,
 };
+use tracing::field;
 
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
@@ -48,10 +49,15 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         assigns: Arc<Guarded<A>>,
         responder: Responder,
         id: Option<String>,
+        transport: Transport,
         sessions: SessionRegistry,
     ) -> Self {
         let memory = responder.outbox.account().map(|account| account.hold(SESSION));
-        let dispatcher = Dispatcher::new(endpoint, assigns, responder);
+        let id_field = id.as_deref().map(field::debug);
+        let transport = transport.name();
+        // A root: the request that it came by ends long before it.
+        let span = tracing::info_span!(parent: None, "socket", id = id_field, transport);
+        let dispatcher = Dispatcher::new(endpoint, assigns, responder, span);
         let admission = Admission::Requested(sessions);
         Self { dispatcher, id, recent_refs: None, admission, _memory: memory }
     }
@@ -107,9 +113,12 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
         let permit = sessions.acquire(self.dispatcher.outbox(), self.id.clone());
         let Ok(permit) = permit else {
-            metrics::counter!("tower_channels_sessions_refused").increment(1);
-            tracing::info!("session refused: there are too many, or the endpoint is shutting down");
-            return Err(transports::Rejected);
+            if sessions.is_shutting_down() {
+                limited!(INFO, "session refused: the endpoint is shutting down");
+                return Err(transports::Rejected::new("draining"));
+            }
+            limited!(WARN, "session refused: there are `max_sessions`");
+            return Err(transports::Rejected::new("full"));
         };
         self.admission = Admission::Granted { _permit: permit };
         Ok(())

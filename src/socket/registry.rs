@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
+use tower_channels_transports::telemetry::{Level, QUEUED, UNLABELED};
 use tower_channels_transports::{Close, outbox};
 
 use super::shutdown::ShutdownConfig;
@@ -21,6 +22,7 @@ struct Shared {
     /// Guards the list of sessions. Nothing is called while it is locked.
     sessions: Mutex<Sessions>,
     by_id: Arc<Registry<outbox::Sender>>,
+    queued: Level,
 }
 
 struct Sessions {
@@ -44,7 +46,8 @@ impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
     pub(crate) fn new(limit: usize) -> Self {
         let sessions = Mutex::new(Sessions { outboxes: Slab::new(), shutting_down: false });
-        Self(Arc::new(Shared { limit, sessions, by_id: Arc::new(Registry::new()) }))
+        let queued = Level::new(QUEUED.handle(UNLABELED));
+        Self(Arc::new(Shared { limit, sessions, by_id: Arc::new(Registry::new()), queued }))
     }
 
     /// Admits a session and registers its socket id for [`disconnect`](Self::disconnect).
@@ -72,6 +75,30 @@ impl SessionRegistry {
     /// Returns the number of sessions.
     pub(crate) fn count(&self) -> usize {
         self.0.sessions.lock().outboxes.len()
+    }
+
+    /// Updates the gauge of the bytes that wait for clients.
+    pub(crate) async fn record_gauges(&self) {
+        let mut bytes = 0_usize;
+        let mut from = 0;
+        loop {
+            let (outboxes, end) = {
+                let sessions = self.0.sessions.lock();
+                let end = sessions.outboxes.capacity();
+                let slice = from..end.min(from + SLICE);
+                let outboxes = slice.filter_map(|key| sessions.outboxes.get(key).cloned());
+                (outboxes.collect::<Vec<_>>(), end)
+            };
+            let queued = outboxes.iter().map(outbox::Sender::backlog);
+            bytes = queued.fold(bytes, usize::saturating_add);
+            drop(outboxes);
+            from += SLICE;
+            if from >= end {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.0.queued.set(bytes);
     }
 
     /// Closes every session with this socket id.
@@ -152,6 +179,9 @@ impl fmt::Debug for SessionRegistry {
 
 /// How many sessions a shutdown ends at once before other tasks get their turn.
 const BATCH: usize = 256;
+
+/// How many sessions are looked at for the gauge before other tasks get their turn.
+const SLICE: usize = 1000;
 
 /// How often a shutdown closes what is due, and looks for what has ended.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -17,6 +17,7 @@ use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
 use crate::limited;
 use crate::limits::Limits;
+use crate::log_limit::excerpt;
 use crate::memory::Memory;
 use crate::origin::{self, CheckOrigin};
 use crate::outbox;
@@ -128,8 +129,8 @@ impl<H: Handler> Acceptor<H> {
         let host = origin::requested_host(parts);
         limited!(
             WARN,
-            ?origin,
-            ?host,
+            origin = ?origin.as_deref().map(excerpt),
+            host = ?host.as_ref().map(|host| excerpt(host.as_str())),
             "origin refused: it would be allowed by `Builder::check_origin`, with \
              `CheckOrigin::hosts([origin]).and_same_host()`"
         );

@@ -33,7 +33,7 @@ pub use self::error::{ConfigError, ConnectError};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
-pub use self::log_limit::{Admitted, LogLimit};
+pub use self::log_limit::{Admitted, LogLimit, excerpt};
 pub use self::longpoll::{LongPoll, LongPollConfig};
 pub use self::memory::{Account, Cost, FixedReservation, Memory, Reservation, is_counted};
 pub use self::origin::CheckOrigin;

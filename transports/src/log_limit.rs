@@ -67,6 +67,17 @@ impl Window {
     }
 }
 
+/// Returns the beginning of a text that a client chose and nothing else bounds, for a log line.
+pub fn excerpt(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST_EXCERPT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+const LONGEST_EXCERPT: usize = 255;
+
 /// How many lines of a kind are logged per minute: more than a person reads, and less than a hundred
 /// megabytes a day.
 const MAX_LINES: u32 = 300;
@@ -127,6 +138,13 @@ mod tests {
         }
         assert_eq!(limit.admit(now + MINUTE), line(60));
         assert_eq!(limit.admit(now + MINUTE), line(0));
+    }
+
+    #[test]
+    fn an_excerpt_ends_between_characters() {
+        assert_eq!(excerpt("short"), "short");
+        assert_eq!(excerpt(&"x".repeat(300)).len(), 255);
+        assert_eq!(excerpt(&"é".repeat(300)), "é".repeat(127));
     }
 
     #[test]
