@@ -4,8 +4,9 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::json;
+use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Socket};
+use tower_channels::{Channel, Endpoint, Joined, Payload, Socket};
 
 struct Room;
 
@@ -15,7 +16,7 @@ impl Channel for Room {
 
     const INTERCEPT: &'static [&'static str] = &["intercepted"];
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 }

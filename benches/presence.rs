@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Socket, TrackGuard,
+    Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, Socket, TrackGuard,
 };
 
 const TOPIC: &str = "lobby:1";
@@ -33,7 +33,7 @@ impl Channel for Lobby {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self { tracks: payload.parse()? }.into())
     }
 

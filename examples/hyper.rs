@@ -15,7 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower_channels::channel::Result;
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket};
+use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 
 /// Replies to every push with its payload.
 struct Echo;
@@ -24,7 +24,7 @@ impl Channel for Echo {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

@@ -26,10 +26,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::{Layer, service_fn};
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, LongPollConfig, Payload,
-    Presence, PresenceError, Rejected, Reply, ResumeConfig, Socket, Stop, WebSocketConfig,
+    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, LongPollConfig, Payload, Presence,
+    PresenceError, Rejected, Reply, ResumeConfig, Socket, WebSocketConfig,
 };
 
 fn main() -> io::Result<()> {
@@ -175,13 +175,9 @@ impl Channel for Room {
 
     const INTERCEPT: &'static [&'static str] = &["shout"];
 
-    async fn join(
-        topic: &str,
-        payload: Payload,
-        _: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         if topic.starts_with("room:closed") {
-            return Err(JoinError::reason("unauthorized"));
+            return Err(Error::reason("unauthorized"));
         }
         let mut payload: Object = payload.parse().unwrap_or_default();
         if payload.get("crash").is_some_and(|crash| crash.get() == "true") {
@@ -246,9 +242,9 @@ impl Channel for Room {
                 Reply::Ok(Payload::json(&BTreeMap::from([("v", value)]))?)
             }
             "boom" => panic!("crash requested by the client"),
-            "stop" => return Err(Stop::normal()),
-            "stop_reply" => return Err(Stop::normal().reply(Reply::Ok(payload))),
-            _ => return Err(Stop::unmatched(event)),
+            "stop" => return Err(Error::stop()),
+            "stop_reply" => return Err(Error::stop_with(Reply::Ok(payload))),
+            _ => return Err(Error::unmatched(event)),
         })
     }
 
@@ -258,7 +254,7 @@ impl Channel for Room {
         payload: Payload,
         socket: &Socket<Self>,
     ) -> Result<()> {
-        let mut payload: Object = payload.parse()?;
+        let mut payload = object(&payload)?;
         let own = socket.assigns().id.as_deref();
         let skip =
             payload.get("skip").and_then(|skip| serde_json::from_str::<String>(skip.get()).ok());
@@ -285,7 +281,7 @@ impl Channel for Lobby {
     type Assigns = User;
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         let mut payload: Object = payload.parse().unwrap_or_default();
         Ok(Self { name: payload.remove("name") }.into())
     }
@@ -312,7 +308,7 @@ impl Channel for Lobby {
                 }
             }
             "leave_presence" => Presence::untrack(socket, Self::key(socket)),
-            _ => return Err(Stop::unmatched(event)),
+            _ => return Err(Error::unmatched(event)),
         }
         Ok(Reply::ack())
     }
@@ -321,10 +317,15 @@ impl Channel for Lobby {
 /// A JSON object whose values keep their original text.
 type Object = BTreeMap<String, Box<RawValue>>;
 
-/// Returns the member `name` of an object. Any other payload crashes the channel.
+/// Parses an object. Any other payload crashes the channel, as a clause that does not match does.
+fn object(payload: &Payload) -> Result<Object> {
+    Ok(serde_json::from_str(payload.as_json().ok_or("the payload is binary")?)?)
+}
+
+/// Returns the member `name` of an object, or crashes the channel.
 fn field(payload: &Payload, name: &str) -> Result<Box<RawValue>> {
-    let value = payload.parse::<Object>()?.remove(name);
-    value.ok_or_else(|| Stop::from(format!("no `{name}` in the payload")))
+    let value = object(payload)?.remove(name);
+    value.ok_or_else(|| Error::from(format!("no `{name}` in the payload")))
 }
 
 /// Serves plain HTTP next to the socket.

@@ -29,7 +29,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tower_channels::channel::Result;
-use tower_channels::{Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Reply, Socket};
+use tower_channels::{Channel, ConnectInfo, Endpoint, Joined, Payload, Reply, Socket};
 use tower_channels::{Rejected, Transport};
 use tower_channels_transports::{Acceptor, Handler, Inbound, Message, Session, outbox};
 
@@ -166,7 +166,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

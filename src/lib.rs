@@ -7,8 +7,8 @@
 //! ```no_run
 //! use axum::Router;
 //! use serde_json::json;
-//! use tower_channels::channel::Result;
-//! use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop};
+//! use tower_channels::channel::{Error, Result};
+//! use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 //!
 //! struct Room;
 //!
@@ -16,7 +16,7 @@
 //!     type Assigns = ();
 //!     type Info = ();
 //!
-//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
 //!         Ok(Room.into())
 //!     }
 //!
@@ -26,7 +26,7 @@
 //!                 socket.broadcast("new_msg", msg);
 //!                 Ok(Reply::ack())
 //!             }
-//!             _ => Err(Stop::unmatched(event)),
+//!             _ => Err(Error::unmatched(event)),
 //!         }
 //!     }
 //! }
@@ -77,7 +77,7 @@ pub mod test;
 pub use self::channel::callbacks::{Channel, Handle, Socket};
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
-pub use self::channel::result::{JoinError, Joined, Reason, Stop};
+pub use self::channel::result::{Joined, Reason};
 pub use self::endpoint::builder::Builder;
 pub use self::endpoint::connect::Rejected;
 pub use self::endpoint::layer::{

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::json;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Reason, Rejected, Reply, Socket,
-    Stop,
+    Channel, ConnectInfo, Endpoint, Joined, Payload, Reason, Rejected, Reply, Socket,
 };
 
 struct User {
@@ -37,13 +36,9 @@ impl Channel for Room {
 
     const INTERCEPT: &'static [&'static str] = &["shout"];
 
-    async fn join(
-        topic: &str,
-        payload: Payload,
-        _: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         match topic.strip_prefix("room:") {
-            Some("closed") => Err(JoinError::reason("unauthorized")),
+            Some("closed") => Err(Error::reason("unauthorized")),
             Some("slow") => {
                 tokio::time::sleep(Duration::from_secs(3)).await;
                 Ok(Self::default().into())
@@ -113,10 +108,10 @@ impl Channel for Room {
             }
             "hang" => pending().await,
             "panic" => panic!("requested"),
-            "stop" => Err(Stop::normal()),
-            "stop_reply" => Err(Stop::normal().reply(Reply::Ok(payload))),
-            "parse" => Ok(Reply::ok(json!(payload.parse::<u32>()?))),
-            _ => Err(Stop::unmatched(event)),
+            "stop" => Err(Error::stop()),
+            "stop_reply" => Err(Error::stop_with(Reply::Ok(payload))),
+            "error" => Err("no database".into()),
+            _ => Err(Error::unmatched(event)),
         }
     }
 
@@ -257,11 +252,11 @@ async fn a_channel_that_works_off_a_backlog_lets_its_client_read() {
 async fn a_panic_an_error_or_an_unknown_event_ends_only_one_channel() {
     let endpoint = endpoint();
     let mut bob = joined(&endpoint, "bob", "room:1").await;
-    for event in ["panic", "parse", "unknown"] {
+    for event in ["panic", "error", "unknown"] {
         let mut ann = joined(&endpoint, "ann", "room:1").await;
         ann.join("room:2", json!({})).await;
         ann.next_push().await;
-        ann.send("room:1", event, json!("not a number"));
+        ann.send("room:1", event, json!({}));
         let end = ann.next_message().await;
         assert_eq!((end.event.as_str(), &end.reference), ("phx_error", &end.join_ref));
         assert_eq!(ann.push("room:1", "ping", json!(1)).await, Reply::reason("unmatched topic"));
@@ -507,7 +502,7 @@ async fn dropping_a_session_drops_its_channels() {
     impl Channel for Counted {
         type Assigns = ();
         type Info = ();
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
             ALIVE.fetch_add(1, Ordering::SeqCst);
             Ok(Self.into())
         }
@@ -535,7 +530,7 @@ async fn a_client_is_notified_of_an_end_after_the_channel_is_dropped() {
     impl Channel for Slow {
         type Assigns = ();
         type Info = ();
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
             Ok(Self.into())
         }
     }
@@ -572,7 +567,7 @@ impl Channel for Stubborn {
     type Assigns = Arc<Mutex<mpsc::Receiver<()>>>;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self { released: Arc::clone(socket.assigns()) }.into())
     }
 }

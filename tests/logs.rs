@@ -9,11 +9,11 @@ use http_body_util::Full;
 use serde_json::json;
 use support::{Captured, capture};
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::connect;
 use tower_channels::{
-    Builder, Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig,
-    Rejected, Reply, Socket, Stop,
+    Builder, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, PresenceConfig, Rejected,
+    Reply, Socket,
 };
 
 #[path = "support/capture.rs"]
@@ -29,18 +29,14 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         match payload.parse::<String>() {
             Ok(text) => Err(text.into()),
             Err(_) => Ok(Self.into()),
         }
     }
 
-    async fn resume(
-        &mut self,
-        payload: Payload,
-        _: &Socket<Self>,
-    ) -> Result<Option<Payload>, JoinError> {
+    async fn resume(&mut self, payload: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
         Err(payload.parse::<String>()?.into())
     }
 
@@ -52,14 +48,14 @@ impl Channel for Room {
     ) -> Result<Reply> {
         match event {
             "fail" => Err(payload.parse::<String>()?.into()),
-            "parse" => Err(payload.parse::<u64>().expect_err("a text").into()),
+            "parse" => Err(payload.parse::<u64>().expect_err("a text").to_string().into()),
             "panic" => panic!("{}", payload.parse::<String>()?),
             "hang" => std::future::pending().await,
             "track" => {
                 Presence::track(it, &payload.parse::<String>()?, json!({}))?;
                 Ok(Reply::ack())
             }
-            _ => Err(Stop::unmatched(event)),
+            _ => Err(Error::unmatched(event)),
         }
     }
 }

@@ -6,9 +6,7 @@ use allocation_counter::measure;
 use serde_json::json;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
-use tower_channels::{
-    Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, Reply, Socket,
-};
+use tower_channels::{Builder, Channel, Endpoint, Joined, Payload, Presence, Reply, Socket};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -20,7 +18,7 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -43,7 +41,7 @@ impl Channel for Intercepting {
 
     const INTERCEPT: &'static [&'static str] = &["event"];
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -231,7 +229,7 @@ impl Channel for Echo {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

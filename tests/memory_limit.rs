@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tower_channels::channel::Result;
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Reply, Socket};
+use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 
 /// What the system gives the server, in KiB of address space.
 const SYSTEM_LIMIT: usize = 400_000;
@@ -36,7 +36,7 @@ impl Channel for Echo {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

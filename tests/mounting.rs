@@ -10,8 +10,9 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::Handle;
 use tower::ServiceExt;
+use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, Endpoint, JoinError, Joined, Payload, Service, Socket,
+    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, Payload, Service, Socket,
 };
 use tower_channels_transports::internals::fuzzing::{MAX_PARSED_QUERY, parse_query};
 
@@ -21,7 +22,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 }

@@ -11,11 +11,11 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 use support::capture;
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, CheckOrigin, ConnectInfo, Endpoint, Handle, JoinError, Joined, Payload,
-    Presence, PresenceConfig, Reason, Rejected, Reply, Socket, Stop,
+    Builder, Channel, CheckOrigin, ConnectInfo, Endpoint, Handle, Joined, Payload, Presence,
+    PresenceConfig, Reason, Rejected, Reply, Socket,
 };
 
 #[path = "support/capture.rs"]
@@ -65,11 +65,7 @@ impl Channel for Room {
     type Assigns = User;
     type Info = Fragile;
 
-    async fn join(
-        topic: &str,
-        payload: Payload,
-        it: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, payload: Payload, it: &Socket<Self>) -> Result<Joined<Self>> {
         let _ = it.assigns().handles.send(it.handle());
         if payload == json!("error") {
             return Err(Unprintable.into());
@@ -89,7 +85,7 @@ impl Channel for Room {
             }
             "panic" => panic!("requested"),
             "hang" => std::future::pending().await,
-            "stop" => Err(Stop::normal()),
+            "stop" => Err(Error::stop()),
             "error" => Err(Unprintable.into()),
             "reply" => Ok(Reply::ok(Payload::json(&Unspeakable)?)),
             "track" => {
@@ -101,7 +97,7 @@ impl Channel for Room {
                 Presence::update(it, "ann", |_: &mut serde_json::Map<_, _>| panic!("requested"))?;
                 Ok(Reply::ack())
             }
-            _ => Err(Stop::unmatched(event)),
+            _ => Err(Error::unmatched(event)),
         }
     }
 

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, PresenceError, Reply,
-    Socket, Stop,
+    Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, PresenceError, Reply, Socket,
 };
 
 #[path = "support/diff.rs"]
@@ -28,7 +27,7 @@ impl Channel for Lobby {
     /// Events to handle as though the client had sent them.
     type Info = Payload;
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -73,8 +72,8 @@ impl Channel for Lobby {
                 });
                 Ok(())
             }
-            "crash" => return Err(Stop::from("requested")),
-            _ => return Err(Stop::unmatched(event)),
+            "crash" => return Err(Error::from("requested")),
+            _ => return Err(Error::unmatched(event)),
         };
         Ok(done.map_or_else(|error| Reply::reason(&error.to_string()), |()| Reply::ack()))
     }
@@ -94,7 +93,7 @@ impl Channel for Early {
     type Assigns = User;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         Presence::push_state(socket);
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(Self.into())
@@ -481,11 +480,7 @@ async fn a_channel_that_has_ended_cannot_track() {
         type Assigns = tokio::sync::mpsc::UnboundedSender<Socket<Self>>;
         type Info = ();
 
-        async fn join(
-            _: &str,
-            _: Payload,
-            socket: &Socket<Self>,
-        ) -> Result<Joined<Self>, JoinError> {
+        async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
             Ok(Self(socket.assigns().clone()).into())
         }
 

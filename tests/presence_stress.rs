@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, Message, connect};
 use tower_channels::{
-    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Reply, ResumeConfig,
-    Socket, Stop,
+    Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, Reply, ResumeConfig, Socket,
 };
 
 #[path = "support/dice.rs"]
@@ -33,7 +32,7 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         // An entry tracked this early is removed if the join fails.
         let _ = Presence::track(socket, "early", json!({}));
         Ok(Self.into())
@@ -65,8 +64,8 @@ impl Channel for Room {
                 tokio::spawn(async move { Presence::track(&socket, &key, json!({})) });
             }
             "state" => Presence::push_state(socket),
-            "stop" => return Err(Stop::normal()),
-            _ => return Err(Stop::unmatched(event)),
+            "stop" => return Err(Error::stop()),
+            _ => return Err(Error::unmatched(event)),
         }
         Ok(Reply::None)
     }

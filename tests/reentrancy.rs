@@ -19,11 +19,10 @@ use metrics::{
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::connect;
 use tower_channels::{
-    Builder, Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceConfig, Reply,
-    Socket, Stop,
+    Builder, Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, Reply, Socket,
 };
 
 const TOPIC: &str = "room:1";
@@ -37,7 +36,7 @@ impl Channel for Room {
 
     const INTERCEPT: &'static [&'static str] = &["intercepted"];
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -47,7 +46,7 @@ impl Channel for Room {
             "untrack" => Presence::untrack(it, "ann"),
             "push_state" => Presence::push_state(it),
             "push_binary" => it.push("binary", Payload::binary("bytes")),
-            _ => return Err(Stop::unmatched(event)),
+            _ => return Err(Error::unmatched(event)),
         }
         Ok(Reply::ack())
     }
@@ -60,7 +59,7 @@ impl Channel for Quiet {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 }

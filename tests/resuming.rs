@@ -5,10 +5,10 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use serde_json::json;
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, Close, Endpoint, JoinError, Joined, Payload, Reply, ResumeConfig, Socket,
+    Builder, Channel, Close, Endpoint, Joined, Payload, Reply, ResumeConfig, Socket,
 };
 
 /// A channel that counts how often it was resumed.
@@ -18,24 +18,20 @@ impl Channel for Room {
     type Assigns = String;
     type Info = ();
 
-    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         if payload.parse::<String>().is_ok_and(|payload| payload == "refuse") {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            return Err(JoinError::reason("refused"));
+            return Err(Error::reason("refused"));
         }
         Ok(Joined::new(Self(0)).reply(json!("joined")))
     }
 
-    async fn resume(
-        &mut self,
-        payload: Payload,
-        _: &Socket<Self>,
-    ) -> Result<Option<Payload>, JoinError> {
+    async fn resume(&mut self, payload: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
         self.0 += 1;
         match payload.parse::<String>().as_deref() {
             Ok("unchanged") => Ok(None),
             Ok("panic") => panic!("requested"),
-            Ok("reject") => Err(JoinError::reason("no longer")),
+            Ok("reject") => Err(Error::reason("no longer")),
             _ => Ok(Some(json!({ "resumed": self.0 }).into())),
         }
     }

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Channel, Close, Endpoint, JoinError, Joined, Payload, Reason, Reply, ShutdownConfig, Socket,
+    Channel, Close, Endpoint, Joined, Payload, Reason, Reply, ShutdownConfig, Socket,
 };
 
 /// Counts the channels that have terminated.
@@ -22,7 +22,7 @@ impl Channel for Room {
     type Assigns = Arc<AtomicUsize>;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

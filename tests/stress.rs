@@ -10,11 +10,10 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use tower::ServiceExt;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, Message, connect};
 use tower_channels::{
-    Channel, Close, Endpoint, JoinError, Joined, LongPollConfig, LongPollService, Payload, Reply,
-    Socket, Stop,
+    Channel, Close, Endpoint, Joined, LongPollConfig, LongPollService, Payload, Reply, Socket,
 };
 
 #[path = "support/dice.rs"]
@@ -38,13 +37,9 @@ impl Channel for Chaos {
 
     const INTERCEPT: &'static [&'static str] = &["shouted"];
 
-    async fn join(
-        _: &str,
-        mode: Payload,
-        socket: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, mode: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         match mode.parse::<u64>()? % 8 {
-            0 => return Err(JoinError::reason("not today")),
+            0 => return Err(Error::reason("not today")),
             1 => panic!("requested"),
             2 => tokio::task::yield_now().await,
             3 => tokio::time::sleep(Duration::from_millis(1)).await,
@@ -83,10 +78,10 @@ impl Channel for Chaos {
                 });
             }
             "nap" => tokio::time::sleep(Duration::from_millis(1)).await,
-            "stop" => return Err(Stop::normal()),
-            "stop_reply" => return Err(Stop::normal().reply(Reply::Ok(payload))),
+            "stop" => return Err(Error::stop()),
+            "stop_reply" => return Err(Error::stop_with(Reply::Ok(payload))),
             "panic" => panic!("requested"),
-            _ => return Err(Stop::unmatched(event)),
+            _ => return Err(Error::unmatched(event)),
         }
         Ok(Reply::None)
     }

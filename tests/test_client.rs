@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{self, Message};
 use tower_channels::{
-    Channel, Close, ConnectInfo, Endpoint, JoinError, Joined, Payload, Presence, Rejected, Reply,
-    Socket, Stop,
+    Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply, Socket,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +26,7 @@ impl Channel for Room {
     type Assigns = User;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -47,7 +46,7 @@ impl Channel for Room {
     ) -> Result<Reply> {
         match event {
             "who" => Ok(Reply::ok(json!(socket.assigns().name))),
-            "stop" => Err(Stop::normal()),
+            "stop" => Err(Error::stop()),
             "silent" => Ok(Reply::None),
             _ => {
                 socket.broadcast(event, msg);

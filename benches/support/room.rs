@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use tower_channels::channel::Result;
-use tower_channels::{Channel, JoinError, Joined, Payload, Reply, Socket};
+use tower_channels::{Channel, Joined, Payload, Reply, Socket};
 
 /// A channel that replies to `ping` with its payload and broadcasts everything else.
 pub(crate) struct Room;
@@ -12,7 +12,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
@@ -37,7 +37,7 @@ impl<A: Send + Sync + 'static> Channel for Silent<A> {
     type Assigns = A;
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self(PhantomData).into())
     }
 }

@@ -22,7 +22,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-pub use self::types::{CatchUp, Error, Message, Outcome, Page, Person, Reaction};
+pub(crate) use self::types::Error;
+pub use self::types::{CatchUp, Message, Outcome, Page, Person, Reaction};
 
 /// The history, shared by all channels. SQLite blocks, so it is accessed on tokio's blocking
 /// threads.

@@ -42,7 +42,7 @@ use room::{Room, User};
 async fn main() -> Result<(), Box<dyn Error>> {
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:4000".into());
     let file = env::var("CHAT_DB").unwrap_or_else(|_| "chat.sqlite".into());
-    let history = Store::new(History::open(file)?);
+    let history = Store::new(History::open(file).map_err(|error| error.to_string())?);
 
     let endpoint = Endpoint::builder(move |info| room::connect(info, history.clone()))
         .id(User::id)

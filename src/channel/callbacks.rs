@@ -7,9 +7,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::context::{Caller, ChannelContext};
+use super::error::{Error, Result};
 use super::mailbox::{self, Command, SendError};
 use super::reply_ref::ReplyRef;
-use super::result::{JoinError, Joined, Reason, Result, Stop};
+use super::result::{Joined, Reason};
 use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -19,10 +20,11 @@ use crate::reply::Reply;
 /// One joined topic of one client: its state and its behavior.
 ///
 /// [`join`](Channel::join) creates a value, which lives in a task of its own until the channel
-/// ends. So a slow callback delays this channel and nothing else. A panic or an error ends this
-/// channel alone: the client receives `phx_error` and joins again. (This needs the default
-/// `panic = "unwind"`.) Every end drops the value: put unconditional cleanup in `Drop`. A panic there
-/// is logged and changes nothing.
+/// ends. So a slow callback delays this channel and nothing else. A callback that cannot do what it was
+/// asked to returns an [`Error`]: an error reply, a stop or a crash. A crash or a panic ends this channel
+/// alone: the client receives `phx_error` and joins again. (This needs the default `panic = "unwind"`.)
+/// Every end drops the value: put unconditional cleanup in `Drop`. A panic there is logged and changes
+/// nothing.
 ///
 /// Callbacks run one at a time, in the order of their causes. When the client joins the same topic
 /// again, the running callback is cancelled at its next await, as Phoenix kills the old process,
@@ -30,8 +32,8 @@ use crate::reply::Reply;
 /// client sent before is handled, and then the channel terminates.
 ///
 /// ```
-/// use tower_channels::channel::Result;
-/// use tower_channels::{Channel, JoinError, Joined, Payload, Reply, Socket, Stop};
+/// use tower_channels::channel::{Error, OrReply, Result};
+/// use tower_channels::{Channel, Joined, Payload, Reply, Socket};
 ///
 /// struct Counter(u64);
 ///
@@ -39,17 +41,18 @@ use crate::reply::Reply;
 ///     type Assigns = ();
 ///     type Info = ();
 ///
-///     async fn join(_: &str, start: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+///     async fn join(_: &str, start: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
 ///         Ok(Counter(start.parse()?).into())
 ///     }
 ///
 ///     async fn handle_in(&mut self, event: &str, by: Payload, _: &Socket<Self>) -> Result<Reply> {
 ///         match event {
 ///             "add" => {
-///                 self.0 += by.parse::<u64>()?;
+///                 let by: u64 = by.parse()?;
+///                 self.0 = self.0.checked_add(by).or_reply("too much")?;
 ///                 Ok(Reply::ok(Payload::json(&self.0)?))
 ///             }
-///             _ => Err(Stop::unmatched(event)),
+///             _ => Err(Error::unmatched(event)),
 ///         }
 ///     }
 /// }
@@ -91,17 +94,16 @@ pub trait Channel: Sized + Send + 'static {
     /// client sends to the topic meanwhile waits; its other channels and its heartbeats do not.
     ///
     /// # Errors
-    /// A [`JoinError`] made by the application is the error reply to the join. Any other error, or
-    /// a panic, replies `{"reason":"join crashed"}`. After [`Builder::join_timeout`], which includes
-    /// the wait for the previous channel, `join` is cancelled and the reply is
-    /// `{"reason":"join timed out"}`.
+    /// An [`Error`] refuses the client, with the response that the error has. A crash, or a panic,
+    /// replies `{"reason":"join crashed"}`. After [`Builder::join_timeout`], which includes the wait for
+    /// the previous channel, `join` is cancelled and the reply is `{"reason":"join timed out"}`.
     ///
     /// [`Builder::join_timeout`]: crate::Builder::join_timeout
     fn join(
         topic: &str,
         payload: Payload,
         socket: &Socket<Self>,
-    ) -> impl Future<Output = Result<Joined<Self>, JoinError>> + Send;
+    ) -> impl Future<Output = Result<Joined<Self>>> + Send;
 
     /// Called after the join was replied to and before anything else is handled.
     fn after_join(&mut self, socket: &Socket<Self>) -> impl Future<Output = Result<()>> + Send {
@@ -122,25 +124,25 @@ pub trait Channel: Sized + Send + 'static {
     /// one: pages join again with new parameters, such as a fresh token.
     ///
     /// # Errors
-    /// A [`JoinError`] is the error reply to the join, and ends the channel: the client receives
-    /// nothing that it has missed, and its next join runs [`join`](Channel::join).
+    /// An [`Error`] refuses the client as in [`join`](Channel::join), and ends the channel: the client
+    /// receives nothing that it has missed, and its next join runs [`join`](Channel::join).
     ///
     /// # Examples
     /// ```
     /// # use std::collections::HashSet;
     /// # use std::sync::{Arc, RwLock};
-    /// use tower_channels::channel::Result;
-    /// use tower_channels::{Channel, JoinError, Joined, Payload, Socket};
+    /// use tower_channels::channel::{Error, Result};
+    /// use tower_channels::{Channel, Joined, Payload, Socket};
     ///
     /// /// The tokens that give access.
     /// #[derive(Clone, Default)]
     /// struct Tokens(Arc<RwLock<HashSet<String>>>);
     ///
     /// impl Tokens {
-    ///     fn check(&self, payload: &Payload) -> Result<(), JoinError> {
+    ///     fn check(&self, payload: &Payload) -> Result<()> {
     ///         let token = payload.parse::<String>().unwrap_or_default();
     ///         let is_valid = self.0.read().unwrap().contains(&token);
-    ///         if is_valid { Ok(()) } else { Err(JoinError::reason("unauthorized")) }
+    ///         if is_valid { Ok(()) } else { Err(Error::reason("unauthorized")) }
     ///     }
     /// }
     ///
@@ -150,12 +152,12 @@ pub trait Channel: Sized + Send + 'static {
     ///     type Assigns = Tokens;
     ///     type Info = ();
     ///
-    ///     async fn join(_: &str, token: Payload, socket: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    ///     async fn join(_: &str, token: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
     ///         socket.assigns().check(&token)?;
     ///         Ok(Room.into())
     ///     }
     ///
-    ///     async fn resume(&mut self, token: Payload, socket: &Socket<Self>) -> Result<Option<Payload>, JoinError> {
+    ///     async fn resume(&mut self, token: Payload, socket: &Socket<Self>) -> Result<Option<Payload>> {
     ///         socket.assigns().check(&token)?;
     ///         Ok(None)
     ///     }
@@ -187,12 +189,15 @@ pub trait Channel: Sized + Send + 'static {
         &mut self,
         payload: Payload,
         socket: &Socket<Self>,
-    ) -> impl Future<Output = Result<Option<Payload>, JoinError>> + Send {
+    ) -> impl Future<Output = Result<Option<Payload>>> + Send {
         let _ = (payload, socket);
         async { Ok(None) }
     }
 
-    /// Handles a push from the client and returns the reply.
+    /// Handles a push from the client and returns the reply. The default is [`Error::unmatched`].
+    ///
+    /// # Errors
+    /// An error reply, after which the channel lives, a stop or a crash: see [`Error`].
     fn handle_in(
         &mut self,
         event: &str,
@@ -200,8 +205,8 @@ pub trait Channel: Sized + Send + 'static {
         socket: &Socket<Self>,
     ) -> impl Future<Output = Result<Reply>> + Send {
         let _ = (payload, socket);
-        let stop = Stop::unmatched(event);
-        async { Err(stop) }
+        let error = Error::unmatched(event);
+        async { Err(error) }
     }
 
     /// Handles a message from [`Handle::send`].

@@ -8,9 +8,10 @@ use tower_channels_transports::telemetry::PANICS;
 
 use super::callbacks::Channel;
 use super::context::ChannelContext;
+use super::error::{Result, join_crashed};
 use super::instance::{Permit, PreviousInstance};
 use super::mailbox::{self, Command, Ended, Ending, Rejoin, Succession};
-use super::result::{JoinError, Joined, Reason, Result};
+use super::result::{Joined, Reason};
 use super::running::RunningChannel;
 use crate::effects::Effects;
 use crate::message::Ref;
@@ -56,13 +57,13 @@ impl<A> ExitGuard<A> {
     /// If the channel has not joined: with the join that came behind this one, if there is one.
     pub(super) fn finish_join<C: Channel<Assigns = A>>(
         &mut self,
-        joined: Result<Joined<C>, JoinError>,
+        joined: Result<Joined<C>>,
     ) -> Result<(C, Payload), Option<Box<Rejoin>>> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
             Err(error) => {
-                error.log(&self.context.topic);
-                return Err(self.refuse(&error.response, Succession::Possible));
+                let response = error.into_refusal(&self.context.topic);
+                return Err(self.refuse(&response, Succession::Possible));
             }
         };
         let Stage::Joining { reference, epoch, previous } =
@@ -152,7 +153,7 @@ impl<A> ExitGuard<A> {
         });
         notified.into_iter().for_each(Enqueued::finish);
         // The stream of a client that has returned is paused until its join is replied to.
-        let crashed = Reply::Error(JoinError::crashed().response);
+        let crashed = Reply::Error(join_crashed());
         if let Some(reference) = resuming {
             context.reply_first(sent_join_ref, &reference, &crashed);
         }
@@ -196,7 +197,7 @@ impl<A> Drop for ExitGuard<A> {
             Stage::Over => {}
             // The task is gone, and with it the place where another instance could run.
             Stage::Joining { .. } => {
-                self.refuse(&JoinError::crashed().response, Succession::Impossible);
+                self.refuse(&join_crashed(), Succession::Impossible);
             }
             Stage::Joined { .. } => {
                 let mut has_crashed = false;

@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::callbacks::Channel;
 use super::context::ChannelContext;
-use super::result::JoinError;
+use super::error::{Error, Outcome, Result};
 use crate::telemetry::JoinResult;
 
 /// Logs a line at a level that is not known where it is written. The subscriber knows a line by the place
@@ -29,12 +29,12 @@ macro_rules! log_at {
 /// Records and logs a join. One that crashed is logged with its error, elsewhere.
 pub(super) fn report_join<C: Channel, J, T>(
     context: &ChannelContext<C::Assigns>,
-    joined: &Result<Result<J, JoinError>, T>,
+    joined: &Result<Result<J>, T>,
     took: Duration,
 ) {
     let result = match joined {
         Ok(Ok(_)) => JoinResult::Joined,
-        Ok(Err(JoinError { error: Some(_), .. })) => JoinResult::Crashed,
+        Ok(Err(Error(Outcome::Crash(_)))) => JoinResult::Crashed,
         Ok(Err(_)) => JoinResult::Refused,
         Err(_) => JoinResult::TimedOut,
     };

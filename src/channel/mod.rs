@@ -3,6 +3,7 @@
 
 pub(crate) mod callbacks;
 pub(crate) mod context;
+pub(crate) mod error;
 mod exit_guard;
 pub(crate) mod instance;
 mod log;
@@ -13,4 +14,4 @@ pub(crate) mod result;
 mod running;
 pub(crate) mod task;
 
-pub use self::result::Result;
+pub use self::error::{Error, OrReply, Result};

@@ -1,21 +1,23 @@
 //! The task of a channel: it joins, handles one command after another, and ends.
 
+use std::error::Error as StdError;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tower_channels_transports::{DetachReason, limited};
+use tower_channels_transports::{DetachReason, excerpt, limited};
 use tracing::{Instrument, Span};
 
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
+use super::error::{Error, Outcome};
 use super::exit_guard::{ExitGuard, Stage};
 use super::instance::{Permit, PreviousInstance, TopicPermit};
 use super::log::{report_handle_in, report_join, start_handle_in};
 use super::mailbox::{self, Command, Rejoin};
-use super::result::{JoinError, Reason, Stop, StopKind};
+use super::result::Reason;
 use super::running::RunningChannel;
 use crate::guarded::Guarded;
 use crate::message::Ref;
@@ -126,7 +128,7 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     };
     let joined = tokio::time::timeout(timeout, join).await;
     report_join::<C, _, _>(&context, &joined, began.elapsed());
-    let joined = joined.unwrap_or_else(|_| Err(JoinError::reason("join timed out")));
+    let joined = joined.unwrap_or_else(|_| Err(Error::reason("join timed out")));
     let (channel, response) = match guard.finish_join::<C>(joined) {
         Ok(joined) => joined,
         Err(rejoin) => return Err(Instance::following(guard, rejoin)),
@@ -136,8 +138,9 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     context.refresh_presence();
     let channel = Guarded::new(channel);
     let mut task = ChannelTask { channel, socket, response, guard };
-    if let Err(stop) = task.channel.after_join(&task.socket).await {
-        return Err(Box::pin(task.end(TaskExit::Stopped(stop, None))).await);
+    let after_join = task.channel.after_join(&task.socket).await;
+    if let Some(exit) = after_join.err().and_then(|error| TaskExit::after(error, &context.topic)) {
+        return Err(Box::pin(task.end(exit)).await);
     }
     Ok(task)
 }
@@ -149,9 +152,25 @@ enum TaskExit {
     /// The client is gone.
     Closed,
     /// The client may not resume; with the ref of its join.
-    ResumeRefused(JoinError, Ref),
-    /// A callback stopped the channel; with the ref of the push that it handled.
-    Stopped(Stop, Option<Ref>),
+    ResumeRefused(Error, Ref),
+    /// A callback stopped the channel, whose push is replied to.
+    Stopped,
+    Crashed(Box<dyn StdError + Send + Sync>),
+}
+
+impl TaskExit {
+    /// The end of a channel after an error of a callback that handles no push. An error reply, which
+    /// nothing waits for, is none.
+    fn after(error: Error, topic: &str) -> Option<Self> {
+        match error.0 {
+            Outcome::Reply(_) => {
+                limited!(DEBUG, ?topic, error = ?excerpt(&error.to_string()), "there is no push to reply to");
+                None
+            }
+            Outcome::Stop(_) => Some(Self::Stopped),
+            Outcome::Crash(error) => Some(Self::Crashed(error)),
+        }
+    }
 }
 
 impl<C: Channel> ChannelTask<C> {
@@ -173,13 +192,18 @@ impl<C: Channel> ChannelTask<C> {
                         report_handle_in::<C>(socket.context(), event, began.elapsed());
                     }
                     socket.set_reference(None);
+                    let context = socket.context();
+                    let reply = |reply| context.reply(Caller::ChannelTask, reference, &reply);
                     match handled {
-                        Ok(reply) => {
-                            socket.context().reply(Caller::ChannelTask, reference, &reply);
-                            Ok(())
+                        Ok(result) => reply(result),
+                        Err(Error(Outcome::Reply(response))) => reply(Reply::Error(response)),
+                        Err(Error(Outcome::Stop(last))) => {
+                            reply(last);
+                            return TaskExit::Stopped;
                         }
-                        Err(stop) => return TaskExit::Stopped(stop, Some(reference.clone())),
+                        Err(Error(Outcome::Crash(error))) => return TaskExit::Crashed(error),
                     }
+                    Ok(())
                 }
                 Command::Broadcast(broadcast) => {
                     channel.handle_out(broadcast.event(), broadcast.payload().clone(), socket).await
@@ -223,11 +247,12 @@ impl<C: Channel> ChannelTask<C> {
                     socket.context().refresh_presence();
                     Ok(())
                 }
-                Command::InvalidEvent => Err(Stop::from("the event is not a string")),
+                Command::InvalidEvent => Err(Error::from("the event is not a string")),
                 Command::Leave { reference } => return TaskExit::Left(reference.clone()),
             };
-            if let Err(stop) = handled {
-                return TaskExit::Stopped(stop, None);
+            let topic = &socket.context().topic;
+            if let Some(exit) = handled.err().and_then(|error| TaskExit::after(error, topic)) {
+                return exit;
             }
         }
     }
@@ -244,21 +269,15 @@ impl<C: Channel> ChannelTask<C> {
                 Reason::Left
             }
             TaskExit::ResumeRefused(error, reference) => {
-                error.log(&context.topic);
-                let refused = Reply::Error(error.response);
+                let refused = Reply::Error(error.into_refusal(&context.topic));
                 context.reply_first(&guard.sent_join_ref, &reference, &refused);
                 Reason::Closed
             }
             TaskExit::Closed => Reason::Closed,
-            TaskExit::Stopped(Stop(StopKind::Normal(reply)), reference) => {
-                if let Some(reference) = reference {
-                    context.reply(Caller::ChannelTask, &reference, &reply);
-                }
-                Reason::Normal
-            }
-            TaskExit::Stopped(Stop(StopKind::Crash(error)), _) => {
+            TaskExit::Stopped => Reason::Normal,
+            TaskExit::Crashed(error) => {
                 let topic = &context.topic;
-                limited!(ERROR, ?topic, error = ?error.to_string(), "channel crashed");
+                limited!(ERROR, ?topic, error = ?excerpt(&error.to_string()), "channel crashed");
                 return None;
             }
         };

@@ -88,10 +88,10 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let slot = info.extensions().get::<Arc<RejectedSlot>>().cloned();
         let assigns = self.decide(info).await.map_err(|rejected| {
             let label = if let Some(error) = &rejected.error {
-                limited!(ERROR, error = ?error.to_string(), "connect failed");
+                limited!(ERROR, error = ?excerpt(&error.to_string()), "connect failed");
                 "failed"
             } else {
-                limited!(INFO, reason = ?rejected.reason, "connect refused by the application");
+                limited!(INFO, reason = ?excerpt(&rejected.reason), "connect refused by the application");
                 "rejected"
             };
             #[cfg(feature = "test-util")]

@@ -25,12 +25,12 @@ use crate::telemetry::ChannelMetrics;
 /// `A` is what `connect` returns: the assigns that every channel of a socket sees.
 ///
 /// ```
-/// # use tower_channels::{Channel, Endpoint, Joined, Payload, JoinError, Socket};
+/// # use tower_channels::{Channel, Endpoint, Joined, Payload, Socket};
 /// # struct Room;
 /// # impl Channel for Room {
 /// #     type Assigns = ();
 /// #     type Info = ();
-/// #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> { Ok(Room.into()) }
+/// #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> { Ok(Room.into()) }
 /// # }
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

@@ -15,7 +15,7 @@ pub(super) fn parse<T: DeserializeOwned>(event: &str, payload: &Payload) -> Resu
     let push = Push { event, payload, known: &mut known };
     T::deserialize(push).map_err(|error| {
         if known {
-            EventError::Payload(InvalidPayload(error))
+            EventError::Payload(InvalidPayload::new(&error))
         } else {
             EventError::Unknown(event.into())
         }

@@ -1,8 +1,8 @@
 //! [`Payload`]: JSON text as it was received, or bytes.
 
+mod error;
 mod event;
 
-use std::error::Error;
 use std::fmt;
 
 use bytes::Bytes;
@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 use smol_str::SmolStr;
+
+pub use self::error::{EventError, InvalidPayload};
 
 /// The content of a message: JSON or bytes. A cheap clone.
 ///
@@ -61,7 +63,7 @@ impl Payload {
             Repr::Json(text) => serde_json::from_str(text),
             Repr::Binary(_) => Err(serde_json::Error::custom("the payload is binary, not JSON")),
         }
-        .map_err(InvalidPayload)
+        .map_err(|error| InvalidPayload::new(&error))
     }
 
     /// Parses the payload of `event` as a variant of the enum `T`: the variants are the events, and
@@ -134,39 +136,6 @@ pub(crate) fn heap_size(text: &SmolStr) -> usize {
 
 /// What a shared allocation holds beside its bytes.
 pub(crate) const ALLOCATION: usize = 2 * size_of::<usize>();
-
-/// Error returned by [`Payload::parse`]: the payload is not what the application expects.
-#[derive(Debug)]
-pub struct InvalidPayload(serde_json::Error);
-
-impl fmt::Display for InvalidPayload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for InvalidPayload {}
-
-/// Error returned by [`Payload::parse_event`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum EventError {
-    /// There is no such event.
-    Unknown(String),
-    /// The payload is not that of the event.
-    Payload(InvalidPayload),
-}
-
-impl fmt::Display for EventError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(event) => write!(f, "no clause for the event {event:?}"),
-            Self::Payload(invalid) => invalid.fmt(f),
-        }
-    }
-}
-
-impl Error for EventError {}
 
 /// A JSON string.
 impl From<&str> for Payload {

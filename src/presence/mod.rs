@@ -41,7 +41,7 @@ use crate::pubsub::PubSub;
 /// ```
 /// use serde_json::json;
 /// use tower_channels::channel::Result;
-/// use tower_channels::{Channel, Joined, Payload, Presence, JoinError, Socket};
+/// use tower_channels::{Channel, Joined, Payload, Presence, Socket};
 ///
 /// struct Lobby;
 ///
@@ -49,7 +49,7 @@ use crate::pubsub::PubSub;
 ///     type Assigns = String; // the user's name
 ///     type Info = ();
 ///
-///     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+///     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
 ///         Ok(Lobby.into())
 ///     }
 ///

@@ -11,9 +11,9 @@ use tower_channels_transports::{Close, DetachReason, limited, outbox};
 use tracing::Span;
 
 use crate::channel::context::{ChannelContext, TopicSubscription};
+use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, Rejoin, SendError};
-use crate::channel::result::JoinError;
 use crate::channel::task::Join;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
@@ -240,7 +240,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         };
         let sent = channel.send(topic, Command::Rejoin(Box::new(rejoin)));
         if let Err(SendError::Full) = sent {
-            let crashed = Reply::Error(JoinError::crashed().response);
+            let crashed = Reply::Error(join_crashed());
             self.responder.reply(join_ref, reference, &Topic::from(topic), &crashed);
         }
         !matches!(sent, Err(SendError::Closed))

@@ -8,7 +8,7 @@
 //!
 //! use serde_json::json;
 //! use tower_channels::channel::Result;
-//! use tower_channels::{Channel, Endpoint, Joined, Payload, JoinError, Reply, Socket};
+//! use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 //!
 //! struct Room;
 //!
@@ -16,7 +16,7 @@
 //!     type Assigns = ();
 //!     type Info = ();
 //!
-//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+//!     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
 //!         Ok(Room.into())
 //!     }
 //!
@@ -44,15 +44,15 @@
 //!
 //! ```
 //! # use serde_json::json;
-//! # use tower_channels::{Channel, Endpoint, Joined, Payload, JoinError, Reply, Socket};
+//! # use tower_channels::{Channel, Endpoint, Joined, Payload, Reply, Socket};
 //! # struct Room;
 //! # impl Channel for Room {
 //! #     type Assigns = ();
 //! #     type Info = ();
-//! #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+//! #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
 //! #         Ok(Room.into())
 //! #     }
-//! #     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>, JoinError> {
+//! #     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
 //! #         Ok(Some(json!("welcome back").into()))
 //! #     }
 //! # }

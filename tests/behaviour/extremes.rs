@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_channels::channel::Result;
 use tower_channels::{
-    Builder, Channel, Endpoint, JoinError, Joined, LongPollConfig, Payload, PresenceConfig, Reply,
+    Builder, Channel, Endpoint, Joined, LongPollConfig, Payload, PresenceConfig, Reply,
     ResumeConfig, Socket, WebSocketConfig,
 };
 
@@ -20,7 +20,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

@@ -4,10 +4,8 @@
 use std::future::pending;
 use std::time::Duration;
 
-use tower_channels::channel::Result;
-use tower_channels::{
-    Channel, ConnectInfo, Endpoint, JoinError, Joined, Payload, Reply, Socket, Stop,
-};
+use tower_channels::channel::{Error, Result};
+use tower_channels::{Channel, ConnectInfo, Endpoint, Joined, Payload, Reply, Socket};
 
 use crate::support::{Client, Http, Server, Stage, Transport, UPGRADE};
 
@@ -196,7 +194,7 @@ impl Channel for Slow {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, mode: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, mode: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         match mode.parse::<String>().unwrap_or_default().as_str() {
             "hang" => pending().await,
             "nap" => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -218,7 +216,7 @@ impl Channel for Slow {
                 Ok(Reply::None)
             }
             "hang" => pending().await,
-            _ => Err(Stop::unmatched(event)),
+            _ => Err(Error::unmatched(event)),
         }
     }
 }

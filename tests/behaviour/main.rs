@@ -17,6 +17,7 @@ mod binary;
 mod broadcasts;
 mod crashes;
 mod duplicates;
+mod errors;
 mod extremes;
 mod frames_and_closes;
 mod http;

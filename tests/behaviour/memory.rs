@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tower_channels::channel::Result;
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Socket};
+use tower_channels::{Channel, Endpoint, Joined, Payload, Socket};
 
 use crate::support::longpoll::JSON;
 use crate::support::raw_websocket::UPGRADE;
@@ -14,7 +14,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tower_channels::channel::Result;
-use tower_channels::{Channel, Endpoint, JoinError, Joined, Payload, Rate, Reply, Socket};
+use tower_channels::{Channel, Endpoint, Joined, Payload, Rate, Reply, Socket};
 
 use crate::support::longpoll::NDJSON;
 use crate::support::raw_websocket::{TEXT, frame};
@@ -16,7 +16,7 @@ impl Channel for Room {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

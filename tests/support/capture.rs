@@ -9,19 +9,26 @@ use metrics::{
     Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use tracing::field::{Field, Visit};
-use tracing::span;
+use tracing::{Level, span};
 
 /// The log lines and the counters of a scenario.
 #[derive(Clone, Default)]
 pub(crate) struct Captured {
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(Level, String)>>>,
     counters: Arc<Mutex<Vec<String>>>,
 }
 
 impl Captured {
     /// The log lines: `message field=value`.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines.lock().expect("not poisoned").clone()
+        let lines = self.lines.lock().expect("not poisoned");
+        lines.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// The log lines of one level.
+    pub(crate) fn at(&self, level: Level) -> Vec<String> {
+        let lines = self.lines.lock().expect("not poisoned");
+        lines.iter().filter(|line| line.0 == level).map(|(_, line)| line.clone()).collect()
     }
 
     /// How often a counter was incremented. Labels follow its name: `name{key=value}`.
@@ -104,7 +111,7 @@ impl tracing::Subscriber for Captured {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        self.lines.lock().expect("not poisoned").push(line.0);
+        self.lines.lock().expect("not poisoned").push((*event.metadata().level(), line.0));
     }
 
     fn enter(&self, _: &span::Id) {}

@@ -67,7 +67,7 @@ impl Window {
     }
 }
 
-/// Returns the beginning of a text that a client chose and nothing else bounds, for a log line.
+/// Returns the beginning of a text that a client may have chosen and nothing else bounds, for a log line.
 pub fn excerpt(text: &str) -> &str {
     let mut end = text.len().min(LONGEST_EXCERPT);
     while !text.is_char_boundary(end) {
@@ -76,7 +76,7 @@ pub fn excerpt(text: &str) -> &str {
     &text[..end]
 }
 
-const LONGEST_EXCERPT: usize = 255;
+const LONGEST_EXCERPT: usize = 1000;
 
 /// How many lines of a kind are logged per minute: more than a person reads, and less than a hundred
 /// megabytes a day.
@@ -143,8 +143,8 @@ mod tests {
     #[test]
     fn an_excerpt_ends_between_characters() {
         assert_eq!(excerpt("short"), "short");
-        assert_eq!(excerpt(&"x".repeat(300)).len(), 255);
-        assert_eq!(excerpt(&"é".repeat(300)), "é".repeat(127));
+        assert_eq!(excerpt(&"x".repeat(2000)).len(), 1000);
+        assert_eq!(excerpt(&"☃".repeat(2000)), "☃".repeat(333));
     }
 
     #[test]

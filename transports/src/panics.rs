@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::limited;
+use crate::log_limit::excerpt;
 use crate::telemetry::PANICS;
 
 /// Error of application code that panicked. The panic is logged and counted.
@@ -44,7 +45,7 @@ pub fn report(place: &'static str, panic: &(dyn Any + Send)) -> Panicked {
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let panic = text.unwrap_or("not a text");
     PANICS.increment([place], 1);
-    limited!(ERROR, ?panic, "{place} panicked");
+    limited!(ERROR, panic = ?excerpt(panic), "{place} panicked");
     Panicked
 }
 

@@ -62,9 +62,9 @@ pub struct Outcome {
     pub changed: bool,
 }
 
-/// Why an operation failed.
+/// Why an operation failed. `room.rs` turns it into a reply, so it is no `std::error::Error`.
 #[derive(Debug)]
-pub enum Error {
+pub(crate) enum Error {
     /// The request was invalid, for the given reason.
     Rejected(&'static str),
     /// The database failed.
@@ -85,5 +85,3 @@ impl fmt::Display for Error {
         }
     }
 }
-
-impl std::error::Error for Error {}

@@ -5,7 +5,8 @@ use serde_json::Value;
 use tower_channels_transports::{DetachReason, Memory, outbox};
 
 use super::super::context::TopicSubscription;
-use super::super::result::{Joined, Result};
+use super::super::error::Result;
+use super::super::result::Joined;
 use super::*;
 use crate::presence::tracked::Ownership;
 use crate::presence::{Presence, PresenceConfig};
@@ -22,7 +23,7 @@ impl Channel for Follower {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 

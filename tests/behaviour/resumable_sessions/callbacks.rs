@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::{
-    Channel, Endpoint, JoinError, Joined, LongPollConfig, Payload, Reason, Reply, ResumeConfig,
-    Socket,
+    Channel, Endpoint, Joined, LongPollConfig, Payload, Reason, Reply, ResumeConfig, Socket,
 };
 
 use super::{SESSION, new_msg, short_grace, short_ttl};
@@ -25,11 +24,7 @@ impl Channel for Recorded {
     type Assigns = Recorder;
     type Info = ();
 
-    async fn join(
-        topic: &str,
-        mode: Payload,
-        socket: &Socket<Self>,
-    ) -> Result<Joined<Self>, JoinError> {
+    async fn join(topic: &str, mode: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         record(socket.assigns(), format!("join {topic}"));
         if mode.parse::<String>().unwrap_or_default() == "nap" {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -37,14 +32,10 @@ impl Channel for Recorded {
         Ok(Self(socket.assigns().clone()).into())
     }
 
-    async fn resume(
-        &mut self,
-        payload: Payload,
-        socket: &Socket<Self>,
-    ) -> Result<Option<Payload>, JoinError> {
+    async fn resume(&mut self, payload: Payload, socket: &Socket<Self>) -> Result<Option<Payload>> {
         record(socket.assigns(), format!("resume {}", socket.topic()));
         match payload.parse::<String>().unwrap_or_default().as_str() {
-            "reject" => Err(JoinError::reason("no longer")),
+            "reject" => Err(Error::reason("no longer")),
             "respond" => Ok(Some(json!({"resumed": true}).into())),
             _ => Ok(None),
         }

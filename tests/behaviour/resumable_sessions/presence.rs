@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, Endpoint, JoinError, Joined, Payload, Presence, PresenceChanges, PresenceConfig,
-    PresenceDiff, ResumeConfig, Socket,
+    Channel, Endpoint, Joined, Payload, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
+    ResumeConfig, Socket,
 };
 
 use super::{Handover, SESSION, new_msg, short_grace, short_ttl};
@@ -326,7 +326,7 @@ impl Channel for Lobby {
     type Assigns = ();
     type Info = ();
 
-    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>, JoinError> {
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
 
