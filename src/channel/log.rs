@@ -9,7 +9,7 @@ use tracing::Level;
 use super::callbacks::Channel;
 use super::context::ChannelContext;
 use super::error::{Error, Outcome, Result};
-use crate::telemetry::JoinResult;
+use crate::telemetry::{CHANNELS_RESUMED, JoinResult};
 
 /// Logs a line at a level that is not known where it is written. The subscriber knows a line by the place
 /// that it comes from, so that each level is a place of its own.
@@ -46,6 +46,12 @@ pub(super) fn report_join<C: Channel, J, T>(
         JoinResult::TimedOut => log_at!(C::LOG_JOIN, ?topic, ?took, "join timed out"),
         JoinResult::Crashed | JoinResult::Full => {}
     }
+}
+
+/// Counts and logs a join of a living channel.
+pub(super) fn report_resume<C: Channel>(topic: &str) {
+    CHANNELS_RESUMED.add(1);
+    log_at!(C::LOG_JOIN, ?topic, "resumed");
 }
 
 /// Returns the time before a push is handled, if somebody wants to know how long that takes.

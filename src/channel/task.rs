@@ -15,7 +15,7 @@ use super::context::{Caller, ChannelContext};
 use super::error::{Error, Outcome};
 use super::exit_guard::{ExitGuard, Stage};
 use super::instance::{Permit, PreviousInstance, TopicPermit};
-use super::log::{report_handle_in, report_join, start_handle_in};
+use super::log::{report_handle_in, report_join, report_resume, start_handle_in};
 use super::mailbox::{self, Command, Rejoin};
 use super::result::Reason;
 use super::running::RunningChannel;
@@ -23,7 +23,6 @@ use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
-use crate::telemetry::CHANNELS_RESUMED;
 
 /// A join that matched a route.
 pub(crate) struct Join<A> {
@@ -225,7 +224,7 @@ impl<C: Channel> ChannelTask<C> {
                             socket.context().resume(*epoch, join_ref, reference, response);
                             socket.context().end_absence();
                             socket.context().refresh_presence();
-                            CHANNELS_RESUMED.add(1);
+                            report_resume::<C>(&socket.context().topic);
                             Ok(())
                         }
                         Err(error) => {

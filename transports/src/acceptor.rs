@@ -250,7 +250,8 @@ impl<H: Handler> Acceptor<H> {
     ) -> Result<(H::Session, outbox::Receiver, Duration), ConnectError> {
         let _connecting = self.begin_connect()?;
         let (outbox, receiver) = outbox::channel_in(self.0.limits.outbox, &self.0.memory);
-        let span = tracing::info_span!("connect", transport = info.transport().name());
+        let transport = info.transport().name();
+        let span = tracing::info_span!("connect", transport);
         let began = Instant::now();
         // The call and the drop of its future may panic, too.
         let connect = async {
