@@ -61,34 +61,42 @@ pub mod channel;
 mod effects;
 mod endpoint;
 mod guarded;
+mod lagged;
 mod message;
 mod payload;
 mod presence;
-mod pubsub;
+pub mod pubsub;
 mod reply;
 mod responder;
 mod router;
 mod serializer;
 mod socket;
+mod socket_info;
 mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test;
+mod topics;
 
-pub use self::channel::callbacks::{Channel, Handle, Socket};
+pub use self::channel::callbacks::{Channel, Socket};
+pub use self::channel::handle::Handle;
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
 pub use self::channel::result::{Joined, Reason};
+pub use self::channel::subscriptions::SubscribeError;
+pub use self::channel::timers::Timer;
 pub use self::endpoint::builder::Builder;
 pub use self::endpoint::connect::Rejected;
 pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
 pub use self::endpoint::{Endpoint, SessionCount};
+pub use self::lagged::Lagged;
 pub use self::payload::{EventError, InvalidPayload, Payload};
 pub use self::presence::{
-    Fetched, Lagged, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
+    Fetched, Meta, MetaUpdate, Presence, PresenceChanges, PresenceConfig, PresenceDiff,
     PresenceError, Presences, Present, TrackGuard,
 };
+pub use self::pubsub::{PubSub, PubSubConfig};
 pub use self::reply::Reply;
 pub use self::socket::shutdown::ShutdownConfig;
 pub use self::telemetry::describe_metrics;

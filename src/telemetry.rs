@@ -61,7 +61,7 @@ define_metrics! {
     pub(crate) Counter MESSAGES_SKIPPED = "tower_channels_messages_skipped_total" by [];
     /// Broadcasts, however many clients receive them.
     pub(crate) Counter BROADCASTS = "tower_channels_broadcasts_total" by [];
-    /// Broadcasts dropped because the mailbox of a channel that intercepts them was full.
+    /// Broadcasts dropped because the mailbox of a channel that handles them itself was full.
     pub(crate) Counter INTERCEPTS_DROPPED = "tower_channels_intercepts_dropped_total" by [];
     /// Topics with subscribers.
     pub(crate) Gauge TOPICS = "tower_channels_topics" by [];

@@ -9,32 +9,38 @@ use tower_channels_transports::Message;
 use tower_channels_transports::outbox::Enqueued;
 
 use super::mailbox;
+use super::subscriptions::Subscriptions;
+use super::timers::Timers;
 use crate::guarded::Guarded;
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
-use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
-use crate::pubsub::broadcast::Broadcast;
-use crate::pubsub::{PubSub, Subscription};
+use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::{Exit, Responder};
 use crate::serializer::ServerMessage;
+use crate::socket_info::SocketInfo;
 use crate::telemetry::ChannelMetrics;
+use crate::topics::Membership;
+use crate::topics::broadcast::Broadcast;
 
 /// A channel's identity, and its connections to its client and its topic. Shared by its task, its
 /// exit guard and the clones of its `Socket`.
 pub(crate) struct ChannelContext<A> {
     pub(crate) assigns: Arc<Guarded<A>>,
+    pub(crate) info: Arc<SocketInfo>,
     pub(crate) topic: SmolStr,
     /// The join_ref of pushes and replies: the ref of the join if it had no join_ref.
     pub(crate) join_ref: Ref,
     pub(crate) client: Responder,
     pub(crate) pubsub: PubSub,
-    pub(crate) presence: Presence,
     pub(crate) ownership: Ownership,
     pub(crate) mailbox: mailbox::Sender,
     pub(crate) subscription: TopicSubscription,
     pub(crate) metrics: Arc<ChannelMetrics>,
+    /// To other topics.
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) timers: Timers,
 }
 
 /// The subscription of a joined channel to its topic.
@@ -42,7 +48,7 @@ pub(crate) struct ChannelContext<A> {
 pub(crate) struct TopicSubscription {
     /// Guards the subscription between the channel's task, which sets it, and the other tasks that
     /// let it catch up. Held for the call of one of its methods.
-    current: Mutex<Option<Subscription>>,
+    current: Mutex<Option<Membership>>,
     /// Whether the subscription may be dormant. Spares pushes the lock.
     may_be_dormant: AtomicBool,
 }
@@ -61,16 +67,25 @@ impl<A> ChannelContext<A> {
     pub(crate) fn next(&self, join_ref: Ref, mailbox: mailbox::Sender) -> Self {
         Self {
             assigns: Arc::clone(&self.assigns),
+            info: Arc::clone(&self.info),
             topic: self.topic.clone(),
             join_ref,
             client: self.client.clone(),
             pubsub: self.pubsub.clone(),
-            presence: self.presence.clone(),
             ownership: Ownership::default(),
             mailbox,
             subscription: TopicSubscription::default(),
             metrics: Arc::clone(&self.metrics),
+            subscriptions: Subscriptions::default(),
+            timers: Timers::default(),
         }
+    }
+
+    /// Ends what the channel hears, and its timers: nothing of it reaches the mailbox any more.
+    pub(crate) fn unsubscribe_all(&self) {
+        self.subscription.set(None);
+        self.subscriptions.end();
+        self.timers.end();
     }
 
     /// Pushes an event to the client.
@@ -89,7 +104,7 @@ impl<A> ChannelContext<A> {
         self.subscription.catch_up();
         let from = except_self.then(|| self.mailbox.inbox());
         let broadcast = Broadcast::new(self.topic.clone(), event.into(), payload);
-        self.pubsub.broadcast(broadcast, from.as_ref());
+        self.pubsub.publish(broadcast, from.as_ref());
     }
 
     /// Replies to the join of a client that has returned: from here on its messages flow again, as
@@ -163,7 +178,7 @@ impl<A> ChannelContext<A> {
 
 impl TopicSubscription {
     /// Replaces the subscription. `None` ends it.
-    pub(crate) fn set(&self, subscription: Option<Subscription>) {
+    pub(crate) fn set(&self, subscription: Option<Membership>) {
         let old = std::mem::replace(&mut *self.current.lock(), subscription);
         drop(old);
     }
@@ -185,7 +200,7 @@ impl TopicSubscription {
             return;
         }
         let subscription = self.current.lock();
-        let effects = subscription.as_ref().map(Subscription::catch_up);
+        let effects = subscription.as_ref().map(Membership::catch_up);
         self.may_be_dormant.store(false, Ordering::Release);
         drop(subscription);
         if let Some(effects) = effects {

@@ -16,10 +16,10 @@ use super::running::RunningChannel;
 use crate::effects::Effects;
 use crate::message::Ref;
 use crate::payload::Payload;
-use crate::pubsub::subscriber::Subscriber;
 use crate::reply::Reply;
 use crate::responder::Exit;
 use crate::telemetry::JoinResult;
+use crate::topics::subscriber::Subscriber;
 
 /// Ends a channel in order when it is dropped: as its task returns, panics or is aborted.
 ///
@@ -84,7 +84,8 @@ impl<A> ExitGuard<A> {
                 effects.add(context.client.outbox.enqueue_resume(epoch, reply));
             }
         };
-        let subscription = context.pubsub.subscribe(&context.topic, subscriber, enqueue_reply);
+        let subscription =
+            context.pubsub.registry().subscribe(&context.topic, subscriber, enqueue_reply);
         context.subscription.set(Some(subscription));
         close_previous(context, previous);
         Ok((channel, response))
@@ -96,6 +97,7 @@ impl<A> ExitGuard<A> {
         let stage = std::mem::replace(&mut self.stage, Stage::Over);
         let Stage::Joining { reference, previous, .. } = stage else { return None };
         let Self { context, commands, sent_join_ref, .. } = self;
+        context.unsubscribe_all();
         let error = Reply::Error(response.clone());
         let reply = context.encode_reply(sent_join_ref, &reference, &error);
         let Ended { waiting, rejoin, notified } = commands.end(succession, |ending| match ending {
@@ -116,6 +118,7 @@ impl<A> ExitGuard<A> {
                 }
                 Command::Broadcast(_)
                 | Command::Info(_)
+                | Command::Tick(_)
                 | Command::Detached(_)
                 | Command::Reattached
                 | Command::InvalidEvent => {}
@@ -145,7 +148,7 @@ impl<A> ExitGuard<A> {
         let resuming = if let Stage::Joined { resuming } = stage { resuming } else { None };
         let Self { context, commands, sent_join_ref, .. } = self;
         context.subscription.catch_up();
-        context.subscription.set(None);
+        context.unsubscribe_all();
         let Ended { waiting, rejoin, notified } = commands.end(succession, |ending| match ending {
             Ending::Own => notify(context, sent_join_ref),
             Ending::Replaced => None,

@@ -23,17 +23,19 @@ use tower_channels_transports::{Account, ByteBudget, DetachReason, Memory};
 
 use crate::message::Ref;
 use crate::payload::Payload;
-use crate::pubsub::broadcast::Broadcast;
-use crate::pubsub::subscriber::{Inbox, Undelivered};
+use crate::topics::broadcast::Broadcast;
+use crate::topics::subscriber::{Inbox, Undelivered};
 
 /// What a channel's task is to handle.
 pub(crate) enum Command {
     /// A push from the client.
     Push { reference: Ref, event: SmolStr, payload: Payload },
-    /// A broadcast that the channel intercepts.
+    /// A broadcast that the channel intercepts, or of another topic that it has subscribed to.
     Broadcast(Arc<Broadcast>),
     /// A `Channel::Info` from `Handle::send`, as a `Guarded`.
     Info(Box<dyn Any + Send>),
+    /// A [`Tick`](super::timers::Tick) of a timer, with a `Channel::Info`.
+    Tick(Box<dyn Any + Send>),
     /// The client has joined again in a resumable session.
     Rejoin(Box<Rejoin>),
     /// The client is away, for this reason, and its session is resumable.
@@ -350,7 +352,9 @@ impl Mailbox {
         if state.phase != Phase::Open || is_for_another {
             return Err(SendError::Closed);
         }
-        if !state.budget.try_acquire(command.cost()) {
+        // A tick costs nothing, and is never refused: at most one of each timer waits.
+        let cost = command.cost();
+        if cost.bytes() > 0 && !state.budget.try_acquire(cost) {
             return Err(SendError::Full);
         }
         state.queue.push_back(command);
@@ -368,7 +372,7 @@ impl Inbox for Mailbox {
 impl Command {
     /// Returns whether it comes from the client, and so may be for the instance after this one.
     fn is_of_client(&self) -> bool {
-        !matches!(self, Self::Broadcast(_) | Self::Info(_))
+        !matches!(self, Self::Broadcast(_) | Self::Info(_) | Self::Tick(_))
     }
 }
 

@@ -5,13 +5,17 @@ pub(crate) mod callbacks;
 pub(crate) mod context;
 pub(crate) mod error;
 mod exit_guard;
+pub(crate) mod handle;
 pub(crate) mod instance;
 mod log;
 pub(crate) mod mailbox;
 mod presence;
+mod pubsub;
 pub(crate) mod reply_ref;
 pub(crate) mod result;
 mod running;
+pub(crate) mod subscriptions;
 pub(crate) mod task;
+pub(crate) mod timers;
 
 pub use self::error::{Error, OrReply, Result};

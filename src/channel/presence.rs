@@ -10,7 +10,7 @@ use super::context::{Caller, ChannelContext};
 use crate::presence::store::StateRecipient;
 use crate::presence::tracker::Owner;
 use crate::presence::{MetaUpdate, Presence, PresenceError};
-use crate::pubsub::broadcast::Broadcast;
+use crate::topics::broadcast::Broadcast;
 
 impl Presence {
     /// Tracks a channel's client on the channel's topic until the channel ends. The meta is any
@@ -67,7 +67,7 @@ impl Presence {
     pub fn untrack<C: Channel>(socket: &Socket<C>, key: &str) {
         let context = socket.context();
         let Some(owner) = context.ownership.get() else { return };
-        let announcer = &context.presence.0;
+        let announcer = &context.pubsub.presence().0;
         if announcer.store.untrack(owner, &context.topic, &key.into()) {
             announcer.schedule_diff(&context.topic);
         }
@@ -82,7 +82,7 @@ impl Presence {
         context.ownership.follow();
         context.client.outbox.discard_volatile();
         let recipient = Arc::clone(context) as Arc<dyn StateRecipient>;
-        context.presence.0.request_state(&context.topic, recipient);
+        context.pubsub.presence().0.request_state(&context.topic, recipient);
     }
 }
 
@@ -93,12 +93,12 @@ impl<A> ChannelContext<A> {
         caller: Caller,
         change: impl FnOnce(Owner) -> Result<(), PresenceError>,
     ) -> Result<(), PresenceError> {
-        let change = || change(self.ownership.get_or_create(&self.presence.0));
+        let change = || change(self.ownership.get_or_create(&self.pubsub.presence().0));
         match caller {
             Caller::ChannelTask => change(),
             Caller::OtherTask => self.mailbox.while_alive(change).ok_or(PresenceError::Ended)?,
         }?;
-        self.presence.0.schedule_diff(&self.topic);
+        self.pubsub.presence().0.schedule_diff(&self.topic);
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl<A> ChannelContext<A> {
         // Nothing is hidden after this.
         self.ownership.end_absence();
         if let Some(owner) = self.ownership.get() {
-            self.presence.0.untrack_all(owner, &self.topic);
+            self.pubsub.presence().0.untrack_all(owner, &self.topic);
         }
     }
 }
@@ -116,13 +116,14 @@ impl<A: Send + Sync + 'static> ChannelContext<A> {
     /// The client has closed its connection itself, and may have gone for good: its entries leave
     /// after a grace period, unless it returns before.
     pub(super) fn begin_absence(self: &Arc<Self>) {
-        let owner = self.ownership.get_or_create(&self.presence.0);
-        let (absence, grace) = (self.ownership.begin_absence(), self.presence.0.leave_grace());
+        let owner = self.ownership.get_or_create(&self.pubsub.presence().0);
+        let (absence, grace) =
+            (self.ownership.begin_absence(), self.pubsub.presence().0.leave_grace());
         let context = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(grace).await;
-            if let Some(Self { presence, topic, ownership, .. }) = context.upgrade().as_deref() {
-                presence.0.hide_all(owner, topic, || ownership.is_absent(absence));
+            if let Some(Self { pubsub, topic, ownership, .. }) = context.upgrade().as_deref() {
+                pubsub.presence().0.hide_all(owner, topic, || ownership.is_absent(absence));
             }
         });
     }
@@ -131,7 +132,7 @@ impl<A: Send + Sync + 'static> ChannelContext<A> {
     pub(super) fn end_absence(&self) {
         self.ownership.end_absence();
         if let Some(owner) = self.ownership.get() {
-            self.presence.0.show_all(owner, &self.topic);
+            self.pubsub.presence().0.show_all(owner, &self.topic);
         }
     }
 
@@ -139,7 +140,7 @@ impl<A: Send + Sync + 'static> ChannelContext<A> {
     pub(super) fn refresh_presence(self: &Arc<Self>) {
         if self.ownership.follows() {
             let recipient = Arc::clone(self) as Arc<dyn StateRecipient>;
-            self.presence.0.request_state(&self.topic, recipient);
+            self.pubsub.presence().0.request_state(&self.topic, recipient);
         }
     }
 }

@@ -19,6 +19,7 @@ use super::log::{report_handle_in, report_join, report_resume, start_handle_in};
 use super::mailbox::{self, Command, Rejoin};
 use super::result::Reason;
 use super::running::RunningChannel;
+use super::timers::Tick;
 use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -205,9 +206,18 @@ impl<C: Channel> ChannelTask<C> {
                     Ok(())
                 }
                 Command::Broadcast(broadcast) => {
-                    channel.handle_out(broadcast.event(), broadcast.payload().clone(), socket).await
+                    let (topic, event) = (broadcast.topic(), broadcast.event());
+                    let payload = broadcast.payload().clone();
+                    if topic == socket.topic() {
+                        channel.handle_out(event, payload, socket).await
+                    } else if socket.context().subscriptions.contains(topic) {
+                        channel.handle_broadcast(topic, event, payload, socket).await
+                    } else {
+                        // It has unsubscribed meanwhile.
+                        Ok(())
+                    }
                 }
-                Command::Info(info) => match info.downcast_mut().and_then(Guarded::take) {
+                Command::Info(_) | Command::Tick(_) => match take_info(&mut command) {
                     Some(info) => channel.handle_info(info, socket).await,
                     None => Ok(()),
                 },
@@ -285,6 +295,15 @@ impl<C: Channel> ChannelTask<C> {
         drop(channel);
         let rejoin = guard.finish(reason);
         Instance::following(guard, rejoin)
+    }
+}
+
+/// Takes the message out of a command that has one, unless its timer was cancelled.
+fn take_info<I: Send + 'static>(command: &mut Command) -> Option<I> {
+    match command {
+        Command::Info(info) => info.downcast_mut().and_then(Guarded::take),
+        Command::Tick(tick) => tick.downcast_mut().and_then(Tick::take),
+        _ => None,
     }
 }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_channels_transports::{
-    Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig, Memory,
-    Rate, ResumeConfig, WebSocket, WebSocketConfig,
+    Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig, Rate,
+    ResumeConfig, WebSocket, WebSocketConfig,
 };
 
 use super::Endpoint;
 use super::connect::{ConnectFn, ConnectHandler, IdFn, Rejected};
 use crate::channel::callbacks::Channel;
-use crate::presence::{Presence, PresenceConfig};
-use crate::pubsub::PubSub;
+use crate::presence::PresenceConfig;
+use crate::pubsub::{PubSub, PubSubConfig};
 use crate::router::Router;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::{ChannelLimits, EndpointContext};
@@ -32,7 +32,9 @@ pub struct Builder<A> {
     websocket: WebSocketConfig,
     long_poll: LongPollConfig,
     resume: ResumeConfig,
-    presence: PresenceConfig,
+    pubsub: Option<PubSub>,
+    memory: Option<usize>,
+    presence: Option<PresenceConfig>,
 }
 
 impl<A: Send + Sync + 'static> Endpoint<A> {
@@ -70,7 +72,9 @@ impl<A: Send + Sync + 'static> Builder<A> {
             websocket: WebSocketConfig::new(),
             long_poll: LongPollConfig::new(),
             resume: ResumeConfig::default(),
-            presence: PresenceConfig::default(),
+            pubsub: None,
+            memory: None,
+            presence: None,
         }
     }
 
@@ -114,9 +118,17 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// Configures presence.
+    /// Shares topics, presence, socket ids and the budget of memory with the other endpoints that have
+    /// the same [`PubSub`]. By default an endpoint has one of its own.
+    pub fn pubsub(mut self, pubsub: PubSub) -> Self {
+        self.pubsub = Some(pubsub);
+        self
+    }
+
+    /// Configures presence. That of a shared [`pubsub`](Self::pubsub) is configured by
+    /// [`PubSubConfig::presence`].
     pub fn presence(mut self, config: PresenceConfig) -> Self {
-        self.presence = config;
+        self.presence = Some(config);
         self
     }
 
@@ -146,11 +158,12 @@ impl<A: Send + Sync + 'static> Builder<A> {
 
     /// Sets how many bytes all sessions may hold together. Default 1 GiB. At nine tenths new sessions
     /// are refused with HTTP 503; beyond all of it the sessions that hold most are closed, a WebSocket
-    /// with code 1013. See [`Limits::memory`] for what counts.
+    /// with code 1013. See [`Limits::memory`] for what counts. The memory of a shared
+    /// [`pubsub`](Self::pubsub) is set by [`PubSubConfig::memory`].
     ///
     /// [`Limits::memory`]: tower_channels_transports::Limits::memory
     pub fn memory(mut self, bytes: usize) -> Self {
-        self.limits = self.limits.memory(bytes);
+        self.memory = Some(bytes);
         self
     }
 
@@ -216,14 +229,12 @@ impl<A: Send + Sync + 'static> Builder<A> {
         describe_metrics();
         self.router.register_metrics();
         let channels = self.router.metrics();
-        let sessions = SessionRegistry::new(self.max_sessions);
-        let memory = Memory::new(self.limits.memory_limit());
-        let pubsub = PubSub::new(self.limits.outbox_limit().saturating_mul(2), &memory);
-        let presence = Presence::new(self.presence, pubsub.clone());
+        let pubsub = Self::choose_pubsub(self.pubsub, self.memory, self.presence)?;
+        pubsub.registry().allow_outbox(self.limits.outbox_limit());
+        let sessions = SessionRegistry::new(self.max_sessions, pubsub.socket_registry().clone());
         let endpoint = Arc::new(EndpointContext {
             router: self.router,
             pubsub: pubsub.clone(),
-            presence: presence.clone(),
             limits: self.channel_limits,
         });
         let handler = ConnectHandler {
@@ -233,16 +244,39 @@ impl<A: Send + Sync + 'static> Builder<A> {
             sessions: sessions.clone(),
         };
         let Self { check_origin, limits, resume, .. } = self;
+        let memory = pubsub.memory().clone();
         let acceptor = Acceptor::with_memory(handler, check_origin, limits, resume, memory);
         Ok(Endpoint {
             websocket: WebSocket::new(acceptor.clone(), self.websocket),
             long_poll: LongPoll::new(acceptor.clone(), self.long_poll),
             acceptor,
             pubsub,
-            presence,
             sessions,
             channels,
         })
+    }
+
+    /// Returns the shared PubSub, or creates one.
+    fn choose_pubsub(
+        shared: Option<PubSub>,
+        memory: Option<usize>,
+        presence: Option<PresenceConfig>,
+    ) -> Result<PubSub, ConfigError> {
+        let Some(shared) = shared else {
+            let mut config = PubSubConfig::new().presence(presence.unwrap_or_default());
+            if let Some(bytes) = memory {
+                config = config.memory(bytes);
+            }
+            return PubSub::with_config(config);
+        };
+        for (name, is_set) in [("memory", memory.is_some()), ("presence", presence.is_some())] {
+            if is_set {
+                return Err(ConfigError::new(format!(
+                    "`{name}` is that of the shared `pubsub`: set it with `PubSubConfig::{name}`"
+                )));
+            }
+        }
+        Ok(shared)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -251,7 +285,6 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self.websocket.validate()?;
         self.long_poll.validate()?;
         self.resume.validate()?;
-        self.presence.validate()?;
         for (name, is_zero) in [
             ("max_mailbox", self.channel_limits.mailbox == 0),
             ("max_channels", self.channel_limits.channels == 0),

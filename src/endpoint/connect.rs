@@ -16,6 +16,7 @@ use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::{EndpointContext, SocketSession};
+use crate::socket_info::SocketInfo;
 
 /// Error returned by `connect` to reject a client.
 ///
@@ -112,8 +113,8 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         }
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
-        let sessions = self.sessions.clone();
-        Ok(SocketSession::new(endpoint, assigns, responder, id, transport, sessions))
+        let info = SocketInfo::new(id.map(Into::into), transport);
+        Ok(SocketSession::new(endpoint, assigns, info, responder, self.sessions.clone()))
     }
 }
 

@@ -14,7 +14,6 @@ use self::layer::{Layer, LongPollService, Service, WebSocketService};
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::pubsub::PubSub;
-use crate::pubsub::broadcast::Broadcast;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::shutdown::ShutdownConfig;
 use crate::telemetry::ChannelMetrics;
@@ -43,7 +42,6 @@ use crate::telemetry::ChannelMetrics;
 pub struct Endpoint<A: Send + Sync + 'static> {
     acceptor: Acceptor<ConnectHandler<A>>,
     pubsub: PubSub,
-    presence: Presence,
     sessions: SessionRegistry,
     channels: Arc<[Arc<ChannelMetrics>]>,
     websocket: WebSocket<ConnectHandler<A>>,
@@ -112,25 +110,49 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         self.acceptor.clone()
     }
 
+    /// The topics, the presence and the socket ids of this endpoint, and of those that share its
+    /// [`PubSub`]. The methods of the same names do the same.
+    pub fn pubsub(&self) -> &PubSub {
+        &self.pubsub
+    }
+
     /// Sends an event to all subscribers of a topic.
     ///
-    /// As in Phoenix, the event `disconnect` on a socket's id disconnects that socket.
+    /// As in Phoenix, the event `disconnect` on a socket id disconnects its sockets.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
-        if event == "disconnect" {
-            self.sessions.disconnect(topic);
-        }
-        self.pubsub.broadcast(Broadcast::new(topic.into(), event.into(), payload.into()), None);
+        self.pubsub.broadcast(topic, event, payload);
     }
 
     /// Disconnects every client whose socket has this id, and ends its session. The client may
     /// connect again unless `connect` rejects it.
     pub fn disconnect(&self, id: &str) {
-        self.sessions.disconnect(id);
+        self.pubsub.disconnect(id);
+    }
+
+    /// Returns whether a client whose socket has this id is connected now. See
+    /// [`PubSub::is_connected`].
+    pub fn is_connected(&self, id: &str) -> bool {
+        self.pubsub.is_connected(id)
+    }
+
+    /// Returns how many sessions have this socket id. See [`PubSub::sockets`].
+    pub fn sockets(&self, id: &str) -> usize {
+        self.pubsub.sockets(id)
+    }
+
+    /// Returns how many subscribers a topic has. See [`PubSub::subscriber_count`].
+    pub fn subscriber_count(&self, topic: &str) -> usize {
+        self.pubsub.subscriber_count(topic)
+    }
+
+    /// Returns the topics that have subscribers. See [`PubSub::topics`].
+    pub fn topics(&self) -> impl Iterator<Item = String> + use<A> {
+        self.pubsub.topics()
     }
 
     /// Returns the presence of this endpoint.
     pub fn presence(&self) -> Presence {
-        self.presence.clone()
+        self.pubsub.presence().clone()
     }
 
     /// Returns how many sessions are connected and how many are detached. A snapshot: the two may be
@@ -163,6 +185,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     /// ```
     pub async fn record_gauges(&self) {
         self.acceptor.record_gauges();
+        self.pubsub.registry().record_gauges();
         self.channels.iter().for_each(|channel| channel.record_gauges());
         self.sessions.record_gauges().await;
     }
@@ -197,7 +220,6 @@ impl<A: Send + Sync + 'static> Clone for Endpoint<A> {
         Self {
             acceptor: self.acceptor.clone(),
             pubsub: self.pubsub.clone(),
-            presence: self.presence.clone(),
             sessions: self.sessions.clone(),
             channels: Arc::clone(&self.channels),
             websocket: self.websocket.clone(),

@@ -14,23 +14,23 @@ use super::config::{Fetched, PresenceConfig};
 use super::store::{Announcement, PresenceStore, StateRecipient};
 use super::tracker::Owner;
 use crate::payload::Payload;
-use crate::pubsub::PubSub;
-use crate::pubsub::broadcast::Broadcast;
+use crate::topics::Topics;
+use crate::topics::broadcast::Broadcast;
 
 /// Sends what changes in a [`PresenceStore`] to the subscribers of the topics.
 pub(crate) struct Announcer {
     pub(crate) store: PresenceStore,
     pub(super) changes: Changes,
     config: PresenceConfig,
-    pubsub: PubSub,
+    topics: Topics,
     /// The runtime for changes that are made outside of one: that of the first task.
     runtime: OnceLock<Handle>,
 }
 
 impl Announcer {
-    pub(super) fn new(config: PresenceConfig, pubsub: PubSub) -> Self {
-        let store = PresenceStore::new(config.max_meta, pubsub.account());
-        Self { store, changes: Changes::default(), config, pubsub, runtime: OnceLock::new() }
+    pub(super) fn new(config: PresenceConfig, topics: Topics) -> Self {
+        let store = PresenceStore::new(config.max_meta, topics.account());
+        Self { store, changes: Changes::default(), config, topics, runtime: OnceLock::new() }
     }
 
     /// Removes all entries of an owner, which are on one topic.
@@ -134,14 +134,14 @@ impl Announcer {
             let unchanged = state.take().filter(|old| old.payload().as_json() == payload.as_json());
             let state = state.insert(unchanged.unwrap_or_else(|| {
                 let state = Broadcast::new(topic.clone(), "presence_state".into(), payload);
-                state.volatile().hold(self.pubsub.account())
+                state.volatile().hold(self.topics.account())
             }));
             recipients.iter().for_each(|recipient| recipient.receive_state(state));
         }
         if !diff.joins.is_empty() || !diff.leaves.is_empty() {
             let payload = Payload::json(&diff)?;
             let broadcast = Broadcast::new(topic.clone(), "presence_diff".into(), payload);
-            self.pubsub.broadcast(broadcast.volatile(), None);
+            self.topics.broadcast(broadcast.volatile(), None);
             self.changes.send(diff);
         }
         Ok(())
@@ -206,10 +206,7 @@ mod tests {
     }
 
     fn announcer() -> Arc<Announcer> {
-        Arc::new(Announcer::new(
-            PresenceConfig::default(),
-            PubSub::new(1000, &Memory::new(1 << 30)),
-        ))
+        Arc::new(Announcer::new(PresenceConfig::default(), Topics::new(&Memory::new(1 << 30))))
     }
 
     #[tokio::test(start_paused = true)]

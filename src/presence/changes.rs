@@ -7,6 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{self, Receiver, Sender};
 
 use super::types::PresenceDiff;
+use crate::lagged::Lagged;
 
 /// The sending side, created with the first subscription.
 #[derive(Default)]
@@ -28,11 +29,6 @@ impl Changes {
 /// The joins and leaves on all topics, from [`Presence::changes`](crate::Presence::changes).
 pub struct PresenceChanges(Receiver<Arc<PresenceDiff>>);
 
-/// Error returned by [`PresenceChanges::next`]: the reader was too slow, and so many diffs were
-/// dropped. A new [`list`](crate::Presence::list) has the current state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lagged(pub u64);
-
 impl PresenceChanges {
     /// Waits for the next diff. Returns `None` once the endpoint is gone.
     ///
@@ -40,7 +36,7 @@ impl PresenceChanges {
     ///
     /// # Errors
     /// [`Lagged`] if more than 1024 diffs waited: the oldest were dropped, and the next call
-    /// returns the oldest that is left.
+    /// returns the oldest that is left. A new [`list`](crate::Presence::list) has the current state.
     pub async fn next(&mut self) -> Option<Result<Arc<PresenceDiff>, Lagged>> {
         match self.0.recv().await {
             Ok(diff) => Some(Ok(diff)),
@@ -55,14 +51,6 @@ impl fmt::Debug for PresenceChanges {
         f.debug_struct("PresenceChanges").finish_non_exhaustive()
     }
 }
-
-impl fmt::Display for Lagged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the reader lagged behind by {} presence diffs", self.0)
-    }
-}
-
-impl std::error::Error for Lagged {}
 
 /// How many diffs wait for the slowest reader.
 const CAPACITY: usize = 1024;

@@ -17,15 +17,15 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::announcer::Announcer;
-pub use self::changes::{Lagged, PresenceChanges};
+pub use self::changes::PresenceChanges;
 pub use self::config::{Fetched, PresenceConfig};
 pub use self::error::PresenceError;
 pub use self::tracked::TrackGuard;
 pub use self::types::{Meta, MetaUpdate, PresenceDiff, Presences, Present};
-use crate::pubsub::PubSub;
+use crate::topics::Topics;
 
-/// The presence of an endpoint: which keys are present on which topic. A cheap clone, from
-/// [`Endpoint::presence`] or [`Socket::presence`].
+/// The presence of the endpoints that share a [`PubSub`]: which keys are present on which topic. A
+/// cheap clone, from [`Endpoint::presence`], [`Socket::presence`] or [`PubSub::presence`].
 ///
 /// A channel [tracks](Self::track) its client under a key, such as the user's id, with a *meta*: a
 /// JSON object that describes the presence. The entry lives as long as the channel. It ends when
@@ -74,13 +74,15 @@ use crate::pubsub::PubSub;
 /// ```
 ///
 /// [`Endpoint::presence`]: crate::Endpoint::presence
+/// [`PubSub`]: crate::PubSub
+/// [`PubSub::presence`]: crate::PubSub::presence
 /// [`Socket::presence`]: crate::Socket::presence
 #[derive(Clone)]
 pub struct Presence(pub(crate) Arc<Announcer>);
 
 impl Presence {
-    pub(crate) fn new(config: PresenceConfig, pubsub: PubSub) -> Self {
-        Self(Arc::new(Announcer::new(config, pubsub)))
+    pub(crate) fn new(config: PresenceConfig, topics: Topics) -> Self {
+        Self(Arc::new(Announcer::new(config, topics)))
     }
 
     /// Lists the presences of a topic, including everything that was tracked before the call.

@@ -19,7 +19,7 @@ use super::hidden::{self, Hidden, Metas};
 use super::pending_diff::PendingDiff;
 use super::tracker::{Entry, Meta, Owner, Replica, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
-use crate::pubsub::broadcast::Broadcast;
+use crate::topics::broadcast::Broadcast;
 
 /// The entries of an endpoint and the changes that are yet to be announced, by topic.
 pub(crate) struct PresenceStore {

@@ -1,130 +1,198 @@
-//! Topics: broadcasts and their subscribers.
+//! [`PubSub`]: broadcasts and sockets within reach of every channel, task and endpoint that shares it.
 
-pub(crate) mod broadcast;
-pub(crate) mod registry;
-mod replay;
-pub(crate) mod subscriber;
-#[cfg(test)]
-mod tests;
+mod config;
+pub(crate) mod sockets;
+mod subscription;
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use smol_str::SmolStr;
-use tower_channels_transports::{Account, Memory};
+use tower_channels_transports::{ConfigError, Memory};
 
-use self::broadcast::Broadcast;
-use self::registry::Registry;
-use self::replay::ReplayLog;
-use self::subscriber::{Inbox, Subscriber};
-use crate::effects::Effects;
+pub use self::config::PubSubConfig;
+use self::sockets::Sockets;
+pub use self::subscription::Subscription;
+use crate::payload::Payload;
+use crate::presence::Presence;
+use crate::topics::Topics;
+pub use crate::topics::broadcast::Broadcast;
+use crate::topics::subscriber::Inbox;
 
-type Log = ReplayLog<Arc<Broadcast>>;
-
-/// All topics and their subscribers. A cheap clone.
+/// The topics, the presence and the socket ids that endpoints share. A cheap clone, from
+/// [`Endpoint::pubsub`], [`Socket::pubsub`] or [`new`](Self::new).
+///
+/// Every endpoint has one. To let several endpoints of a program share topics, give all of them the
+/// same one with [`Builder::pubsub`]. They also share its budget of memory.
+///
+/// ```
+/// # use tower_channels::channel::Result;
+/// # use tower_channels::{Channel, Joined, Payload, Socket};
+/// # struct Room;
+/// # impl Channel for Room {
+/// #     type Assigns = ();
+/// #     type Info = ();
+/// #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> { Ok(Room.into()) }
+/// # }
+/// use serde_json::json;
+/// use tower_channels::{Endpoint, PubSub};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let pubsub = PubSub::new();
+/// let users = Endpoint::builder(|_| async { Ok(()) })
+///     .channel::<Room>("room:*")
+///     .pubsub(pubsub.clone())
+///     .build();
+/// let staff = Endpoint::builder(|_| async { Ok(()) })
+///     .channel::<Room>("*")
+///     .pubsub(pubsub.clone())
+///     .build();
+///
+/// let mut room = pubsub.subscribe("room:1");
+/// pubsub.broadcast("room:1", "new_msg", json!({ "body": "to clients of both, and to tasks" }));
+/// assert_eq!(room.recv().await.unwrap().event(), "new_msg");
+/// # let _ = (users, staff);
+/// # }
+/// ```
+///
+/// [`Builder::pubsub`]: crate::Builder::pubsub
+/// [`Endpoint::pubsub`]: crate::Endpoint::pubsub
+/// [`Socket::pubsub`]: crate::Socket::pubsub
 #[derive(Clone)]
-pub(crate) struct PubSub {
-    topics: Arc<Registry<Subscriber, Log>>,
-    /// The most bytes kept on one topic for its dormant subscribers: twice what may wait for a client,
-    /// because a broadcast is kept as it came and encoded.
-    max_log: usize,
-    /// The protocol versions of all subscribers so far: what is kept is encoded for these.
-    versions: Arc<AtomicU8>,
-    /// For what is kept, and for what many clients share.
-    account: Arc<Account>,
-}
+pub struct PubSub(Arc<Shared>);
 
-/// A subscription, which ends when it is dropped.
-pub(crate) struct Subscription(registry::Subscription<Subscriber, Log>);
+struct Shared {
+    topics: Topics,
+    presence: Presence,
+    sockets: Sockets,
+    max_subscription: usize,
+}
 
 impl PubSub {
-    pub(crate) fn new(max_log: usize, memory: &Memory) -> Self {
-        let (topics, account) = (Arc::new(Registry::new()), memory.account());
-        Self { topics, max_log, versions: Arc::default(), account }
+    /// Creates one with the default configuration.
+    pub fn new() -> Self {
+        Self::from_valid(PubSubConfig::new())
     }
 
-    /// The account for what many clients share.
-    pub(crate) fn account(&self) -> &Arc<Account> {
-        &self.account
-    }
-
-    /// Subscribes to a topic. What `first` enqueues precedes every broadcast that the subscriber
-    /// receives, and no broadcast after it is missed. It runs under the topic's lock.
-    pub(crate) fn subscribe(
-        &self,
-        topic: &SmolStr,
-        subscriber: Subscriber,
-        first: impl FnOnce(&mut Effects),
-    ) -> Subscription {
-        let version = 1 << subscriber.version().index();
-        if self.versions.load(Ordering::Relaxed) & version == 0 {
-            self.versions.fetch_or(version, Ordering::Relaxed);
-        }
-        let mut effects = Effects::default();
-        let subscription = self.topics.add(topic, subscriber, || first(&mut effects));
-        effects.run();
-        Subscription(subscription)
-    }
-
-    /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
-    /// receive concurrent broadcasts in the same order.
-    pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        let broadcast = Arc::new(broadcast.hold(&self.account));
-        let mut effects = Effects::default();
-        let begin = |log: &mut Log| {
-            if !broadcast.is_volatile() {
-                let versions = self.versions.load(Ordering::Relaxed).count_ones();
-                let cost = broadcast.cost(versions as usize);
-                log.begin_delivery(Arc::clone(&broadcast), cost, self.max_log);
-            }
-        };
-        let end = |log: &mut Log| {
-            if !broadcast.is_volatile() {
-                log.end_delivery(Some(&self.account));
-            }
-        };
-        self.topics.walk(
-            broadcast.topic(),
-            begin,
-            Subscriber::prefetch,
-            |subscriber, log| subscriber.receive(&broadcast, from, log, &mut effects),
-            end,
-        );
-        drop(broadcast);
-        let memory = self.account.memory();
-        effects.relieve(memory.is_exceeded().then(|| memory.clone()));
-        effects.run();
-    }
-}
-
-impl Subscription {
-    /// Keeps further broadcasts on the topic, once for all its dormant subscribers, until
-    /// [`catch_up`](Self::catch_up). Returns whether the subscriber is dormant: one that intercepts
-    /// stays live, as its channel goes on to handle broadcasts.
+    /// Creates one.
     ///
-    /// With `resends_volatile`, volatile broadcasts are not kept: the channel sends their subject
-    /// anew.
-    pub(crate) fn make_dormant(&self, resends_volatile: bool) -> bool {
-        let make_dormant = |subscriber: &mut Subscriber, log: &mut Log, reached| {
-            subscriber.make_dormant(resends_volatile, log, reached)
-        };
-        self.0.with(make_dormant).unwrap_or(false)
+    /// # Errors
+    /// If a limit is zero, or the configuration of presence is invalid.
+    pub fn with_config(config: PubSubConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self::from_valid(config))
     }
 
-    /// Enqueues what was kept since [`make_dormant`](Self::make_dormant), and makes the subscriber
-    /// live again.
-    pub(crate) fn catch_up(&self) -> Effects {
-        let mut effects = Effects::default();
-        self.0.with(|subscriber, log, reached| {
-            let end = log.end(reached);
-            subscriber.catch_up(log, end, &mut effects);
-        });
-        effects
+    fn from_valid(config: PubSubConfig) -> Self {
+        let topics = Topics::new(&Memory::new(config.memory));
+        Self(Arc::new(Shared {
+            presence: Presence::new(config.presence, topics.clone()),
+            topics,
+            sockets: Sockets::new(),
+            max_subscription: config.max_subscription,
+        }))
+    }
+
+    /// Sends an event to all subscribers of a topic: the clients that have joined it, the channels and
+    /// the tasks that have subscribed to it. Never blocks.
+    ///
+    /// As in Phoenix, the event `disconnect` on a socket id disconnects its sockets.
+    pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
+        self.disconnect_on(topic, event);
+        self.publish(Broadcast::new(topic.into(), event.into(), payload.into()), None);
+    }
+
+    /// As [`broadcast`](Self::broadcast), but on this node only, should there be several.
+    pub fn local_broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
+        if event == DISCONNECT {
+            self.0.sockets.disconnect(topic);
+        }
+        let broadcast = Broadcast::new(topic.into(), event.into(), payload.into());
+        self.0.topics.broadcast(broadcast, None);
+    }
+
+    /// Subscribes a task to the broadcasts of a topic.
+    ///
+    /// A channel hears other topics through [`Socket::subscribe`](crate::Socket::subscribe).
+    pub fn subscribe(&self, topic: &str) -> Subscription {
+        Subscription::new(&self.0.topics, topic.into(), self.0.max_subscription)
+    }
+
+    /// Disconnects every client whose socket has this id, and ends its session. The client may
+    /// connect again unless `connect` rejects it.
+    pub fn disconnect(&self, id: &str) {
+        self.0.sockets.disconnect(id);
+    }
+
+    /// Returns whether a client whose socket has this id is connected now. A client of a resumable
+    /// session that has lost its connection is not; a long-poll client between two polls is.
+    pub fn is_connected(&self, id: &str) -> bool {
+        self.0.sockets.is_connected(id)
+    }
+
+    /// Returns how many sessions have this socket id, including those whose client is disconnected and
+    /// may resume.
+    pub fn sockets(&self, id: &str) -> usize {
+        self.0.sockets.count(id)
+    }
+
+    /// Returns how many subscribers a topic has: the channels that have joined it, including those of
+    /// detached sessions, and the channels and tasks that have subscribed to it.
+    pub fn subscriber_count(&self, topic: &str) -> usize {
+        self.0.topics.subscribers(topic)
+    }
+
+    /// Returns the topics that have subscribers, in no order. They are copied in slices, without a lock
+    /// while the caller has the iterator: topics that come or go meanwhile may be missing.
+    pub fn topics(&self) -> impl Iterator<Item = String> + use<> {
+        self.0.topics.names().map(String::from)
+    }
+
+    /// The presence on all topics.
+    pub fn presence(&self) -> &Presence {
+        &self.0.presence
+    }
+
+    /// Disconnects the sockets with this id, if `event` asks for it.
+    pub(crate) fn disconnect_on(&self, id: &str, event: &str) {
+        if event == DISCONNECT {
+            self.disconnect(id);
+        }
+    }
+
+    /// Sends a broadcast of the application, except to the subscriber with the inbox `from`. Everything
+    /// that other nodes have to send as well comes through here.
+    pub(crate) fn publish(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
+        self.0.topics.broadcast(broadcast, from);
+    }
+
+    /// The topics of this node.
+    pub(crate) fn registry(&self) -> &Topics {
+        &self.0.topics
+    }
+
+    /// The sockets of this node, by id.
+    pub(crate) fn socket_registry(&self) -> &Sockets {
+        &self.0.sockets
+    }
+
+    /// The budget of memory.
+    pub(crate) fn memory(&self) -> &Memory {
+        self.0.topics.account().memory()
     }
 }
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.0.with(|subscriber, log, _| subscriber.close(log));
+/// The event that disconnects a socket, broadcast on its id.
+const DISCONNECT: &str = "disconnect";
+
+impl Default for PubSub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for PubSub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PubSub").field("memory", self.memory()).finish_non_exhaustive()
     }
 }

@@ -14,23 +14,24 @@ use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, Rejoin, SendError};
+use crate::channel::subscriptions::Subscriptions;
 use crate::channel::task::Join;
+use crate::channel::timers::Timers;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
-use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::Responder;
 use crate::router::{RoutedChannel, Router};
 use crate::serializer::Version;
+use crate::socket_info::SocketInfo;
 use crate::telemetry::{JoinResult, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
 
 /// What all sockets of an endpoint share.
 pub(crate) struct EndpointContext<A> {
     pub(crate) router: Router<A>,
     pub(crate) pubsub: PubSub,
-    pub(crate) presence: Presence,
     pub(crate) limits: ChannelLimits,
 }
 
@@ -48,6 +49,7 @@ pub(crate) struct ChannelLimits {
 pub(super) struct Dispatcher<A> {
     endpoint: Arc<EndpointContext<A>>,
     assigns: Arc<Guarded<A>>,
+    info: Arc<SocketInfo>,
     responder: Responder,
     /// The span of the socket, the parent of those of its channels.
     span: Span,
@@ -79,12 +81,14 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Arc<Guarded<A>>,
+        info: Arc<SocketInfo>,
         responder: Responder,
         span: Span,
     ) -> Self {
         Self {
             endpoint,
             assigns,
+            info,
             responder,
             span,
             channels: HashMap::new(),
@@ -262,15 +266,17 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let outbox = client.outbox.clone();
         let context = ChannelContext {
             assigns: Arc::clone(&self.assigns),
+            info: Arc::clone(&self.info),
             topic: topic.clone(),
             join_ref: if join_ref.is_null() { reference.clone() } else { join_ref.clone() },
             client,
             pubsub: self.endpoint.pubsub.clone(),
-            presence: self.endpoint.presence.clone(),
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
             metrics,
+            subscriptions: Subscriptions::default(),
+            timers: Timers::default(),
         };
         let task = start(Join {
             span: tracing::info_span!(parent: &self.span, "channel", ?topic),

@@ -19,12 +19,12 @@ use self::registry::{SessionPermit, SessionRegistry};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
+use crate::socket_info::SocketInfo;
 
 /// The session of one client: decodes its messages and dispatches them to its channels.
 pub(crate) struct SocketSession<A> {
     dispatcher: Dispatcher<A>,
-    /// The socket id.
-    id: Option<String>,
+    info: Arc<SocketInfo>,
     /// The newest refs of this connection, over a transport whose requests may be repeated.
     recent_refs: Option<VecDeque<Ref>>,
     admission: Admission,
@@ -47,19 +47,19 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Arc<Guarded<A>>,
+        info: SocketInfo,
         responder: Responder,
-        id: Option<String>,
-        transport: Transport,
         sessions: SessionRegistry,
     ) -> Self {
         let memory = responder.outbox.account().map(|account| account.hold(SESSION));
-        let id_field = id.as_deref().map(field::debug);
-        let transport = transport.name();
+        let info = Arc::new(info);
+        let id = info.id().map(field::debug);
+        let transport = info.transport().name();
         // A root: the request that it came by ends long before it.
-        let span = tracing::info_span!(parent: None, "socket", id = id_field, transport);
-        let dispatcher = Dispatcher::new(endpoint, assigns, responder, span);
+        let span = tracing::info_span!(parent: None, "socket", id, transport);
+        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
         let admission = Admission::Requested(sessions);
-        Self { dispatcher, id, recent_refs: None, admission, _memory: memory }
+        Self { dispatcher, info, recent_refs: None, admission, _memory: memory }
     }
 
     /// Returns whether a message with this ref was handled on this connection before, and remembers
@@ -106,12 +106,12 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
     }
 
     fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+        self.info.id().map(|id| &**id)
     }
 
     fn admit(&mut self) -> Result<(), transports::Rejected> {
         let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
-        let permit = sessions.acquire(self.dispatcher.outbox(), self.id.clone());
+        let permit = sessions.acquire(self.dispatcher.outbox(), &self.info);
         let Ok(permit) = permit else {
             if sessions.is_shutting_down() {
                 limited!(INFO, "session refused: the endpoint is shutting down");
@@ -128,14 +128,17 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         // Browsers repeat a POST whose connection broke.
         let posts = matches!(transport, Transport::LongPoll | Transport::Other(_));
         self.recent_refs = posts.then(VecDeque::new);
+        self.info.attach(transport);
         self.dispatcher.attach(epoch);
     }
 
     fn detached(&mut self, reason: DetachReason) {
+        self.info.set_detached(true);
         self.dispatcher.detach(reason);
     }
 
     fn reattached(&mut self) {
+        self.info.set_detached(false);
         self.dispatcher.catch_up();
     }
 

@@ -1,4 +1,4 @@
-//! The sessions of an endpoint: their number and limit, disconnecting by socket id, and shutdown.
+//! The sessions of an endpoint: their number and limit, and shutdown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,9 @@ use tower_channels_transports::telemetry::{Level, QUEUED, UNLABELED};
 use tower_channels_transports::{Close, outbox};
 
 use super::shutdown::ShutdownConfig;
-use crate::pubsub::registry::{Registry, Subscription};
+use crate::pubsub::sockets::{Socket, Sockets};
+use crate::socket_info::SocketInfo;
+use crate::topics::registry::Membership;
 
 /// The sessions of an endpoint. Cloning is cheap.
 #[derive(Clone)]
@@ -21,7 +23,8 @@ struct Shared {
     limit: usize,
     /// Guards the list of sessions. Nothing is called while it is locked.
     sessions: Mutex<Sessions>,
-    by_id: Arc<Registry<outbox::Sender>>,
+    /// Those with a socket id, of all endpoints that share them.
+    sockets: Sockets,
     queued: Level,
 }
 
@@ -34,7 +37,7 @@ struct Sessions {
 pub(crate) struct SessionPermit {
     registry: SessionRegistry,
     key: usize,
-    _by_id: Option<Subscription<outbox::Sender>>,
+    _socket: Option<Membership<Socket>>,
 }
 
 /// Error returned when no further session is admitted: the limit is reached, or the endpoint is
@@ -44,17 +47,17 @@ pub(crate) struct Full;
 
 impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize, sockets: Sockets) -> Self {
         let sessions = Mutex::new(Sessions { outboxes: Slab::new(), shutting_down: false });
         let queued = Level::new(QUEUED.handle(UNLABELED));
-        Self(Arc::new(Shared { limit, sessions, by_id: Arc::new(Registry::new()), queued }))
+        Self(Arc::new(Shared { limit, sessions, sockets, queued }))
     }
 
-    /// Admits a session and registers its socket id for [`disconnect`](Self::disconnect).
+    /// Admits a session and registers its socket id.
     pub(crate) fn acquire(
         &self,
         outbox: &outbox::Sender,
-        id: Option<String>,
+        info: &Arc<SocketInfo>,
     ) -> Result<SessionPermit, Full> {
         let mut sessions = self.0.sessions.lock();
         let is_full = sessions.outboxes.len() >= self.0.limit;
@@ -63,8 +66,8 @@ impl SessionRegistry {
         }
         let key = sessions.outboxes.insert(outbox.clone());
         drop(sessions);
-        let by_id = id.map(|id| self.0.by_id.add(&id.into(), outbox.clone(), || ()));
-        Ok(SessionPermit { registry: self.clone(), key, _by_id: by_id })
+        let socket = info.id().map(|id| self.0.sockets.register(id, outbox, info));
+        Ok(SessionPermit { registry: self.clone(), key, _socket: socket })
     }
 
     /// Returns whether a shutdown has begun.
@@ -99,12 +102,6 @@ impl SessionRegistry {
             tokio::task::yield_now().await;
         }
         self.0.queued.set(bytes);
-    }
-
-    /// Closes every session with this socket id.
-    pub(crate) fn disconnect(&self, id: &str) {
-        let outboxes = self.0.by_id.members(id);
-        outboxes.iter().for_each(|outbox| outbox.close(Close::GoingAway));
     }
 
     /// Rejects new sessions and ends the existing ones: those that no client waits on at once, the
@@ -188,7 +185,18 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
+    use tower_channels_transports::Transport;
+
     use super::*;
+    use crate::pubsub::PubSub;
+
+    fn registry(limit: usize) -> SessionRegistry {
+        SessionRegistry::new(limit, PubSub::new().socket_registry().clone())
+    }
+
+    fn anonymous() -> Arc<SocketInfo> {
+        Arc::new(SocketInfo::new(None, Transport::InMemory))
+    }
 
     fn outbox() -> outbox::Sender {
         outbox::channel(1000).0
@@ -196,33 +204,35 @@ mod tests {
 
     #[test]
     fn no_more_sessions_than_the_limit_are_admitted() {
-        let sessions = SessionRegistry::new(1);
-        let first = sessions.acquire(&outbox(), None).expect("room");
-        assert!(sessions.acquire(&outbox(), None).is_err());
+        let sessions = registry(1);
+        let first = sessions.acquire(&outbox(), &anonymous()).expect("room");
+        assert!(sessions.acquire(&outbox(), &anonymous()).is_err());
         drop(first);
-        assert!(sessions.acquire(&outbox(), None).is_ok());
+        assert!(sessions.acquire(&outbox(), &anonymous()).is_ok());
     }
 
     #[test]
     fn disconnect_closes_the_sessions_of_one_id_only() {
-        let sessions = SessionRegistry::new(10);
+        let pubsub = PubSub::new();
+        let sessions = SessionRegistry::new(10, pubsub.socket_registry().clone());
+        let info = |id: &str| Arc::new(SocketInfo::new(Some(id.into()), Transport::InMemory));
         let (a, _a) = outbox::channel(1000);
         let (b, _b) = outbox::channel(1000);
         let _permits = [
-            sessions.acquire(&a, Some("user:1".into())).expect("room"),
-            sessions.acquire(&b, Some("user:2".into())).expect("room"),
+            sessions.acquire(&a, &info("user:1")).expect("room"),
+            sessions.acquire(&b, &info("user:2")).expect("room"),
         ];
-        sessions.disconnect("user:1");
+        pubsub.disconnect("user:1");
         assert!(a.is_closed());
         assert!(!b.is_closed());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_closes_all_sessions_and_waits_for_them() {
-        let sessions = SessionRegistry::new(2000);
+        let sessions = registry(2000);
         let (outboxes, receivers): (Vec<_>, Vec<_>) =
             (0..1200).map(|_| outbox::channel(1000)).unzip();
-        let acquire = |outbox| sessions.acquire(outbox, None).expect("room");
+        let acquire = |outbox| sessions.acquire(outbox, &anonymous()).expect("room");
         let permits: Vec<_> = outboxes.iter().map(acquire).collect();
         let shutdown = tokio::spawn({
             let sessions = sessions.clone();
@@ -233,7 +243,7 @@ mod tests {
         assert!((570..=601).contains(&closed), "half of them, as of the last pause: {closed}");
         tokio::time::sleep(Duration::from_millis(550)).await;
         assert!(outboxes.iter().all(outbox::Sender::is_closed));
-        assert!(sessions.acquire(&outbox(), None).is_err());
+        assert!(sessions.acquire(&outbox(), &anonymous()).is_err());
         drop(permits);
         assert!(!shutdown.is_finished(), "the connections are still being closed");
         drop(receivers);
@@ -242,9 +252,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_gives_up_after_its_timeout() {
-        let sessions = SessionRegistry::new(10);
+        let sessions = registry(10);
         let (outbox, _receiver) = outbox::channel(1000);
-        let _permit = sessions.acquire(&outbox, None).expect("room");
+        let _permit = sessions.acquire(&outbox, &anonymous()).expect("room");
         assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
     }
 
@@ -252,10 +262,10 @@ mod tests {
     async fn a_shutdown_whose_time_runs_out_closes_what_is_left() {
         let paced = ShutdownConfig::new(Duration::from_secs(1)).sessions_per_second(1);
         for config in [paced, Duration::ZERO.into()] {
-            let sessions = SessionRegistry::new(2000);
+            let sessions = registry(2000);
             let (outboxes, _receivers): (Vec<_>, Vec<_>) =
                 (0..1200).map(|_| outbox::channel(1000)).unzip();
-            let acquire = |outbox| sessions.acquire(outbox, None).expect("room");
+            let acquire = |outbox| sessions.acquire(outbox, &anonymous()).expect("room");
             let _permits: Vec<_> = outboxes.iter().map(acquire).collect();
             assert!(!sessions.shutdown(config, || ()).await);
             let open = outboxes.iter().filter(|outbox| !outbox.is_closed()).count();
@@ -265,9 +275,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_shutdown_waits_for_a_session_whose_connection_is_gone_already() {
-        let sessions = SessionRegistry::new(10);
+        let sessions = registry(10);
         let (outbox, receiver) = outbox::channel(1000);
-        let permit = sessions.acquire(&outbox, None).expect("room");
+        let permit = sessions.acquire(&outbox, &anonymous()).expect("room");
         drop(receiver);
         assert!(!sessions.shutdown(Duration::from_secs(1).into(), || ()).await);
         drop(permit);

@@ -39,7 +39,7 @@ async fn what_is_missing_is_an_error_reply(stage: Stage) {
 async fn an_unknown_event_crashes_the_channel(stage: Stage) {
     let mut client = strict(stage).await.member("strict").await;
     client.send(r#"["1","2","strict","unknown",{}]"#).await;
-    client.expect(r#"["1","1","strict","phx_error",{}]"#).await;
+    client.expect(r#"["1","1","strict","phx_error",{"reason":"channel_crash"}]"#).await;
     client.join("3", "strict").await;
 }
 

@@ -20,6 +20,8 @@ impl Command {
                 broadcast.payload().len()
             }
             Self::Info(info) => size_of_val(&**info) + ALLOCATION,
+            // Reserved by its timer.
+            Self::Tick(_) => return Cost::default(),
             Self::Leave { reference } => reference.heap_size(),
             Self::Detached(_) | Self::Reattached | Self::InvalidEvent => 0,
         };

@@ -2,18 +2,20 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
-use tower_channels_transports::{DetachReason, Memory, outbox};
+use tower_channels_transports::{DetachReason, Transport, outbox};
 
 use super::super::context::TopicSubscription;
 use super::super::error::Result;
 use super::super::result::Joined;
+use super::super::subscriptions::Subscriptions;
+use super::super::timers::Timers;
 use super::*;
+use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
-use crate::presence::{Presence, PresenceConfig};
 use crate::pubsub::PubSub;
-use crate::pubsub::broadcast::Broadcast;
 use crate::responder::Responder;
 use crate::serializer::Version;
+use crate::socket_info::SocketInfo;
 use crate::telemetry::ChannelMetrics;
 
 /// A channel whose client follows the presence of the topic.
@@ -50,20 +52,22 @@ impl Running {
     async fn join() -> Self {
         let (outbox, receiver) = outbox::channel(1000);
         let (mailbox, commands) = mailbox::channel(1000, None);
-        let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
+        let pubsub = PubSub::new();
         let metrics = Arc::<ChannelMetrics>::default();
         let join_ref = Ref::from_json("1").expect("a ref");
         let context = ChannelContext {
             assigns: Arc::new(Guarded::new(())),
+            info: Arc::new(SocketInfo::new(None, Transport::InMemory)),
             topic: "room".into(),
             join_ref: join_ref.clone(),
             client: Responder { outbox, version: Version::V2, resumable: false },
             pubsub: pubsub.clone(),
-            presence: Presence::new(PresenceConfig::default(), pubsub.clone()),
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
             metrics: Arc::clone(&metrics),
+            subscriptions: Subscriptions::default(),
+            timers: Timers::default(),
         };
         let task = start::<Follower>(Join {
             context,
@@ -85,8 +89,7 @@ impl Running {
     }
 
     fn broadcast(&self, event: &str) {
-        let broadcast = Broadcast::new("room".into(), event.into(), Payload::EMPTY);
-        self.pubsub.broadcast(broadcast, None);
+        self.pubsub.broadcast("room", event, Payload::EMPTY);
     }
 
     /// The events that its client receives within a second.

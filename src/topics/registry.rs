@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -18,6 +19,8 @@ use smol_str::SmolStr;
 pub(crate) struct Registry<T, S = ()> {
     shards: Box<[Shard<T, S>]>,
     hasher: RandomState,
+    /// How many memberships there are.
+    memberships: AtomicUsize,
 }
 
 /// Guards which names have members. The lock is held for a lookup, or to add or remove one member.
@@ -39,7 +42,7 @@ struct Members<T, S> {
 }
 
 /// A membership, which ends when it is dropped.
-pub(crate) struct Subscription<T, S: Default = ()> {
+pub(crate) struct Membership<T, S: Default = ()> {
     registry: Arc<Registry<T, S>>,
     name: SmolStr,
     entry: Arc<Entry<T, S>>,
@@ -55,7 +58,7 @@ const CHUNK: usize = 32;
 impl<T, S: Default> Registry<T, S> {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { shards, hasher: RandomState::new() }
+        Self { shards, hasher: RandomState::new(), memberships: AtomicUsize::new(0) }
     }
 
     /// Adds a member. `first` runs under the lock, before a walk can reach the member.
@@ -64,15 +67,16 @@ impl<T, S: Default> Registry<T, S> {
         name: &SmolStr,
         member: T,
         first: impl FnOnce(),
-    ) -> Subscription<T, S> {
+    ) -> Membership<T, S> {
         let shard = self.shard(name);
         let insert = |entry: &Arc<Entry<T, S>>| {
             let mut members = entry.members.lock();
             first();
             let key = members.list.insert(member);
             drop(members);
+            self.memberships.fetch_add(1, Ordering::Relaxed);
             let (registry, entry) = (Arc::clone(self), Arc::clone(entry));
-            Subscription { registry, name: name.clone(), entry, key }
+            Membership { registry, name: name.clone(), entry, key }
         };
         // The shard stays locked meanwhile, so that an entry without members is not removed under
         // its first new one.
@@ -122,6 +126,28 @@ impl<T, S: Default> Registry<T, S> {
         all
     }
 
+    /// Returns how many names there are, and how many memberships. The two may be off by those that
+    /// change meanwhile.
+    pub(crate) fn totals(&self) -> (usize, usize) {
+        let names = self.shards.iter().map(|shard| shard.read().len()).sum();
+        (names, self.memberships.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number of members of a name.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        let entry = self.shard(name).read().get(name).cloned();
+        entry.map_or(0, |entry| entry.members.lock().list.len())
+    }
+
+    /// Returns the names that have members, as of the moments at which the iterator comes to them: it
+    /// copies the names of one shard at a time, and holds no lock in between.
+    pub(crate) fn names(self: Arc<Self>) -> impl Iterator<Item = SmolStr> {
+        (0..SHARDS).flat_map(move |shard| {
+            let shard = self.shards[shard].read();
+            shard.keys().cloned().collect::<Vec<_>>()
+        })
+    }
+
     fn shard(&self, name: &str) -> &Shard<T, S> {
         &self.shards[self.hasher.hash_one(name) as usize % SHARDS]
     }
@@ -134,7 +160,7 @@ impl<T, S: Default> Default for Entry<T, S> {
     }
 }
 
-impl<T, S: Default> Subscription<T, S> {
+impl<T, S: Default> Membership<T, S> {
     /// Calls `work` under the lock with the member, the shared state, and whether the walk under
     /// way has visited the member already; without a walk that is true.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T, &mut S, bool) -> R) -> Option<R> {
@@ -144,8 +170,9 @@ impl<T, S: Default> Subscription<T, S> {
     }
 }
 
-impl<T, S: Default> Drop for Subscription<T, S> {
+impl<T, S: Default> Drop for Membership<T, S> {
     fn drop(&mut self) {
+        self.registry.memberships.fetch_sub(1, Ordering::Relaxed);
         let mut members = self.entry.members.lock();
         let member = members.list.remove(self.key);
         let is_empty = members.list.is_empty();
@@ -174,6 +201,10 @@ pub(super) struct WalkList<T> {
 impl<T> WalkList<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.values.len()
     }
 
     pub(super) fn insert(&mut self, value: T) -> u64 {

@@ -52,6 +52,13 @@ impl Client {
     }
 }
 
+/// Topics whose logs keep at most this many bytes.
+fn topics(max_log: usize) -> Topics {
+    let topics = Topics::new(&Memory::new(1 << 30));
+    topics.allow_outbox(max_log / 2);
+    topics
+}
+
 fn broadcast(number: u32) -> Broadcast {
     Broadcast::new("room".into(), "new_msg".into(), serde_json::json!(number).into())
 }
@@ -214,13 +221,13 @@ fn subscribers_that_come_and_go_dormant_receive_concurrent_broadcasts_in_one_ord
     const THREADS: u32 = 3;
     const EACH: u32 = 400;
     const CLIENTS: usize = 100;
-    let pubsub = PubSub::new(usize::MAX, &Memory::new(1 << 30));
+    let topics = topics(usize::MAX);
     let mut clients = Vec::new();
     let mut subscriptions = Vec::new();
     for _ in 0..CLIENTS {
         let (client, subscriber, _) = Client::new();
         clients.push(client);
-        subscriptions.push(pubsub.subscribe(&"room".into(), subscriber, |_| ()));
+        subscriptions.push(topics.subscribe(&"room".into(), subscriber, |_| ()));
     }
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -231,14 +238,14 @@ fn subscribers_that_come_and_go_dormant_receive_concurrent_broadcasts_in_one_ord
                     thread::yield_now();
                     subscription.catch_up().run();
                 }
-                drop(pubsub.subscribe(&"room".into(), Client::new().1, |_| ()));
+                drop(topics.subscribe(&"room".into(), Client::new().1, |_| ()));
             }
         });
         let broadcasters: Vec<_> = (0..THREADS)
             .map(|thread| {
-                let pubsub = pubsub.clone();
+                let topics = topics.clone();
                 scope.spawn(move || {
-                    (0..EACH).for_each(|n| pubsub.broadcast(broadcast(thread * EACH + n), None));
+                    (0..EACH).for_each(|n| topics.broadcast(broadcast(thread * EACH + n), None));
                 })
             })
             .collect();
@@ -252,13 +259,13 @@ fn subscribers_that_come_and_go_dormant_receive_concurrent_broadcasts_in_one_ord
 
 #[test]
 fn a_subscriber_that_missed_more_than_is_kept_is_closed_and_receives_nothing_more() {
-    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
+    let topics = topics(1000);
     let (mut client, subscriber, _) = Client::new();
-    let subscription = pubsub.subscribe(&"room".into(), subscriber, |_| ());
-    pubsub.broadcast(broadcast(0), None);
+    let subscription = topics.subscribe(&"room".into(), subscriber, |_| ());
+    topics.broadcast(broadcast(0), None);
     assert!(subscription.make_dormant(false));
-    (1..20).for_each(|number| pubsub.broadcast(broadcast(number), None));
-    pubsub.broadcast(broadcast(20), None);
+    (1..20).for_each(|number| topics.broadcast(broadcast(number), None));
+    topics.broadcast(broadcast(20), None);
     subscription.catch_up().run();
     assert_eq!(client.receive(), Ok(vec![0]));
     assert_eq!(client.receive(), Err(Close::Overflow));
@@ -284,26 +291,26 @@ fn a_subscriber_that_catches_up_before_a_broadcast_reaches_it_has_no_silent_gap(
 
 #[test]
 fn a_dormant_subscriber_never_receives_its_own_broadcast_from() {
-    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
+    let topics = topics(1000);
     let (mut client, subscriber, inbox) = Client::new();
-    let subscription = pubsub.subscribe(&"room".into(), subscriber, |_| ());
+    let subscription = topics.subscribe(&"room".into(), subscriber, |_| ());
     assert!(subscription.make_dormant(false));
-    pubsub.broadcast(broadcast(1), None);
-    pubsub.broadcast(broadcast(2), Some(&inbox));
-    pubsub.broadcast(broadcast(3), None);
+    topics.broadcast(broadcast(1), None);
+    topics.broadcast(broadcast(2), Some(&inbox));
+    topics.broadcast(broadcast(3), None);
     subscription.catch_up().run();
     assert_eq!(client.receive(), Ok(vec![1, 3]));
 }
 
 #[test]
 fn a_volatile_broadcast_is_kept_for_nobody() {
-    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
+    let topics = topics(1000);
     let receives = |resends_volatile| {
         let (mut client, subscriber, _) = Client::new();
-        let subscription = pubsub.subscribe(&"room".into(), subscriber, |_| ());
+        let subscription = topics.subscribe(&"room".into(), subscriber, |_| ());
         assert!(subscription.make_dormant(resends_volatile));
-        pubsub.broadcast(broadcast(1), None);
-        pubsub.broadcast(broadcast(2).volatile(), None);
+        topics.broadcast(broadcast(1), None);
+        topics.broadcast(broadcast(2).volatile(), None);
         let at_once = client.receive().expect("open");
         subscription.catch_up().run();
         (at_once, client.receive().expect("open"))
@@ -314,16 +321,16 @@ fn a_volatile_broadcast_is_kept_for_nobody() {
 
 #[test]
 fn what_is_enqueued_first_precedes_every_broadcast() {
-    let pubsub = PubSub::new(1000, &Memory::new(1 << 30));
+    let topics = topics(1000);
     let (mut client, subscriber, _) = Client::new();
     let first = Payload::from(serde_json::json!(7));
     let outbox = subscriber.outbox().clone();
-    let subscription = pubsub.subscribe(&"room".into(), subscriber, |effects| {
+    let subscription = topics.subscribe(&"room".into(), subscriber, |effects| {
         let first = Broadcast::new("room".into(), "first".into(), first);
         let message = first.encode(Version::V2).expect("JSON").clone();
         effects.enqueue(&outbox, message);
     });
-    pubsub.broadcast(broadcast(8), None);
+    topics.broadcast(broadcast(8), None);
     assert_eq!(client.receive(), Ok(vec![7, 8]));
     drop(subscription);
 }

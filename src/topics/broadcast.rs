@@ -10,8 +10,9 @@ use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
 use crate::serializer::{ServerMessage, Version};
 
-/// A message to every subscriber of a topic.
-pub(crate) struct Broadcast {
+/// A message to every subscriber of a topic, as a task receives it through
+/// [`PubSub::subscribe`](crate::PubSub::subscribe).
+pub struct Broadcast {
     topic: SmolStr,
     event: SmolStr,
     payload: Payload,
@@ -55,15 +56,18 @@ impl Broadcast {
         self.reservation.as_ref().map_or(0, Reservation::held)
     }
 
-    pub(crate) fn topic(&self) -> &str {
+    /// The topic that it was sent to.
+    pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    pub(crate) fn event(&self) -> &str {
+    /// The name of the message.
+    pub fn event(&self) -> &str {
         &self.event
     }
 
-    pub(crate) fn payload(&self) -> &Payload {
+    /// The content of the message.
+    pub fn payload(&self) -> &Payload {
         &self.payload
     }
 
@@ -72,7 +76,7 @@ impl Broadcast {
     }
 
     /// The bytes that it takes to keep, encoded for all of `versions`.
-    pub(super) fn cost(&self, versions: usize) -> Cost {
+    pub(crate) fn cost(&self, versions: usize) -> Cost {
         let Self { topic, event, payload, .. } = self;
         let own = size_of::<Self>() + heap_size(topic) + heap_size(event) + payload.heap_size();
         let encoded = topic.len() + event.len() + payload.len() + ENVELOPE;

@@ -1,4 +1,4 @@
-//! [`Subscriber`]: how one channel of one client receives the broadcasts of a topic.
+//! [`Subscriber`]: how a channel or a task receives the broadcasts of a topic.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -9,7 +9,8 @@ use crate::effects::Effects;
 use crate::responder::Responder;
 use crate::serializer::Version;
 
-/// Receives the broadcasts that a channel handles itself. Its address identifies the subscriber.
+/// Receives the broadcasts that a channel or a task handles itself. Its address identifies the
+/// subscriber.
 ///
 /// It is called under the topic's lock and must not block.
 pub(crate) trait Inbox: Send + Sync {
@@ -22,9 +23,10 @@ pub(crate) trait Inbox: Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Undelivered;
 
-/// One channel of one client, as a subscriber of a topic.
+/// A subscriber of a topic: a channel that has joined it, with its client, or an inbox alone.
 pub(crate) struct Subscriber {
-    client: Responder,
+    /// `None` if every event goes to the inbox.
+    client: Option<Responder>,
     inbox: Arc<dyn Inbox>,
     /// The events that go to the inbox instead of the client.
     intercept: &'static [&'static str],
@@ -50,17 +52,23 @@ impl Subscriber {
         inbox: Arc<dyn Inbox>,
         intercept: &'static [&'static str],
     ) -> Self {
-        Self { client, inbox, intercept, delivery: Delivery::Live }
+        Self { client: Some(client), inbox, intercept, delivery: Delivery::Live }
     }
 
-    pub(super) fn version(&self) -> Version {
-        self.client.version
+    /// Creates a subscriber without a client, which is never dormant.
+    pub(super) fn inbox(inbox: Arc<dyn Inbox>) -> Self {
+        Self { client: None, inbox, intercept: &[], delivery: Delivery::Live }
+    }
+
+    /// The protocol version of the client.
+    pub(super) fn version(&self) -> Option<Version> {
+        self.client.as_ref().map(|client| client.version)
     }
 
     /// See [`outbox::Sender::prefetch`](tower_channels_transports::outbox::Sender::prefetch).
     pub(super) fn prefetch(&self) {
-        if let Delivery::Live = self.delivery {
-            self.client.outbox.prefetch();
+        if let (Delivery::Live, Some(client)) = (self.delivery, &self.client) {
+            client.outbox.prefetch();
         }
     }
 
@@ -87,7 +95,7 @@ impl Subscriber {
         }
     }
 
-    /// Becomes dormant, if it does not intercept; returns whether it is. `reached` is whether the
+    /// Becomes dormant, unless something goes to its inbox; returns whether it is. `reached` is whether the
     /// broadcast that is being delivered, if there is one, has reached it already.
     pub(super) fn make_dormant(
         &mut self,
@@ -96,6 +104,7 @@ impl Subscriber {
         reached: bool,
     ) -> bool {
         if let Delivery::Live = self.delivery
+            && self.client.is_some()
             && self.intercept.is_empty()
         {
             log.hold();
@@ -115,7 +124,7 @@ impl Subscriber {
         let Delivery::Dormant { since, .. } = self.delivery else { return };
         if log.has_evicted(since) {
             self.close(log);
-            effects.overflow(&self.client.outbox);
+            self.client.iter().for_each(|client| effects.overflow(&client.outbox));
             return;
         }
         self.delivery = Delivery::Live;
@@ -134,21 +143,23 @@ impl Subscriber {
     }
 
     fn deliver(&self, broadcast: &Arc<Broadcast>, effects: &mut Effects) {
-        if self.intercept.contains(&broadcast.event()) {
-            match self.inbox.deliver(broadcast) {
+        match &self.client {
+            Some(client) if !self.intercept.contains(&broadcast.event()) => {
+                match broadcast.encode(client.version) {
+                    Some(message) => effects.enqueue(&client.outbox, message.clone()),
+                    None => effects.skip(),
+                }
+            }
+            _ => match self.inbox.deliver(broadcast) {
                 Ok(waker) => effects.wake(waker),
                 Err(Undelivered) => effects.drop_intercept(),
-            }
-        } else if let Some(message) = broadcast.encode(self.client.version) {
-            effects.enqueue(&self.client.outbox, message.clone());
-        } else {
-            effects.skip();
+            },
         }
     }
 
     #[cfg(test)]
     pub(super) fn outbox(&self) -> &tower_channels_transports::outbox::Sender {
-        &self.client.outbox
+        &self.client.as_ref().expect("a client").outbox
     }
 
     fn is(&self, inbox: Option<&Arc<dyn Inbox>>) -> bool {

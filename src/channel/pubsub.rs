@@ -1,0 +1,32 @@
+//! What channels do with a [`PubSub`].
+
+use super::callbacks::{Channel, Socket};
+use super::handle::Handle;
+use crate::payload::Payload;
+use crate::pubsub::PubSub;
+use crate::topics::broadcast::Broadcast;
+
+impl PubSub {
+    /// Sends an event to all subscribers of a topic except one channel: to its client if it has joined
+    /// the topic, and to the channel if it has subscribed to it. See
+    /// [`broadcast`](Self::broadcast).
+    pub fn broadcast_from<C: Channel>(
+        &self,
+        from: &Handle<C>,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+    ) {
+        self.disconnect_on(topic, event);
+        let broadcast = Broadcast::new(topic.into(), event.into(), payload.into());
+        self.publish(broadcast, Some(&from.mailbox().inbox()));
+    }
+}
+
+impl<C: Channel> Socket<C> {
+    /// The topics and sockets of all endpoints that share this one's [`PubSub`]: to broadcast to any
+    /// topic, or to disconnect a client.
+    pub fn pubsub(&self) -> &PubSub {
+        &self.context().pubsub
+    }
+}

@@ -1,0 +1,197 @@
+//! The subscriptions of a channel to topics other than its own.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use parking_lot::Mutex;
+use smol_str::SmolStr;
+use tower_channels_transports::FixedReservation;
+
+use super::callbacks::{Channel, Socket};
+use crate::message::LONGEST_NAME;
+use crate::payload::heap_size;
+use crate::topics::Membership;
+
+/// The subscriptions of a channel to topics other than its own, which end with the channel.
+#[derive(Default)]
+pub(crate) struct Subscriptions {
+    /// The lock of a topic is taken under it, and it under none. Held for a few steps in a map.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+enum State {
+    /// Most channels hear no other topic.
+    #[default]
+    Empty,
+    Some(Box<HashMap<SmolStr, OtherTopic>>),
+    /// The channel has ended.
+    Over,
+}
+
+/// A subscription, and what is reserved for it.
+struct OtherTopic {
+    _membership: Membership,
+    _memory: Option<FixedReservation>,
+}
+
+/// Error returned by [`Socket::subscribe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// It is the channel's own topic. Its broadcasts go to the client; list events in
+    /// [`Channel::INTERCEPT`] to handle them in the channel.
+    OwnTopic,
+    /// The topic is longer than 255 bytes.
+    TopicTooLong,
+    /// The channel has subscribed to 1000 topics.
+    TooMany,
+    /// The channel has ended.
+    Ended,
+}
+
+impl<C: Channel> Socket<C> {
+    /// Subscribes the channel to another topic, of any name: its broadcasts reach
+    /// [`Channel::handle_broadcast`] from now on, until the channel ends or
+    /// [unsubscribes](Self::unsubscribe). A second call for the same topic changes nothing.
+    ///
+    /// It may be called anywhere, also in [`Channel::join`]: what is broadcast meanwhile is handled
+    /// after [`Channel::after_join`], or by nobody if the join fails. So subscribe before you read what
+    /// the broadcasts change, and nothing is missed in between.
+    ///
+    /// Broadcasts wait with the other messages of the channel. If more than [`Builder::max_mailbox`]
+    /// waits already, a broadcast is dropped and counted, as an intercepted one is.
+    ///
+    /// If the client chooses the topic, check that it may hear it.
+    ///
+    /// ```
+    /// use tower_channels::channel::Result;
+    /// use tower_channels::{Channel, Joined, Payload, Socket};
+    ///
+    /// struct Inbox;
+    ///
+    /// impl Channel for Inbox {
+    ///     type Assigns = ();
+    ///     type Info = ();
+    ///
+    ///     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
+    ///         socket.subscribe("news:eu")?;
+    ///         Ok(Inbox.into())
+    ///     }
+    ///
+    ///     async fn handle_broadcast(
+    ///         &mut self,
+    ///         topic: &str,
+    ///         _: &str,
+    ///         news: Payload,
+    ///         socket: &Socket<Self>,
+    ///     ) -> Result<()> {
+    ///         socket.push(topic, news);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # use serde_json::json;
+    /// # let endpoint = tower_channels::Endpoint::builder(|_| async { Ok(()) }).channel::<Inbox>("inbox").build();
+    /// # let mut client = tower_channels::test::connect(&endpoint, &[]).await.unwrap();
+    /// # client.join("inbox", json!({})).await;
+    /// endpoint.broadcast("news:eu", "rain", json!({ "mm": 3 }));
+    /// # assert_eq!(client.next_push().await, ("news:eu".into(), json!({ "mm": 3 }).into()));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If it is the channel's own topic, if the topic is longer than 255 bytes, if the channel has
+    /// subscribed to 1000 topics already, or if it has ended.
+    ///
+    /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
+    pub fn subscribe(&self, topic: &str) -> Result<(), SubscribeError> {
+        let context = self.context();
+        if topic == context.topic {
+            return Err(SubscribeError::OwnTopic);
+        }
+        if topic.len() > LONGEST_NAME {
+            return Err(SubscribeError::TopicTooLong);
+        }
+        let account = context.client.outbox.account();
+        context.subscriptions.add(topic, |topic| OtherTopic {
+            _membership: context.pubsub.registry().add_inbox(topic, context.mailbox.inbox()),
+            _memory: account.map(|account| account.hold(SUBSCRIPTION + 3 * heap_size(topic))),
+        })?;
+        account.iter().for_each(|account| account.memory().relieve());
+        Ok(())
+    }
+
+    /// Ends a subscription. No broadcast of the topic is handled any more, not even one that waits. Does
+    /// nothing without a subscription to the topic.
+    pub fn unsubscribe(&self, topic: &str) {
+        self.context().subscriptions.remove(topic);
+    }
+}
+
+impl Subscriptions {
+    fn add(
+        &self,
+        topic: &str,
+        subscribe: impl FnOnce(&SmolStr) -> OtherTopic,
+    ) -> Result<(), SubscribeError> {
+        let mut state = self.state.lock();
+        if let State::Empty = *state {
+            *state = State::Some(Box::default());
+        }
+        let State::Some(subscriptions) = &mut *state else { return Err(SubscribeError::Ended) };
+        if subscriptions.contains_key(topic) {
+            return Ok(());
+        }
+        if subscriptions.len() >= MOST {
+            return Err(SubscribeError::TooMany);
+        }
+        let topic = SmolStr::new(topic);
+        let subscription = subscribe(&topic);
+        subscriptions.insert(topic, subscription);
+        Ok(())
+    }
+
+    fn remove(&self, topic: &str) {
+        let mut state = self.state.lock();
+        let State::Some(subscriptions) = &mut *state else { return };
+        let removed = subscriptions.remove(topic);
+        if subscriptions.is_empty() {
+            *state = State::Empty;
+        }
+        drop(state);
+        drop(removed);
+    }
+
+    /// Returns whether the channel has subscribed to the topic.
+    pub(super) fn contains(&self, topic: &str) -> bool {
+        matches!(&*self.state.lock(), State::Some(all) if all.contains_key(topic))
+    }
+
+    /// Ends all of them: the channel has ended.
+    pub(super) fn end(&self) {
+        let all = std::mem::replace(&mut *self.state.lock(), State::Over);
+        drop(all);
+    }
+}
+
+/// How many other topics a channel may hear: a client may choose them.
+const MOST: usize = 1000;
+
+/// What a subscription holds at least, in bytes: its places in the channel and in the topic, which it
+/// may be the only subscriber of.
+const SUBSCRIPTION: usize = 640;
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnTopic => "the channel receives its own topic already",
+            Self::TopicTooLong => "the topic is longer than 255 bytes",
+            Self::TooMany => "the channel has subscribed to too many topics",
+            Self::Ended => "the channel has ended",
+        })
+    }
+}
+
+impl std::error::Error for SubscribeError {}

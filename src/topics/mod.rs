@@ -1,0 +1,175 @@
+//! [`Topics`]: broadcasts and their subscribers.
+
+pub(crate) mod broadcast;
+pub(crate) mod registry;
+mod replay;
+pub(crate) mod subscriber;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use metrics::Counter;
+use smol_str::SmolStr;
+use tower_channels_transports::telemetry::{Level, UNLABELED};
+use tower_channels_transports::{Account, Memory};
+
+use self::broadcast::Broadcast;
+use self::registry::Registry;
+use self::replay::ReplayLog;
+use self::subscriber::{Inbox, Subscriber};
+use crate::effects::Effects;
+use crate::telemetry::{BROADCASTS, SUBSCRIBERS, TOPICS};
+
+type Log = ReplayLog<Arc<Broadcast>>;
+
+/// All topics and their subscribers. A cheap clone.
+#[derive(Clone)]
+pub(crate) struct Topics(Arc<Shared>);
+
+struct Shared {
+    registry: Arc<Registry<Subscriber, Log>>,
+    /// The most bytes kept on one topic for its dormant subscribers.
+    max_log: AtomicUsize,
+    /// The protocol versions of all subscribers so far: what is kept is encoded for these.
+    versions: AtomicU8,
+    /// For what is kept, and for what many clients share.
+    account: Arc<Account>,
+    broadcasts: Counter,
+    gauges: [Level; 2],
+}
+
+/// The membership of a subscriber in a topic, which ends when it is dropped.
+pub(crate) struct Membership(registry::Membership<Subscriber, Log>);
+
+impl Topics {
+    pub(crate) fn new(memory: &Memory) -> Self {
+        Self(Arc::new(Shared {
+            registry: Arc::new(Registry::new()),
+            max_log: AtomicUsize::new(0),
+            versions: AtomicU8::new(0),
+            account: memory.account(),
+            broadcasts: BROADCASTS.handle(UNLABELED),
+            gauges: [&TOPICS, &SUBSCRIBERS].map(|gauge| Level::new(gauge.handle(UNLABELED))),
+        }))
+    }
+
+    /// Allows for clients with this outbox limit: a log keeps twice as much of one topic as may wait
+    /// for any client, because a broadcast is kept as it came and encoded.
+    pub(crate) fn allow_outbox(&self, limit: usize) {
+        self.0.max_log.fetch_max(limit.saturating_mul(2), Ordering::Relaxed);
+    }
+
+    /// The account for what many clients share.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.0.account
+    }
+
+    /// Subscribes to a topic. What `first` enqueues precedes every broadcast that the subscriber
+    /// receives, and no broadcast after it is missed. It runs under the topic's lock.
+    pub(crate) fn subscribe(
+        &self,
+        topic: &SmolStr,
+        subscriber: Subscriber,
+        first: impl FnOnce(&mut Effects),
+    ) -> Membership {
+        let version = subscriber.version().map_or(0, |version| 1 << version.index());
+        if self.0.versions.load(Ordering::Relaxed) & version != version {
+            self.0.versions.fetch_or(version, Ordering::Relaxed);
+        }
+        let mut effects = Effects::default();
+        let membership = self.0.registry.add(topic, subscriber, || first(&mut effects));
+        effects.run();
+        Membership(membership)
+    }
+
+    /// Subscribes an inbox, which receives every broadcast of a topic from now on. Calls no foreign
+    /// code, and so may be called under a lock, but not under one that the inbox takes.
+    pub(crate) fn add_inbox(&self, topic: &SmolStr, inbox: Arc<dyn Inbox>) -> Membership {
+        Membership(self.0.registry.add(topic, Subscriber::inbox(inbox), || ()))
+    }
+
+    /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
+    /// receive concurrent broadcasts in the same order.
+    pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
+        let Shared { registry, max_log, versions, account, broadcasts, .. } = &*self.0;
+        let broadcast = Arc::new(broadcast.hold(account));
+        let mut effects = Effects::default();
+        let begin = |log: &mut Log| {
+            if !broadcast.is_volatile() {
+                let versions = versions.load(Ordering::Relaxed).count_ones();
+                let cost = broadcast.cost(versions as usize);
+                let max_log = max_log.load(Ordering::Relaxed);
+                log.begin_delivery(Arc::clone(&broadcast), cost, max_log);
+            }
+        };
+        let end = |log: &mut Log| {
+            if !broadcast.is_volatile() {
+                log.end_delivery(Some(account));
+            }
+        };
+        registry.walk(
+            broadcast.topic(),
+            begin,
+            Subscriber::prefetch,
+            |subscriber, log| subscriber.receive(&broadcast, from, log, &mut effects),
+            end,
+        );
+        drop(broadcast);
+        broadcasts.increment(1);
+        let memory = account.memory();
+        effects.relieve(memory.is_exceeded().then(|| memory.clone()));
+        effects.run();
+    }
+
+    /// Updates the gauges. The caller holds no lock.
+    pub(crate) fn record_gauges(&self) {
+        let (names, memberships) = self.0.registry.totals();
+        let [topics, subscribers] = &self.0.gauges;
+        topics.set(names);
+        subscribers.set(memberships);
+    }
+
+    /// Returns the number of subscribers of a topic.
+    pub(crate) fn subscribers(&self, topic: &str) -> usize {
+        self.0.registry.count(topic)
+    }
+
+    /// Returns the topics that have subscribers.
+    pub(crate) fn names(&self) -> impl Iterator<Item = SmolStr> + use<> {
+        Arc::clone(&self.0.registry).names()
+    }
+}
+
+impl Membership {
+    /// Keeps further broadcasts on the topic, once for all its dormant subscribers, until
+    /// [`catch_up`](Self::catch_up). Returns whether the subscriber is dormant: one that intercepts
+    /// stays live, as its channel goes on to handle broadcasts.
+    ///
+    /// With `resends_volatile`, volatile broadcasts are not kept: the channel sends their subject
+    /// anew.
+    pub(crate) fn make_dormant(&self, resends_volatile: bool) -> bool {
+        let make_dormant = |subscriber: &mut Subscriber, log: &mut Log, reached| {
+            subscriber.make_dormant(resends_volatile, log, reached)
+        };
+        self.0.with(make_dormant).unwrap_or(false)
+    }
+
+    /// Enqueues what was kept since [`make_dormant`](Self::make_dormant), and makes the subscriber
+    /// live again.
+    pub(crate) fn catch_up(&self) -> Effects {
+        let mut effects = Effects::default();
+        self.0.with(|subscriber, log, reached| {
+            let end = log.end(reached);
+            subscriber.catch_up(log, end, &mut effects);
+        });
+        effects
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.0.with(|subscriber, log, _| subscriber.close(log));
+    }
+}
