@@ -161,11 +161,10 @@ fn every_line_of_an_application_tells_whose_it_is() {
 #[test]
 fn joins_pushes_and_leaves_are_logged_at_the_levels_of_their_channel() {
     let captured = capture(async {
-        let endpoint = builder().build();
+        let endpoint = builder().join_timeout(Duration::from_secs(2)).build();
         let mut bob = connect(&endpoint, &[]).await.expect("accepted");
         for payload in ["", "refuse", "hang"] {
             bob.join("room:1", json!(payload)).await;
-            tokio::time::sleep(Duration::from_secs(11)).await;
         }
         bob.join("room:1", json!({})).await;
         bob.push("room:1", "new_msg", json!("secret")).await;
@@ -186,13 +185,13 @@ fn joins_pushes_and_leaves_are_logged_at_the_levels_of_their_channel() {
     assert_eq!(starts(Level::INFO, r#"joined topic="room:1" took="#).len(), 2);
     assert_eq!(starts(Level::INFO, r#"resumed topic="room:2""#).len(), 1);
     assert_eq!(starts(Level::INFO, r#"join refused topic="room:1" took="#).len(), 1);
-    assert_eq!(starts(Level::INFO, r#"join timed out topic="room:1" took=10"#).len(), 1);
+    assert_eq!(starts(Level::INFO, r#"join timed out topic="room:1" took=2"#).len(), 1);
     assert_eq!(starts(Level::WARN, r#"joined topic="quiet""#).len(), 1);
     assert_eq!(starts(Level::DEBUG, r#"handled topic="room:1" event="new_msg" took="#).len(), 1);
     assert_eq!(starts(Level::DEBUG, "handled").len(), 1);
     assert_eq!(starts(Level::DEBUG, r#"left topic="room:1""#).len(), 1);
     let unmatched = r#"message to an unmatched topic topic="nowhere" event="phx_join""#;
-    assert_eq!(starts(Level::DEBUG, unmatched).len(), 1);
+    assert_eq!(starts(Level::DEBUG, unmatched).len(), 1, "{:?}", captured.lines());
     assert!(!captured.lines().iter().any(|line| line.contains("secret")));
 }
 
@@ -291,7 +290,7 @@ fn what_channels_do_is_counted_by_their_pattern() {
 }
 
 async fn gauges(endpoint: &Endpoint<()>, captured: &Captured) -> Vec<f64> {
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     endpoint.record_gauges().await;
     let names = [
         "sessions{transport=other,state=connected}",
