@@ -99,7 +99,7 @@ fn endpoint() -> Endpoint<Option<String>> {
 
 /// Connects and joins `room:a`.
 async fn member(endpoint: &Endpoint<Option<String>>, parameters: &str) -> BufReader<DuplexStream> {
-    let service = TowerToHyperService::new(endpoint.service("/socket"));
+    let service = TowerToHyperService::new(endpoint.service());
     let mut client = BufReader::new(local::connect(service));
     local::upgrade(&mut client, parameters).await;
     local::join(&mut client, "room:a").await;

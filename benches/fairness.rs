@@ -29,7 +29,7 @@ const ROUNDS: usize = 5;
 
 fn main() {
     let server = Server::new(1);
-    let address = server.http(endpoint().service("/socket"));
+    let address = server.http(endpoint().service());
     let quiet = join(address, "room:quiet");
     let crowd: Vec<_> = (0..CROWD).map(|_| join(address, "room:hot")).collect();
     let [listener, _never_reads] = [(), ()].map(|()| join(address, "room:deaf"));
@@ -59,7 +59,7 @@ fn main() {
 
     for workers in [1, 2] {
         let server = Server::new(workers);
-        let address = server.http(endpoint().service("/socket"));
+        let address = server.http(endpoint().service());
         let quiet = join(address, "room:quiet");
         let flooders: Vec<_> = (0..workers).map(|_| join(address, "room:flood")).collect();
         let floods: Vec<_> = flooders.iter().map(|client| move || saturate(client)).collect();

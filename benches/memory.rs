@@ -89,7 +89,7 @@ fn service() -> Service {
         .websocket(WebSocketConfig::new().idle_timeout(forever))
         .long_poll(LongPollConfig::new().poll_timeout(forever))
         .build();
-    TowerToHyperService::new(endpoint.service("/socket"))
+    TowerToHyperService::new(endpoint.service())
 }
 
 async fn websocket(service: Service, parameters: String) -> DuplexStream {

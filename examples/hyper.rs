@@ -51,7 +51,7 @@ async fn main() -> io::Result<()> {
 /// Serves until `stop` completes, then shuts down gracefully.
 async fn serve(listener: TcpListener, stop: impl Future<Output = ()>) {
     let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Echo>("echo").build();
-    let service = TowerToHyperService::new(endpoint.service("/socket"));
+    let service = TowerToHyperService::new(endpoint.service());
     let stopping = watch::Sender::new(());
     let mut stop = pin!(stop);
     loop {

@@ -61,7 +61,9 @@ impl Channel for Room {
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").build();
-    let app = Router::new().route("/", get(|| async { "hello" })).layer(endpoint.layer("/socket"));
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .nest_service("/socket", endpoint.service());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
     axum::serve(listener, app).await
 }

@@ -184,7 +184,7 @@ fn endpoint() -> Endpoint<()> {
 async fn main() -> std::io::Result<()> {
     let endpoint = endpoint();
     // Phoenix clients connect at /socket, and share their rooms with those at /sse.
-    let app = routes(endpoint.acceptor()).layer(endpoint.layer("/socket"));
+    let app = routes(endpoint.acceptor()).nest_service("/socket", endpoint.service());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
     println!("listening on {}", listener.local_addr()?);
     axum::serve(listener, app).await

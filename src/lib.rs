@@ -1,8 +1,8 @@
 //! Phoenix Channels for any hyper or axum stack.
 //!
-//! An [`Endpoint`] decides who may connect and serves topics with [`Channel`]s. It is mounted in front
-//! of other services as a Tower [`Layer`], or on its own as a [`Service`], and speaks the Phoenix
-//! protocol over WebSocket and long polling to the clients that already exist, such as phoenix.js.
+//! An [`Endpoint`] decides who may connect and serves topics with [`Channel`]s. It is mounted as a
+//! Tower [`Service`], or in front of other services as a [`Layer`], and speaks the Phoenix protocol
+//! over WebSocket and long polling to the clients that already exist, such as phoenix.js.
 //!
 //! ```no_run
 //! use axum::Router;
@@ -34,7 +34,7 @@
 //! # #[tokio::main]
 //! # async fn main() -> std::io::Result<()> {
 //! let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build();
-//! let app = Router::new().layer(endpoint.layer("/socket"));
+//! let app = Router::new().nest_service("/socket", endpoint.service());
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
 //! axum::serve(listener, app).await
 //! # }
@@ -131,5 +131,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!();
+    pages!(deployment mounting);
 }

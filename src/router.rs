@@ -68,6 +68,9 @@ impl<A: Send + Sync + 'static> Router<A> {
 
     /// Validates the patterns.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if self.routes.is_empty() {
+            return Err(ConfigError::new("the endpoint has no channel: add one with `channel`"));
+        }
         for (at, Route { pattern, .. }) in self.routes.iter().enumerate() {
             let text = pattern.strip_suffix('*').unwrap_or(pattern);
             if pattern.is_empty() {

@@ -125,7 +125,7 @@ fn the_reasons_of_rejected_clients_are_escaped() {
 #[test]
 fn origins_and_session_ids_are_escaped() {
     let captured = capture(async {
-        let service = builder().build().service("/socket");
+        let service = builder().build().service();
         for transport in ["websocket", "longpoll"] {
             let uri = format!("/socket/{transport}?vsn=2.0.0&session=%0a%1b[31m");
             let request = Request::get(uri).body(Full::<bytes::Bytes>::default());

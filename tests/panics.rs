@@ -129,7 +129,7 @@ fn builder() -> Builder<User> {
 
 /// Asks both transports, and returns the HTTP status of the one and the body of the other.
 async fn ask(endpoint: &Endpoint<User>, query: &str, origin: &str) -> (StatusCode, String) {
-    let service = endpoint.service("/socket");
+    let service = endpoint.service();
     let request = |transport| {
         let uri = format!("/socket/{transport}?vsn=2.0.0&{query}");
         let request = Request::get(uri).header(ORIGIN, origin).header("host", "a.test");

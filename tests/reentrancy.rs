@@ -387,7 +387,7 @@ impl LongPoll {
     }
 
     async fn ask(&self, request: http::Result<Request<Full<Bytes>>>) -> Value {
-        let service = self.endpoint.service("/socket");
+        let service = self.endpoint.service();
         let answer = service.oneshot(request.expect("a request")).await.expect("an answer");
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         serde_json::from_slice(&body).expect("JSON")

@@ -486,7 +486,7 @@ async fn a_client_that_missed_too_much_needs_a_place_that_its_old_session_still_
 async fn get(endpoint: &Endpoint<String>, path: &str, id: u32) -> String {
     let uri = format!("/socket/{path}?vsn=2.0.0&session={id:022}");
     let request = http::Request::get(uri).body(Full::<bytes::Bytes>::default());
-    let Ok(response) = endpoint.service("/socket").oneshot(request.expect("a request")).await;
+    let Ok(response) = endpoint.service().oneshot(request.expect("a request")).await;
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     String::from_utf8(body.to_vec()).expect("text")
 }

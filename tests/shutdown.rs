@@ -68,7 +68,7 @@ impl LongPoll {
         let uri = format!("/socket/longpoll?{}&token={}", self.query, self.token);
         let request = Request::builder().method(method).uri(uri);
         let request = request.body(Full::<bytes::Bytes>::from(body.to_owned()));
-        let service = self.endpoint.service("/socket");
+        let service = self.endpoint.service();
         let Ok(answer) = service.oneshot(request.expect("a request")).await;
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         let body: Value = serde_json::from_slice(&body).expect("JSON");

@@ -75,7 +75,7 @@ impl Server {
         // Most clients only listen.
         let config = WebSocketConfig::new().idle_timeout(Duration::from_secs(3600));
         let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*");
-        self.http(endpoint.websocket(config).build().service("/socket"))
+        self.http(endpoint.websocket(config).build().service())
     }
 
     /// Serves HTTP with upgrades.

@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
         .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
         .route("/channels.js", file_of("text/javascript", include_str!("page/channels.js")))
-        .layer(endpoint.layer("/socket"));
+        .nest_service("/socket", endpoint.service());
 
     let listener = TcpListener::bind(addr).await?;
     println!("listening on http://{}", listener.local_addr()?);

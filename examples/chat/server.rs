@@ -109,7 +109,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let chat = chat();
-        let app = Router::new().layer(chat.layer("/socket"));
+        let app = Router::new().nest_service("/socket", chat.service());
         let server = serve(listener, app, chat, async { _ = stopped.await });
         (address, stop, tokio::spawn(server))
     }

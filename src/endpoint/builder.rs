@@ -222,8 +222,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// Builds the endpoint.
     ///
     /// # Errors
-    /// If the configuration is invalid, for example a topic pattern that never matches, a limit of
-    /// zero, or a malformed path. The error says what to change.
+    /// If the configuration is invalid, for example an endpoint without a channel, a topic pattern that
+    /// never matches, a limit of zero, or a malformed path. The error says what to change.
     pub fn try_build(mut self) -> Result<Endpoint<A>, ConfigError> {
         self.validate()?;
         describe_metrics();

@@ -21,8 +21,9 @@ use super::connect::ConnectHandler;
 /// [`Endpoint::layer`](crate::Endpoint::layer).
 pub struct Layer<A: Send + Sync + 'static>(SocketLayer<ConnectHandler<A>>);
 
-/// Service that answers the requests of an endpoint's clients and passes all others to `S`. Returned
-/// by [`Endpoint::service`](crate::Endpoint::service), and made by a [`Layer`].
+/// Service that answers the requests of an endpoint's clients. Returned by
+/// [`Endpoint::service`](crate::Endpoint::service), and made by a [`Layer`], when it passes all other
+/// requests to `S`.
 pub struct Service<A: Send + Sync + 'static, S = NotFound>(SocketService<ConnectHandler<A>, S>);
 
 /// Service of the WebSocket transport alone. Returned by
@@ -54,6 +55,15 @@ impl<A: Send + Sync + 'static> Layer<A> {
         long_poll: LongPoll<ConnectHandler<A>>,
     ) -> Result<Self, ConfigError> {
         SocketLayer::new(prefix, websocket, long_poll).map(Self)
+    }
+}
+
+impl<A: Send + Sync + 'static> Service<A> {
+    pub(super) fn standalone(
+        websocket: WebSocket<ConnectHandler<A>>,
+        long_poll: LongPoll<ConnectHandler<A>>,
+    ) -> Result<Self, ConfigError> {
+        SocketService::standalone(websocket, long_poll).map(Self)
     }
 }
 

@@ -7,7 +7,7 @@ pub(crate) mod layer;
 use std::fmt;
 use std::sync::Arc;
 
-use tower_channels_transports::{Acceptor, Handler, LongPoll, NotFound, WebSocket};
+use tower_channels_transports::{Acceptor, Handler, LongPoll, WebSocket};
 
 use self::connect::ConnectHandler;
 use self::layer::{Layer, LongPollService, Service, WebSocketService};
@@ -34,7 +34,7 @@ use crate::telemetry::ChannelMetrics;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let endpoint = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build();
-/// let app = axum::Router::<()>::new().layer(endpoint.layer("/socket"));
+/// let app = axum::Router::<()>::new().nest_service("/socket", endpoint.service());
 /// endpoint.broadcast("room:1", "new_msg", serde_json::json!({ "body": "from anywhere" }));
 /// # let _ = app;
 /// # }
@@ -68,37 +68,52 @@ impl SessionCount {
 }
 
 impl<A: Send + Sync + 'static> Endpoint<A> {
-    /// Returns a layer that mounts the endpoint in front of another service, such as axum's
-    /// `Router::layer` takes: WebSocket at `prefix/websocket`, long poll at `prefix/longpoll`.
-    /// Other requests go to the inner service.
+    /// Returns the endpoint as a service to mount at the URL of its clients:
     ///
-    /// In axum, apply it to the outermost router, after all merges: a router that is merged into
-    /// another applies its layers to its own routes only.
+    /// ```
+    /// # fn mount(endpoint: tower_channels::Endpoint<()>) -> axum::Router {
+    /// let app = axum::Router::<()>::new().nest_service("/socket", endpoint.service());
+    /// # app
+    /// # }
+    /// ```
+    ///
+    /// It knows its transports by the end of the path, whatever stands before: WebSocket at
+    /// `…/websocket`, long poll at `…/longpoll`, each with or without one trailing slash. So it also works
+    /// in a nested router, with `route_service("/socket/{*rest}", ..)`, or alone under hyper. Other paths
+    /// get HTTP 404.
     ///
     /// # Panics
-    /// If `prefix` is neither empty nor a path without a trailing slash, such as `/socket`, or if
-    /// both transports are off or have the same path.
+    /// If both transports are off, or the path of one ends in that of the other.
+    pub fn service(&self) -> Service<A> {
+        let service = Service::standalone(self.websocket.clone(), self.long_poll.clone());
+        service.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns a layer that mounts the endpoint in front of another service: WebSocket at
+    /// `prefix/websocket`, long poll at `prefix/longpoll`. Other requests go to the inner service.
+    ///
+    /// In axum it has one right place: on the outermost router, after all routes, merges and
+    /// `.fallback(..)`. axum applies a layer to what the router has by then, and to a nested or merged
+    /// router's own routes only: elsewhere the requests of clients get the router's 404. Where that is not
+    /// at hand, mount the [`service`](Self::service).
+    ///
+    /// # Panics
+    /// If `prefix` is neither empty nor a path without a trailing slash, such as `/socket`, or ends in the
+    /// path of a transport, such as `/socket/websocket`; if both transports are off, or the path of one
+    /// ends in that of the other.
     pub fn layer(&self, prefix: &str) -> Layer<A> {
         let layer = Layer::new(prefix, self.websocket.clone(), self.long_poll.clone());
         layer.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Returns the endpoint as a standalone service, for hyper; unmatched paths get 404.
-    ///
-    /// # Panics
-    /// As [`layer`](Self::layer).
-    pub fn service(&self, prefix: &str) -> Service<A> {
-        tower_layer::Layer::layer(&self.layer(prefix), NotFound)
-    }
-
     /// Returns the WebSocket transport as a service that answers every request, whatever its path.
-    /// It works even if the configuration disables the transport for [`layer`](Self::layer).
+    /// It works even if the configuration disables the transport for [`service`](Self::service).
     pub fn websocket(&self) -> WebSocketService<A> {
         WebSocketService(self.websocket.clone())
     }
 
     /// Returns the long-poll transport as a service that answers every request, whatever its path.
-    /// It works even if the configuration disables the transport for [`layer`](Self::layer).
+    /// It works even if the configuration disables the transport for [`service`](Self::service).
     pub fn long_poll(&self) -> LongPollService<A> {
         LongPollService(self.long_poll.clone())
     }

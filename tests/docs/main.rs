@@ -34,6 +34,16 @@ fn the_quick_start_in_the_readme_equals_the_example() {
 }
 
 #[test]
+fn the_configurations_of_proxies_are_the_files_that_are_tested() {
+    let page = include_str!("../../docs/deployment.md");
+    for file in
+        [include_str!("../../docs/deploy/nginx.conf"), include_str!("../../docs/deploy/Caddyfile")]
+    {
+        assert!(page.contains(file), "copy into docs/deployment.md:\n{file}");
+    }
+}
+
+#[test]
 fn every_page_with_code_is_compiled() {
     let library = include_str!("../../src/lib.rs");
     let (_, listed) = library.split_once("pages!(").expect("the list of pages");

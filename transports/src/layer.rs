@@ -7,57 +7,41 @@ use tower_layer::Layer;
 
 use crate::error::ConfigError;
 use crate::longpoll::LongPoll;
-use crate::path::is_path;
-use crate::service::{SocketService, Transports};
+use crate::mount::Mount;
+use crate::service::SocketService;
 use crate::session::Handler;
 use crate::websocket::WebSocket;
 
 /// Layer that puts both transports in front of another service: with axum's `Router::layer`, with
 /// `tower::ServiceBuilder`, or around any service of HTTP requests.
 ///
-/// In axum, apply it to the outermost router, after all merges: a router that is merged into
-/// another applies its layers to its own routes only.
+/// In axum, apply it to the outermost router, after all merges and after `.fallback(..)`: axum applies a
+/// layer to the routes and the fallback that the router has by then. In a nested or merged router it sees
+/// the requests of that router's own routes only; there, nest a
+/// [standalone service](SocketService::standalone).
 ///
 /// Clones and the services they produce share their sessions, as do layers built from clones of the
 /// same [`LongPoll`].
-pub struct SocketLayer<H: Handler>(Arc<Transports<H>>);
+pub struct SocketLayer<H: Handler>(Arc<Mount<H>>);
 
 impl<H: Handler> SocketLayer<H> {
     /// Mounts the transports below `prefix`: with `/socket` and the default paths, at
     /// `/socket/websocket` and `/socket/longpoll`. Requests may have one trailing slash. A transport
     /// that is configured as off is left out.
     ///
+    /// A client whose URL contains the path of a transport, such as `/socket/websocket`, asks for
+    /// `/socket/websocket/websocket`. It is answered with HTTP 404 and a text that says so.
+    ///
     /// # Errors
-    /// If `prefix` is neither empty nor a path without a trailing slash, if both transports are off
-    /// or have the same path, or if their configurations or limits are invalid.
+    /// If `prefix` is neither empty nor a path without a trailing slash, or ends in the path of a
+    /// transport; if both transports are off, or the path of one ends in that of the other; or if their
+    /// configurations or limits are invalid.
     pub fn new(
         prefix: &str,
         websocket: WebSocket<H>,
         longpoll: LongPoll<H>,
     ) -> Result<Self, ConfigError> {
-        validate_prefix(prefix)?;
-        websocket.acceptor().limits().validate()?;
-        longpoll.acceptor().limits().validate()?;
-        let (ws, lp) = (websocket.config(), longpoll.config());
-        ws.validate()?;
-        lp.validate()?;
-        match (ws.enabled, lp.enabled) {
-            (false, false) => {
-                return Err(ConfigError::new("at least one transport must be enabled"));
-            }
-            (true, true) if ws.path == lp.path => {
-                return Err(ConfigError::new(format!(
-                    "the transports must have different paths, but both have {:?}",
-                    ws.path
-                )));
-            }
-            _ => {}
-        }
-        let mount = |enabled: bool, path: &str| enabled.then(|| format!("{prefix}{path}"));
-        Ok(Self(Arc::new(Transports {
-            websocket: mount(ws.enabled, &ws.path).map(|path| (path, websocket)),
-            longpoll: mount(lp.enabled, &lp.path).map(|path| (path, longpoll)),
-        })))
+        Ok(Self(Arc::new(Mount::new(Some(prefix), websocket, longpoll)?)))
     }
 }
 
@@ -79,16 +63,6 @@ impl<H: Handler> fmt::Debug for SocketLayer<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SocketLayer").field(&self.0).finish()
     }
-}
-
-fn validate_prefix(prefix: &str) -> Result<(), ConfigError> {
-    if prefix.is_empty() || is_path(prefix) {
-        return Ok(());
-    }
-    Err(ConfigError::new(format!(
-        "prefix {prefix:?} must be empty, or one or more segments, each after a slash, \
-         such as \"/socket\""
-    )))
 }
 
 #[cfg(test)]
@@ -141,16 +115,29 @@ mod tests {
         for prefix in ["/", "socket", "/socket/", "//", "/a b", "/a?b", "/a#b", "/{id}"] {
             assert!(error(prefix).is_some_and(|text| text.contains(prefix)), "{prefix}");
         }
-        for prefix in ["", "/socket", "/api/v1/socket"] {
+        for prefix in ["", "/socket", "/api/v1/socket", "/websocket/v1", "/mywebsocket"] {
             assert_eq!(error(prefix), None);
         }
+    }
+
+    #[test]
+    fn a_prefix_does_not_end_in_the_path_of_a_transport() {
+        let error =
+            |prefix, websocket| error(prefix, Limits::new(), websocket, LongPollConfig::new());
+        for prefix in ["/socket/websocket", "/websocket", "/socket/longpoll"] {
+            let text = error(prefix, WebSocketConfig::new()).expect("an error");
+            assert!(text.contains("must not end in") && text.contains(prefix), "{text}");
+        }
+        assert_eq!(error("/socket/websocket", WebSocketConfig::off()), None);
     }
 
     #[test]
     fn transports_must_have_different_paths_and_not_all_be_off() {
         let error = |websocket, longpoll| error("", Limits::new(), websocket, longpoll);
         let (websocket, longpoll) = (WebSocketConfig::new, LongPollConfig::new);
-        assert!(error(websocket(), longpoll().path("/websocket")).is_some());
+        for path in ["/websocket", "/lp/websocket"] {
+            assert!(error(websocket(), longpoll().path(path)).is_some(), "{path}");
+        }
         assert!(error(WebSocketConfig::off(), LongPollConfig::off()).is_some());
         assert_eq!(error(WebSocketConfig::off(), longpoll().path("/websocket")), None);
         assert_eq!(error(websocket(), LongPollConfig::off()), None);

@@ -11,6 +11,7 @@ mod limits;
 mod log_limit;
 mod longpoll;
 mod memory;
+mod mount;
 mod origin;
 pub mod outbox;
 pub mod panics;

@@ -14,27 +14,39 @@ use http_body_util::{Either, Full};
 use pin_project::pin_project;
 use tower_service::Service;
 
+use crate::error::ConfigError;
 use crate::longpoll::{self, LongPoll};
+use crate::mount::{Mount, Route};
 use crate::response::{self, Answer};
 use crate::session::Handler;
 use crate::websocket::{self, WebSocket};
 
 /// Service that answers the requests of both transports and passes all others to `S`. Made by
-/// [`SocketLayer`](crate::SocketLayer).
+/// [`SocketLayer`](crate::SocketLayer), or [standalone](Self::standalone).
 pub struct SocketService<H: Handler, S = NotFound> {
-    transports: Arc<Transports<H>>,
+    mount: Arc<Mount<H>>,
     inner: S,
 }
 
-/// The path and the service of each transport; `None` if it is off.
-pub(crate) struct Transports<H: Handler> {
-    pub(crate) websocket: Option<(String, WebSocket<H>)>,
-    pub(crate) longpoll: Option<(String, LongPoll<H>)>,
+impl<H: Handler> SocketService<H> {
+    /// Creates a service that knows its transports by the end of a request's path, whatever stands before:
+    /// by default `…/websocket` and `…/longpoll`, with or without one trailing slash. So it may be
+    /// mounted anywhere, below a prefix that the router removes or leaves.
+    ///
+    /// Other paths get HTTP 404. A client of the Phoenix protocol that asks for one is misdirected: it is
+    /// counted, and the first is a warning in the log.
+    ///
+    /// # Errors
+    /// If both transports are off, the path of one ends in that of the other, or their configurations or
+    /// limits are invalid.
+    pub fn standalone(websocket: WebSocket<H>, longpoll: LongPoll<H>) -> Result<Self, ConfigError> {
+        Ok(Self::new(Arc::new(Mount::new(None, websocket, longpoll)?), NotFound))
+    }
 }
 
 impl<H: Handler, S> SocketService<H, S> {
-    pub(crate) fn new(transports: Arc<Transports<H>>, inner: S) -> Self {
-        Self { transports, inner }
+    pub(crate) fn new(mount: Arc<Mount<H>>, inner: S) -> Self {
+        Self { mount, inner }
     }
 }
 
@@ -55,16 +67,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let path = request.uri().path();
-        let path = path.strip_suffix('/').unwrap_or(path);
-        ResponseFuture(match &*self.transports {
-            Transports { websocket: Some((mounted, websocket)), .. } if mounted == path => {
-                Answering::WebSocket(websocket.clone().call(request))
+        ResponseFuture(match self.mount.route(request.uri()) {
+            Route::WebSocket(websocket) => Answering::WebSocket(websocket.clone().call(request)),
+            Route::LongPoll(longpoll) => Answering::LongPoll(longpoll.clone().call(request)),
+            Route::Misdirected => {
+                Answering::Misdirected(future::ready(Ok(self.mount.misdirected(request.uri()))))
             }
-            Transports { longpoll: Some((mounted, longpoll)), .. } if mounted == path => {
-                Answering::LongPoll(longpoll.clone().call(request))
-            }
-            _ => Answering::Inner(self.inner.call(request)),
+            Route::Inner => Answering::Inner(self.inner.call(request)),
         })
     }
 }
@@ -77,6 +86,7 @@ pub struct ResponseFuture<F>(#[pin] Answering<F>);
 enum Answering<F> {
     WebSocket(#[pin] websocket::ResponseFuture),
     LongPoll(#[pin] longpoll::ResponseFuture),
+    Misdirected(#[pin] future::Ready<Result<Answer, Infallible>>),
     Inner(#[pin] F),
 }
 
@@ -90,6 +100,7 @@ where
         let Ok(answer) = match self.project().0.project() {
             AnsweringProjection::WebSocket(future) => ready!(future.poll(cx)),
             AnsweringProjection::LongPoll(future) => ready!(future.poll(cx)),
+            AnsweringProjection::Misdirected(future) => ready!(future.poll(cx)),
             AnsweringProjection::Inner(future) => {
                 return future.poll(cx).map_ok(|response| response.map(Either::Right));
             }
@@ -98,8 +109,8 @@ where
     }
 }
 
-/// Service that answers every request with 404: the inner service of a standalone
-/// [`SocketService`](crate::SocketService).
+/// Service that answers every request with 404: the inner service of a
+/// [standalone](SocketService::standalone) one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NotFound;
 
@@ -119,24 +130,15 @@ impl<B> Service<Request<B>> for NotFound {
 
 impl<H: Handler, S: Clone> Clone for SocketService<H, S> {
     fn clone(&self) -> Self {
-        Self { transports: Arc::clone(&self.transports), inner: self.inner.clone() }
+        Self { mount: Arc::clone(&self.mount), inner: self.inner.clone() }
     }
 }
 
 impl<H: Handler, S: fmt::Debug> fmt::Debug for SocketService<H, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SocketService")
-            .field("transports", &self.transports)
+            .field("mount", &self.mount)
             .field("inner", &self.inner)
-            .finish()
-    }
-}
-
-impl<H: Handler> fmt::Debug for Transports<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transports")
-            .field("websocket", &self.websocket)
-            .field("longpoll", &self.longpoll)
             .finish()
     }
 }
@@ -258,9 +260,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_whose_url_contains_the_path_of_a_transport_is_told_so() {
+        for path in ["/socket/websocket/websocket", "/socket/websocket/longpoll/"] {
+            let answer = get(layer("/socket"), path).await;
+            assert!(answer.starts_with("404 ") && answer.contains("appends the path"), "{answer}");
+        }
+    }
+
+    async fn get_standalone(path: &str) -> (StatusCode, String) {
+        let acceptor = Acceptor::new(Refusing, CheckOrigin::default(), Limits::new());
+        let websocket = WebSocket::new(acceptor.clone(), WebSocketConfig::new());
+        let longpoll = LongPoll::new(acceptor, LongPollConfig::new());
+        let service = SocketService::standalone(websocket, longpoll).unwrap();
+        let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+        let answer = service.oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_standalone_service_knows_a_transport_by_the_end_of_the_path() {
+        for prefix in ["", "/socket", "/api/v1/socket", "/socket/websocket", "/%20"] {
+            for slash in ["", "/"] {
+                let websocket = get_standalone(&format!("{prefix}/websocket{slash}")).await;
+                assert_eq!(websocket, (StatusCode::FORBIDDEN, String::new()), "{prefix}");
+                let longpoll = get_standalone(&format!("{prefix}/longpoll{slash}")).await;
+                assert_eq!(longpoll, (StatusCode::OK, r#"{"status":403}"#.into()), "{prefix}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_standalone_service_answers_other_requests_with_404() {
-        let service = layer("/socket").layer(NotFound);
-        let answer = service.oneshot(Request::new(Empty::<Bytes>::new())).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        for path in ["/", "/socket", "/socket/websocket//", "/mywebsocket", "/websocket/more"] {
+            assert_eq!(
+                get_standalone(path).await,
+                (StatusCode::NOT_FOUND, String::new()),
+                "{path}"
+            );
+        }
+        let (status, body) = get_standalone("/?vsn=2.0.0").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(body.starts_with("no transport at this path"), "{body}");
     }
 }

@@ -35,6 +35,10 @@ define_metrics! {
     pub Counter CONNECTS = "tower_channels_connects_total" by [TRANSPORTS];
     /// Clients that were refused, by the reason.
     pub Counter CONNECTS_REFUSED = "tower_channels_connects_refused_total" by [REFUSALS];
+    /// Upgrades that the HTTP server did not offer, or did not finish.
+    pub Counter UPGRADES_UNFINISHED = "tower_channels_upgrades_unfinished_total" by [];
+    /// Requests to the service whose path leads to no transport.
+    pub Counter REQUESTS_MISDIRECTED = "tower_channels_requests_misdirected_total" by [];
     /// How long `connect` took, also where it refused.
     pub Histogram CONNECT = "tower_channels_connect_seconds" by [];
     /// Sessions, by the transport of their last connection and by whether that is there.

@@ -28,11 +28,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
+use tokio::time::timeout;
 use tower_service::Service;
 
 pub use self::config::WebSocketConfig;
@@ -48,7 +51,7 @@ use crate::limited;
 use crate::response::{self, Answer};
 use crate::resume::Connected;
 use crate::session::Handler;
-use crate::telemetry::refuse;
+use crate::telemetry::{UPGRADES_UNFINISHED, refuse};
 
 /// A Tower service that answers upgrade requests, at any path. Cloning is cheap.
 ///
@@ -58,12 +61,14 @@ use crate::telemetry::refuse;
 pub struct WebSocket<H: Handler> {
     acceptor: Acceptor<H>,
     config: Arc<WebSocketConfig>,
+    /// Whether the log has a warning of the HTTP server.
+    has_warned: Arc<AtomicBool>,
 }
 
 impl<H: Handler> WebSocket<H> {
     /// Creates a service for the handler of `acceptor`.
     pub fn new(acceptor: Acceptor<H>, config: WebSocketConfig) -> Self {
-        Self { acceptor, config: Arc::new(config) }
+        Self { acceptor, config: Arc::new(config), has_warned: Arc::default() }
     }
 
     pub(crate) fn acceptor(&self) -> &Acceptor<H> {
@@ -110,8 +115,9 @@ impl<H: Handler> WebSocket<H> {
         };
         let Some(upgrade) = upgrade else {
             refuse("upgrade");
-            limited!(ERROR, "the HTTP server below the service does not support upgrades");
-            return response::empty(StatusCode::INTERNAL_SERVER_ERROR);
+            self.warn_of_server("no upgrade came with the request");
+            let error = "the HTTP server does not support WebSocket upgrades";
+            return response::text(StatusCode::INTERNAL_SERVER_ERROR, error);
         };
         let connected = match self.acceptor.admit(accepted, Transport::WebSocket) {
             Ok(connected) => connected,
@@ -125,9 +131,9 @@ impl<H: Handler> WebSocket<H> {
     /// starts its long life in another.
     fn spawn(self, upgrade: OnUpgrade, connected: Connected<H::Session>) {
         tokio::spawn(async move {
-            match upgrade.await {
-                Ok(io) => {
-                    let Self { acceptor, config } = self;
+            match timeout(UPGRADE_TIMEOUT, upgrade).await {
+                Ok(Ok(io)) => {
+                    let Self { acceptor, config, .. } = self;
                     let limits = acceptor.limits();
                     // Only now does the client have the connection. It may use another until then.
                     let attached = connected.attach(Transport::WebSocket);
@@ -135,11 +141,36 @@ impl<H: Handler> WebSocket<H> {
                     let connection = Connection::new(io, session, receiver, &config, limits);
                     tokio::spawn(connection.metered(acceptor.handles()));
                 }
-                Err(error) => limited!(DEBUG, ?error, "a client disconnected before its upgrade"),
+                // hyper says so if the server has no upgrades, or something else took the connection.
+                Ok(Err(error)) if error.is_user() => {
+                    self.warn_of_server("hyper was not to upgrade")
+                }
+                Ok(Err(error)) => {
+                    limited!(DEBUG, ?error, "a client disconnected before its upgrade");
+                }
+                Err(_) => self.warn_of_server("an accepted upgrade was not finished in time"),
             }
         });
     }
+
+    /// Warns, once, of a server that cannot upgrade its connections, or of a service in between that does
+    /// not pass on the request or the response as it is.
+    fn warn_of_server(&self, reason: &'static str) {
+        UPGRADES_UNFINISHED.add(1);
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            limited!(
+                WARN,
+                reason,
+                "WebSockets do not work behind this HTTP server: it must serve connections with upgrades, \
+                 as `axum::serve`, hyper's `with_upgrades` and hyper-util's \
+                 `serve_connection_with_upgrades` do, and tonic's own server does not"
+            );
+        }
+    }
 }
+
+/// How long the HTTP server may take from the answer to an upgrade to the upgraded connection.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl<H: Handler, B> Service<http::Request<B>> for WebSocket<H> {
     type Response = Answer;
@@ -167,7 +198,11 @@ impl<H: Handler, B> Service<http::Request<B>> for WebSocket<H> {
 
 impl<H: Handler> Clone for WebSocket<H> {
     fn clone(&self) -> Self {
-        Self { acceptor: self.acceptor.clone(), config: Arc::clone(&self.config) }
+        Self {
+            acceptor: self.acceptor.clone(),
+            config: Arc::clone(&self.config),
+            has_warned: Arc::clone(&self.has_warned),
+        }
     }
 }
 

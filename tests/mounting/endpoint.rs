@@ -1,4 +1,4 @@
-//! Mounting an endpoint as a service, tested without a network.
+//! The endpoint as a service, without a network.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +12,11 @@ use tokio::runtime::Handle;
 use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::{
-    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, Payload, Service, Socket,
+    Channel, CheckOrigin, ConnectInfo, Endpoint, Joined, Payload, Reply, Service, Socket,
 };
 use tower_channels_transports::internals::fuzzing::{MAX_PARSED_QUERY, parse_query};
 
+/// Replies to every push with its payload.
 struct Room;
 
 impl Channel for Room {
@@ -25,9 +26,25 @@ impl Channel for Room {
     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
         Ok(Self.into())
     }
+
+    async fn handle_in(&mut self, _: &str, payload: Payload, _: &Socket<Self>) -> Result<Reply> {
+        Ok(Reply::Ok(payload))
+    }
 }
 
-fn endpoint() -> Endpoint<()> {
+/// A channel of sockets whose assigns are their ids.
+struct Identified;
+
+impl Channel for Identified {
+    type Assigns = String;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
+        Ok(Self.into())
+    }
+}
+
+pub(crate) fn endpoint() -> Endpoint<()> {
     Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*").build()
 }
 
@@ -95,7 +112,8 @@ fn a_glob_import_shadows_nothing_of_the_prelude() {
 
 #[test]
 fn configuration_errors_say_what_to_change() {
-    let error = Endpoint::builder(|_| async { Ok(()) }).max_channels(0).try_build();
+    let builder = Endpoint::builder(|_| async { Ok(()) }).channel::<Room>("room:*");
+    let error = builder.max_channels(0).try_build();
     let error: Box<dyn std::error::Error> = Box::new(error.expect_err("zero channels"));
     assert_eq!(error.to_string(), "`max_channels` must be greater than zero");
 }
@@ -105,12 +123,12 @@ fn configuration_errors_say_what_to_change() {
 #[tokio::test(start_paused = true)]
 async fn a_long_poll_session_is_known_to_every_service_of_its_endpoint() {
     let endpoint = endpoint();
-    let connected = call(endpoint.service("/socket"), request("GET", "", "")).await;
+    let connected = call(endpoint.service(), request("GET", "", "")).await;
     assert!(connected.contains(r#""status":410"#), "{connected}");
     let join = request("POST", token(&connected), r#"["1","1","room:a","phx_join",{}]"#);
-    assert_eq!(call(endpoint.service("/socket"), join).await, r#"{"status":200}"#);
+    assert_eq!(call(endpoint.service(), join).await, r#"{"status":200}"#);
     let poll = request("GET", token(&connected), "");
-    let polled = call(endpoint.service("/socket"), poll).await;
+    let polled = call(endpoint.service(), poll).await;
     assert!(polled.contains("phx_reply") && polled.contains(r#""status":200"#), "{polled}");
 }
 
@@ -121,12 +139,12 @@ async fn a_client_can_resume_its_session_although_no_other_is_admitted() {
     for (session, status) in [("a", 410), ("a", 410), ("b", 403), ("a", 410)] {
         let uri = format!("/socket/longpoll?vsn=2.0.0&session={}", session.repeat(30));
         let connect = Request::get(uri).body(String::new()).expect("a request");
-        let response = call(endpoint.service("/socket"), connect).await;
+        let response = call(endpoint.service(), connect).await;
         assert!(response.contains(&format!(r#""status":{status}"#)), "{session}: {response}");
         if status == 410 {
             // The session begins with the first use of its token.
             let post = request("POST", token(&response), r#"[null,"1","phoenix","heartbeat",{}]"#);
-            assert_eq!(call(endpoint.service("/socket"), post).await, r#"{"status":200}"#);
+            assert_eq!(call(endpoint.service(), post).await, r#"{"status":200}"#);
         }
         assert_eq!(endpoint.sessions().total(), 1);
     }
@@ -146,7 +164,7 @@ async fn too_many_connects_in_progress_are_answered_with_503() {
     let connect = |path: &str, query: &str| {
         let uri = format!("/socket/{path}?vsn=2.0.0{query}");
         let request = Request::get(uri).body(Full::<bytes::Bytes>::default()).expect("a request");
-        endpoint.service("/socket").oneshot(request)
+        endpoint.service().oneshot(request)
     };
     let slow: Vec<_> = (0..2).map(|_| tokio::spawn(connect("longpoll", "&slow"))).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -165,7 +183,7 @@ async fn too_many_connects_in_progress_are_answered_with_503() {
 #[tokio::test]
 async fn many_joins_of_one_topic_leave_few_tasks_behind() {
     let endpoint = endpoint();
-    let connected = call(endpoint.service("/socket"), request("GET", "", "")).await;
+    let connected = call(endpoint.service(), request("GET", "", "")).await;
     let peak = Arc::new(AtomicUsize::new(0));
     let sampler = tokio::spawn({
         let peak = Arc::clone(&peak);
@@ -180,7 +198,7 @@ async fn many_joins_of_one_topic_leave_few_tasks_behind() {
     let join = |n: usize| format!("[\"{n}\",\"{n}\",\"room:a\",\"phx_join\",{{}}]\n");
     let mut post = request("POST", token(&connected), &(0..2000).map(join).collect::<String>());
     post.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    assert_eq!(call(endpoint.service("/socket"), post).await, r#"{"status":200}"#);
+    assert_eq!(call(endpoint.service(), post).await, r#"{"status":200}"#);
     sampler.abort();
     let peak = peak.load(Ordering::Relaxed);
     assert!(peak <= 80, "{peak} tasks at a time");
@@ -192,11 +210,12 @@ async fn a_client_with_an_over_long_socket_id_is_rejected() {
         Ok(info.param("id").unwrap_or_default().to_owned())
     })
     .id(|id: &String| Some(id.clone()))
+    .channel::<Identified>("room:*")
     .build();
     for (size, status) in [(255, 410), (256, 403)] {
         let uri = format!("/socket/longpoll?vsn=2.0.0&id={}", "x".repeat(size));
         let request = Request::get(uri).body(Full::<bytes::Bytes>::default());
-        let service = endpoint.service("/socket");
+        let service = endpoint.service();
         let Ok(response) = service.oneshot(request.expect("a request")).await;
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         let expected = format!(r#""status":{status}"#);
