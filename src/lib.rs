@@ -131,5 +131,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment mounting);
+    pages!(deployment metrics mounting);
 }

@@ -1,5 +1,6 @@
 //! What an operator sees: log lines with their spans, and metrics.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::Request;
@@ -12,7 +13,7 @@ use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
     Builder, Channel, ConnectInfo, Endpoint, Handle, Joined, Payload, Reason, Rejected, Reply,
-    Socket,
+    Socket, internals,
 };
 use tracing::Level;
 
@@ -250,7 +251,7 @@ fn every_metric_exists_before_anything_is_counted() {
     ] {
         assert_eq!(captured.value(series), Some(0.0), "{series}");
     }
-    let names = tower_channels::internals::all_metrics().map(|metric| metric.name());
+    let names = internals::all_metrics().map(|metric| metric.name());
     for name in names {
         assert!(captured.has_metric(name), "{name}");
     }
@@ -329,4 +330,42 @@ fn gauges_show_what_there_is_when_they_are_recorded() {
         assert_eq!(gauges(&endpoint, &captured).await, [0.0; 5]);
         assert_eq!(captured.value("tower_channels_queued_bytes"), Some(0.0));
     });
+}
+
+/// The metrics that a text names with their prefix, without what a histogram adds to its name.
+fn metrics_in(text: &str) -> BTreeSet<&str> {
+    const PREFIX: &str = "tower_channels_";
+    let names = text.match_indices(PREFIX).map(|(at, _)| {
+        let name = &text[at..];
+        let is_end = |char: char| !char.is_ascii_alphanumeric() && char != '_';
+        let name = &name[..name.find(is_end).unwrap_or(name.len())];
+        name.strip_suffix("_bucket").or(name.strip_suffix("_count")).unwrap_or(name)
+    });
+    names.collect()
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_and_no_other() {
+    let all: BTreeSet<_> = internals::all_metrics().map(|metric| metric.name()).collect();
+    assert_eq!(metrics_in(include_str!("../docs/grafana.json")), all);
+}
+
+#[test]
+fn the_page_lists_every_metric_with_its_labels_and_no_other() {
+    let page = include_str!("../docs/metrics.md");
+    let (_, section) = page.split_once("## Metrics\n").expect("the section");
+    let (section, _) = section.split_once("### Reasons").expect("the end of the section");
+    let mut listed = BTreeSet::new();
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let labels: Vec<_> = cells[3].split(", ").map(|label| label.trim_matches('`')).collect();
+        for name in cells[1].split(", ") {
+            listed.insert((name.trim_matches('`'), cells[2], labels.join(",")));
+        }
+    }
+    let defined = internals::all_metrics().map(|metric| {
+        let name = metric.name().strip_prefix("tower_channels_").expect("the prefix");
+        (name, metric.kind(), metric.labels().join(","))
+    });
+    assert_eq!(listed, defined.collect());
 }

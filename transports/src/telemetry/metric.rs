@@ -34,6 +34,9 @@ pub trait Described: Sync {
     /// Returns the name.
     fn name(&self) -> &'static str;
 
+    /// Returns what it is: `counter`, `gauge` or `histogram`.
+    fn kind(&self) -> &'static str;
+
     /// Returns the names of the labels.
     fn labels(&self) -> Vec<&'static str>;
 
@@ -44,6 +47,9 @@ pub trait Described: Sync {
 
 /// A kind of handle.
 pub trait Kind: Sized {
+    /// What it is called.
+    const NAME: &'static str;
+
     /// Describes a metric of this kind.
     fn describe(recorder: &dyn Recorder, name: KeyName, unit: Unit, meaning: SharedString);
 
@@ -90,6 +96,10 @@ impl<K: Kind> Described for Metric<K> {
         self.name
     }
 
+    fn kind(&self) -> &'static str {
+        K::NAME
+    }
+
     fn labels(&self) -> Vec<&'static str> {
         self.labels.iter().map(|(name, _)| *name).collect()
     }
@@ -122,6 +132,8 @@ impl<K> fmt::Debug for Metric<K> {
 }
 
 impl Kind for Counter {
+    const NAME: &'static str = "counter";
+
     fn describe(recorder: &dyn Recorder, name: KeyName, unit: Unit, meaning: SharedString) {
         recorder.describe_counter(name, Some(unit), meaning);
     }
@@ -132,6 +144,8 @@ impl Kind for Counter {
 }
 
 impl Kind for Gauge {
+    const NAME: &'static str = "gauge";
+
     fn describe(recorder: &dyn Recorder, name: KeyName, unit: Unit, meaning: SharedString) {
         recorder.describe_gauge(name, Some(unit), meaning);
     }
@@ -142,6 +156,8 @@ impl Kind for Gauge {
 }
 
 impl Kind for Histogram {
+    const NAME: &'static str = "histogram";
+
     fn describe(recorder: &dyn Recorder, name: KeyName, unit: Unit, meaning: SharedString) {
         recorder.describe_histogram(name, Some(unit), meaning);
     }
