@@ -49,6 +49,8 @@
 //! # Features
 //!
 //! - `http2` (default): WebSockets over HTTP/2 (RFC 8441).
+//! - `axum`: [`ConnectInfo::peer_addr`] reads the address that axum's
+//!   `into_make_service_with_connect_info` sets.
 //! - `test-util`: the in-memory client, for tests of one's own channels.
 //!
 //! A panic in a channel ends that channel alone, one in `connect` that request alone. This needs the
@@ -85,7 +87,6 @@ pub use self::channel::result::{Joined, Reason};
 pub use self::channel::subscriptions::SubscribeError;
 pub use self::channel::timers::Timer;
 pub use self::endpoint::builder::Builder;
-pub use self::endpoint::connect::Rejected;
 pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
@@ -103,8 +104,8 @@ pub use self::telemetry::describe_metrics;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
-    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, ResumeConfig, Transport,
-    WebSocketConfig,
+    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, Rejected, ResumeConfig,
+    Transport, WebSocketConfig,
 };
 
 /// Parts that the tests, benches and fuzz targets of this workspace use. Not covered by semantic

@@ -40,6 +40,8 @@ impl JoinResult {
 }
 
 define_metrics! {
+    /// Connections that ended because the time of their client was over.
+    pub(crate) Counter CONNECTIONS_EXPIRED = "tower_channels_connections_expired_total" by [];
     /// Joins, by the topic pattern of the channel and by their result.
     pub(crate) Counter JOINS = "tower_channels_joins_total"
         by [CHANNEL, ("result", &["ok", "refused", "crashed", "timed_out", "full"])];

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, CheckOrigin, ConnectInfo, Endpoint, Handle, Joined, Payload, Presence,
+    Builder, Channel, CheckOrigin, Close, ConnectInfo, Endpoint, Handle, Joined, Payload, Presence,
     PresenceConfig, Reason, Rejected, Reply, Socket,
 };
 
@@ -171,6 +171,35 @@ fn a_panic_in_id_is_answered_with_500_although_the_assigns_panic_too() {
     });
     assert_eq!(captured.count(&format!("{PANICS}{{in=connect}}")), 4);
     assert_eq!(captured.count(&format!("{PANICS}{{in=drop}}")), 2);
+}
+
+#[test]
+fn a_panic_in_expires_is_answered_with_500() {
+    let captured = capture(async {
+        let endpoint = builder().expires(|_| panic!("requested")).build();
+        assert_failed(ask(&endpoint, "", "http://a.test").await);
+        assert_eq!(endpoint.sessions().total(), 0);
+    });
+    assert_eq!(captured.count(&format!("{PANICS}{{in=connect}}")), 2);
+}
+
+#[test]
+fn a_panic_in_refresh_ends_the_session_and_its_client_begins_another() {
+    let captured = capture(async {
+        let refreshing = builder().id(|_| Some("ann".into())).refresh(|_, _| panic!("requested"));
+        let endpoint = refreshing.build();
+        let session = [("session", "a-session-of-one-client")];
+        let mut ann = connect(&endpoint, &session).await.expect("accepted");
+        assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
+        ann.reconnect().await.expect("accepted");
+        assert_eq!(ann.expect_closed().await, Close::Restart);
+        ann.reconnect().await.expect("accepted");
+        assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
+        assert_eq!(ann.push("room:1", "ping", json!({})).await, Reply::ack());
+        assert_eq!(endpoint.sessions().total(), 1);
+    });
+    assert_eq!(captured.count(&format!("{PANICS}{{in=refresh}}")), 1);
+    captured.expect_line(&["refresh panicked", "requested"]);
 }
 
 #[test]

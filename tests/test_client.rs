@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 use tower_channels::channel::{Error, Result};
-use tower_channels::test::{self, Message};
+use tower_channels::test::{self, Client, Message};
 use tower_channels::{
     Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply, Socket,
 };
@@ -56,6 +57,12 @@ impl Channel for Room {
     }
 }
 
+async fn joined() -> Client<User> {
+    let mut ann = test::connect_as(&endpoint(), User { name: "ann".into() }).await;
+    ann.join("room:1", json!({})).await;
+    ann
+}
+
 fn endpoint() -> Endpoint<User> {
     let builder = Endpoint::builder(connect).id(|user| Some(format!("user:{}", user.name)));
     builder.channel::<Room>("room:*").build()
@@ -89,7 +96,7 @@ async fn what_is_refuted_neither_waits_nor_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-#[should_panic = r#"expected not to receive the event "new_msg": Message"#]
+#[should_panic = r#"expected not to receive the event "new_msg": [null,null,"room:1","new_msg","hi"]"#]
 async fn a_refuted_push_that_is_unread_panics() {
     let mut ann = test::connect(&endpoint(), &[("name", "ann")]).await.unwrap();
     ann.join("room:1", json!({})).await;
@@ -98,23 +105,101 @@ async fn a_refuted_push_that_is_unread_panics() {
 }
 
 #[tokio::test(start_paused = true)]
-#[should_panic = r#"expected the event "new_msg" on "room:1"; unread: [Message { join_ref"#]
-async fn a_failed_expectation_names_what_came_instead() {
-    let mut ann = test::connect(&endpoint(), &[("name", "ann")]).await.unwrap();
-    ann.join("room:1", json!({})).await;
-    ann.send("room:1", "other", json!("hi"));
-    ann.expect_on("room:1", "new_msg").await;
+async fn a_failed_expectation_prints_its_line_and_what_came_instead() {
+    let expected = r#"expected the event "new_msg" on "room:1"; unread:
+    [null,null,"room:1","other","hi"]
+    [null,null,"room:1","file",b"\0\xff"]"#;
+    assert_fails(expected, async {
+        let endpoint = endpoint();
+        let mut ann = test::connect(&endpoint, &[("name", "ann")]).await.unwrap();
+        ann.join("room:1", json!({})).await;
+        endpoint.broadcast("room:1", "other", "hi");
+        endpoint.broadcast("room:1", "file", vec![0, 255]);
+        ann.expect_on("room:1", "new_msg").await
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
-#[should_panic = r#"expected the reply to "2""#]
-async fn a_missing_reply_panics_after_the_timeout_of_the_client() {
-    let mut ann = test::connect(&endpoint(), &[("name", "ann")]).await.unwrap();
-    ann.timeout(Duration::from_millis(1)).join("room:1", json!({})).await;
-    let start = tokio::time::Instant::now();
-    let reference = ann.send("room:1", "silent", json!({}));
-    let reply = tokio::time::timeout(Duration::from_millis(2), ann.expect_reply(&reference)).await;
-    panic!("{:?} after {:?}", reply, start.elapsed());
+async fn every_expectation_says_what_it_has_waited_for() {
+    let expected = r#"expected the event "new_msg"; nothing is unread"#;
+    assert_fails(expected, async { joined().await.expect("new_msg").await }).await;
+    let expected = "expected a push that the predicate accepts; nothing is unread";
+    assert_fails(expected, async { joined().await.expect(|_: &Message| false).await }).await;
+    let expected = r#"expected the reply to "2"; nothing is unread"#;
+    assert_fails(expected, async { joined().await.expect_reply("2").await }).await;
+    assert_fails(expected, async { joined().await.push("room:1", "silent", json!(0)).await }).await;
+    let expected = "expected a push; nothing is unread";
+    assert_fails(expected, async { joined().await.next_push().await }).await;
+    let expected = "expected a message; nothing is unread";
+    assert_fails(expected, async { joined().await.next_message().await }).await;
+    let expected = "expected the connection to be closed; nothing is unread";
+    assert_fails(expected, async { joined().await.expect_closed().await }).await;
+    let expected = r#"`subscribe("a")` must precede `expect_broadcast`"#;
+    assert_fails(expected, async { joined().await.expect_broadcast("a", "b").await }).await;
+    let expected = r#"expected the broadcast of the event "b" on "a"; nothing is unread"#;
+    let test = async { joined().await.subscribe("a").expect_broadcast("a", "b").await };
+    assert_fails(expected, test).await;
+    let expected = r#"expected the event "b", but there is no connection; nothing is unread"#;
+    assert_fails(expected, async {
+        let mut ann = joined().await;
+        ann.drop_connection();
+        ann.expect("b").await
+    })
+    .await;
+}
+
+/// Asserts that a test panics, with its own line and this text.
+async fn assert_fails<T: Send + 'static>(
+    expected: &str,
+    test: impl Future<Output = T> + Send + 'static,
+) {
+    let failure = failure_of(test).await;
+    let (line, failure) = failure.split_once(": ").expect("a line");
+    assert_eq!(failure, expected);
+    assert!(line.contains("test_client.rs:"), "{line}");
+}
+
+/// The text with which a test panics.
+async fn failure_of<T: Send + 'static>(test: impl Future<Output = T> + Send + 'static) -> String {
+    let failure = tokio::spawn(test).await.err().expect("it panics").into_panic();
+    *failure.downcast::<String>().expect("a text")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expectation_fails_after_the_timeout_though_other_messages_keep_coming() {
+    let start = Instant::now();
+    let failure = failure_of(async {
+        let endpoint = endpoint();
+        let mut bob = test::connect_as(&endpoint, User { name: "bob".into() }).await;
+        bob.join("room:1", json!({})).await;
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                endpoint.broadcast("room:1", "tick", json!({}));
+            }
+        });
+        bob.timeout(Duration::from_millis(3500)).expect("new_msg").await
+    });
+    assert_eq!(failure.await.matches("tick").count(), 3);
+    assert_eq!(start.elapsed(), Duration::from_millis(3500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn broadcasts_are_expected_on_the_topics_that_the_test_has_subscribed_to() {
+    let endpoint = endpoint();
+    let mut ann = test::connect_as(&endpoint, User { name: "ann".into() }).await;
+    ann.subscribe("room:1").subscribe("audit");
+    ann.join("room:1", json!({})).await;
+    for (event, payload) in [("one", json!(1)), ("two", json!(2))] {
+        ann.push("room:1", event, payload).await;
+    }
+    endpoint.broadcast("audit", "login", json!("ann"));
+    assert_eq!(ann.expect_broadcast("audit", "login").await, json!("ann"));
+    assert_eq!(ann.expect_broadcast("room:1", "two").await, json!(2));
+    let first = |message: &Message| message.payload == json!(1);
+    assert_eq!(ann.expect_broadcast("room:1", first).await, json!(1));
+    assert_eq!(ann.expect("one").await, json!(1), "the client has received it as well");
 }
 
 #[tokio::test]

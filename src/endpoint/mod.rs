@@ -24,6 +24,7 @@ use crate::telemetry::ChannelMetrics;
 /// `A` is what `connect` returns: the assigns that every channel of a socket sees.
 ///
 /// ```
+/// # use tower_channels::channel::Result;
 /// # use tower_channels::{Channel, Endpoint, Joined, Payload, Socket};
 /// # struct Room;
 /// # impl Channel for Room {

@@ -1,9 +1,9 @@
 //! Deserializes a push as an enum whose variants are events and whose content is the payload.
 
-use serde::de::value::BytesDeserializer;
+use serde::de::value::SeqDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, VariantAccess,
-    Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
+    Unexpected, VariantAccess, Visitor,
 };
 use serde_json::Error;
 
@@ -76,7 +76,7 @@ impl<'de> VariantAccess<'de> for Content<'de> {
                 json.end()?;
                 Ok(value)
             }
-            Repr::Binary(bytes) => seed.deserialize(BytesDeserializer::new(bytes)),
+            Repr::Binary(bytes) => seed.deserialize(Binary(bytes)),
         }
     }
 
@@ -104,6 +104,47 @@ impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Fields<V> {
     }
 }
 
+/// A binary payload: bytes or a sequence of them, and nothing else. A text is none, though it may be of
+/// the same bytes.
+struct Binary<'a>(&'a [u8]);
+
+impl<'de> Deserializer<'de> for Binary<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_bytes(self.0)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_seq(SeqDeserializer::new(self.0.iter().copied()))
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        Err(Error::invalid_type(Unexpected::Bytes(self.0), &visitor))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct
+        tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -122,9 +163,14 @@ mod tests {
         Delete(u64),
         Move(u32, u32),
         Upload(Bytes),
+        Append(Vec<u8>),
+        Replace(Option<Content>),
         #[serde(rename = "user:rename")]
         Rename(Option<String>),
     }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Content(Bytes);
 
     fn parsed(event: &str, payload: impl Into<Payload>) -> Result<In, String> {
         payload.into().parse_event(event).map_err(|error| error.to_string())
@@ -142,7 +188,27 @@ mod tests {
         ] {
             assert_eq!(parsed(event, payload), Ok(expected));
         }
-        assert_eq!(parsed("upload", Bytes::from("abc")), Ok(In::Upload("abc".into())));
+    }
+
+    #[test]
+    fn a_binary_payload_is_bytes_by_any_name_and_no_text() {
+        for (event, expected) in [
+            ("typing", In::Typing),
+            ("upload", In::Upload("abc".into())),
+            ("append", In::Append("abc".into())),
+            ("replace", In::Replace(Some(Content("abc".into())))),
+        ] {
+            assert_eq!(parsed(event, Bytes::from("abc")), Ok(expected));
+        }
+        let text = parsed("user:rename", Bytes::from("abc")).unwrap_err();
+        assert_eq!(text, "invalid type: byte array, expected a string");
+    }
+
+    #[test]
+    fn bytes_are_also_taken_from_json() {
+        assert_eq!(parsed("append", json!([97, 98])), Ok(In::Append("ab".into())));
+        assert_eq!(parsed("upload", json!([97, 98])), Ok(In::Upload("ab".into())));
+        assert_eq!(parsed("replace", json!(null)), Ok(In::Replace(None)));
     }
 
     #[test]

@@ -67,8 +67,17 @@ impl Payload {
     }
 
     /// Parses the payload of `event` as a variant of the enum `T`: the variants are the events, and
-    /// what they contain is the payload. A unit variant takes any payload, and one with `Bytes` a
-    /// binary payload.
+    /// what they contain is the payload. `T` is tagged externally, as enums are by default, and its
+    /// data is owned, as in [`parse`](Self::parse).
+    ///
+    /// | variant | payload |
+    /// | --- | --- |
+    /// | `Typing` | any |
+    /// | `NewMsg { body: String }`, `NewMsg(Message)` | an object |
+    /// | `Move(u32, u32)` | an array |
+    /// | `Upload(Bytes)`, `Upload(Vec<u8>)` | binary, or JSON of which serde makes such a value: an array of numbers, for `Bytes` also a string |
+    ///
+    /// `Bytes` copies a binary payload; [`as_binary`](Self::as_binary) does not.
     ///
     /// ```
     /// use serde::Deserialize;

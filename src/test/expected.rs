@@ -35,3 +35,12 @@ impl<F: Fn(&Message) -> bool> Expected for F {
         f.write_str("a push that the predicate accepts")
     }
 }
+
+/// Displays the description of an expected message.
+pub(super) struct Described<'a, E>(pub(super) &'a E);
+
+impl<E: Expected> fmt::Display for Described<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.describe(f)
+    }
+}

@@ -1,10 +1,13 @@
 //! [`Message`], decoded from what the server sent.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tower_channels_transports as transports;
 
 use crate::payload::Payload;
+use crate::pubsub::Broadcast;
 use crate::reply::Reply;
 
 /// A message from the server, returned by [`Client::next_message`](super::Client::next_message).
@@ -75,6 +78,28 @@ impl Message {
         Some(Self { join_ref, reference, topic, event, payload, status })
     }
 
+    /// Converts a broadcast.
+    pub(super) fn of(broadcast: &Broadcast) -> Self {
+        Self {
+            join_ref: None,
+            reference: None,
+            topic: broadcast.topic().to_owned(),
+            event: broadcast.event().to_owned(),
+            payload: broadcast.payload().clone(),
+            status: None,
+        }
+    }
+
+    /// Returns whether it is a push or a broadcast.
+    pub(super) fn is_push(&self) -> bool {
+        self.event != "phx_reply"
+    }
+
+    /// Returns whether presence has sent it.
+    pub(super) fn is_of_presence(&self) -> bool {
+        matches!(&*self.event, "presence_state" | "presence_diff")
+    }
+
     /// Updates the last received sequence number. A text message carries its number in place of its
     /// ref, and loses it here; a binary message counts one.
     pub(super) fn take_number(&mut self, received: &mut u64) {
@@ -105,5 +130,18 @@ impl Message {
             }
         };
         if status == "ok" { Reply::Ok(response) } else { Reply::Error(response) }
+    }
+}
+
+/// As an array of protocol 2.0.0.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |text: &Option<String>| match text {
+            Some(text) => format!("{text:?}"),
+            None => "null".to_owned(),
+        };
+        let (join_ref, reference) = (text(&self.join_ref), text(&self.reference));
+        let Self { topic, event, payload, .. } = self;
+        write!(f, "[{join_ref},{reference},{topic:?},{event:?},{payload:?}]")
     }
 }

@@ -15,6 +15,7 @@ mod reference;
 
 mod binary;
 mod broadcasts;
+mod connecting;
 mod crashes;
 mod duplicates;
 mod errors;

@@ -22,6 +22,7 @@ use crate::memory::Memory;
 use crate::origin::{self, CheckOrigin};
 use crate::outbox;
 use crate::panics;
+use crate::rejected::Rejected;
 use crate::resume::census::Gauges;
 use crate::resume::sweeper::Sweep;
 use crate::resume::{Accepted, Connected, ResumeConfig, ResumeRegistry};
@@ -134,7 +135,7 @@ impl<H: Handler> Acceptor<H> {
             "origin refused: it would be allowed by `Builder::check_origin`, with \
              `CheckOrigin::hosts([origin]).and_same_host()`"
         );
-        Err(ConnectError::Rejected)
+        Err(Rejected::reason("the origin is not allowed").into())
     }
 
     /// Lets the handler decide on a connect.
@@ -145,15 +146,16 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<Accepted<H::Session>, ConnectError> {
-        let (id, received) = (info.session().map(str::to_owned), info.received());
-        if id.is_none() && info.param("session").is_some() {
+        let id = info.session().unwrap_or_else(|expected| {
             SESSION_IDS_IGNORED.add(1);
-            limited!(DEBUG, "malformed session id ignored");
-        }
+            limited!(WARN, expected, "session id ignored: it has another form");
+            None
+        });
+        let (id, received) = (id.map(str::to_owned), info.received());
         if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
             refuse("flapping");
             limited!(DEBUG, "WebSocket refused: its session keeps losing them");
-            return Err(ConnectError::Rejected);
+            return Err(Rejected::reason("the session keeps losing its WebSockets").into());
         }
         if id.is_none() {
             self.check_memory()?;
@@ -172,8 +174,7 @@ impl<H: Handler> Acceptor<H> {
         // Without an id it was checked before the handler was called.
         let has_id = accepted.id.is_some();
         let (took, socket_id) = (accepted.took, accepted.session.id().map(str::to_owned));
-        let connected = Connected::new(&self.0.resumable, accepted)
-            .inspect_err(|rejected| refuse(rejected.reason()))?;
+        let connected = Connected::new(&self.0.resumable, accepted).map_err(reject)?;
         if has_id && connected.receiver().is_some() {
             self.check_memory()?;
         }
@@ -215,7 +216,8 @@ impl<H: Handler> Acceptor<H> {
     /// # Errors
     ///
     /// If the handler rejects the connect, does not decide in time, or panics, if
-    /// [`Limits::max_connecting`] others wait for it, or if the memory of the endpoint is scarce.
+    /// [`Limits::max_connecting`] others wait for it, if the memory of the endpoint is scarce, or if the
+    /// session has no [place](Session::admit).
     ///
     /// # Cancel safety
     ///
@@ -226,7 +228,9 @@ impl<H: Handler> Acceptor<H> {
     ) -> Result<(impl Session + use<H>, outbox::Receiver), ConnectError> {
         let transport = info.transport();
         let accepted = self.accept(info).await?;
-        self.admit(accepted, transport)?.attach(transport).ok_or(ConnectError::Rejected)
+        let connected = self.admit(accepted, transport)?;
+        // The session that it would resume has ended in this moment.
+        connected.attach(transport).ok_or(ConnectError::Busy)
     }
 
     /// Counts a connect as being in progress, until the result is dropped.
@@ -262,15 +266,21 @@ impl<H: Handler> Acceptor<H> {
         let took = began.elapsed();
         self.0.handles.connect.record(took);
         match called.inspect_err(|_| refuse("panicked"))? {
-            Ok(Ok(session)) => return Ok((session, receiver, took)),
-            Ok(Err(rejected)) => refuse(rejected.reason()),
+            Ok(Ok(session)) => Ok((session, receiver, took)),
+            Ok(Err(rejected)) => Err(reject(rejected)),
             Err(_) => {
                 refuse("timeout");
                 limited!(WARN, "connect timed out");
+                Err(ConnectError::TimedOut)
             }
         }
-        Err(ConnectError::Rejected)
     }
+}
+
+/// Logs and counts the refusal of a connect.
+fn reject(rejected: Rejected) -> ConnectError {
+    refuse(rejected.report());
+    rejected.into()
 }
 
 /// How long new sessions are refused before others are closed for them.

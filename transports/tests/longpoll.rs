@@ -47,7 +47,7 @@ impl Handler for Echo {
         outbox: outbox::Sender,
     ) -> Result<EchoSession, Rejected> {
         if info.param("reject") == Some("true") {
-            return Err(Rejected::default());
+            return Err(Rejected::reason("on request"));
         }
         self.0.send(Event::Connected(outbox.clone())).unwrap();
         Ok(EchoSession { outbox, events: self.0.clone() })

@@ -28,7 +28,7 @@ pub const REFUSALS: (&str, &[&str]) = (
 
 /// The application code that a panic is counted for.
 pub const PANIC_PLACES: (&str, &[&str]) =
-    ("in", &["connect", "check_origin", "session", "channel", "fetch", "drop"]);
+    ("in", &["connect", "check_origin", "session", "refresh", "channel", "fetch", "drop"]);
 
 define_metrics! {
     /// Clients that were accepted, by the transport of their connection.
