@@ -14,15 +14,16 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use metrics::{
-    Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString,
-    Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_channels::channel::{Error, Result};
 use tower_channels::test::connect;
 use tower_channels::{
-    Builder, Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, Reply, Socket,
+    Builder, Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, PubSub, PubSubConfig,
+    Reply, Socket,
 };
 
 const TOPIC: &str = "room:1";
@@ -45,6 +46,7 @@ impl Channel for Room {
             "track" => Presence::track(it, "ann", json!({}))?,
             "untrack" => Presence::untrack(it, "ann"),
             "push_state" => Presence::push_state(it),
+            "subscribe" => it.subscribe("heard")?,
             "push_binary" => it.push("binary", Payload::binary("bytes")),
             _ => return Err(Error::unmatched(event)),
         }
@@ -144,6 +146,12 @@ impl GaugeFn for Metric {
     }
 }
 
+impl HistogramFn for Metric {
+    fn record(&self, _: f64) {
+        self.0.meddle();
+    }
+}
+
 /// A [`Meddler`] as the recorder and as the subscriber of a thread.
 #[derive(Clone)]
 struct Observer(Arc<Meddler>);
@@ -163,9 +171,9 @@ impl Recorder for Observer {
         Gauge::from_arc(Arc::new(Metric(Arc::clone(&self.0), key.name().to_owned())))
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
         self.0.meddle();
-        Histogram::noop()
+        Histogram::from_arc(Arc::new(Metric(Arc::clone(&self.0), key.name().to_owned())))
     }
 }
 
@@ -236,7 +244,7 @@ fn an_overflowing_outbox() {
         }
         settle().await;
     });
-    assert!(counted.contains(&"tower_channels_outbox_overflows".into()), "{counted:?}");
+    assert!(counted.contains(&"tower_channels_outbox_overflows_total".into()), "{counted:?}");
 }
 
 #[test]
@@ -249,7 +257,8 @@ fn a_message_that_version_1_cannot_carry() {
         old.send(r#"{"topic":"room:1","event":"push_binary","payload":{},"ref":"2"}"#).await;
         settle().await;
     });
-    let skipped = counted.iter().filter(|name| *name == "tower_channels_messages_skipped").count();
+    let skipped =
+        counted.iter().filter(|name| *name == "tower_channels_messages_skipped_total").count();
     assert_eq!(skipped, 2, "one broadcast and one push");
 }
 
@@ -261,7 +270,51 @@ fn an_intercepted_broadcast_for_which_there_is_no_room() {
         (0..5).for_each(|_| endpoint.broadcast(TOPIC, "intercepted", json!({})));
         settle().await;
     });
+    assert!(counted.contains(&"tower_channels_intercepts_dropped_total".into()), "{counted:?}");
+}
+
+#[test]
+fn a_heard_broadcast_for_which_there_is_no_room() {
+    let endpoint = builder().max_mailbox(1).build();
+    let (counted, _) = run(endpoint, "heard", |endpoint, _| async move {
+        let mut client = connect(&endpoint, &[]).await.expect("connects");
+        client.join(TOPIC, json!({})).await;
+        client.push(TOPIC, "subscribe", json!({})).await;
+        (0..5).for_each(|_| endpoint.broadcast("heard", "news", json!({})));
+        settle().await;
+    });
     assert!(counted.contains(&"tower_channels_intercepts_dropped".into()), "{counted:?}");
+}
+
+#[test]
+fn a_subscription_whose_reader_is_woken() {
+    let (_, calls) = run(builder().build(), TOPIC, |endpoint, meddler| async move {
+        let mut subscription = endpoint.pubsub().subscribe(TOPIC);
+        let waker = Waker::from(meddler);
+        let mut next = Box::pin(subscription.recv());
+        assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        endpoint.broadcast(TOPIC, "new_msg", json!({}));
+        assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    });
+    assert!(calls > 0);
+}
+
+#[test]
+fn a_subscription_that_lags() {
+    let pubsub = PubSub::with_config(PubSubConfig::new().max_subscription(1000).memory(3000));
+    // Presence and memory are those of the PubSub.
+    let endpoint = Endpoint::builder(|_| async { Ok(()) })
+        .channel::<Quiet>("*")
+        .pubsub(pubsub.expect("valid"))
+        .build();
+    let (_, calls) = run(endpoint, TOPIC, |endpoint, _| async move {
+        let mut subscription = endpoint.pubsub().subscribe(TOPIC);
+        for _ in 0..9 {
+            endpoint.broadcast(TOPIC, "new_msg", json!("x".repeat(2000)));
+        }
+        assert!(subscription.recv().await.is_err());
+    });
+    assert!(calls > 0, "the memory is exceeded, which is reported");
 }
 
 #[test]
@@ -318,7 +371,9 @@ fn a_dormant_channel_that_catches_up() {
         client.join("quiet:1", json!({})).await;
         while client.next_push().await.0 != "new_msg" {}
     });
-    for counter in ["tower_channels_messages_replayed", "tower_channels_channels_resumed"] {
+    for counter in
+        ["tower_channels_messages_replayed_total", "tower_channels_channels_resumed_total"]
+    {
         assert!(counted.contains(&counter.into()), "{counter}: {counted:?}");
     }
 }
@@ -334,7 +389,7 @@ fn a_dormant_channel_for_which_too_much_was_kept() {
         (0..9).for_each(|_| endpoint.broadcast("quiet:1", "new_msg", json!("x".repeat(90_000))));
         settle().await;
     });
-    assert!(counted.contains(&"tower_channels_outbox_overflows".into()), "{counted:?}");
+    assert!(counted.contains(&"tower_channels_outbox_overflows_total".into()), "{counted:?}");
 }
 
 #[test]

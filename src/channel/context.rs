@@ -9,8 +9,7 @@ use tower_channels_transports::Message;
 use tower_channels_transports::outbox::Enqueued;
 
 use super::mailbox;
-use super::subscriptions::Subscriptions;
-use super::timers::Timers;
+use super::resources::Resources;
 use crate::guarded::Guarded;
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
@@ -20,6 +19,7 @@ use crate::reply::Reply;
 use crate::responder::{Exit, Responder};
 use crate::serializer::ServerMessage;
 use crate::socket_info::SocketInfo;
+use crate::telemetry::ChannelMetrics;
 use crate::topics::Membership;
 use crate::topics::broadcast::Broadcast;
 
@@ -36,9 +36,8 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) ownership: Ownership,
     pub(crate) mailbox: mailbox::Sender,
     pub(crate) subscription: TopicSubscription,
-    /// To other topics.
-    pub(crate) subscriptions: Subscriptions,
-    pub(crate) timers: Timers,
+    pub(crate) metrics: Arc<ChannelMetrics>,
+    pub(crate) resources: Resources,
 }
 
 /// The subscription of a joined channel to its topic.
@@ -73,16 +72,15 @@ impl<A> ChannelContext<A> {
             ownership: Ownership::default(),
             mailbox,
             subscription: TopicSubscription::default(),
-            subscriptions: Subscriptions::default(),
-            timers: Timers::default(),
+            metrics: Arc::clone(&self.metrics),
+            resources: Resources::default(),
         }
     }
 
     /// Ends what the channel hears, and its timers: nothing of it reaches the mailbox any more.
     pub(crate) fn unsubscribe_all(&self) {
         self.subscription.set(None);
-        self.subscriptions.end();
-        self.timers.end();
+        self.resources.end();
     }
 
     /// Pushes an event to the client.
