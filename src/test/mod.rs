@@ -92,7 +92,7 @@ use http::{HeaderName, HeaderValue, Request};
 use serde_json::{Map, Value};
 
 pub use self::client::Client;
-pub use self::expected::Expected;
+pub use self::expected::{Expected, joins, leaves};
 pub use self::message::Message;
 use crate::endpoint::Endpoint;
 use crate::endpoint::connect::{GivenAssigns, Rejected};
