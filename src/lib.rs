@@ -45,6 +45,7 @@
 //! - [`channel::Error`] is what `?` returns in a channel: an error reply, a stop or a crash.
 //! - [`Payload`] is the content of a message: [`parse`](Payload::parse) it as a type, or as one variant of
 //!   an enum of [events](Payload::parse_event).
+//! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
 //! - With the feature `test-util`, `test` is a client without a network.
@@ -52,6 +53,8 @@
 //! # Features
 //!
 //! - `http2` (default): WebSockets over HTTP/2 (RFC 8441).
+//! - `axum`: [`ConnectInfo::peer_addr`] reads the address that axum's
+//!   `into_make_service_with_connect_info` sets.
 //! - `test-util`: the in-memory client, for tests of one's own channels.
 //!
 //! A panic in a channel ends that channel alone, one in `connect` that request alone. This needs the
@@ -79,14 +82,14 @@ mod socket_info;
 pub mod test;
 mod topics;
 
-pub use self::channel::callbacks::{Channel, Handle, Socket};
+pub use self::channel::callbacks::{Channel, Socket};
+pub use self::channel::handle::Handle;
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
 pub use self::channel::result::{Joined, Reason};
 pub use self::channel::subscriptions::SubscribeError;
 pub use self::channel::timers::Timer;
 pub use self::endpoint::builder::Builder;
-pub use self::endpoint::connect::Rejected;
 pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
@@ -103,8 +106,8 @@ pub use self::socket::shutdown::ShutdownConfig;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
-    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, ResumeConfig, Transport,
-    WebSocketConfig,
+    CheckOrigin, ConfigError, ConnectInfo, LongPollConfig, NotFound, Rate, Rejected, ResumeConfig,
+    Transport, WebSocketConfig,
 };
 
 /// Parts that the tests, benches and fuzz targets of this workspace use. Not covered by semantic
@@ -130,5 +133,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment mounting);
+    pages!(deployment from_phoenix mounting presence security);
 }

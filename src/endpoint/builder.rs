@@ -2,27 +2,29 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tower_channels_transports::{
     Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig, Rate,
-    ResumeConfig, WebSocket, WebSocketConfig,
+    Rejected, ResumeConfig, WebSocket, WebSocketConfig,
 };
 
 use super::Endpoint;
-use super::connect::{ConnectFn, ConnectHandler, IdFn, Rejected};
+use super::connect::{ConnectFn, ConnectHandler, ExpiresFn, IdFn};
 use crate::channel::callbacks::Channel;
 use crate::presence::PresenceConfig;
 use crate::pubsub::{PubSub, PubSubConfig};
 use crate::router::Router;
 use crate::socket::registry::SessionRegistry;
-use crate::socket::{ChannelLimits, EndpointContext};
+use crate::socket::{ChannelLimits, EndpointContext, RefreshFn};
 
 /// Configures and builds an [`Endpoint`]. Returned by [`Endpoint::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct Builder<A> {
     connect: ConnectFn<A>,
     id: IdFn<A>,
+    expires: Option<ExpiresFn<A>>,
+    refresh: Option<RefreshFn<A>>,
     router: Router<A>,
     check_origin: CheckOrigin,
     limits: Limits,
@@ -59,6 +61,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
         Self {
             connect: Box::new(move |info| Box::pin(connect(info))),
             id: Box::new(|_| None),
+            expires: None,
+            refresh: None,
             router: Router::new(),
             check_origin: CheckOrigin::default(),
             limits: Limits::new(),
@@ -90,6 +94,72 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// rejected.
     pub fn id(mut self, id: impl Fn(&A) -> Option<String> + Send + Sync + 'static) -> Self {
         self.id = Box::new(id);
+        self
+    }
+
+    /// Sets the function that derives from its assigns until when a client may stay, such as the expiry of
+    /// its token. `None` means as long as it likes, which is the default.
+    ///
+    /// At that time the connection ends: a WebSocket with close code 1012, on which clients connect anew; a
+    /// poll at once, and the next request with status 500. The client comes back with a fresh token, or
+    /// `connect` rejects it. A session ends with its connection; one that is resumable is detached, and
+    /// goes on if its client comes back with a fresh token before
+    /// [`session_ttl`](ResumeConfig::session_ttl) has passed. A client that comes back earlier, because it
+    /// lost its connection, may stay as long as its newest assigns allow.
+    ///
+    /// A client whose time has passed already when it connects is rejected with HTTP 403. The system's
+    /// clock is read when a client connects; setting it later changes nothing for those that are
+    /// connected. A panic is one of `connect`.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use tower_channels::{ConnectInfo, Endpoint, Rejected};
+    ///
+    /// struct User {
+    ///     token_expires: SystemTime,
+    /// }
+    ///
+    /// async fn connect(_: ConnectInfo) -> Result<User, Rejected> {
+    ///     Ok(User { token_expires: SystemTime::now() + Duration::from_secs(3600) })
+    /// }
+    ///
+    /// let builder = Endpoint::builder(connect).expires(|user| Some(user.token_expires));
+    /// # let _ = builder;
+    /// ```
+    pub fn expires(
+        mut self,
+        expires: impl Fn(&A) -> Option<SystemTime> + Send + Sync + 'static,
+    ) -> Self {
+        self.expires = Some(Box::new(expires));
+        self
+    }
+
+    /// Sets the function that lets the assigns of a resumable session take over what has changed, when its
+    /// client has connected again and `connect` has returned the second argument. By default that is
+    /// dropped, and the channels keep seeing the assigns of the first connect.
+    ///
+    /// Channels share the assigns, so what may change is behind a lock or an atomic. The function runs
+    /// before [`Channel::resume`] of any channel. It must not block. If it panics, the session ends, and its
+    /// client begins another with the fresh assigns.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// use tower_channels::{ConnectInfo, Endpoint, Rejected};
+    ///
+    /// struct User {
+    ///     is_admin: AtomicBool,
+    /// }
+    ///
+    /// async fn connect(_: ConnectInfo) -> Result<User, Rejected> {
+    ///     Ok(User { is_admin: true.into() })
+    /// }
+    ///
+    /// let builder = Endpoint::builder(connect)
+    ///     .refresh(|user, fresh| user.is_admin.store(fresh.is_admin.into_inner(), Ordering::Relaxed));
+    /// # let _ = builder;
+    /// ```
+    pub fn refresh(mut self, refresh: impl Fn(&A, A) + Send + Sync + 'static) -> Self {
+        self.refresh = Some(Box::new(refresh));
         self
     }
 
@@ -183,7 +253,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
     }
 
     /// Sets how many sessions may exist at a time, connected or detached. Default: no limit. Beyond
-    /// it clients are rejected.
+    /// it clients are answered with HTTP 503.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
         self
@@ -196,7 +266,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// Sets how long `connect` may take. Default 10 s. After that the client is rejected.
+    /// Sets how long `connect` may take. Default 10 s. After that the client is answered with HTTP 503.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.limits = self.limits.connect_timeout(timeout);
         self
@@ -230,12 +300,14 @@ impl<A: Send + Sync + 'static> Builder<A> {
         let sessions = SessionRegistry::new(self.max_sessions, pubsub.socket_registry().clone());
         let endpoint = Arc::new(EndpointContext {
             router: self.router,
+            refresh: self.refresh,
             pubsub: pubsub.clone(),
             limits: self.channel_limits,
         });
         let handler = ConnectHandler {
             connect: self.connect,
             id: self.id,
+            expires: self.expires,
             endpoint,
             sessions: sessions.clone(),
         };

@@ -7,15 +7,15 @@ use std::time::Duration;
 use smol_str::SmolStr;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tower_channels_transports::panics::{self, Panicked};
 use tower_channels_transports::{Close, DetachReason, outbox};
 
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, Rejoin, SendError};
-use crate::channel::subscriptions::Subscriptions;
+use crate::channel::resources::Resources;
 use crate::channel::task::Join;
-use crate::channel::timers::Timers;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::tracked::Ownership;
@@ -29,9 +29,13 @@ use crate::socket_info::SocketInfo;
 /// What all sockets of an endpoint share.
 pub(crate) struct EndpointContext<A> {
     pub(crate) router: Router<A>,
+    pub(crate) refresh: Option<RefreshFn<A>>,
     pub(crate) pubsub: PubSub,
     pub(crate) limits: ChannelLimits,
 }
+
+/// Lets assigns take over what has changed when their client has connected again.
+pub(crate) type RefreshFn<A> = Box<dyn Fn(&A, A) + Send + Sync>;
 
 /// Limits on the channels of one client.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +93,16 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             epoch: 0,
             rejoin_over: false,
         }
+    }
+
+    /// Lets the assigns take over what has changed in those of a later connect, which has no channels.
+    ///
+    /// # Errors
+    /// If the application's function panics.
+    pub(super) fn refresh(&self, newer: Self) -> Result<(), Panicked> {
+        let Some(refresh) = &self.endpoint.refresh else { return Ok(()) };
+        let newer = Arc::into_inner(newer.assigns).and_then(|mut newer| newer.take());
+        newer.map_or(Ok(()), |newer| panics::catch("refresh", || refresh(&self.assigns, newer)))
     }
 
     /// The outbox to the client.
@@ -260,8 +274,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
-            subscriptions: Subscriptions::default(),
-            timers: Timers::default(),
+            resources: Resources::default(),
         };
         let task = start(Join {
             context,

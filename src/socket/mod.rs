@@ -1,6 +1,7 @@
 //! The session of one client on its socket, as the transports see it.
 
 mod dispatch;
+pub(crate) mod expiry;
 pub(crate) mod registry;
 pub(crate) mod shutdown;
 
@@ -9,12 +10,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use tower_channels_transports::{
-    self as transports, Close, DetachReason, FixedReservation, Inbound, Session, Transport,
+    Close, DetachReason, FixedReservation, Inbound, Rejected, Session, Transport,
 };
 
 use self::dispatch::Dispatcher;
-pub(crate) use self::dispatch::{ChannelLimits, EndpointContext};
-use self::registry::{SessionPermit, SessionRegistry};
+pub(crate) use self::dispatch::{ChannelLimits, EndpointContext, RefreshFn};
+use self::expiry::Expiry;
+use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
@@ -27,6 +29,8 @@ pub(crate) struct SocketSession<A> {
     /// The newest refs of this connection, over a transport whose requests may be repeated.
     recent_refs: Option<VecDeque<Ref>>,
     admission: Admission,
+    /// Until when the client may stay, if not as long as it likes.
+    expiry: Option<Box<Expiry>>,
     /// For what a session holds beside its queues and channels.
     _memory: Option<FixedReservation>,
 }
@@ -48,13 +52,20 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         assigns: Arc<Guarded<A>>,
         info: SocketInfo,
         responder: Responder,
+        expiry: Option<Box<Expiry>>,
         sessions: SessionRegistry,
     ) -> Self {
         let memory = responder.outbox.account().map(|account| account.hold(SESSION));
         let info = Arc::new(info);
         let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder);
         let admission = Admission::Requested(sessions);
-        Self { dispatcher, info, recent_refs: None, admission, _memory: memory }
+        Self { dispatcher, info, recent_refs: None, admission, expiry, _memory: memory }
+    }
+
+    fn start_expiry(&mut self) {
+        if let Some(expiry) = &mut self.expiry {
+            expiry.start(self.dispatcher.outbox().clone());
+        }
     }
 
     /// Returns whether a message with this ref was handled on this connection before, and remembers
@@ -104,16 +115,22 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.info.id().map(|id| &**id)
     }
 
-    fn admit(&mut self) -> Result<(), transports::Rejected> {
+    fn admit(&mut self) -> Result<(), Rejected> {
         let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
         let permit = sessions.acquire(self.dispatcher.outbox(), &self.info);
-        let Ok(permit) = permit else {
-            metrics::counter!("tower_channels_sessions_refused").increment(1);
-            tracing::info!("session refused: there are too many, or the endpoint is shutting down");
-            return Err(transports::Rejected);
-        };
+        let permit = permit.map_err(NotAdmitted::refuse)?;
         self.admission = Admission::Granted { _permit: permit };
+        self.start_expiry();
         Ok(())
+    }
+
+    fn resumed(&mut self, newer: Self) {
+        self.expiry = newer.expiry;
+        self.start_expiry();
+        if self.dispatcher.refresh(newer.dispatcher).is_err() {
+            // What the channels see may be half old and half new. The client begins anew.
+            self.dispatcher.outbox().close(Close::Restart);
+        }
     }
 
     fn attached(&mut self, epoch: u64, transport: Transport) {

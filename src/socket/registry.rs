@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
-use tower_channels_transports::{Close, outbox};
+use tower_channels_transports::{Close, Rejected, outbox};
 
 use super::shutdown::ShutdownConfig;
 use crate::pubsub::sockets::{Socket, Sockets};
@@ -38,10 +39,26 @@ pub(crate) struct SessionPermit {
     _socket: Option<Membership<Socket>>,
 }
 
-/// Error returned when no further session is admitted: the limit is reached, or the endpoint is
-/// shutting down.
-#[derive(Debug)]
-pub(crate) struct Full;
+/// Error returned when no further session is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAdmitted {
+    /// The limit is reached.
+    Full,
+    ShuttingDown,
+}
+
+impl NotAdmitted {
+    /// Counts the refusal and returns the answer: HTTP 503, since another server may take the client, or
+    /// this one later.
+    pub(crate) fn refuse(self) -> Rejected {
+        let (label, reason) = match self {
+            Self::Full => ("full", "there are too many sessions"),
+            Self::ShuttingDown => ("draining", "the endpoint is shutting down"),
+        };
+        metrics::counter!("tower_channels_sessions_refused").increment(1);
+        Rejected::status(StatusCode::SERVICE_UNAVAILABLE).with_reason(reason).with_label(label)
+    }
+}
 
 impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
@@ -55,11 +72,13 @@ impl SessionRegistry {
         &self,
         outbox: &outbox::Sender,
         info: &Arc<SocketInfo>,
-    ) -> Result<SessionPermit, Full> {
+    ) -> Result<SessionPermit, NotAdmitted> {
         let mut sessions = self.0.sessions.lock();
-        let is_full = sessions.outboxes.len() >= self.0.limit;
-        if sessions.shutting_down || is_full {
-            return Err(Full);
+        if sessions.shutting_down {
+            return Err(NotAdmitted::ShuttingDown);
+        }
+        if sessions.outboxes.len() >= self.0.limit {
+            return Err(NotAdmitted::Full);
         }
         let key = sessions.outboxes.insert(outbox.clone());
         drop(sessions);
@@ -176,7 +195,8 @@ mod tests {
     fn no_more_sessions_than_the_limit_are_admitted() {
         let sessions = registry(1);
         let first = sessions.acquire(&outbox(), &anonymous()).expect("room");
-        assert!(sessions.acquire(&outbox(), &anonymous()).is_err());
+        let full = sessions.acquire(&outbox(), &anonymous()).err();
+        assert_eq!(full, Some(NotAdmitted::Full));
         drop(first);
         assert!(sessions.acquire(&outbox(), &anonymous()).is_ok());
     }
@@ -213,7 +233,8 @@ mod tests {
         assert!((570..=601).contains(&closed), "half of them, as of the last pause: {closed}");
         tokio::time::sleep(Duration::from_millis(550)).await;
         assert!(outboxes.iter().all(outbox::Sender::is_closed));
-        assert!(sessions.acquire(&outbox(), &anonymous()).is_err());
+        let refused = sessions.acquire(&outbox(), &anonymous()).err();
+        assert_eq!(refused, Some(NotAdmitted::ShuttingDown));
         drop(permits);
         assert!(!shutdown.is_finished(), "the connections are still being closed");
         drop(receivers);

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::request::Parts;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tower_channels_transports::{Close, ConnectInfo};
+use tower_channels_transports::{Close, ConnectError, ConnectInfo, Rejected};
 
 use super::broadcasts::Broadcasts;
 use super::connection::{Connection, Lost, Missing, receive};
@@ -18,7 +17,6 @@ use super::expected::{Described, Expected};
 use super::message::Message;
 use super::unread::Unread;
 use crate::endpoint::Endpoint;
-use crate::endpoint::connect::{Rejected, RejectedSlot};
 use crate::payload::Payload;
 use crate::reply::Reply;
 
@@ -323,14 +321,9 @@ impl<A: Send + Sync + 'static> Client<A> {
     /// If the endpoint rejects the client.
     pub async fn reconnect(&mut self) -> Result<(), Rejected> {
         self.drop_connection();
-        let slot = Arc::new(RejectedSlot::default());
-        let mut request = self.request.clone();
-        request.extensions.insert(Arc::clone(&slot));
-        let info = ConnectInfo::in_memory_with(self.params.clone(), &request);
-        let (session, receiver) = match self.endpoint.acceptor().connect(info).await {
-            Ok(connected) => connected,
-            Err(rejected) => return Err(slot.lock().take().unwrap_or_else(|| rejected.into())),
-        };
+        let info = ConnectInfo::in_memory_with(self.params.clone(), &self.request);
+        let connected = self.endpoint.acceptor().connect(info).await;
+        let (session, receiver) = connected.map_err(ConnectError::into_rejected)?;
         let received = self.params.get("received").and_then(Value::as_str);
         let received = received.and_then(|number| number.parse().ok());
         self.connection = Some(Connection::new(session, receiver, received));

@@ -63,7 +63,7 @@
 //!     .id(|()| Some("user:7".into()))
 //!     .channel::<Room>("room:*")
 //!     .build();
-//! let session = [("session", "any-22-to-64-characters")];
+//! let session = [("session", "any-20-to-64-characters")];
 //! let mut ann = tower_channels::test::connect(&endpoint, &session).await.unwrap();
 //! ann.join("room:1", json!({})).await;
 //!
@@ -90,12 +90,13 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Request};
 use serde_json::{Map, Value};
+use tower_channels_transports::Rejected;
 
 pub use self::client::Client;
 pub use self::expected::{Expected, joins, leaves};
 pub use self::message::Message;
 use crate::endpoint::Endpoint;
-use crate::endpoint::connect::{GivenAssigns, Rejected};
+use crate::endpoint::connect::GivenAssigns;
 use crate::guarded::Guarded;
 
 /// Connects a client with these connect parameters, which are all texts. [`client`] also gives it
@@ -139,7 +140,7 @@ pub struct Connect<A: Send + Sync + 'static> {
 impl<A: Send + Sync + 'static> Connect<A> {
     /// Adds a connect parameter: a text, or nested JSON as Plug would have decoded it.
     ///
-    /// With `session`, 22 to 64 characters of `A-Za-z0-9_-`, the session is resumable. With
+    /// With `session`, 20 to 64 characters of `A-Za-z0-9_-`, the session is resumable. With
     /// `received` as well, such as `"0"`, the client also tracks sequence numbers.
     pub fn param(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.params.insert(name.to_owned(), value.into());

@@ -15,6 +15,7 @@ mod reference;
 
 mod binary;
 mod broadcasts;
+mod connecting;
 mod crashes;
 mod duplicates;
 mod errors;
@@ -35,4 +36,5 @@ mod rate;
 mod resumable_sessions;
 mod shutdown;
 mod stale_refs;
+mod subscribing;
 mod upgrade;

@@ -93,7 +93,7 @@ def nginx(folder, port, backend):
                     ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
     user = "user root;\n" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(
-        f"daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr warn;\n{user}"
+        f"daemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log stderr error;\n{user}"
         f"events {{}}\nhttp {{\naccess_log off;\n{paths}include {folder}/channels.conf;\n}}\n")
     with running(["nginx", "-p", folder, "-e", "stderr", "-c", folder / "nginx.conf"]) as process:
         yield process

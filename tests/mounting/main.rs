@@ -5,5 +5,6 @@
 mod capture;
 mod client;
 mod endpoint;
+mod layers;
 mod misuse;
 mod stacks;

@@ -168,6 +168,25 @@ async fn hyper_serves_the_service_alone_or_a_layer_around_another() {
 }
 
 #[tokio::test]
+async fn an_endpoint_serves_connections_on_several_runtimes() {
+    let endpoint = endpoint();
+    for runtime in ["first", "second"] {
+        let app = Router::new().nest_service("/socket", endpoint.service());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        listener.set_nonblocking(true).expect("a mode of every socket");
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let listener = TcpListener::from_std(listener).expect("non-blocking");
+                axum::serve(listener, app).await
+            })
+        });
+        Client::new(address).expect_both(runtime).await;
+    }
+}
+
+#[tokio::test]
 async fn both_transports_work_over_http_2() {
     let app = Router::new().nest_service("/socket", endpoint().service());
     axum_server(app).await.http2().expect_both("axum").await;

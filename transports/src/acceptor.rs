@@ -18,9 +18,10 @@ use crate::memory::Memory;
 use crate::origin::CheckOrigin;
 use crate::outbox;
 use crate::panics;
+use crate::rejected::Rejected;
 use crate::resume::sweeper::Sweep;
 use crate::resume::{Accepted, Connected, ResumeConfig, ResumeRegistry};
-use crate::session::{Handler, Rejected, Session};
+use crate::session::{Handler, Session};
 
 /// Accepts connections for a [`Handler`]: checks origins, applies limits and resumes sessions.
 ///
@@ -104,7 +105,7 @@ impl<H: Handler> Acceptor<H> {
         metrics::counter!("tower_channels_origins_refused").increment(1);
         let origin = parts.headers.get(ORIGIN).map(|it| String::from_utf8_lossy(it.as_bytes()));
         tracing::debug!(?origin, "origin refused");
-        Err(ConnectError::Rejected)
+        Err(Rejected::reason("the origin is not allowed").into())
     }
 
     /// Lets the handler decide on a connect.
@@ -115,15 +116,16 @@ impl<H: Handler> Acceptor<H> {
         &self,
         info: ConnectInfo,
     ) -> Result<Accepted<H::Session>, ConnectError> {
-        let (id, received) = (info.session().map(str::to_owned), info.received());
-        if id.is_none() && info.param("session").is_some() {
+        let id = info.session().unwrap_or_else(|expected| {
             metrics::counter!("tower_channels_session_ids_ignored").increment(1);
-            tracing::debug!("malformed session id ignored");
-        }
+            tracing::warn!(expected, "session id ignored: it has another form");
+            None
+        });
+        let (id, received) = (id.map(str::to_owned), info.received());
         if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
             metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
             tracing::debug!("WebSocket refused: its session keeps losing them");
-            return Err(ConnectError::Rejected);
+            return Err(Rejected::reason("the session keeps losing its WebSockets").into());
         }
         if id.is_none() {
             self.check_memory()?;
@@ -141,7 +143,7 @@ impl<H: Handler> Acceptor<H> {
     ) -> Result<Connected<H::Session>, ConnectError> {
         // Without an id it was checked before the handler was called.
         let has_id = accepted.id.is_some();
-        let connected = Connected::new(&self.0.resumable, accepted)?;
+        let connected = Connected::new(&self.0.resumable, accepted).map_err(refuse)?;
         if has_id && connected.receiver().is_some() {
             self.check_memory()?;
         }
@@ -183,7 +185,8 @@ impl<H: Handler> Acceptor<H> {
     /// # Errors
     ///
     /// If the handler rejects the connect, does not decide in time, or panics, if
-    /// [`Limits::max_connecting`] others wait for it, or if the memory of the endpoint is scarce.
+    /// [`Limits::max_connecting`] others wait for it, if the memory of the endpoint is scarce, or if the
+    /// session has no [place](Session::admit).
     ///
     /// # Cancel safety
     ///
@@ -194,7 +197,9 @@ impl<H: Handler> Acceptor<H> {
     ) -> Result<(impl Session + use<H>, outbox::Receiver), ConnectError> {
         let transport = info.transport();
         let accepted = self.accept(info).await?;
-        self.admit(accepted, transport)?.attach(transport).ok_or(ConnectError::Rejected)
+        let connected = self.admit(accepted, transport)?;
+        // The session that it would resume has ended in this moment.
+        connected.attach(transport).ok_or(ConnectError::Busy)
     }
 
     /// Counts a connect as being in progress, until the result is dropped.
@@ -222,17 +227,22 @@ impl<H: Handler> Acceptor<H> {
             let connect = self.0.handler.connect(info, outbox);
             tokio::time::timeout(self.0.limits.connect_timeout, connect).await
         };
-        let refused = match panics::catch_async("connect", connect).await? {
+        let timed_out = match panics::catch_async("connect", connect).await? {
             Ok(Ok(session)) => return Ok((session, receiver)),
-            Ok(Err(Rejected)) => "rejected",
-            Err(_) => {
-                tracing::warn!("connect timed out");
-                "timeout"
-            }
+            Ok(Err(rejected)) => return Err(refuse(rejected)),
+            Err(_) => ConnectError::TimedOut,
         };
-        metrics::counter!("tower_channels_connects_refused", "reason" => refused).increment(1);
-        Err(ConnectError::Rejected)
+        metrics::counter!("tower_channels_connects_refused", "reason" => "timeout").increment(1);
+        tracing::warn!("connect timed out");
+        Err(timed_out)
     }
+}
+
+/// Logs and counts the refusal of a connect.
+fn refuse(rejected: Rejected) -> ConnectError {
+    let reason = rejected.report();
+    metrics::counter!("tower_channels_connects_refused", "reason" => reason).increment(1);
+    rejected.into()
 }
 
 /// How long new sessions are refused before others are closed for them.

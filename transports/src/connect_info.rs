@@ -1,15 +1,17 @@
 //! [`ConnectInfo`]: the request with which a client connects.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::header::{SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
+use http::header::{COOKIE, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use hyper::upgrade::OnUpgrade;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use crate::params::{self, BadQuery};
@@ -42,13 +44,13 @@ impl Transport {
 
 /// The parameters of a connecting client and the request that carried them.
 ///
-/// Parameters and tokens may be secrets: `Debug` prints neither them nor any header.
+/// Parameters and tokens may be secrets: `Debug` prints neither them nor any header. The token by which
+/// long polling names its session is in none of its parts.
 #[derive(Clone)]
 pub struct ConnectInfo {
     transport: Transport,
     params: Map<String, Value>,
     uri: Uri,
-    /// Only the headers that an accessor returns; cookies are not among them.
     headers: HeaderMap,
     extensions: Extensions,
     auth_token: Option<String>,
@@ -78,7 +80,6 @@ impl ConnectInfo {
     }
 
     fn new(transport: Transport, params: Map<String, Value>, parts: &Parts) -> Self {
-        let exposed = parts.headers.iter().filter(|(name, _)| is_exposed(name));
         let mut extensions = parts.extensions.clone();
         // It belongs to the transport, and would keep hyper's buffers alive.
         extensions.remove::<OnUpgrade>();
@@ -86,7 +87,7 @@ impl ConnectInfo {
             transport,
             params,
             uri: parts.uri.to_string().try_into().unwrap_or_default(),
-            headers: exposed.map(|(name, value)| (name.clone(), copy(value))).collect(),
+            headers: parts.headers.iter().map(|(name, it)| (name.clone(), copy(it))).collect(),
             extensions,
             auth_token: match transport {
                 Transport::WebSocket => subprotocol_token(&parts.headers),
@@ -98,10 +99,21 @@ impl ConnectInfo {
     }
 
     /// Returns the id of the resumable session that the client asks for with the parameter
-    /// `session`. `None` unless it is 22 to 64 characters of `A-Za-z0-9_-`.
-    pub(crate) fn session(&self) -> Option<&str> {
+    /// `session`: 20 to 64 characters of `A-Za-z0-9_-`. `None` if it asks for none.
+    ///
+    /// # Errors
+    /// If the id has another form: what it should be.
+    pub(crate) fn session(&self) -> Result<Option<&str>, &'static str> {
+        let Some(id) = self.params.get("session") else { return Ok(None) };
+        let Some(id) = id.as_str() else { return Err("one text, not a list or a map") };
         let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        self.param("session").filter(|id| (22..=64).contains(&id.len()) && id.bytes().all(is_legal))
+        if !(20..=64).contains(&id.len()) {
+            Err("20 to 64 characters")
+        } else if !id.bytes().all(is_legal) {
+            Err("only letters and digits of ASCII, `_` and `-`")
+        } else {
+            Ok(Some(id))
+        }
     }
 
     /// Returns the last sequence number that the client has received: the parameter `received`.
@@ -130,11 +142,50 @@ impl ConnectInfo {
         &self.uri
     }
 
-    /// Returns the address of the client, if the server put a [`SocketAddr`] into the request's
-    /// extensions. Behind a proxy it is the proxy's address; see [`x_headers`](Self::x_headers).
-    /// (axum wraps it: `info.extensions().get::<axum::extract::ConnectInfo<SocketAddr>>()`.)
+    /// Returns the address of the client, if the server put it into the request's extensions. Behind a
+    /// proxy it is the proxy's address; see [`x_headers`](Self::x_headers).
+    ///
+    /// It is the extension of type [`SocketAddr`] or, with the feature `axum`, the `ConnectInfo` of
+    /// axum's `into_make_service_with_connect_info::<SocketAddr>()`, which `axum-server` sets as well.
+    /// hyper and hyper-util set neither: the accept loop knows the address, and inserts it into each
+    /// request.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.extensions.get().copied()
+        let address = self.extensions.get().copied();
+        #[cfg(feature = "axum")]
+        let address = address.or_else(|| {
+            use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
+            let set = self.extensions.get().map(|ConnectInfo(address)| *address);
+            set.or_else(|| self.extensions.get().map(|MockConnectInfo(address)| *address))
+        });
+        address
+    }
+
+    /// Returns the first value of a header, if it is visible ASCII. The name is compared
+    /// case-insensitively.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        text(&self.headers, name)
+    }
+
+    /// Returns all headers of the request, cookies and credentials included.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Returns the value of a cookie, percent-decoded as the crates `cookie` and `axum-extra` encode it;
+    /// as it was sent if that is not UTF-8. The first of several cookies of that name, which
+    /// is the one of the longest path (RFC 6265 section 5.4). `None` as well if the value is not UTF-8.
+    ///
+    /// Browsers send cookies along with requests of other sites' pages: before relying on them, leave
+    /// the [origin check](crate::CheckOrigin) on.
+    pub fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
+        // HTTP/2 may split the list into several headers (RFC 9113 section 8.2.3).
+        let lists = self.headers.get_all(COOKIE).iter();
+        let lists = lists.filter_map(|list| std::str::from_utf8(list.as_bytes()).ok());
+        let mut cookies =
+            lists.flat_map(|list| list.split(';')).filter_map(|it| it.split_once('='));
+        let (_, value) = cookies.find(|(known, _)| known.trim() == name)?;
+        let value = value.trim();
+        Some(percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value)))
     }
 
     /// Returns the `user-agent` header.
@@ -144,7 +195,8 @@ impl ConnectInfo {
 
     /// Returns all headers whose name begins with `x-`, except the one that carries the auth token.
     pub fn x_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.headers.iter().filter(|(name, _)| is_x_header(name))
+        let is_shown = |name: &HeaderName| name.as_str().starts_with("x-") && name != AUTH_TOKEN;
+        self.headers.iter().filter(move |(name, _)| is_shown(name))
     }
 
     /// Returns the headers `traceparent` and `tracestate` (W3C Trace Context).
@@ -178,19 +230,13 @@ impl fmt::Debug for ConnectInfo {
 const AUTH_TOKEN: &str = "x-phoenix-authtoken";
 const AUTH_TOKEN_SUBPROTOCOL: &str = "base64url.bearer.phx.";
 
-fn is_exposed(name: &HeaderName) -> bool {
-    let is_token = name == AUTH_TOKEN;
-    !is_token && (*name == USER_AGENT || is_x_header(name) || is_trace_context(name))
-}
-
 /// Copies a header value. A clone would share the server's read buffer, and keep it alive for as
-/// long as the `ConnectInfo`.
+/// long as the application keeps the value.
 fn copy(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
-}
-
-fn is_x_header(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-")
+    let copied = HeaderValue::from_bytes(value.as_bytes());
+    let mut copied = copied.unwrap_or_else(|_| value.clone());
+    copied.set_sensitive(value.is_sensitive());
+    copied
 }
 
 fn is_trace_context(name: &HeaderName) -> bool {
@@ -224,123 +270,4 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 const MAX_NUMBER: u64 = (1 << 53) - 1;
 
 #[cfg(test)]
-mod tests {
-    use http::request::Builder;
-
-    use super::*;
-
-    fn info(request: Builder, transport: Transport) -> ConnectInfo {
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        ConnectInfo::from_request_parts(&parts, transport).unwrap()
-    }
-
-    fn subprotocol(value: &str) -> Option<String> {
-        let request = Request::builder().header(SEC_WEBSOCKET_PROTOCOL, value);
-        info(request, Transport::WebSocket).auth_token().map(str::to_owned)
-    }
-
-    #[test]
-    fn the_accessors_return_the_parts_of_the_request() {
-        let request = Request::builder()
-            .uri("/socket/websocket?name=ann&tags[]=a")
-            .header("user-agent", "test")
-            .header("x-forwarded-for", "1.2.3.4")
-            .header("x-forwarded-for", "5.6.7.8")
-            .header("traceparent", "00-1-2-00")
-            .header("cookie", "secret")
-            .extension(SocketAddr::from(([127, 0, 0, 1], 9)))
-            .extension("from an outer layer");
-        let info = info(request, Transport::WebSocket);
-        assert_eq!(info.param("name"), Some("ann"));
-        assert_eq!(info.param("tags"), None);
-        assert_eq!(info.params()["tags"][0], "a");
-        assert_eq!(info.uri().path(), "/socket/websocket");
-        assert_eq!(info.user_agent(), Some("test"));
-        let x_headers: Vec<_> =
-            info.x_headers().map(|(_, value)| value.to_str().unwrap()).collect();
-        assert_eq!(x_headers, ["1.2.3.4", "5.6.7.8"]);
-        assert_eq!(info.trace_context_headers().count(), 1);
-        assert_eq!(info.peer_addr(), Some(SocketAddr::from(([127, 0, 0, 1], 9))));
-        assert_eq!(info.extensions().get(), Some(&"from an outer layer"));
-    }
-
-    #[test]
-    fn headers_without_an_accessor_are_not_stored() {
-        let request = Request::builder().header("cookie", "secret").header("accept", "*/*");
-        assert!(info(request, Transport::LongPoll).headers.is_empty());
-    }
-
-    #[test]
-    fn debug_prints_no_secrets() {
-        let request = Request::builder()
-            .uri("/socket/longpoll?password=hunter2")
-            .header(AUTH_TOKEN, "hunter3")
-            .header("x-secret", "hunter4");
-        let shown = format!("{:?}", info(request, Transport::LongPoll));
-        assert!(shown.contains("/socket/longpoll") && !shown.contains("hunter"), "{shown}");
-    }
-
-    #[test]
-    fn a_long_poll_carries_the_auth_token_in_a_header() {
-        let request = || Request::builder().header("X-Phoenix-AuthToken", "s3cret");
-        let long_poll = info(request(), Transport::LongPoll);
-        assert_eq!(long_poll.auth_token(), Some("s3cret"));
-        assert_eq!(long_poll.x_headers().count(), 0);
-        assert_eq!(info(request(), Transport::WebSocket).auth_token(), None);
-    }
-
-    #[test]
-    fn a_custom_transport_reads_the_request_as_long_poll_does() {
-        let request = Request::builder().uri("/sse?name=ann").header("X-Phoenix-AuthToken", "t");
-        let info = info(request, Transport::Other("sse"));
-        assert_eq!((info.param("name"), info.auth_token()), (Some("ann"), Some("t")));
-        assert_eq!(info.transport().name(), "sse");
-    }
-
-    #[test]
-    fn a_session_id_has_22_to_64_characters_of_the_url_alphabet() {
-        let session = |id: &str| {
-            let info = info(Request::builder().uri(format!("/?session={id}")), Transport::LongPoll);
-            info.session().map(str::to_owned)
-        };
-        for id in ["a".repeat(22), "Z9_-".repeat(16)] {
-            assert_eq!(session(&id), Some(id));
-        }
-        for id in [String::new(), "a".repeat(21), "a".repeat(65), format!("{}.", "a".repeat(22))] {
-            assert_eq!(session(&id), None, "{id}");
-        }
-    }
-
-    #[test]
-    fn a_websocket_carries_the_auth_token_as_a_subprotocol() {
-        for encoded in ["MTIzNA", "MTIzNA=="] {
-            let value = format!("phoenix, base64url.bearer.phx.{encoded}");
-            assert_eq!(subprotocol(&value).as_deref(), Some("1234"));
-        }
-    }
-
-    #[test]
-    fn both_base64_alphabets_are_decoded() {
-        for encoded in ["fn5+Pz8/", "fn5-Pz8_"] {
-            let value = format!("base64url.bearer.phx.{encoded}");
-            assert_eq!(subprotocol(&value).as_deref(), Some("~~~???"));
-        }
-    }
-
-    #[test]
-    fn a_token_that_is_not_base64_of_utf8_is_ignored() {
-        for encoded in ["!", "_w", "MTIzN"] {
-            assert_eq!(subprotocol(&format!("base64url.bearer.phx.{encoded}")), None, "{encoded}");
-        }
-        assert_eq!(subprotocol("phoenix"), None);
-    }
-
-    #[test]
-    fn a_bad_query_is_an_error() {
-        let (parts, ()) = Request::builder().uri("/?a=%ff").body(()).unwrap().into_parts();
-        assert_eq!(
-            ConnectInfo::from_request_parts(&parts, Transport::LongPoll).unwrap_err(),
-            BadQuery
-        );
-    }
-}
+mod tests;

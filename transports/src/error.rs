@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::panics::Panicked;
-use crate::session::Rejected;
+use crate::rejected::{RETRY_AFTER, Rejected};
 
 /// Error returned for an invalid configuration. Its text names the setting and what to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,32 +30,52 @@ impl fmt::Display for ConfigError {
 impl Error for ConfigError {}
 
 /// Error returned by [`Acceptor`](crate::Acceptor) for a client that does not get a connection. It is
-/// logged and counted already; the transport answers with its [`status`](Self::status).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// logged and counted already; the transport answers with its [`status`](Self::status) and
+/// [`retry_after`](Self::retry_after).
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The origin is not allowed, the handler rejected the client, or it did not decide in time.
-    Rejected,
+    /// The handler rejected the client, or its session found no place, or the origin is not allowed.
+    Rejected(Rejected),
     /// The handler or the origin check panicked.
     Panicked,
+    /// The handler did not decide in time.
+    TimedOut,
     /// Too many others wait for the handler, or the memory of the endpoint is scarce.
     Busy,
 }
 
 impl ConnectError {
-    /// Returns the HTTP status of the answer. A long poll carries 403 and 500 in its body.
-    pub fn status(self) -> StatusCode {
+    /// Returns the HTTP status of the answer. A long poll carries 403 or 500 in its body.
+    pub fn status(&self) -> StatusCode {
         match self {
-            Self::Rejected => StatusCode::FORBIDDEN,
+            Self::Rejected(rejected) => rejected.status_code(),
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TimedOut | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Returns the value of the header `Retry-After` of the answer.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Rejected(rejected) => rejected.retry_after(),
+            Self::Panicked => None,
+            Self::TimedOut | Self::Busy => Some(RETRY_AFTER),
+        }
+    }
+
+    /// Returns the refusal as the handler would give it.
+    pub fn into_rejected(self) -> Rejected {
+        match self {
+            Self::Rejected(rejected) => rejected,
+            error => Rejected::status(error.status()).with_reason(error.to_string()),
         }
     }
 }
 
 impl From<Rejected> for ConnectError {
-    fn from(_: Rejected) -> Self {
-        Self::Rejected
+    fn from(rejected: Rejected) -> Self {
+        Self::Rejected(rejected)
     }
 }
 
@@ -67,8 +88,11 @@ impl From<Panicked> for ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Rejected => "the connection was rejected",
+            Self::Rejected(rejected) => {
+                return write!(f, "the connection was rejected: {rejected}");
+            }
             Self::Panicked => "the connection failed: application code panicked",
+            Self::TimedOut => "the connection failed: the decision took too long",
             Self::Busy => "too many others are being connected, or memory is scarce",
         })
     }

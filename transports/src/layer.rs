@@ -76,7 +76,8 @@ mod tests {
     use crate::longpoll::LongPollConfig;
     use crate::origin::CheckOrigin;
     use crate::outbox;
-    use crate::session::{Rejected, Session};
+    use crate::rejected::Rejected;
+    use crate::session::Session;
     use crate::websocket::WebSocketConfig;
     use crate::{Close, Inbound};
 

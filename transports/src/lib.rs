@@ -20,6 +20,7 @@ mod progress;
 mod rate;
 #[cfg(test)]
 mod reentrant;
+mod rejected;
 mod response;
 mod resume;
 mod service;
@@ -38,9 +39,10 @@ pub use self::origin::CheckOrigin;
 pub use self::outbox::ByteBudget;
 pub use self::params::BadQuery;
 pub use self::rate::Rate;
+pub use self::rejected::Rejected;
 pub use self::resume::ResumeConfig;
 pub use self::service::{NotFound, SocketService};
-pub use self::session::{DetachReason, Handler, Rejected, Session};
+pub use self::session::{DetachReason, Handler, Session};
 pub use self::websocket::{WebSocket, WebSocketConfig};
 
 /// Response futures of the services.

@@ -57,7 +57,8 @@ impl Limits {
     }
 
     /// Sets how many clients may wait for [`Handler::connect`] at a time. Default 1024. Another one is
-    /// answered with HTTP 503. Each holds its request's parameters, at most 160 KiB.
+    /// answered with HTTP 503. Each holds its request's parameters, at most 160 KiB, and its headers,
+    /// as many as the HTTP server accepts.
     ///
     /// [`Handler::connect`]: crate::Handler::connect
     #[must_use]
@@ -95,8 +96,8 @@ impl Limits {
         self
     }
 
-    /// Sets how long [`Handler::connect`] may take. Default 10 s. After that the client is
-    /// rejected.
+    /// Sets how long [`Handler::connect`] may take. Default 10 s. After that the client is answered
+    /// with HTTP 503.
     ///
     /// [`Handler::connect`]: crate::Handler::connect
     #[must_use]

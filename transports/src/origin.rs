@@ -15,7 +15,8 @@ use crate::error::ConfigError;
 ///
 /// By default only pages of the same host may: the host in `Origin` must equal the one that the
 /// request was sent to, with any scheme and port. Hosts are compared case-insensitively. A request
-/// without `Origin` is allowed; `null`, `file://` and any other value without a host is rejected.
+/// without `Origin` is allowed; a value without a host is rejected, unless
+/// [`allow_null`](Self::allow_null) or [`allow_file`](Self::allow_file) allows it.
 ///
 /// ```
 /// use tower_channels_transports::CheckOrigin;
@@ -26,6 +27,8 @@ use crate::error::ConfigError;
 #[derive(Clone)]
 pub struct CheckOrigin {
     same_host: bool,
+    null: bool,
+    file: bool,
     rule: Rule,
 }
 
@@ -52,7 +55,7 @@ impl CheckOrigin {
     /// Allows every page. Safe only if `connect` does not rely on cookies.
     #[must_use]
     pub fn off() -> Self {
-        Self { same_host: false, rule: Rule::Off }
+        Self::new(Rule::Off)
     }
 
     /// Allows the pages of these origins and no others: as in Phoenix, the list replaces the check
@@ -74,7 +77,7 @@ impl CheckOrigin {
         I::Item: AsRef<str>,
     {
         let allowed = entries.into_iter().map(|entry| Allowed::parse(entry.as_ref()));
-        Ok(Self { same_host: false, rule: Rule::Hosts(allowed.collect::<Result<_, _>>()?) })
+        Ok(Self::new(Rule::Hosts(allowed.collect::<Result<_, _>>()?)))
     }
 
     /// Allows the pages for which `check` returns `true`. It is given the origin, which always has
@@ -82,13 +85,34 @@ impl CheckOrigin {
     /// status 500.
     #[must_use]
     pub fn with(check: impl Fn(&Uri, &Parts) -> bool + Send + Sync + 'static) -> Self {
-        Self { same_host: false, rule: Rule::With(Arc::new(check)) }
+        Self::new(Rule::With(Arc::new(check)))
+    }
+
+    fn new(rule: Rule) -> Self {
+        Self { same_host: false, null: false, file: false, rule }
     }
 
     /// Also allows the pages of the same host.
     #[must_use]
     pub fn and_same_host(mut self) -> Self {
         self.same_host = true;
+        self
+    }
+
+    /// Also allows the origin `null`: pages without an origin of their own, such as a file, a `data:` URL or
+    /// a sandboxed frame. Any site can embed such a frame, so this is safe only if `connect` does not rely
+    /// on cookies.
+    #[must_use]
+    pub fn allow_null(mut self) -> Self {
+        self.null = true;
+        self
+    }
+
+    /// Also allows the origin `file://`, which the web views of desktop and mobile applications send for
+    /// pages of their own. No site can send it.
+    #[must_use]
+    pub fn allow_file(mut self) -> Self {
+        self.file = true;
         self
     }
 
@@ -104,9 +128,11 @@ impl CheckOrigin {
         let mut origins = parts.headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
             (None, _) => true,
-            (Some(origin), None) => {
-                parse_origin(origin).is_some_and(|origin| self.allows_origin(&origin, parts))
-            }
+            (Some(origin), None) => match origin.as_bytes() {
+                b"null" => self.null,
+                b"file://" => self.file,
+                _ => parse_origin(origin).is_some_and(|origin| self.allows_origin(&origin, parts)),
+            },
             // Browsers never send two, and another reader of this request may take the other one.
             (Some(_), Some(_)) => false,
         }
@@ -128,7 +154,7 @@ impl CheckOrigin {
 
 impl Default for CheckOrigin {
     fn default() -> Self {
-        Self { same_host: true, rule: Rule::Hosts(Arc::new([])) }
+        Self::new(Rule::Hosts(Arc::new([]))).and_same_host()
     }
 }
 
@@ -141,6 +167,8 @@ impl fmt::Debug for CheckOrigin {
         };
         f.debug_struct("CheckOrigin")
             .field("same_host", &self.same_host)
+            .field("null", &self.null)
+            .field("file", &self.file)
             .field("rule", rule)
             .finish()
     }

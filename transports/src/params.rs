@@ -59,12 +59,37 @@ pub(crate) fn is_too_long(query: &str) -> bool {
 /// Returns the last value of the plain parameter `name`, without parsing the rest of the query.
 /// `None` if there is no such parameter or its value is not UTF-8.
 pub(crate) fn last<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let (_, pair) = find_last(query, name)?;
+    decode(split_pair(pair).1).ok()
+}
+
+/// Returns the query without the last plain parameter `name`, if `is_removed` accepts its value.
+pub(crate) fn without_last(
+    query: &str,
+    name: &str,
+    is_removed: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let (at, pair) = find_last(query, name)?;
+    if !is_removed(&decode(split_pair(pair).1).ok()?) {
+        return None;
+    }
+    let (before, after) = (&query[..at], &query[at + pair.len()..]);
+    // One of the separators around it goes as well.
+    Some(match after.strip_prefix('&') {
+        Some(after) => [before, after].concat(),
+        None => before.strip_suffix('&').unwrap_or(before).to_owned(),
+    })
+}
+
+/// Returns the last pair of the plain parameter `name`, and where it begins.
+fn find_last<'a>(query: &'a str, name: &str) -> Option<(usize, &'a str)> {
     let mut rest = query;
     loop {
         let end = memrchr(b'&', rest.as_bytes());
-        let (key, value) = split_pair(&rest[end.map_or(0, |end| end + 1)..]);
+        let at = end.map_or(0, |end| end + 1);
+        let (key, _) = split_pair(&rest[at..]);
         if key == name || decode(key).is_ok_and(|key| key == name) {
-            return decode(value).ok();
+            return Some((at, &rest[at..]));
         }
         rest = &rest[..end?];
     }

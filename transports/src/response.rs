@@ -1,10 +1,14 @@
 //! Responses shared by the transports. A failed request is a response, never a service error.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, VARY};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, EXPECT, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, Version};
 use http_body_util::Full;
+
+use crate::error::ConnectError;
 
 /// A response whose body is complete, as every response of a transport is.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -19,6 +23,19 @@ pub(crate) fn empty(status: StatusCode) -> Answer {
     *answer.status_mut() = status;
     answer.headers_mut().insert(CACHE_CONTROL, NO_CACHE);
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    answer
+}
+
+/// Creates the response to a WebSocket client that does not get a connection.
+pub(crate) fn refused(error: &ConnectError) -> Answer {
+    retrying(empty(error.status()), error.retry_after())
+}
+
+/// Adds the header that says when to try again (RFC 9110 section 10.2.3).
+pub(crate) fn retrying(mut answer: Answer, after: Option<Duration>) -> Answer {
+    if let Some(after) = after {
+        answer.headers_mut().insert(RETRY_AFTER, after.as_secs().into());
+    }
     answer
 }
 

@@ -164,7 +164,8 @@ mod tests {
     use crate::longpoll::LongPollConfig;
     use crate::origin::CheckOrigin;
     use crate::outbox;
-    use crate::session::{Rejected, Session};
+    use crate::rejected::Rejected;
+    use crate::session::Session;
     use crate::websocket::WebSocketConfig;
 
     struct Refusing;
@@ -173,7 +174,7 @@ mod tests {
         type Session = Self;
 
         async fn connect(&self, _: ConnectInfo, _: outbox::Sender) -> Result<Self, Rejected> {
-            Err(Rejected)
+            Err(Rejected::reason("always"))
         }
     }
 

@@ -3,13 +3,12 @@
 //! A [`Handler`] decides on a connect and creates a [`Session`], which takes incoming messages in
 //! order. Everything that goes out, from any task, goes through the [`outbox::Sender`].
 
-use std::error::Error;
-use std::fmt;
 use std::future::Future;
 
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::frame::{Close, Inbound};
 use crate::outbox;
+use crate::rejected::Rejected;
 
 /// Decides who may connect. One value serves all connections of an endpoint.
 pub trait Handler: Send + Sync + 'static {
@@ -17,7 +16,8 @@ pub trait Handler: Send + Sync + 'static {
     type Session: Session;
 
     /// Accepts or rejects a connection. Called once per connection, after the origin check and before
-    /// the transport responds. A panic is caught, logged and answered with status 500.
+    /// the transport responds. A panic is caught, logged and answered with status 500, a call that takes
+    /// too long with status 503.
     ///
     /// # Cancel safety
     ///
@@ -67,6 +67,18 @@ pub trait Session: Send + 'static {
         Ok(())
     }
 
+    /// A later connect of the client has resumed this session. `newer` is what the handler has made of
+    /// that connect: it is not [admitted](Self::admit), and nobody uses it. Called right before
+    /// [`attached`](Self::attached), and skipped for all but the newest of several connects at a time.
+    ///
+    /// By default `newer` is dropped.
+    fn resumed(&mut self, newer: Self)
+    where
+        Self: Sized,
+    {
+        drop(newer);
+    }
+
     /// A connection over this transport has taken the session over, the first one or a later one.
     ///
     /// Epochs ascend. Messages that are pushed into a stream of the outbox wait until the stream is
@@ -102,15 +114,3 @@ pub enum DetachReason {
     /// The connection was cut, or its client gave it up or stopped polling.
     Lost,
 }
-
-/// The connect was rejected: HTTP 403 for a WebSocket, `{"status":403}` for a long poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rejected;
-
-impl fmt::Display for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connection was rejected")
-    }
-}
-
-impl Error for Rejected {}

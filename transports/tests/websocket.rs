@@ -43,7 +43,7 @@ impl Handler for Echo {
         outbox: outbox::Sender,
     ) -> Result<EchoSession, Rejected> {
         if info.param("reject") == Some("true") {
-            return Err(Rejected);
+            return Err(Rejected::reason("on request"));
         }
         let _ = self.0.send(Event::Connected(outbox.clone()));
         Ok(EchoSession { outbox, events: self.0.clone() })

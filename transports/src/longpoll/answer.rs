@@ -9,7 +9,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, CONTENT_TYPE, VARY,
 };
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::Full;
 
 use super::token::Token;
@@ -33,17 +33,22 @@ pub(super) fn too_large() -> Answer {
     answer
 }
 
-/// Responds to a client that does not get a connection.
-pub(super) fn refused(error: ConnectError) -> Answer {
-    if error == ConnectError::Busy { busy() } else { status(error.status()) }
-}
-
-/// Responds that the server cannot take another connect or body now, with HTTP status 503. phoenix.js
-/// connects again after the status 500 in the body; it knows no 503.
-pub(super) fn busy() -> Answer {
-    let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR);
-    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    answer
+/// Responds to a client that does not get a connection, or whose body finds no room.
+///
+/// The status in the body is one that phoenix.js knows: 403 for what is the client's fault, or 500, after
+/// which it tries again. That the server is unavailable is the HTTP status as well, so that proxies and
+/// logs see it.
+pub(super) fn refused(error: &ConnectError) -> Answer {
+    let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
+    let is_permanent =
+        error.status().is_client_error() && error.status() != StatusCode::TOO_MANY_REQUESTS;
+    let known =
+        if is_permanent { StatusCode::FORBIDDEN } else { StatusCode::INTERNAL_SERVER_ERROR };
+    let mut answer = status(known);
+    if is_unavailable {
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response::retrying(answer, error.retry_after())
 }
 
 /// Renders the response to a poll.
@@ -71,8 +76,9 @@ pub(super) fn empty(status: StatusCode, token: Token) -> Answer {
     json(render(status, &[], token).into())
 }
 
-/// Responds to the CORS preflight of a page from another site, whose origin has been checked.
-pub(super) fn preflight(request: &HeaderMap) -> Answer {
+/// Responds to the CORS preflight of a page from another site, whose origin has been checked. With
+/// `private_network` also to that of Private Network Access, whose headers are those of the draft.
+pub(super) fn preflight(request: &HeaderMap, private_network: bool) -> Answer {
     let requested = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let requested: Vec<_> = requested.map(HeaderValue::as_bytes).collect();
     let allowed = HeaderValue::from_bytes(&requested.join(&b", "[..]));
@@ -84,8 +90,16 @@ pub(super) fn preflight(request: &HeaderMap) -> Answer {
     );
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("get, post, options"));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
+    if private_network && request.get(REQUEST_PRIVATE_NETWORK).is_some_and(|it| it == "true") {
+        headers.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
+    }
     answer
 }
+
+const REQUEST_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE_NETWORK: HeaderName =
+    HeaderName::from_static("access-control-allow-private-network");
 
 /// Responds to an unsupported method.
 pub(super) fn bad_method() -> Answer {
@@ -111,6 +125,12 @@ static JSON: LazyLock<HeaderMap> = LazyLock::new(|| {
     headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect()
 });
 
+/// Removes what lets other sites read the response, where somebody else decides that.
+pub(super) fn without_cors(mut answer: Answer) -> Answer {
+    answer.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+    answer
+}
+
 /// Any site may read a response: the origin check decides who may send a request.
 fn with_cors(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -132,9 +152,11 @@ fn write_string(body: &mut Vec<u8>, message: &Message) {
 
 #[cfg(test)]
 mod tests {
+    use http::header::RETRY_AFTER;
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::rejected::Rejected;
 
     fn body(answer: Answer) -> String {
         let body = futures_body(answer);
@@ -153,11 +175,11 @@ mod tests {
         let messages = [Message::text(r#"["1",null,"é\n",{}]"#), Message::binary(vec![0, 255])];
         assert_eq!(
             body(json(render(StatusCode::OK, &messages, TOKEN).into())),
-            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"0123456789abcdefghijkl7"}"#
+            r#"{"messages":["[\"1\",null,\"é\\n\",{}]","AP8="],"status":200,"token":"phx-lp.0123456789abcdefghijkl7"}"#
         );
         assert_eq!(
             body(empty(StatusCode::NO_CONTENT, TOKEN)),
-            r#"{"messages":[],"status":204,"token":"0123456789abcdefghijkl7"}"#
+            r#"{"messages":[],"status":204,"token":"phx-lp.0123456789abcdefghijkl7"}"#
         );
     }
 
@@ -185,11 +207,36 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_has_a_status_that_phoenix_js_knows() {
+        for (status, http, known) in [
+            (400, 200, 403),
+            (401, 200, 403),
+            (403, 200, 403),
+            (404, 200, 403),
+            (429, 200, 500),
+            (500, 200, 500),
+            (502, 200, 500),
+            (503, 503, 500),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = refused(&Rejected::status(status).into());
+            assert_eq!(answer.status(), http, "{status}");
+            assert_eq!(body(answer), format!(r#"{{"status":{known}}}"#), "{status}");
+        }
+        let after = |error: &ConnectError| refused(error).headers().get(RETRY_AFTER).cloned();
+        assert_eq!(after(&ConnectError::Busy), Some(HeaderValue::from_static("5")));
+        assert_eq!(after(&ConnectError::TimedOut), Some(HeaderValue::from_static("5")));
+        assert_eq!(after(&ConnectError::Panicked), None);
+    }
+
+    #[test]
     fn a_preflight_allows_the_headers_it_asks_for() {
         let mut request = HeaderMap::new();
         request.append(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-a,x-b"));
         request.append(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-c"));
-        assert_eq!(preflight(&request).headers()[ACCESS_CONTROL_ALLOW_HEADERS], "x-a,x-b, x-c");
-        assert_eq!(preflight(&HeaderMap::new()).headers()[ACCESS_CONTROL_ALLOW_HEADERS], "");
+        let allowed =
+            |request| preflight(request, false).headers()[ACCESS_CONTROL_ALLOW_HEADERS].clone();
+        assert_eq!(allowed(&request), "x-a,x-b, x-c");
+        assert_eq!(allowed(&HeaderMap::new()), "");
     }
 }

@@ -20,6 +20,15 @@ pub struct LongPollConfig {
     pub(crate) path: String,
     pub(super) poll_timeout: Duration,
     pub(super) body_timeout: Duration,
+    pub(super) cors: Cors,
+}
+
+/// What the responses say to pages of other sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cors {
+    pub(super) is_on: bool,
+    /// Whether a page of a public site may reach a server in a private network.
+    pub(super) private_network: bool,
 }
 
 impl LongPollConfig {
@@ -31,6 +40,7 @@ impl LongPollConfig {
             path: "/longpoll".to_owned(),
             poll_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(15),
+            cors: Cors { is_on: true, private_network: false },
         }
     }
 
@@ -61,6 +71,28 @@ impl LongPollConfig {
     #[must_use]
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = timeout;
+        self
+    }
+
+    /// Sets whether responses carry CORS headers, and preflight requests are answered. Default: yes, as in
+    /// Phoenix: any site may read the responses, because the [origin check](crate::CheckOrigin) decides who
+    /// may send requests.
+    ///
+    /// Switch it off where a layer around the service adds these headers; browsers reject a response that
+    /// has them twice. A preflight that reaches the service is then answered with HTTP 400.
+    #[must_use]
+    pub fn cors(mut self, is_on: bool) -> Self {
+        self.cors.is_on = is_on;
+        self
+    }
+
+    /// Sets whether the pages of public sites may reach this server in a private network or on the user's
+    /// own machine: preflight requests with `Access-Control-Request-Private-Network` are answered with
+    /// `Access-Control-Allow-Private-Network`. Default: no. Which sites may is up to the origin check. It
+    /// makes no difference without [`cors`](Self::cors).
+    #[must_use]
+    pub fn private_network(mut self, is_allowed: bool) -> Self {
+        self.cors.private_network = is_allowed;
         self
     }
 

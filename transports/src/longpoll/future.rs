@@ -6,6 +6,7 @@ use std::future::{self, Future};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::answer;
 use crate::response::{self, Answer};
 
 /// The response future of [`LongPoll`](crate::LongPoll).
@@ -13,6 +14,8 @@ pub struct ResponseFuture {
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
     /// Whether the connection closes after the answer, because the body is not read.
     closes: bool,
+    /// Whether pages of other sites may read the answer.
+    cors: bool,
 }
 
 /// Responds at once.
@@ -22,12 +25,17 @@ pub(super) fn ready(answer: Answer) -> ResponseFuture {
 
 impl ResponseFuture {
     pub(super) fn new(answer: impl Future<Output = Answer> + Send + 'static) -> Self {
-        Self { answer: Box::pin(answer), closes: false }
+        Self { answer: Box::pin(answer), closes: false, cors: true }
     }
 
     /// Closes the connection after the answer, if `closes`.
     pub(super) fn closing_if(self, closes: bool) -> Self {
         Self { closes, ..self }
+    }
+
+    /// Lets pages of other sites read the answer, if `cors`.
+    pub(super) fn with_cors(self, cors: bool) -> Self {
+        Self { cors, ..self }
     }
 }
 
@@ -35,11 +43,11 @@ impl Future for ResponseFuture {
     type Output = Result<Answer, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let closes = self.closes;
-        self.answer
-            .as_mut()
-            .poll(cx)
-            .map(|answer| Ok(if closes { response::closing(answer) } else { answer }))
+        let Self { closes, cors, .. } = *self;
+        self.answer.as_mut().poll(cx).map(|answer| {
+            let answer = if closes { response::closing(answer) } else { answer };
+            Ok(if cors { answer } else { answer::without_cors(answer) })
+        })
     }
 }
 

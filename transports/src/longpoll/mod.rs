@@ -20,7 +20,6 @@ mod shared_answer;
 mod state;
 mod token;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
@@ -29,7 +28,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderName, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
@@ -46,6 +45,7 @@ use self::state::Gone;
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::error::ConnectError;
 use crate::frame::Close;
 use crate::memory::Reservation;
 use crate::params;
@@ -105,47 +105,39 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let (parts, body) = request.into_parts();
+        let (closes, cors) = (response::expects_continue(&parts), self.0.config.cors);
         let answer = if let Err(error) = self.0.acceptor.check_origin(&parts) {
-            ready(answer::status(error.status()))
+            ready(answer::refused(&error))
         } else if parts.uri.query().is_some_and(params::is_too_long) {
             ready(response::bad_query())
         } else {
             match parts.method {
-                Method::GET => self.0.get(&parts),
+                Method::GET => self.0.get(parts),
                 Method::POST => match self.0.post(&parts, body) {
-                    Ok(receiving) => return receiving,
+                    Ok(receiving) => return receiving.with_cors(cors.is_on),
                     Err(answer) => answer,
                 },
-                Method::OPTIONS => ready(answer::preflight(&parts.headers)),
+                Method::OPTIONS if cors.is_on => {
+                    ready(answer::preflight(&parts.headers, cors.private_network))
+                }
                 _ => ready(answer::bad_method()),
             }
         };
-        answer.closing_if(response::expects_continue(&parts))
+        answer.closing_if(closes).with_cors(cors.is_on)
     }
 }
 
-/// The token of a request, which may be in the header or in the query. The header takes precedence.
-/// Clients without one may send what JavaScript makes of that.
-fn token(parts: &Parts) -> Option<Cow<'_, str>> {
-    let token = match parts.headers.get(TOKEN) {
-        Some(token) => token.to_str().ok().map(Cow::Borrowed),
-        None => params::last(parts.uri.query()?, "token"),
-    };
-    token.filter(|token| !matches!(&**token, "" | "null" | "undefined"))
-}
-
-const TOKEN: HeaderName = HeaderName::from_static("x-phoenix-longpoll-token");
-
 impl<H: Handler> Server<H> {
     /// Begins a poll or, without a token, connects.
-    fn get(self: &Arc<Self>, parts: &Parts) -> ResponseFuture {
-        if let Some(token) = token(parts) {
+    fn get(self: &Arc<Self>, mut parts: Parts) -> ResponseFuture {
+        if let Some(token) = token::of(&parts) {
             return match self.begin_poll(&token) {
                 Ok(answer) => answer,
                 Err(refused) => ResponseFuture::new(Arc::clone(self).refuse(refused)),
             };
         }
-        let Ok(info) = ConnectInfo::from_request_parts(parts, Transport::LongPoll) else {
+        token::remove_blank(&mut parts);
+        let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::LongPoll) else {
             return ready(response::bad_query());
         };
         ResponseFuture::new(Arc::clone(self).connect(info))
@@ -211,12 +203,12 @@ impl<H: Handler> Server<H> {
     /// Connects. The first token of a session comes with status 410, as Phoenix clients expect.
     async fn connect(self: Arc<Self>, info: ConnectInfo) -> Answer {
         let reads_binary = info.param("binary") == Some("base64");
-        let delay = info.session().is_some().then_some(FIRST_RESPONSE_DELAY);
+        let delay = matches!(info.session(), Ok(Some(_))).then_some(FIRST_RESPONSE_DELAY);
         let accepted = self.acceptor.accept(info).await;
         let admit = |accepted| self.acceptor.admit(accepted, Transport::LongPoll);
         let connected = match accepted.and_then(admit) {
             Ok(connected) => connected,
-            Err(error) => return answer::refused(error),
+            Err(error) => return answer::refused(&error),
         };
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
@@ -225,7 +217,7 @@ impl<H: Handler> Server<H> {
             Ok(id) => id,
             Err(error) => {
                 tracing::error!(?error, "no random bytes for a session token");
-                return answer::status(StatusCode::FORBIDDEN);
+                return answer::status(StatusCode::INTERNAL_SERVER_ERROR);
             }
         };
         self.registry.insert(id, connected, reads_binary);
@@ -242,7 +234,7 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let session = match token(parts).map(|token| self.find_for_post(&token)) {
+        let session = match token::of(parts).map(|token| self.find_for_post(&token)) {
             Some(Ok(session)) => session,
             Some(Err(refused)) => {
                 self.discard_unless_expected(parts, body);
@@ -275,7 +267,7 @@ impl<H: Handler> Server<H> {
             Ok(bytes) => bytes,
             Err(BodyError::NoMemory) => {
                 self.spawn_discard(body);
-                return answer::busy();
+                return answer::refused(&ConnectError::Busy);
             }
             Err(BodyError::TooLarge) => {
                 self.spawn_discard(body);

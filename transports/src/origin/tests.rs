@@ -172,3 +172,21 @@ fn a_predicate_sees_the_origin_and_the_request() {
     assert!(allows(&check, "http://a.test"));
     assert!(!allows(&check, "http://b.test"));
 }
+
+#[test]
+fn null_and_file_are_allowed_by_name_and_nothing_else_with_them() {
+    let (null, file) = (CheckOrigin::default().allow_null(), CheckOrigin::default().allow_file());
+    assert!(allows(&null, "null") && !allows(&null, "file://"));
+    assert!(allows(&file, "file://") && !allows(&file, "null"));
+    for check in [&null, &file] {
+        assert!(allows(check, "http://app.test"), "{check:?}");
+        for origin in ["NULL", "null ", "file:///", "file://evil.test", "http://evil.test", ""] {
+            assert!(!allows(check, origin), "{check:?}: {origin}");
+        }
+    }
+    let asked = CheckOrigin::with(|_, _| panic!("asked")).allow_null();
+    assert!(allows(&asked, "null"));
+    let mut twice = request("app.test", Some("null"));
+    twice.headers.append(ORIGIN, HeaderValue::from_static("null"));
+    assert!(!null.allows(&twice));
+}

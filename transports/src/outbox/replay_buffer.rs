@@ -157,6 +157,14 @@ impl ReplayBuffer {
         }
     }
 
+    /// Supersedes the connection without another one. Returns `false` if it was lost already.
+    pub(super) fn end_epoch(&mut self) -> bool {
+        let has_connection = self.loss().is_none();
+        self.detach(self.epoch, Loss::Cut);
+        self.epoch += u64::from(has_connection);
+        has_connection
+    }
+
     /// How the connection of the current epoch was lost, if it was.
     pub(super) fn loss(&self) -> Option<Loss> {
         match self.connection {

@@ -211,6 +211,28 @@ impl Sender {
         Wakeup(waker).wake();
     }
 
+    /// Ends the connection with [`Close::Restart`], so that the client connects anew. A plain session ends
+    /// with it, as by [`close`](Self::close); a resumable one is left without a connection. Returns whether
+    /// there was one.
+    pub fn end_connection(&self) -> bool {
+        let mut state = self.shared.state.lock();
+        if state.close.is_some() {
+            return false;
+        }
+        let waker = match state.replay() {
+            Some((buffer, _)) if buffer.epoch() > 0 => {
+                if !buffer.end_epoch() {
+                    return false;
+                }
+                state.waker.take()
+            }
+            _ => state.close(Close::Restart),
+        };
+        drop(state);
+        Wakeup(waker).wake();
+        true
+    }
+
     /// Closes the outbox on behalf of its session: the listener of [`on_close`](Self::on_close), which is
     /// the session, is not woken.
     pub(crate) fn close_quietly(&self, close: Close) {

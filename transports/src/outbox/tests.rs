@@ -235,3 +235,48 @@ fn metrics_are_recorded_outside_the_lock() {
         assert!(recorder.1.into_inner(), "something was counted");
     }
 }
+
+#[test]
+fn a_plain_outbox_ends_with_its_connection() {
+    let (outbox, mut receiver) = channel(1000);
+    outbox.push(Message::text("a"));
+    assert!(outbox.end_connection());
+    assert_eq!(take(&mut receiver), Poll::Ready(Ok(vec![Message::text("a")])));
+    assert_eq!(take(&mut receiver), Poll::Ready(Err(Close::Restart)));
+    assert!(outbox.is_closed() && !outbox.end_connection());
+}
+
+#[test]
+fn a_resumable_outbox_outlives_the_end_of_its_connection() {
+    let (outbox, receiver) = channel(1000);
+    let outbox = [outbox, receiver.into_resumable(0)];
+    assert!(!outbox[0].end_connection(), "there is none yet");
+    for received in [None, Some(0)] {
+        let mut receiver = outbox[1].attach(received).expect("nothing was missed");
+        let wakes = Arc::new(Wakes::default());
+        wait(&mut receiver, &Arc::clone(&wakes).into());
+        assert!(outbox[0].end_connection());
+        assert_eq!(wakes.count(), 1);
+        assert_eq!(take(&mut receiver), Poll::Ready(Err(Close::Restart)));
+        assert!(receiver.is_superseded() && outbox[0].is_idle() && !outbox[0].is_closed());
+        assert!(!outbox[0].end_connection(), "it has ended");
+    }
+}
+
+#[test]
+fn what_the_end_of_a_connection_has_lost_is_sent_on_the_next_one() {
+    let resumable = channel(1000).1.into_resumable(0);
+    let stream = resumable.stream();
+    let mut receiver = resumable.attach(None).expect("it is there");
+    stream.resume(receiver.epoch(), Message::text("joined"));
+    stream.push(Message::text("a"));
+    assert!(matches!(take(&mut receiver), Poll::Ready(Ok(batch)) if batch.len() == 2));
+    stream.push(Message::text("b"));
+    assert!(resumable.end_connection());
+    stream.push(Message::text("c"));
+    assert_eq!(take(&mut receiver), Poll::Ready(Err(Close::Restart)));
+    let mut receiver = resumable.attach(None).expect("it is there");
+    stream.resume(receiver.epoch(), Message::text("resumed"));
+    let texts = ["resumed", "a", "b", "c"].map(Message::text).to_vec();
+    assert_eq!(take(&mut receiver), Poll::Ready(Ok(texts)));
+}

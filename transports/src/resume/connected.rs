@@ -11,7 +11,8 @@ use super::registry::{Opened, ResumeRegistry};
 use super::session::{ResumableSession, TokenId};
 use crate::connect_info::Transport;
 use crate::outbox;
-use crate::session::{Rejected, Session};
+use crate::rejected::Rejected;
+use crate::session::Session;
 
 /// A client that the handler has accepted.
 pub(crate) struct Accepted<S> {
@@ -34,13 +35,12 @@ enum Kind<S> {
     Own(S, outbox::Receiver),
     /// Becomes resumable under this id with its first connection.
     New(Arc<ResumeRegistry<S>>, String, S, outbox::Receiver),
-    /// Is there already.
-    Resumed(Arc<ResumableSession<S>>),
+    /// Is there already. The new one lets it take over what has changed.
+    Resumed(Arc<ResumableSession<S>>, S),
 }
 
 impl<S: Session> Connected<S> {
-    /// Finds the session that the client asks for, and drops the new one. Without a session to
-    /// resume, the new one is admitted.
+    /// Finds the session that the client asks for. Without a session to resume, the new one is admitted.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl<S: Session> Connected<S> {
         let id = id.filter(|_| registry.is_eligible(session.id()));
         let known = id.as_ref().and_then(|id| registry.find_own(id, session.id(), received));
         let kind = if let Some(known) = known {
-            Kind::Resumed(known)
+            Kind::Resumed(known, session)
         } else {
             session.admit()?;
             match id {
@@ -79,7 +79,7 @@ impl<S: Session> Connected<S> {
     pub(crate) fn receiver(&self) -> Option<&outbox::Receiver> {
         match &self.kind {
             Kind::Own(_, receiver) | Kind::New(_, _, _, receiver) => Some(receiver),
-            Kind::Resumed(_) => None,
+            Kind::Resumed(..) => None,
         }
     }
 
@@ -89,7 +89,7 @@ impl<S: Session> Connected<S> {
             Kind::Own(_, receiver) | Kind::New(_, _, _, receiver) => {
                 !receiver.is_closed() || receiver.backlog() > 0
             }
-            Kind::Resumed(session) => session.is_alive(),
+            Kind::Resumed(session, _) => session.is_alive(),
         }
     }
 
@@ -97,7 +97,7 @@ impl<S: Session> Connected<S> {
     /// one before.
     pub(crate) fn replace_token(&self, id: TokenId) -> Option<TokenId> {
         match &self.kind {
-            Kind::Resumed(session) => session.replace_token(id),
+            Kind::Resumed(session, _) => session.replace_token(id),
             Kind::Own(..) | Kind::New(..) => None,
         }
     }
@@ -105,19 +105,20 @@ impl<S: Session> Connected<S> {
     /// Begins to use the session on a connection. Returns `None` if it has ended meanwhile.
     pub(crate) fn attach(self, transport: Transport) -> Option<(Attached<S>, outbox::Receiver)> {
         let received = self.received;
-        let session = match self.kind {
+        let (session, newer) = match self.kind {
             Kind::Own(session, receiver) => return Some((Attached::Own(session), receiver)),
-            Kind::Resumed(session) => session,
+            Kind::Resumed(session, newer) => (session, Some(newer)),
             Kind::New(registry, id, session, receiver) => {
                 match registry.open(&id, received, session, receiver) {
                     Opened::Own(session, receiver) => {
                         return Some((Attached::Own(session), receiver));
                     }
-                    Opened::Resumable(session) => session,
+                    Opened::Resumable(session) => (session, None),
+                    Opened::Resumed(session, newer) => (session, Some(newer)),
                 }
             }
         };
-        Attached::resumable(session, received, transport)
+        Attached::resumable(session, received, transport, newer)
     }
 }
 
@@ -126,7 +127,7 @@ impl<S> fmt::Debug for Connected<S> {
         f.write_str(match self.kind {
             Kind::Own(..) => "Own",
             Kind::New(..) => "New",
-            Kind::Resumed(_) => "Resumed",
+            Kind::Resumed(..) => "Resumed",
         })
     }
 }

@@ -19,13 +19,15 @@ pub(crate) enum Attached<S: Session> {
 }
 
 impl<S: Session> Attached<S> {
-    /// Begins an epoch of a resumable session. Returns `None` if the session has ended.
+    /// Begins an epoch of a resumable session, which `newer` has resumed unless it is `None`. Returns
+    /// `None` if the session has ended.
     pub(super) fn resumable(
         session: Arc<ResumableSession<S>>,
         received: Option<u64>,
         transport: Transport,
+        newer: Option<S>,
     ) -> Option<(Self, outbox::Receiver)> {
-        let receiver = session.attach(received, transport)?;
+        let receiver = session.attach(received, transport, newer)?;
         let epoch = Epoch { session, number: receiver.epoch() };
         Some((Self::Resumable(epoch), receiver))
     }

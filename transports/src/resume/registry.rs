@@ -24,7 +24,10 @@ use crate::session::Session;
 pub(super) enum Opened<S> {
     /// The session cannot be resumable: its id is in use by another client, or there are too many.
     Own(S, outbox::Receiver),
+    /// The new one.
     Resumable(Arc<ResumableSession<S>>),
+    /// One that is there already, which the new one resumes.
+    Resumed(Arc<ResumableSession<S>>, S),
 }
 
 /// All resumable sessions of an endpoint.
@@ -93,8 +96,8 @@ impl<S: Session> ResumeRegistry<S> {
         self.sessions.lock().by_id.get(id).map(Arc::clone)
     }
 
-    /// Finds the session that a new connection asks for, and drops the new one. If there is none, the
-    /// new one becomes the session of that id.
+    /// Finds the session that a new connection asks for. If there is none, the new one becomes the
+    /// session of that id.
     pub(super) fn open(
         self: &Arc<Self>,
         id: &str,
@@ -113,7 +116,7 @@ impl<S: Session> ResumeRegistry<S> {
                     return Opened::Own(session, receiver);
                 }
                 if known.can_resume(received) {
-                    return Opened::Resumable(Arc::clone(known));
+                    return Opened::Resumed(Arc::clone(known), session);
                 }
                 is_stuck = known.is_stuck();
             }

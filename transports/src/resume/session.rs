@@ -5,6 +5,7 @@
 //! free, or else by the thread that holds the turn.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -26,6 +27,9 @@ pub(crate) struct ResumableSession<S> {
     state: Mutex<State>,
     /// The turn: held while a callback of the session runs. `None` once the session has ended.
     turn: Mutex<Option<S>>,
+    /// What the newest connect would have been without this session, until the session has seen it. Set
+    /// under the lock of the state.
+    newer: Mutex<Option<Box<S>>>,
     /// The token of the last long-poll connect, which may not have been used yet.
     newest_token: Mutex<Option<TokenId>>,
 }
@@ -58,7 +62,8 @@ impl<S: Session> ResumableSession<S> {
         let mut state = State::new(shared, timer, now);
         state.schedule(now);
         let (state, turn) = (Mutex::new(state), Mutex::new(Some(session)));
-        Self { socket_id, outbox, state, turn, newest_token: Mutex::default() }
+        let (newer, newest_token) = (Mutex::new(None), Mutex::default());
+        Self { socket_id, outbox, state, turn, newer, newest_token }
     }
 
     /// Remembers the token of a long-poll connect, and returns the one before.
@@ -108,12 +113,13 @@ impl<S: Session> ResumableSession<S> {
         self.state.lock().is_flapping(Instant::now())
     }
 
-    /// Begins an epoch. Returns `None` if the session has ended, or ends now because the client would
-    /// miss messages.
+    /// Begins an epoch for a connect that has resumed the session, unless `newer` is `None`. Returns
+    /// `None` if the session has ended, or ends now because the client would miss messages.
     pub(super) fn attach(
         &self,
         received: Option<u64>,
         transport: Transport,
+        newer: Option<S>,
     ) -> Option<outbox::Receiver> {
         if self.state.lock().has_ended() {
             return None;
@@ -123,13 +129,16 @@ impl<S: Session> ResumableSession<S> {
             self.end(Close::Restart);
             return None;
         };
-        let now = Instant::now();
+        let (now, newer) = (Instant::now(), newer.map(Box::new));
         let mut state = self.state.lock();
         if has_conflict {
             state.add_conflict(now);
         }
-        state.attach(receiver.epoch(), transport, now);
+        let is_newest = state.attach(receiver.epoch(), transport, now);
+        // Not needed any more: of this connect, or of one before.
+        let unseen = if is_newest { mem::replace(&mut *self.newer.lock(), newer) } else { newer };
         drop(state);
+        drop(unseen);
         let label = transport.name();
         metrics::counter!("tower_channels_sessions_attached", "transport" => label).increment(1);
         self.run_pending();
@@ -280,7 +289,13 @@ impl<S: Session> ResumableSession<S> {
             drop(state);
             let Some(session) = turn else { continue };
             match event {
-                SessionEvent::Attached(epoch, transport) => session.attached(epoch, transport),
+                SessionEvent::Attached(epoch, transport) => {
+                    let newer = self.newer.lock().take();
+                    if let Some(newer) = newer {
+                        session.resumed(*newer);
+                    }
+                    session.attached(epoch, transport);
+                }
                 SessionEvent::Reattached => session.reattached(),
                 SessionEvent::Detached(reason) => session.detached(reason),
                 SessionEvent::RejoinDeadline => session.rejoin_deadline(),

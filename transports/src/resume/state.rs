@@ -137,14 +137,17 @@ impl State {
         self.conflicts.push(now);
     }
 
-    /// Begins an epoch, unless a newer one has begun or the session has ended.
-    pub(super) fn attach(&mut self, epoch: u64, transport: Transport, now: Instant) {
-        if epoch > self.epoch && self.set_connection(Connection::Attached) {
+    /// Begins an epoch, unless a newer one has begun or the session has ended. Returns whether it has
+    /// begun.
+    pub(super) fn attach(&mut self, epoch: u64, transport: Transport, now: Instant) -> bool {
+        let begins = epoch > self.epoch && self.set_connection(Connection::Attached);
+        if begins {
             self.epoch = epoch;
             (self.transport, self.attached_at, self.is_rejoin_over) = (transport, now, false);
             self.pending.push_back(SessionEvent::Attached(epoch, transport));
             self.schedule(now);
         }
+        begins
     }
 
     /// The connection is lost. Returns whether the session was attached.

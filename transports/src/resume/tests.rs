@@ -12,7 +12,8 @@ use crate::frame::{Close, Inbound, Message};
 use crate::memory::Memory;
 use crate::outbox::{self, Loss};
 use crate::reentrant;
-use crate::session::{DetachReason, Rejected, Session};
+use crate::rejected::Rejected;
+use crate::session::{DetachReason, Session};
 
 /// A session with this socket id.
 struct Silent(Option<&'static str>);
@@ -274,7 +275,7 @@ impl Session for Limited {
     fn admit(&mut self) -> Result<(), Rejected> {
         let taken = self.0.fetch_update(Relaxed, Relaxed, |room| room.checked_sub(1));
         self.1 = taken.is_ok();
-        taken.map(drop).map_err(|_| Rejected)
+        taken.map(drop).map_err(|_| Rejected::reason("no room"))
     }
 }
 
@@ -367,4 +368,70 @@ async fn a_session_that_has_expired_holds_nothing_however_long_its_outbox_is_kep
     registry.sweep(Instant::now() + TTL, usize::MAX);
     assert!(outbox.is_closed());
     assert_eq!(memory.reserved(), 0);
+}
+
+/// A session that records what it learns of later connects.
+struct Learning {
+    name: &'static str,
+    events: Arc<std::sync::Mutex<Vec<&'static str>>>,
+    /// Called by the first message, in the turn of the session.
+    in_turn: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Session for Learning {
+    fn handle_in(&mut self, _: Inbound<'_>) -> Result<(), Close> {
+        self.in_turn.take().into_iter().for_each(|act| act());
+        Ok(())
+    }
+
+    fn id(&self) -> Option<&str> {
+        Some("ann")
+    }
+
+    fn resumed(&mut self, newer: Self) {
+        self.events.lock().unwrap().push(newer.name);
+    }
+
+    fn attached(&mut self, _: u64, _: Transport) {
+        self.events.lock().unwrap().push("attached");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_learns_of_the_connect_that_resumes_it_before_it_is_attached() {
+    let registry = ResumeRegistry::new(ResumeConfig::new());
+    let events = Arc::new(std::sync::Mutex::default());
+    let new = |name| Learning { name, events: Arc::clone(&events), in_turn: None };
+    drop(attach(&registry, "tab", new("first"), outbox::channel(100).1));
+    let unused = Accepted {
+        id: Some("tab".to_owned()),
+        received: None,
+        session: new("unused"),
+        receiver: outbox::channel(100).1,
+    };
+    drop(Connected::new(&registry, unused).expect("admitted"));
+    drop(attach(&registry, "tab", new("second"), outbox::channel(100).1));
+    drop(attach(&registry, "other tab", new("other"), outbox::channel(100).1));
+    assert_eq!(*events.lock().unwrap(), ["attached", "second", "attached", "attached"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_connects_in_one_turn_a_session_learns_of_the_newest() {
+    let registry = ResumeRegistry::new(ResumeConfig::new());
+    let events = Arc::new(std::sync::Mutex::default());
+    let in_turn = {
+        let (registry, events) = (Arc::clone(&registry), Arc::clone(&events));
+        move || {
+            for name in ["second", "third"] {
+                let new = Learning { name, events: Arc::clone(&events), in_turn: None };
+                std::mem::forget(attach(&registry, "tab", new, outbox::channel(100).1));
+            }
+        }
+    };
+    let (name, in_turn) = ("first", Some(Box::new(in_turn) as Box<dyn FnOnce() + Send>));
+    let first = Learning { name, events: Arc::clone(&events), in_turn };
+    let attached = attach(&registry, "tab", first, outbox::channel(100).1);
+    let (mut session, _receiver) = attached.expect("it is new");
+    let _ = session.handle_in(Inbound::Text("x"));
+    assert_eq!(*events.lock().unwrap(), ["attached", "third", "attached", "attached"]);
 }

@@ -87,7 +87,7 @@ impl<H: Handler> WebSocket<H> {
             return response::closing(response::text(StatusCode::BAD_REQUEST, error));
         }
         if let Err(error) = self.acceptor.check_origin(&parts) {
-            return response::empty(error.status());
+            return response::refused(&error);
         }
         let Ok(info) = ConnectInfo::from_request_parts(&parts, Transport::WebSocket) else {
             return response::bad_query();
@@ -96,7 +96,7 @@ impl<H: Handler> WebSocket<H> {
         drop(parts);
         let accepted = match self.acceptor.accept(info).await {
             Ok(accepted) => accepted,
-            Err(error) => return response::empty(error.status()),
+            Err(error) => return response::refused(&error),
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,
@@ -109,7 +109,7 @@ impl<H: Handler> WebSocket<H> {
         };
         let connected = match self.acceptor.admit(accepted, Transport::WebSocket) {
             Ok(connected) => connected,
-            Err(error) => return response::empty(error.status()),
+            Err(error) => return response::refused(&error),
         };
         self.spawn(upgrade, connected);
         handshake.answer()
