@@ -42,6 +42,7 @@
 //!
 //! - [`ConnectInfo`] is what `connect` learns of a client; [`Rejected`] refuses it.
 //! - [`Socket`] sends to the client and to its topic, [`Handle`] reaches a channel from other tasks.
+//! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
 //! - With the feature `test-util`, `test` is a client without a network.
@@ -129,5 +130,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment mounting);
+    pages!(deployment from_phoenix mounting presence security);
 }
