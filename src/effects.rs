@@ -51,7 +51,7 @@ impl Effects {
         self.skipped += 1;
     }
 
-    /// Counts an intercepted broadcast for which a channel has no room.
+    /// Counts a broadcast that a channel would have handled itself, but has no room for.
     pub(crate) fn drop_intercept(&mut self) {
         self.intercepts_dropped += 1;
     }

@@ -42,6 +42,7 @@
 //!
 //! - [`ConnectInfo`] is what `connect` learns of a client; [`Rejected`] refuses it.
 //! - [`Socket`] sends to the client and to its topic, [`Handle`] reaches a channel from other tasks.
+//! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
 //! - With the feature `test-util`, `test` is a client without a network.
@@ -78,7 +79,8 @@ mod socket_info;
 pub mod test;
 mod topics;
 
-pub use self::channel::callbacks::{Channel, Handle, Socket};
+pub use self::channel::callbacks::{Channel, Socket};
+pub use self::channel::handle::Handle;
 pub use self::channel::mailbox::SendError;
 pub use self::channel::reply_ref::ReplyRef;
 pub use self::channel::result::{Joined, Reason};

@@ -55,6 +55,7 @@ fn builder() -> Builder<String> {
     Endpoint::builder(|info| async move { Ok(info.param("name").unwrap_or_default().to_owned()) })
         .id(|name| Some(name.clone()))
         .channel::<Echo>("echo")
+        .channel::<Busy>("busy")
         .channel::<Intercepting>("intercepting")
         .channel::<Room>("*")
 }
@@ -279,4 +280,119 @@ fn hundreds_of_clients_that_do_not_read_stay_within_the_memory_and_one_that_does
     );
     assert!(bytes < LIMIT + LIMIT / 4, "{bytes} bytes are held");
     assert!(bytes > LIMIT / 2, "only {bytes} bytes are held");
+}
+
+/// Subscribes to as many topics, or starts as many timers, as its client asks for.
+struct Busy;
+
+impl Channel for Busy {
+    type Assigns = String;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
+        Ok(Self.into())
+    }
+
+    async fn handle_in(&mut self, event: &str, msg: Payload, it: &Socket<Self>) -> Result<Reply> {
+        match event {
+            "subscribe" => {
+                for n in 0..msg.parse::<u32>()? {
+                    it.subscribe(&format!("a topic of {} with number {n}", it.assigns()))?;
+                }
+            }
+            "remind" => {
+                for _ in 0..msg.parse::<u32>()? {
+                    it.send_after(Duration::from_secs(3600), ());
+                }
+            }
+            "repeat" => {
+                for _ in 0..msg.parse::<u32>()? {
+                    it.send_every(Duration::from_secs(3600), ());
+                }
+            }
+            _ => std::future::pending().await,
+        }
+        Ok(Reply::None)
+    }
+}
+
+#[test]
+fn subscriptions_and_timers_stay_within_the_memory() {
+    const LIMIT: usize = 8 * MIB;
+    for event in ["subscribe", "remind", "repeat"] {
+        let bytes = held(
+            || async {
+                let endpoint = builder().memory(LIMIT).build();
+                let mut clients = Vec::new();
+                for n in 0..30 {
+                    clients.push(member(&endpoint, &n.to_string(), "busy").await);
+                }
+                (endpoint, clients)
+            },
+            |(endpoint, clients)| async move {
+                let mut open = Vec::new();
+                for mut client in clients {
+                    client.send("busy", event, json!(1000));
+                    open.push(client);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    for mut client in std::mem::take(&mut open) {
+                        let closed = client.expect_closed();
+                        if tokio::time::timeout(Duration::from_millis(1), closed).await.is_err() {
+                            open.push(client);
+                        }
+                    }
+                }
+                (endpoint, open)
+            },
+        );
+        assert!(bytes < LIMIT + LIMIT / 4, "{event}: {bytes} bytes are held");
+        assert!(bytes > LIMIT / 2, "{event}: only {bytes} bytes are held");
+    }
+}
+
+#[test]
+fn a_task_that_does_not_read_holds_what_its_subscription_allows() {
+    for size in SIZES {
+        let bytes = held(
+            || async {
+                let endpoint = builder().build();
+                let here = member(&endpoint, "b", "room:a").await;
+                let subscription = endpoint.pubsub().subscribe("room:a");
+                (endpoint, here, subscription)
+            },
+            |(endpoint, mut here, subscription)| async move {
+                for _ in 0..40_000_usize.min(8 * MIB / size) {
+                    endpoint.broadcast("room:a", "an_event_with_a_long_name", payload(size));
+                    here.discard();
+                }
+                (endpoint, here, subscription)
+            },
+        );
+        assert!(bytes < MIB + MIB / 4, "{bytes} bytes are held in messages of {size}");
+        assert!(bytes > MIB / 4, "only {bytes} bytes are held in messages of {size}");
+    }
+}
+
+#[test]
+fn a_busy_channel_holds_of_what_it_hears_what_its_mailbox_allows() {
+    for size in SIZES {
+        let bytes = held(
+            || async {
+                let endpoint = builder().build();
+                let mut client = member(&endpoint, "b", "busy").await;
+                client.send("busy", "subscribe", json!(1));
+                client.send("busy", "hang", json!({}));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                (endpoint, client)
+            },
+            |(endpoint, client)| async move {
+                for _ in 0..40_000_usize.min(8 * MIB / size) {
+                    endpoint.broadcast("a topic of b with number 0", "event", payload(size));
+                }
+                (endpoint, client)
+            },
+        );
+        assert!(bytes < MIB + MIB / 4, "{bytes} bytes are held in messages of {size}");
+        assert!(bytes > MIB / 4, "only {bytes} bytes are held in messages of {size}");
+    }
 }

@@ -32,6 +32,12 @@ impl Drop for Fragile {
     }
 }
 
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        panic!("cloned as requested")
+    }
+}
+
 /// Panics when it is serialized.
 struct Unspeakable;
 
@@ -85,6 +91,18 @@ impl Channel for Room {
             }
             "panic" => panic!("requested"),
             "hang" => std::future::pending().await,
+            "subscribe" => {
+                it.subscribe("news")?;
+                Ok(Reply::ack())
+            }
+            "send_every" => {
+                it.send_every(Duration::from_secs(1), Fragile(false));
+                Ok(Reply::ack())
+            }
+            "send_after" => {
+                it.send_after(Duration::from_secs(3600), Fragile(true));
+                Ok(Reply::ack())
+            }
             "stop" => Err(Error::stop()),
             "error" => Err(Unprintable.into()),
             "reply" => Ok(Reply::ok(Payload::json(&Unspeakable)?)),
@@ -99,6 +117,16 @@ impl Channel for Room {
             }
             _ => Err(Error::unmatched(event)),
         }
+    }
+
+    async fn handle_broadcast(
+        &mut self,
+        _: &str,
+        _: &str,
+        _: Payload,
+        _: &Socket<Self>,
+    ) -> Result<()> {
+        panic!("requested")
     }
 
     async fn terminate(&mut self, _: Reason, it: &Socket<Self>) {
@@ -289,6 +317,46 @@ fn an_info_that_panics_when_it_is_dropped_unhandled_hurts_nobody() {
         assert_eq!(ann.push("room:1", "ping", json!({})).await, Reply::ack());
     });
     assert_eq!(captured.count(&format!("{PANICS}{{in=drop}}")), 2);
+}
+
+#[test]
+fn a_panic_in_handle_broadcast_ends_that_channel_alone() {
+    let captured = capture(async {
+        let endpoint = builder().build();
+        let mut ann = client(&endpoint).await;
+        ann.push("room:1", "subscribe", json!({})).await;
+        endpoint.broadcast("news", "rain", json!({}));
+        ann.expect_on("room:1", "phx_error").await;
+        assert_eq!(endpoint.subscriber_count("news"), 0);
+        assert_eq!(ann.push("room:fragile", "fix", json!({})).await, Reply::ack());
+    });
+    assert_eq!(captured.count(&format!("{PANICS}{{in=channel}}")), 1);
+}
+
+#[test]
+fn a_message_that_panics_when_a_timer_clones_it_ends_that_channel_alone() {
+    let captured = capture(async {
+        let endpoint = builder().build();
+        let mut ann = client(&endpoint).await;
+        ann.push("room:1", "send_every", json!({})).await;
+        ann.expect_on("room:1", "phx_error").await;
+        assert_eq!(ann.push("room:fragile", "fix", json!({})).await, Reply::ack());
+    });
+    assert_eq!(captured.count(&format!("{PANICS}{{in=channel}}")), 1);
+}
+
+#[test]
+fn a_message_that_panics_when_its_timer_drops_it_hurts_nobody() {
+    let captured = capture(async {
+        let endpoint = builder().build();
+        let mut ann = client(&endpoint).await;
+        ann.push("room:1", "send_after", json!({})).await;
+        assert_eq!(ann.leave("room:1").await, Reply::ack());
+        assert_eq!(ann.next_push().await.0, "phx_close");
+        assert_eq!(ann.push("room:fragile", "fix", json!({})).await, Reply::ack());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+    assert_eq!(captured.count(&format!("{PANICS}{{in=drop}}")), 1);
 }
 
 #[test]

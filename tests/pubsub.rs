@@ -281,7 +281,7 @@ async fn an_error_of_handle_broadcast_crashes_that_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_channel_of_a_detached_client_goes_on_to_hear_and_its_own_topic_stays_dormant() {
+async fn what_the_channel_of_a_detached_client_hears_waits_for_it_in_order() {
     let endpoint = endpoint();
     let session = [("id", "ann"), ("session", "0123456789abcdefghijkl")];
     let mut ann = connect(&endpoint, &session).await.unwrap();

@@ -22,7 +22,8 @@ use tower::ServiceExt;
 use tower_channels::channel::{Error, Result};
 use tower_channels::test::connect;
 use tower_channels::{
-    Builder, Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, Reply, Socket,
+    Builder, Channel, Endpoint, Joined, Payload, Presence, PresenceConfig, PubSub, PubSubConfig,
+    Reply, Socket,
 };
 
 const TOPIC: &str = "room:1";
@@ -45,6 +46,7 @@ impl Channel for Room {
             "track" => Presence::track(it, "ann", json!({}))?,
             "untrack" => Presence::untrack(it, "ann"),
             "push_state" => Presence::push_state(it),
+            "subscribe" => it.subscribe("heard")?,
             "push_binary" => it.push("binary", Payload::binary("bytes")),
             _ => return Err(Error::unmatched(event)),
         }
@@ -262,6 +264,50 @@ fn an_intercepted_broadcast_for_which_there_is_no_room() {
         settle().await;
     });
     assert!(counted.contains(&"tower_channels_intercepts_dropped".into()), "{counted:?}");
+}
+
+#[test]
+fn a_heard_broadcast_for_which_there_is_no_room() {
+    let endpoint = builder().max_mailbox(1).build();
+    let (counted, _) = run(endpoint, "heard", |endpoint, _| async move {
+        let mut client = connect(&endpoint, &[]).await.expect("connects");
+        client.join(TOPIC, json!({})).await;
+        client.push(TOPIC, "subscribe", json!({})).await;
+        (0..5).for_each(|_| endpoint.broadcast("heard", "news", json!({})));
+        settle().await;
+    });
+    assert!(counted.contains(&"tower_channels_intercepts_dropped".into()), "{counted:?}");
+}
+
+#[test]
+fn a_subscription_whose_reader_is_woken() {
+    let (_, calls) = run(builder().build(), TOPIC, |endpoint, meddler| async move {
+        let mut subscription = endpoint.pubsub().subscribe(TOPIC);
+        let waker = Waker::from(meddler);
+        let mut next = Box::pin(subscription.recv());
+        assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        endpoint.broadcast(TOPIC, "new_msg", json!({}));
+        assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    });
+    assert!(calls > 0);
+}
+
+#[test]
+fn a_subscription_that_lags() {
+    let pubsub = PubSub::with_config(PubSubConfig::new().max_subscription(1000).memory(3000));
+    // Presence and memory are those of the PubSub.
+    let endpoint = Endpoint::builder(|_| async { Ok(()) })
+        .channel::<Quiet>("*")
+        .pubsub(pubsub.expect("valid"))
+        .build();
+    let (_, calls) = run(endpoint, TOPIC, |endpoint, _| async move {
+        let mut subscription = endpoint.pubsub().subscribe(TOPIC);
+        for _ in 0..9 {
+            endpoint.broadcast(TOPIC, "new_msg", json!("x".repeat(2000)));
+        }
+        assert!(subscription.recv().await.is_err());
+    });
+    assert!(calls > 0, "the memory is exceeded, which is reported");
 }
 
 #[test]

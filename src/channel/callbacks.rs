@@ -3,17 +3,12 @@
 
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::sync::Arc;
-
-use tower_channels_transports::Transport;
 
 use super::context::{Caller, ChannelContext};
 use super::error::{Error, Result};
-use super::mailbox::{self, Command, SendError};
 use super::reply_ref::ReplyRef;
 use super::result::{Joined, Reason};
-use crate::guarded::Guarded;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::presence::Presence;
@@ -75,7 +70,7 @@ pub trait Channel: Sized + Send + 'static {
     /// The value that `connect` returned for the client, shared by all channels of its socket.
     type Assigns: Send + Sync + 'static;
 
-    /// The messages that other tasks send to this channel through its [`Handle`].
+    /// The messages that other tasks send to this channel through its [`Handle`](crate::Handle).
     type Info: Send + 'static;
 
     /// Events whose broadcasts are passed to [`handle_out`](Channel::handle_out) instead of being
@@ -203,7 +198,7 @@ pub trait Channel: Sized + Send + 'static {
         async { Err(error) }
     }
 
-    /// Handles a message from [`Handle::send`].
+    /// Handles a message from [`Handle::send`](crate::Handle::send), or of a timer; see [`Socket::send_after`].
     fn handle_info(
         &mut self,
         info: Self::Info,
@@ -292,17 +287,6 @@ impl<C: Channel> Socket<C> {
         &self.context.assigns
     }
 
-    /// The socket's id, as [`Builder::id`](crate::Builder::id) has derived it.
-    pub fn id(&self) -> Option<&str> {
-        self.context.info.id().map(|id| &**id)
-    }
-
-    /// The transport of the client's connection, or of its last one: in a resumable session it changes
-    /// with the connection.
-    pub fn transport(&self) -> Transport {
-        self.context.info.transport()
-    }
-
     /// The joined topic.
     pub fn topic(&self) -> &str {
         &self.context.topic
@@ -341,12 +325,6 @@ impl<C: Channel> Socket<C> {
     pub fn presence(&self) -> &Presence {
         self.context.pubsub.presence()
     }
-
-    /// Returns a handle with which other tasks send messages to this channel; see
-    /// [`Channel::handle_info`].
-    pub fn handle(&self) -> Handle<C> {
-        Handle { mailbox: self.context.mailbox.clone(), info: PhantomData }
-    }
 }
 
 impl<C: Channel> Clone for Socket<C> {
@@ -359,43 +337,5 @@ impl<C: Channel> Clone for Socket<C> {
 impl<C: Channel> fmt::Debug for Socket<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Socket").field("topic", &self.context.topic).finish_non_exhaustive()
-    }
-}
-
-/// Sends messages to a channel from other tasks. A cheap clone, which does not keep the channel
-/// alive.
-pub struct Handle<C: Channel> {
-    mailbox: mailbox::Sender,
-    info: PhantomData<fn(C::Info)>,
-}
-
-impl<C: Channel> Handle<C> {
-    /// Sends a message to [`Channel::handle_info`]. Never blocks.
-    ///
-    /// # Errors
-    /// [`SendError::Closed`] if the channel has ended or its client is gone, [`SendError::Full`] if
-    /// more than [`Builder::max_mailbox`] waits for the channel.
-    ///
-    /// [`Builder::max_mailbox`]: crate::Builder::max_mailbox
-    pub fn send(&self, info: C::Info) -> Result<(), SendError> {
-        self.mailbox.send(Command::Info(Box::new(Guarded::new(info))))
-    }
-}
-
-impl<C: Channel> Handle<C> {
-    pub(super) fn mailbox(&self) -> &mailbox::Sender {
-        &self.mailbox
-    }
-}
-
-impl<C: Channel> Clone for Handle<C> {
-    fn clone(&self) -> Self {
-        Self { mailbox: self.mailbox.clone(), info: PhantomData }
-    }
-}
-
-impl<C: Channel> fmt::Debug for Handle<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").finish_non_exhaustive()
     }
 }

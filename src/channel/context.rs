@@ -9,8 +9,7 @@ use tower_channels_transports::Message;
 use tower_channels_transports::outbox::Enqueued;
 
 use super::mailbox;
-use super::subscriptions::Subscriptions;
-use super::timers::Timers;
+use super::resources::Resources;
 use crate::guarded::Guarded;
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
@@ -36,9 +35,7 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) ownership: Ownership,
     pub(crate) mailbox: mailbox::Sender,
     pub(crate) subscription: TopicSubscription,
-    /// To other topics.
-    pub(crate) subscriptions: Subscriptions,
-    pub(crate) timers: Timers,
+    pub(crate) resources: Resources,
 }
 
 /// The subscription of a joined channel to its topic.
@@ -73,16 +70,14 @@ impl<A> ChannelContext<A> {
             ownership: Ownership::default(),
             mailbox,
             subscription: TopicSubscription::default(),
-            subscriptions: Subscriptions::default(),
-            timers: Timers::default(),
+            resources: Resources::default(),
         }
     }
 
     /// Ends what the channel hears, and its timers: nothing of it reaches the mailbox any more.
     pub(crate) fn unsubscribe_all(&self) {
         self.subscription.set(None);
-        self.subscriptions.end();
-        self.timers.end();
+        self.resources.end();
     }
 
     /// Pushes an event to the client.

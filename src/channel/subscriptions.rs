@@ -1,39 +1,13 @@
 //! The subscriptions of a channel to topics other than its own.
 
-use std::collections::HashMap;
 use std::fmt;
 
-use parking_lot::Mutex;
 use smol_str::SmolStr;
-use tower_channels_transports::FixedReservation;
 
 use super::callbacks::{Channel, Socket};
+use super::resources::{Acquired, Subscription};
 use crate::message::LONGEST_NAME;
 use crate::payload::heap_size;
-use crate::topics::Membership;
-
-/// The subscriptions of a channel to topics other than its own, which end with the channel.
-#[derive(Default)]
-pub(crate) struct Subscriptions {
-    /// The lock of a topic is taken under it, and it under none. Held for a few steps in a map.
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-enum State {
-    /// Most channels hear no other topic.
-    #[default]
-    Empty,
-    Some(Box<HashMap<SmolStr, OtherTopic>>),
-    /// The channel has ended.
-    Over,
-}
-
-/// A subscription, and what is reserved for it.
-struct OtherTopic {
-    _membership: Membership,
-    _memory: Option<FixedReservation>,
-}
 
 /// Error returned by [`Socket::subscribe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,10 +89,23 @@ impl<C: Channel> Socket<C> {
             return Err(SubscribeError::TopicTooLong);
         }
         let account = context.client.outbox.account();
-        context.subscriptions.add(topic, |topic| OtherTopic {
-            _membership: context.pubsub.registry().add_inbox(topic, context.mailbox.inbox()),
-            _memory: account.map(|account| account.hold(SUBSCRIPTION + 3 * heap_size(topic))),
-        })?;
+        let subscribe = |acquired: &mut Acquired| {
+            let subscriptions = &mut acquired.subscriptions;
+            if subscriptions.contains_key(topic) {
+                return Ok(());
+            }
+            if subscriptions.len() >= MOST {
+                return Err(SubscribeError::TooMany);
+            }
+            let topic = SmolStr::new(topic);
+            let inbox = context.mailbox.inbox();
+            let membership = context.pubsub.registry().add_inbox(&topic, inbox);
+            let memory = account.map(|it| it.hold(SUBSCRIPTION + 3 * heap_size(&topic)));
+            let subscription = Subscription::new(membership, memory);
+            subscriptions.insert(topic, subscription);
+            Ok(())
+        };
+        context.resources.acquire(subscribe).unwrap_or(Err(SubscribeError::Ended))?;
         account.iter().for_each(|account| account.memory().relieve());
         Ok(())
     }
@@ -126,53 +113,7 @@ impl<C: Channel> Socket<C> {
     /// Ends a subscription. No broadcast of the topic is handled any more, not even one that waits. Does
     /// nothing without a subscription to the topic.
     pub fn unsubscribe(&self, topic: &str) {
-        self.context().subscriptions.remove(topic);
-    }
-}
-
-impl Subscriptions {
-    fn add(
-        &self,
-        topic: &str,
-        subscribe: impl FnOnce(&SmolStr) -> OtherTopic,
-    ) -> Result<(), SubscribeError> {
-        let mut state = self.state.lock();
-        if let State::Empty = *state {
-            *state = State::Some(Box::default());
-        }
-        let State::Some(subscriptions) = &mut *state else { return Err(SubscribeError::Ended) };
-        if subscriptions.contains_key(topic) {
-            return Ok(());
-        }
-        if subscriptions.len() >= MOST {
-            return Err(SubscribeError::TooMany);
-        }
-        let topic = SmolStr::new(topic);
-        let subscription = subscribe(&topic);
-        subscriptions.insert(topic, subscription);
-        Ok(())
-    }
-
-    fn remove(&self, topic: &str) {
-        let mut state = self.state.lock();
-        let State::Some(subscriptions) = &mut *state else { return };
-        let removed = subscriptions.remove(topic);
-        if subscriptions.is_empty() {
-            *state = State::Empty;
-        }
-        drop(state);
-        drop(removed);
-    }
-
-    /// Returns whether the channel has subscribed to the topic.
-    pub(super) fn contains(&self, topic: &str) -> bool {
-        matches!(&*self.state.lock(), State::Some(all) if all.contains_key(topic))
-    }
-
-    /// Ends all of them: the channel has ended.
-    pub(super) fn end(&self) {
-        let all = std::mem::replace(&mut *self.state.lock(), State::Over);
-        drop(all);
+        self.context().resources.unsubscribe(topic);
     }
 }
 

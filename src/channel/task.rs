@@ -201,7 +201,7 @@ impl<C: Channel> ChannelTask<C> {
                     let payload = broadcast.payload().clone();
                     if topic == socket.topic() {
                         channel.handle_out(event, payload, socket).await
-                    } else if socket.context().subscriptions.contains(topic) {
+                    } else if socket.context().resources.hears(topic) {
                         channel.handle_broadcast(topic, event, payload, socket).await
                     } else {
                         // It has unsubscribed meanwhile.

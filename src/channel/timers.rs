@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -141,7 +140,10 @@ where
     let is_cancelled = Arc::<AtomicBool>::default();
     let task = tokio::spawn(run(context.mailbox.clone(), Arc::clone(&is_cancelled)));
     let timer = Timer { task: task.abort_handle(), is_cancelled };
-    context.timers.add(timer.task.clone());
+    let added = context.resources.acquire(|acquired| acquired.add_timer(timer.task.clone()));
+    if added.is_none() {
+        timer.cancel();
+    }
     if let Some(account) = context.client.outbox.account() {
         account.memory().relieve();
     }
@@ -195,50 +197,6 @@ impl<I: Send + 'static> Tick<I> {
     }
 }
 
-/// The timers of a channel, which end with it.
-#[derive(Default)]
-pub(crate) struct Timers {
-    /// Held to change the list.
-    state: Mutex<State>,
-}
-
-enum State {
-    /// The tasks. Those that are done are removed when there is no room for another.
-    Running(Vec<AbortHandle>),
-    /// The channel has ended.
-    Over,
-}
-
-impl Timers {
-    fn add(&self, task: AbortHandle) {
-        let mut state = self.state.lock();
-        if let State::Running(tasks) = &mut *state {
-            if tasks.len() == tasks.capacity() {
-                tasks.retain(|task| !task.is_finished());
-                tasks.reserve(tasks.len().max(4));
-            }
-            tasks.push(task);
-            return;
-        }
-        drop(state);
-        task.abort();
-    }
-
-    /// Ends all timers: the channel has ended.
-    pub(super) fn end(&self) {
-        let all = std::mem::replace(&mut *self.state.lock(), State::Over);
-        if let State::Running(tasks) = all {
-            tasks.iter().for_each(AbortHandle::abort);
-        }
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::Running(Vec::new())
-    }
-}
-
 /// The least period of a timer.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -264,6 +222,6 @@ mod tests {
             until_next(Duration::from_millis(elapsed), Duration::from_millis(period)).as_millis()
         };
         assert_eq!([of(0, 100), of(100, 100), of(130, 100), of(1099, 100)], [100, 100, 70, 1]);
-        assert_eq!(until_next(Duration::MAX, LONGEST) <= LONGEST, true);
+        assert!(until_next(Duration::MAX, LONGEST) <= LONGEST);
     }
 }

@@ -14,9 +14,8 @@ use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
 use crate::channel::mailbox::{self, Command, Rejoin, SendError};
-use crate::channel::subscriptions::Subscriptions;
+use crate::channel::resources::Resources;
 use crate::channel::task::Join;
-use crate::channel::timers::Timers;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::tracked::Ownership;
@@ -275,8 +274,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
-            subscriptions: Subscriptions::default(),
-            timers: Timers::default(),
+            resources: Resources::default(),
         };
         let task = start(Join {
             context,

@@ -320,6 +320,32 @@ fn a_volatile_broadcast_is_kept_for_nobody() {
 }
 
 #[test]
+fn a_dormant_subscriber_keeps_no_inbox_waiting() {
+    #[derive(Default)]
+    struct Ear(std::sync::Mutex<Vec<String>>);
+    impl Inbox for Ear {
+        fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered> {
+            self.0.lock().expect("no panic").push(broadcast.event().to_owned());
+            Ok(None)
+        }
+    }
+    let topics = topics(1000);
+    let (_client, subscriber, _) = Client::new();
+    let dormant = topics.subscribe(&"room".into(), subscriber, |_| ());
+    assert!(dormant.make_dormant(false));
+    let ear = Arc::new(Ear::default());
+    let inbox = Arc::clone(&ear) as Arc<dyn Inbox>;
+    let heard = topics.add_inbox(&"room".into(), Arc::clone(&inbox));
+    assert!(!heard.make_dormant(false), "only a client is away");
+    topics.broadcast(broadcast(1), None);
+    topics.broadcast(broadcast(2), Some(&inbox));
+    assert_eq!(*ear.0.lock().expect("no panic"), ["new_msg"], "not its own");
+    drop(heard);
+    topics.broadcast(broadcast(3), None);
+    assert_eq!(ear.0.lock().expect("no panic").len(), 1);
+}
+
+#[test]
 fn what_is_enqueued_first_precedes_every_broadcast() {
     let topics = topics(1000);
     let (mut client, subscriber, _) = Client::new();

@@ -36,4 +36,5 @@ mod rate;
 mod resumable_sessions;
 mod shutdown;
 mod stale_refs;
+mod subscribing;
 mod upgrade;

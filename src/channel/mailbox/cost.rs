@@ -17,7 +17,7 @@ impl Command {
             Self::Rejoin(rejoin) => size_of_val(&**rejoin) + ALLOCATION + rejoin.heap_size(),
             Self::Broadcast(broadcast) => {
                 shared = broadcast.held();
-                broadcast.payload().len()
+                broadcast.cost(0).bytes()
             }
             Self::Info(info) => size_of_val(&**info) + ALLOCATION,
             // Reserved by its timer.

@@ -25,6 +25,16 @@ async fn a_full_mailbox_refuses_commands_until_it_is_read() {
     mailbox.send(push(1)).expect("there is room again");
 }
 
+#[tokio::test]
+async fn a_full_mailbox_accepts_what_a_timer_sends() {
+    let (mailbox, mut commands) = channel(1000, None);
+    while mailbox.send(push(1000)).is_ok() {}
+    mailbox.send(Command::Tick(Box::new(()))).expect("it counts nothing");
+    assert_eq!(mailbox.send(push(1)), Err(SendError::Full));
+    while !matches!(commands.recv().await, Some(Command::Tick(_))) {}
+    mailbox.send(push(1)).expect("there is room again");
+}
+
 #[test]
 fn a_full_mailbox_holds_as_much_as_its_limit() {
     const LIMIT: usize = 1 << 20;

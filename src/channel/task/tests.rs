@@ -10,9 +10,8 @@ use tower_channels_transports::{DetachReason, Transport, outbox};
 
 use super::super::context::TopicSubscription;
 use super::super::error::Result;
+use super::super::resources::Resources;
 use super::super::result::Joined;
-use super::super::subscriptions::Subscriptions;
-use super::super::timers::Timers;
 use super::*;
 use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
@@ -37,7 +36,23 @@ impl Channel for Follower {
         Ok(())
     }
 
-    async fn handle_in(&mut self, event: &str, _: Payload, _: &Socket<Self>) -> Result<Reply> {
+    async fn handle_broadcast(
+        &mut self,
+        _: &str,
+        event: &str,
+        _: Payload,
+        it: &Socket<Self>,
+    ) -> Result<()> {
+        if event == "pushed" {
+            it.push("heard", Payload::EMPTY);
+        }
+        Ok(())
+    }
+
+    async fn handle_in(&mut self, event: &str, _: Payload, it: &Socket<Self>) -> Result<Reply> {
+        if event == "subscribe" {
+            it.subscribe("news")?;
+        }
         Ok(Reply::ok(Payload::json(&event)?))
     }
 }
@@ -66,8 +81,7 @@ impl Running {
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
-            subscriptions: Subscriptions::default(),
-            timers: Timers::default(),
+            resources: Resources::default(),
         };
         let task = start::<Follower>(Join {
             context,
@@ -130,6 +144,21 @@ async fn a_dormant_channel_catches_up_before_it_sends() {
     let reference = Ref::from_json("2").expect("a ref");
     channel.send(Command::Push { reference, event: "ping".into(), payload: Payload::EMPTY });
     assert_eq!(channel.events().await, ["while_away", "phx_reply"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dormant_channel_hears_other_topics_and_its_own_stays_dormant_until_it_sends() {
+    let mut channel = Running::join().await;
+    let reference = Ref::from_json("2").expect("a ref");
+    channel.send(Command::Push { reference, event: "subscribe".into(), payload: Payload::EMPTY });
+    channel.events().await;
+    channel.send(Command::Detached(DetachReason::Lost));
+    channel.events().await;
+    channel.broadcast("while_away");
+    channel.pubsub.broadcast("news", "ignored", Payload::EMPTY);
+    assert!(channel.events().await.is_empty());
+    channel.pubsub.broadcast("news", "pushed", Payload::EMPTY);
+    assert_eq!(channel.events().await, ["while_away", "heard"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
-//! What channels do with a [`PubSub`].
+//! What a channel knows and reaches beyond its own topic: its socket, and the [`PubSub`].
 
-use super::callbacks::{Channel, Handle, Socket};
+use tower_channels_transports::Transport;
+
+use super::callbacks::{Channel, Socket};
+use super::handle::Handle;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
 use crate::topics::broadcast::Broadcast;
@@ -23,6 +26,17 @@ impl PubSub {
 }
 
 impl<C: Channel> Socket<C> {
+    /// The socket's id, as [`Builder::id`](crate::Builder::id) has derived it.
+    pub fn id(&self) -> Option<&str> {
+        self.context().info.id().map(|id| &**id)
+    }
+
+    /// The transport of the client's connection, or of its last one: in a resumable session it changes
+    /// with the connection.
+    pub fn transport(&self) -> Transport {
+        self.context().info.transport()
+    }
+
     /// The topics and sockets of all endpoints that share this one's [`PubSub`]: to broadcast to any
     /// topic, or to disconnect a client.
     pub fn pubsub(&self) -> &PubSub {
