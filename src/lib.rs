@@ -75,6 +75,7 @@ mod router;
 mod serializer;
 mod socket;
 mod socket_info;
+mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test;
 mod topics;
@@ -100,6 +101,7 @@ pub use self::presence::{
 pub use self::pubsub::{PubSub, PubSubConfig};
 pub use self::reply::Reply;
 pub use self::socket::shutdown::ShutdownConfig;
+pub use self::telemetry::describe_metrics;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
@@ -115,6 +117,7 @@ pub mod internals {
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;
     pub use crate::serializer::{ServerMessage, Version};
+    pub use crate::telemetry::all_metrics;
 }
 
 /// Compiles the code in README.md.
@@ -130,5 +133,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment from_phoenix mounting presence security);
+    pages!(deployment from_phoenix metrics mounting presence security);
 }

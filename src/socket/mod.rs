@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tower_channels_transports::{
     Close, DetachReason, FixedReservation, Inbound, Rejected, Session, Transport,
 };
+use tracing::field;
 
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext, RefreshFn};
@@ -57,7 +58,11 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
     ) -> Self {
         let memory = responder.outbox.account().map(|account| account.hold(SESSION));
         let info = Arc::new(info);
-        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder);
+        let id = info.id().map(field::debug);
+        let transport = info.transport().name();
+        // A root: the request that it came by ends long before it.
+        let span = tracing::info_span!(parent: None, "socket", id, transport);
+        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
         let admission = Admission::Requested(sessions);
         Self { dispatcher, info, recent_refs: None, admission, expiry, _memory: memory }
     }

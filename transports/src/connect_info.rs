@@ -32,7 +32,7 @@ pub enum Transport {
 
 impl Transport {
     /// Returns the name of the transport in metrics.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
             Self::LongPoll => "longpoll",
