@@ -2,8 +2,12 @@
 
 use std::task::Waker;
 
+use metrics::Counter;
 use tower_channels_transports::outbox::{self, Enqueued};
-use tower_channels_transports::{Close, Memory, Message};
+use tower_channels_transports::telemetry::{MESSAGES_REPLAYED, Metric, OUTBOX_OVERFLOWS};
+use tower_channels_transports::{Close, Memory, Message, limited};
+
+use crate::telemetry::{INTERCEPTS_DROPPED, MESSAGES_SKIPPED};
 
 /// Wake-ups, closes and counts, collected under a lock and carried out after it.
 ///
@@ -51,7 +55,7 @@ impl Effects {
         self.skipped += 1;
     }
 
-    /// Counts an intercepted broadcast for which a channel has no room.
+    /// Counts a broadcast that a channel would have handled itself, but has no room for.
     pub(crate) fn drop_intercept(&mut self) {
         self.intercepts_dropped += 1;
     }
@@ -72,21 +76,22 @@ impl Effects {
     pub(crate) fn run(self) {
         self.wakeups.into_iter().for_each(Waker::wake);
         self.overflowing.iter().for_each(|outbox| outbox.close(Close::Overflow));
-        let count = |name, count| {
+        let count = |metric: &Metric<Counter>, count| {
             if count > 0 {
-                metrics::counter!(name).increment(count);
+                metric.add(count);
             }
         };
-        count("tower_channels_outbox_overflows", self.overflows + self.overflowing.len() as u64);
-        count("tower_channels_messages_skipped", self.skipped);
-        count("tower_channels_intercepts_dropped", self.intercepts_dropped);
-        count("tower_channels_messages_replayed", self.replayed);
+        count(&OUTBOX_OVERFLOWS, self.overflows + self.overflowing.len() as u64);
+        count(&MESSAGES_SKIPPED, self.skipped);
+        count(&INTERCEPTS_DROPPED, self.intercepts_dropped);
+        count(&MESSAGES_REPLAYED, self.replayed);
         if let Some(memory) = self.exceeded {
             memory.relieve();
         }
         if self.skipped > 0 {
             let count = self.skipped;
-            tracing::debug!(
+            limited!(
+                DEBUG,
                 count,
                 "skipped messages that a client's protocol version cannot carry"
             );

@@ -42,6 +42,10 @@
 //!
 //! - [`ConnectInfo`] is what `connect` learns of a client; [`Rejected`] refuses it.
 //! - [`Socket`] sends to the client and to its topic, [`Handle`] reaches a channel from other tasks.
+//! - [`channel::Error`] is what `?` returns in a channel: an error reply, a stop or a crash.
+//! - [`Payload`] is the content of a message: [`parse`](Payload::parse) it as a type, or as one variant of
+//!   an enum of [events](Payload::parse_event).
+//! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
 //! - With the feature `test-util`, `test` is a client without a network.
@@ -74,6 +78,7 @@ mod router;
 mod serializer;
 mod socket;
 mod socket_info;
+mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod test;
 mod topics;
@@ -99,6 +104,7 @@ pub use self::presence::{
 pub use self::pubsub::{PubSub, PubSubConfig};
 pub use self::reply::Reply;
 pub use self::socket::shutdown::ShutdownConfig;
+pub use self::telemetry::describe_metrics;
 #[cfg(feature = "test-util")]
 pub use tower_channels_transports::Close;
 pub use tower_channels_transports::{
@@ -114,6 +120,7 @@ pub mod internals {
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;
     pub use crate::serializer::{ServerMessage, Version};
+    pub use crate::telemetry::all_metrics;
 }
 
 /// Compiles the code in README.md.
@@ -129,5 +136,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment mounting);
+    pages!(deployment from_phoenix metrics mounting presence security);
 }

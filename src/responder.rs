@@ -1,11 +1,12 @@
 //! [`Responder`]: encodes messages for one client and puts them into its outbox.
 
-use tower_channels_transports::{Close, Message, outbox};
+use tower_channels_transports::{Close, Message, limited, outbox};
 
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::serializer::{ServerMessage, Version};
+use crate::telemetry::MESSAGES_SKIPPED;
 
 /// Encodes messages for one client and puts them into its outbox. A cheap clone.
 #[derive(Clone, Debug)]
@@ -40,8 +41,8 @@ impl Responder {
     pub(crate) fn encode(&self, message: &ServerMessage<'_>) -> Option<Message> {
         let encoded = self.version.encode(message);
         if encoded.is_none() {
-            metrics::counter!("tower_channels_messages_skipped").increment(1);
-            tracing::debug!("skipped a message that the client's protocol version cannot carry");
+            MESSAGES_SKIPPED.add(1);
+            limited!(DEBUG, "skipped a message that the client's protocol version cannot carry");
         }
         encoded
     }

@@ -1,13 +1,15 @@
 //! [`Router`]: finds the channel for a topic. Only here are channel types erased.
 
 use std::fmt;
-use tower_channels_transports::ConfigError;
+use std::sync::Arc;
 
 use tokio::task::JoinHandle;
+use tower_channels_transports::ConfigError;
 
 use crate::channel::callbacks::Channel;
 use crate::channel::task::{self, Join};
 use crate::message::LONGEST_NAME;
+use crate::telemetry::ChannelMetrics;
 
 /// Starts a channel of the type that a route names.
 pub(crate) type Start<A> = fn(Join<A>) -> JoinHandle<()>;
@@ -19,7 +21,19 @@ pub(crate) struct Router<A> {
 
 struct Route<A> {
     pattern: String,
-    start: Start<A>,
+    channel: RoutedChannel<A>,
+}
+
+/// The channel of a topic pattern.
+pub(crate) struct RoutedChannel<A> {
+    pub(crate) start: Start<A>,
+    pub(crate) metrics: Arc<ChannelMetrics>,
+}
+
+impl<A> Clone for RoutedChannel<A> {
+    fn clone(&self) -> Self {
+        Self { start: self.start, metrics: Arc::clone(&self.metrics) }
+    }
 }
 
 impl<A: Send + Sync + 'static> Router<A> {
@@ -29,12 +43,27 @@ impl<A: Send + Sync + 'static> Router<A> {
 
     /// Serves the topics that match `pattern` with `C`.
     pub(crate) fn add<C: Channel<Assigns = A>>(&mut self, pattern: &str) {
-        self.routes.push(Route { pattern: pattern.to_owned(), start: task::start::<C> });
+        let channel =
+            RoutedChannel { start: task::start::<C> as Start<A>, metrics: Arc::default() };
+        self.routes.push(Route { pattern: pattern.to_owned(), channel });
     }
 
     /// Finds the channel for a topic.
-    pub(crate) fn find(&self, topic: &str) -> Option<Start<A>> {
-        self.routes.iter().find(|route| matches(&route.pattern, topic)).map(|route| route.start)
+    pub(crate) fn find(&self, topic: &str) -> Option<RoutedChannel<A>> {
+        let route = self.routes.iter().find(|route| matches(&route.pattern, topic));
+        route.map(|route| route.channel.clone())
+    }
+
+    /// Registers the metrics of the channels in the installed recorder.
+    pub(crate) fn register_metrics(&mut self) {
+        for route in &mut self.routes {
+            route.channel.metrics = Arc::new(ChannelMetrics::new(&route.pattern));
+        }
+    }
+
+    /// Returns the metrics of each channel.
+    pub(crate) fn metrics(&self) -> Arc<[Arc<ChannelMetrics>]> {
+        self.routes.iter().map(|route| Arc::clone(&route.channel.metrics)).collect()
     }
 
     /// Validates the patterns.
@@ -92,8 +121,11 @@ mod tests {
 
     fn router(patterns: &[&str]) -> Router<()> {
         let start: Start<()> = |_| unreachable!("no channel is started");
-        let routes = patterns.iter().map(|&pattern| Route { pattern: pattern.into(), start });
-        Router { routes: routes.collect() }
+        let route = |pattern: &&str| {
+            let channel = RoutedChannel { start, metrics: Arc::default() };
+            Route { pattern: (*pattern).into(), channel }
+        };
+        Router { routes: patterns.iter().map(route).collect() }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tower_channels::{
 #[path = "support/capture.rs"]
 mod support;
 
-const PANICS: &str = "tower_channels_panics";
+const PANICS: &str = "tower_channels_panics_total";
 
 /// Panics when it is dropped, if the flag is set.
 struct Fragile(bool);

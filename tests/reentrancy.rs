@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use metrics::{
-    Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString,
-    Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -146,6 +146,12 @@ impl GaugeFn for Metric {
     }
 }
 
+impl HistogramFn for Metric {
+    fn record(&self, _: f64) {
+        self.0.meddle();
+    }
+}
+
 /// A [`Meddler`] as the recorder and as the subscriber of a thread.
 #[derive(Clone)]
 struct Observer(Arc<Meddler>);
@@ -165,9 +171,9 @@ impl Recorder for Observer {
         Gauge::from_arc(Arc::new(Metric(Arc::clone(&self.0), key.name().to_owned())))
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
         self.0.meddle();
-        Histogram::noop()
+        Histogram::from_arc(Arc::new(Metric(Arc::clone(&self.0), key.name().to_owned())))
     }
 }
 
@@ -238,7 +244,7 @@ fn an_overflowing_outbox() {
         }
         settle().await;
     });
-    assert!(counted.contains(&"tower_channels_outbox_overflows".into()), "{counted:?}");
+    assert!(counted.contains(&"tower_channels_outbox_overflows_total".into()), "{counted:?}");
 }
 
 #[test]
@@ -251,7 +257,8 @@ fn a_message_that_version_1_cannot_carry() {
         old.send(r#"{"topic":"room:1","event":"push_binary","payload":{},"ref":"2"}"#).await;
         settle().await;
     });
-    let skipped = counted.iter().filter(|name| *name == "tower_channels_messages_skipped").count();
+    let skipped =
+        counted.iter().filter(|name| *name == "tower_channels_messages_skipped_total").count();
     assert_eq!(skipped, 2, "one broadcast and one push");
 }
 
@@ -263,7 +270,7 @@ fn an_intercepted_broadcast_for_which_there_is_no_room() {
         (0..5).for_each(|_| endpoint.broadcast(TOPIC, "intercepted", json!({})));
         settle().await;
     });
-    assert!(counted.contains(&"tower_channels_intercepts_dropped".into()), "{counted:?}");
+    assert!(counted.contains(&"tower_channels_intercepts_dropped_total".into()), "{counted:?}");
 }
 
 #[test]
@@ -276,7 +283,7 @@ fn a_heard_broadcast_for_which_there_is_no_room() {
         (0..5).for_each(|_| endpoint.broadcast("heard", "news", json!({})));
         settle().await;
     });
-    assert!(counted.contains(&"tower_channels_intercepts_dropped".into()), "{counted:?}");
+    assert!(counted.contains(&"tower_channels_intercepts_dropped_total".into()), "{counted:?}");
 }
 
 #[test]
@@ -364,7 +371,9 @@ fn a_dormant_channel_that_catches_up() {
         client.join("quiet:1", json!({})).await;
         while client.next_push().await.0 != "new_msg" {}
     });
-    for counter in ["tower_channels_messages_replayed", "tower_channels_channels_resumed"] {
+    for counter in
+        ["tower_channels_messages_replayed_total", "tower_channels_channels_resumed_total"]
+    {
         assert!(counted.contains(&counter.into()), "{counter}: {counted:?}");
     }
 }
@@ -380,7 +389,7 @@ fn a_dormant_channel_for_which_too_much_was_kept() {
         (0..9).for_each(|_| endpoint.broadcast("quiet:1", "new_msg", json!("x".repeat(90_000))));
         settle().await;
     });
-    assert!(counted.contains(&"tower_channels_outbox_overflows".into()), "{counted:?}");
+    assert!(counted.contains(&"tower_channels_outbox_overflows_total".into()), "{counted:?}");
 }
 
 #[test]

@@ -77,6 +77,14 @@ pub trait Channel: Sized + Send + 'static {
     /// sent directly to the client.
     const INTERCEPT: &'static [&'static str] = &[];
 
+    /// The level at which joins are logged, with their result and how long they took; `None` for not at
+    /// all. As `log_join` in Phoenix.
+    const LOG_JOIN: Option<tracing::Level> = Some(tracing::Level::INFO);
+
+    /// The level at which pushes are logged once they are handled, with the event and how long that took;
+    /// `None` for not at all. Payloads are never logged. As `log_handle_in` in Phoenix.
+    const LOG_HANDLE_IN: Option<tracing::Level> = Some(tracing::Level::DEBUG);
+
     /// Decides whether the client may join the topic, and creates the channel's state.
     ///
     /// The topic's previous channel of the same client, if there is one, ends first. What the

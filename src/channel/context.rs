@@ -19,6 +19,7 @@ use crate::reply::Reply;
 use crate::responder::{Exit, Responder};
 use crate::serializer::ServerMessage;
 use crate::socket_info::SocketInfo;
+use crate::telemetry::ChannelMetrics;
 use crate::topics::Membership;
 use crate::topics::broadcast::Broadcast;
 
@@ -35,6 +36,7 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) ownership: Ownership,
     pub(crate) mailbox: mailbox::Sender,
     pub(crate) subscription: TopicSubscription,
+    pub(crate) metrics: Arc<ChannelMetrics>,
     pub(crate) resources: Resources,
 }
 
@@ -70,6 +72,7 @@ impl<A> ChannelContext<A> {
             ownership: Ownership::default(),
             mailbox,
             subscription: TopicSubscription::default(),
+            metrics: Arc::clone(&self.metrics),
             resources: Resources::default(),
         }
     }

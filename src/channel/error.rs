@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use serde_json::json;
+use tower_channels_transports::{excerpt, limited};
 
 use crate::payload::{EventError, InvalidPayload, Payload};
 use crate::reply::Reply;
@@ -96,7 +97,7 @@ impl Error {
             | Outcome::Stop(Reply::Ok(response) | Reply::Error(response)) => response,
             Outcome::Stop(Reply::None) => Payload::EMPTY,
             Outcome::Crash(error) => {
-                tracing::error!(?topic, error = ?error.to_string(), "join crashed");
+                limited!(ERROR, ?topic, error = ?excerpt(&error.to_string()), "join crashed");
                 join_crashed()
             }
         }
@@ -158,7 +159,7 @@ impl<T> OrReply<T> for Option<T> {
 impl<T, E: fmt::Display> OrReply<T> for std::result::Result<T, E> {
     fn or_reply(self, reason: &str) -> Result<T> {
         self.map_err(|error| {
-            tracing::debug!(error = ?error.to_string(), ?reason, "replied with an error");
+            limited!(DEBUG, error = ?excerpt(&error.to_string()), ?reason, "replied with an error");
             Error::reason(reason)
         })
     }

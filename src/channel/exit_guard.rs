@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use tower_channels_transports::limited;
 use tower_channels_transports::outbox::Enqueued;
+use tower_channels_transports::telemetry::PANICS;
 
 use super::callbacks::Channel;
 use super::context::ChannelContext;
@@ -16,6 +18,7 @@ use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::responder::Exit;
+use crate::telemetry::JoinResult;
 use crate::topics::subscriber::Subscriber;
 
 /// Ends a channel in order when it is dropped: as its task returns, panics or is aborted.
@@ -187,8 +190,11 @@ impl<A> ExitGuard<A> {
 impl<A> Drop for ExitGuard<A> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            metrics::counter!("tower_channels_panics", "in" => "channel").increment(1);
-            tracing::error!(topic = ?self.context.topic, "channel panicked");
+            PANICS.increment(["channel"], 1);
+            if let Stage::Joining { .. } = self.stage {
+                self.context.metrics.count_join(JoinResult::Crashed);
+            }
+            limited!(ERROR, topic = ?self.context.topic, "channel panicked");
         }
         match self.stage {
             Stage::Over => {}
@@ -197,9 +203,14 @@ impl<A> Drop for ExitGuard<A> {
                 self.refuse(&join_crashed(), Succession::Impossible);
             }
             Stage::Joined { .. } => {
+                let mut has_crashed = false;
                 self.end(Succession::Impossible, |context, join_ref| {
+                    has_crashed = true;
                     context.enqueue_exit(join_ref, Exit::CRASH)
                 });
+                if has_crashed {
+                    self.context.metrics.crash();
+                }
             }
         }
         self.context.untrack_all();

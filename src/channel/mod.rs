@@ -7,6 +7,7 @@ pub(crate) mod error;
 mod exit_guard;
 pub(crate) mod handle;
 pub(crate) mod instance;
+mod log;
 pub(crate) mod mailbox;
 mod presence;
 mod reach;

@@ -1,33 +1,36 @@
 //! What a running channel counts for: in the gauge of channels, and against the memory of the endpoint.
 
+use std::sync::Arc;
+
 use tower_channels_transports::FixedReservation;
 
 use super::context::ChannelContext;
 use crate::message::Ref;
 use crate::payload::heap_size;
+use crate::telemetry::ChannelMetrics;
 
 /// Counts a channel from the moment its task is spawned until nothing of it is left: also while it waits
 /// for an earlier instance, and while it handles what a client that is gone has sent.
 pub(super) struct RunningChannel {
+    metrics: Arc<ChannelMetrics>,
     _memory: Option<FixedReservation>,
 }
 
 impl RunningChannel {
     pub(super) fn new<A>(context: &ChannelContext<A>, sent_join_ref: &Ref) -> Self {
-        metrics::gauge!(GAUGE).increment(1);
+        let metrics = Arc::clone(&context.metrics);
+        metrics.begin();
         let names = 2 * (heap_size(&context.topic) + sent_join_ref.heap_size());
         let account = context.client.outbox.account();
-        Self { _memory: account.map(|account| account.hold(CHANNEL + names)) }
+        Self { metrics, _memory: account.map(|account| account.hold(CHANNEL + names)) }
     }
 }
 
 impl Drop for RunningChannel {
     fn drop(&mut self) {
-        metrics::gauge!(GAUGE).decrement(1);
+        self.metrics.end();
     }
 }
-
-const GAUGE: &str = "tower_channels_channels_running";
 
 /// What a joined channel holds at least, in bytes: its task, mailbox, stream and subscription.
 const CHANNEL: usize = 1536;

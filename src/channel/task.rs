@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tower_channels_transports::DetachReason;
+use tokio::time::Instant;
+use tower_channels_transports::{DetachReason, excerpt, limited};
+use tracing::{Instrument, Span};
 
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
 use super::error::{Error, Outcome};
 use super::exit_guard::{ExitGuard, Stage};
 use super::instance::{Permit, PreviousInstance, TopicPermit};
+use super::log::{report_handle_in, report_join, report_resume, start_handle_in};
 use super::mailbox::{self, Command, Rejoin};
 use super::result::Reason;
 use super::running::RunningChannel;
@@ -36,6 +39,7 @@ pub(crate) struct Join<A> {
     pub(crate) epoch: u64,
     pub(crate) permit: TopicPermit,
     pub(crate) previous: Option<PreviousInstance>,
+    pub(crate) span: Span,
 }
 
 /// Starts a channel. Its task replies to the join itself, so a slow join delays nothing else.
@@ -49,7 +53,7 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let _running = RunningChannel::new(&context, &sent_join_ref);
     let guard = ExitGuard { context, commands, sent_join_ref, stage, permit, _running };
     let instance = Instance { guard, payload, timeout };
-    tokio::spawn(run::<C>(Box::pin(begin(instance))))
+    tokio::spawn(run::<C>(Box::pin(begin(instance))).instrument(join.span))
 }
 
 /// An instance of a channel that has not joined yet.
@@ -108,7 +112,7 @@ async fn run<C: Channel>(mut beginning: Beginning<C>) {
 
 /// Joins. Returns an error if the channel has ended already.
 async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask<C>, Next<C>> {
-    let Instance { mut guard, payload, timeout } = instance;
+    let (Instance { mut guard, payload, timeout }, began) = (instance, Instant::now());
     if let Stage::Joining { previous: Some(previous), .. } = &guard.stage {
         previous.task.abort();
     }
@@ -123,6 +127,7 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
         C::join(&context.topic, payload, &socket).await
     };
     let joined = tokio::time::timeout(timeout, join).await;
+    report_join::<C, _, _>(&context, &joined, began.elapsed());
     let joined = joined.unwrap_or_else(|_| Err(Error::reason("join timed out")));
     let (channel, response) = match guard.finish_join::<C>(joined) {
         Ok(joined) => joined,
@@ -159,7 +164,7 @@ impl TaskExit {
     fn after(error: Error, topic: &str) -> Option<Self> {
         match error.0 {
             Outcome::Reply(_) => {
-                tracing::debug!(?topic, error = ?error.to_string(), "there is no push to reply to");
+                limited!(DEBUG, ?topic, error = ?excerpt(&error.to_string()), "there is no push to reply to");
                 None
             }
             Outcome::Stop(_) => Some(Self::Stopped),
@@ -181,7 +186,11 @@ impl<C: Channel> ChannelTask<C> {
                 Command::Push { reference, event, payload } => {
                     socket.set_reference(Some(reference.clone()));
                     let payload = std::mem::replace(payload, Payload::EMPTY);
+                    let began = start_handle_in::<C>(socket.context());
                     let handled = channel.handle_in(event, payload, socket).await;
+                    if let Some(began) = began {
+                        report_handle_in::<C>(socket.context(), event, began.elapsed());
+                    }
                     socket.set_reference(None);
                     let context = socket.context();
                     let reply = |reply| context.reply(Caller::ChannelTask, reference, &reply);
@@ -225,7 +234,7 @@ impl<C: Channel> ChannelTask<C> {
                             socket.context().resume(*epoch, join_ref, reference, response);
                             socket.context().end_absence();
                             socket.context().refresh_presence();
-                            metrics::counter!("tower_channels_channels_resumed").increment(1);
+                            report_resume::<C>(&socket.context().topic);
                             Ok(())
                         }
                         Err(error) => {
@@ -264,6 +273,7 @@ impl<C: Channel> ChannelTask<C> {
         let context = Arc::clone(&guard.context);
         let reason = match exit {
             TaskExit::Left(reference) => {
+                limited!(DEBUG, topic = ?context.topic, "left");
                 context.reply_first(&guard.sent_join_ref, &reference, &Reply::ack());
                 Reason::Left
             }
@@ -276,7 +286,7 @@ impl<C: Channel> ChannelTask<C> {
             TaskExit::Stopped => Reason::Normal,
             TaskExit::Crashed(error) => {
                 let topic = &context.topic;
-                tracing::error!(?topic, error = ?error.to_string(), "channel crashed");
+                limited!(ERROR, ?topic, error = ?excerpt(&error.to_string()), "channel crashed");
                 return None;
             }
         };

@@ -17,6 +17,7 @@ use crate::pubsub::{PubSub, PubSubConfig};
 use crate::router::Router;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::{ChannelLimits, EndpointContext, RefreshFn};
+use crate::telemetry::describe_metrics;
 
 /// Configures and builds an [`Endpoint`]. Returned by [`Endpoint::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -293,8 +294,11 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// # Errors
     /// If the configuration is invalid, for example an endpoint without a channel, a topic pattern that
     /// never matches, a limit of zero, or a malformed path. The error says what to change.
-    pub fn try_build(self) -> Result<Endpoint<A>, ConfigError> {
+    pub fn try_build(mut self) -> Result<Endpoint<A>, ConfigError> {
         self.validate()?;
+        describe_metrics();
+        self.router.register_metrics();
+        let channels = self.router.metrics();
         let pubsub = Self::choose_pubsub(self.pubsub, self.memory, self.presence)?;
         pubsub.registry().allow_outbox(self.limits.outbox_limit());
         let sessions = SessionRegistry::new(self.max_sessions, pubsub.socket_registry().clone());
@@ -320,6 +324,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
             acceptor,
             pubsub,
             sessions,
+            channels,
         })
     }
 

@@ -46,9 +46,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         })?;
         let assigns = self.decide(info).await?;
         let id = (self.id)(&assigns);
-        if let Some(long) = id.as_ref().filter(|id| id.len() > LONGEST_NAME) {
-            metrics::counter!("tower_channels_socket_ids_refused").increment(1);
-            tracing::warn!(bytes = long.len(), "connect refused: the socket id is too long");
+        if id.as_ref().is_some_and(|id| id.len() > LONGEST_NAME) {
             return Err(Rejected::reason("the socket id is too long").with_label("socket_id"));
         }
         if self.sessions.is_shutting_down() {

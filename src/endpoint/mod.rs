@@ -5,6 +5,7 @@ pub(crate) mod connect;
 pub(crate) mod layer;
 
 use std::fmt;
+use std::sync::Arc;
 
 use tower_channels_transports::{Acceptor, Handler, LongPoll, WebSocket};
 
@@ -15,6 +16,7 @@ use crate::presence::Presence;
 use crate::pubsub::PubSub;
 use crate::socket::registry::SessionRegistry;
 use crate::socket::shutdown::ShutdownConfig;
+use crate::telemetry::ChannelMetrics;
 
 /// A set of channels, the decision who may connect to them, and the transports that serve them.
 /// Cloning is cheap; clones share everything.
@@ -42,6 +44,7 @@ pub struct Endpoint<A: Send + Sync + 'static> {
     acceptor: Acceptor<ConnectHandler<A>>,
     pubsub: PubSub,
     sessions: SessionRegistry,
+    channels: Arc<[Arc<ChannelMetrics>]>,
     websocket: WebSocket<ConnectHandler<A>>,
     /// Shared by all services: the polls of one client may reach different ones.
     long_poll: LongPoll<ConnectHandler<A>>,
@@ -173,10 +176,34 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     ///
     /// A session is counted from the moment `connect` accepts its client until it has ended. Its
     /// channels may run for longer, because each handles what its client has sent before: the gauge
-    /// `tower_channels_channels_running` counts them.
+    /// `tower_channels_channels` counts them.
     pub fn sessions(&self) -> SessionCount {
         let detached = self.acceptor.detached_sessions();
         SessionCount { connected: self.sessions.count().saturating_sub(detached), detached }
+    }
+
+    /// Updates the gauges of this endpoint: sessions, channels, topics, subscribers, queued bytes and
+    /// memory. Counters and histograms are recorded as things happen, while gauges are as old as the last
+    /// call: call it before each scrape, or every few seconds.
+    ///
+    /// It looks at every session, a thousand at a time with other tasks in between. The gauges of several
+    /// endpoints of a program add up.
+    ///
+    /// Cancel safety: the gauges that were not updated yet stay as they are.
+    ///
+    /// ```
+    /// # async fn metrics(endpoint: tower_channels::Endpoint<()>) -> String {
+    /// # struct Prometheus; impl Prometheus { fn render(&self) -> String { String::new() } }
+    /// # let prometheus = Prometheus;
+    /// endpoint.record_gauges().await;
+    /// prometheus.render()
+    /// # }
+    /// ```
+    pub async fn record_gauges(&self) {
+        self.acceptor.record_gauges();
+        self.pubsub.registry().record_gauges();
+        self.channels.iter().for_each(|channel| channel.record_gauges());
+        self.sessions.record_gauges().await;
     }
 
     /// Ends all sessions and rejects new ones: WebSockets close with code 1012, waiting polls are
@@ -210,6 +237,7 @@ impl<A: Send + Sync + 'static> Clone for Endpoint<A> {
             acceptor: self.acceptor.clone(),
             pubsub: self.pubsub.clone(),
             sessions: self.sessions.clone(),
+            channels: Arc::clone(&self.channels),
             websocket: self.websocket.clone(),
             long_poll: self.long_poll.clone(),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tower_channels_transports::panics;
+use tower_channels_transports::{limited, panics};
 
 use super::changes::Changes;
 use super::config::{Fetched, PresenceConfig};
@@ -106,7 +106,7 @@ impl Announcer {
                 }
             }
             Ok(None) => {}
-            Err(_) => tracing::error!(?topic, "presence fetch hook timed out"),
+            Err(_) => limited!(ERROR, ?topic, "presence fetch hook timed out"),
         }
         Fetched::new()
     }
@@ -171,7 +171,7 @@ impl TopicTask {
             }
             let Some(announcement) = announcer.store.take(topic) else { break };
             if let Err(error) = announcer.announce(topic, announcement, &mut state).await {
-                tracing::error!(?topic, ?error, "presence could not be encoded");
+                limited!(ERROR, ?topic, ?error, "presence could not be encoded");
             }
         }
         self.done = true;

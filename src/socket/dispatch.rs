@@ -7,7 +7,8 @@ use std::time::Duration;
 use smol_str::SmolStr;
 use tokio::time::Instant;
 use tower_channels_transports::panics::{self, Panicked};
-use tower_channels_transports::{Close, DetachReason};
+use tower_channels_transports::{Close, DetachReason, limited};
+use tracing::Span;
 
 use super::joined_channel::JoinedChannel;
 use crate::channel::context::{ChannelContext, TopicSubscription};
@@ -22,8 +23,9 @@ use crate::presence::tracked::Ownership;
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::Responder;
-use crate::router::{Router, Start};
+use crate::router::{RoutedChannel, Router};
 use crate::socket_info::SocketInfo;
+use crate::telemetry::{JoinResult, MESSAGES_REPEATED, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
 
 /// What all sockets of an endpoint share.
 pub(crate) struct EndpointContext<A> {
@@ -52,6 +54,8 @@ pub(super) struct Dispatcher<A> {
     assigns: Arc<Guarded<A>>,
     info: Arc<SocketInfo>,
     responder: Responder,
+    /// The span of the socket, the parent of those of its channels.
+    span: Span,
     /// Boxed, because the map reserves more slots than most clients have channels.
     channels: HashMap<SmolStr, Box<JoinedChannel>>,
     /// The connection epoch of a resumable session; 0 for any other.
@@ -75,12 +79,14 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         assigns: Arc<Guarded<A>>,
         info: Arc<SocketInfo>,
         responder: Responder,
+        span: Span,
     ) -> Self {
         Self {
             endpoint,
             assigns,
             info,
             responder,
+            span,
             channels: HashMap::new(),
             epoch: 0,
             rejoin_over: false,
@@ -146,7 +152,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             }
             // The client of a resumable session goes for good.
             (Some("phoenix"), Some("end_session")) if self.epoch > 0 => {
-                tracing::debug!("session ended by its client");
+                self.span.in_scope(|| limited!(DEBUG, "session ended by its client"));
                 return Err(Close::Normal);
             }
             // A join starts or resumes a channel. The topic `phoenix` cannot be joined.
@@ -171,16 +177,29 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         Ok(false)
     }
 
+    /// Ignores a message that was handled before.
+    pub(super) fn ignore_repeated(&self, message: &ClientMessage<'_>) {
+        MESSAGES_REPEATED.add(1);
+        let (topic, event) = loggable(message);
+        self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "repeated message ignored"));
+    }
+
     /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
     pub(super) fn refuse_payload(&self, message: &ClientMessage<'_>) {
-        let ClientMessage { join_ref, reference, topic, event, .. } = message;
-        metrics::counter!("tower_channels_payloads_refused").increment(1);
-        tracing::debug!(?topic, ?event, "message refused: its payload is not acceptable JSON");
+        let ClientMessage { join_ref, reference, topic, .. } = message;
+        PAYLOADS_REFUSED.add(1);
+        let (name, event) = loggable(message);
+        self.span.in_scope(|| {
+            limited!(DEBUG, topic = ?name, ?event, "message refused: its payload is not acceptable JSON");
+        });
         self.responder.reply(join_ref, reference, topic, &Reply::reason("invalid payload"));
     }
 
     /// Replies to a message for a topic that is not joined.
     fn reply_unmatched(&self, message: &ClientMessage<'_>) {
+        MESSAGES_UNMATCHED.add(1);
+        let (topic, event) = loggable(message);
+        self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "message to an unmatched topic"));
         self.responder.reply_unmatched(&message.reference, &message.topic);
     }
 
@@ -188,19 +207,21 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     fn join(&mut self, topic: &str, message: &ClientMessage<'_>) {
         let ClientMessage { join_ref, reference, .. } = message;
         // No pattern matches: an error, as for a topic that is not joined.
-        let Some(start) = self.endpoint.router.find(topic) else {
-            return self.responder.reply_unmatched(reference, &Topic::from(topic));
+        let Some(channel) = self.endpoint.router.find(topic) else {
+            return self.reply_unmatched(message);
         };
         // The channel has outlived the client's last connection: it is resumed.
         if self.epoch > 0 && self.is_joined(topic) && self.resume(topic, message) {
             return;
         }
         if !self.is_joined(topic) && self.is_full() {
+            channel.metrics.count_join(JoinResult::Full);
+            self.span.in_scope(|| limited!(INFO, ?topic, "join refused: too many channels"));
             let full = Reply::reason("too many channels joined");
             return self.responder.reply(join_ref, reference, &Topic::from(topic), &full);
         }
         // A second join of a topic replaces its channel.
-        self.start(start, topic.into(), message);
+        self.start(channel, topic.into(), message);
     }
 
     /// Returns whether the topic has a channel, perhaps one that is still joining. Removes a channel
@@ -249,7 +270,8 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     }
 
     /// Starts a channel. One that is joined on the topic already is replaced.
-    fn start(&mut self, start: Start<A>, topic: SmolStr, message: &ClientMessage<'_>) {
+    fn start(&mut self, channel: RoutedChannel<A>, topic: SmolStr, message: &ClientMessage<'_>) {
+        let RoutedChannel { start, metrics } = channel;
         let ClientMessage { join_ref, reference, payload, .. } = message;
         let old = self.channels.remove(&topic);
         let permit = old.as_ref().map_or_else(TopicPermit::default, |old| Arc::clone(&old.permit));
@@ -271,9 +293,11 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
+            metrics,
             resources: Resources::default(),
         };
         let task = start(Join {
+            span: tracing::info_span!(parent: &self.span, "channel", ?topic),
             context,
             commands,
             sent_join_ref: join_ref.clone(),
@@ -312,7 +336,8 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
                 if can_rejoin && channel.may_have_timed_out(self.epoch) {
                     // phoenix.js also leaves when a join timed out, as over a dead connection, and
                     // then joins again: the channel must live on.
-                    tracing::debug!(?topic, "left by a client that missed the reply to its join");
+                    let _entered = self.span.enter();
+                    limited!(DEBUG, ?topic, "left by a client that missed the reply to its join");
                     channel.epoch = 0;
                     channel.outbox.pause();
                     let topic = &Topic::from(topic);
@@ -346,4 +371,10 @@ impl<A> Dispatcher<A> {
     pub(super) fn topics(&self) -> Vec<&SmolStr> {
         self.channels.keys().collect()
     }
+}
+
+/// Returns the topic and the event of a message for a log line. Nothing bounds what is not a string.
+fn loggable<'a>(message: &'a ClientMessage<'_>) -> (&'a str, &'a str) {
+    let ClientMessage { topic, event, .. } = message;
+    (topic.as_text().unwrap_or("not a string"), event.as_text().unwrap_or("not a string"))
 }

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tower_channels_transports::{Rejected, outbox};
+use tower_channels_transports::{Rejected, limited, outbox};
+
+use crate::telemetry::CONNECTIONS_EXPIRED;
 
 /// Until when a client may stay. Its connection ends then, unless this is dropped before.
 pub(crate) struct Expiry {
@@ -39,8 +41,8 @@ impl Expiry {
         let timer = self.runtime.spawn(async move {
             tokio::time::sleep_until(at).await;
             if outbox.end_connection() {
-                metrics::counter!("tower_channels_connections_expired").increment(1);
-                tracing::debug!("connection ended: its client has expired");
+                CONNECTIONS_EXPIRED.add(1);
+                limited!(DEBUG, "connection ended: its client has expired");
             }
         });
         self.timer = Some(timer.abort_handle());

@@ -1,10 +1,10 @@
-//! [`JoinedChannel`], a joined topic as its socket sees it.
+//! [`JoinedChannel`]: a joined topic, as its socket sees it.
 
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tower_channels_transports::outbox;
+use tower_channels_transports::{limited, outbox};
 
 use crate::channel::instance::TopicPermit;
 use crate::channel::mailbox::{self, Command, SendError};
@@ -32,7 +32,7 @@ impl JoinedChannel {
     pub(super) fn send(&self, topic: &str, command: Command) -> Result<(), SendError> {
         let sent = self.mailbox.send(command);
         if let Err(SendError::Full) = sent {
-            tracing::error!(?topic, "channel crashed: its mailbox is full");
+            limited!(ERROR, ?topic, "channel crashed: its mailbox is full");
             self.task.abort();
         }
         sent

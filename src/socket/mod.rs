@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tower_channels_transports::{
     Close, DetachReason, FixedReservation, Inbound, Rejected, Session, Transport,
 };
+use tracing::field;
 
 use self::dispatch::Dispatcher;
 pub(crate) use self::dispatch::{ChannelLimits, EndpointContext, RefreshFn};
@@ -62,7 +63,11 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let size = SESSION + Repeats::max_size(once);
         let memory = responder.outbox.account().map(|account| account.hold(size));
         let info = Arc::new(info);
-        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder);
+        let id = info.id().map(field::debug);
+        let transport = info.transport().name();
+        // A root: the request that it came by ends long before it.
+        let span = tracing::info_span!(parent: None, "socket", id, transport);
+        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
         let admission = Admission::Requested(sessions);
         let repeats = Repeats::new(once);
         Self { dispatcher, info, repeats, admission, expiry, _memory: memory }
@@ -104,6 +109,7 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             return Ok(());
         }
         if self.repeats.contain(&message) {
+            self.dispatcher.ignore_repeated(&message);
             return Ok(());
         }
         if matches!(message.payload, ClientPayload::Invalid) {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
+use tower_channels_transports::telemetry::{Level, QUEUED, UNLABELED};
 use tower_channels_transports::{Close, Rejected, outbox};
 
 use super::shutdown::ShutdownConfig;
@@ -25,6 +26,7 @@ struct Shared {
     sessions: Mutex<Sessions>,
     /// Those with a socket id, of all endpoints that share them.
     sockets: Sockets,
+    queued: Level,
 }
 
 struct Sessions {
@@ -48,14 +50,13 @@ pub(crate) enum NotAdmitted {
 }
 
 impl NotAdmitted {
-    /// Counts the refusal and returns the answer: HTTP 503, since another server may take the client, or
+    /// Returns the answer: HTTP 503, since another server may take the client, or
     /// this one later.
     pub(crate) fn refuse(self) -> Rejected {
         let (label, reason) = match self {
             Self::Full => ("full", "there are too many sessions"),
             Self::ShuttingDown => ("draining", "the endpoint is shutting down"),
         };
-        metrics::counter!("tower_channels_sessions_refused").increment(1);
         Rejected::status(StatusCode::SERVICE_UNAVAILABLE).with_reason(reason).with_label(label)
     }
 }
@@ -64,7 +65,8 @@ impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
     pub(crate) fn new(limit: usize, sockets: Sockets) -> Self {
         let sessions = Mutex::new(Sessions { outboxes: Slab::new(), shutting_down: false });
-        Self(Arc::new(Shared { limit, sessions, sockets }))
+        let queued = Level::new(QUEUED.handle(UNLABELED));
+        Self(Arc::new(Shared { limit, sessions, sockets, queued }))
     }
 
     /// Admits a session and registers its socket id.
@@ -94,6 +96,30 @@ impl SessionRegistry {
     /// Returns the number of sessions.
     pub(crate) fn count(&self) -> usize {
         self.0.sessions.lock().outboxes.len()
+    }
+
+    /// Updates the gauge of the bytes that wait for clients.
+    pub(crate) async fn record_gauges(&self) {
+        let mut bytes = 0_usize;
+        let mut from = 0;
+        loop {
+            let (outboxes, end) = {
+                let sessions = self.0.sessions.lock();
+                let end = sessions.outboxes.capacity();
+                let slice = from..end.min(from + SLICE);
+                let outboxes = slice.filter_map(|key| sessions.outboxes.get(key).cloned());
+                (outboxes.collect::<Vec<_>>(), end)
+            };
+            let queued = outboxes.iter().map(outbox::Sender::backlog);
+            bytes = queued.fold(bytes, usize::saturating_add);
+            drop(outboxes);
+            from += SLICE;
+            if from >= end {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.0.queued.set(bytes);
     }
 
     /// Rejects new sessions and ends the existing ones: those that no client waits on at once, the
@@ -168,6 +194,9 @@ impl fmt::Debug for SessionRegistry {
 
 /// How many sessions a shutdown ends at once before other tasks get their turn.
 const BATCH: usize = 256;
+
+/// How many sessions are looked at for the gauge before other tasks get their turn.
+const SLICE: usize = 1000;
 
 /// How often a shutdown closes what is due, and looks for what has ended.
 const PAUSE: Duration = Duration::from_millis(10);

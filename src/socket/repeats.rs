@@ -69,12 +69,7 @@ impl Repeats {
         let Once::Yes(handled) = &self.once else { return self.is_recent(&message.reference) };
         let number = handled_refs::number(&message.reference).filter(|_| is_push(message));
         let Some(number) = number else { return self.is_recent(&message.reference) };
-        let is_repeated = handled.contains(number);
-        if is_repeated {
-            metrics::counter!("tower_channels_pushes_repeated").increment(1);
-            tracing::debug!(topic = ?message.topic, event = ?message.event, "repeated push ignored");
-        }
-        is_repeated
+        handled.contains(number)
     }
 
     /// Returns whether this connection has brought a message with this ref, and remembers the ref.

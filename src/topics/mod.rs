@@ -10,7 +10,9 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
+use metrics::Counter;
 use smol_str::SmolStr;
+use tower_channels_transports::telemetry::{Level, UNLABELED};
 use tower_channels_transports::{Account, Memory};
 
 use self::broadcast::Broadcast;
@@ -18,6 +20,7 @@ use self::registry::Registry;
 use self::replay::ReplayLog;
 use self::subscriber::{Inbox, Subscriber};
 use crate::effects::Effects;
+use crate::telemetry::{BROADCASTS, SUBSCRIBERS, TOPICS};
 
 type Log = ReplayLog<Arc<Broadcast>>;
 
@@ -33,6 +36,8 @@ struct Shared {
     versions: AtomicU8,
     /// For what is kept, and for what many clients share.
     account: Arc<Account>,
+    broadcasts: Counter,
+    gauges: [Level; 2],
 }
 
 /// The membership of a subscriber in a topic, which ends when it is dropped.
@@ -45,6 +50,8 @@ impl Topics {
             max_log: AtomicUsize::new(0),
             versions: AtomicU8::new(0),
             account: memory.account(),
+            broadcasts: BROADCASTS.handle(UNLABELED),
+            gauges: [&TOPICS, &SUBSCRIBERS].map(|gauge| Level::new(gauge.handle(UNLABELED))),
         }))
     }
 
@@ -86,7 +93,7 @@ impl Topics {
     /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
     /// receive concurrent broadcasts in the same order.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        let Shared { registry, max_log, versions, account } = &*self.0;
+        let Shared { registry, max_log, versions, account, broadcasts, .. } = &*self.0;
         let broadcast = Arc::new(broadcast.hold(account));
         let mut effects = Effects::default();
         let begin = |log: &mut Log| {
@@ -110,9 +117,18 @@ impl Topics {
             end,
         );
         drop(broadcast);
+        broadcasts.increment(1);
         let memory = account.memory();
         effects.relieve(memory.is_exceeded().then(|| memory.clone()));
         effects.run();
+    }
+
+    /// Updates the gauges. The caller holds no lock.
+    pub(crate) fn record_gauges(&self) {
+        let (names, memberships) = self.0.registry.totals();
+        let [topics, subscribers] = &self.0.gauges;
+        topics.set(names);
+        subscribers.set(memberships);
     }
 
     /// Returns the number of subscribers of a topic.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -18,6 +19,8 @@ use smol_str::SmolStr;
 pub(crate) struct Registry<T, S = ()> {
     shards: Box<[Shard<T, S>]>,
     hasher: RandomState,
+    /// How many memberships there are.
+    memberships: AtomicUsize,
 }
 
 /// Guards which names have members. The lock is held for a lookup, or to add or remove one member.
@@ -55,7 +58,7 @@ const CHUNK: usize = 32;
 impl<T, S: Default> Registry<T, S> {
     pub(crate) fn new() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { shards, hasher: RandomState::new() }
+        Self { shards, hasher: RandomState::new(), memberships: AtomicUsize::new(0) }
     }
 
     /// Adds a member. `first` runs under the lock, before a walk can reach the member.
@@ -71,6 +74,7 @@ impl<T, S: Default> Registry<T, S> {
             first();
             let key = members.list.insert(member);
             drop(members);
+            self.memberships.fetch_add(1, Ordering::Relaxed);
             let (registry, entry) = (Arc::clone(self), Arc::clone(entry));
             Membership { registry, name: name.clone(), entry, key }
         };
@@ -122,6 +126,13 @@ impl<T, S: Default> Registry<T, S> {
         all
     }
 
+    /// Returns how many names there are, and how many memberships. The two may be off by those that
+    /// change meanwhile.
+    pub(crate) fn totals(&self) -> (usize, usize) {
+        let names = self.shards.iter().map(|shard| shard.read().len()).sum();
+        (names, self.memberships.load(Ordering::Relaxed))
+    }
+
     /// Returns the number of members of a name.
     pub(crate) fn count(&self, name: &str) -> usize {
         let entry = self.shard(name).read().get(name).cloned();
@@ -161,6 +172,7 @@ impl<T, S: Default> Membership<T, S> {
 
 impl<T, S: Default> Drop for Membership<T, S> {
     fn drop(&mut self) {
+        self.registry.memberships.fetch_sub(1, Ordering::Relaxed);
         let mut members = self.entry.members.lock();
         let member = members.list.remove(self.key);
         let is_empty = members.list.is_empty();

@@ -49,7 +49,7 @@ fn a_client_whose_url_contains_a_transport_is_told_so() {
         }
     });
     expect_one_line(&captured, &["no transport at this path", "/socket/websocket/websocket"]);
-    assert_eq!(captured.count("tower_channels_requests_misdirected"), 2);
+    assert_eq!(captured.count("tower_channels_requests_misdirected_total"), 2);
 }
 
 const MISDIRECTED_CLIENT: &str = "no transport at this path: a client appends the path of its \
@@ -99,7 +99,7 @@ fn a_request_without_an_upgrade_is_answered_in_words() {
         }
     });
     expect_one_line(&captured, &["WebSockets do not work behind this HTTP server"]);
-    assert_eq!(captured.count("tower_channels_upgrades_unfinished"), 2);
+    assert_eq!(captured.count("tower_channels_upgrades_unfinished_total"), 2);
 }
 
 #[test]

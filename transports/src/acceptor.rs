@@ -6,22 +6,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::header::ORIGIN;
 use http::request::Parts;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
+use crate::limited;
 use crate::limits::Limits;
+use crate::log_limit::excerpt;
 use crate::memory::Memory;
-use crate::origin::CheckOrigin;
+use crate::origin::{self, CheckOrigin};
 use crate::outbox;
 use crate::panics;
 use crate::rejected::Rejected;
+use crate::resume::census::Gauges;
 use crate::resume::sweeper::Sweep;
 use crate::resume::{Accepted, Connected, ResumeConfig, ResumeRegistry};
 use crate::session::{Handler, Session};
+use crate::telemetry::{CONNECTS, Handles, SESSION_IDS_IGNORED, refuse};
 
 /// Accepts connections for a [`Handler`]: checks origins, applies limits and resumes sessions.
 ///
@@ -34,6 +40,8 @@ struct Shared<H: Handler> {
     limits: Limits,
     resumable: Arc<ResumeRegistry<H::Session>>,
     memory: Memory,
+    handles: Arc<Handles>,
+    gauges: Gauges,
     /// Since when connects have found memory scarce.
     scarce_since: Mutex<Option<Instant>>,
     /// How many connects wait for the handler.
@@ -72,6 +80,8 @@ impl<H: Handler> Acceptor<H> {
             limits,
             resumable,
             memory,
+            handles: Arc::new(Handles::new()),
+            gauges: Gauges::new(),
             scarce_since: Mutex::default(),
             connecting: AtomicUsize::new(0),
         }))
@@ -80,6 +90,11 @@ impl<H: Handler> Acceptor<H> {
     /// The limits of every connection.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// The metrics that are recorded often.
+    pub(crate) fn handles(&self) -> &Arc<Handles> {
+        &self.0.handles
     }
 
     /// Drops resumable sessions without a connection whose outbox is closed. They are dropped anyway,
@@ -93,18 +108,33 @@ impl<H: Handler> Acceptor<H> {
         self.0.resumable.detached()
     }
 
+    /// Updates the gauges of sessions and memory. The caller holds no lock.
+    pub fn record_gauges(&self) {
+        self.0.gauges.record(self.0.resumable.census());
+        self.0.memory.record_gauges();
+    }
+
     /// Checks the origin of a request by its head. A transport does this for every request, first.
     ///
     /// # Errors
     ///
     /// If the origin is not allowed, or the application's check panics.
     pub fn check_origin(&self, parts: &Parts) -> Result<(), ConnectError> {
-        if panics::catch("check_origin", || self.0.check_origin.allows(parts))? {
+        let allows = panics::catch("check_origin", || self.0.check_origin.allows(parts));
+        if allows.inspect_err(|_| refuse("panicked"))? {
             return Ok(());
         }
-        metrics::counter!("tower_channels_origins_refused").increment(1);
-        let origin = parts.headers.get(ORIGIN).map(|it| String::from_utf8_lossy(it.as_bytes()));
-        tracing::debug!(?origin, "origin refused");
+        refuse("origin");
+        let text = |header: &HeaderValue| String::from_utf8_lossy(header.as_bytes()).into_owned();
+        let origin = parts.headers.get(ORIGIN).map(text);
+        let host = origin::requested_host(parts);
+        limited!(
+            WARN,
+            origin = ?origin.as_deref().map(excerpt),
+            host = ?host.as_ref().map(|host| excerpt(host.as_str())),
+            "origin refused: it would be allowed by `Builder::check_origin`, with \
+             `CheckOrigin::hosts([origin]).and_same_host()`"
+        );
         Err(Rejected::reason("the origin is not allowed").into())
     }
 
@@ -117,21 +147,21 @@ impl<H: Handler> Acceptor<H> {
         info: ConnectInfo,
     ) -> Result<Accepted<H::Session>, ConnectError> {
         let id = info.session().unwrap_or_else(|expected| {
-            metrics::counter!("tower_channels_session_ids_ignored").increment(1);
-            tracing::warn!(expected, "session id ignored: it has another form");
+            SESSION_IDS_IGNORED.add(1);
+            limited!(WARN, expected, "session id ignored: it has another form");
             None
         });
         let (id, received) = (id.map(str::to_owned), info.received());
         if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
-            metrics::counter!("tower_channels_websockets_refused_as_flapping").increment(1);
-            tracing::debug!("WebSocket refused: its session keeps losing them");
+            refuse("flapping");
+            limited!(DEBUG, "WebSocket refused: its session keeps losing them");
             return Err(Rejected::reason("the session keeps losing its WebSockets").into());
         }
         if id.is_none() {
             self.check_memory()?;
         }
-        let (session, receiver) = self.call_handler(info).await?;
-        Ok(Accepted { id, received, session, receiver })
+        let (session, receiver, took) = self.call_handler(info).await?;
+        Ok(Accepted { id, received, session, receiver, took })
     }
 
     /// Finds the session that an accepted client asks for, or admits its new one. Nobody else is
@@ -143,12 +173,14 @@ impl<H: Handler> Acceptor<H> {
     ) -> Result<Connected<H::Session>, ConnectError> {
         // Without an id it was checked before the handler was called.
         let has_id = accepted.id.is_some();
-        let connected = Connected::new(&self.0.resumable, accepted).map_err(refuse)?;
+        let (took, socket_id) = (accepted.took, accepted.session.id().map(str::to_owned));
+        let connected = Connected::new(&self.0.resumable, accepted).map_err(reject)?;
         if has_id && connected.receiver().is_some() {
             self.check_memory()?;
         }
         let transport = transport.name();
-        metrics::counter!("tower_channels_connections", "transport" => transport).increment(1);
+        CONNECTS.increment([transport], 1);
+        limited!(INFO, id = ?socket_id, transport, ?took, "client connected");
         Ok(connected)
     }
 
@@ -156,7 +188,6 @@ impl<H: Handler> Acceptor<H> {
     /// made for the next ones.
     fn check_memory(&self) -> Result<(), ConnectError> {
         let Shared { memory, scarce_since, .. } = &*self.0;
-        memory.report();
         let now = Instant::now();
         if !memory.is_scarce() {
             *scarce_since.lock() = None;
@@ -168,13 +199,13 @@ impl<H: Handler> Acceptor<H> {
             since.get_or_insert(now);
             before
         };
-        metrics::counter!("tower_channels_sessions_refused_for_memory").increment(1);
+        refuse("memory");
         match before {
-            None => tracing::warn!("memory is scarce: new sessions are refused"),
+            None => limited!(WARN, "memory is scarce: new sessions are refused"),
             Some(since) if now - since >= SCARCE_PATIENCE => memory.make_room(),
             Some(_) => {}
         }
-        tracing::debug!("session refused: memory is scarce");
+        limited!(DEBUG, "session refused: memory is scarce");
         Err(ConnectError::Busy)
     }
 
@@ -208,40 +239,47 @@ impl<H: Handler> Acceptor<H> {
         // Dropped at once if there are too many.
         let connecting = Connecting(&self.0.connecting);
         if self.0.connecting.fetch_add(1, Ordering::Relaxed) >= limit {
-            metrics::counter!("tower_channels_connects_refused", "reason" => "busy").increment(1);
-            tracing::warn!(limit, "connect refused: too many are in progress");
+            refuse("busy");
+            limited!(WARN, limit, "connect refused: too many are in progress");
             return Err(ConnectError::Busy);
         }
         Ok(connecting)
     }
 
-    /// Calls the handler, within the connect timeout, and returns the session with its outbox.
+    /// Calls the handler, within the connect timeout. Returns the session, its outbox, and how long the
+    /// handler took.
     async fn call_handler(
         &self,
         info: ConnectInfo,
-    ) -> Result<(H::Session, outbox::Receiver), ConnectError> {
+    ) -> Result<(H::Session, outbox::Receiver, Duration), ConnectError> {
         let _connecting = self.begin_connect()?;
         let (outbox, receiver) = outbox::channel_in(self.0.limits.outbox, &self.0.memory);
+        let transport = info.transport().name();
+        let span = tracing::info_span!("connect", transport);
+        let began = Instant::now();
         // The call and the drop of its future may panic, too.
         let connect = async {
             let connect = self.0.handler.connect(info, outbox);
             tokio::time::timeout(self.0.limits.connect_timeout, connect).await
         };
-        let timed_out = match panics::catch_async("connect", connect).await? {
-            Ok(Ok(session)) => return Ok((session, receiver)),
-            Ok(Err(rejected)) => return Err(refuse(rejected)),
-            Err(_) => ConnectError::TimedOut,
-        };
-        metrics::counter!("tower_channels_connects_refused", "reason" => "timeout").increment(1);
-        tracing::warn!("connect timed out");
-        Err(timed_out)
+        let called = panics::catch_async("connect", connect.instrument(span)).await;
+        let took = began.elapsed();
+        self.0.handles.connect.record(took);
+        match called.inspect_err(|_| refuse("panicked"))? {
+            Ok(Ok(session)) => Ok((session, receiver, took)),
+            Ok(Err(rejected)) => Err(reject(rejected)),
+            Err(_) => {
+                refuse("timeout");
+                limited!(WARN, "connect timed out");
+                Err(ConnectError::TimedOut)
+            }
+        }
     }
 }
 
 /// Logs and counts the refusal of a connect.
-fn refuse(rejected: Rejected) -> ConnectError {
-    let reason = rejected.report();
-    metrics::counter!("tower_channels_connects_refused", "reason" => reason).increment(1);
+fn reject(rejected: Rejected) -> ConnectError {
+    refuse(rejected.report());
     rejected.into()
 }
 

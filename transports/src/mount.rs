@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::{StatusCode, Uri};
 
 use crate::error::ConfigError;
+use crate::limited;
+use crate::log_limit::excerpt;
 use crate::longpoll::LongPoll;
 use crate::params;
 use crate::path::is_path;
 use crate::response::{self, Answer};
 use crate::session::Handler;
+use crate::telemetry::REQUESTS_MISDIRECTED;
 use crate::websocket::WebSocket;
 
 /// Both transports and their paths.
@@ -137,9 +140,9 @@ impl<H: Handler> Mount<H> {
         };
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             let paths: Vec<_> = self.paths().collect();
-            tracing::warn!(path = ?uri.path(), transports = ?paths, "no transport at this path: {hint}");
+            limited!(WARN, path = ?excerpt(uri.path()), transports = ?paths, "no transport at this path: {hint}");
         }
-        metrics::counter!("tower_channels_requests_misdirected").increment(1);
+        REQUESTS_MISDIRECTED.add(1);
         response::text(StatusCode::NOT_FOUND, format!("no transport at this path: {hint}"))
     }
 }

@@ -250,7 +250,7 @@ fn is_host(authority: &Authority) -> bool {
 
 /// Returns the host that the request was sent to: the authority of the URI (HTTP/2 and absolute
 /// URIs), or else the `Host` header.
-fn requested_host(parts: &Parts) -> Option<Authority> {
+pub(crate) fn requested_host(parts: &Parts) -> Option<Authority> {
     match parts.uri.authority() {
         Some(authority) => Some(authority.clone()),
         None => parts.headers.get(HOST)?.to_str().ok()?.parse().ok(),

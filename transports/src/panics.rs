@@ -8,6 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
+use crate::limited;
+use crate::log_limit::excerpt;
+use crate::telemetry::PANICS;
+
 /// Error of application code that panicked. The panic is logged and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Panicked;
@@ -40,8 +44,8 @@ pub fn report(place: &'static str, panic: &(dyn Any + Send)) -> Panicked {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let panic = text.unwrap_or("not a text");
-    metrics::counter!("tower_channels_panics", "in" => place).increment(1);
-    tracing::error!(?panic, "{place} panicked");
+    PANICS.increment([place], 1);
+    limited!(ERROR, panic = ?excerpt(panic), "{place} panicked");
     Panicked
 }
 

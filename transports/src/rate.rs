@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::ConfigError;
+use crate::limited;
 use crate::progress::after;
+use crate::telemetry::{CLOSED_FOR_RATE, THROTTLED};
 
 /// How fast a client may send; see [`Limits::rate`](crate::Limits::rate).
 ///
@@ -134,14 +136,14 @@ impl Received {
             Self::Fine => Ok(None),
             Self::Waits { until, is_first } => {
                 if is_first {
-                    metrics::counter!("tower_channels_clients_throttled").increment(1);
-                    tracing::info!("client throttled: it sends more than its rate");
+                    THROTTLED.add(1);
+                    limited!(INFO, "client throttled: it sends more than its rate");
                 }
                 Ok(Some(until))
             }
             Self::Excess => {
-                metrics::counter!("tower_channels_clients_closed_for_rate").increment(1);
-                tracing::warn!("client closed: it has sent ten times its burst");
+                CLOSED_FOR_RATE.add(1);
+                limited!(WARN, "client closed: it has sent ten times its burst");
                 Err(Excess)
             }
         }

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::limited;
+use crate::log_limit::excerpt;
+
 /// The refusal of a connect.
 ///
 /// The client sees the HTTP status alone, over long poll `{"status":403}` or `{"status":500}`, which are
@@ -89,11 +92,12 @@ impl Rejected {
 
     /// Logs the refusal, and returns its label in metrics.
     pub(crate) fn report(&self) -> &'static str {
-        let Self { status, reason, .. } = self;
-        if self.is_failure {
-            tracing::error!(error = ?reason, "connect failed");
-        } else {
-            tracing::info!(?reason, status = ?status.as_u16(), "connect rejected");
+        let (status, reason) = (self.status, excerpt(&self.reason));
+        match self.label {
+            _ if self.is_failure => limited!(ERROR, error = ?reason, "connect failed"),
+            // What the application or its operator should change.
+            Some("full" | "socket_id") => limited!(WARN, reason = ?reason, "connect rejected"),
+            _ => limited!(INFO, reason = ?reason, status = ?status.as_u16(), "connect rejected"),
         }
         self.label.unwrap_or(if status.is_server_error() { "failed" } else { "rejected" })
     }

@@ -9,6 +9,8 @@ use http::{HeaderValue, Response, StatusCode, Version};
 use http_body_util::Full;
 
 use crate::error::ConnectError;
+use crate::limited;
+use crate::telemetry::refuse;
 
 /// A response whose body is complete, as every response of a transport is.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -49,8 +51,8 @@ pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 /// Creates the response to a query that cannot be read, which is counted: `{"errors":{"detail":…}}`, as
 /// Phoenix renders an error raised before the socket was reached.
 pub(crate) fn bad_query() -> Answer {
-    metrics::counter!("tower_channels_queries_refused").increment(1);
-    tracing::debug!("request refused: its query cannot be read");
+    refuse("query");
+    limited!(INFO, "request refused: its query cannot be read, or is too long");
     let mut answer = text(StatusCode::BAD_REQUEST, &br#"{"errors":{"detail":"Bad Request"}}"#[..]);
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, json);

@@ -176,7 +176,10 @@ impl Counts {
 
     /// Sessions that were detached, and those that expired.
     fn detached_and_expired(&self) -> (u64, u64) {
-        (self.of("tower_channels_sessions_detached"), self.of("tower_channels_sessions_expired"))
+        (
+            self.of("tower_channels_sessions_detached_total"),
+            self.of("tower_channels_sessions_expired_total"),
+        )
     }
 }
 
@@ -305,7 +308,7 @@ async fn malformed_session_ids_are_counted_once_per_connect() {
     let counts = Counts::default();
     let _guard = metrics::set_default_local_recorder(&counts);
     let (acceptor, _) = acceptor();
-    let ignored = "tower_channels_session_ids_ignored";
+    let ignored = "tower_channels_session_ids_ignored_total";
     let params = Map::from_iter([("session".to_owned(), Value::from("too short"))]);
     let _own = acceptor.connect(ConnectInfo::in_memory(params)).await.unwrap();
     assert_eq!(counts.of(ignored), 1);
@@ -510,7 +513,7 @@ impl Session for OneMessageSession {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_over_whose_message_three_connections_were_lost_starts_anew() {
-    let stuck = "tower_channels_sessions_stuck";
+    let stuck = "tower_channels_sessions_stuck_total";
     for (size, lived, is_noticed, expected) in [
         (50_000, 2000, true, ["epoch 2", "epoch 3", "epoch 4", "epoch 2", "epoch 3"]),
         // The next connection takes the session over.

@@ -1,10 +1,6 @@
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use metrics::{
-    Counter, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
 use serde_json::Value;
 use tower_channels_transports::{DetachReason, Transport, outbox};
 
@@ -19,6 +15,7 @@ use crate::pubsub::PubSub;
 use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket_info::SocketInfo;
+use crate::telemetry::ChannelMetrics;
 
 /// A channel whose client follows the presence of the topic.
 struct Follower;
@@ -63,6 +60,7 @@ struct Running {
     pubsub: PubSub,
     receiver: outbox::Receiver,
     task: JoinHandle<()>,
+    metrics: Arc<ChannelMetrics>,
 }
 
 impl Running {
@@ -70,6 +68,7 @@ impl Running {
         let (outbox, receiver) = outbox::channel(1000);
         let (mailbox, commands) = mailbox::channel(1000, None);
         let pubsub = PubSub::new();
+        let metrics = Arc::<ChannelMetrics>::default();
         let join_ref = Ref::from_json("1").expect("a ref");
         let context = ChannelContext {
             assigns: Arc::new(Guarded::new(())),
@@ -81,6 +80,7 @@ impl Running {
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
+            metrics: Arc::clone(&metrics),
             resources: Resources::default(),
         };
         let task = start::<Follower>(Join {
@@ -93,8 +93,9 @@ impl Running {
             epoch: 0,
             permit: TopicPermit::default(),
             previous: None,
+            span: Span::none(),
         });
-        Self { mailbox, pubsub, receiver, task }
+        Self { mailbox, pubsub, receiver, task, metrics }
     }
 
     fn send(&self, command: Command) {
@@ -171,56 +172,12 @@ async fn a_channel_whose_replacement_failed_notifies_its_client_of_its_end_itsel
     assert_eq!(channel.events().await, ["phx_close"]);
 }
 
-/// The value of the gauge of running channels.
-#[derive(Clone, Default)]
-struct RunningGauge(Arc<AtomicI64>);
-
-impl GaugeFn for RunningGauge {
-    fn increment(&self, value: f64) {
-        self.0.fetch_add(value as i64, Ordering::Relaxed);
-    }
-
-    fn decrement(&self, value: f64) {
-        self.0.fetch_sub(value as i64, Ordering::Relaxed);
-    }
-
-    fn set(&self, _: f64) {}
-}
-
-impl Recorder for RunningGauge {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::noop()
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        match key.name() {
-            "tower_channels_channels_running" => Gauge::from_arc(Arc::new(self.clone())),
-            _ => Gauge::noop(),
-        }
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
-
-#[test]
-fn a_channel_is_counted_until_nothing_of_it_is_left() {
-    let gauge = RunningGauge::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let counted = || gauge.0.load(Ordering::Relaxed);
-    metrics::with_local_recorder(&gauge, || {
-        runtime.expect("a runtime").block_on(async {
-            let Running { mailbox, receiver, task, .. } = Running::join().await;
-            assert_eq!(counted(), 1);
-            drop((mailbox, receiver));
-            assert_eq!(counted(), 1, "it handles what its client has sent");
-            task.await.expect("no panic");
-            assert_eq!(counted(), 0);
-        });
-    });
+#[tokio::test(start_paused = true)]
+async fn a_channel_is_counted_until_nothing_of_it_is_left() {
+    let Running { mailbox, receiver, task, metrics, .. } = Running::join().await;
+    assert_eq!(metrics.running(), 1);
+    drop((mailbox, receiver));
+    assert_eq!(metrics.running(), 1, "it handles what its client has sent");
+    task.await.expect("no panic");
+    assert_eq!(metrics.running(), 0);
 }

@@ -47,11 +47,15 @@ use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
 use crate::frame::Close;
+use crate::limited;
 use crate::memory::Reservation;
 use crate::params;
 use crate::response::{self, Answer};
 use crate::resume::sweeper::Sweep;
 use crate::session::Handler;
+use crate::telemetry::{
+    LONGPOLL_BODIES_TIMED_OUT, LONGPOLL_REPEATS_REFUSED, LONGPOLL_TOKENS_REFUSED,
+};
 
 /// Long polling as a Tower service. It answers every request, whatever its path. Clones share their
 /// sessions.
@@ -69,7 +73,8 @@ type SharedSession<H> = Arc<LongPollSession<<H as Handler>::Session>>;
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
     pub fn new(acceptor: Acceptor<H>, config: LongPollConfig) -> Self {
-        let registry = Registry::new(config.session_timeout(), config.poll_timeout);
+        let handles = Arc::clone(acceptor.handles());
+        let registry = Registry::new(config.session_timeout(), config.poll_timeout, handles);
         Self(Arc::new(Server { acceptor, config, registry, pauses: Pauses::default() }))
     }
 
@@ -146,8 +151,8 @@ impl<H: Handler> Server<H> {
     fn begin_poll(self: &Arc<Self>, token: &str) -> Result<ResponseFuture, Refused> {
         let (token, session) = self.find(token)?;
         if !session.admit_repeat(token.cursor) {
-            metrics::counter!("tower_channels_longpoll_repeats_refused").increment(1);
-            tracing::debug!("poll answered without messages: its token is repeated too often");
+            LONGPOLL_REPEATS_REFUSED.add(1);
+            limited!(DEBUG, "poll answered without messages: its token is repeated too often");
             return Ok(ready(answer::empty(StatusCode::NO_CONTENT, token)));
         }
         match session.begin_poll(token.cursor) {
@@ -191,9 +196,8 @@ impl<H: Handler> Server<H> {
             Refused::Superseded => "superseded",
             Refused::Unknown => "unknown",
         };
-        metrics::counter!("tower_channels_longpoll_tokens_refused", "reason" => reason)
-            .increment(1);
-        tracing::debug!(reason, "long-poll token refused");
+        LONGPOLL_TOKENS_REFUSED.increment([reason], 1);
+        limited!(DEBUG, reason, "long-poll token refused");
         if refused == Refused::Unknown {
             self.pauses.pause().await;
         }
@@ -216,7 +220,7 @@ impl<H: Handler> Server<H> {
         let id = match token::draw_id() {
             Ok(id) => id,
             Err(error) => {
-                tracing::error!(?error, "no random bytes for a session token");
+                limited!(ERROR, ?error, "no random bytes for a session token");
                 return answer::status(StatusCode::INTERNAL_SERVER_ERROR);
             }
         };
@@ -275,8 +279,8 @@ impl<H: Handler> Server<H> {
             }
             Err(BodyError::Broken) => return answer::status(StatusCode::BAD_REQUEST),
             Err(BodyError::TooSlow) => {
-                metrics::counter!("tower_channels_longpoll_bodies_timed_out").increment(1);
-                tracing::debug!("the body of a POST timed out");
+                LONGPOLL_BODIES_TIMED_OUT.add(1);
+                limited!(DEBUG, "the body of a POST timed out");
                 return answer::status(StatusCode::REQUEST_TIMEOUT);
             }
         };

@@ -7,6 +7,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::limited;
+use crate::telemetry::LONGPOLL_PAUSES_SKIPPED;
+
 /// The pauses of one service.
 #[derive(Debug, Default)]
 pub(super) struct Pauses(AtomicUsize);
@@ -18,8 +21,8 @@ impl Pauses {
     /// Waits between 0.5 and 1.5 s, or not at all if too many wait already.
     pub(super) async fn pause(&self) {
         let Some(_slot) = self.enter() else {
-            metrics::counter!("tower_channels_longpoll_pauses_skipped").increment(1);
-            tracing::debug!("unknown token refused without a pause: too many wait");
+            LONGPOLL_PAUSES_SKIPPED.add(1);
+            limited!(DEBUG, "unknown token refused without a pause: too many wait");
             return;
         };
         tokio::time::sleep(draw()).await;

@@ -55,6 +55,7 @@ mod tests {
     use crate::outbox;
     use crate::resume::Connected;
     use crate::resume::expiry::Timer;
+    use crate::telemetry::Handles;
 
     struct Silent;
 
@@ -66,12 +67,13 @@ mod tests {
 
     #[test]
     fn a_waiting_poll_is_small() {
-        let registry = Registry::new(Duration::MAX, Duration::MAX);
+        let handles = Arc::new(Handles::new());
+        let registry = Registry::new(Duration::MAX, Duration::MAX, Arc::clone(&handles));
         let (_outbox, receiver) = outbox::channel(1000);
         let token = Token { id: [0; 22], cursor: 0 };
         let timer = Timer::new(Arc::default(), token.id);
         let connected = Connected::own(Silent, receiver);
-        let session = LongPollSession::new(connected, false, Duration::MAX, timer);
+        let session = LongPollSession::new(connected, false, Duration::MAX, timer, handles);
         let session = Arc::new(session);
         let poll = PendingPoll { registry, session, token, id: 0 };
         let size = size_of_val(&poll.wait());

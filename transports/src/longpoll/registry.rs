@@ -14,12 +14,14 @@ use crate::resume::Connected;
 use crate::resume::expiry::{Deadlines, Timer};
 use crate::resume::sweeper::{self, Sweep};
 use crate::session::Session;
+use crate::telemetry::Handles;
 
 #[derive(Debug)]
 pub(super) struct Registry<S: Session> {
     session_timeout: Duration,
     /// How long a poll waits.
     pub(super) poll_timeout: Duration,
+    handles: Arc<Handles>,
     /// Held for a look-up or a change. Of a session's locks only those of a new one are taken under it,
     /// which nobody else has, and that of the deadlines.
     sessions: Mutex<Sessions<S>>,
@@ -36,9 +38,14 @@ struct Sessions<S: Session> {
 
 impl<S: Session> Registry<S> {
     /// Creates a registry whose sessions end after `session_timeout` without a poll.
-    pub(super) fn new(session_timeout: Duration, poll_timeout: Duration) -> Arc<Self> {
+    pub(super) fn new(
+        session_timeout: Duration,
+        poll_timeout: Duration,
+        handles: Arc<Handles>,
+    ) -> Arc<Self> {
         let sessions = Mutex::new(Sessions { by_id: HashMap::new(), sweeper: None });
-        Arc::new(Self { session_timeout, poll_timeout, sessions, deadlines: Arc::default() })
+        let deadlines = Arc::default();
+        Arc::new(Self { session_timeout, poll_timeout, handles, sessions, deadlines })
     }
 
     /// Creates the session of a new token. Of the tokens for one resumable session that were not used,
@@ -51,8 +58,8 @@ impl<S: Session> Registry<S> {
         }
         let mut sessions = self.sessions.lock();
         let timer = Timer::new(Arc::clone(&self.deadlines), id);
-        let timeout = self.session_timeout;
-        let session = LongPollSession::new(connected, reads_binary, timeout, timer);
+        let (timeout, handles) = (self.session_timeout, Arc::clone(&self.handles));
+        let session = LongPollSession::new(connected, reads_binary, timeout, timer, handles);
         sessions.by_id.insert(id, Arc::new(session));
         if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
             let tick = (self.session_timeout / 4).max(Duration::from_millis(1));
@@ -111,6 +118,10 @@ mod tests {
         }
     }
 
+    fn registry<S: Session>(timeout: Duration) -> Arc<Registry<S>> {
+        Registry::new(timeout, timeout, Arc::new(Handles::new()))
+    }
+
     fn insert(registry: &Arc<Registry<Silent>>, id: Id) -> outbox::Sender {
         let (outbox, receiver) = outbox::channel(1000);
         registry.insert(id, Connected::own(Silent, receiver), false);
@@ -121,7 +132,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_is_never_polled_ends() {
-        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
+        let registry = registry(SESSION_TIMEOUT);
         let outbox = insert(&registry, [1; 22]);
         tokio::time::sleep(Duration::from_secs(14)).await;
         assert!(registry.find(&[1; 22]).is_some() && !outbox.is_closed());
@@ -131,7 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_sweeper_ends_with_the_last_session_and_starts_again_with_the_next() {
-        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
+        let registry = registry(SESSION_TIMEOUT);
         for id in [[1; 22], [2; 22]] {
             insert(&registry, id);
             assert!(registry.sessions.lock().sweeper.is_some());
@@ -143,7 +154,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_session_closed_between_two_polls_does_not_wait_for_its_timeout() {
-        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
+        let registry = registry(SESSION_TIMEOUT);
         let outbox = insert(&registry, [1; 22]);
         outbox.close(Close::GoingAway);
         tokio::time::sleep(SESSION_TIMEOUT / 3).await;
@@ -152,7 +163,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sweep_visits_only_what_is_due() {
-        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
+        let registry = registry(SESSION_TIMEOUT);
         let number = |number: u32| {
             let mut id = [0; 22];
             id[..4].copy_from_slice(&number.to_be_bytes());
@@ -172,7 +183,7 @@ mod tests {
 
     #[test]
     fn sessions_expire_even_if_the_runtime_of_the_first_is_gone() {
-        let registry = Registry::new(Duration::from_millis(40), Duration::from_millis(40));
+        let registry = registry(Duration::from_millis(40));
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build();
         runtime().expect("a runtime").block_on(async { insert(&registry, [1; 22]) });
         runtime().expect("a runtime").block_on(async {
@@ -199,7 +210,7 @@ mod tests {
                 assert!(!self.0, "as requested");
             }
         }
-        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
+        let registry = registry(SESSION_TIMEOUT);
         for (id, panics) in [([1; 22], true), ([2; 22], false)] {
             let (outbox, receiver) = outbox::channel(1000);
             registry.insert(id, Connected::own(Fragile(panics), receiver), false);
@@ -211,7 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sessions_end_with_their_service() {
-        let registry = Registry::new(SESSION_TIMEOUT, SESSION_TIMEOUT);
+        let registry = registry(SESSION_TIMEOUT);
         let outbox = insert(&registry, [1; 22]);
         drop(registry);
         assert!(outbox.is_closed());

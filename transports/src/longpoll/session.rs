@@ -32,6 +32,7 @@ use crate::rate::{Rate, Throttle};
 use crate::resume::expiry::Timer;
 use crate::resume::{Attached, Connected};
 use crate::session::Session;
+use crate::telemetry::Handles;
 
 #[derive(Debug)]
 pub(super) struct LongPollSession<S: Session> {
@@ -40,6 +41,7 @@ pub(super) struct LongPollSession<S: Session> {
     /// How long the session may be without a poll.
     session_timeout: Duration,
     timer: Arc<Timer<Id>>,
+    handles: Arc<Handles>,
     /// Held for a few instructions, and never while application code runs. The locks of the outbox and
     /// of a resumable session's state may be taken under it.
     state: Mutex<State<S>>,
@@ -59,6 +61,7 @@ impl<S: Session> LongPollSession<S> {
         reads_binary: bool,
         session_timeout: Duration,
         timer: Timer<Id>,
+        handles: Arc<Handles>,
     ) -> Self {
         let (now, timer) = (Instant::now(), Arc::new(timer));
         if let Some(receiver) = connected.receiver() {
@@ -69,10 +72,16 @@ impl<S: Session> LongPollSession<S> {
         let is_own = connected.is_own();
         let mut state = State::new(AttachState::Unused(connected), now);
         state.schedule(&timer, after(now, session_timeout));
-        let (state, turn) = (Mutex::new(state), Mutex::new(None));
-        let order = Arc::default();
-        let throttle = Mutex::default();
-        let session = Self { reads_binary, session_timeout, timer, state, turn, order, throttle };
+        let session = Self {
+            reads_binary,
+            session_timeout,
+            timer,
+            handles,
+            state: Mutex::new(state),
+            turn: Mutex::default(),
+            order: Arc::default(),
+            throttle: Mutex::default(),
+        };
         if is_own {
             session.attach();
         }
@@ -156,6 +165,7 @@ impl<S: Session> LongPollSession<S> {
             if rendered.is_none() && !unread.is_empty() {
                 let token = Token { id: *self.timer.key(), cursor: collected.position };
                 let body = answer::render(StatusCode::OK, &unread, token);
+                self.handles.longpoll.sent.increment(unread.len() as u64);
                 let mut state = self.state.lock();
                 if poll != state.newest {
                     return Answered::Nothing;
@@ -259,11 +269,16 @@ impl<S: Session> LongPollSession<S> {
     /// Handles a slice of a batch, and returns whether there is more. An error or a panic
     /// of the session ends it.
     pub(super) fn handle_in(&self, batch: &mut Batch) -> Result<Result<bool, Close>, Gone> {
-        let mut turn = self.turn.lock();
+        let (mut turn, mut received) = (self.turn.lock(), 0);
         let collected = self.state.lock().collect(self.reads_binary);
         let handled = match turn.as_mut().filter(|_| collected.is_open) {
             Some(session) => {
-                let deliver = || batch.deliver(SLICE, |message| session.handle_in(message));
+                let deliver = || {
+                    batch.deliver(SLICE, |message| {
+                        received += 1;
+                        session.handle_in(message)
+                    })
+                };
                 Ok(panics::catch("session", deliver).unwrap_or(Err(Close::Malformed)))
             }
             None => Err(Gone),
@@ -274,7 +289,8 @@ impl<S: Session> LongPollSession<S> {
             _ => None,
         };
         drop(turn);
-        report_skipped(collected.skipped);
+        self.handles.longpoll.received.increment(received);
+        collected.report_skipped();
         if let Some(closed) = closed {
             closed.finish();
         }
@@ -356,7 +372,7 @@ impl<S: Session> LongPollSession<S> {
     fn unlock(&self, state: MutexGuard<'_, State<S>>, collected: Collected) {
         let epoch = state.epoch().cloned();
         drop(state);
-        report_skipped(collected.skipped);
+        collected.report_skipped();
         if let Some(epoch) = epoch {
             epoch.run_pending();
         }
@@ -371,18 +387,8 @@ impl<S: Session> LongPollSession<S> {
         if !matches!(self.state.lock().attach, AttachState::Ended(_)) {
             return;
         }
-        if let Some(mut turn) = self.turn.try_lock() {
-            let gone = turn.take();
-            drop(turn);
-            drop(gone);
-        }
-    }
-}
-
-fn report_skipped(skipped: u64) {
-    if skipped > 0 {
-        metrics::counter!("tower_channels_longpoll_binary_skipped").increment(skipped);
-        tracing::debug!(skipped, "binary messages skipped: the client cannot read them");
+        let gone = self.turn.try_lock().and_then(|mut turn| turn.take());
+        drop(gone);
     }
 }
 

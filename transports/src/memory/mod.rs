@@ -20,6 +20,7 @@ pub use self::cost::Cost;
 use self::relief::Relief;
 pub(crate) use self::relief::Relievable;
 pub use self::reservation::{Account, FixedReservation, Reservation, is_counted};
+use crate::telemetry::{Level, MEMORY, MEMORY_LIMIT, UNLABELED};
 
 /// The memory budget of an endpoint; see [`Limits::memory`](crate::Limits::memory). A cheap clone.
 ///
@@ -33,12 +34,15 @@ struct Shared {
     /// The reserved bytes. Written once per step of a reservation, not once per message.
     reserved: AtomicUsize,
     relief: Relief,
+    gauges: [Level; 2],
 }
 
 impl Memory {
     /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Shared { limit, reserved: AtomicUsize::new(0), relief: Relief::default() }))
+        let gauges = [&MEMORY, &MEMORY_LIMIT].map(|gauge| Level::new(gauge.handle(UNLABELED)));
+        let (reserved, relief) = (AtomicUsize::new(0), Relief::default());
+        Self(Arc::new(Shared { limit, reserved, relief, gauges }))
     }
 
     /// Returns how many bytes are reserved.
@@ -72,7 +76,6 @@ impl Memory {
 
     fn relieve_to(&self, enough: usize) {
         self.0.relief.run(self.reserved().saturating_sub(enough));
-        self.report();
     }
 
     /// Creates an account that belongs to no session.
@@ -91,9 +94,11 @@ impl Memory {
         Ok(Bytes::from_owner(Held { bytes, _reservation: reservation }))
     }
 
-    /// Updates the gauge. The caller holds no lock.
-    pub(crate) fn report(&self) {
-        metrics::gauge!("tower_channels_memory_bytes").set(self.reserved() as f64);
+    /// Updates the gauges. The caller holds no lock.
+    pub fn record_gauges(&self) {
+        let [reserved, limit] = &self.0.gauges;
+        reserved.set(self.reserved());
+        limit.set(self.0.limit);
     }
 
     /// Adds a session that can be closed.

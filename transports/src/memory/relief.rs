@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::reservation::Account;
+use crate::limited;
+use crate::telemetry::CLOSED_FOR_MEMORY;
 
 /// A session that can be closed to free what it holds.
 pub(crate) trait Relievable: Send + Sync {
@@ -107,15 +109,16 @@ impl Relief {
         }
         chosen.iter().for_each(|(_, session)| session.overflow());
         let (closed, bytes) = (chosen.len(), chosen.iter().map(|(bytes, _)| bytes).sum::<usize>());
-        metrics::counter!("tower_channels_sessions_closed_for_memory").increment(closed as u64);
+        CLOSED_FOR_MEMORY.add(closed as u64);
         if is_new_episode {
-            tracing::warn!(
+            limited!(
+                WARN,
                 closed,
                 bytes,
                 "memory exceeded: the sessions that hold most are closed"
             );
         } else {
-            tracing::debug!(closed, bytes, "more sessions closed for memory");
+            limited!(DEBUG, closed, bytes, "more sessions closed for memory");
         }
     }
 

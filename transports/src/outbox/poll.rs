@@ -9,6 +9,8 @@ use super::budget::ByteBudget;
 use super::receiver::Receiver;
 use super::replay_buffer::{ReplayBuffer, UnknownPosition};
 use crate::frame::{Close, Message};
+use crate::limited;
+use crate::telemetry::LONGPOLL_BINARY_SKIPPED;
 
 /// What a look into the outbox of a long-poll session showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +31,15 @@ impl Collected {
     /// Whether nothing is left to poll, now or later.
     pub(crate) fn is_over(&self) -> bool {
         !self.is_open && !self.has_unread
+    }
+
+    /// Counts and logs the messages that were dropped. The caller holds no lock.
+    pub(crate) fn report_skipped(&self) {
+        let skipped = self.skipped;
+        if skipped > 0 {
+            LONGPOLL_BINARY_SKIPPED.add(skipped);
+            limited!(DEBUG, skipped, "binary messages skipped: the client cannot read them");
+        }
     }
 
     /// Where the messages of the next response begin and end.

@@ -16,7 +16,9 @@ use super::replay_buffer::NewEpoch;
 use super::streams::{PRIORITY, StreamId};
 use super::wakeup::{Enqueued, Wakeup};
 use crate::frame::{Close, Message};
+use crate::limited;
 use crate::memory::{Account, Relievable};
+use crate::telemetry::MESSAGES_REPLAYED;
 
 /// The sending side of an outbox; a cheap clone.
 ///
@@ -260,6 +262,11 @@ impl Sender {
         self.shared.state.lock().close.is_some()
     }
 
+    /// Returns how many bytes wait for the client, or are not acknowledged yet.
+    pub fn backlog(&self) -> usize {
+        self.shared.state.lock().budget.bytes()
+    }
+
     /// Returns whether the transport is done with the connection: the close has been written, or
     /// there is no connection to write it to.
     pub fn is_over(&self) -> bool {
@@ -289,8 +296,8 @@ impl Sender {
         let superseded = state.waker.take();
         drop(state);
         Wakeup(superseded).wake();
-        metrics::counter!("tower_channels_messages_replayed").increment(replayed as u64);
-        tracing::debug!(epoch, replayed, "resumable session attached");
+        MESSAGES_REPLAYED.add(replayed as u64);
+        limited!(DEBUG, epoch, replayed, "resumable session attached");
         Some(Receiver::new(Arc::clone(&self.shared), epoch))
     }
 
@@ -380,7 +387,6 @@ impl Receiver {
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let backlog = self.shared.state.lock().budget.bytes();
-        f.debug_struct("Sender").field("backlog", &backlog).finish_non_exhaustive()
+        f.debug_struct("Sender").field("backlog", &self.backlog()).finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use crate::memory::Memory;
+use crate::telemetry::OUTBOX_OVERFLOWS;
 
 /// What [`Sender::enqueue`](super::Sender::enqueue) leaves to do once the caller has released its own
 /// locks.
@@ -22,7 +23,7 @@ impl Enqueued {
     /// Counts the overflow, if there was one, wakes the receiver, and relieves exceeded memory.
     pub fn finish(self) {
         if self.overflowed {
-            metrics::counter!("tower_channels_outbox_overflows").increment(1);
+            OUTBOX_OVERFLOWS.add(1);
         }
         self.wakeup.wake();
         if let Some(memory) = self.exceeded {

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::census::{Census, Present};
 use super::connection::Attached;
 use super::registry::{Opened, ResumeRegistry};
 use super::session::{ResumableSession, TokenId};
@@ -22,11 +24,14 @@ pub(crate) struct Accepted<S> {
     pub(crate) received: Option<u64>,
     pub(crate) session: S,
     pub(crate) receiver: outbox::Receiver,
+    /// How long the handler took.
+    pub(crate) took: Duration,
 }
 
 /// The session that an accepted client is going to use.
 pub(crate) struct Connected<S> {
     received: Option<u64>,
+    census: Arc<Census>,
     kind: Kind<S>,
 }
 
@@ -49,7 +54,7 @@ impl<S: Session> Connected<S> {
         registry: &Arc<ResumeRegistry<S>>,
         accepted: Accepted<S>,
     ) -> Result<Self, Rejected> {
-        let Accepted { id, received, mut session, receiver } = accepted;
+        let Accepted { id, received, mut session, receiver, .. } = accepted;
         let id = id.filter(|_| registry.is_eligible(session.id()));
         let known = id.as_ref().and_then(|id| registry.find_own(id, session.id(), received));
         let kind = if let Some(known) = known {
@@ -61,13 +66,13 @@ impl<S: Session> Connected<S> {
                 None => Kind::Own(session, receiver),
             }
         };
-        Ok(Self { received, kind })
+        Ok(Self { received, census: Arc::clone(registry.census()), kind })
     }
 
     /// Creates a session that lives as long as its connection.
     #[cfg(test)]
     pub(crate) fn own(session: S, receiver: outbox::Receiver) -> Self {
-        Self { received: None, kind: Kind::Own(session, receiver) }
+        Self { received: None, census: Arc::default(), kind: Kind::Own(session, receiver) }
     }
 
     /// Whether the session lives as long as its connection.
@@ -104,15 +109,16 @@ impl<S: Session> Connected<S> {
 
     /// Begins to use the session on a connection. Returns `None` if it has ended meanwhile.
     pub(crate) fn attach(self, transport: Transport) -> Option<(Attached<S>, outbox::Receiver)> {
-        let received = self.received;
-        let (session, newer) = match self.kind {
-            Kind::Own(session, receiver) => return Some((Attached::Own(session), receiver)),
+        let Self { received, census, kind } = self;
+        let own = |session, receiver| {
+            Some((Attached::Own(session, Present::new(census, transport)), receiver))
+        };
+        let (session, newer) = match kind {
+            Kind::Own(session, receiver) => return own(session, receiver),
             Kind::Resumed(session, newer) => (session, Some(newer)),
             Kind::New(registry, id, session, receiver) => {
                 match registry.open(&id, received, session, receiver) {
-                    Opened::Own(session, receiver) => {
-                        return Some((Attached::Own(session), receiver));
-                    }
+                    Opened::Own(session, receiver) => return own(session, receiver),
                     Opened::Resumable(session) => (session, None),
                     Opened::Resumed(session, newer) => (session, Some(newer)),
                 }

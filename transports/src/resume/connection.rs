@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::census::Present;
 use super::session::ResumableSession;
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound};
@@ -14,7 +15,7 @@ use crate::session::Session;
 /// A session in use by one connection. Dropping it ends the use: a resumable session is detached, any
 /// other one ends.
 pub(crate) enum Attached<S: Session> {
-    Own(S),
+    Own(S, #[expect(dead_code, reason = "counts until it is dropped")] Present),
     Resumable(Epoch<S>),
 }
 
@@ -35,7 +36,7 @@ impl<S: Session> Attached<S> {
     /// The connection of a resumable session.
     pub(crate) fn epoch(&self) -> Option<Epoch<S>> {
         match self {
-            Self::Own(_) => None,
+            Self::Own(..) => None,
             Self::Resumable(epoch) => Some(epoch.clone()),
         }
     }
@@ -44,7 +45,7 @@ impl<S: Session> Attached<S> {
 impl<S: Session> Session for Attached<S> {
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
         match self {
-            Self::Own(session) => session.handle_in(message),
+            Self::Own(session, _) => session.handle_in(message),
             Self::Resumable(epoch) => epoch.session.handle_in(epoch.number, message),
         }
     }
@@ -109,6 +110,6 @@ impl<S> fmt::Debug for Epoch<S> {
 
 impl<S: Session> fmt::Debug for Attached<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self, Self::Own(_)) { "Own" } else { "Resumable" })
+        f.write_str(if matches!(self, Self::Own(..)) { "Own" } else { "Resumable" })
     }
 }

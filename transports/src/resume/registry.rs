@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::census::Census;
 use super::config::ResumeConfig;
 use super::expiry::{Deadlines, Timer};
 use super::session::{ResumableSession, Visited};
@@ -17,8 +17,10 @@ use super::state::{SessionId, Shared};
 use super::sweeper::{self, Sweep};
 use crate::connect_info::Transport;
 use crate::frame::Close;
+use crate::limited;
 use crate::outbox;
 use crate::session::Session;
+use crate::telemetry::{SESSIONS_EXPIRED, SESSIONS_STUCK};
 
 /// The result of [`ResumeRegistry::open`].
 pub(super) enum Opened<S> {
@@ -51,7 +53,7 @@ struct Sessions<S> {
 impl<S: Session> ResumeRegistry<S> {
     pub(crate) fn new(config: ResumeConfig) -> Arc<Self> {
         Arc::new(Self {
-            shared: Arc::new(Shared { config, detached: AtomicUsize::new(0) }),
+            shared: Arc::new(Shared { config, census: Arc::default() }),
             sessions: Mutex::new(Sessions::new()),
             deadlines: Arc::default(),
         })
@@ -59,7 +61,12 @@ impl<S: Session> ResumeRegistry<S> {
 
     /// How many sessions have no connection.
     pub(crate) fn detached(&self) -> usize {
-        self.shared.detached.load(Ordering::Relaxed)
+        self.shared.census.detached()
+    }
+
+    /// How many sessions there are, those included that are not resumable.
+    pub(crate) fn census(&self) -> &Arc<Census> {
+        &self.shared.census
     }
 
     /// Returns whether the session may not be used over this transport now: its WebSockets keep dying.
@@ -112,7 +119,7 @@ impl<S: Session> ResumeRegistry<S> {
             let mut is_stuck = false;
             if let Some(known) = &known {
                 if known.socket_id() != socket_id.as_deref() || known.is_in_conflict() {
-                    tracing::info!("session id in use by another client");
+                    limited!(INFO, "session id in use by another client");
                     return Opened::Own(session, receiver);
                 }
                 if known.can_resume(received) {
@@ -150,17 +157,17 @@ impl<S: Session> ResumeRegistry<S> {
         drop(sessions);
         let has_ended = replaced.is_some_and(|replaced| replaced.end(Close::Restart));
         if has_ended && is_stuck {
-            metrics::counter!("tower_channels_sessions_stuck").increment(1);
-            tracing::warn!("session restarted: three connections were lost over one message");
+            SESSIONS_STUCK.add(1);
+            limited!(WARN, "session restarted: three connections were lost over one message");
         } else if has_ended {
-            tracing::info!("session restarted: its client has missed too much");
+            limited!(INFO, "session restarted: its client has missed too much");
         }
         match room {
             Ok(Some(evicted)) if evicted.end(Close::GoingAway) => {
-                tracing::info!("detached session ended: its socket id has too many");
+                limited!(INFO, "detached session ended: its socket id has too many");
             }
             Ok(_) => {}
-            Err(Full) => tracing::info!("session not resumable: its socket id has too many"),
+            Err(Full) => limited!(INFO, "session not resumable: its socket id has too many"),
         }
         opened
     }
@@ -192,8 +199,8 @@ impl<S: Session> Sweep for ResumeRegistry<S> {
         if let Visited::Ended { expired } = session.visit(now) {
             self.remove(id, &session);
             if expired {
-                metrics::counter!("tower_channels_sessions_expired").increment(1);
-                tracing::debug!("detached session expired");
+                SESSIONS_EXPIRED.add(1);
+                limited!(DEBUG, "detached session expired");
             }
         }
         session.run_pending();

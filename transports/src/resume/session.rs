@@ -15,8 +15,10 @@ use super::expiry::Timer;
 use super::state::{SessionEvent, SessionId, Shared, State};
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound};
+use crate::limited;
 use crate::outbox::{self, Loss};
 use crate::session::{DetachReason, Session};
+use crate::telemetry::{SESSIONS_ATTACHED, SESSIONS_DETACHED};
 
 /// A session that outlives its connections.
 pub(crate) struct ResumableSession<S> {
@@ -139,8 +141,7 @@ impl<S: Session> ResumableSession<S> {
         let unseen = if is_newest { mem::replace(&mut *self.newer.lock(), newer) } else { newer };
         drop(state);
         drop(unseen);
-        let label = transport.name();
-        metrics::counter!("tower_channels_sessions_attached", "transport" => label).increment(1);
+        SESSIONS_ATTACHED.increment([transport.name()], 1);
         self.run_pending();
         Some(receiver)
     }
@@ -221,8 +222,8 @@ impl<S: Session> ResumableSession<S> {
     }
 
     pub(super) fn report_detached(&self, epoch: u64) {
-        metrics::counter!("tower_channels_sessions_detached").increment(1);
-        tracing::debug!(epoch, "session detached");
+        SESSIONS_DETACHED.add(1);
+        limited!(DEBUG, epoch, "session detached");
     }
 
     /// Ends the session and its connection. Returns whether it was there.

@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::census::{Census, Status};
 use super::config::ResumeConfig;
 use super::expiry::{Scheduled, Timer};
 use crate::connect_info::Transport;
@@ -23,8 +23,7 @@ pub(super) type SessionId = Arc<str>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: ResumeConfig,
-    /// How many sessions are detached.
-    pub(super) detached: AtomicUsize,
+    pub(super) census: Arc<Census>,
 }
 
 /// An event that is passed to a callback of the session.
@@ -68,10 +67,21 @@ enum Connection {
     Ended,
 }
 
+impl Connection {
+    /// What the session counts as.
+    fn status(self) -> Option<Status> {
+        match self {
+            Self::Attached | Self::Idle(_) => Some(Status::Connected),
+            Self::Detached(_) => Some(Status::Detached),
+            Self::Ended => None,
+        }
+    }
+}
+
 impl State {
     /// Creates the state of a session that no connection has used yet.
     pub(super) fn new(shared: Arc<Shared>, timer: Arc<Timer<SessionId>>, now: Instant) -> Self {
-        shared.detached.fetch_add(1, Ordering::Relaxed);
+        shared.census.add(Transport::InMemory, Status::Detached);
         Self {
             shared,
             timer,
@@ -140,10 +150,10 @@ impl State {
     /// Begins an epoch, unless a newer one has begun or the session has ended. Returns whether it has
     /// begun.
     pub(super) fn attach(&mut self, epoch: u64, transport: Transport, now: Instant) -> bool {
-        let begins = epoch > self.epoch && self.set_connection(Connection::Attached);
+        let begins = epoch > self.epoch && self.set_connection(Connection::Attached, transport);
         if begins {
             self.epoch = epoch;
-            (self.transport, self.attached_at, self.is_rejoin_over) = (transport, now, false);
+            (self.attached_at, self.is_rejoin_over) = (now, false);
             self.pending.push_back(SessionEvent::Attached(epoch, transport));
             self.schedule(now);
         }
@@ -187,7 +197,7 @@ impl State {
     fn detach(&mut self, reason: DetachReason, since: Instant) -> bool {
         let is_attached = matches!(self.connection, Connection::Attached | Connection::Idle(_));
         if is_attached {
-            self.set_connection(Connection::Detached(since));
+            self.set_connection(Connection::Detached(since), self.transport);
             self.pending.push_back(SessionEvent::Detached(reason));
             self.schedule(since);
         }
@@ -199,12 +209,12 @@ impl State {
         if matches!(self.connection, Connection::Detached(_)) {
             self.pending.push_back(SessionEvent::Reattached);
         }
-        self.set_connection(connection);
+        self.set_connection(connection, self.transport);
     }
 
     /// Ends the session. Returns whether it was there.
     pub(super) fn end(&mut self) -> bool {
-        let was_there = self.set_connection(Connection::Ended);
+        let was_there = self.set_connection(Connection::Ended, self.transport);
         if was_there {
             self.pending.push_back(SessionEvent::Ended);
         }
@@ -212,16 +222,17 @@ impl State {
     }
 
     /// Changes the connection. Returns `false`, and changes nothing, if the session has ended.
-    fn set_connection(&mut self, connection: Connection) -> bool {
-        let is_detached = |connection| matches!(connection, Connection::Detached(_));
-        let detached = &self.shared.detached;
-        match (is_detached(self.connection), is_detached(connection)) {
-            _ if self.has_ended() => return false,
-            (true, false) => _ = detached.fetch_sub(1, Ordering::Relaxed),
-            (false, true) => _ = detached.fetch_add(1, Ordering::Relaxed),
-            _ => {}
+    fn set_connection(&mut self, connection: Connection, transport: Transport) -> bool {
+        if self.has_ended() {
+            return false;
         }
-        self.connection = connection;
+        let (old, new) = (self.connection.status(), connection.status());
+        if (old, self.transport) != (new, transport) {
+            let census = &self.shared.census;
+            new.into_iter().for_each(|status| census.add(transport, status));
+            old.into_iter().for_each(|status| census.remove(self.transport, status));
+        }
+        (self.connection, self.transport) = (connection, transport);
         true
     }
 

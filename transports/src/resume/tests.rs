@@ -41,7 +41,13 @@ fn attach<S: Session>(
     session: S,
     receiver: outbox::Receiver,
 ) -> Option<(super::Attached<S>, outbox::Receiver)> {
-    let accepted = Accepted { id: Some(id.to_owned()), received: None, session, receiver };
+    let accepted = Accepted {
+        id: Some(id.to_owned()),
+        received: None,
+        session,
+        receiver,
+        took: Duration::ZERO,
+    };
     Connected::new(registry, accepted).expect("admitted").attach(Transport::WebSocket)
 }
 
@@ -205,7 +211,7 @@ fn tab(registry: &Registry, id: &str, limit: usize) -> (outbox::Sender, Option<A
 }
 
 fn is_own(attached: Option<&Attached>) -> bool {
-    matches!(attached, Some((super::Attached::Own(_), _)))
+    matches!(attached, Some((super::Attached::Own(..), _)))
 }
 
 #[test]
@@ -291,7 +297,13 @@ async fn only_a_client_that_resumes_its_session_needs_no_place() {
     let room = Arc::new(AtomicUsize::new(2));
     let connect = |id: &str| {
         let (session, receiver) = (Limited(Arc::clone(&room), false), outbox::channel(100).1);
-        let accepted = Accepted { id: Some(id.to_owned()), received: None, session, receiver };
+        let accepted = Accepted {
+            id: Some(id.to_owned()),
+            received: None,
+            session,
+            receiver,
+            took: Duration::ZERO,
+        };
         Connected::new(&registry, accepted)
     };
     let attach = |id: &str| connect(id).map(|connected| connected.attach(Transport::WebSocket));
@@ -408,6 +420,7 @@ async fn a_session_learns_of_the_connect_that_resumes_it_before_it_is_attached()
         received: None,
         session: new("unused"),
         receiver: outbox::channel(100).1,
+        took: Duration::ZERO,
     };
     drop(Connected::new(&registry, unused).expect("admitted"));
     drop(attach(&registry, "tab", new("second"), outbox::channel(100).1));

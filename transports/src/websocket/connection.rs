@@ -2,6 +2,7 @@
 //! reads and writes. A push into the outbox wakes that task.
 
 mod end;
+mod take;
 mod timeout;
 
 use std::fmt;
@@ -9,7 +10,8 @@ use std::future::Future;
 use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Read, Write};
@@ -21,14 +23,17 @@ use super::deadline::Deadline;
 use super::decoder::{Decoder, Event};
 use super::frame_head::{write_close, write_ping};
 use super::framed_io::FramedIo;
+use super::meter::Meter;
 use super::pings::Pings;
 use super::throttled::Throttled;
 use super::turn::Turn;
 use crate::frame::Close;
+use crate::limited;
 use crate::limits::Limits;
 use crate::memory::Cost;
 use crate::outbox::{self, Loss};
 use crate::session::Session;
+use crate::telemetry::Handles;
 
 /// A WebSocket after its handshake. The future completes when the connection has ended.
 ///
@@ -46,6 +51,7 @@ pub struct Connection<Io, S> {
     /// Of the idle timeout while the connection is open, then of the close timeout.
     deadline: Deadline,
     close_timeout: Duration,
+    meter: Meter,
     state: State<S>,
 }
 
@@ -104,8 +110,14 @@ where
             max_backlog: if is_resumable { usize::MAX } else { limits.outbox / 2 },
             deadline: Deadline::new(config.idle_timeout),
             close_timeout: config.close_timeout,
+            meter: Meter::default(),
             state: State::Open(session),
         }
+    }
+
+    /// Counts and measures what it does.
+    pub(crate) fn metered(self, handles: &Arc<Handles>) -> Self {
+        Self { meter: Meter::new(handles), ..self }
     }
 
     /// Runs the state machine until it has to wait. Ready once the connection has ended.
@@ -166,7 +178,7 @@ where
 
     /// Drops the session and starts to close.
     fn begin_close(&mut self, close: Close) {
-        tracing::debug!(code = close.code(), "closing a WebSocket");
+        limited!(DEBUG, code = close.code(), "closing a WebSocket");
         self.framed.stop_decoding();
         // A resumable outbox goes on to count what it has sent, except after an overflow.
         if !self.receiver.is_resumable() || close == Close::Overflow {
@@ -176,12 +188,6 @@ where
         self.deadline.restart(self.close_timeout);
         self.framed.is_paused = true;
         self.state = State::Flushing(close);
-    }
-
-    /// Moves everything that was pushed from the outbox to the writer, except for paused streams.
-    fn take_all(&mut self) {
-        let mut cx = Context::from_waker(Waker::noop());
-        let _ = self.receiver.poll_take(&mut cx, &mut self.framed.writer.messages);
     }
 
     /// Reads and writes until both have to wait.
@@ -216,9 +222,12 @@ where
             let mut left = allowed;
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
             let (receiver, pings) = (&self.receiver, &mut self.pings);
-            let mut closed = None;
+            let (mut closed, mut messages) = (None, 0);
             let read = self.framed.poll_read(cx, &mut left, |event| match event {
-                Event::Message(message) => session.handle_in(message),
+                Event::Message(message) => {
+                    messages += 1;
+                    session.handle_in(message)
+                }
                 Event::Ping(_) => Ok(()),
                 Event::Pong(payload) => {
                     if let Some(pings) = pings
@@ -233,6 +242,7 @@ where
                     Err(Close::Normal)
                 }
             });
+            self.meter.receive(messages);
             if let Some(loss) = closed {
                 return Err(End::Client(loss));
             }
@@ -288,6 +298,7 @@ where
                 self.receiver.release(mem::take(&mut self.unreleased));
             }
             if self.framed.writer.is_empty() {
+                self.meter.unblock();
                 let _ = self.framed.poll_flush(cx)?;
                 return Ok(());
             }
@@ -299,21 +310,13 @@ where
                     }
                 }
                 Poll::Pending => {
+                    self.meter.block();
                     // Keeps a waker in the outbox, so that an overflow ends the connection at once.
                     while self.poll_outbox(cx, 0)?.is_ready() {}
                     return Ok(());
                 }
             }
         }
-    }
-
-    /// Moves messages from the outbox to the writer; of a resumable session about `chunk` bytes.
-    /// Pending if there are none: then the next push or close wakes the task.
-    fn poll_outbox(&mut self, cx: &mut Context<'_>, chunk: usize) -> Poll<Result<(), End>> {
-        let window = self.pings.as_ref().map_or(usize::MAX, |pings| pings.window(Instant::now()));
-        let (messages, written) =
-            (&mut self.framed.writer.messages, mem::take(&mut self.unreleased));
-        self.receiver.poll_take_some(cx, messages, written, chunk, window).map_err(End::Outbox)
     }
 
     /// Queues a Ping if one is due.

@@ -16,6 +16,7 @@ mod decoder;
 mod frame_head;
 mod framed_io;
 mod handshake;
+mod meter;
 mod pings;
 mod throttled;
 mod turn;
@@ -46,15 +47,18 @@ pub use self::decoder::{Decoder, Event};
 use self::handshake::Handshake;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
+use crate::limited;
 use crate::response::{self, Answer};
 use crate::resume::Connected;
 use crate::session::Handler;
+use crate::telemetry::{UPGRADES_UNFINISHED, refuse};
 
 /// A Tower service that answers upgrade requests, at any path. Cloning is cheap.
 ///
 /// The HTTP server must support upgrades: hyper's `with_upgrades`, hyper-util's
 /// `serve_connection_with_upgrades`, or `axum::serve`. For HTTP/2 it must also enable extended
-/// CONNECT with `enable_connect_protocol`, as `axum::serve` does.
+/// CONNECT with `enable_connect_protocol`, as `axum::serve` with axum's feature `http2` does. An upgrade
+/// that the server does not finish within 10 s is given up, with a warning in the log.
 pub struct WebSocket<H: Handler> {
     acceptor: Acceptor<H>,
     config: Arc<WebSocketConfig>,
@@ -80,10 +84,14 @@ impl<H: Handler> WebSocket<H> {
     async fn answer(self, mut parts: Parts) -> Answer {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         if !handshake::is_method_allowed(&parts) {
+            refuse("upgrade");
+            limited!(INFO, method = ?parts.method, "WebSocket refused: the method is not GET");
             return response::empty(StatusCode::BAD_REQUEST);
         }
         if parts.version < Version::HTTP_11 {
             let error = format!("HTTP version {:?} unsupported", parts.version);
+            refuse("upgrade");
+            limited!(INFO, version = ?parts.version, "WebSocket refused: HTTP/1.1 or later is needed");
             return response::closing(response::text(StatusCode::BAD_REQUEST, error));
         }
         if let Err(error) = self.acceptor.check_origin(&parts) {
@@ -100,9 +108,14 @@ impl<H: Handler> WebSocket<H> {
         };
         let handshake = match handshake {
             Ok(handshake) => handshake,
-            Err(error) => return response::text(StatusCode::BAD_REQUEST, error),
+            Err(error) => {
+                refuse("upgrade");
+                limited!(INFO, ?error, "WebSocket refused: the request is not an upgrade");
+                return response::text(StatusCode::BAD_REQUEST, error);
+            }
         };
         let Some(upgrade) = upgrade else {
+            refuse("upgrade");
             self.warn_of_server("no upgrade came with the request");
             let error = "the HTTP server does not support WebSocket upgrades";
             return response::text(StatusCode::INTERNAL_SERVER_ERROR, error);
@@ -126,14 +139,15 @@ impl<H: Handler> WebSocket<H> {
                     // Only now does the client have the connection. It may use another until then.
                     let attached = connected.attach(Transport::WebSocket);
                     let Some((session, receiver)) = attached else { return };
-                    tokio::spawn(Connection::new(io, session, receiver, &config, limits));
+                    let connection = Connection::new(io, session, receiver, &config, limits);
+                    tokio::spawn(connection.metered(acceptor.handles()));
                 }
                 // hyper says so if the server has no upgrades, or something else took the connection.
                 Ok(Err(error)) if error.is_user() => {
                     self.warn_of_server("hyper was not to upgrade")
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(?error, "a client disconnected before its upgrade")
+                    limited!(DEBUG, ?error, "a client disconnected before its upgrade");
                 }
                 Err(_) => self.warn_of_server("an accepted upgrade was not finished in time"),
             }
@@ -143,9 +157,10 @@ impl<H: Handler> WebSocket<H> {
     /// Warns, once, of a server that cannot upgrade its connections, or of a service in between that does
     /// not pass on the request or the response as it is.
     fn warn_of_server(&self, reason: &'static str) {
-        metrics::counter!("tower_channels_upgrades_unfinished").increment(1);
+        UPGRADES_UNFINISHED.add(1);
         if !self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
+            limited!(
+                WARN,
                 reason,
                 "WebSockets do not work behind this HTTP server: it must serve connections with upgrades, \
                  as `axum::serve`, hyper's `with_upgrades` and hyper-util's \

@@ -50,7 +50,8 @@ fn with_limit(reads_binary: bool, limit: usize) -> (LongPollSession<Echo>, outbo
     let (outbox, receiver) = outbox::channel(limit);
     let connected = Connected::own(Echo(outbox.clone()), receiver);
     let timer = Timer::new(Arc::default(), [b'a'; 22]);
-    (LongPollSession::new(connected, reads_binary, SESSION_TIMEOUT, timer), outbox)
+    let handles = Arc::new(Handles::new());
+    (LongPollSession::new(connected, reads_binary, SESSION_TIMEOUT, timer, handles), outbox)
 }
 
 fn batch(text: &str) -> Batch {

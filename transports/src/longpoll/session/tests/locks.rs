@@ -42,7 +42,8 @@ fn a_handler_that_blocks_delays_no_poll() {
     let (outbox, receiver) = outbox::channel(1000);
     let connected = Connected::own(Blocking(blocked), receiver);
     let timer = Timer::new(Arc::default(), [b'a'; 22]);
-    let session = LongPollSession::new(connected, false, SESSION_TIMEOUT, timer);
+    let session =
+        LongPollSession::new(connected, false, SESSION_TIMEOUT, timer, Arc::new(Handles::new()));
     thread::scope(|scope| {
         let handler = scope.spawn(|| session.handle_in(&mut batch("blocks")));
         while session.turn.try_lock().is_some() {

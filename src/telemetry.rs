@@ -1,0 +1,175 @@
+//! The metrics of channels: their names, and the handles of each channel of an endpoint.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+use tower_channels_transports::define_metrics;
+#[cfg(feature = "unstable-internals")]
+use tower_channels_transports::telemetry::Described;
+use tower_channels_transports::telemetry::{self, Level, Timing};
+
+/// The label of what belongs to one channel of the endpoint: its topic pattern.
+const CHANNEL: (&str, &[&str]) = ("channel", &[]);
+
+/// What becomes of a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JoinResult {
+    Joined,
+    Refused,
+    Crashed,
+    TimedOut,
+    /// The client has joined too many channels.
+    Full,
+}
+
+impl JoinResult {
+    const ALL: [Self; 5] = [Self::Joined, Self::Refused, Self::Crashed, Self::TimedOut, Self::Full];
+
+    /// Returns the label value.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Joined => "ok",
+            Self::Refused => "refused",
+            Self::Crashed => "crashed",
+            Self::TimedOut => "timed_out",
+            Self::Full => "full",
+        }
+    }
+}
+
+define_metrics! {
+    /// Connections that ended because the time of their client was over.
+    pub(crate) Counter CONNECTIONS_EXPIRED = "tower_channels_connections_expired_total" by [];
+    /// Joins, by the topic pattern of the channel and by their result.
+    pub(crate) Counter JOINS = "tower_channels_joins_total"
+        by [CHANNEL, ("result", &["ok", "refused", "crashed", "timed_out", "full"])];
+    /// How long joins took, whatever their result, with the wait for the previous instance.
+    pub(crate) Histogram JOIN = "tower_channels_join_seconds" by [CHANNEL];
+    /// How long `handle_in` took.
+    pub(crate) Histogram HANDLE_IN = "tower_channels_handle_in_seconds" by [CHANNEL];
+    /// Joined channels that crashed, by an error, a panic or a full mailbox.
+    pub(crate) Counter CRASHES = "tower_channels_channel_crashes_total" by [CHANNEL];
+    /// Channels, from the join until nothing is left of them, those of clients that are gone included.
+    pub(crate) Gauge CHANNELS = "tower_channels_channels" by [CHANNEL];
+    /// Living channels that were joined again in a resumable session.
+    pub(crate) Counter CHANNELS_RESUMED = "tower_channels_channels_resumed_total" by [];
+    /// Messages for a topic that is not joined, or has no channel.
+    pub(crate) Counter MESSAGES_UNMATCHED = "tower_channels_messages_unmatched_total" by [];
+    /// Messages that were handled before, and came again after their connection or request was lost.
+    pub(crate) Counter MESSAGES_REPEATED = "tower_channels_messages_repeated_total" by [];
+    /// Messages whose payload is not acceptable JSON.
+    pub(crate) Counter PAYLOADS_REFUSED = "tower_channels_payloads_refused_total" by [];
+    /// Messages that the protocol version of their client could not carry.
+    pub(crate) Counter MESSAGES_SKIPPED = "tower_channels_messages_skipped_total" by [];
+    /// Broadcasts, however many clients receive them.
+    pub(crate) Counter BROADCASTS = "tower_channels_broadcasts_total" by [];
+    /// Broadcasts dropped because the mailbox of a channel that handles them itself was full.
+    pub(crate) Counter INTERCEPTS_DROPPED = "tower_channels_intercepts_dropped_total" by [];
+    /// Topics with subscribers.
+    pub(crate) Gauge TOPICS = "tower_channels_topics" by [];
+    /// Subscriptions to topics.
+    pub(crate) Gauge SUBSCRIBERS = "tower_channels_subscribers" by [];
+}
+
+/// Describes every metric of the library to the installed recorder of the `metrics` facade, and
+/// registers those whose labels are known: counters read 0 before anything is counted.
+///
+/// [`Builder::build`](crate::Builder::build) does this, so it is needed only for a recorder that is
+/// installed later. An endpoint keeps the recorder that it was built with for its gauges and
+/// histograms, and for what it counts per message.
+pub fn describe_metrics() {
+    telemetry::describe();
+    ALL.iter().for_each(|metric| metric.describe());
+}
+
+/// Returns the definition of every metric of the library.
+#[cfg(feature = "unstable-internals")]
+pub fn all_metrics() -> impl Iterator<Item = &'static dyn Described> {
+    telemetry::all().iter().chain(ALL).copied()
+}
+
+/// The metrics of one channel of an endpoint.
+pub(crate) struct ChannelMetrics {
+    joins: [Counter; JoinResult::ALL.len()],
+    join: Timing,
+    handle_in: Timing,
+    crashes: Counter,
+    running: AtomicUsize,
+    level: Level,
+}
+
+impl ChannelMetrics {
+    /// Registers the metrics of the channel with this topic pattern.
+    pub(crate) fn new(pattern: &str) -> Self {
+        let label = || [pattern.to_owned()];
+        Self {
+            joins: JoinResult::ALL
+                .map(|result| JOINS.handle([pattern.to_owned(), result.label().to_owned()])),
+            join: Timing::new(JOIN.handle(label())),
+            handle_in: Timing::new(HANDLE_IN.handle(label())),
+            crashes: CRASHES.handle(label()),
+            running: AtomicUsize::new(0),
+            level: Level::new(CHANNELS.handle(label())),
+        }
+    }
+
+    /// Counts a join, and records how long it took.
+    pub(crate) fn join(&self, result: JoinResult, took: Duration) {
+        self.count_join(result);
+        self.join.record(took);
+    }
+
+    /// Counts a join that took no time, or whose time says nothing.
+    pub(crate) fn count_join(&self, result: JoinResult) {
+        self.joins[result as usize].increment(1);
+    }
+
+    pub(crate) fn crash(&self) {
+        self.crashes.increment(1);
+    }
+
+    /// The time of `handle_in`.
+    pub(crate) fn handle_in(&self) -> &Timing {
+        &self.handle_in
+    }
+
+    pub(crate) fn begin(&self) {
+        self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end(&self) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many channels there are.
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// Updates the gauge.
+    pub(crate) fn record_gauges(&self) {
+        self.level.set(self.running());
+    }
+}
+
+/// Without a recorder.
+impl Default for ChannelMetrics {
+    fn default() -> Self {
+        Self {
+            joins: JoinResult::ALL.map(|_| Counter::noop()),
+            join: Timing::new(Histogram::noop()),
+            handle_in: Timing::new(Histogram::noop()),
+            crashes: Counter::noop(),
+            running: AtomicUsize::new(0),
+            level: Level::new(Gauge::noop()),
+        }
+    }
+}
+
+impl fmt::Debug for ChannelMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelMetrics").field("running", &self.running).finish_non_exhaustive()
+    }
+}

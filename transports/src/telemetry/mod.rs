@@ -1,0 +1,31 @@
+//! The metrics of an endpoint: what each is called and means, and how it is recorded.
+//!
+//! ```text
+//! metric   the definition of one metric, and its handles in the installed recorder
+//! names    all metrics of this crate
+//! handles  those that are recorded often, with handles that are registered once
+//! ```
+
+mod handles;
+mod metric;
+mod names;
+
+pub(crate) use self::handles::Handles;
+pub use self::metric::{Described, Kind, Labels, Level, Metric, Timing, UNLABELED};
+pub use self::names::*;
+
+/// Counts a client that is refused, under a label of [`REFUSALS`].
+pub(crate) fn refuse(reason: &'static str) {
+    CONNECTS_REFUSED.increment([reason], 1);
+}
+
+/// Describes all metrics of this crate to the installed recorder, and registers them.
+pub fn describe() {
+    names::ALL.iter().for_each(|metric| metric.describe());
+}
+
+/// Returns the name and the labels of every metric of this crate.
+#[doc(hidden)]
+pub fn all() -> &'static [&'static dyn Described] {
+    names::ALL
+}
