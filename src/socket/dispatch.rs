@@ -184,7 +184,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn refuse_payload(&self, message: &ClientMessage<'_>) {
         let ClientMessage { join_ref, reference, topic, .. } = message;
         PAYLOADS_REFUSED.add(1);
-        let (name, event) = loggable(message);
+        let (name, event) = message.loggable();
         self.span.in_scope(|| {
             limited!(DEBUG, topic = ?name, ?event, "message refused: its payload is not acceptable JSON");
         });
@@ -194,7 +194,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// Replies to a message for a topic that is not joined.
     fn reply_unmatched(&self, message: &ClientMessage<'_>) {
         MESSAGES_UNMATCHED.add(1);
-        let (topic, event) = loggable(message);
+        let (topic, event) = message.loggable();
         self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "message to an unmatched topic"));
         self.responder.reply_unmatched(&message.reference, &message.topic);
     }
@@ -388,12 +388,6 @@ impl JoinedChannel {
         let shortest = if self.outbox.has_acked() { SHORTEST_TIMEOUT } else { SHORTEST_UNACKED };
         self.epoch != epoch || self.joined_at.elapsed() >= shortest
     }
-}
-
-/// Returns the topic and the event of a message for a log line. Nothing bounds what is not a string.
-fn loggable<'a>(message: &'a ClientMessage<'_>) -> (&'a str, &'a str) {
-    let ClientMessage { topic, event, .. } = message;
-    (topic.as_text().unwrap_or("not a string"), event.as_text().unwrap_or("not a string"))
 }
 
 /// No client waits for less for the reply to a join: phoenix.js for 10 s.
