@@ -168,7 +168,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn refuse_payload(&self, message: &ClientMessage<'_>) {
         let ClientMessage { join_ref, reference, topic, .. } = message;
         PAYLOADS_REFUSED.add(1);
-        let (name, event) = loggable(message);
+        let (name, event) = message.loggable();
         self.span.in_scope(|| {
             limited!(DEBUG, topic = ?name, ?event, "message refused: its payload is not acceptable JSON");
         });
@@ -178,7 +178,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// Replies to a message for a topic that is not joined.
     fn reply_unmatched(&self, message: &ClientMessage<'_>) {
         MESSAGES_UNMATCHED.add(1);
-        let (topic, event) = loggable(message);
+        let (topic, event) = message.loggable();
         self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "message to an unmatched topic"));
         self.responder.reply_unmatched(&message.reference, &message.topic);
     }
