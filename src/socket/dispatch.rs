@@ -7,7 +7,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 use tokio::time::Instant;
 use tower_channels_transports::panics::{self, Panicked};
-use tower_channels_transports::{Close, DetachReason, limited, outbox};
+use tower_channels_transports::{Close, DetachReason, limited};
 use tracing::Span;
 
 use super::joined_channel::JoinedChannel;
@@ -24,9 +24,8 @@ use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::Responder;
 use crate::router::{RoutedChannel, Router};
-use crate::serializer::Version;
 use crate::socket_info::SocketInfo;
-use crate::telemetry::{JoinResult, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
+use crate::telemetry::{JoinResult, MESSAGES_REPEATED, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
 
 /// What all sockets of an endpoint share.
 pub(crate) struct EndpointContext<A> {
@@ -65,6 +64,15 @@ pub(super) struct Dispatcher<A> {
     rejoin_over: bool,
 }
 
+/// What became of a message for a channel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Taken,
+    /// There is a channel, and the message is not for it or finds no room.
+    Ignored,
+    NotJoined,
+}
+
 impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn new(
         endpoint: Arc<EndpointContext<A>>,
@@ -95,14 +103,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         newer.map_or(Ok(()), |newer| panics::catch("refresh", || refresh(&self.assigns, newer)))
     }
 
-    /// The outbox to the client.
-    pub(super) fn outbox(&self) -> &outbox::Sender {
-        &self.responder.outbox
-    }
-
-    /// Returns the protocol version of the client.
-    pub(super) fn version(&self) -> Version {
-        self.responder.version
+    /// Sends to the client outside of its channels.
+    pub(super) fn responder(&self) -> &Responder {
+        &self.responder
     }
 
     /// Begins the epoch of a connection that has taken the session over.
@@ -134,16 +137,18 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         self.channels.retain(|_, channel| channel.epoch == self.epoch);
     }
 
-    /// Applies the protocol rule for a message.
+    /// Applies the protocol rule for a message. Returns whether the message is done with: `false` if
+    /// it was for a channel, and no channel has taken it.
     ///
     /// # Errors
     /// If the message ends the session.
-    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) -> Result<(), Close> {
+    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) -> Result<bool, Close> {
         let ClientMessage { join_ref, reference, topic, event, .. } = message;
-        match (topic.as_text(), event.as_text()) {
+        let delivery = match (topic.as_text(), event.as_text()) {
             // A heartbeat gets an empty reply, without the join_ref.
             (Some("phoenix"), Some("heartbeat")) => {
                 self.responder.reply_to_heartbeat(reference, topic);
+                Delivery::Taken
             }
             // The client of a resumable session goes for good.
             (Some("phoenix"), Some("end_session")) if self.epoch > 0 => {
@@ -151,17 +156,32 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
                 return Err(Close::Normal);
             }
             // A join starts or resumes a channel. The topic `phoenix` cannot be joined.
-            (Some(name), Some("phx_join")) if name != "phoenix" => self.join(name, message),
+            (Some(name), Some("phx_join")) if name != "phoenix" => {
+                self.join(name, message);
+                Delivery::Taken
+            }
             // Any other message goes to the channel of its topic, if that is joined.
-            (Some(name), _) if self.deliver(name, message) => {}
+            (Some(name), _) => self.deliver(name, message),
+            (None, _) => Delivery::NotJoined,
+        };
+        match (delivery, event.as_text()) {
+            (Delivery::Taken, _) => return Ok(true),
+            (Delivery::Ignored, _) => {}
             // Leaving a topic that is not joined succeeds.
-            (_, Some("phx_leave")) => {
+            (Delivery::NotJoined, Some("phx_leave")) => {
                 self.responder.reply(join_ref, reference, topic, &Reply::ack());
             }
             // Anything else is an error.
-            _ => self.reply_unmatched(message),
+            (Delivery::NotJoined, _) => self.reply_unmatched(message),
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Ignores a message that was handled before.
+    pub(super) fn ignore_repeated(&self, message: &ClientMessage<'_>) {
+        MESSAGES_REPEATED.add(1);
+        let (topic, event) = loggable(message);
+        self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "repeated message ignored"));
     }
 
     /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
@@ -301,13 +321,13 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         self.channels.insert(topic, Box::new(channel));
     }
 
-    /// Passes a message to the channel of its topic. `false` if the topic is not joined.
-    fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> bool {
+    /// Passes a message to the channel of its topic.
+    fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> Delivery {
         let ClientMessage { join_ref, reference, event, payload, .. } = message;
-        let Some(channel) = self.channels.get_mut(topic) else { return false };
+        let Some(channel) = self.channels.get_mut(topic) else { return Delivery::NotJoined };
         // A stale join_ref: meant for an earlier join of the topic, ignored as Phoenix does.
         if !join_ref.is_null() && *join_ref != channel.sent_join_ref {
-            return self.is_joined(topic);
+            return self.ignore(topic);
         }
         let reference = reference.clone();
         let command = match event.as_text() {
@@ -322,7 +342,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
                     channel.outbox.pause();
                     let topic = &Topic::from(topic);
                     self.responder.reply(&Ref::NULL, &reference, topic, &Reply::ack());
-                    return true;
+                    return Delivery::Taken;
                 }
                 Command::Leave { reference }
             }
@@ -332,9 +352,17 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             }
             None => Command::InvalidEvent,
         };
-        let sent = channel.send(topic, command);
-        // A channel whose mailbox is full, or that is ending, notifies the client of its end.
-        !matches!(sent, Err(SendError::Closed)) || self.is_joined(topic)
+        match channel.send(topic, command) {
+            Ok(()) => Delivery::Taken,
+            // A channel whose mailbox is full, or that is ending, notifies the client of its end.
+            Err(SendError::Full) => Delivery::Ignored,
+            Err(SendError::Closed) => self.ignore(topic),
+        }
+    }
+
+    /// Ignores a message, unless its topic turns out not to be joined.
+    fn ignore(&mut self, topic: &str) -> Delivery {
+        if self.is_joined(topic) { Delivery::Ignored } else { Delivery::NotJoined }
     }
 }
 
