@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::time::Instant;
@@ -10,6 +9,7 @@ use tower_channels_transports::panics::{self, Panicked};
 use tower_channels_transports::{Close, DetachReason, limited};
 use tracing::Span;
 
+use super::context::EndpointContext;
 use super::joined_channel::JoinedChannel;
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
@@ -20,33 +20,11 @@ use crate::channel::task::Join;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::tracked::Ownership;
-use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::Responder;
-use crate::router::{RoutedChannel, Router};
+use crate::router::RoutedChannel;
 use crate::socket_info::SocketInfo;
 use crate::telemetry::{JoinResult, MESSAGES_REPEATED, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
-
-/// What all sockets of an endpoint share.
-pub(crate) struct EndpointContext<A> {
-    pub(crate) router: Router<A>,
-    pub(crate) refresh: Option<RefreshFn<A>>,
-    pub(crate) pubsub: PubSub,
-    pub(crate) limits: ChannelLimits,
-}
-
-/// Lets assigns take over what has changed when their client has connected again.
-pub(crate) type RefreshFn<A> = Box<dyn Fn(&A, A) + Send + Sync>;
-
-/// Limits on the channels of one client.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ChannelLimits {
-    /// How many channels may be joined.
-    pub(crate) channels: usize,
-    /// How many bytes may wait for one of them.
-    pub(crate) mailbox: usize,
-    pub(crate) join_timeout: Duration,
-}
 
 /// Dispatches the messages of one client to its channels.
 pub(super) struct Dispatcher<A> {
