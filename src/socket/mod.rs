@@ -1,8 +1,8 @@
 //! The session of one client on its socket, as the transports see it.
 
-mod context;
 mod dispatch;
 pub(crate) mod expiry;
+mod joined_channel;
 pub(crate) mod registry;
 pub(crate) mod shutdown;
 
@@ -15,8 +15,8 @@ use tower_channels_transports::{
 };
 use tracing::field;
 
-pub(crate) use self::context::{ChannelLimits, EndpointContext, RefreshFn};
 use self::dispatch::Dispatcher;
+pub(crate) use self::dispatch::{ChannelLimits, EndpointContext, RefreshFn};
 use self::expiry::Expiry;
 use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
 use crate::guarded::Guarded;
