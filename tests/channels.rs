@@ -553,9 +553,10 @@ fn an_invalid_configuration_is_reported_by_build() {
         assert!(message.contains(error), "{message}");
     };
     build("can never match", Endpoint::builder(user).channel::<Room>("a*").channel::<Room>("ab"));
-    build("max_outbox", Endpoint::builder(user).max_outbox(0));
-    build("max_channels", Endpoint::builder(user).max_channels(0));
-    build("join_timeout", Endpoint::builder(user).join_timeout(Duration::ZERO));
+    let room = || Endpoint::builder(user).channel::<Room>("*");
+    build("max_outbox", room().max_outbox(0));
+    build("max_channels", room().max_channels(0));
+    build("join_timeout", room().join_timeout(Duration::ZERO));
 }
 
 /// Blocks a thread when it is dropped, until it is released.

@@ -283,7 +283,7 @@ fn a_heard_broadcast_for_which_there_is_no_room() {
         (0..5).for_each(|_| endpoint.broadcast("heard", "news", json!({})));
         settle().await;
     });
-    assert!(counted.contains(&"tower_channels_intercepts_dropped".into()), "{counted:?}");
+    assert!(counted.contains(&"tower_channels_intercepts_dropped_total".into()), "{counted:?}");
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tower_channels_transports::panics::{self, Panicked};
 use tower_channels_transports::{Close, DetachReason, limited, outbox};
 use tracing::Span;
 
+use super::joined_channel::JoinedChannel;
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
@@ -63,22 +63,6 @@ pub(super) struct Dispatcher<A> {
     epoch: u64,
     /// Whether the rejoin deadline of this connection has passed.
     rejoin_over: bool,
-}
-
-/// A joined topic, as its socket sees it.
-struct JoinedChannel {
-    /// The join_ref as the client sent it. A message with another one is stale.
-    sent_join_ref: Ref,
-    mailbox: mailbox::Owner,
-    task: JoinHandle<()>,
-    /// The stream of the channel.
-    outbox: outbox::Sender,
-    /// The epoch in which the client joined last, and when.
-    epoch: u64,
-    joined_at: Instant,
-    /// Whether the client has sent a message that shows it received the reply to that join.
-    join_acked: bool,
-    permit: TopicPermit,
 }
 
 impl<A: Send + Sync + 'static> Dispatcher<A> {
@@ -360,39 +344,3 @@ impl<A> Dispatcher<A> {
         self.channels.keys().collect()
     }
 }
-
-impl JoinedChannel {
-    /// Sends a command. A channel whose mailbox is full is slower than its client; it crashes,
-    /// because waiting for it would delay the others.
-    fn send(&self, topic: &str, command: Command) -> Result<(), SendError> {
-        let sent = self.mailbox.send(command);
-        if let Err(SendError::Full) = sent {
-            limited!(ERROR, ?topic, "channel crashed: its mailbox is full");
-            self.task.abort();
-        }
-        sent
-    }
-
-    /// Returns whether nothing is left of the channel, nor of those that it has replaced. Until then
-    /// it is kept, because the next instance has to wait for the permit.
-    fn is_gone(&self) -> bool {
-        self.mailbox.is_over() && self.permit.try_lock().is_ok()
-    }
-
-    /// Returns whether the client may leave because it has not received the reply to its last join:
-    /// it is not known to have, and has had the time to wait for it.
-    fn may_have_timed_out(&self, epoch: u64) -> bool {
-        if self.join_acked || self.outbox.has_reply_arrived() {
-            return false;
-        }
-        let shortest = if self.outbox.has_acked() { SHORTEST_TIMEOUT } else { SHORTEST_UNACKED };
-        self.epoch != epoch || self.joined_at.elapsed() >= shortest
-    }
-}
-
-/// No client waits for less for the reply to a join: phoenix.js for 10 s.
-const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The same on a connection that has acknowledged nothing, as without Pongs: there a reply that has
-/// arrived looks like a lost reply, and a page may leave a channel that it has just joined.
-const SHORTEST_UNACKED: Duration = Duration::from_secs(5);

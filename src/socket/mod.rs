@@ -2,6 +2,7 @@
 
 mod dispatch;
 pub(crate) mod expiry;
+mod joined_channel;
 pub(crate) mod registry;
 pub(crate) mod shutdown;
 
