@@ -158,7 +158,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// Ignores a message that was handled before.
     pub(super) fn ignore_repeated(&self, message: &ClientMessage<'_>) {
         MESSAGES_REPEATED.add(1);
-        let (topic, event) = loggable(message);
+        let (topic, event) = message.loggable();
         self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "repeated message ignored"));
     }
 
@@ -349,10 +349,4 @@ impl<A> Dispatcher<A> {
     pub(super) fn topics(&self) -> Vec<&SmolStr> {
         self.channels.keys().collect()
     }
-}
-
-/// Returns the topic and the event of a message for a log line. Nothing bounds what is not a string.
-fn loggable<'a>(message: &'a ClientMessage<'_>) -> (&'a str, &'a str) {
-    let ClientMessage { topic, event, .. } = message;
-    (topic.as_text().unwrap_or("not a string"), event.as_text().unwrap_or("not a string"))
 }
