@@ -1,7 +1,10 @@
 // A resumable session for a phoenix.js `Socket`. The server retains each message until this client has acknowledged
-// it, delivers it over whichever transport the client reconnects with, and never delivers it twice.
+// it, delivers it over whichever transport the client reconnects with, and never delivers it twice. In the other
+// direction the client keeps each push until the server has handled it, and the server never handles it twice.
 //
-// phoenix.js calls `params` and `decode` as methods of its socket, so `this` is the socket in both.
+// phoenix.js calls `params`, `encode` and `decode` as methods of its socket, so `this` is the socket in all of them.
+
+import { KeptPushes } from "./pushes.js";
 
 const RETURN_AFTER_MS = [5_000, 15_000, 30_000, 60_000, 120_000];
 const MAX_RETURN_AFTER_MS = 300_000;
@@ -15,6 +18,7 @@ export function keepSession(options = {}) {
   let received = 0;
   let isNumbered = true; // false if the server numbers nothing, as when two clients compete for one session id
   let socket = null;
+  let pushes = null;
   let latest = null; // the most recently opened connection
   let isHidden = false; // the page is gone, or waits in the browser's back/forward cache
 
@@ -22,12 +26,13 @@ export function keepSession(options = {}) {
     if (socket === null) attach(this);
     if (socket !== this) throw new Error("these options belong to another socket: call keepSession() once per socket");
     if (latest && (latest !== this.conn || latest.readyState !== OPEN)) detachListeners(latest);
-    return { ...ownParams(this, options), session, received, binary: "base64" };
+    return { ...ownParams(this, options), session, received, binary: "base64", pushes: "once" };
   }
 
   function attach(newSocket) {
     socket = newSocket;
-    socket.decode = decode; // phoenix.js ignores the option when it starts on long poll
+    Object.assign(socket, { encode, decode }); // phoenix.js ignores the options when it starts on long poll
+    pushes = new KeptPushes(socket, options);
     socket.onOpen(() => (latest = socket.conn));
     const { disconnect } = socket;
     socket.disconnect = (...args) => {
@@ -50,13 +55,21 @@ export function keepSession(options = {}) {
   });
   onPage("pageshow", () => (isHidden = false));
 
+  function encode(data, done) {
+    const inner = options.encode ?? this.defaultEncoder;
+    inner.call(this, data, (encoded) => {
+      pushes.keep(data, encoded);
+      done(encoded);
+    });
+  }
+
   function decode(data, done) {
     const { conn } = this;
     const inner = options.decode ?? this.defaultDecoder;
     const decodable = isBase64(data) ? fromBase64(data) : data;
     inner.call(this, decodable, (message) => {
       // If the connection was torn down during decoding, phoenix.js drops the message and the server resends it.
-      if (this.conn === conn && isNew(message, typeof decodable === "string")) done(message);
+      if (this.conn === conn && isNew(message, typeof decodable === "string") && !pushes.receive(message)) done(message);
     });
   }
 
@@ -73,7 +86,7 @@ export function keepSession(options = {}) {
     return true;
   }
 
-  return { ...options, params, decode };
+  return { ...options, params, encode, decode };
 }
 
 /**

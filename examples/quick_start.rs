@@ -58,20 +58,22 @@ impl Channel for Room {
     }
 }
 
+fn endpoint() -> Endpoint<User> {
+    Endpoint::builder(connect).channel::<Room>("room:*").build()
+}
+
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").build();
     let app = Router::new()
         .route("/", get(|| async { "hello" }))
-        .nest_service("/socket", endpoint.service());
+        .nest_service("/socket", endpoint().service());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
     axum::serve(listener, app).await
 }
 
 #[tokio::test]
 async fn messages_reach_everyone_and_are_counted() {
-    let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").build();
-    let mut ann = tower_channels::test::connect(&endpoint, &[("name", "ann")]).await.unwrap();
+    let mut ann = tower_channels::test::connect(&endpoint(), &[("name", "ann")]).await.unwrap();
     assert_eq!(ann.join("room:1", json!({})).await, Reply::ack());
     let reply = ann.push("room:1", "new_msg", json!({ "body": "hi" })).await;
     assert_eq!(reply, Reply::ok(json!({ "sent": 1 })));

@@ -8,21 +8,19 @@
 //!
 //! The users are ann, bob and eve, who have no passwords. Ann and bob are members of `team:red`.
 
-#[path = "team/server.rs"]
-mod server;
 #[path = "team/store.rs"]
 mod store;
-#[path = "team/tokens.rs"]
-mod tokens;
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use bytes::Bytes;
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tower_channels::channel::{OrReply, Result};
 use tower_channels::{
@@ -30,44 +28,64 @@ use tower_channels::{
 };
 
 use store::Store;
-use tokens::Tokens;
 
 /// What all requests and sockets share.
 #[derive(Clone)]
 struct App {
     store: Store,
-    tokens: Tokens,
+    secret: Arc<[u8]>,
+}
+
+/// The content of a token. `login` is the number of the user's login, which a logout changes.
+#[derive(Deserialize, Serialize)]
+struct Claims {
+    sub: String,
+    exp: u64,
+    login: i64,
+}
+
+impl App {
+    fn sign(&self, user: &str, login: i64) -> jsonwebtoken::errors::Result<String> {
+        let exp = jsonwebtoken::get_current_timestamp() + 3600;
+        let claims = Claims { sub: user.to_owned(), exp, login };
+        jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(&self.secret))
+    }
+
+    fn verify(&self, token: &str) -> jsonwebtoken::errors::Result<Claims> {
+        let validation = Validation { leeway: 0, ..Validation::default() };
+        let key = DecodingKey::from_secret(&self.secret);
+        Ok(jsonwebtoken::decode(token, &key, &validation)?.claims)
+    }
 }
 
 /// The assigns of a socket.
 struct User {
-    app: App,
+    store: Store,
     name: String,
-    until: SystemTime,
+    /// In seconds since 1970.
+    until: u64,
 }
 
 async fn connect(app: App, info: ConnectInfo) -> Result<User, Rejected> {
     let token = info.auth_token().ok_or(Rejected::reason("no token"))?;
-    let claims = app.tokens.verify(token)?;
+    let claims = app.verify(token).map_err(|error| Rejected::reason(error.to_string()))?;
     if app.store.login(&claims.sub).await? != Some(claims.login) {
         return Err(Rejected::reason("logged out"));
     }
-    Ok(User { until: claims.expires(), name: claims.sub, app })
+    Ok(User { store: app.store, name: claims.sub, until: claims.exp })
 }
 
 fn endpoint(app: App) -> Endpoint<User> {
     Endpoint::builder(move |info| connect(app.clone(), info))
         .id(|user: &User| Some(format!("user:{}", user.name)))
-        .expires(|user| Some(user.until))
+        .expires(|user| Some(UNIX_EPOCH + Duration::from_secs(user.until)))
         .rate(Rate::new(20, 1 << 20))
         .channel::<Team>("team:*")
         .build()
 }
 
 /// One member in one team.
-struct Team {
-    id: String,
-}
+struct Team;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,15 +107,14 @@ impl Channel for Team {
     const INTERCEPT: &'static [&'static str] = &["new_msg"];
 
     async fn join(topic: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
-        let id = topic.strip_prefix("team:").or_reply("no such team")?;
-        let User { app, name, .. } = socket.assigns();
-        app.store.authorize(id, name).await?;
-        Ok(Self { id: id.to_owned() }.into())
+        let User { store, name, .. } = socket.assigns();
+        store.authorize(topic, name).await?;
+        Ok(Self.into())
     }
 
     async fn resume(&mut self, _: Payload, socket: &Socket<Self>) -> Result<Option<Payload>> {
-        let User { app, name, .. } = socket.assigns();
-        app.store.authorize(&self.id, name).await?;
+        let User { store, name, .. } = socket.assigns();
+        store.authorize(socket.topic(), name).await?;
         Ok(None)
     }
 
@@ -116,18 +133,18 @@ impl Channel for Team {
         msg: Payload,
         socket: &Socket<Self>,
     ) -> Result<Reply> {
-        let User { app: App { store, .. }, name, .. } = socket.assigns();
+        let (User { store, name, .. }, team) = (socket.assigns(), socket.topic());
         match msg.parse_event(event)? {
             In::NewMsg { body } => {
-                let id = store.add_message(&self.id, name, &body).await?;
+                let id = store.add_message(team, name, &body).await?;
                 socket.broadcast("new_msg", json!({ "id": id, "from": name, "body": body }));
             }
             In::Upload(file) => {
-                let id = store.add_file(&self.id, name, &file).await?;
+                let id = store.add_file(team, name, &file).await?;
                 socket.broadcast("uploaded", json!({ "id": id, "from": name }));
             }
             In::CountMessages => {
-                let (store, team, later) = (store.clone(), self.id.clone(), socket.reply_ref());
+                let (store, team, later) = (store.clone(), team.to_owned(), socket.reply_ref());
                 tokio::spawn(async move {
                     let count = store.count_messages(&team).await;
                     later.reply(count.map_or(Reply::reason("failed"), |n| Reply::ok(json!(n))));
@@ -135,8 +152,8 @@ impl Channel for Team {
                 return Ok(Reply::None);
             }
             In::Invite { user } => {
-                store.add_member(&self.id, &user).await?.or_reply("no such user")?;
-                let invitation = json!({ "team": self.id, "from": name });
+                store.add_member(team, &user).await?.or_reply("no such user")?;
+                let invitation = json!({ "team": team, "from": name });
                 socket.pubsub().broadcast(&format!("user:{user}"), "invited", invitation);
             }
             In::LogOut => {
@@ -175,22 +192,43 @@ impl Channel for Team {
 
 async fn log_in(State(app): State<App>, user: String) -> Result<String, StatusCode> {
     let login = app.store.login(&user).await.ok().flatten().ok_or(StatusCode::FORBIDDEN)?;
-    app.tokens.sign(&user, login).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    app.sign(&user, login).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().init();
-    let metrics = PrometheusBuilder::new().install_recorder()?; // before `build`
-    let store = Store::open("team.sqlite")?;
-    let app = App { store, tokens: Tokens::new(&std::env::var("SECRET")?) };
+    let prometheus = PrometheusBuilder::new().install_recorder()?; // before `build`
+    let secret = std::env::var("SECRET")?.into_bytes().into();
+    let app = App { store: Store::open("team.sqlite")?, secret };
     let endpoint = endpoint(app.clone());
+    let measured = endpoint.clone();
+    let metrics = async move || {
+        measured.record_gauges().await;
+        prometheus.render()
+    };
     let router = axum::Router::new()
         .nest_service("/socket", endpoint.service())
         .route("/login", post(log_in))
-        .route("/metrics", get(async move || metrics.render()))
+        .route("/metrics", get(metrics))
         .with_state(app);
-    Ok(server::serve("127.0.0.1:4000", router, &endpoint).await?)
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:4000").await?;
+    let stop = async move {
+        terminated().await;
+        endpoint.shutdown(Duration::from_secs(20)).await;
+    };
+    Ok(axum::serve(listener, router).with_graceful_shutdown(stop).await?)
+}
+
+/// Waits for SIGTERM, which service managers send.
+async fn terminated() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::terminate()).expect("a handler of SIGTERM").recv().await;
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.expect("a handler of Ctrl-C");
 }
 
 #[cfg(test)]
@@ -200,9 +238,10 @@ mod tests {
 
     /// Ann and bob in `team:red`, and eve, who is not.
     async fn team() -> [Client<User>; 3] {
-        let (store, tokens) = (Store::open(":memory:").unwrap(), Tokens::new("secret"));
-        let signed = ["ann", "bob", "eve"].map(|user| tokens.sign(user, 1).unwrap());
-        let endpoint = endpoint(App { store, tokens });
+        let (store, secret) = (Store::open(":memory:").unwrap(), b"secret".as_slice().into());
+        let app = App { store, secret };
+        let signed = ["ann", "bob", "eve"].map(|user| app.sign(user, 1).unwrap());
+        let endpoint = endpoint(app);
         let clients = signed.map(|token| test::client(&endpoint).auth_token(&token).connect());
         let mut clients = futures_util::future::try_join_all(clients).await.unwrap();
         for client in &mut clients[..2] {
@@ -230,7 +269,7 @@ mod tests {
             ann.push("team:red", "invite", json!({ "user": user })).await;
         }
         assert_eq!(eve.join("team:red", json!({})).await, Reply::ack());
-        assert_eq!(bob.expect("invited").await, json!({ "team": "red", "from": "ann" }));
+        assert_eq!(bob.expect("invited").await, json!({ "team": "team:red", "from": "ann" }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,6 +42,9 @@
 //!
 //! - [`ConnectInfo`] is what `connect` learns of a client; [`Rejected`] refuses it.
 //! - [`Socket`] sends to the client and to its topic, [`Handle`] reaches a channel from other tasks.
+//! - [`channel::Error`] is what `?` returns in a channel: an error reply, a stop or a crash.
+//! - [`Payload`] is the content of a message: [`parse`](Payload::parse) it as a type, or as one variant of
+//!   an enum of [events](Payload::parse_event).
 //! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.

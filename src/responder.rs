@@ -3,6 +3,7 @@
 use tower_channels_transports::{Close, Message, limited, outbox};
 
 use crate::message::{Ref, Topic};
+use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::serializer::{ServerMessage, Version};
 use crate::telemetry::MESSAGES_SKIPPED;
@@ -105,6 +106,13 @@ impl Responder {
     /// had one, as Phoenix does.
     pub(crate) fn reply_unmatched(&self, reference: &Ref, topic: &Topic<'_>) {
         self.reply(&Ref::NULL, reference, topic, &Reply::reason("unmatched topic"));
+    }
+
+    /// Reports which refs were handled, as JSON, and whether the client has resumed its session.
+    pub(crate) fn reply_handled(&self, reference: &Ref, is_resumed: bool, refs: &str) {
+        let response = format!(r#"{{"resumed":{is_resumed},"refs":{refs}}}"#);
+        let reply = Reply::Ok(Payload::from_json_text(&response));
+        self.reply(&Ref::NULL, reference, &Topic::from("phoenix"), &reply);
     }
 
     /// Replies to a heartbeat.

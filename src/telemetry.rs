@@ -57,6 +57,8 @@ define_metrics! {
     pub(crate) Counter CHANNELS_RESUMED = "tower_channels_channels_resumed_total" by [];
     /// Messages for a topic that is not joined, or has no channel.
     pub(crate) Counter MESSAGES_UNMATCHED = "tower_channels_messages_unmatched_total" by [];
+    /// Messages that were handled before, and came again after their connection or request was lost.
+    pub(crate) Counter MESSAGES_REPEATED = "tower_channels_messages_repeated_total" by [];
     /// Messages whose payload is not acceptable JSON.
     pub(crate) Counter PAYLOADS_REFUSED = "tower_channels_payloads_refused_total" by [];
     /// Messages that the protocol version of their client could not carry.

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower_channels::channel::{Error, Result};
-use tower_channels::test::{self, Client, Message};
+use tower_channels::test::{self, Client, Message, joins, leaves};
 use tower_channels::{
     Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply, Socket,
 };
@@ -253,18 +253,21 @@ async fn a_client_carries_what_a_request_would_carry() {
     client.connect().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn messages_of_presence_can_be_passed_over_or_awaited() {
     let endpoint = endpoint();
     let mut ann = test::connect_as(&endpoint, User { name: "ann".into() }).await;
     ann.skip_presence().join("room:crowd", json!({})).await;
     let mut bob = test::connect_as(&endpoint, User { name: "bob".into() }).await;
     bob.join("room:crowd", json!({})).await;
-    let of_bob = |message: &Message| {
-        message.event == "presence_diff" && format!("{:?}", message.payload).contains("bob")
-    };
-    ann.expect(of_bob).await;
+    let diff = ann.expect_on("room:crowd", joins("bob")).await;
+    assert!(diff.parse::<Value>().unwrap()["joins"]["bob"]["metas"].is_array());
     bob.push("room:crowd", "new_msg", json!("hi")).await;
     assert_eq!(ann.next_push().await, ("new_msg".into(), json!("hi").into()));
     assert!(ann.discard() > 0, "the state is still unread");
+    bob.leave("room:crowd").await;
+    ann.refute(joins("bob"), Duration::from_secs(5)).await;
+    ann.expect(leaves("bob")).await;
+    let expected = r#"expected a presence_diff in which "bob" leaves; nothing is unread"#;
+    assert_fails(expected, async move { ann.expect(leaves("bob")).await }).await;
 }

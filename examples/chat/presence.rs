@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tower_channels::{Presence, PresenceError, Socket};
 
 use crate::room::Room;
@@ -43,13 +42,11 @@ impl Room {
     }
 
     pub fn set_doing(&mut self, doing: Doing, socket: &Socket<Self>) -> Result<(), PresenceError> {
-        self.pause = JoinSet::new(); // aborts the previous timer
+        if let Some(pause) = self.pause.take() {
+            pause.cancel();
+        }
         if doing.typing {
-            let channel = socket.handle();
-            self.pause.spawn(async move {
-                tokio::time::sleep(PAUSE).await;
-                let _ = channel.send(Paused); // fails if the channel has ended
-            });
+            self.pause = Some(socket.send_after(PAUSE, Paused));
         }
         if mem::replace(&mut self.doing, doing) == doing {
             return Ok(());
@@ -72,6 +69,7 @@ const PAUSE: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests {
+    use tower_channels::test::{joins, leaves};
     use tower_channels::{Endpoint, Reply};
 
     use super::*;
@@ -81,8 +79,8 @@ mod tests {
     /// Joins as a new user, and returns the client with the presence state it received.
     async fn arrive(chat: &Endpoint<User>, secret: &str, name: &str) -> (Client, Value) {
         let mut person = enter(chat, secret, name).await;
-        let state = next(&mut person, "presence_state").await;
-        (person, state)
+        let state = person.expect("presence_state").await;
+        (person, state.parse().unwrap())
     }
 
     /// Joins two users who see each other.
@@ -97,24 +95,10 @@ mod tests {
         person.send("room:lobby", "doing", doing);
     }
 
-    /// Returns the payload of the next event of that name, skipping others.
-    async fn next(person: &mut Client, event: &str) -> Value {
-        loop {
-            let (next, payload) = person.next_push().await;
-            if next == event {
-                return payload.parse().unwrap();
-            }
-        }
-    }
-
     /// Returns the meta in the next diff in which `name` joins.
     async fn joins_of(name: &str, to: &mut Client) -> Value {
-        loop {
-            let mut diff = next(to, "presence_diff").await;
-            if let Some(meta) = diff["joins"].get_mut(name) {
-                return meta["metas"][0].take();
-            }
-        }
+        let mut diff: Value = to.expect(joins(name)).await.parse().unwrap();
+        diff["joins"][name]["metas"][0].take()
     }
 
     /// Returns a meta without its refs.
@@ -139,7 +123,7 @@ mod tests {
         let chat = chat();
         let (mut ada, mut bob) = both(&chat).await;
         assert_eq!(ada.leave("room:lobby").await, Reply::ack());
-        while next(&mut bob, "presence_diff").await["leaves"].get("Ada").is_none() {}
+        bob.expect(leaves("Ada")).await;
         assert_eq!(chat.presence().count("room:lobby"), 1);
     }
 

@@ -18,9 +18,10 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 use tower_channels::channel::{Error, OrReply, Result};
-use tower_channels::{Channel, ConnectInfo, Joined, Payload, Presence, Rejected, Reply, Socket};
+use tower_channels::{
+    Channel, ConnectInfo, Joined, Payload, Presence, Rejected, Reply, Socket, Timer,
+};
 
 use crate::history::{self, CatchUp, History, Outcome, Person, Store};
 use crate::presence::{Doing, Paused};
@@ -38,7 +39,7 @@ pub struct Room {
     pub person: Person,
     pub doing: Doing,
     /// Sends `Paused` some time after the last sign of typing.
-    pub pause: JoinSet<()>,
+    pub pause: Option<Timer>,
     /// The last change included in the reply to the join.
     seen: i64,
     history: Store,
@@ -74,7 +75,7 @@ impl Channel for Room {
         let room = valid_room(topic)?;
         let missed = catch_up(history, &room, last_seen_id).await?;
         let (seen, reply) = (missed.change, welcome(*author, &missed));
-        let (doing, pause, history) = (Doing::default(), JoinSet::new(), history.clone());
+        let (doing, pause, history) = (Doing::default(), None, history.clone());
         Ok(Joined::new(Self { room, person, doing, pause, seen, history }).reply(reply))
     }
 

@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS users (
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS members (
-    team TEXT NOT NULL,
+    team TEXT NOT NULL, -- its topic
     user TEXT NOT NULL REFERENCES users,
     PRIMARY KEY (team, user)
 ) STRICT;
@@ -24,4 +24,4 @@ CREATE TABLE IF NOT EXISTS files (
 ) STRICT;
 
 INSERT OR IGNORE INTO users (name) VALUES ('ann'), ('bob'), ('eve');
-INSERT OR IGNORE INTO members (team, user) VALUES ('red', 'ann'), ('red', 'bob');
+INSERT OR IGNORE INTO members (team, user) VALUES ('team:red', 'ann'), ('team:red', 'bob');

@@ -9,6 +9,7 @@ mod json;
 pub mod ndjson;
 pub mod presence_message;
 pub mod presence_replicas;
+pub mod pushes;
 pub mod query;
 pub mod session;
 pub mod token;
@@ -23,10 +24,11 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("ndjson", ndjson::check),
     ("presence_message", presence_message::check),
     ("presence_replicas", presence_replicas::check),
+    ("pushes", pushes::check),
     ("query", query::check),
     ("session", session::check),
     ("token", token::check),

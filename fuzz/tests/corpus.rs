@@ -26,6 +26,11 @@ fn replicas_of_presence_converge() {
 }
 
 #[test]
+fn pushes_are_handled_once() {
+    run("pushes");
+}
+
+#[test]
 fn queries_survive_a_round_trip() {
     run("query");
 }

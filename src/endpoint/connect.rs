@@ -40,6 +40,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         outbox: outbox::Sender,
     ) -> Result<SocketSession<A>, Rejected> {
         let transport = info.transport();
+        let once = info.param("pushes") == Some("once");
         let version = Version::negotiate(info.params().get("vsn")).ok_or_else(|| {
             Rejected::reason("the protocol version is unknown").with_label("version")
         })?;
@@ -57,7 +58,15 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let responder = Responder { outbox, version, resumable: false };
         let endpoint = Arc::clone(&self.endpoint);
         let info = SocketInfo::new(id.map(Into::into), transport);
-        Ok(SocketSession::new(endpoint, assigns, info, responder, expiry, self.sessions.clone()))
+        Ok(SocketSession::new(
+            endpoint,
+            assigns,
+            info,
+            responder,
+            expiry,
+            self.sessions.clone(),
+            once,
+        ))
     }
 }
 

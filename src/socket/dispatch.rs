@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::time::Instant;
 use tower_channels_transports::panics::{self, Panicked};
-use tower_channels_transports::{Close, DetachReason, limited, outbox};
+use tower_channels_transports::{Close, DetachReason, limited};
 use tracing::Span;
 
+use super::context::EndpointContext;
 use super::joined_channel::JoinedChannel;
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
@@ -20,34 +20,11 @@ use crate::channel::task::Join;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::tracked::Ownership;
-use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::Responder;
-use crate::router::{RoutedChannel, Router};
-use crate::serializer::Version;
+use crate::router::RoutedChannel;
 use crate::socket_info::SocketInfo;
-use crate::telemetry::{JoinResult, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
-
-/// What all sockets of an endpoint share.
-pub(crate) struct EndpointContext<A> {
-    pub(crate) router: Router<A>,
-    pub(crate) refresh: Option<RefreshFn<A>>,
-    pub(crate) pubsub: PubSub,
-    pub(crate) limits: ChannelLimits,
-}
-
-/// Lets assigns take over what has changed when their client has connected again.
-pub(crate) type RefreshFn<A> = Box<dyn Fn(&A, A) + Send + Sync>;
-
-/// Limits on the channels of one client.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ChannelLimits {
-    /// How many channels may be joined.
-    pub(crate) channels: usize,
-    /// How many bytes may wait for one of them.
-    pub(crate) mailbox: usize,
-    pub(crate) join_timeout: Duration,
-}
+use crate::telemetry::{JoinResult, MESSAGES_REPEATED, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
 
 /// Dispatches the messages of one client to its channels.
 pub(super) struct Dispatcher<A> {
@@ -63,6 +40,15 @@ pub(super) struct Dispatcher<A> {
     epoch: u64,
     /// Whether the rejoin deadline of this connection has passed.
     rejoin_over: bool,
+}
+
+/// What became of a message for a channel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Taken,
+    /// There is a channel, and the message is not for it or finds no room.
+    Ignored,
+    NotJoined,
 }
 
 impl<A: Send + Sync + 'static> Dispatcher<A> {
@@ -95,14 +81,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         newer.map_or(Ok(()), |newer| panics::catch("refresh", || refresh(&self.assigns, newer)))
     }
 
-    /// The outbox to the client.
-    pub(super) fn outbox(&self) -> &outbox::Sender {
-        &self.responder.outbox
-    }
-
-    /// Returns the protocol version of the client.
-    pub(super) fn version(&self) -> Version {
-        self.responder.version
+    /// Sends to the client outside of its channels.
+    pub(super) fn responder(&self) -> &Responder {
+        &self.responder
     }
 
     /// Begins the epoch of a connection that has taken the session over.
@@ -134,16 +115,18 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         self.channels.retain(|_, channel| channel.epoch == self.epoch);
     }
 
-    /// Applies the protocol rule for a message.
+    /// Applies the protocol rule for a message. Returns whether the message is done with: `false` if
+    /// it was for a channel, and no channel has taken it.
     ///
     /// # Errors
     /// If the message ends the session.
-    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) -> Result<(), Close> {
+    pub(super) fn dispatch(&mut self, message: &ClientMessage<'_>) -> Result<bool, Close> {
         let ClientMessage { join_ref, reference, topic, event, .. } = message;
-        match (topic.as_text(), event.as_text()) {
+        let delivery = match (topic.as_text(), event.as_text()) {
             // A heartbeat gets an empty reply, without the join_ref.
             (Some("phoenix"), Some("heartbeat")) => {
                 self.responder.reply_to_heartbeat(reference, topic);
+                Delivery::Taken
             }
             // The client of a resumable session goes for good.
             (Some("phoenix"), Some("end_session")) if self.epoch > 0 => {
@@ -151,24 +134,39 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
                 return Err(Close::Normal);
             }
             // A join starts or resumes a channel. The topic `phoenix` cannot be joined.
-            (Some(name), Some("phx_join")) if name != "phoenix" => self.join(name, message),
+            (Some(name), Some("phx_join")) if name != "phoenix" => {
+                self.join(name, message);
+                Delivery::Taken
+            }
             // Any other message goes to the channel of its topic, if that is joined.
-            (Some(name), _) if self.deliver(name, message) => {}
+            (Some(name), _) => self.deliver(name, message),
+            (None, _) => Delivery::NotJoined,
+        };
+        match (delivery, event.as_text()) {
+            (Delivery::Taken, _) => return Ok(true),
+            (Delivery::Ignored, _) => {}
             // Leaving a topic that is not joined succeeds.
-            (_, Some("phx_leave")) => {
+            (Delivery::NotJoined, Some("phx_leave")) => {
                 self.responder.reply(join_ref, reference, topic, &Reply::ack());
             }
             // Anything else is an error.
-            _ => self.reply_unmatched(message),
+            (Delivery::NotJoined, _) => self.reply_unmatched(message),
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Ignores a message that was handled before.
+    pub(super) fn ignore_repeated(&self, message: &ClientMessage<'_>) {
+        MESSAGES_REPEATED.add(1);
+        let (topic, event) = message.loggable();
+        self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "repeated message ignored"));
     }
 
     /// Replies to a message whose payload is invalid, whatever the message is. Nothing else happens.
     pub(super) fn refuse_payload(&self, message: &ClientMessage<'_>) {
         let ClientMessage { join_ref, reference, topic, .. } = message;
         PAYLOADS_REFUSED.add(1);
-        let (name, event) = loggable(message);
+        let (name, event) = message.loggable();
         self.span.in_scope(|| {
             limited!(DEBUG, topic = ?name, ?event, "message refused: its payload is not acceptable JSON");
         });
@@ -178,7 +176,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// Replies to a message for a topic that is not joined.
     fn reply_unmatched(&self, message: &ClientMessage<'_>) {
         MESSAGES_UNMATCHED.add(1);
-        let (topic, event) = loggable(message);
+        let (topic, event) = message.loggable();
         self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "message to an unmatched topic"));
         self.responder.reply_unmatched(&message.reference, &message.topic);
     }
@@ -301,13 +299,13 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         self.channels.insert(topic, Box::new(channel));
     }
 
-    /// Passes a message to the channel of its topic. `false` if the topic is not joined.
-    fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> bool {
+    /// Passes a message to the channel of its topic.
+    fn deliver(&mut self, topic: &str, message: &ClientMessage<'_>) -> Delivery {
         let ClientMessage { join_ref, reference, event, payload, .. } = message;
-        let Some(channel) = self.channels.get_mut(topic) else { return false };
+        let Some(channel) = self.channels.get_mut(topic) else { return Delivery::NotJoined };
         // A stale join_ref: meant for an earlier join of the topic, ignored as Phoenix does.
         if !join_ref.is_null() && *join_ref != channel.sent_join_ref {
-            return self.is_joined(topic);
+            return self.ignore(topic);
         }
         let reference = reference.clone();
         let command = match event.as_text() {
@@ -322,7 +320,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
                     channel.outbox.pause();
                     let topic = &Topic::from(topic);
                     self.responder.reply(&Ref::NULL, &reference, topic, &Reply::ack());
-                    return true;
+                    return Delivery::Taken;
                 }
                 Command::Leave { reference }
             }
@@ -332,9 +330,17 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             }
             None => Command::InvalidEvent,
         };
-        let sent = channel.send(topic, command);
-        // A channel whose mailbox is full, or that is ending, notifies the client of its end.
-        !matches!(sent, Err(SendError::Closed)) || self.is_joined(topic)
+        match channel.send(topic, command) {
+            Ok(()) => Delivery::Taken,
+            // A channel whose mailbox is full, or that is ending, notifies the client of its end.
+            Err(SendError::Full) => Delivery::Ignored,
+            Err(SendError::Closed) => self.ignore(topic),
+        }
+    }
+
+    /// Ignores a message, unless its topic turns out not to be joined.
+    fn ignore(&mut self, topic: &str) -> Delivery {
+        if self.is_joined(topic) { Delivery::Ignored } else { Delivery::NotJoined }
     }
 }
 
@@ -343,10 +349,4 @@ impl<A> Dispatcher<A> {
     pub(super) fn topics(&self) -> Vec<&SmolStr> {
         self.channels.keys().collect()
     }
-}
-
-/// Returns the topic and the event of a message for a log line. Nothing bounds what is not a string.
-fn loggable<'a>(message: &'a ClientMessage<'_>) -> (&'a str, &'a str) {
-    let ClientMessage { topic, event, .. } = message;
-    (topic.as_text().unwrap_or("not a string"), event.as_text().unwrap_or("not a string"))
 }

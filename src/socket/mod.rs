@@ -1,12 +1,14 @@
 //! The session of one client on its socket, as the transports see it.
 
+mod context;
 mod dispatch;
 pub(crate) mod expiry;
+mod handled_refs;
 mod joined_channel;
 pub(crate) mod registry;
+mod repeats;
 pub(crate) mod shutdown;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,10 +17,11 @@ use tower_channels_transports::{
 };
 use tracing::field;
 
+pub(crate) use self::context::{ChannelLimits, EndpointContext, RefreshFn};
 use self::dispatch::Dispatcher;
-pub(crate) use self::dispatch::{ChannelLimits, EndpointContext, RefreshFn};
 use self::expiry::Expiry;
 use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
+use self::repeats::{Repeats, Report};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
 use crate::responder::Responder;
@@ -28,8 +31,7 @@ use crate::socket_info::SocketInfo;
 pub(crate) struct SocketSession<A> {
     dispatcher: Dispatcher<A>,
     info: Arc<SocketInfo>,
-    /// The newest refs of this connection, over a transport whose requests may be repeated.
-    recent_refs: Option<VecDeque<Ref>>,
+    repeats: Repeats,
     admission: Admission,
     /// Until when the client may stay, if not as long as it likes.
     expiry: Option<Box<Expiry>>,
@@ -48,7 +50,8 @@ enum Admission {
 }
 
 impl<A: Send + Sync + 'static> SocketSession<A> {
-    /// Creates the session of a client that was accepted.
+    /// Creates the session of a client that was accepted. With `once`, a resumable session handles no
+    /// ref of its client twice.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Arc<Guarded<A>>,
@@ -56,8 +59,10 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         responder: Responder,
         expiry: Option<Box<Expiry>>,
         sessions: SessionRegistry,
+        once: bool,
     ) -> Self {
-        let memory = responder.outbox.account().map(|account| account.hold(SESSION));
+        let size = SESSION + Repeats::max_size(once);
+        let memory = responder.outbox.account().map(|account| account.hold(size));
         let info = Arc::new(info);
         let id = info.id().map(field::debug);
         let transport = info.transport().name();
@@ -65,41 +70,32 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let span = tracing::info_span!(parent: None, "socket", id, transport);
         let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
         let admission = Admission::Requested(sessions);
-        Self { dispatcher, info, recent_refs: None, admission, expiry, _memory: memory }
+        let repeats = Repeats::new(once);
+        Self { dispatcher, info, repeats, admission, expiry, _memory: memory }
     }
 
     fn start_expiry(&mut self) {
         if let Some(expiry) = &mut self.expiry {
-            expiry.start(self.dispatcher.outbox().clone());
+            expiry.start(self.dispatcher.responder().outbox.clone());
         }
     }
 
-    /// Returns whether a message with this ref was handled on this connection before, and remembers
-    /// the ref.
-    fn is_repeated(&mut self, reference: &Ref) -> bool {
-        let Some(recent) = self.recent_refs.as_mut().filter(|_| !reference.is_null()) else {
-            return false;
-        };
-        let repeated = recent.contains(reference);
-        if !repeated {
-            if recent.len() == MAX_RECENT_REFS {
-                recent.pop_front();
-            }
-            recent.push_back(reference.clone());
-        }
-        repeated
+    /// Tells the client which of its messages were handled.
+    fn report_handled(&self, reference: &Ref, report: &Report) {
+        self.dispatcher.responder().reply_handled(reference, report.is_resumed, &report.refs);
     }
 }
+
+/// The event with which a client asks which of its messages were handled, and the ref of the report
+/// that it has not asked for.
+const HANDLED: &str = "handled";
 
 /// What an idle session and its connection hold at least, in bytes.
 const SESSION: usize = 3072;
 
-/// How many refs of one connection are remembered.
-const MAX_RECENT_REFS: usize = 128;
-
 impl<A: Send + Sync + 'static> Session for SocketSession<A> {
     fn handle_in(&mut self, message: Inbound<'_>) -> Result<(), Close> {
-        let version = self.dispatcher.version();
+        let version = self.dispatcher.responder().version;
         let message = version.decode(message).map_err(|_| Close::Malformed)?;
         let is_join = message.event.as_text() == Some("phx_join");
         if is_join && message.join_ref.as_json().is_none() {
@@ -107,12 +103,20 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             // carry it.
             return Err(Close::Malformed);
         }
-        if self.is_repeated(&message.reference) {
+        if let (Some("phoenix"), Some(HANDLED)) = (message.topic.as_text(), message.event.as_text())
+            && let Some(report) = self.repeats.report()
+        {
+            self.report_handled(&message.reference, &report);
             return Ok(());
         }
-        match message.payload {
-            ClientPayload::Invalid => self.dispatcher.refuse_payload(&message),
-            _ => return self.dispatcher.dispatch(&message),
+        if self.repeats.contain(&message) {
+            self.dispatcher.ignore_repeated(&message);
+            return Ok(());
+        }
+        if matches!(message.payload, ClientPayload::Invalid) {
+            self.dispatcher.refuse_payload(&message);
+        } else if self.dispatcher.dispatch(&message)? {
+            self.repeats.add(&message);
         }
         Ok(())
     }
@@ -123,7 +127,7 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
 
     fn admit(&mut self) -> Result<(), Rejected> {
         let Admission::Requested(sessions) = &self.admission else { return Ok(()) };
-        let permit = sessions.acquire(self.dispatcher.outbox(), &self.info);
+        let permit = sessions.acquire(&self.dispatcher.responder().outbox, &self.info);
         let permit = permit.map_err(NotAdmitted::refuse)?;
         self.admission = Admission::Granted { _permit: permit };
         self.start_expiry();
@@ -135,16 +139,19 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
         self.start_expiry();
         if self.dispatcher.refresh(newer.dispatcher).is_err() {
             // What the channels see may be half old and half new. The client begins anew.
-            self.dispatcher.outbox().close(Close::Restart);
+            self.dispatcher.responder().outbox.close(Close::Restart);
         }
     }
 
     fn attached(&mut self, epoch: u64, transport: Transport) {
-        // Browsers repeat a POST whose connection broke.
-        let posts = matches!(transport, Transport::LongPoll | Transport::Other(_));
-        self.recent_refs = posts.then(VecDeque::new);
         self.info.attach(transport);
         self.dispatcher.attach(epoch);
+        if let Some(report) = self.repeats.attach(transport)
+            && let Some(reference) = Ref::from_bytes(HANDLED.as_bytes())
+        {
+            // Before the reply to any join.
+            self.report_handled(&reference, &report);
+        }
     }
 
     fn detached(&mut self, reason: DetachReason) {

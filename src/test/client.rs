@@ -64,7 +64,7 @@ impl<A: Send + Sync + 'static> Client<A> {
     }
 
     /// Lets [`next_push`](Self::next_push) pass over `presence_state` and `presence_diff`. The other
-    /// methods find them.
+    /// methods find them: see [`joins`](super::joins) and [`leaves`](super::leaves).
     pub fn skip_presence(&mut self) -> &mut Self {
         self.skips_presence = true;
         self

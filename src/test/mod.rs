@@ -93,7 +93,7 @@ use serde_json::{Map, Value};
 use tower_channels_transports::Rejected;
 
 pub use self::client::Client;
-pub use self::expected::Expected;
+pub use self::expected::{Expected, joins, leaves};
 pub use self::message::Message;
 use crate::endpoint::Endpoint;
 use crate::endpoint::connect::GivenAssigns;

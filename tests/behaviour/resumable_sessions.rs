@@ -118,6 +118,7 @@ mod eligibility;
 mod ends;
 mod handover;
 mod leaving;
+mod once;
 mod presence;
 mod priority;
 mod repeats;

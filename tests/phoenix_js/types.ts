@@ -11,6 +11,13 @@ const timeout: number = options.timeout;
 const params: Record<string, unknown> = options.params();
 new Socket("/socket", { ...options, timeout, heartbeatIntervalMs: 10_000, params: () => params });
 
+keepSession({
+  onUnsent: (pushes) => pushes.map(({ topic, payload, reason }) => [topic, payload.key, reason === "left"]),
+  sendAgain: ({ event, reason }) => event === "new_msg" && reason === "session",
+});
+
+// @ts-expect-error: there is no such reason
+keepSession({ sendAgain: ({ reason }) => reason === "gone" });
 // @ts-expect-error: not a function of the number of tries
 keepSession({ returnAfterMs: 1000 });
 // @ts-expect-error: options of phoenix.js are checked too

@@ -180,11 +180,13 @@ impl ConnectInfo {
     pub fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
         // HTTP/2 may split the list into several headers (RFC 9113 section 8.2.3).
         let lists = self.headers.get_all(COOKIE).iter();
-        let lists = lists.filter_map(|list| std::str::from_utf8(list.as_bytes()).ok());
-        let mut cookies =
-            lists.flat_map(|list| list.split(';')).filter_map(|it| it.split_once('='));
-        let (_, value) = cookies.find(|(known, _)| known.trim() == name)?;
-        let value = value.trim();
+        let mut cookies = lists.flat_map(|list| list.as_bytes().split(|byte| *byte == b';'));
+        let value = cookies.find_map(|cookie| {
+            let at = cookie.iter().position(|byte| *byte == b'=')?;
+            let (known, value) = (cookie[..at].trim_ascii(), cookie[at + 1..].trim_ascii());
+            (known == name.as_bytes()).then_some(value)
+        });
+        let value = std::str::from_utf8(value?).ok()?;
         Some(percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value)))
     }
 

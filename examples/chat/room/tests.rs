@@ -27,14 +27,8 @@ pub async fn say(person: &mut Client, body: &str) -> Value {
     response(person.push("room:lobby", "new_msg", json!({ "body": body })).await)
 }
 
-/// Returns the next event, skipping presence events, and its payload.
-async fn next_event(person: &mut Client) -> (String, Value) {
-    loop {
-        let (event, payload) = person.next_push().await;
-        if !event.starts_with("presence_") {
-            return (event, payload.parse().unwrap());
-        }
-    }
+async fn next_message(person: &mut Client) -> Value {
+    person.expect("message").await.parse().unwrap()
 }
 
 fn response(reply: Reply) -> Value {
@@ -50,9 +44,8 @@ async fn a_message_reaches_everyone_in_the_room() {
     let (mut ada, mut bob) = (person(&chat, "Ada").await, person(&chat, "Bob").await);
     say(&mut ada, "hello").await;
     for person in [&mut ada, &mut bob] {
-        let (event, message) = next_event(person).await;
-        assert_eq!((event.as_str(), &message["name"]), ("message", &json!("Ada")));
-        assert_eq!(message["body"], "hello");
+        let message = next_message(person).await;
+        assert_eq!((&message["name"], &message["body"]), (&json!("Ada"), &json!("hello")));
     }
 }
 
@@ -77,8 +70,8 @@ async fn a_reaction_is_broadcast_as_the_message_with_the_people_who_reacted() {
     let id = say(&mut ada, "hello").await["id"].clone();
     let react = json!({ "id": id, "emoji": "👍", "on": true });
     response(bob.push("room:lobby", "react", react).await);
-    next_event(&mut ada).await;
-    let (_, message) = next_event(&mut ada).await;
+    next_message(&mut ada).await;
+    let message = next_message(&mut ada).await;
     assert_eq!(message["reactions"][0]["who"][0]["name"], "Bob");
 }
 

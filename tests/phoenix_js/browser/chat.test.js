@@ -7,6 +7,7 @@ import { after, before, describe } from "node:test";
 import { launch } from "../support/browser.js";
 import { enterChat } from "../support/chat.js";
 import { unique } from "../support/client.js";
+import { startFaultProxy } from "../support/fault_proxy.js";
 import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
 
@@ -134,6 +135,27 @@ describe("the chat page in Chromium", () => {
         await tab.confirmed("from afar").waitFor();
         assert.deepEqual(await tab.texts(), ["before", "one", "two", "three", "from afar"]);
       }
+    });
+  }
+
+  for (const transport of ["websocket", "longpoll"]) {
+    test(`what is written over ${transport} while the line keeps dying arrives once`, { timeout: 60_000 }, async (t) => {
+      const proxy = await startFaultProxy(server);
+      t.after(proxy.stop);
+      t.diagnostic(`FAULT_SEED=${proxy.seed}`);
+      const room = unique("room-");
+      const ann = await enterChat(t, { browser, host: proxy.host, room, transport });
+      const bob = await enter(t, { room, transport: "websocket" });
+      const texts = Array.from({ length: 15 }, (_, n) => `line ${n}`);
+      await proxy.killEvery({ ms: 300, jitter: 200, times: 4 });
+      for (const text of texts) await ann.says(text);
+      for (const text of texts) await ann.confirmed(text).waitFor({ timeout: 30_000 });
+      await ann.says("the end");
+      for (const tab of [ann, bob]) {
+        await tab.confirmed("the end").waitFor({ timeout: 30_000 });
+        assert.deepEqual(await tab.texts(), [...texts, "the end"]);
+      }
+      assert.equal(await ann.page.locator(".unsent").count(), 0);
     });
   }
 

@@ -9,7 +9,7 @@ import { test } from "../support/test.js";
 
 const FULL = process.env.CONTINUITY === "full";
 
-const client = { overWebSocket: true, can: { changeTransport: true } };
+const client = { overWebSocket: true, can: { changeTransport: true, batchOverLongPoll: true } };
 let pages, browser;
 before(async () => {
   [client.server, pages, browser] = await Promise.all([startServer(example("reference")), servePage(), launch()]);
@@ -25,32 +25,35 @@ for (const kept of [false, true]) {
       const page = await browser.newPage();
       t.after(() => page.close());
       const received = { new_msg: [], joined: [] };
+      const unsent = [];
       let state = {};
       await page.exposeFunction("onReceived", (event, payload) => received[event].push(payload));
+      await page.exposeFunction("onUnsent", (pushes) => void unsent.push(...pushes));
       await page.exposeFunction("onState", (now) => (state = now));
       await page.goto(`http://127.0.0.1:${pages.port}/`);
       const params = kept ? { user_id: user } : { user_id: user, session: newId() };
       await page.evaluate(join, { url: `ws://${to.host}/socket`, topic, kept, options: { params, longPollFallbackMs } });
-      const push = (event, payload) => page.evaluate(([e, p]) => void room.push(e, p), [event, payload]).catch(() => {});
-      const isAnswered = () => page.evaluate(() => answered());
+      const push = (...push) => page.evaluate((push) => void room.push(...push), push).catch(() => {});
+      const ask = (timeout) => page.evaluate((timeout) => askRoom(timeout), timeout).catch(() => "closed");
+      const isAnswered = async () => (await ask()) === "ok";
       const [isThere, isOnLongPoll] = [() => state.isThere, () => state.isOnLongPoll];
-      return { user, received, room: { push }, isAnswered, isThere, isOnLongPoll };
+      return { user, received, unsent, room: { push }, ask, isAnswered, isThere, isOnLongPoll };
     }
   });
 }
 
 /** Runs in the page and reports received messages and the state of the socket. */
 async function join({ url, topic, kept, options }) {
-  const { keepSession } = await import("/keep_session.js");
+  const { keepSession } = await import("/client/index.js");
   const base = { ...options, timeout: 8000, reconnectAfterMs: () => 20, rejoinAfterMs: () => 20 };
   const soon = { returnAfterMs: () => 200, steadyAfterMs: 200 };
-  const socket = new Phoenix.Socket(url, kept ? keepSession({ ...base, ...soon }) : base);
+  const socket = new Phoenix.Socket(url, kept ? keepSession({ ...base, ...soon, onUnsent }) : base);
   const room = (window.room = socket.channel(topic));
   for (const event of ["new_msg", "joined"]) room.on(event, (payload) => onReceived(event, payload));
-  window.answered = () =>
+  window.askRoom = (timeout) =>
     new Promise((done) => {
-      const ping = room.push("ping");
-      ping.receive("ok", () => done(true)).receive("timeout", () => done(false));
+      const ping = room.push("ping", {}, timeout);
+      for (const status of ["ok", "error", "timeout"]) ping.receive(status, () => done(status));
     });
   const isOnLongPoll = () => socket.transport === Phoenix.LongPoll;
   const isThere = () => socket.isConnected() && room.state === "joined";

@@ -66,7 +66,7 @@ describe("pages that go away, in Chromium", () => {
   /** Joins the lobby with a new socket of the page. */
   async function enter(page, transport, user) {
     const join = async ({ url, transport, id, topic, name }) => {
-      const { keepSession } = await import("/keep_session.js");
+      const { keepSession } = await import("/client/index.js");
       const options = { params: { user_id: id }, transport: transport === "LongPoll" ? Phoenix.LongPoll : WebSocket };
       globalThis.socket = new Phoenix.Socket(url, keepSession(options));
       const room = socket.channel(topic, { name });

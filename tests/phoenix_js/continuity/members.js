@@ -12,11 +12,13 @@ export function members(client, kept) {
   /** Joins `topic` as a member. With `longPollFallbackMs`, clients without fallback support fall back by hand. */
   async function member(t, { to, topic, user = unique("user"), session = newId(), ...options }) {
     const params = kept ? { user_id: user } : { user_id: user, session };
-    const keep = (options) => withId(keepSession({ ...options, ...SOON }), session);
+    const unsent = [];
+    const onUnsent = (pushes) => unsent.push(...pushes);
+    const keep = (options) => withId(keepSession({ onUnsent, ...options, ...SOON }), session);
     const socket = client.socket(t, { to, params, ...(kept && { keep }), ...options });
     const needsHelp = !client.can.fallBack && client.can.changeTransport;
     if (options.longPollFallbackMs && needsHelp) fallBackByHand(socket, LongPoll);
-    const me = { user, socket, ...enter(socket, topic), isOnLongPoll: () => socket.transport === LongPoll };
+    const me = { user, socket, unsent, ...enter(socket, topic), isOnLongPoll: () => socket.transport === LongPoll };
     socket.connect();
     await ok(me.joined);
     return me;
@@ -28,8 +30,10 @@ export function members(client, kept) {
     const received = { news: [], new_msg: [], joined: [] };
     for (const event of Object.keys(received)) room.on(event, (payload) => received[event].push(payload));
     const isThere = () => socket.isConnected() && room.state === "joined";
-    const isAnswered = async () => (await outcome(room.push("ping")))[0] === "ok";
-    return { room, received, joined: room.join(), isThere, isAnswered };
+    /** Resolves to the status of the reply. */
+    const ask = async (timeout) => (await outcome(room.push("ping", {}, timeout)))[0];
+    const isAnswered = async () => (await ask()) === "ok";
+    return { room, received, joined: room.join(), isThere, ask, isAnswered };
   }
 
   return Object.assign(member, { kept, enter });

@@ -1,5 +1,5 @@
 // The main test: two writers whose connections are cut repeatedly, and which are forced onto the other transport,
-// receive every message.
+// receive every message; and with `keepSession` everything that they write arrives.
 import assert from "node:assert/strict";
 import { unique } from "../support/client.js";
 import { startFaultProxy } from "../support/fault_proxy.js";
@@ -8,14 +8,18 @@ import { until } from "../support/until.js";
 const SHORT = { messages: 60, kills: 6, withinMs: 30_000 };
 const LONG = { messages: 200, kills: 20, withinMs: 90_000 };
 const WRITE_EVERY_MS = 20;
+const ASK_EVERY = 5; // messages
+const PUSH_TIMEOUT_MS = 60_000; // longer than any absence, so that nothing is given up
 
 export function storm(test, client, member, full) {
   const { messages, kills, withinMs } = full ? LONG : SHORT;
 
   /** A client that starts on long poll has nothing to be forced onto. */
   const forced = client.overWebSocket && client.can.changeTransport;
+  const isOrdered = client.can.batchOverLongPoll; // before 1.7 the POSTs of a long poll overtake each other
 
-  const name = `two writers that are cut repeatedly${forced ? " and forced onto long poll" : ""} receive everything`;
+  const subject = `two writers that are cut repeatedly${forced ? " and forced onto long poll" : ""}`;
+  const name = `${subject} receive everything${member.kept ? ", and everything that they write arrives once" : ""}`;
 
   test(name, { timeout: 5 * withinMs }, async (t) => {
     const proxy = await startFaultProxy(client.server);
@@ -42,6 +46,7 @@ export function storm(test, client, member, full) {
     await proxy.truncate({ count: 0 });
     // messages in flight have arrived, at the server and then at the observer
     await all("are answered", (writer) => writer.isAnswered());
+    if (member.kept) await all("have been heard", ({ user, written }) => by(user, observer).length >= written);
     await until("the observer is answered", () => observer.isAnswered());
     await all("have received everything", (writer) => missing(writer).length === 0).finally(report);
 
@@ -50,6 +55,10 @@ export function storm(test, client, member, full) {
     for (const writer of writers) {
       for (const { user } of writers) assert.deepEqual(by(user, writer), by(user, observer));
       assert.deepEqual(writer.received.joined, [{ user_id: writer.user }]);
+      const arrived = by(writer.user, observer);
+      if (!isOrdered) arrived.sort((a, b) => a - b);
+      assert.deepEqual(arrived, upTo(writer.written));
+      assert.deepEqual([await Promise.all(writer.answers), writer.unsent], [writer.answers.map(() => "ok"), []]);
     }
 
     function all(what, condition) {
@@ -67,8 +76,10 @@ export function storm(test, client, member, full) {
         const lost = missing(writer).length;
         const twice = writer.received.new_msg.length - (length - lost);
         const { written, user } = writer;
-        const handled = by(user, observer).length;
-        t.diagnostic(`received ${length - lost} of ${length}, ${twice} of them twice; wrote ${written}, ${handled} arrived`);
+        const arrived = by(user, observer);
+        const repeated = arrived.length - new Set(arrived).size;
+        t.diagnostic(`received ${length - lost} of ${length}, ${twice} of them twice`);
+        t.diagnostic(`wrote ${written}, ${arrived.length} arrived, ${repeated} of them twice; ${writer.unsent.length} given up`);
         if (lost) t.diagnostic(`lost ${JSON.stringify(missing(writer))}`);
       }
     }
@@ -82,15 +93,18 @@ export function storm(test, client, member, full) {
   });
 }
 
-/** Writes until the returned function is called. */
+/** Writes until the returned function is called. Some messages are questions. */
 function write(writer) {
-  let n = 0;
+  writer.written = 0;
+  writer.answers = [];
   const timer = setInterval(() => {
-    writer.written = n += 1;
-    writer.room.push("new_msg", { user: writer.user, n });
+    const n = (writer.written += 1);
+    writer.room.push("new_msg", { user: writer.user, n }, PUSH_TIMEOUT_MS);
+    if (n % ASK_EVERY === 0) writer.answers.push(writer.ask(PUSH_TIMEOUT_MS));
   }, WRITE_EVERY_MS);
   return () => clearInterval(timer);
 }
 
 const same = (one, other) => one.user === other.user && one.n === other.n;
 const by = (user, { received }) => received.new_msg.filter((sent) => sent.user === user).map(({ n }) => n);
+const upTo = (last) => Array.from({ length: last }, (_, index) => index + 1);

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { chromium } from "playwright-core";
 
 const BROWSERS = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const CLIENT = new URL("../../../client/index.js", import.meta.url);
+const CLIENT = new URL("../../../client/", import.meta.url);
 const PACKAGE = new URL("../node_modules/phoenix-1.8/priv/static/", import.meta.url);
 
 /** Launches Chromium. `hosts` are names that resolve to loopback. */
@@ -28,10 +28,11 @@ export function launch({ hosts = [] } = {}) {
   });
 }
 
-/** Serves a page on loopback with the official package as its global `Phoenix`, and `client/` as a module. */
+/** Serves a page on loopback with the official package as its global `Phoenix`, and the modules of `client/`. */
 export async function servePage() {
   const server = createServer((request, response) => {
-    const script = { "/phoenix.js": new URL("phoenix.js", PACKAGE), "/keep_session.js": CLIENT }[request.url];
+    const [, file] = /^\/client\/(\w+\.js)$/.exec(request.url) ?? [];
+    const script = request.url === "/phoenix.js" ? new URL("phoenix.js", PACKAGE) : file && new URL(file, CLIENT);
     if (script) {
       response.setHeader("content-type", "text/javascript");
       return createReadStream(script).pipe(response);

@@ -78,8 +78,9 @@ impl LongPollConfig {
     /// Phoenix: any site may read the responses, because the [origin check](crate::CheckOrigin) decides who
     /// may send requests.
     ///
-    /// Switch it off where a layer around the service adds these headers; browsers reject a response that
-    /// has them twice. A preflight that reaches the service is then answered with HTTP 400.
+    /// Switch it off where something in front of the service, such as a proxy, adds these headers: browsers
+    /// reject a response that has them twice. A preflight that reaches the service is then answered with
+    /// HTTP 400.
     #[must_use]
     pub fn cors(mut self, is_on: bool) -> Self {
         self.cors.is_on = is_on;

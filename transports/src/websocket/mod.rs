@@ -57,7 +57,8 @@ use crate::telemetry::{UPGRADES_UNFINISHED, refuse};
 ///
 /// The HTTP server must support upgrades: hyper's `with_upgrades`, hyper-util's
 /// `serve_connection_with_upgrades`, or `axum::serve`. For HTTP/2 it must also enable extended
-/// CONNECT with `enable_connect_protocol`, as `axum::serve` does.
+/// CONNECT with `enable_connect_protocol`, as `axum::serve` with axum's feature `http2` does. An upgrade
+/// that the server does not finish within 10 s is given up, with a warning in the log.
 pub struct WebSocket<H: Handler> {
     acceptor: Acceptor<H>,
     config: Arc<WebSocketConfig>,
