@@ -162,6 +162,14 @@ pub struct ClientMessage<'a> {
     pub payload: ClientPayload<'a>,
 }
 
+impl ClientMessage<'_> {
+    /// Returns the topic and the event for a log line. Nothing bounds what is not a string.
+    pub(crate) fn loggable(&self) -> (&str, &str) {
+        let Self { topic, event, .. } = self;
+        (topic.as_text().unwrap_or("not a string"), event.as_text().unwrap_or("not a string"))
+    }
+}
+
 /// The payload of a [`ClientMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientPayload<'a> {

@@ -119,9 +119,8 @@ fn builder() -> Builder<()> {
             None => Ok(()),
         }
     };
-    let id = |()| Some("ann".to_owned());
-    Endpoint::builder(move |info| connect(info))
-        .id(move |unit| id(*unit))
+    Endpoint::builder(connect)
+        .id(|()| Some("ann".to_owned()))
         .channel::<Quiet>("quiet")
         .channel::<Room>("room:*")
 }

@@ -34,7 +34,7 @@ pub(super) struct ExitGuard<A> {
     pub(super) stage: Stage,
     /// Dropped late, as the next join of this topic begins then.
     pub(super) permit: Permit,
-    /// Dropped last, because a metrics recorder runs without the permit.
+    /// Dropped last, when nothing is left of the channel.
     pub(super) _running: RunningChannel,
 }
 

@@ -364,8 +364,12 @@ impl Mailbox {
 
 impl Inbox for Mailbox {
     fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered> {
-        let enqueued = self.enqueue(Command::Broadcast(Arc::clone(broadcast)), None);
-        enqueued.map(|mut state| state.waker.take()).map_err(|_| Undelivered)
+        match self.enqueue(Command::Broadcast(Arc::clone(broadcast)), None) {
+            Ok(mut state) => Ok(state.waker.take()),
+            // The channel is ending, and has missed nothing.
+            Err(SendError::Closed) => Ok(None),
+            Err(SendError::Full) => Err(Undelivered),
+        }
     }
 }
 

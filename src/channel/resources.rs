@@ -29,8 +29,10 @@ enum State {
 pub(super) struct Acquired {
     /// By topic.
     pub(super) subscriptions: HashMap<SmolStr, Subscription>,
-    /// The tasks of timers. Those that are done are removed when there is no room for another.
+    /// The tasks of timers. Those that are done keep their memory until they are removed.
     timers: Vec<AbortHandle>,
+    /// How many timers have fired since those that are done were removed.
+    fired: usize,
 }
 
 /// A subscription to another topic, and what is reserved for it.
@@ -67,6 +69,16 @@ impl Resources {
         matches!(&*self.state.lock(), State::Some(it) if it.subscriptions.contains_key(topic))
     }
 
+    /// Counts a timer that has fired. The memory of the tasks that are done stays below that of the others.
+    pub(super) fn count_fired(&self) {
+        if let State::Some(acquired) = &mut *self.state.lock() {
+            acquired.fired += 1;
+            if acquired.fired > acquired.timers.len() / 2 {
+                acquired.remove_done_timers();
+            }
+        }
+    }
+
     /// Gives everything up: the channel has ended.
     pub(super) fn end(&self) {
         let state = std::mem::replace(&mut *self.state.lock(), State::Over);
@@ -85,12 +97,17 @@ impl Subscription {
 impl Acquired {
     /// Adds the task of a timer.
     pub(super) fn add_timer(&mut self, task: AbortHandle) {
-        let timers = &mut self.timers;
-        if timers.len() == timers.capacity() {
-            timers.retain(|task| !task.is_finished());
+        if self.timers.len() == self.timers.capacity() {
+            self.remove_done_timers();
             // As many again, so that all are looked at once per that many new ones.
-            timers.reserve(timers.len().max(4));
+            self.timers.reserve(self.timers.len().max(4));
         }
-        timers.push(task);
+        self.timers.push(task);
+    }
+
+    fn remove_done_timers(&mut self) {
+        self.fired = 0;
+        self.timers.retain(|task| !task.is_finished());
+        self.timers.shrink_to(2 * self.timers.len());
     }
 }

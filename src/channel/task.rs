@@ -217,10 +217,15 @@ impl<C: Channel> ChannelTask<C> {
                         Ok(())
                     }
                 }
-                Command::Info(_) | Command::Tick(_) => match take_info(&mut command) {
-                    Some(info) => channel.handle_info(info, socket).await,
-                    None => Ok(()),
-                },
+                Command::Info(_) | Command::Tick(_) => {
+                    if let Command::Tick(_) = command {
+                        socket.context().resources.count_fired();
+                    }
+                    match take_info(&mut command) {
+                        Some(info) => channel.handle_info(info, socket).await,
+                        None => Ok(()),
+                    }
+                }
                 Command::Rejoin(rejoin) => {
                     let Rejoin { join_ref, reference, payload, epoch, .. } = &mut **rejoin;
                     guard.sent_join_ref = join_ref.clone();

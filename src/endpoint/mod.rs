@@ -187,7 +187,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     /// call: call it before each scrape, or every few seconds.
     ///
     /// It looks at every session, a thousand at a time with other tasks in between. The gauges of several
-    /// endpoints of a program add up.
+    /// endpoints of a program add up. What an endpoint has contributed stays when it is dropped.
     ///
     /// Cancel safety: the gauges that were not updated yet stay as they are.
     ///

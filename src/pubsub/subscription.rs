@@ -38,7 +38,7 @@ pub struct Subscription {
 
 /// The broadcasts that wait for the reader.
 struct Queue {
-    /// Taken under the lock of the topic. Held for a few instructions; no foreign code runs then.
+    /// Taken under the lock of the topic. Held for a few instructions.
     state: Mutex<State>,
 }
 

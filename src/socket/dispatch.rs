@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use smol_str::SmolStr;
 use tokio::time::Instant;
@@ -10,6 +9,7 @@ use tower_channels_transports::panics::{self, Panicked};
 use tower_channels_transports::{Close, DetachReason, limited};
 use tracing::Span;
 
+use super::context::EndpointContext;
 use super::joined_channel::JoinedChannel;
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
@@ -20,33 +20,11 @@ use crate::channel::task::Join;
 use crate::guarded::Guarded;
 use crate::message::{ClientMessage, Ref, Topic};
 use crate::presence::tracked::Ownership;
-use crate::pubsub::PubSub;
 use crate::reply::Reply;
 use crate::responder::Responder;
-use crate::router::{RoutedChannel, Router};
+use crate::router::RoutedChannel;
 use crate::socket_info::SocketInfo;
 use crate::telemetry::{JoinResult, MESSAGES_REPEATED, MESSAGES_UNMATCHED, PAYLOADS_REFUSED};
-
-/// What all sockets of an endpoint share.
-pub(crate) struct EndpointContext<A> {
-    pub(crate) router: Router<A>,
-    pub(crate) refresh: Option<RefreshFn<A>>,
-    pub(crate) pubsub: PubSub,
-    pub(crate) limits: ChannelLimits,
-}
-
-/// Lets assigns take over what has changed when their client has connected again.
-pub(crate) type RefreshFn<A> = Box<dyn Fn(&A, A) + Send + Sync>;
-
-/// Limits on the channels of one client.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ChannelLimits {
-    /// How many channels may be joined.
-    pub(crate) channels: usize,
-    /// How many bytes may wait for one of them.
-    pub(crate) mailbox: usize,
-    pub(crate) join_timeout: Duration,
-}
 
 /// Dispatches the messages of one client to its channels.
 pub(super) struct Dispatcher<A> {
@@ -180,7 +158,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// Ignores a message that was handled before.
     pub(super) fn ignore_repeated(&self, message: &ClientMessage<'_>) {
         MESSAGES_REPEATED.add(1);
-        let (topic, event) = loggable(message);
+        let (topic, event) = message.loggable();
         self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "repeated message ignored"));
     }
 
@@ -188,7 +166,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn refuse_payload(&self, message: &ClientMessage<'_>) {
         let ClientMessage { join_ref, reference, topic, .. } = message;
         PAYLOADS_REFUSED.add(1);
-        let (name, event) = loggable(message);
+        let (name, event) = message.loggable();
         self.span.in_scope(|| {
             limited!(DEBUG, topic = ?name, ?event, "message refused: its payload is not acceptable JSON");
         });
@@ -198,7 +176,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// Replies to a message for a topic that is not joined.
     fn reply_unmatched(&self, message: &ClientMessage<'_>) {
         MESSAGES_UNMATCHED.add(1);
-        let (topic, event) = loggable(message);
+        let (topic, event) = message.loggable();
         self.span.in_scope(|| limited!(DEBUG, ?topic, ?event, "message to an unmatched topic"));
         self.responder.reply_unmatched(&message.reference, &message.topic);
     }
@@ -371,10 +349,4 @@ impl<A> Dispatcher<A> {
     pub(super) fn topics(&self) -> Vec<&SmolStr> {
         self.channels.keys().collect()
     }
-}
-
-/// Returns the topic and the event of a message for a log line. Nothing bounds what is not a string.
-fn loggable<'a>(message: &'a ClientMessage<'_>) -> (&'a str, &'a str) {
-    let ClientMessage { topic, event, .. } = message;
-    (topic.as_text().unwrap_or("not a string"), event.as_text().unwrap_or("not a string"))
 }

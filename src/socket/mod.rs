@@ -1,5 +1,6 @@
 //! The session of one client on its socket, as the transports see it.
 
+mod context;
 mod dispatch;
 pub(crate) mod expiry;
 mod handled_refs;
@@ -16,8 +17,8 @@ use tower_channels_transports::{
 };
 use tracing::field;
 
+pub(crate) use self::context::{ChannelLimits, EndpointContext, RefreshFn};
 use self::dispatch::Dispatcher;
-pub(crate) use self::dispatch::{ChannelLimits, EndpointContext, RefreshFn};
 use self::expiry::Expiry;
 use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
 use self::repeats::{Repeats, Report};

@@ -113,10 +113,11 @@ pub async fn connect<A: Send + Sync + 'static>(
 }
 
 /// Connects a client with these assigns, without calling `connect`. Neither does
-/// [`Client::reconnect`] call it.
+/// [`Client::reconnect`] call it, nor the function of [`Builder::refresh`](crate::Builder::refresh).
 ///
 /// # Panics
-/// If the endpoint has no place for another session.
+/// If the endpoint has no place or no memory for another session, or the assigns have expired or have an
+/// id of more than 255 bytes.
 pub async fn connect_as<A: Send + Sync + 'static>(endpoint: &Endpoint<A>, assigns: A) -> Client<A> {
     let client = client(endpoint).extension(GivenAssigns(Arc::new(Guarded::new(assigns))));
     client.connect().await.unwrap_or_else(|rejected| panic!("rejected: {rejected}"))

@@ -214,7 +214,7 @@ async fn a_channel_disconnects_the_sockets_of_an_id_on_every_endpoint(stage: Sta
     there.expect_disconnect().await;
     let again = relay(&stage, &other, "b", "user_id=ann").await;
     push(&mut admin, "admin", "tell", r#"["user:ann",1]"#).await;
-    admin.send(r#"["1","p","relay:admin","disconnect","user:ann"]"#).await;
+    push(&mut admin, "admin", "disconnect", r#""user:ann""#).await;
     again.expect_disconnect().await;
 }
 

@@ -1,5 +1,6 @@
 //! The origin check: which web pages may connect. Browsers send the page's `Origin` with every
-//! WebSocket handshake and every cross-origin request; other clients may leave it out.
+//! WebSocket handshake and every cross-origin request whose answer the page can read; other clients may
+//! leave it out.
 
 use std::fmt;
 use std::sync::Arc;

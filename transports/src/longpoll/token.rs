@@ -55,7 +55,9 @@ pub(super) fn of(parts: &Parts) -> Option<Cow<'_, str>> {
 /// Removes what stands in place of a token from a request without one.
 pub(super) fn remove_blank(parts: &mut Parts) {
     parts.headers.remove(HEADER);
-    let query = parts.uri.query().and_then(|query| params::without_last(query, PARAM, is_blank));
+    let query = parts.uri.query().and_then(|query| {
+        params::without_last(query, PARAM, |text| is_blank(text) || text.starts_with(PREFIX))
+    });
     let Some(query) = query else { return };
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     if let Some(target) = uri.path_and_query.take() {
