@@ -13,8 +13,14 @@ from html.parser import HTMLParser
 from urllib.parse import unquote, urldefrag
 
 
-# tracing's documentation of a blanket implementation, which rustdoc repeats on every page, has a dead link of its own.
-FOREIGN = {"dispatcher#setting-the-default-subscriber"}
+# The documentation of blanket implementations of tracing and futures, which rustdoc repeats on every page, has dead links
+# of its own.
+FOREIGN = {
+    "dispatcher#setting-the-default-subscriber",
+    "futures_core::future::TryFuture",
+    "TryFuture::Ok",
+    "TryFuture::Error",
+}
 
 
 def is_relative(link):
