@@ -20,6 +20,8 @@ FOREIGN = {
     "futures_core::future::TryFuture",
     "TryFuture::Ok",
     "TryFuture::Error",
+    "futures_core::stream::Stream",
+    "Stream::poll_next",
 }
 
 
