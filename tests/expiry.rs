@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use serde_json::json;
+use tower::ServiceExt;
 use tower_channels::channel::Result;
 use tower_channels::test::{Client, client, connect_as};
 use tower_channels::{
@@ -152,6 +156,36 @@ async fn a_client_that_comes_back_earlier_stays_as_long_as_its_newest_token_allo
     assert_eq!(ann.push("room:1", "role", json!({})).await, Reply::ok(json!("guest")));
     pass(10).await;
     assert_eq!(ann.expect_closed().await, Close::Restart);
+}
+
+/// Sends a request over long poll, and returns the answer.
+async fn request(
+    endpoint: &Endpoint<User>,
+    method: Method,
+    query: &str,
+    body: &'static str,
+) -> serde_json::Value {
+    let uri = format!("/longpoll?vsn=2.0.0&{query}");
+    let request = Request::builder().method(method).uri(uri).body(Full::new(Bytes::from(body)));
+    let response = endpoint.long_poll().oneshot(request.unwrap()).await.unwrap();
+    let answer = response.into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&answer).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_expires_before_its_first_use_resumes_nothing() {
+    let endpoint = refreshing().build();
+    let mut ann = connect_to_session(&endpoint, "admin", 60).await;
+    join(&mut ann).await;
+    let query = format!("session={SESSION}&role=guest&seconds=2");
+    let connected = request(&endpoint, Method::GET, &query, "").await;
+    pass(3).await;
+    let query = format!("token={}", connected["token"].as_str().unwrap());
+    let join = r#"["2","2","room:1","phx_join",{}]"#;
+    let answer = request(&endpoint, Method::POST, &query, join).await;
+    assert_ne!(answer["status"], 200);
+    let reply = ann.push("room:1", "role", json!({})).await;
+    assert_eq!(reply, Reply::ok(json!("admin")), "its connection and its assigns are untouched");
 }
 
 #[tokio::test(start_paused = true)]

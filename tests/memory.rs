@@ -305,6 +305,11 @@ impl Channel for Busy {
                     it.send_after(Duration::from_secs(3600), ());
                 }
             }
+            "cancel" => {
+                for _ in 0..msg.parse::<u32>()? {
+                    it.send_after(Duration::from_secs(3600), ()).cancel();
+                }
+            }
             "repeat" => {
                 for _ in 0..msg.parse::<u32>()? {
                     it.send_every(Duration::from_secs(3600), ());
@@ -319,7 +324,7 @@ impl Channel for Busy {
 #[test]
 fn subscriptions_and_timers_stay_within_the_memory() {
     const LIMIT: usize = 8 * MIB;
-    for event in ["subscribe", "remind", "repeat"] {
+    for event in ["subscribe", "remind", "cancel", "repeat"] {
         let bytes = held(
             || async {
                 let endpoint = builder().memory(LIMIT).build();

@@ -232,6 +232,28 @@ fn a_stranger_cannot_fill_a_disk() {
 }
 
 #[test]
+fn a_request_makes_no_long_line_and_its_headers_are_in_none() {
+    let captured = capture(async {
+        let service = builder().build().service();
+        let long = "M".repeat(100_000);
+        let uri = "/websocket?vsn=2.0.0";
+        let requests = [
+            request(uri).method(&*long),
+            request(uri).header("connection", format!("session=secret, {long}")),
+            request(uri).header("connection", "upgrade").header("upgrade", &long),
+            request(uri).header("user-agent", &long),
+        ];
+        for request in requests {
+            let request = request.body(Full::<bytes::Bytes>::default()).expect("a request");
+            let Ok(_) = service.clone().oneshot(request).await;
+        }
+    });
+    let lines = captured.lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("WebSocket refused")).count(), 4);
+    assert!(lines.iter().all(|line| line.len() < 2000 && !line.contains("secret")), "{lines:?}");
+}
+
+#[test]
 fn every_metric_exists_before_anything_is_counted() {
     let captured = capture(async { drop(builder().build()) });
     for series in [

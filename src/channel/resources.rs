@@ -30,10 +30,13 @@ pub(super) struct Acquired {
     /// By topic.
     pub(super) subscriptions: HashMap<SmolStr, Subscription>,
     /// The tasks of timers. Those that are done keep their memory until they are removed.
-    timers: Vec<AbortHandle>,
+    timers: Vec<TimerTask>,
     /// How many timers have fired since those that are done were removed.
     fired: usize,
 }
+
+/// The task of a timer, and what is reserved for it, which it holds until this is dropped.
+pub(super) type TimerTask = (AbortHandle, Option<FixedReservation>);
 
 /// A subscription to another topic, and what is reserved for it.
 pub(super) struct Subscription {
@@ -83,7 +86,7 @@ impl Resources {
     pub(super) fn end(&self) {
         let state = std::mem::replace(&mut *self.state.lock(), State::Over);
         if let State::Some(acquired) = state {
-            acquired.timers.iter().for_each(AbortHandle::abort);
+            acquired.timers.iter().for_each(|(task, _)| task.abort());
         }
     }
 }
@@ -96,7 +99,7 @@ impl Subscription {
 
 impl Acquired {
     /// Adds the task of a timer.
-    pub(super) fn add_timer(&mut self, task: AbortHandle) {
+    pub(super) fn add_timer(&mut self, task: TimerTask) {
         if self.timers.len() == self.timers.capacity() {
             self.remove_done_timers();
             // As many again, so that all are looked at once per that many new ones.
@@ -107,7 +110,7 @@ impl Acquired {
 
     fn remove_done_timers(&mut self) {
         self.fired = 0;
-        self.timers.retain(|task| !task.is_finished());
+        self.timers.retain(|(task, _)| !task.is_finished());
         self.timers.shrink_to(2 * self.timers.len());
     }
 }

@@ -140,11 +140,13 @@ where
     let is_cancelled = Arc::<AtomicBool>::default();
     let task = tokio::spawn(run(context.mailbox.clone(), Arc::clone(&is_cancelled)));
     let timer = Timer { task: task.abort_handle(), is_cancelled };
-    let added = context.resources.acquire(|acquired| acquired.add_timer(timer.task.clone()));
+    let account = context.client.outbox.account();
+    let task = (timer.task.clone(), account.map(|account| account.hold(TASK)));
+    let added = context.resources.acquire(|acquired| acquired.add_timer(task));
     if added.is_none() {
         timer.cancel();
     }
-    if let Some(account) = context.client.outbox.account() {
+    if let Some(account) = account {
         account.memory().relieve();
     }
     timer
@@ -159,7 +161,7 @@ struct Source<I> {
 impl<I> Source<I> {
     fn new<C: Channel<Info = I>>(socket: &Socket<C>, info: I) -> Self {
         let account = socket.context().client.outbox.account();
-        let memory = account.map(|account| account.hold(TIMER + 2 * size_of::<I>()));
+        let memory = account.map(|account| account.hold(TICK + 2 * size_of::<I>()));
         Self { info: Guarded::new(info), _memory: memory }
     }
 }
@@ -203,8 +205,11 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// The greatest, 30 years: what a clock can be trusted to add.
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// What a timer holds beside its message, in bytes: its task, and its tick in the mailbox.
-const TIMER: usize = 640;
+/// What the task of a timer holds, in bytes.
+const TASK: usize = 512;
+
+/// What its tick in the mailbox holds beside the message.
+const TICK: usize = 128;
 
 impl fmt::Debug for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -35,7 +35,12 @@ impl Expiry {
         Ok(at.map(|at| Box::new(Self { at, runtime: Handle::current(), timer: None })))
     }
 
-    /// Starts the timer of a session with this outbox.
+    /// Returns whether the time has passed.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.at <= Instant::now()
+    }
+
+    /// Starts the timer of a session with this outbox, in place of an earlier one.
     pub(crate) fn start(&mut self, outbox: outbox::Sender) {
         let at = self.at;
         let timer = self.runtime.spawn(async move {
@@ -45,7 +50,9 @@ impl Expiry {
                 limited!(DEBUG, "connection ended: its client has expired");
             }
         });
-        self.timer = Some(timer.abort_handle());
+        if let Some(earlier) = self.timer.replace(timer.abort_handle()) {
+            earlier.abort();
+        }
     }
 }
 
@@ -89,6 +96,18 @@ mod tests {
         tokio::time::sleep(2 * MINUTE).await;
         assert!(!outbox.is_closed());
         assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn starting_again_leaves_one_timer() {
+        let (outbox, _receiver) = outbox::channel(1000);
+        let mut expiry = in_a_minute();
+        expiry.start(outbox::channel(1000).0);
+        expiry.start(outbox);
+        tokio::task::yield_now().await;
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 1);
+        tokio::time::sleep(2 * MINUTE).await;
+        assert!(expiry.has_passed());
     }
 
     #[tokio::test]

@@ -103,8 +103,9 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             // carry it.
             return Err(Close::Malformed);
         }
+        let is_invalid = matches!(message.payload, ClientPayload::Invalid);
         if let (Some("phoenix"), Some(HANDLED)) = (message.topic.as_text(), message.event.as_text())
-            && let Some(report) = self.repeats.report()
+            && let Some(report) = self.repeats.report().filter(|_| !is_invalid)
         {
             self.report_handled(&message.reference, &report);
             return Ok(());
@@ -113,7 +114,7 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             self.dispatcher.ignore_repeated(&message);
             return Ok(());
         }
-        if matches!(message.payload, ClientPayload::Invalid) {
+        if is_invalid {
             self.dispatcher.refuse_payload(&message);
         } else if self.dispatcher.dispatch(&message)? {
             self.repeats.add(&message);
@@ -141,6 +142,10 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
             // What the channels see may be half old and half new. The client begins anew.
             self.dispatcher.responder().outbox.close(Close::Restart);
         }
+    }
+
+    fn has_expired(&self) -> bool {
+        self.expiry.as_ref().is_some_and(|expiry| expiry.has_passed())
     }
 
     fn attached(&mut self, epoch: u64, transport: Transport) {

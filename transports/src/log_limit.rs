@@ -78,8 +78,8 @@ pub fn excerpt(text: &str) -> &str {
 
 const LONGEST_EXCERPT: usize = 1000;
 
-/// How many lines of a kind are logged per minute: more than a person reads, and less than a hundred
-/// megabytes a day.
+/// How many lines of a kind are logged per minute: more than a person reads, and too few to fill a disk
+/// unnoticed.
 const MAX_LINES: u32 = 300;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -36,7 +36,9 @@ pub(crate) fn refused(error: &ConnectError) -> Answer {
 /// Adds the header that says when to try again (RFC 9110 section 10.2.3).
 pub(crate) fn retrying(mut answer: Answer, after: Option<Duration>) -> Answer {
     if let Some(after) = after {
-        answer.headers_mut().insert(RETRY_AFTER, after.as_secs().into());
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, (after.as_secs() + u64::from(after.subsec_nanos() > 0)).into());
     }
     answer
 }

@@ -79,6 +79,12 @@ pub trait Session: Send + 'static {
         drop(newer);
     }
 
+    /// Returns whether the client may no longer use what its connect was accepted for, because it has waited
+    /// for too long before its first use. Such a connect resumes no session.
+    fn has_expired(&self) -> bool {
+        false
+    }
+
     /// A connection over this transport has taken the session over, the first one or a later one.
     ///
     /// Epochs ascend. Messages that are pushed into a stream of the outbox wait until the stream is

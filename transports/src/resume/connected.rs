@@ -124,6 +124,9 @@ impl<S: Session> Connected<S> {
                 }
             }
         };
+        if newer.as_ref().is_some_and(Session::has_expired) {
+            return None;
+        }
         Attached::resumable(session, received, transport, newer)
     }
 }

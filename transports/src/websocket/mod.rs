@@ -48,6 +48,7 @@ use self::handshake::Handshake;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::limited;
+use crate::log_limit::excerpt;
 use crate::response::{self, Answer};
 use crate::resume::Connected;
 use crate::session::Handler;
@@ -85,7 +86,7 @@ impl<H: Handler> WebSocket<H> {
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         if !handshake::is_method_allowed(&parts) {
             refuse("upgrade");
-            limited!(INFO, method = ?parts.method, "WebSocket refused: the method is not GET");
+            limited!(INFO, method = ?excerpt(parts.method.as_str()), "WebSocket refused: the method is not GET");
             return response::empty(StatusCode::BAD_REQUEST);
         }
         if parts.version < Version::HTTP_11 {
@@ -110,8 +111,10 @@ impl<H: Handler> WebSocket<H> {
             Ok(handshake) => handshake,
             Err(error) => {
                 refuse("upgrade");
-                limited!(INFO, ?error, "WebSocket refused: the request is not an upgrade");
-                return response::text(StatusCode::BAD_REQUEST, error);
+                // What the header contains instead is the client's.
+                let reason = error.split(", got ").next();
+                limited!(INFO, ?reason, "WebSocket refused: the request is not an upgrade");
+                return response::text(StatusCode::BAD_REQUEST, excerpt(&error).to_owned());
             }
         };
         let Some(upgrade) = upgrade else {
