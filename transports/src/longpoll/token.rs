@@ -46,9 +46,8 @@ pub(super) fn draw_id() -> Result<Id, getrandom::Error> {
 
 /// Returns the text of the token that a request carries. The header takes precedence over the query.
 pub(super) fn of(parts: &Parts) -> Option<Cow<'_, str>> {
-    let header = parts.headers.get(HEADER).map(|token| String::from_utf8_lossy(token.as_bytes()));
-    match header.filter(|text| !is_blank(text)) {
-        Some(token) => Some(token),
+    match parts.headers.get(HEADER) {
+        Some(token) => token.to_str().ok().filter(|text| !is_blank(text)).map(Cow::Borrowed),
         None => params::last(parts.uri.query()?, PARAM).filter(|text| text.starts_with(PREFIX)),
     }
 }
