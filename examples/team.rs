@@ -6,7 +6,7 @@
 //! curl http://127.0.0.1:4000/metrics
 //! ```
 //!
-//! The users are ann, bob and eve, who have no passwords. Ann and bob are members of `team:red`.
+//! The users are ann, bob and eve, without passwords. Ann and bob are members of `team:red`.
 
 #[path = "team/store.rs"]
 mod store;
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use tower_channels::test::{self, Client};
 
-    /// Ann and bob in `team:red`, and eve, who is not.
+    /// Ann and bob in `team:red`, and eve, a user without a team.
     async fn team() -> [Client<User>; 3] {
         let (store, secret) = (Store::open(":memory:").unwrap(), b"secret".as_slice().into());
         let app = App { store, secret };

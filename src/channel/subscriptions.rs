@@ -110,9 +110,8 @@ impl<C: Channel> Socket<C> {
         Ok(())
     }
 
-    /// Ends a subscription. No broadcast of the topic is handled any more, not even one that waits, unless
-    /// the channel subscribes to it again before it would be handled. Does nothing without a subscription
-    /// to the topic.
+    /// Ends a subscription. Broadcasts that still wait are discarded, unless the channel subscribes to the
+    /// topic again before their turn. Does nothing without a subscription to the topic.
     pub fn unsubscribe(&self, topic: &str) {
         self.context().resources.unsubscribe(topic);
     }

@@ -159,8 +159,7 @@ enum TaskExit {
 }
 
 impl TaskExit {
-    /// The end of a channel after an error of a callback that handles no push. An error reply, which
-    /// nothing waits for, is none.
+    /// Returns how an error of a callback that handles no push ends the channel: an error reply does not.
     fn after(error: Error, topic: &str) -> Option<Self> {
         match error.0 {
             Outcome::Reply(_) => {

@@ -26,7 +26,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Cancels the timer. No message of it is handled any more, not even one that waits.
+    /// Cancels the timer. A message that still waits is discarded.
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
         self.task.abort();

@@ -130,10 +130,7 @@ impl<A: Send + Sync + 'static> Client<A> {
         let caller = Location::caller();
         async move {
             let wanted = |message: &Message| message.is_push() && expected.matches(message);
-            match self.next(wanted).await {
-                Ok(message) => message.payload,
-                Err(missing) => panic!("{caller}: expected {}{missing}", Described(&expected)),
-            }
+            self.next(wanted, Described(&expected), caller).await.payload
         }
     }
 
@@ -150,12 +147,8 @@ impl<A: Send + Sync + 'static> Client<A> {
             let wanted = |message: &Message| {
                 message.is_push() && message.topic == topic && expected.matches(message)
             };
-            match self.next(wanted).await {
-                Ok(message) => message.payload,
-                Err(missing) => {
-                    panic!("{caller}: expected {} on {topic:?}{missing}", Described(&expected))
-                }
-            }
+            let what = format!("{} on {topic:?}", Described(&expected));
+            self.next(wanted, what, caller).await.payload
         }
     }
 
@@ -236,23 +229,15 @@ impl<A: Send + Sync + 'static> Client<A> {
             let is_next = |message: &Message| {
                 message.is_push() && !(skips_presence && message.is_of_presence())
             };
-            match self.next(is_next).await {
-                Ok(message) => (message.event, message.payload),
-                Err(missing) => panic!("{caller}: expected a push{missing}"),
-            }
+            let message = self.next(is_next, "a push", caller).await;
+            (message.event, message.payload)
         }
     }
 
     /// Waits for the next message of any kind.
     #[track_caller]
     pub fn next_message(&mut self) -> impl Future<Output = Message> {
-        let caller = Location::caller();
-        async move {
-            match self.next(|_| true).await {
-                Ok(message) => message,
-                Err(missing) => panic!("{caller}: expected a message{missing}"),
-            }
-        }
+        self.next(|_| true, "a message", Location::caller())
     }
 
     /// Discards all unread messages, those of presence too, and returns their number.
@@ -335,14 +320,18 @@ impl<A: Send + Sync + 'static> Client<A> {
         let is_reply = |message: &Message| {
             !message.is_push() && message.reference.as_ref() == Some(&reference)
         };
-        match self.next(is_reply).await {
-            Ok(message) => message.into_reply(),
-            Err(missing) => panic!("{caller}: expected the reply to {reference:?}{missing}"),
-        }
+        let what = format!("the reply to {reference:?}");
+        self.next(is_reply, what, caller).await.into_reply()
     }
 
-    /// Waits for the first message that is wanted. The others stay unread, in order.
-    async fn next(&mut self, wanted: impl Fn(&Message) -> bool) -> Result<Message, Missing<'_>> {
+    /// Waits for the first message that is wanted. The others stay unread, in order. Panics with the line
+    /// of the test if it does not come.
+    async fn next(
+        &mut self,
+        wanted: impl Fn(&Message) -> bool,
+        what: impl fmt::Display,
+        caller: &Location<'_>,
+    ) -> Message {
         let Self { connection, unread, .. } = self;
         let found = timeout(self.timeout, async {
             loop {
@@ -352,11 +341,12 @@ impl<A: Send + Sync + 'static> Client<A> {
                 receive(connection, unread).await?;
             }
         });
-        match found.await {
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(lost)) => Err(Missing { lost: Some(lost), unread }),
-            Err(_) => Err(Missing { lost: None, unread }),
-        }
+        let lost = match found.await {
+            Ok(Ok(message)) => return message,
+            Ok(Err(lost)) => Some(lost),
+            Err(_) => None,
+        };
+        panic!("{caller}: expected {what}{}", Missing { lost, unread });
     }
 
     #[track_caller]

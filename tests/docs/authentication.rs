@@ -133,7 +133,7 @@ async fn log_out_everywhere(user: &str, access: &Access, endpoint: &Endpoint<Use
     endpoint.disconnect(&format!("user:{user}"));
 }
 
-/// The users who are logged in, by the random id in their cookie.
+/// Logged-in users, by the random id in their cookie.
 #[derive(Clone, Default)]
 struct Logins(Arc<RwLock<HashMap<String, String>>>);
 

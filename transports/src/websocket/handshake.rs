@@ -2,6 +2,7 @@
 //! and fail with Phoenix's messages.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -41,10 +42,24 @@ pub(super) fn is_method_allowed(parts: &Parts) -> bool {
     }
 }
 
+/// A header that makes no handshake. It is displayed as the response body, word for word that of Phoenix.
+#[derive(Debug)]
+pub(super) struct BadHeader {
+    /// What the header must contain, without what the client has sent.
+    pub(super) requirement: String,
+    got: Option<Vec<String>>,
+}
+
+impl fmt::Display for BadHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.requirement)?;
+        self.got.as_ref().map_or(Ok(()), |got| write!(f, ", got {got:?}"))
+    }
+}
+
 impl Handshake {
-    /// Checks the headers of a request whose method is allowed. The error is the response body, word
-    /// for word that of Phoenix.
-    pub(super) fn check(parts: &Parts) -> Result<Self, String> {
+    /// Checks the headers of a request whose method is allowed.
+    pub(super) fn check(parts: &Parts) -> Result<Self, BadHeader> {
         let headers = &parts.headers;
         let accept = if parts.method == Method::CONNECT {
             None
@@ -57,8 +72,9 @@ impl Handshake {
         };
         let versions = values(headers, &SEC_WEBSOCKET_VERSION);
         if versions != ["13"] {
-            return Err(format!(
-                "'sec-websocket-version' header must equal '13', got {versions:?}"
+            return Err(bad_value(
+                "'sec-websocket-version' header must equal '13'".into(),
+                versions,
             ));
         }
         Ok(Self { accept, has_token: offers_token(headers) })
@@ -97,16 +113,21 @@ fn offers_token(headers: &HeaderMap) -> bool {
         .any(|value| split_list(value).any(|protocol| protocol.starts_with(TOKEN_PREFIX)))
 }
 
-fn require<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a HeaderValue, String> {
-    headers.get(name).ok_or_else(|| format!("'{name}' header is absent"))
+fn require<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a HeaderValue, BadHeader> {
+    let requirement = || format!("'{name}' header is absent");
+    headers.get(name).ok_or_else(|| BadHeader { requirement: requirement(), got: None })
 }
 
-fn require_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> Result<(), String> {
+fn require_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> Result<(), BadHeader> {
     let values = values(headers, name);
     if values.iter().any(|value| split_list(value).any(|item| item.eq_ignore_ascii_case(token))) {
         return Ok(());
     }
-    Err(format!("'{name}' header must contain '{token}', got {values:?}"))
+    Err(bad_value(format!("'{name}' header must contain '{token}'"), values))
+}
+
+fn bad_value(requirement: String, values: Vec<Cow<'_, str>>) -> BadHeader {
+    BadHeader { requirement, got: Some(values.into_iter().map(Cow::into_owned).collect()) }
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<Cow<'a, str>> {
@@ -136,7 +157,7 @@ mod tests {
     ];
 
     /// Checks a valid request in which one header is replaced by these values.
-    fn check(name: &str, values: &[&str]) -> Result<Handshake, String> {
+    fn check(name: &str, values: &[&str]) -> Result<Handshake, BadHeader> {
         let mut request = http::Request::builder();
         for (header, value) in HEADERS.into_iter().filter(|(header, _)| *header != name) {
             request = request.header(header, value);
@@ -148,7 +169,7 @@ mod tests {
     }
 
     fn error(name: &str, values: &[&str]) -> String {
-        check(name, values).expect_err("refused")
+        check(name, values).expect_err("refused").to_string()
     }
 
     #[test]

@@ -111,10 +111,12 @@ impl<H: Handler> WebSocket<H> {
             Ok(handshake) => handshake,
             Err(error) => {
                 refuse("upgrade");
-                // What the header contains instead is the client's.
-                let reason = error.split(", got ").next();
+                let reason = &error.requirement;
                 limited!(INFO, ?reason, "WebSocket refused: the request is not an upgrade");
-                return response::text(StatusCode::BAD_REQUEST, excerpt(&error).to_owned());
+                return response::text(
+                    StatusCode::BAD_REQUEST,
+                    excerpt(&error.to_string()).to_owned(),
+                );
             }
         };
         let Some(upgrade) = upgrade else {
