@@ -63,6 +63,7 @@
 // Without the feature nothing outside this crate can name the internals.
 #![cfg_attr(not(feature = "unstable-internals"), allow(unreachable_pub))]
 
+pub mod adapter;
 pub mod channel;
 mod effects;
 mod endpoint;

@@ -1,0 +1,1 @@
+//! Several tower-channels nodes over Redis or Valkey.
