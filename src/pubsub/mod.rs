@@ -86,7 +86,7 @@ impl PubSub {
     fn from_valid(config: PubSubConfig) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
         Self(Arc::new(Shared {
-            presence: Presence::new(config.presence, topics.clone()),
+            presence: Presence::new(config.presence, topics.clone(), None),
             topics,
             sockets: Sockets::new(),
             max_subscription: config.max_subscription,
