@@ -67,6 +67,8 @@ define_metrics! {
     pub(crate) Counter BROADCASTS = "tower_channels_broadcasts_total" by [];
     /// Broadcasts dropped because the mailbox of a channel that handles them itself was full.
     pub(crate) Counter INTERCEPTS_DROPPED = "tower_channels_intercepts_dropped_total" by [];
+    /// Presences of other nodes that exceed the limits of this one.
+    pub(crate) Counter PRESENCES_REFUSED = "tower_channels_presences_refused_total" by [];
     /// Topics with subscribers.
     pub(crate) Gauge TOPICS = "tower_channels_topics" by [];
     /// Subscriptions to topics.

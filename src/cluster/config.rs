@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tower_channels_transports::ConfigError;
 
+use super::wire::{VERSIONS, Versions};
+
 /// Configures how a node lives with the others; see [`Builder::cluster`](crate::Builder::cluster).
 ///
 /// Nodes of one cluster may have different configurations, except for [`beat`](Self::beat), which the others'
@@ -20,6 +22,7 @@ pub struct ClusterConfig {
     pub(crate) listen: Listen,
     pub(crate) max_topics: usize,
     pub(crate) linger: Duration,
+    pub(crate) versions: Versions,
 }
 
 /// What happens to the channels of resumable sessions when broadcasts of other nodes may have been lost.
@@ -61,6 +64,7 @@ impl ClusterConfig {
             listen: Listen::default(),
             max_topics: 200_000,
             linger: Duration::from_secs(10),
+            versions: VERSIONS,
         }
     }
 

@@ -13,11 +13,13 @@ mod interest;
 mod members;
 pub(crate) mod node;
 mod parts;
+mod presence;
 mod receive;
 mod sequence;
 mod task;
 mod wire;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -38,6 +40,7 @@ pub use self::node::Node;
 use self::parts::Parts;
 use self::wire::{Body, Versions};
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, Channel, NodeId};
+use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
 use crate::telemetry::{CLUSTER_LINK, CLUSTER_NODES, FRAMES_LOST, FRAMES_RECEIVED, FRAMES_SENT};
 use crate::topics::Topics;
@@ -73,6 +76,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Local {
     pub(crate) topics: Topics,
     pub(crate) sockets: Sockets,
+    pub(crate) presence: Arc<Announcer>,
 }
 
 /// The sessions of an endpoint.
@@ -98,6 +102,8 @@ struct State {
     /// Whether the next beat is due at once, and asks the others for theirs.
     hello: Option<Hello>,
     last_reconnect: Duration,
+    /// The nodes and presence shards whose questions are being answered.
+    answering: HashSet<(NodeId, u32)>,
 }
 
 /// Why a beat is due at once.
@@ -121,16 +127,13 @@ const SLACK: usize = 1024;
 
 impl Cluster {
     /// Starts to hear the other nodes. To be called in a runtime.
-    pub(crate) fn start(adapter: Box<dyn Adapter>, config: ClusterConfig, local: Local) -> Arc<Self> {
-        Self::with_versions(adapter, config, local, wire::VERSIONS)
-    }
-
-    pub(crate) fn with_versions(
+    pub(crate) fn start(
+        node: NodeId,
         adapter: Box<dyn Adapter>,
         config: ClusterConfig,
         local: Local,
-        versions: Versions,
     ) -> Arc<Self> {
+        let versions = config.versions;
         let limits = adapter.limits();
         let state = State {
             members: Members::new(&config, versions, limits.is_ordered),
@@ -139,9 +142,10 @@ impl Cluster {
             last_beat: None,
             hello: None,
             last_reconnect: Duration::ZERO,
+            answering: HashSet::new(),
         };
         let cluster = Arc::new(Self {
-            node: NodeId(random()),
+            node,
             adapter,
             limits,
             started: Instant::now(),
@@ -285,7 +289,7 @@ impl Cluster {
         let mut frames = vec![self.encode(body)];
         if frames[0].len() > self.limits.max_frame {
             let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
-            let parts = parts::cut(random(), wire::body_of(frames.remove(0)), size);
+            let parts = parts::cut(NodeId::random().0, wire::body_of(frames.remove(0)), size);
             frames = parts.map(|part| self.encode(Body::Part(part))).collect();
         }
         let mut sending = self.sending.lock();
@@ -316,13 +320,6 @@ const PART: usize = 256 << 10;
 
 fn copy(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
-}
-
-/// Returns 64 random bits.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    // The keys of a `RandomState` come from the system.
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 impl fmt::Debug for Cluster {

@@ -94,7 +94,7 @@ impl Cluster {
                     None => {}
                 }
             }
-            Body::Beat(beat) => self.hear_beat(from, beat),
+            Body::Beat(beat) => self.hear_beat(from, beat, now),
             Body::Bye(()) => {
                 let change = self.state.lock().members.bye(from);
                 change.into_iter().for_each(|change| self.change(change));
@@ -102,7 +102,7 @@ impl Cluster {
             Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
             Body::Resend(number) => {
                 let disconnects = self.sending.lock().disconnects.since(number);
-                self.answer(from, vec![Body::Disconnects(disconnects)]);
+                self.answer(from, Body::Disconnects(disconnects));
             }
             Body::Lost(lost) => {
                 let topics = lost.topics.into_iter().map(SmolStr::from);
@@ -110,7 +110,8 @@ impl Cluster {
                 let scope = if topics.is_empty() { Scope::All } else { Scope::Topics(topics) };
                 self.miss("sender", scope);
             }
-            Body::Presence(_) | Body::Probe(()) => {}
+            Body::Presence(presence) => self.hear_presence(from, presence, now),
+            Body::Probe(()) => {}
         }
     }
 
@@ -135,8 +136,9 @@ impl Cluster {
         self.local.topics.broadcast(broadcast, None);
     }
 
-    fn hear_beat(self: &Arc<Self>, from: NodeId, beat: Beat) {
+    fn hear_beat(self: &Arc<Self>, from: NodeId, mut beat: Beat, now: Duration) {
         let (age, last) = (self.started.elapsed(), beat.disconnects);
+        let clocks = std::mem::take(&mut beat.clocks);
         let mut state = self.state.lock();
         if beat.is_hello {
             state.hello = state.hello.or(Some(Hello::Answer));
@@ -147,8 +149,9 @@ impl Cluster {
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
         if let Some(number) = missing {
-            self.answer(from, vec![Body::Resend(number)]);
+            self.answer(from, Body::Resend(number));
         }
+        self.hear_clocks(from, &clocks, now);
     }
 
     fn hear_disconnects(self: &Arc<Self>, from: NodeId, disconnects: wire::Disconnects) {
@@ -157,7 +160,7 @@ impl Cluster {
         match plan(next, disconnects) {
             Plan::Ask(number) => {
                 drop(state);
-                self.answer(from, vec![Body::Resend(number)]);
+                self.answer(from, Body::Resend(number));
             }
             Plan::Apply(ids, last) => {
                 state.members.disconnected(from, last);
@@ -167,27 +170,42 @@ impl Cluster {
         }
     }
 
-    /// Sends bodies to one node, one after another.
-    pub(super) fn answer(self: &Arc<Self>, node: NodeId, bodies: Vec<Body>) {
+    /// Sends a body to one node.
+    pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
         let cluster = Arc::downgrade(self);
         tokio::spawn(async move {
-            for body in bodies {
-                let Some(cluster) = cluster.upgrade() else { return };
-                let frame = cluster.encode(body).freeze();
-                if cluster.adapter.reach(node, frame).await == Reached::Nobody {
-                    let now = cluster.now();
-                    return cluster.state.lock().members.nobody(node, now);
-                }
+            if let Some(cluster) = cluster.upgrade() {
+                cluster.reach(node, body).await;
             }
         });
+    }
+
+    /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
+    pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
+        let reached = self.adapter.reach(node, self.encode(body).freeze()).await;
+        let is_heard = reached != Reached::Nobody;
+        if !is_heard {
+            let now = self.now();
+            self.state.lock().members.nobody(node, now);
+        }
+        is_heard
     }
 
     /// Membership has changed.
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         match change {
-            Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
-            Change::Down(node) => limited!(WARN, ?node, "another node is silent"),
-            Change::Gone(node) => limited!(INFO, ?node, "another node is gone"),
+            Change::Up(node) => {
+                limited!(INFO, ?node, "another node is heard");
+                self.local.presence.node_up(node);
+            }
+            Change::Down(node) => {
+                limited!(WARN, ?node, "another node is silent");
+                self.local.presence.node_down(node);
+            }
+            Change::Gone(node) => {
+                limited!(INFO, ?node, "another node is gone");
+                self.local.presence.node_gone(node);
+            }
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);
@@ -254,7 +272,7 @@ impl Cluster {
 }
 
 /// Counts a frame that cannot be read.
-fn refuse(error: DecodeError) {
+pub(super) fn refuse(error: DecodeError) {
     let reason = match error {
         DecodeError::Version => "version",
         DecodeError::Malformed => "malformed",

@@ -46,10 +46,11 @@ impl Cluster {
             self.adapter.reconnect();
         }
         due.changes.into_iter().for_each(|change| self.change(change));
-        due.probe.into_iter().for_each(|node| self.answer(node, vec![Body::Probe(())]));
+        due.probe.into_iter().for_each(|node| self.answer(node, Body::Probe(())));
         if self.has_left.load(Ordering::Relaxed) {
             return;
         }
+        self.send_presence();
         if let Some(hello) = beats {
             self.beat(hello == Some(Hello::Ask));
         }
@@ -75,7 +76,7 @@ impl Cluster {
             topics: sending.last,
             disconnects: sending.disconnects.last(),
             is_hello,
-            ..Beat::default()
+            clocks: self.local.presence.clocks(),
         };
         // In the version that every node reads.
         let frame = wire::encode(self.versions.min, self.node, Body::Beat(beat));

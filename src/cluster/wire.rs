@@ -120,12 +120,9 @@ pub(crate) struct Beat {
     /// It asks the others to beat at once.
     #[prost(bool, tag = "8")]
     pub(crate) is_hello: bool,
-    /// Its presence replicas: how many operations each has performed.
+    /// How many operations each shard of its presence has performed.
     #[prost(uint64, repeated, tag = "9")]
     pub(crate) clocks: Vec<u64>,
-    /// The incarnation of these replicas.
-    #[prost(uint64, tag = "10")]
-    pub(crate) incarnation: u64,
 }
 
 /// Sockets to disconnect, by id: consecutive disconnects of the sender.

@@ -12,7 +12,7 @@ use tower_channels_transports::{ConfigError, Memory};
 pub use self::config::PubSubConfig;
 use self::sockets::Sockets;
 pub use self::subscription::Subscription;
-use crate::adapter::{Adapter, BoxFuture};
+use crate::adapter::{Adapter, BoxFuture, NodeId};
 use crate::cluster::config::Listen;
 use crate::cluster::node::Node;
 use crate::cluster::{Cluster, Local};
@@ -94,10 +94,12 @@ impl PubSub {
     fn from_valid(config: PubSubConfig, adapter: Option<Box<dyn Adapter>>) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
         let sockets = Sockets::new();
-        let presence = Presence::new(config.presence, topics.clone());
-        let cluster = adapter.map(|adapter| {
-            let local = Local { topics: topics.clone(), sockets: sockets.clone() };
-            Cluster::start(adapter, config.cluster, local)
+        let node = adapter.is_some().then(NodeId::random);
+        let presence = Presence::new(config.presence, topics.clone(), node);
+        let cluster = adapter.zip(node).map(|(adapter, node)| {
+            let (topics, sockets) = (topics.clone(), sockets.clone());
+            let local = Local { topics, sockets, presence: Arc::clone(&presence.0) };
+            Cluster::start(node, adapter, config.cluster, local)
         });
         let max_subscription = config.max_subscription;
         Self(Arc::new(Shared { topics, presence, sockets, max_subscription, cluster }))
