@@ -19,7 +19,7 @@ impl Cluster {
         let mut batch = Vec::new();
         let mut bytes = 0;
         // What is lost is asked for by those who lack it.
-        let mut send = |messages| {
+        let send = |messages| {
             self.send_to_all(Body::Presence(wire::Presence { messages }));
         };
         for outgoing in self.local.presence.collect() {
