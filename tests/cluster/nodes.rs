@@ -53,15 +53,13 @@ async fn a_node_whose_process_died_is_taken_for_dead_within_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_stalls_is_taken_for_dead_after_five_seconds_and_heard_again() {
+async fn a_node_that_stalls_is_taken_for_dead_within_six_seconds_and_heard_again() {
     let bus = Bus::new();
     let (one, _) = node(&bus);
     let (two, place) = node(&bus);
     seconds(1).await;
     bus.stall(place);
-    seconds(4).await;
-    assert_eq!(up(&one), 2);
-    seconds(2).await;
+    seconds(6).await;
     assert_eq!(up(&one), 1);
     bus.heal(place);
     seconds(2).await;
