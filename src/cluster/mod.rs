@@ -29,6 +29,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tower_channels_transports::limited;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::config::{ClusterConfig, Listen, OnGap};
@@ -287,6 +288,12 @@ impl Cluster {
     /// Sends a body to the nodes that hear the topic, in several frames if it is long.
     fn send_to_topic(&self, topic: &str, body: Body) {
         let mut frames = vec![self.encode(body)];
+        if frames[0].len() > parts::LONGEST {
+            self.sending.lock().lost.add(Scope::topic(topic));
+            FRAMES_LOST.increment(["too_large"], 1);
+            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
+            return;
+        }
         if frames[0].len() > self.limits.max_frame {
             let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
             let parts = parts::cut(NodeId::random().0, wire::body_of(frames.remove(0)), size);
@@ -311,6 +318,7 @@ impl Cluster {
             self.metrics.sent.increment(1);
         } else {
             FRAMES_LOST.increment(["overflow"], 1);
+            limited!(WARN, "too much waits to be sent to the other nodes: a frame is dropped");
         }
     }
 }
