@@ -2,7 +2,7 @@
 
 pub(crate) mod announcer;
 mod changes;
-mod cluster;
+pub(crate) mod cluster;
 mod config;
 mod error;
 mod hidden;
