@@ -112,3 +112,6 @@ impl Announcer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
