@@ -49,7 +49,7 @@ pub fn receive(bytes: &[u8]) {
     cluster.settle();
     let from = cluster.nodes[1].id;
     let decode = |bytes: &[u8]| Message::decode(bytes, Replica { node: from, shard: 0 });
-    let Ok(message) = decode(bytes) else { return cluster.check(0) };
+    let Ok(message) = decode(bytes) else { return cluster.check_view(0) };
     let encoded = message.encode();
     let decoded = decode(encoded.as_bytes()).expect("an encoded message");
     assert_eq!(decoded.encode(), encoded);
@@ -179,7 +179,7 @@ impl Cluster {
             if self.nodes[node].is_running {
                 let packets = self.nodes[node].tick(self.now);
                 self.send(node, None, packets);
-                self.check(node);
+                self.check_view(node);
             }
         }
     }
@@ -212,7 +212,7 @@ impl Cluster {
         if node.is_running && !node.is_deaf && only.is_none_or(|only| node.id == only) {
             let replies = node.receive(from, packet, self.now);
             self.send(to, Some(from), replies);
-            self.check(to);
+            self.check_view(to);
             self.check_removals(to, from);
         }
     }
