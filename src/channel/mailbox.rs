@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Leave { reference: Ref },
     /// The client sent an event that is not a string.
     InvalidEvent,
+    /// Broadcasts on the topic may have been lost.
+    Missed,
 }
 
 /// A join of a topic whose channel may be alive. If it has ended when its turn comes, this is an
@@ -371,12 +373,17 @@ impl Inbox for Mailbox {
             Err(SendError::Full) => Err(Undelivered),
         }
     }
+
+    fn miss(&self) {
+        // A channel that is ending has missed nothing.
+        let _ = self.send(Command::Missed, None);
+    }
 }
 
 impl Command {
     /// Returns whether it comes from the client, and so may be for the instance after this one.
     fn is_of_client(&self) -> bool {
-        !matches!(self, Self::Broadcast(_) | Self::Info(_) | Self::Tick(_))
+        !matches!(self, Self::Broadcast(_) | Self::Info(_) | Self::Tick(_) | Self::Missed)
     }
 }
 

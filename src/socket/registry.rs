@@ -12,6 +12,7 @@ use tower_channels_transports::telemetry::{Level, QUEUED, UNLABELED};
 use tower_channels_transports::{Close, Rejected, outbox};
 
 use super::shutdown::ShutdownConfig;
+use crate::cluster::Sessions;
 use crate::pubsub::sockets::{Socket, Sockets};
 use crate::socket_info::SocketInfo;
 use crate::topics::registry::Membership;
@@ -23,13 +24,13 @@ pub(crate) struct SessionRegistry(Arc<Shared>);
 struct Shared {
     limit: usize,
     /// Guards the list of sessions. Nothing is called while it is locked.
-    sessions: Mutex<Sessions>,
+    sessions: Mutex<Open>,
     /// Those with a socket id, of all endpoints that share them.
     sockets: Sockets,
     queued: Level,
 }
 
-struct Sessions {
+struct Open {
     outboxes: Slab<outbox::Sender>,
     shutting_down: bool,
 }
@@ -64,7 +65,7 @@ impl NotAdmitted {
 impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
     pub(crate) fn new(limit: usize, sockets: Sockets) -> Self {
-        let sessions = Mutex::new(Sessions { outboxes: Slab::new(), shutting_down: false });
+        let sessions = Mutex::new(Open { outboxes: Slab::new(), shutting_down: false });
         let queued = Level::new(QUEUED.handle(UNLABELED));
         Self(Arc::new(Shared { limit, sessions, sockets, queued }))
     }
@@ -176,6 +177,16 @@ impl SessionRegistry {
             close_all(&connected).await;
         }
         has_ended
+    }
+}
+
+impl Sessions for SessionRegistry {
+    fn count(&self) -> usize {
+        self.count()
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down()
     }
 }
 
