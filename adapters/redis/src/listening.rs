@@ -105,10 +105,12 @@ impl<W> Listening<W> {
         }
     }
 
-    /// Wants every topic, or those of [`listen`](Self::listen) alone. `waiter` waits until it is so.
+    /// Wants every topic, or those of [`listen`](Self::listen) alone. `waiter` waits until it is so, or the
+    /// other is wanted again.
     pub(crate) fn hear_all(&mut self, all: bool, waiter: W) {
         if all != self.wants_all {
             self.wants_all = all;
+            self.released.append(&mut self.switching);
             if self.is_connected {
                 self.queue.extend(self.topics.keys().map(|name| (name.clone(), None)));
             }

@@ -185,6 +185,16 @@ fn who_switches_waits_for_the_engine_too() {
 }
 
 #[test]
+fn a_choice_that_is_taken_back_keeps_nobody_waiting() {
+    let mut pair = Pair::by_topics();
+    pair.node.hear_all(true, 1);
+    assert!(pair.node.take_released().is_empty());
+    pair.node.hear_all(false, 2);
+    assert_eq!(pair.node.take_released(), [1, 2]);
+    assert!(pair.node.next().is_none());
+}
+
+#[test]
 fn back_to_everything_the_pattern_comes_before_the_topics_go() {
     let mut pair = Pair::by_topics();
     pair.node.listen("a", 1);
@@ -239,6 +249,8 @@ fn walk(seed: u64) {
             }
             2 => {
                 wanted.remove(topic);
+                // Who has waited for it until now need not hear it.
+                waits.iter_mut().filter(|wait| **wait == Some(topic)).for_each(|wait| *wait = None);
                 pair.node.ignore(topic);
             }
             3 => {
