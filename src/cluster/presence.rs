@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Cluster;
 use super::receive::refuse;
 use super::wire::{self, Body, DecodeError, ShardMessage};
-use super::Cluster;
 use crate::adapter::NodeId;
 use crate::presence::cluster::Outgoing;
 
@@ -19,7 +19,7 @@ impl Cluster {
         let mut batch = Vec::new();
         let mut bytes = 0;
         // What is lost is asked for by those who lack it.
-        let mut send = |messages| {
+        let send = |messages| {
             self.send_to_all(Body::Presence(wire::Presence { messages }));
         };
         for outgoing in self.local.presence.collect() {
