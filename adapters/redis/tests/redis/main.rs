@@ -4,3 +4,5 @@ mod connect;
 mod faults;
 mod node;
 mod servers;
+#[cfg(feature = "tls")]
+mod tls;
