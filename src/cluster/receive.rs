@@ -227,13 +227,13 @@ impl Cluster {
         let is_first = state.last_beat.is_none();
         state.hello = Some(Hello::Ask);
         state.members.link_up(now);
+        // By their numbers it is seen whether anything was missed, if everything is heard.
+        let sees_gaps = state.members.hears_all();
         drop(state);
         if was_linked {
             return;
         }
         limited!(INFO, "the other nodes are heard");
-        // By their numbers it is seen whether anything was missed, if everything is heard.
-        let sees_gaps = self.interest.hears_all() && self.limits.is_ordered;
         if !is_first && !sees_gaps {
             self.miss("link", Scope::All);
         }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tower_channels_transports::limited;
-use tower_channels_transports::telemetry::UNLABELED;
 
 use super::{PresenceStore, Shard, cost_of};
 use crate::adapter::NodeId;
-use crate::presence::tracker::replication::{DecodeError, Diff, Message, Received, Settled, Standing};
+use crate::presence::tracker::replication::{
+    DecodeError, Diff, Message, Received, Settled, Standing,
+};
 use crate::presence::tracker::{Entry, Replica};
 use crate::presence::types::validate_key;
 use crate::telemetry::PRESENCES_REFUSED;
@@ -84,8 +85,8 @@ impl PresenceStore {
         let mut message = Message::decode(json, replica)?;
         let refused = message.retain(|entry| self.accepts(index, entry));
         if refused > 0 {
-            PRESENCES_REFUSED.handle(UNLABELED).increment(refused as u64);
-            limited!(WARN, node = %from, refused, "refused presences of another node");
+            PRESENCES_REFUSED.add(refused as u64);
+            limited!(WARN, node = ?from, refused, "refused presences of another node");
         }
         let mut shard = self.shards[index].lock();
         let received = shard.tracker.receive(from, message, now);
@@ -96,8 +97,8 @@ impl PresenceStore {
         drop(shard);
         drop(hidden);
         if is_refused {
-            PRESENCES_REFUSED.handle(UNLABELED).increment(1);
-            limited!(WARN, node = %from, "refused presences of another node: too scattered");
+            PRESENCES_REFUSED.add(1);
+            limited!(WARN, node = ?from, "refused presences of another node: too scattered");
         }
         let replies = replies.into_iter().map(|reply| Outgoing::new(index, Some(from), reply));
         Ok((topics, replies.collect()))
@@ -177,3 +178,6 @@ impl Outgoing {
         Self { shard: shard as u32, to, message }
     }
 }
+
+#[cfg(test)]
+mod tests;

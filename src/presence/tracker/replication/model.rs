@@ -2,25 +2,28 @@
 //! Used by the tests and the fuzz targets; not part of the API.
 //!
 //! Bytes drive the simulation. The network loses, duplicates, delays and reorders messages. Links
-//! fail in either direction, and nodes restart or stop for so long that the others consider them
-//! gone. The model records what each node tracks and which entries must not be visible. At the end
-//! all links are repaired, and the nodes must converge.
+//! fail in either direction, nodes go deaf, stop, restart under a new id or say goodbye; others take
+//! those that are silent for down, and for gone after a while. The model records what each node
+//! tracks and which entries must not be visible. At the end all is repaired, and the nodes must
+//! converge.
+
+mod node;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::Config;
+use self::node::{Node, Packet};
 use super::message::Message;
-use super::protocol::Outgoing;
 use super::state::Diff;
+use crate::adapter::NodeId;
 use crate::presence::tracker::{Entry, Owner, Replica, Tracker};
 
 const NODES: usize = 3;
 
 /// The maximum number of messages in flight. The oldest are lost first.
-const IN_FLIGHT: usize = 30;
+const IN_FLIGHT: usize = 40;
 
 /// Runs the steps that the bytes encode, then repairs the network and waits for convergence.
 ///
@@ -44,57 +47,44 @@ pub fn receive(bytes: &[u8]) {
     let mut cluster = Cluster::new();
     (0..6).for_each(|value| cluster.track(value % 2, value * 7));
     cluster.settle();
-    let Node { tracker, view, .. } = &mut cluster.nodes[0];
-    let Ok((diff, _)) = tracker.receive(cluster.now, bytes) else {
-        assert!(Message::decode(bytes).is_err(), "a well-formed message was rejected");
-        return cluster.check(0);
-    };
-    apply(&diff, view);
-    let again = tracker.receive(cluster.now, bytes).expect("it was accepted before").0;
-    assert!(again.joins.is_empty() && again.leaves.is_empty(), "receiving is not idempotent");
-    let encoded = Message::decode(bytes).expect("it was accepted").encode();
-    let decoded = Message::decode(encoded.as_bytes()).expect("an encoded message");
+    let from = cluster.nodes[1].id;
+    let decode = |bytes: &[u8]| Message::decode(bytes, Replica { node: from, shard: 0 });
+    let Ok(message) = decode(bytes) else { return cluster.check_view(0) };
+    let encoded = message.encode();
+    let decoded = decode(encoded.as_bytes()).expect("an encoded message");
     assert_eq!(decoded.encode(), encoded);
+    let Node { tracker, view, .. } = &mut cluster.nodes[0];
+    apply(&tracker.receive(from, message, cluster.now).visible, view);
+    let again = tracker.receive(from, decoded, cluster.now).visible;
+    assert!(again.joins.is_empty() && again.leaves.is_empty(), "receiving is not idempotent");
     cluster.check_view(0);
 }
 
 struct Cluster {
     now: Duration,
     nodes: Vec<Node>,
-    /// The messages in flight: sender, recipient, text.
-    network: Vec<(usize, usize, String)>,
+    network: Vec<InFlight>,
     /// The broken links: sender, recipient.
     cut_links: HashSet<(usize, usize)>,
-    /// Every entry ever created and its replica, by `phx_ref`.
-    created: BTreeMap<SmolStr, (Replica, Entry)>,
+    /// The entries that each node ever created, by dot.
+    created: BTreeMap<NodeId, BTreeMap<u64, Entry>>,
 }
 
-struct Node {
-    tracker: Tracker,
-    is_running: bool,
-    /// The metas that the node tracks, by owner, topic and key.
-    tracked: BTreeMap<(u64, SmolStr, SmolStr), SmolStr>,
-    /// The listing as an observer of the diffs sees it.
-    view: BTreeSet<Row>,
-    /// The `phx_ref` of each entry whose removal the node has observed.
-    removed: HashSet<SmolStr>,
+#[derive(Clone)]
+struct InFlight {
+    from: NodeId,
+    /// The place of the recipient.
+    to: usize,
+    /// If it is for one node, it does not reach the next one at this place.
+    only: Option<NodeId>,
+    packet: Packet,
 }
-
-/// A visible entry: topic, key, `phx_ref`.
-type Row = (SmolStr, SmolStr, SmolStr);
 
 impl Cluster {
     fn new() -> Self {
-        let node = |index| Node {
-            tracker: tracker(index, 1),
-            is_running: true,
-            tracked: BTreeMap::new(),
-            view: BTreeSet::new(),
-            removed: HashSet::new(),
-        };
         Self {
             now: Duration::ZERO,
-            nodes: (0..NODES).map(node).collect(),
+            nodes: (0..NODES).map(|place| Node::new(NodeId(place as u64))).collect(),
             network: Vec::new(),
             cut_links: HashSet::new(),
             created: BTreeMap::new(),
@@ -103,7 +93,7 @@ impl Cluster {
 
     fn step(&mut self, step: u8, value: usize) {
         let (node, to) = (value % NODES, value / NODES % NODES);
-        match step % 24 {
+        match step % 26 {
             0..=4 => self.track(node, value / NODES),
             5..=6 => self.update(node, value / NODES),
             7..=8 => self.untrack(node, value / NODES),
@@ -116,14 +106,19 @@ impl Cluster {
             }
             19 => drop(self.cut_links.insert((node, to))),
             20 => drop(self.cut_links.remove(&(node, to))),
-            21 if value >= 160 => self.restart(node),
+            21 if value >= 176 => self.restart(node),
+            21 if value < 16 => self.leave(node),
             21 if value < 32 => self.nodes[node].is_running = false,
             22 if value >= 192 => (0..15).for_each(|_| self.advance(Duration::from_millis(400))),
             22 if value < 64 => (0..4).for_each(|_| self.advance(Duration::from_millis(400))),
             23 => self.deliver_all(),
+            24 if value < 64 => self.nodes[node].is_deaf = true,
+            24..=25 => self.nodes[node].hear_again(self.now),
             _ => {}
         }
-        self.check_view(node);
+        if step % 26 < 10 {
+            self.check(node);
+        }
     }
 
     fn track(&mut self, node: usize, value: usize) {
@@ -137,7 +132,7 @@ impl Cluster {
         assert_eq!(result.is_err(), tracked.contains_key(&id));
         let Ok(entry) = result else { return };
         tracked.insert(id, meta);
-        assert!(view.insert(row(&entry)));
+        assert!(view.insert(entry));
     }
 
     fn update(&mut self, node: usize, value: usize) {
@@ -152,7 +147,7 @@ impl Cluster {
         };
         assert_eq!(new.prev(), Some(old.phx_ref()));
         assert_eq!(tracked.insert((owner, topic, key), meta).as_deref(), Some(&**old.meta()));
-        assert!(view.remove(&row(&old)) && view.insert(row(&new)));
+        assert!(view.remove(&old) && view.insert(new));
     }
 
     fn untrack(&mut self, node: usize, value: usize) {
@@ -162,7 +157,7 @@ impl Cluster {
         let (owner, topic, key) = target(value);
         let old = tracker.untrack(Owner(owner), &topic, &key);
         assert_eq!(old.is_some(), tracked.remove(&(owner, topic, key)).is_some());
-        assert!(old.is_none_or(|old| view.remove(&row(&old))));
+        assert!(old.is_none_or(|old| view.remove(&old)));
     }
 
     fn untrack_all(&mut self, node: usize, value: usize) {
@@ -174,31 +169,28 @@ impl Cluster {
         tracked.retain(|(other, ..), _| *other != owner);
         let removed = tracker.untrack_all(Owner(owner));
         assert_eq!(removed.len(), before - tracked.len());
-        removed.iter().for_each(|old| assert!(view.remove(&row(old))));
+        removed.iter().for_each(|old| assert!(view.remove(old)));
     }
 
     /// Advances the time on all running nodes.
     fn advance(&mut self, time: Duration) {
         self.now += time;
-        for from in 0..NODES {
-            let Node { tracker, is_running: true, view, .. } = &mut self.nodes[from] else {
-                continue;
-            };
-            let (diff, outgoing) = tracker.tick(self.now);
-            apply(&diff, view);
-            self.send(from, outgoing);
-            self.check(from);
+        for node in 0..NODES {
+            if self.nodes[node].is_running {
+                let packets = self.nodes[node].tick(self.now);
+                self.send(node, None, packets);
+                self.check_view(node);
+            }
         }
     }
 
-    fn send(&mut self, from: usize, outgoing: Vec<Outgoing>) {
-        for Outgoing { to: recipient, message } in outgoing {
-            let recipient = recipient.map(|replica| replica.name);
+    fn send(&mut self, from: usize, only: Option<NodeId>, packets: Vec<Packet>) {
+        for packet in packets {
             for to in 0..NODES {
-                let is_recipient = recipient.as_ref().is_none_or(|name| *name == self::name(to));
-                let is_cut = self.cut_links.contains(&(from, to));
-                if is_recipient && self.nodes[to].is_running && !is_cut {
-                    self.network.push((from, to, message.clone()));
+                let is_recipient = to != from && only.is_none_or(|only| self.nodes[to].id == only);
+                if is_recipient && !self.cut_links.contains(&(from, to)) {
+                    let (from, packet) = (self.nodes[from].id, packet.clone());
+                    self.network.push(InFlight { from, to, only, packet });
                 }
             }
         }
@@ -212,16 +204,17 @@ impl Cluster {
             return;
         }
         let index = value % self.network.len();
-        let (_, to, message) = match duplicated {
+        let InFlight { from, to, only, packet } = match duplicated {
             true => self.network[index].clone(),
             false => self.network.swap_remove(index),
         };
-        let Node { tracker, is_running: true, view, .. } = &mut self.nodes[to] else { return };
-        let (diff, outgoing) =
-            tracker.receive(self.now, message.as_bytes()).expect("a message of a replica");
-        apply(&diff, view);
-        self.send(to, outgoing);
-        self.check(to);
+        let node = &mut self.nodes[to];
+        if node.is_running && !node.is_deaf && only.is_none_or(|only| node.id == only) {
+            let replies = node.receive(from, packet, self.now);
+            self.send(to, Some(from), replies);
+            self.check_view(to);
+            self.check_removals(to, from);
+        }
     }
 
     fn deliver_all(&mut self) {
@@ -233,21 +226,25 @@ impl Cluster {
         }
     }
 
-    /// Starts a new incarnation of a node, which tracks nothing.
-    fn restart(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        node.tracker = tracker(index, node.tracker.replica().incarnation + 1);
-        node.is_running = true;
-        node.tracked.clear();
-        node.view.clear();
-        node.removed.clear();
+    /// Starts another node at this place, which tracks nothing.
+    fn restart(&mut self, place: usize) {
+        let id = NodeId(self.nodes[place].id.0 + NODES as u64);
+        self.nodes[place] = Node::new(id);
     }
 
-    /// Repairs all links and asserts that the nodes converge, at the latest once stopped nodes are
+    /// Stops a node after it has told the others.
+    fn leave(&mut self, place: usize) {
+        if std::mem::take(&mut self.nodes[place].is_running) {
+            self.send(place, None, vec![Packet::Bye]);
+        }
+    }
+
+    /// Repairs everything and asserts that the nodes converge, at the latest once stopped nodes are
     /// down, and stay converged.
     fn converge(&mut self) {
         self.cut_links.clear();
-        for _ in 0..9 {
+        self.nodes.iter_mut().for_each(|node| node.hear_again(self.now));
+        for _ in 0..12 {
             self.settle();
             if (0..NODES).all(|node| self.is_converged(node)) {
                 break;
@@ -255,15 +252,15 @@ impl Cluster {
         }
         self.settle();
         for node in 0..NODES {
-            let tracker = &self.nodes[node].tracker;
-            assert!(self.is_converged(node), "{:?}: {:?}", tracker.replica, listed(tracker));
+            let Node { id, tracker, .. } = &self.nodes[node];
+            assert!(self.is_converged(node), "{id}: {:?}", listed(tracker));
         }
         let listings: HashSet<Vec<_>> = self
             .nodes
             .iter()
             .filter(|node| node.is_running)
             .map(|node| listed(&node.tracker))
-            .map(|listed| listed.iter().map(|entry| (row(entry), entry.prev().cloned())).collect())
+            .map(|listed| listed.iter().map(|it| (it.phx_ref().clone(), it.prev().cloned())).collect())
             .collect();
         assert!(listings.len() <= 1, "the order of the metas differs between nodes");
     }
@@ -290,70 +287,52 @@ impl Cluster {
         self.deliver_all();
         self.advance(Duration::from_millis(500));
         self.deliver_all();
+        (0..12).for_each(|_| self.nodes.iter_mut().for_each(Node::settle));
     }
 
+    /// Records what a node has created, and checks its listing.
     fn check(&mut self, node: usize) {
         self.check_view(node);
-        let tracker = &self.nodes[node].tracker;
-        for entry in tracker.replication.local.entries() {
-            let created = || (tracker.replica.clone(), entry.clone());
-            self.created.entry(entry.phx_ref().clone()).or_insert_with(created);
+        let Node { id, tracker, .. } = &self.nodes[node];
+        let created = self.created.entry(*id).or_default();
+        for entry in tracker.replication.iter().flat_map(|it| it.local.entries()) {
+            created.entry(entry.dot()).or_insert_with(|| entry.clone());
         }
-        self.check_removals(node);
     }
 
     /// Asserts that the diffs of a node add up to its listing.
     fn check_view(&self, node: usize) {
         let Node { tracker, view, .. } = &self.nodes[node];
-        let listed: Vec<_> = listed(tracker);
-        assert_eq!(&listed.iter().map(row).collect::<BTreeSet<_>>(), view);
-        assert_eq!(listed.len(), view.len(), "an entry is listed twice");
-        for topic in topics() {
-            let rows = view.iter().filter(|row| row.0 == topic);
-            let keys: BTreeSet<_> = rows.map(|(_, key, _)| key).collect();
-            assert_eq!(tracker.count(&topic), keys.len());
-        }
-    }
-
-    /// Asserts that a node lacks an observed entry only if its replica removed it, and that no
-    /// entry reappears whose removal the node has observed.
-    fn check_removals(&mut self, index: usize) {
-        let replicas = &self.nodes[index].tracker.replication.replicas;
-        let mut newly_removed = Vec::new();
-        for (phx_ref, (replica, entry)) in &self.created {
-            let Some(peer) = replicas.get(replica) else {
-                newly_removed.extend(replicas.is_obsolete(replica).then(|| phx_ref.clone()));
-                continue;
-            };
-            let is_live_here = peer.state().contains(entry);
-            let origin = self.nodes.iter().find(|node| node.tracker.replica == *replica);
-            let is_live_there =
-                origin.is_some_and(|node| node.tracker.replication.local.contains(entry));
-            if peer.state().context().contains(entry.dot()) && !is_live_here {
-                assert!(!is_live_there, "{entry:?} is missing but was not removed");
-                newly_removed.push(phx_ref.clone());
+        let mut count = 0;
+        for topic in tracker.topics.names() {
+            for entry in tracker.list(topic).iter().flat_map(|(_, metas)| metas.iter()) {
+                assert!(view.contains(entry), "{entry:?} did not join");
+                count += 1;
             }
         }
-        let Node { view, removed, .. } = &mut self.nodes[index];
-        removed.extend(newly_removed);
-        let reappeared = view.iter().find(|(.., phx_ref)| removed.contains(phx_ref));
-        assert!(reappeared.is_none(), "a removed entry reappeared: {reappeared:?}");
+        assert_eq!(count, view.len(), "an entry is listed twice, or has not left");
     }
-}
 
-fn tracker(node: usize, incarnation: u64) -> Tracker {
-    let config = Config {
-        heartbeat: Duration::from_millis(500),
-        down_after: Duration::from_millis(1500),
-        gone_after: Duration::from_secs(5),
-        max_removals: 4,
-        max_message: 400,
-    };
-    Tracker::with_config(Replica { name: name(node), incarnation }, config)
-}
-
-fn name(node: usize) -> SmolStr {
-    format_smolstr!("node{node}")
+    /// Asserts that a node lacks an observed entry of another only if that removed it, and that no
+    /// entry reappears whose removal was observed, unless all of its node was forgotten since.
+    fn check_removals(&mut self, place: usize, from: NodeId) {
+        let origin = self.nodes.iter().find(|node| node.id == from);
+        let origin = origin.and_then(|node| node.tracker.replication.as_ref());
+        let Some(peer) = self.nodes[place].peer(from) else { return };
+        let mut newly_removed = Vec::new();
+        for (dot, entry) in self.created.get(&from).into_iter().flatten() {
+            if peer.state().context().contains(*dot) && !peer.state().contains(entry) {
+                let is_live_there = origin.is_some_and(|origin| origin.local.contains(entry));
+                assert!(!is_live_there, "{entry:?} is missing but was not removed");
+                newly_removed.push(*dot);
+            }
+        }
+        let mut live: HashSet<_> = peer.state().entries().map(Entry::dot).collect();
+        let removed = self.nodes[place].removed.entry(from).or_default();
+        removed.extend(newly_removed);
+        live.retain(|dot| removed.contains(dot));
+        assert!(live.is_empty(), "removed entries reappeared: {live:?}");
+    }
 }
 
 fn topics() -> [SmolStr; 2] {
@@ -367,16 +346,12 @@ fn target(value: usize) -> (u64, SmolStr, SmolStr) {
     ((value / 8 % 3) as u64, topic, format_smolstr!("key{}", value / 2 % 2))
 }
 
-fn row(entry: &Entry) -> Row {
-    (entry.topic().clone(), entry.key().clone(), entry.phx_ref().clone())
-}
-
-fn apply(diff: &Diff, view: &mut BTreeSet<Row>) {
+fn apply(diff: &Diff, view: &mut BTreeSet<Entry>) {
     for entry in &diff.leaves {
-        assert!(view.remove(&row(entry)), "{entry:?} left but was not visible");
+        assert!(view.remove(entry), "{entry:?} left but was not visible");
     }
     for entry in &diff.joins {
-        assert!(view.insert(row(entry)), "{entry:?} joined but was visible already");
+        assert!(view.insert(entry.clone()), "{entry:?} joined but was visible already");
         assert!(!diff.leaves.contains(entry), "{entry:?} joined and left in one diff");
     }
 }
@@ -387,6 +362,7 @@ fn listed(tracker: &Tracker) -> Vec<Entry> {
     for topic in tracker.topics.names().collect::<BTreeSet<_>>() {
         let snapshot = tracker.list(topic);
         let keys: BTreeMap<_, _> = snapshot.iter().collect();
+        assert_eq!(tracker.count(topic), keys.len());
         for (key, metas) in keys {
             assert_eq!(metas.iter().count(), tracker.get_by_key(topic, key).len());
             assert!(metas.iter().is_sorted(), "the metas of a key are not oldest first");
