@@ -24,14 +24,14 @@ impl Simulation {
     }
 
     /// Asserts that nodes which hear the others show no presences of dead ones.
-    pub(super) fn check_ghosts(&mut self) {
+    pub(super) async fn check_ghosts(&mut self) {
         let now = Instant::now();
         let is_due = |(since, _): &mut (Instant, Vec<String>)| now >= *since + GHOSTS;
         for (since, keys) in self.ghosts.extract_if(.., is_due).collect::<Vec<_>>() {
             let nodes = self.nodes.iter().flatten();
             for node in nodes.filter(|node| node.calm_since.is_some_and(|calm| calm <= since)) {
                 for topic in TOPICS {
-                    let list = list(node, topic);
+                    let list = list(node, topic).await;
                     let ghost = keys.iter().find(|key| list.contains_key(*key));
                     assert_eq!(ghost, None, "node {} shows a dead node's presence", node.number);
                 }
@@ -44,12 +44,12 @@ impl Simulation {
         self.mend();
         self.pass(RECOVERY).await;
         self.check_nodes();
-        self.check_presence();
+        self.check_presence().await;
         self.check_sessions();
         let spans = self.clients.iter().flatten().flat_map(|client| client.spans());
         self.record.check(spans);
+        self.clients.iter_mut().flatten().for_each(|client| client.begin_era(&self.record));
         self.record.begin_era(&self.nodes);
-        self.clients.iter_mut().flatten().for_each(|client| client.begin_era());
         self.check_versions().await;
     }
 
@@ -67,24 +67,32 @@ impl Simulation {
     }
 
     /// All nodes list what the clients track, and so do the clients.
-    fn check_presence(&self) {
+    async fn check_presence(&self) {
         for (index, topic) in TOPICS.into_iter().enumerate() {
-            let lists = self.nodes.iter().flatten().map(|node| list(node, topic));
-            let lists: Vec<_> = lists.collect();
+            let mut lists = Vec::new();
+            for node in self.nodes.iter().flatten() {
+                lists.push(list(node, topic).await);
+            }
             let Some(list) = lists.first() else { continue };
             assert!(lists.iter().all(|other| other == list), "{topic}: {lists:?}");
             let mut listed = list.clone();
             for client in self.clients.iter().flatten() {
                 let metas = listed.remove(&client.key);
-                let metas = metas.iter().flatten().map(|(_, meta)| *meta).collect::<Vec<_>>();
+                let metas: Vec<u64> = metas.into_iter().flatten().map(|(_, meta)| meta).collect();
                 match client.tracked(index) {
                     Tracked::Meta(meta) => assert_eq!(metas, [meta], "{topic}: {}", client.key),
-                    Tracked::Nothing => assert_eq!(metas, [], "{topic}: {}", client.key),
+                    Tracked::Nothing => assert!(metas.is_empty(), "{topic}: {}", client.key),
                     Tracked::Unknown => {}
                 }
                 if !client.is_away() && client.has_joined(index) {
                     assert_eq!(client.topics[index].view, *list, "{topic}, as {} sees it", client.key);
                 }
+            }
+            if !listed.is_empty() {
+                for node in self.nodes.iter().flatten() {
+                    eprintln!("node {} slot {} {:?} subs {} sessions {:?}", node.number, node.slot, node.endpoint.sessions(), node.endpoint.subscriber_count(topic), node.endpoint.nodes());
+                }
+                for c in self.clients.iter().flatten() { eprintln!("client {} at {:?} away {} joined {}", c.key, c.at, c.is_away(), c.has_joined(index)); }
             }
             assert_eq!(listed, View::new(), "{topic}: nobody tracks them");
         }
@@ -124,8 +132,8 @@ impl Simulation {
     }
 }
 
-fn list(node: &Node, topic: &str) -> View {
-    let list = node.endpoint.presence().list(topic);
+async fn list(node: &Node, topic: &str) -> View {
+    let list = node.endpoint.presence().list(topic).await;
     let present = list.iter().map(|(key, present)| {
         let metas = present.metas().iter().map(|meta| {
             let value: serde_json::Value = meta.parse().expect("an object");

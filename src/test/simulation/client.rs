@@ -71,6 +71,7 @@ impl Client {
         record: &Record,
     ) -> Self {
         let key = format!("c{number}");
+        super::trace(format_args!("{key} comes to {:?} {user} {is_resumable}", node.origin()));
         let session = format!("session-{number:020}");
         let all = [("name", user), ("key", &key), ("session", &session), ("received", "0")];
         let params = if is_resumable { &all[..] } else { &all[..2] };
@@ -165,7 +166,8 @@ impl Client {
     pub(super) async fn come_back(&mut self, record: &mut Record) -> bool {
         let Some((since, _)) = self.away else { return true };
         self.inner.reconnect().await.expect("it is accepted");
-        self.away = None;
+        // Its session may be a new one.
+        (self.away, self.closed_by) = (None, None);
         for topic in 0..TOPICS.len() {
             if !self.read(record) {
                 return false;
@@ -287,6 +289,7 @@ impl Client {
             self.hear(&message, record);
         }
         if close.is_some() {
+            super::trace(format_args!("{} closed", self.key));
             assert!(self.may_close, "{} was disconnected: {close:?}", self.key);
             self.finish_all(record);
         }
@@ -299,7 +302,8 @@ impl Client {
     }
 
     fn hear(&mut self, message: &Message, record: &mut Record) {
-        record.notice((self.number, message.event.as_str(), Instant::now()));
+        record.notice((self.number, message.event.as_str()));
+        super::trace(format_args!("{} hears {message}", self.key));
         let topic = TOPICS.iter().position(|name| *name == message.topic);
         let it = &mut self.topics[topic.expect("a topic")];
         let Some(join) = &mut it.join else {
@@ -326,10 +330,11 @@ impl Client {
     }
 
     /// Everything was found to be whole.
-    pub(super) fn begin_era(&mut self) {
+    pub(super) fn begin_era(&mut self, record: &Record) {
         if self.away.is_none() {
             (self.may_lose_channels, self.may_close) = (false, false);
         }
+        self.closed_by.take_if(|by| self.away.is_none() || record.has_ended(by.number));
     }
 
     /// Its spans.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use self::checks::Observer;
 use self::client::Client;
-use self::node::{Node, Origin};
+use self::node::Node;
 use self::record::{Record, Reach};
 use super::Bus;
 
@@ -49,6 +49,8 @@ pub fn walk(bytes: &[u8]) -> u64 {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
+        // The timers of the runtime count from a moment before its clock was paused.
+        sleep(Duration::from_millis(1)).await;
         let (first, steps) = bytes.split_first().unwrap_or((&0, bytes));
         let mut simulation = Simulation::new(*first).await;
         for step in steps.chunks_exact(2) {
@@ -111,6 +113,7 @@ impl Simulation {
     async fn step(&mut self, step: u8, value: usize) {
         let (slot, rest) = (value % NODES, value / NODES);
         let (topic, high) = (rest % TOPICS.len(), rest / TOPICS.len());
+        trace(format_args!("{:?} step {} {value}: slot {slot} topic {topic} high {high}, client {}", self.record.now(), step % 46, value % CLIENTS));
         match step % 46 {
             0..=4 => self.join(value % CLIENTS, value / CLIENTS).await,
             5 => self.leave(value % CLIENTS, value / CLIENTS).await,
@@ -154,7 +157,7 @@ impl Simulation {
             let next = self.next_deadline().filter(|at| *at > now).map_or(until, |at| at.min(until));
             sleep(next - now).await;
             self.read();
-            self.check_ghosts();
+            self.check_ghosts().await;
             if next == until {
                 return;
             }
@@ -275,4 +278,10 @@ const MAX_FRAME: usize = 80 << 10;
 
 fn payload(number: usize, padding: &str) -> Value {
     json!({ "k": number, "padding": padding })
+}
+
+fn trace(what: std::fmt::Arguments<'_>) {
+    if std::env::var_os("TRACE").is_some() {
+        eprintln!("{what}");
+    }
 }

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use tokio::time::Instant;
 
 use super::node::{Node, Origin};
-use super::{NODES, SLOW, TOPICS};
+use super::{NODES, SLOW};
 
 /// What was sent, and what has gone wrong since everything was whole.
 pub(super) struct Record {
@@ -30,6 +30,7 @@ pub(super) struct Record {
     disconnected: BTreeSet<&'static str>,
     /// What clients have heard of topics that they have left.
     finished: Vec<Span>,
+    started: Instant,
     digest: DefaultHasher,
 }
 
@@ -93,6 +94,7 @@ impl Record {
             ended: BTreeSet::new(),
             disconnected: BTreeSet::new(),
             finished: Vec::new(),
+            started: Instant::now(),
             digest: DefaultHasher::new(),
         }
     }
@@ -212,13 +214,14 @@ impl Record {
         }
         span.received.insert(number);
         span.last.insert(sent.from.number, number);
-        (number, span.client).hash(&mut self.digest);
+        self.notice((number, span.client));
     }
 
     /// Asserts that nothing is missing of which no client was told. Everything has been mended for a while.
     pub(super) fn check<'a>(&mut self, spans: impl Iterator<Item = &'a Span>) {
         let finished = std::mem::take(&mut self.finished);
-        finished.iter().chain(spans).for_each(|span| self.check_span(span));
+        finished.iter().for_each(|span| self.check_span(span));
+        spans.for_each(|span| self.check_span(span));
     }
 
     fn check_span(&self, span: &Span) {
@@ -253,16 +256,14 @@ impl Record {
 
     /// Adds something that a client has noticed.
     pub(super) fn notice(&mut self, what: impl Hash) {
-        what.hash(&mut self.digest);
+        (self.started.elapsed(), what).hash(&mut self.digest);
+    }
+
+    pub(super) fn now(&self) -> std::time::Duration {
+        self.started.elapsed()
     }
 
     pub(super) fn digest(&self) -> u64 {
         self.digest.finish()
-    }
-}
-
-impl Span {
-    pub(super) fn topic_name(&self) -> &'static str {
-        TOPICS[self.topic]
     }
 }
