@@ -13,7 +13,6 @@ pub(crate) use super::tracker::replication::DecodeError;
 use super::tracker::replication::Standing;
 use crate::adapter::NodeId;
 
-#[allow(dead_code)]
 /// Times are since an arbitrary start, which must be the same for all calls. Another node counts from
 /// [`node_up`](Self::node_up) to [`node_gone`](Self::node_gone); before and after, what it sends has
 /// no effect. None of these methods waits.
@@ -34,12 +33,7 @@ impl Announcer {
 
     /// Handles the [clocks](Self::clocks) of another node. Returns requests for what is missing, to
     /// be sent to this node; at most one per second and shard.
-    pub(crate) fn hear_clocks(
-        &self,
-        from: NodeId,
-        clocks: &[u64],
-        now: Duration,
-    ) -> Vec<Outgoing> {
+    pub(crate) fn hear_clocks(&self, from: NodeId, clocks: &[u64], now: Duration) -> Vec<Outgoing> {
         self.store.hear_clocks(from, clocks, now)
     }
 

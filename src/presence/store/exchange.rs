@@ -9,13 +9,14 @@ use tower_channels_transports::limited;
 
 use super::{PresenceStore, Shard, cost_of};
 use crate::adapter::NodeId;
-use crate::presence::tracker::replication::{DecodeError, Diff, Message, Received, Settled, Standing};
+use crate::presence::tracker::replication::{
+    DecodeError, Diff, Message, Received, Settled, Standing,
+};
 use crate::presence::tracker::{Entry, Replica};
 use crate::presence::types::validate_key;
 use crate::telemetry::PRESENCES_REFUSED;
 
 /// A message to other nodes.
-#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// The shard at the sender, which is that at the recipients.
@@ -29,7 +30,6 @@ pub(crate) struct Outgoing {
 const STEP: usize = 1000;
 
 impl Outgoing {
-    #[allow(dead_code)]
     /// Returns the message as JSON, of about 64 KiB at most.
     pub(crate) fn encode(&self) -> String {
         self.message.encode()
@@ -86,7 +86,7 @@ impl PresenceStore {
         let refused = message.retain(|entry| self.accepts(index, entry));
         if refused > 0 {
             PRESENCES_REFUSED.add(refused as u64);
-            limited!(WARN, node = %from, refused, "refused presences of another node");
+            limited!(WARN, node = ?from, refused, "refused presences of another node");
         }
         let mut shard = self.shards[index].lock();
         let received = shard.tracker.receive(from, message, now);
@@ -98,7 +98,7 @@ impl PresenceStore {
         drop(hidden);
         if is_refused {
             PRESENCES_REFUSED.add(1);
-            limited!(WARN, node = %from, "refused presences of another node: too scattered");
+            limited!(WARN, node = ?from, "refused presences of another node: too scattered");
         }
         let replies = replies.into_iter().map(|reply| Outgoing::new(index, Some(from), reply));
         Ok((topics, replies.collect()))
