@@ -65,6 +65,7 @@
 
 pub mod adapter;
 pub mod channel;
+pub mod cluster;
 mod effects;
 mod endpoint;
 mod guarded;

@@ -67,10 +67,37 @@ define_metrics! {
     pub(crate) Counter BROADCASTS = "tower_channels_broadcasts_total" by [];
     /// Broadcasts dropped because the mailbox of a channel that handles them itself was full.
     pub(crate) Counter INTERCEPTS_DROPPED = "tower_channels_intercepts_dropped_total" by [];
+    /// Presences of other nodes that exceed the limits of this one.
+    pub(crate) Counter PRESENCES_REFUSED = "tower_channels_presences_refused_total" by [];
     /// Topics with subscribers.
     pub(crate) Gauge TOPICS = "tower_channels_topics" by [];
     /// Subscriptions to topics.
     pub(crate) Gauge SUBSCRIBERS = "tower_channels_subscribers" by [];
+    /// Nodes of the cluster that are heard, this one included.
+    pub(crate) Gauge CLUSTER_NODES = "tower_channels_cluster_nodes" by [];
+    /// Whether the engine that connects the nodes is heard: 1 or 0.
+    pub(crate) Gauge CLUSTER_LINK = "tower_channels_cluster_link" by [];
+    /// Times that the engine was not heard any more.
+    pub(crate) Counter LINKS_LOST = "tower_channels_cluster_links_lost_total" by [];
+    /// Frames to other nodes.
+    pub(crate) Counter FRAMES_SENT = "tower_channels_cluster_frames_sent_total" by [];
+    /// Frames of other nodes.
+    pub(crate) Counter FRAMES_RECEIVED = "tower_channels_cluster_frames_received_total" by [];
+    /// Frames to other nodes that were not sent, or may not have been: too much waited, the engine was away, or the
+    /// message is longer than 6 MiB.
+    pub(crate) Counter FRAMES_LOST = "tower_channels_cluster_frames_lost_total"
+        by [("reason", &["overflow", "unsent", "too_large"])];
+    /// Frames of other nodes that cannot be read, and broadcasts of which some frames did not come.
+    pub(crate) Counter FRAMES_REFUSED = "tower_channels_cluster_frames_refused_total"
+        by [("reason", &["version", "malformed", "incomplete"])];
+    /// Frames of other nodes that came twice.
+    pub(crate) Counter FRAMES_REPEATED = "tower_channels_cluster_frames_repeated_total" by [];
+    /// Times that broadcasts of other nodes may have been lost: by the numbers of frames, because the engine was not
+    /// heard, or because their sender says so.
+    pub(crate) Counter CLUSTER_GAPS = "tower_channels_cluster_gaps_total"
+        by [("cause", &["numbers", "link", "sender"])];
+    /// Channels of resumable sessions that ended so that their clients join again after such a gap.
+    pub(crate) Counter CHANNELS_ENDED_FOR_GAP = "tower_channels_channels_ended_for_gap_total" by [];
 }
 
 /// Describes every metric of the library to the installed recorder of the `metrics` facade, and

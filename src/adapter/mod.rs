@@ -4,6 +4,7 @@ mod queue;
 
 use std::fmt;
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -106,6 +107,14 @@ pub enum Channel<'a> {
 /// Nobody configures it, so that no two nodes share one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
+
+impl NodeId {
+    /// Draws one.
+    pub(crate) fn random() -> Self {
+        // The keys of a `RandomState` come from the system.
+        Self(RandomState::new().build_hasher().finish())
+    }
+}
 
 /// What became of a frame to one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -119,6 +119,7 @@ impl<A> ExitGuard<A> {
                 Command::Broadcast(_)
                 | Command::Info(_)
                 | Command::Tick(_)
+                | Command::Missed
                 | Command::Detached(_)
                 | Command::Reattached
                 | Command::InvalidEvent => {}

@@ -88,6 +88,7 @@ impl<C: Channel> Socket<C> {
         if topic.len() > LONGEST_NAME {
             return Err(SubscribeError::TopicTooLong);
         }
+        drop(context.pubsub.hear(topic));
         let account = context.client.outbox.account();
         let subscribe = |acquired: &mut Acquired| {
             let subscriptions = &mut acquired.subscriptions;

@@ -124,7 +124,12 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     let join = async {
         // The previous instance ends first, and that takes from the time of this join.
         guard.permit.acquire().await;
-        C::join(&context.topic, payload, &socket).await
+        let joined = C::join(&context.topic, payload, &socket).await;
+        let heard = if joined.is_ok() { context.pubsub.hear(&context.topic) } else { None };
+        if let Some(heard) = heard {
+            heard.await;
+        }
+        joined
     };
     let joined = tokio::time::timeout(timeout, join).await;
     report_join::<C, _, _>(&context, &joined, began.elapsed());
@@ -155,6 +160,8 @@ enum TaskExit {
     ResumeRefused(Error, Ref),
     /// A callback stopped the channel, whose push is replied to.
     Stopped,
+    /// Broadcasts may have been lost, and the client has to join again.
+    Missed,
     Crashed(Box<dyn StdError + Send + Sync>),
 }
 
@@ -262,6 +269,7 @@ impl<C: Channel> ChannelTask<C> {
                 }
                 Command::InvalidEvent => Err(Error::from("the event is not a string")),
                 Command::Leave { reference } => return TaskExit::Left(reference.clone()),
+                Command::Missed => return TaskExit::Missed,
             };
             let topic = &socket.context().topic;
             if let Some(exit) = handled.err().and_then(|error| TaskExit::after(error, topic)) {
@@ -288,6 +296,10 @@ impl<C: Channel> ChannelTask<C> {
             }
             TaskExit::Closed => Reason::Closed,
             TaskExit::Stopped => Reason::Normal,
+            TaskExit::Missed => {
+                limited!(DEBUG, topic = ?context.topic, "ended, since broadcasts may have been lost");
+                return None;
+            }
             TaskExit::Crashed(error) => {
                 let topic = &context.topic;
                 limited!(ERROR, ?topic, error = ?excerpt(&error.to_string()), "channel crashed");

@@ -11,7 +11,9 @@ use tower_channels_transports::{
 
 use super::Endpoint;
 use super::connect::{ConnectFn, ConnectHandler, ExpiresFn, IdFn};
+use crate::adapter::Adapter;
 use crate::channel::callbacks::Channel;
+use crate::cluster::ClusterConfig;
 use crate::presence::PresenceConfig;
 use crate::pubsub::{PubSub, PubSubConfig};
 use crate::router::Router;
@@ -35,8 +37,9 @@ pub struct Builder<A> {
     long_poll: LongPollConfig,
     resume: ResumeConfig,
     pubsub: Option<PubSub>,
-    memory: Option<usize>,
-    presence: Option<PresenceConfig>,
+    /// The configuration of a [`PubSub`] of its own, and what of it was set.
+    own_pubsub: PubSubConfig,
+    own_options: Vec<&'static str>,
 }
 
 impl<A: Send + Sync + 'static> Endpoint<A> {
@@ -77,8 +80,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
             long_poll: LongPollConfig::new(),
             resume: ResumeConfig::default(),
             pubsub: None,
-            memory: None,
-            presence: None,
+            own_pubsub: PubSubConfig::new(),
+            own_options: Vec::new(),
         }
     }
 
@@ -197,9 +200,22 @@ impl<A: Send + Sync + 'static> Builder<A> {
 
     /// Configures presence. That of a shared [`pubsub`](Self::pubsub) is configured by
     /// [`PubSubConfig::presence`].
-    pub fn presence(mut self, config: PresenceConfig) -> Self {
-        self.presence = Some(config);
-        self
+    pub fn presence(self, config: PresenceConfig) -> Self {
+        self.own("presence", |pubsub| pubsub.presence(config))
+    }
+
+    /// Connects the endpoint with those of other nodes, through an engine: broadcasts, disconnects and presence
+    /// reach the clients of all nodes. The adapter of a shared [`pubsub`](Self::pubsub) is set by
+    /// [`PubSubConfig::adapter`].
+    ///
+    /// The endpoint must then be built in a tokio runtime. See the page "Several nodes" of the documentation.
+    pub fn adapter(self, adapter: impl Adapter) -> Self {
+        self.own("adapter", |pubsub| pubsub.adapter(adapter))
+    }
+
+    /// Configures how this node lives with the others. It has no effect without an [`adapter`](Self::adapter).
+    pub fn cluster(self, config: ClusterConfig) -> Self {
+        self.own("cluster", |pubsub| pubsub.cluster(config))
     }
 
     /// Sets the largest message that a client may send, in bytes. Default 1 MiB. A larger one ends
@@ -232,9 +248,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// [`pubsub`](Self::pubsub) is set by [`PubSubConfig::memory`].
     ///
     /// [`Limits::memory`]: tower_channels_transports::Limits::memory
-    pub fn memory(mut self, bytes: usize) -> Self {
-        self.memory = Some(bytes);
-        self
+    pub fn memory(self, bytes: usize) -> Self {
+        self.own("memory", |pubsub| pubsub.memory(bytes))
     }
 
     /// Sets how fast a client may send over each of its connections, WebSocket or long poll. Default: as
@@ -299,9 +314,12 @@ impl<A: Send + Sync + 'static> Builder<A> {
         describe_metrics();
         self.router.register_metrics();
         let channels = self.router.metrics();
-        let pubsub = Self::choose_pubsub(self.pubsub, self.memory, self.presence)?;
+        let pubsub = Self::choose_pubsub(self.pubsub, self.own_pubsub, &self.own_options)?;
         pubsub.registry().allow_outbox(self.limits.outbox_limit());
         let sessions = SessionRegistry::new(self.max_sessions, pubsub.socket_registry().clone());
+        if let Some(cluster) = pubsub.cluster() {
+            cluster.add_sessions(sessions.for_cluster());
+        }
         let endpoint = Arc::new(EndpointContext {
             router: self.router,
             refresh: self.refresh,
@@ -328,27 +346,26 @@ impl<A: Send + Sync + 'static> Builder<A> {
         })
     }
 
+    /// Sets an option of its own PubSub.
+    fn own(mut self, option: &'static str, set: impl FnOnce(PubSubConfig) -> PubSubConfig) -> Self {
+        self.own_pubsub = set(self.own_pubsub);
+        self.own_options.push(option);
+        self
+    }
+
     /// Returns the shared PubSub, or creates one.
     fn choose_pubsub(
         shared: Option<PubSub>,
-        memory: Option<usize>,
-        presence: Option<PresenceConfig>,
+        own: PubSubConfig,
+        own_options: &[&'static str],
     ) -> Result<PubSub, ConfigError> {
-        let Some(shared) = shared else {
-            let mut config = PubSubConfig::new().presence(presence.unwrap_or_default());
-            if let Some(bytes) = memory {
-                config = config.memory(bytes);
-            }
-            return PubSub::with_config(config);
-        };
-        for (name, is_set) in [("memory", memory.is_some()), ("presence", presence.is_some())] {
-            if is_set {
-                return Err(ConfigError::new(format!(
-                    "`{name}` is that of the shared `pubsub`: set it with `PubSubConfig::{name}`"
-                )));
-            }
+        match (shared, own_options.first()) {
+            (None, _) => PubSub::with_config(own),
+            (Some(shared), None) => Ok(shared),
+            (Some(_), Some(name)) => Err(ConfigError::new(format!(
+                "`{name}` is that of the shared `pubsub`: set it with `PubSubConfig::{name}`"
+            ))),
         }
-        Ok(shared)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

@@ -11,6 +11,7 @@ use tower_channels_transports::{Acceptor, Handler, LongPoll, WebSocket};
 
 use self::connect::ConnectHandler;
 use self::layer::{Layer, LongPollService, Service, WebSocketService};
+use crate::cluster::Node;
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::pubsub::PubSub;
@@ -166,6 +167,11 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         self.pubsub.topics()
     }
 
+    /// Returns the nodes of the cluster, this one first. See [`PubSub::nodes`].
+    pub fn nodes(&self) -> Vec<Node> {
+        self.pubsub.nodes()
+    }
+
     /// Returns the presence of this endpoint.
     pub fn presence(&self) -> Presence {
         self.pubsub.presence().clone()
@@ -202,6 +208,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     pub async fn record_gauges(&self) {
         self.acceptor.record_gauges();
         self.pubsub.registry().record_gauges();
+        self.pubsub.cluster().iter().for_each(|cluster| cluster.record_gauges());
         self.channels.iter().for_each(|channel| channel.record_gauges());
         self.sessions.record_gauges().await;
     }
@@ -221,13 +228,19 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     /// returns; with a timeout of zero that is all of them. A WebSocket whose client does not answer the CLOSE ends after
     /// [`close_timeout`](crate::WebSocketConfig::close_timeout).
     ///
+    /// If there are other nodes, they learn that this one leaves, once all endpoints of its [`PubSub`] are shut down.
+    ///
     /// Cancel safety: the sessions that were closed stay closed, and new ones are still rejected.
     pub async fn shutdown(&self, config: impl Into<ShutdownConfig>) -> bool {
         let sweep = || {
             self.acceptor.sweep();
             self.long_poll.sweep();
         };
-        self.sessions.shutdown(config.into(), sweep).await
+        let has_ended = self.sessions.shutdown(config.into(), sweep).await;
+        if let Some(cluster) = self.pubsub.cluster() {
+            cluster.leave().await;
+        }
+        has_ended
     }
 }
 

@@ -13,6 +13,7 @@ use super::changes::Changes;
 use super::config::{Fetched, PresenceConfig};
 use super::store::{Announcement, PresenceStore, StateRecipient};
 use super::tracker::Owner;
+use crate::adapter::NodeId;
 use crate::payload::Payload;
 use crate::topics::Topics;
 use crate::topics::broadcast::Broadcast;
@@ -28,8 +29,8 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    pub(super) fn new(config: PresenceConfig, topics: Topics) -> Self {
-        let store = PresenceStore::new(config.max_meta, topics.account());
+    pub(super) fn new(config: PresenceConfig, topics: Topics, node: Option<NodeId>) -> Self {
+        let store = PresenceStore::new(config.max_meta, topics.account(), node);
         Self { store, changes: Changes::default(), config, topics, runtime: OnceLock::new() }
     }
 
@@ -78,15 +79,22 @@ impl Announcer {
     /// Starts the task that announces what has changed on a topic, unless it is running.
     pub(crate) fn schedule_diff(self: &Arc<Self>, topic: &SmolStr) {
         // Without a runtime the changes wait for the next one that is made in a runtime.
-        let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.get().cloned())
-        else {
-            return;
-        };
+        let Some(runtime) = self.runtime() else { return };
         if self.store.schedule(topic) {
             self.runtime.get_or_init(|| runtime.clone());
             let task = TopicTask { announcer: Arc::clone(self), topic: topic.clone(), done: false };
             runtime.spawn(task.run());
         }
+    }
+
+    /// The runtime of the caller, or that of the first task.
+    pub(super) fn runtime(&self) -> Option<Handle> {
+        Handle::try_current().ok().or_else(|| self.runtime.get().cloned())
+    }
+
+    /// Returns whether anybody follows the changes of a topic.
+    pub(super) fn is_followed(&self, topic: &str) -> bool {
+        self.changes.is_followed() || self.topics.subscribers(topic) > 0
     }
 
     /// Calls the fetch hook.
@@ -206,7 +214,11 @@ mod tests {
     }
 
     fn announcer() -> Arc<Announcer> {
-        Arc::new(Announcer::new(PresenceConfig::default(), Topics::new(&Memory::new(1 << 30))))
+        Arc::new(Announcer::new(
+            PresenceConfig::default(),
+            Topics::new(&Memory::new(1 << 30)),
+            None,
+        ))
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,11 @@ impl Changes {
         PresenceChanges(self.0.get_or_init(|| broadcast::channel(CAPACITY).0).subscribe())
     }
 
+    /// Returns whether there is any subscription.
+    pub(super) fn is_followed(&self) -> bool {
+        self.0.get().is_some_and(|sender| sender.receiver_count() > 0)
+    }
+
     pub(super) fn send(&self, diff: PresenceDiff) {
         if let Some(sender) = self.0.get() {
             // An error means that all subscriptions are gone.

@@ -2,6 +2,7 @@
 
 pub(crate) mod announcer;
 mod changes;
+pub(crate) mod cluster;
 mod config;
 mod error;
 mod hidden;
@@ -22,6 +23,7 @@ pub use self::config::{Fetched, PresenceConfig};
 pub use self::error::PresenceError;
 pub use self::tracked::TrackGuard;
 pub use self::types::{Meta, MetaUpdate, PresenceDiff, Presences, Present};
+use crate::adapter::NodeId;
 use crate::topics::Topics;
 
 /// The presence of the endpoints that share a [`PubSub`]: which keys are present on which topic. A
@@ -81,8 +83,9 @@ use crate::topics::Topics;
 pub struct Presence(pub(crate) Arc<Announcer>);
 
 impl Presence {
-    pub(crate) fn new(config: PresenceConfig, topics: Topics) -> Self {
-        Self(Arc::new(Announcer::new(config, topics)))
+    /// With an id of its node, it is shared with the other nodes of a cluster.
+    pub(crate) fn new(config: PresenceConfig, topics: Topics, node: Option<NodeId>) -> Self {
+        Self(Arc::new(Announcer::new(config, topics, node)))
     }
 
     /// Lists the presences of a topic, including everything that was tracked before the call.

@@ -52,9 +52,10 @@ impl PendingDiff {
 mod tests {
     use super::super::tracker::{Owner, Replica, Tracker};
     use super::*;
+    use crate::adapter::NodeId;
 
     fn entries(count: u64) -> Vec<Entry> {
-        let replica = Replica { name: "test".into(), incarnation: 1 };
+        let replica = Replica { node: NodeId(1), shard: 0 };
         let mut tracker = Tracker::new(replica);
         let mut track = |owner| {
             let entry = tracker.track(Owner(owner), &"t".into(), &"k".into(), "{}".into());

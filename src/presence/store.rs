@@ -1,11 +1,11 @@
 //! [`PresenceStore`]: the entries of an endpoint and the changes that are yet to be announced, by
 //! topic.
 
+mod exchange;
+
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -17,16 +17,21 @@ use tower_channels_transports::{Account, Reservation};
 use super::error::PresenceError;
 use super::hidden::{self, Hidden, Metas};
 use super::pending_diff::PendingDiff;
+use super::tracker::replication::Config;
 use super::tracker::{Entry, Meta, Owner, Replica, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
+use crate::adapter::NodeId;
 use crate::topics::broadcast::Broadcast;
+
+pub(crate) use self::exchange::Outgoing;
 
 /// The entries of an endpoint and the changes that are yet to be announced, by topic.
 pub(crate) struct PresenceStore {
     /// Each guards the topics of one shard, for a few steps in maps. It is taken under the lock of
     /// a channel's mailbox, and no lock is taken under it.
     shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
+    /// Whether anything was tracked, updated or untracked that other nodes do not know of.
+    changed: Arc<AtomicBool>,
     last_owner: AtomicU64,
     max_meta: usize,
 }
@@ -76,27 +81,33 @@ fn cost_of_all(metas: &Metas) -> usize {
     metas.iter().map(|(key, meta)| cost(key, meta)).sum()
 }
 
-const SHARDS: usize = 16;
+/// The number of shards. As the [hash](shard_of), it is part of what nodes have to agree on.
+pub(crate) const SHARDS: usize = 16;
 
 /// What an entry without a key and a meta holds, about.
 const PLACES: usize = 512;
 
 impl PresenceStore {
-    /// Creates a store whose metas have at most `max_meta` bytes.
-    pub(super) fn new(max_meta: usize, account: &Arc<Account>) -> Self {
+    /// Creates a store whose metas have at most `max_meta` bytes, of a node that has others beside
+    /// it if it has an id.
+    pub(super) fn new(max_meta: usize, account: &Arc<Account>, node: Option<NodeId>) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started = started.as_millis() as u64;
+        let alone = NodeId(started.as_millis() as u64);
+        let changed = Arc::new(AtomicBool::new(false));
         let shard = |index: usize| {
             // Each shard is a replica of its own, so that no two entries have the same `phx_ref`.
-            let replica = Replica { name: format!("local/{index}").into(), incarnation: started };
-            let tracker = Tracker::new(replica);
+            let replica = Replica { node: node.unwrap_or(alone), shard: index as u8 };
+            let tracker = match node {
+                Some(_) => Tracker::replicated(replica, Config::default(), Arc::clone(&changed)),
+                None => Tracker::new(replica),
+            };
             let reservation = Reservation::new(Arc::clone(account));
             let (hidden, updates) = (Hidden::default(), HashMap::new());
             Mutex::new(Shard { tracker, reservation, hidden, updates })
         };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
-            hasher: RandomState::new(),
+            changed,
             last_owner: AtomicU64::new(0),
             max_meta,
         }
@@ -294,8 +305,16 @@ impl PresenceStore {
     }
 
     fn shard(&self, topic: &str) -> MutexGuard<'_, Shard> {
-        self.shards[self.hasher.hash_one(topic) as usize % SHARDS].lock()
+        self.shards[shard_of(topic)].lock()
     }
+}
+
+/// The shard of a topic: its FNV-1a hash of 64 bits, modulo [`SHARDS`].
+fn shard_of(topic: &str) -> usize {
+    let hash = topic.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    (hash % SHARDS as u64) as usize
 }
 
 impl Shard {

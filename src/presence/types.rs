@@ -140,7 +140,8 @@ impl Meta {
     /// end.
     fn to_json(&self) -> String {
         let tracked: &str = self.0.meta();
-        let open = tracked.strip_suffix('}').unwrap_or(tracked);
+        // Another node may have written it with spaces.
+        let open = tracked.strip_suffix('}').unwrap_or(tracked).trim_end();
         let mut json = String::with_capacity(tracked.len() + 80);
         json.push_str(open);
         let mut add = |name, phx_ref| {

@@ -1,7 +1,13 @@
 //! [`PubSubConfig`]: what the endpoints that share a [`PubSub`](super::PubSub) have in common.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tower_channels_transports::ConfigError;
 
+use crate::adapter::Adapter;
+use crate::cluster::config::ClusterConfig;
 use crate::presence::PresenceConfig;
 
 /// Configures a [`PubSub`](crate::PubSub).
@@ -21,12 +27,21 @@ pub struct PubSubConfig {
     pub(super) memory: usize,
     pub(super) presence: PresenceConfig,
     pub(super) max_subscription: usize,
+    pub(super) cluster: ClusterConfig,
+    /// Taken by the first [`PubSub`](crate::PubSub) of this configuration.
+    adapter: Option<Arc<Mutex<Option<Box<dyn Adapter>>>>>,
 }
 
 impl PubSubConfig {
     /// Creates the default configuration.
     pub fn new() -> Self {
-        Self { memory: 1 << 30, presence: PresenceConfig::default(), max_subscription: 1 << 20 }
+        Self {
+            memory: 1 << 30,
+            presence: PresenceConfig::default(),
+            max_subscription: 1 << 20,
+            cluster: ClusterConfig::new(),
+            adapter: None,
+        }
     }
 
     /// Sets how many bytes all sessions of all endpoints may hold together. Default 1 GiB. See
@@ -49,8 +64,36 @@ impl PubSubConfig {
         self
     }
 
+    /// Connects this node with others, through an engine; see [`Builder::adapter`](crate::Builder::adapter).
+    pub fn adapter(mut self, adapter: impl Adapter) -> Self {
+        self.adapter = Some(Arc::new(Mutex::new(Some(Box::new(adapter)))));
+        self
+    }
+
+    /// Configures how this node lives with the others. It has no effect without an [`adapter`](Self::adapter).
+    pub fn cluster(mut self, config: ClusterConfig) -> Self {
+        self.cluster = config;
+        self
+    }
+
+    /// Takes the adapter, for the one [`PubSub`](crate::PubSub) that it connects.
+    pub(super) fn take_adapter(&self) -> Result<Option<Box<dyn Adapter>>, ConfigError> {
+        let Some(adapter) = &self.adapter else { return Ok(None) };
+        if Handle::try_current().is_err() {
+            return Err(ConfigError::new(
+                "a node with an adapter has to be built in a tokio runtime",
+            ));
+        }
+        let taken = adapter.lock().take();
+        match taken {
+            Some(adapter) => Ok(Some(adapter)),
+            None => Err(ConfigError::new("the adapter belongs to another `PubSub`")),
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.presence.validate()?;
+        self.cluster.validate()?;
         for (name, limit) in [("memory", self.memory), ("max_subscription", self.max_subscription)]
         {
             if limit == 0 {

@@ -12,6 +12,10 @@ use tower_channels_transports::{ConfigError, Memory};
 pub use self::config::PubSubConfig;
 use self::sockets::Sockets;
 pub use self::subscription::Subscription;
+use crate::adapter::{Adapter, BoxFuture, NodeId};
+use crate::cluster::config::Listen;
+use crate::cluster::node::Node;
+use crate::cluster::{Cluster, Local};
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::topics::Topics;
@@ -66,43 +70,54 @@ struct Shared {
     presence: Presence,
     sockets: Sockets,
     max_subscription: usize,
+    /// The other nodes, if there may be any.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl PubSub {
     /// Creates one with the default configuration.
     pub fn new() -> Self {
-        Self::from_valid(PubSubConfig::new())
+        Self::from_valid(PubSubConfig::new(), None)
     }
 
     /// Creates one.
     ///
     /// # Errors
-    /// If a limit is zero, or the configuration of presence is invalid.
+    /// If a limit is zero, the configuration of presence or of the cluster is invalid, or it has an adapter and there
+    /// is no tokio runtime.
     pub fn with_config(config: PubSubConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self::from_valid(config))
+        let adapter = config.take_adapter()?;
+        Ok(Self::from_valid(config, adapter))
     }
 
-    fn from_valid(config: PubSubConfig) -> Self {
+    fn from_valid(config: PubSubConfig, adapter: Option<Box<dyn Adapter>>) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
-        Self(Arc::new(Shared {
-            presence: Presence::new(config.presence, topics.clone()),
-            topics,
-            sockets: Sockets::new(),
-            max_subscription: config.max_subscription,
-        }))
+        let sockets = Sockets::new();
+        let node = adapter.is_some().then(NodeId::random);
+        let presence = Presence::new(config.presence, topics.clone(), node);
+        let cluster = adapter.zip(node).map(|(adapter, node)| {
+            let (topics, sockets) = (topics.clone(), sockets.clone());
+            let local = Local { topics, sockets, presence: Arc::clone(&presence.0) };
+            Cluster::start(node, adapter, config.cluster, local)
+        });
+        let max_subscription = config.max_subscription;
+        Self(Arc::new(Shared { topics, presence, sockets, max_subscription, cluster }))
     }
 
     /// Sends an event to all subscribers of a topic: the clients that have joined it, the channels and
     /// the tasks that have subscribed to it. Never blocks.
     ///
     /// As in Phoenix, the event `disconnect` on a socket id disconnects its sockets.
+    ///
+    /// If there are several nodes, it reaches the subscribers on all of them; those on this node first. A payload of more
+    /// than 6 MiB reaches this node alone.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         self.disconnect_on(topic, event);
         self.publish(Broadcast::new(topic.into(), event.into(), payload.into()), None);
     }
 
-    /// As [`broadcast`](Self::broadcast), but on this node only, should there be several.
+    /// As [`broadcast`](Self::broadcast), but on this node only, if there are several.
     pub fn local_broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         if event == DISCONNECT {
             self.0.sockets.disconnect(topic);
@@ -114,35 +129,58 @@ impl PubSub {
     /// Subscribes a task to the broadcasts of a topic.
     ///
     /// A channel hears other topics through [`Socket::subscribe`](crate::Socket::subscribe).
+    ///
+    /// If this node hears [only some topics](crate::cluster::Listen::Topics), broadcasts of other nodes in the first moments
+    /// may be missed.
     pub fn subscribe(&self, topic: &str) -> Subscription {
+        drop(self.hear(topic));
         Subscription::new(&self.0.topics, topic.into(), self.0.max_subscription)
     }
 
     /// Disconnects every client whose socket has this id, and ends its session. The client may
     /// connect again unless `connect` rejects it.
+    ///
+    /// It reaches all nodes, if there are several, also those that do not hear the others at the moment: as soon as
+    /// they do.
     pub fn disconnect(&self, id: &str) {
         self.0.sockets.disconnect(id);
+        if let Some(cluster) = &self.0.cluster {
+            cluster.disconnect(id);
+        }
     }
 
-    /// Returns whether a client whose socket has this id is connected now. A client of a resumable
+    /// Returns the nodes of the cluster, this one first. Without an [adapter](PubSubConfig::adapter) there are none.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.0.cluster.as_ref().map(|cluster| cluster.nodes()).unwrap_or_default()
+    }
+
+    /// Chooses which topics this node hears from others, from now on. Does nothing without an
+    /// [adapter](PubSubConfig::adapter).
+    pub fn listen(&self, listen: Listen) {
+        if let Some(cluster) = &self.0.cluster {
+            cluster.listen(listen);
+        }
+    }
+
+    /// Returns whether a client whose socket has this id is connected to this node now. A client of a resumable
     /// session that has lost its connection is not; a long-poll client between two polls is.
     pub fn is_connected(&self, id: &str) -> bool {
         self.0.sockets.is_connected(id)
     }
 
-    /// Returns how many sessions have this socket id, including those whose client is disconnected and
+    /// Returns how many sessions of this node have this socket id, including those whose client is disconnected and
     /// may resume.
     pub fn sockets(&self, id: &str) -> usize {
         self.0.sockets.count(id)
     }
 
-    /// Returns how many subscribers a topic has: the channels that have joined it, including those of
+    /// Returns how many subscribers a topic has on this node: the channels that have joined it, including those of
     /// detached sessions, and the channels and tasks that have subscribed to it.
     pub fn subscriber_count(&self, topic: &str) -> usize {
         self.0.topics.subscribers(topic)
     }
 
-    /// Returns the topics that have subscribers, in no order. They are copied in slices, without a lock
+    /// Returns the topics that have subscribers on this node, in no order. They are copied in slices, without a lock
     /// while the caller has the iterator: topics that come or go meanwhile may be missing.
     pub fn topics(&self) -> impl Iterator<Item = String> + use<> {
         self.0.topics.names().map(String::from)
@@ -163,7 +201,19 @@ impl PubSub {
     /// Sends a broadcast of the application, except to the subscriber with the inbox `from`. Everything
     /// that other nodes have to send as well comes through here.
     pub(crate) fn publish(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
+        if let Some(cluster) = &self.0.cluster {
+            cluster.publish(&broadcast);
+        }
         self.0.topics.broadcast(broadcast, from);
+    }
+
+    /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].
+    pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
+        self.0.cluster.as_ref()?.hear(topic)
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.0.cluster.as_ref()
     }
 
     /// The topics of this node.

@@ -36,7 +36,7 @@ impl Sockets {
     }
 
     /// Closes every session with this id.
-    pub(super) fn disconnect(&self, id: &str) {
+    pub(crate) fn disconnect(&self, id: &str) {
         self.0.members(id).iter().for_each(|socket| socket.outbox.close(Close::GoingAway));
     }
 

@@ -1,7 +1,7 @@
 //! The sessions of an endpoint: their number and limit, and shutdown.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -12,6 +12,7 @@ use tower_channels_transports::telemetry::{Level, QUEUED, UNLABELED};
 use tower_channels_transports::{Close, Rejected, outbox};
 
 use super::shutdown::ShutdownConfig;
+use crate::cluster::Sessions;
 use crate::pubsub::sockets::{Socket, Sockets};
 use crate::socket_info::SocketInfo;
 use crate::topics::registry::Membership;
@@ -23,13 +24,13 @@ pub(crate) struct SessionRegistry(Arc<Shared>);
 struct Shared {
     limit: usize,
     /// Guards the list of sessions. Nothing is called while it is locked.
-    sessions: Mutex<Sessions>,
+    sessions: Mutex<Open>,
     /// Those with a socket id, of all endpoints that share them.
     sockets: Sockets,
     queued: Level,
 }
 
-struct Sessions {
+struct Open {
     outboxes: Slab<outbox::Sender>,
     shutting_down: bool,
 }
@@ -64,7 +65,7 @@ impl NotAdmitted {
 impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
     pub(crate) fn new(limit: usize, sockets: Sockets) -> Self {
-        let sessions = Mutex::new(Sessions { outboxes: Slab::new(), shutting_down: false });
+        let sessions = Mutex::new(Open { outboxes: Slab::new(), shutting_down: false });
         let queued = Level::new(QUEUED.handle(UNLABELED));
         Self(Arc::new(Shared { limit, sessions, sockets, queued }))
     }
@@ -90,12 +91,18 @@ impl SessionRegistry {
 
     /// Returns whether a shutdown has begun.
     pub(crate) fn is_shutting_down(&self) -> bool {
-        self.0.sessions.lock().shutting_down
+        self.0.is_shutting_down()
     }
 
     /// Returns the number of sessions.
     pub(crate) fn count(&self) -> usize {
-        self.0.sessions.lock().outboxes.len()
+        self.0.count()
+    }
+
+    /// Returns what tells the other nodes of the sessions, for as long as the endpoint exists.
+    pub(crate) fn for_cluster(&self) -> Weak<dyn Sessions> {
+        let shared: Weak<Shared> = Arc::downgrade(&self.0);
+        shared
     }
 
     /// Updates the gauge of the bytes that wait for clients.
@@ -176,6 +183,16 @@ impl SessionRegistry {
             close_all(&connected).await;
         }
         has_ended
+    }
+}
+
+impl Sessions for Shared {
+    fn count(&self) -> usize {
+        self.sessions.lock().outboxes.len()
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.sessions.lock().shutting_down
     }
 }
 

@@ -78,6 +78,7 @@
 //! ```
 
 mod broadcasts;
+mod bus;
 mod client;
 mod connection;
 mod expected;
@@ -92,6 +93,9 @@ use http::{HeaderName, HeaderValue, Request};
 use serde_json::{Map, Value};
 use tower_channels_transports::Rejected;
 
+pub use self::bus::{Bus, BusAdapter};
+#[doc(hidden)]
+pub use self::bus::{Path, Place};
 pub use self::client::Client;
 pub use self::expected::{Expected, joins, leaves};
 pub use self::message::Message;

@@ -7,8 +7,8 @@ pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use metrics::Counter;
 use smol_str::SmolStr;
@@ -134,6 +134,15 @@ impl Topics {
     /// Returns the number of subscribers of a topic.
     pub(crate) fn subscribers(&self, topic: &str) -> usize {
         self.0.registry.count(topic)
+    }
+
+    /// Returns the inboxes of those subscribers of a topic whose clients have resumable sessions.
+    pub(crate) fn resumable(&self, topic: &str) -> Vec<Weak<dyn Inbox>> {
+        let mut inboxes = Vec::new();
+        let visit =
+            |subscriber: &mut Subscriber, _: &mut Log| inboxes.extend(subscriber.resumable());
+        self.0.registry.walk(topic, |_| (), |_| (), visit, |_| ());
+        inboxes
     }
 
     /// Returns the topics that have subscribers.

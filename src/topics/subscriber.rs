@@ -1,6 +1,6 @@
 //! [`Subscriber`]: how a channel or a task receives the broadcasts of a topic.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::broadcast::Broadcast;
@@ -17,6 +17,9 @@ pub(crate) trait Inbox: Send + Sync {
     /// Enqueues a broadcast, and returns the task that the caller has to wake once it holds no
     /// lock.
     fn deliver(&self, broadcast: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered>;
+
+    /// Broadcasts may have been lost on their way from other nodes. Called without a lock.
+    fn miss(&self) {}
 }
 
 /// Error returned by [`Inbox::deliver`]: the channel has ended, or has no room.
@@ -63,6 +66,12 @@ impl Subscriber {
     /// The protocol version of the client.
     pub(super) fn version(&self) -> Option<Version> {
         self.client.as_ref().map(|client| client.version)
+    }
+
+    /// The inbox, if the client has a resumable session.
+    pub(super) fn resumable(&self) -> Option<Weak<dyn Inbox>> {
+        let is_resumable = self.client.as_ref().is_some_and(|client| client.resumable);
+        is_resumable.then(|| Arc::downgrade(&self.inbox))
     }
 
     /// See [`outbox::Sender::prefetch`](tower_channels_transports::outbox::Sender::prefetch).

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn hidden_entries_are_counted_until_they_are_removed() {
     let memory = Memory::new(usize::MAX);
-    let store = PresenceStore::new(1 << 20, &memory.account());
+    let store = PresenceStore::new(1 << 20, &memory.account(), None);
     let (owner, topic) = (store.new_owner(), SmolStr::from("lobby"));
     let meta = |size| format!("{{\"text\":\"{}\"}}", "x".repeat(size));
     store.track(owner, &topic, &"a".into(), &meta(100_000)).expect("valid");

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha1::{Digest, Sha1};
 use smol_str::SmolStr;
+
+use crate::adapter::NodeId;
 
 /// The maximum length of a topic or a key, in bytes.
 pub(crate) const MAX_TEXT: usize = 4096;
@@ -17,7 +18,7 @@ pub(crate) const MAX_TEXT: usize = 4096;
 /// The maximum length of a meta, in bytes.
 pub(crate) const MAX_META: usize = 1024 * 1024;
 
-/// The largest dot, incarnation or timestamp. Up to here every integer is exact as an IEEE 754
+/// The largest dot or timestamp. Up to here every integer is exact as an IEEE 754
 /// double, the type that many JSON implementations read numbers into (RFC 8259, section 6).
 pub(super) const MAX_COUNTER: u64 = 1 << 53;
 
@@ -28,16 +29,18 @@ pub(crate) type Meta = Arc<str>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Owner(pub(crate) u64);
 
-/// One incarnation of a node.
-///
-/// A node that restarts keeps its name and takes a higher incarnation. The entries of its earlier
-/// incarnations are removed for good.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One shard of one node. A node that restarts is another node, with another id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Replica {
-    /// The name of the node, at most 255 bytes.
-    pub(crate) name: SmolStr,
-    /// At most 2^53. The Unix time in milliseconds at which the node started is a good choice.
-    pub(crate) incarnation: u64,
+    pub(crate) node: NodeId,
+    pub(crate) shard: u8,
+}
+
+/// The node and the number of the shard, such as `00000000000000a7/3`.
+impl fmt::Display for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.node, self.shard)
+    }
 }
 
 /// A presence: one owner, tracked under one key of one topic.
@@ -70,9 +73,9 @@ pub(super) struct Fields {
 
 impl Entry {
     /// Creates the entry added by the operation `dot` of `replica`.
-    pub(super) fn new(replica: &Replica, dot: u64, fields: Fields) -> Self {
+    pub(super) fn new(replica: Replica, dot: u64, fields: Fields) -> Self {
         let phx_ref = phx_ref(replica, dot);
-        Self(Arc::new(Inner { replica: replica.clone(), dot, phx_ref, fields }))
+        Self(Arc::new(Inner { replica, dot, phx_ref, fields }))
     }
 
     pub(crate) fn topic(&self) -> &SmolStr {
@@ -106,8 +109,8 @@ impl Entry {
         self.0.dot
     }
 
-    fn sort_key(&self) -> (u64, &Replica, u64) {
-        (self.timestamp(), &self.0.replica, self.dot())
+    fn sort_key(&self) -> (u64, Replica, u64) {
+        (self.timestamp(), self.0.replica, self.dot())
     }
 }
 
@@ -134,7 +137,7 @@ impl Eq for Entry {}
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { replica, dot, fields: Fields { topic, key, meta, .. }, .. } = &*self.0;
-        write!(f, "{topic} {key} {meta} ({}.{} {dot})", replica.name, replica.incarnation)
+        write!(f, "{topic} {key} {meta} ({replica} {dot})")
     }
 }
 
@@ -144,11 +147,11 @@ pub(super) fn json_object(text: &str) -> Option<&RawValue> {
 }
 
 /// Derives the reference from the entry's identity, so that replicas need not exchange it.
-fn phx_ref(replica: &Replica, dot: u64) -> SmolStr {
+fn phx_ref(replica: Replica, dot: u64) -> SmolStr {
     let mut hash = Sha1::new();
     hash.update(dot.to_be_bytes());
-    hash.update(replica.incarnation.to_be_bytes());
-    hash.update(replica.name.as_bytes());
+    hash.update(replica.node.0.to_be_bytes());
+    hash.update([replica.shard]);
     let mut text = [0; 16];
     let written = URL_SAFE_NO_PAD.encode_slice(&hash.finalize()[..12], &mut text);
     debug_assert_eq!(written, Ok(16));
@@ -159,7 +162,7 @@ fn phx_ref(replica: &Replica, dot: u64) -> SmolStr {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, incarnation: u64, dot: u64) -> Entry {
+    fn entry(node: u64, shard: u8, dot: u64) -> Entry {
         let fields = Fields {
             timestamp: 1,
             topic: "room".into(),
@@ -167,27 +170,27 @@ mod tests {
             meta: "{}".into(),
             prev: None,
         };
-        Entry::new(&Replica { name: name.into(), incarnation }, dot, fields)
+        Entry::new(Replica { node: NodeId(node), shard }, dot, fields)
     }
 
     #[test]
     fn a_phx_ref_is_16_characters_of_base64url() {
-        let entry = entry("one", 1, 1);
+        let entry = entry(1, 1, 1);
         let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         assert_eq!(entry.phx_ref().len(), 16);
         assert!(entry.phx_ref().bytes().all(is_base64url), "{}", entry.phx_ref());
     }
 
     #[test]
-    fn a_phx_ref_depends_on_node_incarnation_and_dot() {
-        let refs = [entry("one", 1, 1), entry("two", 1, 1), entry("one", 2, 1), entry("one", 1, 2)]
+    fn a_phx_ref_depends_on_node_shard_and_dot() {
+        let refs = [entry(1, 1, 1), entry(2, 1, 1), entry(1, 2, 1), entry(1, 1, 2)]
             .map(|entry| entry.phx_ref().clone());
         let unique: std::collections::HashSet<_> = refs.iter().collect();
         assert_eq!(unique.len(), 4);
     }
 
     #[test]
-    fn a_phx_ref_is_stable_across_releases() {
-        assert_eq!(entry("one", 1, 1).phx_ref(), "A8VfJ33OFuxIhoCQ");
+    fn nodes_of_other_releases_derive_the_same_phx_ref() {
+        assert_eq!(entry(1, 1, 1).phx_ref(), "lNFICDXDI86IMpnG");
     }
 }

@@ -2,13 +2,9 @@
 //!
 //! Each replica adds and removes entries of its own and replicates those of all others; the state
 //! of one replica is an observed-remove set. The tracker performs no I/O and reads no clock:
-//! messages are values, and time is an argument.
-//!
-//! An endpoint is a single node so far. Until it has peers, replication is compiled only for the
-//! tests, the models and the fuzz targets.
+//! messages are values, and time is an argument. Without other nodes it keeps nothing for them.
 
 mod entry;
-#[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub(crate) mod replication;
 #[cfg(test)]
 mod tests;
@@ -20,6 +16,7 @@ use smol_str::SmolStr;
 
 pub(crate) use self::entry::{Entry, Meta, Owner, Replica};
 use self::entry::{Fields, MAX_COUNTER, MAX_META, MAX_TEXT, json_object};
+use self::replication::Replication;
 use self::topic_index::TopicIndex;
 pub(crate) use self::topic_index::{Metas, Snapshot};
 
@@ -27,7 +24,7 @@ pub(crate) use self::topic_index::{Metas, Snapshot};
 #[derive(Debug)]
 pub(crate) struct Tracker {
     replica: Replica,
-    /// All visible entries: those of the local replica and of all replicas that are up.
+    /// All visible entries: those of the local replica and of all nodes that are up.
     topics: TopicIndex,
     /// The local entries by owner, topic and key.
     owned: BTreeMap<(Owner, SmolStr, SmolStr), Entry>,
@@ -35,8 +32,8 @@ pub(crate) struct Tracker {
     operations: u64,
     /// The Lamport clock: the highest timestamp observed in an entry.
     lamport: u64,
-    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-    replication: replication::Replication,
+    /// What is kept for other nodes, if there may be any.
+    replication: Option<Box<Replication>>,
 }
 
 /// Error returned by [`Tracker::track`] and [`Tracker::update`].
@@ -53,7 +50,7 @@ pub(crate) enum TrackError {
 }
 
 impl Tracker {
-    /// Creates a replica without entries that knows no other replicas.
+    /// Creates a replica without entries, of a node that is alone.
     pub(crate) fn new(replica: Replica) -> Self {
         Self {
             replica,
@@ -61,8 +58,7 @@ impl Tracker {
             owned: BTreeMap::new(),
             operations: 0,
             lamport: 0,
-            #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-            replication: replication::Replication::default(),
+            replication: None,
         }
     }
 
@@ -162,9 +158,10 @@ impl Tracker {
         let (topic, key) = (topic.clone(), key.clone());
         let fields = Fields { timestamp: self.lamport, topic, key, meta, prev };
         self.operations += 1;
-        let entry = Entry::new(&self.replica, self.operations, fields);
-        #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-        self.replication.add(entry.clone());
+        let entry = Entry::new(self.replica, self.operations, fields);
+        if let Some(replication) = &mut self.replication {
+            replication.add(entry.clone());
+        }
         self.topics.insert(entry.clone());
         entry
     }
@@ -172,8 +169,9 @@ impl Tracker {
     /// Performs the next local operation, a remove.
     fn remove(&mut self, entry: &Entry) {
         self.operations += 1;
-        #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
-        self.replication.remove(self.operations, entry);
+        if let Some(replication) = &mut self.replication {
+            replication.remove(self.operations, entry);
+        }
         self.topics.remove(entry);
     }
 }

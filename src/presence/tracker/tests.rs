@@ -1,9 +1,10 @@
 //! The behaviour of a single replica.
 
 use super::*;
+use crate::adapter::NodeId;
 
-pub(super) fn node(name: &str, incarnation: u64) -> Tracker {
-    Tracker::new(Replica { name: name.into(), incarnation })
+fn alone() -> Tracker {
+    Tracker::new(Replica { node: NodeId(1), shard: 0 })
 }
 
 pub(super) fn track(tracker: &mut Tracker, key: &str) -> Entry {
@@ -22,7 +23,7 @@ pub(super) fn keys(tracker: &Tracker) -> Vec<SmolStr> {
 
 #[test]
 fn an_owner_tracks_a_key_of_a_topic_only_once() {
-    let mut one = node("one", 1);
+    let mut one = alone();
     track(&mut one, "ann");
     let mut again = |owner| one.track(Owner(owner), &"room".into(), &"ann".into(), "{}".into());
     assert_eq!(again(1), Err(TrackError::AlreadyTracked));
@@ -31,7 +32,7 @@ fn an_owner_tracks_a_key_of_a_topic_only_once() {
 
 #[test]
 fn only_metas_that_are_objects_within_the_limits_are_tracked() {
-    let mut one = node("one", 1);
+    let mut one = alone();
     let mut track = |key: &str, meta: &str| {
         one.track(Owner(1), &"room".into(), &key.into(), meta.into()).expect_err("an error")
     };
@@ -44,7 +45,7 @@ fn only_metas_that_are_objects_within_the_limits_are_tracked() {
 
 #[test]
 fn an_update_replaces_the_entry_with_a_newer_one() {
-    let mut one = node("one", 1);
+    let mut one = alone();
     let first = track(&mut one, "ann");
     one.track(Owner(2), &"room".into(), &"ann".into(), "{}".into()).expect("another owner");
     let (old, new) = one
@@ -59,14 +60,14 @@ fn an_update_replaces_the_entry_with_a_newer_one() {
 
 #[test]
 fn updating_an_untracked_key_fails() {
-    let mut one = node("one", 1);
+    let mut one = alone();
     let result = one.update(Owner(1), &"room".into(), &"ann".into(), |old| old.clone());
     assert_eq!(result, Err(TrackError::NotTracked));
 }
 
 #[test]
 fn untrack_all_removes_the_entries_of_one_owner_only() {
-    let mut one = node("one", 1);
+    let mut one = alone();
     track(&mut one, "ann");
     track(&mut one, "bob");
     one.track(Owner(2), &"room".into(), &"cid".into(), "{}".into()).expect("another owner");
@@ -77,7 +78,7 @@ fn untrack_all_removes_the_entries_of_one_owner_only() {
 
 #[test]
 fn a_snapshot_does_not_change() {
-    let mut one = node("one", 1);
+    let mut one = alone();
     track(&mut one, "ann");
     let list = one.list("room");
     track(&mut one, "bob");

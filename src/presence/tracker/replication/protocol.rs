@@ -1,276 +1,164 @@
-//! The replication protocol: broadcast of deltas, and anti-entropy.
-//!
-//! Each replica broadcasts the operations it has performed since its last broadcast as a delta of
-//! its own state, and with every heartbeat its vector clock. A replica that learns from a clock,
-//! or from a gap before a delta, that it lacks operations requests them from the sender. The sender
-//! may answer for a third replica, so operations spread even between replicas that cannot reach
-//! each other.
+//! The replication protocol: what a tracker sends, and what it makes of what comes.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::causal_context::CausalContext;
-use super::message::{DecodeError, Message};
-use super::state::{Diff, Fragment};
+use super::message::Message;
+use super::peer::{Peer, Standing};
+use super::state::{Diff, Fragment, ReplicaState};
 use super::{Config, Replication};
+use crate::adapter::NodeId;
 use crate::presence::tracker::Tracker;
-use crate::presence::tracker::entry::{Entry, Fields, MAX_COUNTER, Replica};
+use crate::presence::tracker::entry::{Entry, Replica};
 
-/// A message for other replicas.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    /// The recipient, or `None` for a broadcast to all other replicas.
-    pub(crate) to: Option<Replica>,
-    /// The message as JSON.
-    pub(crate) message: String,
+/// The effect of a message.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    /// What changed in the listing.
+    pub(crate) visible: Diff,
+    /// What changed of a node whose entries are hidden.
+    pub(crate) hidden: Diff,
+    /// The messages to send to the node that sent this one.
+    pub(crate) replies: Vec<Message>,
+    /// Whether its operations were refused, as they are too scattered to be remembered.
+    pub(crate) is_refused: bool,
+}
+
+/// The effect of a step towards a [`Standing`].
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// What changed in the listing.
+    pub(crate) diff: Diff,
+    /// The entries of a node that is gone and forgotten with this step.
+    pub(crate) forgotten: ReplicaState,
+    /// Whether another step is needed.
+    pub(crate) is_unfinished: bool,
 }
 
 impl Tracker {
-    /// Creates a replica without entries that knows no other replicas.
-    pub(crate) fn with_config(replica: Replica, config: Config) -> Self {
-        Self { replication: Replication::new(config), ..Self::new(replica) }
+    /// Creates a replica without entries, of a node that may have others beside it. `changed` is set
+    /// by each local operation.
+    pub(crate) fn replicated(replica: Replica, config: Config, changed: Arc<AtomicBool>) -> Self {
+        let replication = Some(Box::new(Replication::new(config, changed)));
+        Self { replication, ..Self::new(replica) }
     }
 
-    /// The local replica. Its incarnation increases when another replica considers it gone.
-    pub(crate) fn replica(&self) -> &Replica {
-        &self.replica
+    /// Returns the local operations since the last call, to be sent to all nodes.
+    pub(crate) fn collect(&mut self) -> Vec<Message> {
+        let Some(replication) = &mut self.replication else { return Vec::new() };
+        let since = std::mem::replace(&mut replication.sent_to, self.operations);
+        // Instead of receiving the full state, let each replica ask for what it lacks.
+        let is_sent = replication.removal_log.reaches(since);
+        is_sent.then(|| replication.delta(&CausalContext::up_to(since))).unwrap_or_default()
     }
 
-    /// Advances the time. Returns the entries of replicas that went down, and the messages to send.
+    /// Returns the number of local operations that were [collected](Self::collect), for the
+    /// heartbeat.
+    pub(crate) fn clock(&self) -> u64 {
+        self.replication.as_ref().map_or(0, |replication| replication.sent_to)
+    }
+
+    /// Handles the clock of another node. Returns a request to it, if its operations are missing.
     ///
-    /// To be called several times per heartbeat interval. `now` is the time since an arbitrary
-    /// start, which must be the same for all calls.
-    pub(crate) fn tick(&mut self, now: Duration) -> (Diff, Vec<Outgoing>) {
-        let mut diff = Diff::default();
-        let Replication { config, replicas, last_tick, .. } = &mut self.replication;
-        let elapsed = now.saturating_sub(last_tick.replace(now).unwrap_or(now));
-        replicas.extend_deadlines(elapsed.saturating_sub(config.heartbeat), now);
-        replicas.expire(now, config.down_after, config.gone_after, &mut diff);
-        self.apply(&diff);
-        (diff, self.flush(now))
-    }
-
-    /// Handles a message of another replica. Returns its effect on the visible entries, and the
-    /// messages to send in response.
-    ///
-    /// A replica may receive its own messages, which it ignores.
-    pub(crate) fn receive(
+    /// `now` is the time since an arbitrary start, which must be the same for all calls.
+    pub(crate) fn hear_clock(
         &mut self,
+        from: NodeId,
+        clock: u64,
         now: Duration,
-        message: &[u8],
-    ) -> Result<(Diff, Vec<Outgoing>), DecodeError> {
-        let message = Message::decode(message)?;
-        let (mut diff, mut outgoing) = Default::default();
-        self.handle(now, message, &mut diff, &mut outgoing);
-        self.apply(&diff);
-        Ok((diff, outgoing))
+    ) -> Option<Message> {
+        let replication = self.replication.as_mut()?;
+        let peer = replication.peers.get(&from)?;
+        let is_behind = peer.state().context().prefix() < clock;
+        if is_behind { replication.request(from, now) } else { replication.fill_gap(from, now) }
+    }
+
+    /// Handles a message of another node. Has no effect on a second time.
+    pub(crate) fn receive(&mut self, from: NodeId, message: Message, now: Duration) -> Received {
+        let mut received = Received::default();
+        let Some(replication) = &mut self.replication else { return received };
+        let Message { state, more, request } = message;
+        if let Some(known) = request {
+            received.replies = replication.delta(&known);
+        }
+        let Some(peer) = replication.peers.get_mut(&from).filter(|peer| !peer.is_gone()) else {
+            return received;
+        };
+        let Some(fragment) = state else { return received };
+        let newest = fragment.entries.iter().map(Entry::timestamp).max();
+        let Some(Diff { joins, leaves }) = peer.merge(fragment) else {
+            received.is_refused = true;
+            return received;
+        };
+        self.lamport = self.lamport.max(newest.unwrap_or_default());
+        let is_visible = |entry: &Entry| peer.is_visible(entry);
+        (received.visible.joins, received.hidden.joins) = joins.into_iter().partition(is_visible);
+        (received.visible.leaves, received.hidden.leaves) =
+            leaves.into_iter().partition(is_visible);
+        if more {
+            peer.extend_request(now);
+        } else {
+            received.replies.extend(replication.fill_gap(from, now));
+        }
+        self.apply(&received.visible);
+        received
+    }
+
+    /// Changes the standing of another node; a node without one is added if it is up. Its entries
+    /// are shown and hidden by [`settle`](Self::settle).
+    pub(crate) fn set_standing(&mut self, node: NodeId, standing: Standing) {
+        let Some(replication) = &mut self.replication else { return };
+        if let Some(peer) = replication.peers.get_mut(&node) {
+            peer.set_standing(standing);
+        } else if standing == Standing::Up && node != self.replica.node {
+            replication.peers.insert(node, Peer::new());
+        }
+    }
+
+    /// Takes a step towards the standing of a node: up to `max` of its entries are shown or hidden.
+    pub(crate) fn settle(&mut self, node: NodeId, max: usize) -> Settled {
+        let mut settled = Settled::default();
+        let Some(replication) = &mut self.replication else { return settled };
+        let Some(peer) = replication.peers.get_mut(&node) else { return settled };
+        if !peer.is_settled() {
+            settled.diff = peer.settle(max);
+        }
+        settled.is_unfinished = !peer.is_settled();
+        if peer.is_gone() && peer.is_settled() {
+            let peer = replication.peers.remove(&node);
+            settled.forgotten = peer.map(Peer::into_state).unwrap_or_default();
+        }
+        self.apply(&settled.diff);
+        settled
     }
 
     fn apply(&mut self, diff: &Diff) {
         diff.leaves.iter().for_each(|entry| self.topics.remove(entry));
         diff.joins.iter().for_each(|entry| self.topics.insert(entry.clone()));
     }
+}
 
-    fn handle(
-        &mut self,
-        now: Duration,
-        message: Message,
-        diff: &mut Diff,
-        outgoing: &mut Vec<Outgoing>,
-    ) {
-        let Message { from, clock, fragments, more, request, gone } = message;
-        if self.is_local(&from) {
-            return;
-        }
-        if let Some((gone, newest)) = gone {
-            self.reincarnate(&gone, newest, diff);
-        }
-        if self.replication.replicas.is_obsolete(&from) {
-            outgoing.extend(self.gone_notice(&from));
-            return;
-        }
-        let is_new = self.replication.replicas.get(&from).is_none();
-        if self.replication.replicas.admit(&from, now, diff).is_none() {
-            return;
-        }
-        for fragment in fragments {
-            self.merge(now, fragment, diff);
-        }
-        // A fragment may have introduced a newer incarnation of the sender.
-        let Some(peer) = self.replication.replicas.get_mut(&from) else { return };
-        if peer.mark_up(now, diff) || is_new {
-            outgoing.push(self.message(Some(&from), |message| message.clock = self.clock()));
-        }
-        outgoing.extend(self.request_missing(now, &from, clock, more));
-        outgoing.extend(self.answer(&from, request));
+impl Replication {
+    /// Requests the operations of a replica that are missing, unless it was asked just now.
+    fn request(&mut self, from: NodeId, now: Duration) -> Option<Message> {
+        let peer = self.peers.get_mut(&from).filter(|peer| !peer.is_gone())?;
+        peer.start_request(now, self.config.pause)
+            .then(|| Message::request(peer.state().context().clone()))
     }
 
-    fn merge(&mut self, now: Duration, fragment: Fragment, diff: &mut Diff) {
-        if self.is_local(&fragment.replica) {
-            return;
-        }
-        let Some(peer) = self.replication.replicas.admit(&fragment.replica, now, diff) else {
-            return;
-        };
-        let newest = fragment.entries.iter().map(Entry::timestamp).max();
-        self.lamport = self.lamport.max(newest.unwrap_or_default());
-        peer.merge(fragment, diff);
+    /// As [`request`](Self::request), if operations are missing before some that are known.
+    fn fill_gap(&mut self, from: NodeId, now: Duration) -> Option<Message> {
+        let has_gap = self.peers.get(&from)?.state().context().has_gap();
+        if has_gap { self.request(from, now) } else { None }
     }
 
-    /// Broadcasts the local operations not sent yet, and the vector clock if a heartbeat is due.
-    fn flush(&mut self, now: Duration) -> Vec<Outgoing> {
-        let is_due = |last| now.saturating_sub(last) >= self.replication.config.heartbeat;
-        let mut is_due = self.replication.last_heartbeat.is_none_or(is_due);
-        let mut fragments = Vec::new();
-        if self.replication.removal_log.reaches(self.replication.sent_to) {
-            fragments = self.local_delta(&CausalContext::up_to(self.replication.sent_to));
-        } else {
-            // Instead of broadcasting the full state, let each replica request what it lacks.
-            is_due = true;
-        }
-        self.replication.sent_to = self.operations;
-        let mut outgoing = self.messages(None, fragments, |last| {
-            if is_due {
-                last.clock = self.clock();
-            }
-        });
-        if is_due {
-            self.replication.last_heartbeat = Some(now);
-            if outgoing.is_empty() {
-                outgoing.push(self.message(None, |message| message.clock = self.clock()));
-            }
-        }
-        outgoing
-    }
-
-    /// Requests the operations that the sender of a message has and this replica lacks.
-    fn request_missing(
-        &mut self,
-        now: Duration,
-        from: &Replica,
-        clock: Vec<(Replica, u64)>,
-        more: bool,
-    ) -> Option<Outgoing> {
-        let mut request: BTreeMap<Replica, CausalContext> = BTreeMap::new();
-        for (replica, prefix) in clock {
-            let context = self.replication.replicas.context(&replica);
-            let is_wanted =
-                !self.is_local(&replica) && !self.replication.replicas.is_obsolete(&replica);
-            if is_wanted && context.prefix() < prefix {
-                request.insert(replica, context);
-            }
-        }
-        let context = self.replication.replicas.context(from);
-        if !more && context.has_gap() {
-            request.insert(from.clone(), context);
-        }
-        // Give the sender time to answer before asking it again.
-        let interval = self.replication.config.heartbeat / 2;
-        let may_request = !request.is_empty()
-            && self.replication.replicas.get_mut(from)?.start_request(now, interval);
-        may_request.then(|| {
-            self.message(Some(from), |message| message.request = request.into_iter().collect())
-        })
-    }
-
-    /// Answers a request with the operations that this replica has.
-    fn answer(&self, from: &Replica, request: Vec<(Replica, CausalContext)>) -> Vec<Outgoing> {
-        let delta = |(replica, known): (Replica, CausalContext)| {
-            if replica == self.replica {
-                return self.local_delta(&known);
-            }
-            let peer = self.replication.replicas.get(&replica);
-            let max_size = self.replication.config.max_message;
-            peer.map(|peer| peer.state().delta(&replica, &known, None, max_size))
-                .unwrap_or_default()
-        };
-        self.messages(Some(from), request.into_iter().flat_map(delta).collect(), |_| ())
-    }
-
-    fn local_delta(&self, known: &CausalContext) -> Vec<Fragment> {
-        self.replication.local.delta(
-            &self.replica,
-            known,
-            Some(&self.replication.removal_log),
-            self.replication.config.max_message,
-        )
-    }
-
-    /// Informs an obsolete replica that it is gone, unless a newer incarnation of its node is up.
-    fn gone_notice(&self, from: &Replica) -> Option<Outgoing> {
-        let newest = self.replication.replicas.newest_incarnation(&from.name)?;
-        let is_replaced = self.replication.replicas.is_up(&from.name);
-        let gone = Some((from.clone(), newest));
-        (!is_replaced).then(|| self.message(Some(from), |message| message.gone = gone))
-    }
-
-    /// Starts a new incarnation if another replica considers the local one gone.
-    ///
-    /// All owned entries are added anew, since the other replica admits none of the old ones.
-    fn reincarnate(&mut self, gone: &Replica, newest: u64, diff: &mut Diff) {
-        let incarnation = newest.max(gone.incarnation) + 1;
-        let is_replaced = self.replication.replicas.is_up(&gone.name);
-        if *gone != self.replica || is_replaced || incarnation > MAX_COUNTER {
-            return;
-        }
-        self.replica.incarnation = incarnation;
-        self.operations = 0;
-        self.replication.reset_local();
-        let mut entries: Vec<_> = self.owned.values_mut().collect();
-        entries.sort_unstable();
-        for entry in entries {
-            let fields = Fields {
-                timestamp: entry.timestamp(),
-                topic: entry.topic().clone(),
-                key: entry.key().clone(),
-                meta: entry.meta().clone(),
-                prev: Some(entry.phx_ref().clone()),
-            };
-            self.operations += 1;
-            let new = Entry::new(&self.replica, self.operations, fields);
-            self.replication.add(new.clone());
-            diff.joins.push(new.clone());
-            diff.leaves.push(std::mem::replace(entry, new));
-        }
-    }
-
-    /// Returns whether the replica is this one or an earlier incarnation of it.
-    fn is_local(&self, replica: &Replica) -> bool {
-        replica.name == self.replica.name && replica.incarnation <= self.replica.incarnation
-    }
-
-    /// The vector clock, without replicas of which nothing has been observed.
-    fn clock(&self) -> Vec<(Replica, u64)> {
-        let local = (self.replica.clone(), self.operations);
-        std::iter::once(local)
-            .chain(self.replication.replicas.clock())
-            .filter(|(_, to)| *to > 0)
-            .collect()
-    }
-
-    fn message(&self, to: Option<&Replica>, fill: impl FnOnce(&mut Message)) -> Outgoing {
-        let mut message = Message::new(self.replica.clone());
-        fill(&mut message);
-        Outgoing { to: to.cloned(), message: message.encode() }
-    }
-
-    /// Creates one message per fragment. `fill` completes the last one.
-    fn messages(
-        &self,
-        to: Option<&Replica>,
-        fragments: Vec<Fragment>,
-        fill: impl Fn(&mut Message),
-    ) -> Vec<Outgoing> {
+    /// Returns the local operations that are not `known`, in messages of limited size.
+    fn delta(&self, known: &CausalContext) -> Vec<Message> {
+        let fragments = self.local.delta(known, &self.removal_log, self.config.max_message);
         let last = fragments.len().saturating_sub(1);
-        let message = |(index, fragment)| {
-            self.message(to, |message| {
-                message.fragments = vec![fragment];
-                message.more = index < last;
-                if index == last {
-                    fill(message);
-                }
-            })
-        };
+        let message = |(index, fragment): (usize, Fragment)| Message::state(fragment, index < last);
         fragments.into_iter().enumerate().map(message).collect()
     }
 }

@@ -11,28 +11,27 @@
 //! holds the dot of the removed entry as well.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use super::causal_context::CausalContext;
-use crate::presence::tracker::entry::{Entry, Replica};
-
-/// The maximum number of ranges in a causal context. A fragment that would exceed it is dropped,
-/// and requested again later.
-const MAX_RANGES: usize = 1 << 20;
+use crate::presence::tracker::entry::Entry;
 
 /// The approximate encoded size of an entry in bytes, without its topic, key and meta.
 const ENTRY_OVERHEAD: usize = 96;
 
+/// The approximate encoded size of a range of dots in bytes.
+const RANGE_SIZE: usize = 6;
+
 #[derive(Clone, Debug, Default)]
-pub(super) struct ReplicaState {
+pub(crate) struct ReplicaState {
     context: CausalContext,
     /// The live entries by dot.
     entries: BTreeMap<u64, Entry>,
 }
 
 /// A causally closed part of a replica's state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fragment {
-    pub(super) replica: Replica,
     pub(super) context: CausalContext,
     /// The live entries in the context, in ascending order of their dots.
     pub(super) entries: Vec<Entry>,
@@ -50,7 +49,7 @@ pub(super) struct RemovalLog {
     truncated_to: u64,
 }
 
-/// The effect of a message, or of the passage of time, on the visible entries.
+/// The effect of a message, or of a change of standing.
 ///
 /// An update is a leave of the old entry and a join of the new one. No entry is in both lists, so
 /// they lead from the previous listing to the current one in whichever order they are applied.
@@ -66,10 +65,21 @@ impl ReplicaState {
     }
 
     /// The live entries in ascending order of their dots.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values()
     }
 
+    /// The live entries whose dots are greater than `dot`, in ascending order.
+    pub(super) fn entries_after(&self, dot: u64) -> impl Iterator<Item = &Entry> {
+        self.entries.range((Bound::Excluded(dot), Bound::Unbounded)).map(|(_, entry)| entry)
+    }
+
+    /// The live entries whose dots are not greater than `dot`, in ascending order.
+    pub(super) fn entries_to(&self, dot: u64) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.range(..=dot).map(|(_, entry)| entry)
+    }
+
+    #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
     pub(super) fn contains(&self, entry: &Entry) -> bool {
         self.entries.get(&entry.dot()) == Some(entry)
     }
@@ -91,12 +101,8 @@ impl ReplicaState {
     }
 
     /// Merges a fragment and returns the entries that appeared and disappeared.
-    pub(super) fn merge(&mut self, Fragment { context, entries, .. }: Fragment) -> Diff {
+    pub(super) fn merge(&mut self, Fragment { context, entries }: Fragment) -> Diff {
         let mut diff = Diff::default();
-        let union = self.context.union(&context);
-        if union.ranges().len() > MAX_RANGES {
-            return diff;
-        }
         let is_live = |dot: &u64| entries.binary_search_by_key(dot, Entry::dot).is_ok();
         for &(first, last) in context.ranges() {
             let removed = self.entries.range(first..=last).filter(|(dot, _)| !is_live(dot));
@@ -111,20 +117,19 @@ impl ReplicaState {
                 diff.joins.push(entry);
             }
         }
-        self.context = union;
+        self.context = self.context.union(&context);
         diff
     }
 
-    /// Returns the delta between `known`, the context of another replica, and this state, as
-    /// fragments of about `max_size` bytes.
+    /// Returns the delta between `known`, what another replica has of this state, which is that of
+    /// the local replica, as fragments of about `max_size` bytes.
     ///
-    /// `log` is present if this is the state of the local replica. If it reaches back far enough,
-    /// the delta starts at the contiguous prefix of `known`; otherwise it covers the full context.
+    /// If the log reaches back far enough, the delta starts at the contiguous prefix of `known`;
+    /// otherwise it covers the full context.
     pub(super) fn delta(
         &self,
-        replica: &Replica,
         known: &CausalContext,
-        log: Option<&RemovalLog>,
+        log: &RemovalLog,
         max_size: usize,
     ) -> Vec<Fragment> {
         if known.is_superset(&self.context) {
@@ -133,7 +138,7 @@ impl ReplicaState {
         // Both are causally closed: the full context, and an interval together with the dots of
         // the entries removed in it.
         let since = known.prefix();
-        let context = match log.and_then(|log| log.removed_since(since)) {
+        let context = match log.removed_since(since) {
             Some(removed) => {
                 CausalContext::interval(since, self.context.prefix()).union(&removed.collect())
             }
@@ -143,45 +148,44 @@ impl ReplicaState {
         // the context: a dot without its entry would remove the entry.
         let live =
             context.ranges().iter().flat_map(|&(first, last)| self.entries.range(first..=last));
-        let (known, new): (Vec<_>, Vec<_>) =
-            live.map(|(_, entry)| entry).partition(|entry| known.contains(entry.dot()));
-        let context = context.without(known.into_iter().map(Entry::dot));
-        split(replica, &context, &new, max_size)
+        let live: Vec<_> = live.map(|(_, entry)| entry).collect();
+        let dead = context.without(live.iter().map(|entry| entry.dot()));
+        let new = live.into_iter().filter(|entry| !known.contains(entry.dot()));
+        split(dead, new, max_size)
     }
 }
 
 /// Splits a delta into fragments of about `max_size` bytes.
 ///
-/// Each fragment omits the dots of the entries that are in other fragments. Those dots belong to
-/// live entries, which no remove refers to, so each fragment is causally closed if the delta is,
-/// and can be merged alone.
-fn split(
-    replica: &Replica,
-    context: &CausalContext,
-    entries: &[&Entry],
+/// The dots without entries are all in the last one, so that an update shows the new entry before it
+/// takes away the old one. The other fragments have the dots of their entries and no others. Each is
+/// causally closed if the delta is, and can be merged alone.
+fn split<'a>(
+    dead: CausalContext,
+    entries: impl Iterator<Item = &'a Entry>,
     max_size: usize,
 ) -> Vec<Fragment> {
-    let mut cuts = vec![0];
+    let mut fragments = vec![Fragment::default()];
     let mut size = 0;
-    for (index, entry) in entries.iter().enumerate() {
-        let added = ENTRY_OVERHEAD + entry.topic().len() + entry.key().len() + entry.meta().len();
+    let mut begin = |added: usize, fragments: &mut Vec<Fragment>| {
         if size > 0 && size + added > max_size {
-            cuts.push(index);
+            fragments.push(Fragment::default());
             size = 0;
         }
         size += added;
-    }
-    cuts.push(entries.len());
-    let fragment = |cut: &[usize]| {
-        let (before, rest) = entries.split_at(cut[0]);
-        let (entries, after) = rest.split_at(cut[1] - cut[0]);
-        Fragment {
-            replica: replica.clone(),
-            context: context.without(before.iter().chain(after).map(|entry| entry.dot())),
-            entries: entries.iter().map(|&entry| entry.clone()).collect(),
-        }
     };
-    cuts.windows(2).map(fragment).collect()
+    for entry in entries {
+        let added = ENTRY_OVERHEAD + entry.topic().len() + entry.key().len() + entry.meta().len();
+        begin(added, &mut fragments);
+        let Some(Fragment { context, entries }) = fragments.last_mut() else { break };
+        context.insert(entry.dot());
+        entries.push(entry.clone());
+    }
+    begin(dead.ranges().len() * RANGE_SIZE, &mut fragments);
+    if let Some(Fragment { context, .. }) = fragments.last_mut() {
+        *context = context.union(&dead);
+    }
+    fragments
 }
 
 impl RemovalLog {

@@ -1,0 +1,168 @@
+//! What is done about broadcasts that may have been lost: [`LostTopics`] of the sender, [`Gaps`] of those who missed
+//! them.
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use smol_str::SmolStr;
+use tower_channels_transports::limited;
+
+use super::config::{ClusterConfig, OnGap, TICK};
+use crate::telemetry::CHANNELS_ENDED_FOR_GAP;
+use crate::topics::Topics;
+use crate::topics::subscriber::Inbox;
+
+/// Topics, or all of them. Plain code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scope {
+    #[default]
+    Nothing,
+    Topics(HashSet<SmolStr>),
+    All,
+}
+
+/// How many topics are listed. More are all.
+const MAX_TOPICS: usize = 1000;
+
+impl Scope {
+    pub(crate) fn topic(topic: &str) -> Self {
+        Self::Topics(HashSet::from([topic.into()]))
+    }
+
+    /// Adds what is in `other`.
+    pub(crate) fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (_, Self::Nothing) | (Self::All, _) => {}
+            (Self::Topics(topics), Self::Topics(more)) => {
+                topics.extend(more);
+                if topics.len() > MAX_TOPICS {
+                    *self = Self::All;
+                }
+            }
+            (_, other) => *self = other,
+        }
+    }
+
+    /// Takes everything out.
+    pub(crate) fn take(&mut self) -> Option<Self> {
+        let scope = mem::take(self);
+        (scope != Self::Nothing).then_some(scope)
+    }
+}
+
+/// A set of topics on which broadcasts were lost that this node has sent, for the others.
+pub(super) type LostTopics = Scope;
+
+/// Ends the channels of resumable sessions that may have missed a broadcast, a few at a time.
+pub(super) struct Gaps {
+    topics: Topics,
+    on_gap: OnGap,
+    /// Over how many steps channels are ended.
+    steps: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Scope,
+    is_running: bool,
+}
+
+/// How many channels are ended in one step in any case.
+const FEW: usize = 20;
+
+impl Gaps {
+    pub(super) fn new(topics: Topics, config: &ClusterConfig) -> Arc<Self> {
+        let steps = config.gap_pace.as_millis() / TICK.as_millis();
+        Arc::new(Self {
+            topics,
+            on_gap: config.on_gap,
+            steps: usize::try_from(steps).unwrap_or(usize::MAX).max(1),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Broadcasts on these topics may have been missed.
+    pub(super) fn report(self: &Arc<Self>, scope: Scope) {
+        if self.on_gap == OnGap::Ignore {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.waiting.add(scope);
+        let is_first = !mem::replace(&mut state.is_running, true);
+        drop(state);
+        if is_first {
+            tokio::spawn(run(Arc::downgrade(self)));
+        }
+    }
+
+    /// Takes the topics that wait, or ends the task.
+    fn next(&self) -> Option<Scope> {
+        let mut state = self.state.lock();
+        let scope = state.waiting.take();
+        state.is_running = scope.is_some();
+        scope
+    }
+}
+
+/// Ends the channels on the topics that wait, until none wait.
+async fn run(gaps: Weak<Gaps>) {
+    loop {
+        let Some(gaps) = gaps.upgrade() else { return };
+        let Some(scope) = gaps.next() else { return };
+        let names: Box<dyn Iterator<Item = SmolStr> + Send> = match scope {
+            Scope::Nothing => continue,
+            Scope::Topics(topics) => Box::new(topics.into_iter()),
+            Scope::All => Box::new(gaps.topics.names()),
+        };
+        let mut inboxes: Vec<Weak<dyn Inbox>> = Vec::new();
+        for (index, name) in names.enumerate() {
+            inboxes.extend(gaps.topics.resumable(&name));
+            if index % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let per_step = inboxes.len().div_ceil(gaps.steps).max(FEW);
+        drop(gaps);
+        if !inboxes.is_empty() {
+            let channels = inboxes.len();
+            limited!(
+                WARN,
+                channels,
+                "broadcasts of other nodes may have been lost: clients join again"
+            );
+        }
+        for step in inboxes.chunks(per_step) {
+            let alive: Vec<_> = step.iter().filter_map(Weak::upgrade).collect();
+            alive.iter().for_each(|inbox| inbox.miss());
+            CHANNELS_ENDED_FOR_GAP.add(alive.len() as u64);
+            drop(alive);
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics<const N: usize>(names: [&str; N]) -> Scope {
+        Scope::Topics(names.map(SmolStr::new).into())
+    }
+
+    #[test]
+    fn topics_add_up_and_too_many_of_them_are_all() {
+        let mut scope = Scope::default();
+        assert_eq!(scope.take(), None);
+        scope.add(topics(["a"]));
+        scope.add(Scope::Nothing);
+        scope.add(topics(["a", "b"]));
+        assert_eq!(scope.clone(), topics(["a", "b"]));
+        (0..MAX_TOPICS).for_each(|number| scope.add(Scope::topic(&number.to_string())));
+        assert_eq!(scope, Scope::All);
+        scope.add(topics(["a"]));
+        assert_eq!((scope.take(), scope.take()), (Some(Scope::All), None));
+    }
+}

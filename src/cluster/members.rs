@@ -1,0 +1,251 @@
+//! [`Members`]: the other nodes, as far as this one hears them.
+//!
+//! A node that was silent for too long is *down*: its presences are hidden until it is heard again. A node that
+//! says goodbye, or stays down, is *gone*. Nothing is elected, and nobody is asked for its opinion of others.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::config::ClusterConfig;
+use super::sequence::{Arrival, Sequence};
+use super::wire::{Beat, Versions};
+use crate::adapter::NodeId;
+
+/// The other nodes. Plain code: time is an argument.
+#[derive(Debug)]
+pub(crate) struct Members {
+    config: ClusterConfig,
+    versions: Versions,
+    members: BTreeMap<NodeId, Member>,
+    /// The latest that said goodbye: what they have sent before may come after it.
+    left: VecDeque<NodeId>,
+    /// When the node last heard itself.
+    heard_self: Duration,
+    /// Whether every frame of every sender is heard, and in order.
+    hears_all: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// What it said of itself last.
+    pub(crate) beat: Option<Beat>,
+    pub(crate) is_up: bool,
+    last_heard: Duration,
+    /// Since when the engine has said that it does not hear.
+    nobody_since: Option<Duration>,
+    /// Whether it has not been heard since this node itself did not hear: it may have sent what nobody here knows
+    /// of.
+    is_unconfirmed: bool,
+    topics: Sequence,
+    /// The number of its last disconnect that was carried out.
+    disconnects: Option<u64>,
+}
+
+/// A change of membership, or what it entails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is heard, for the first time or again.
+    Up(NodeId),
+    Down(NodeId),
+    /// It will not come back.
+    Gone(NodeId),
+    /// Frames to topics have not come that this node sent.
+    Missing(NodeId),
+}
+
+/// What is due.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    pub(crate) changes: Vec<Change>,
+    /// The nodes to ask whether they hear, since they were silent.
+    pub(crate) probe: Vec<NodeId>,
+    /// The node has not heard itself for a while: it is deaf.
+    pub(crate) is_deaf: bool,
+}
+
+/// How many nodes are known at most. Others are ignored.
+const MAX_MEMBERS: usize = 1024;
+
+impl Members {
+    pub(crate) fn new(config: &ClusterConfig, versions: Versions, hears_all: bool) -> Self {
+        Self {
+            config: config.clone(),
+            versions,
+            members: BTreeMap::new(),
+            left: VecDeque::new(),
+            heard_self: Duration::ZERO,
+            hears_all,
+        }
+    }
+
+    /// The nodes and what is known of them, gone ones excepted.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.members.iter().map(|(id, member)| (*id, member))
+    }
+
+    /// Returns how many nodes are up, without this one.
+    pub(crate) fn count_up(&self) -> usize {
+        self.members.values().filter(|member| member.is_up).count()
+    }
+
+    /// The version to write: the highest that all read which are up.
+    pub(crate) fn version(&self) -> u8 {
+        let beats = self.members.values().filter(|it| it.is_up).filter_map(|it| it.beat.as_ref());
+        let others = beats.map(|beat| u8::try_from(beat.max_version).unwrap_or(u8::MAX)).min();
+        // Who is not heard yet may read no more than the lowest.
+        others.map_or(self.versions.min, |max| max.clamp(self.versions.min, self.versions.max))
+    }
+
+    /// A frame of this node itself has come back.
+    pub(crate) fn hear_self(&mut self, now: Duration) {
+        self.heard_self = now;
+    }
+
+    /// A frame of another node has come.
+    pub(crate) fn hear(&mut self, from: NodeId, now: Duration) -> Option<Change> {
+        if self.left.contains(&from) {
+            return None;
+        }
+        let count = self.members.len();
+        let member = match self.members.get_mut(&from) {
+            Some(member) => member,
+            None if count >= MAX_MEMBERS => return None,
+            None => self.members.entry(from).or_insert_with(Member::new),
+        };
+        member.last_heard = now;
+        member.nobody_since = None;
+        let was_up = std::mem::replace(&mut member.is_up, true);
+        (!was_up).then_some(Change::Up(from))
+    }
+
+    /// A beat has come, from a node that was [heard](Self::hear). `age` is how long this node has existed.
+    pub(crate) fn beat(&mut self, from: NodeId, beat: Beat, age: Duration) -> Option<Change> {
+        let member = self.members.get_mut(&from)?;
+        member.is_unconfirmed = false;
+        let is_missing = if self.hears_all {
+            if member.beat.is_none() && is_younger(&beat, age) {
+                member.topics.begin_after(0);
+            }
+            member.topics.announce(beat.topics)
+        } else {
+            false
+        };
+        // What a node disconnected that has existed for longer was before the sockets of this one.
+        let known = if is_younger(&beat, age) { 0 } else { beat.disconnects };
+        member.disconnects.get_or_insert(known);
+        member.beat = Some(beat);
+        is_missing.then_some(Change::Missing(from))
+    }
+
+    /// A frame to a topic has come, from a node that was [heard](Self::hear).
+    pub(crate) fn receive(&mut self, from: NodeId, number: u64) -> Arrival {
+        let Some(member) = self.members.get_mut(&from) else { return Arrival::Next };
+        if self.hears_all { member.topics.receive(number) } else { Arrival::Next }
+    }
+
+    /// The number of the first disconnect of this node that is not carried out yet, if it is known.
+    pub(crate) fn next_disconnect(&self, from: NodeId) -> Option<u64> {
+        self.members.get(&from)?.disconnects.map(|last| last + 1)
+    }
+
+    /// The disconnects of this node up to this number are carried out.
+    pub(crate) fn disconnected(&mut self, from: NodeId, number: u64) {
+        if let Some(member) = self.members.get_mut(&from) {
+            member.disconnects = member.disconnects.max(Some(number));
+        }
+    }
+
+    /// A node has said goodbye.
+    pub(crate) fn bye(&mut self, from: NodeId) -> Option<Change> {
+        if !self.left.contains(&from) {
+            self.left.push_back(from);
+            if self.left.len() > MAX_MEMBERS {
+                self.left.pop_front();
+            }
+        }
+        self.members.remove(&from).map(|_| Change::Gone(from))
+    }
+
+    /// The engine says that this node does not hear it.
+    pub(crate) fn nobody(&mut self, node: NodeId, now: Duration) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.nobody_since.get_or_insert(now);
+        }
+    }
+
+    /// This node does not hear the engine any more.
+    pub(crate) fn link_down(&mut self) {
+        self.members.values_mut().for_each(|member| member.is_unconfirmed = true);
+    }
+
+    /// This node hears the engine again. Its own silence is not held against the others.
+    pub(crate) fn link_up(&mut self, now: Duration) {
+        self.heard_self = now;
+        for member in self.members.values_mut() {
+            (member.last_heard, member.nobody_since) = (now, None);
+        }
+    }
+
+    /// Returns whether lost frames are noticed by their numbers.
+    pub(crate) fn hears_all(&self) -> bool {
+        self.hears_all
+    }
+
+    /// Whether every topic is heard from now on. What was missed before is not noticed.
+    pub(crate) fn set_hears_all(&mut self, hears_all: bool) {
+        self.hears_all = hears_all;
+        self.members.values_mut().for_each(|member| member.topics.forget());
+    }
+
+    /// Looks at the clock. To be called several times per beat, while the link is up.
+    pub(crate) fn tick(&mut self, now: Duration) -> Due {
+        let ClusterConfig { beat, down_after, deaf_after, gone_after, .. } = self.config;
+        let mut due = Due::default();
+        due.is_deaf = now.saturating_sub(self.heard_self) >= deaf_after;
+        // Who does not hear itself has no reason to believe that others are silent.
+        if now.saturating_sub(self.heard_self) >= beat.saturating_mul(2) {
+            return due;
+        }
+        self.members.retain(|id, member| {
+            let silence = now.saturating_sub(member.last_heard);
+            let is_unheard = member.nobody_since.is_some_and(|since| now - since >= beat / 2);
+            if member.is_up && (is_unheard || silence >= down_after) {
+                member.is_up = false;
+                due.changes.push(Change::Down(*id));
+                if std::mem::take(&mut member.is_unconfirmed) {
+                    due.changes.push(Change::Missing(*id));
+                }
+            } else if member.is_up && silence >= beat.saturating_mul(3) / 2 {
+                due.probe.push(*id);
+            }
+            let is_gone = !member.is_up && silence >= gone_after;
+            if is_gone {
+                due.changes.push(Change::Gone(*id));
+            }
+            !is_gone
+        });
+        due
+    }
+}
+
+/// Returns whether the sender of a beat began to exist after this node, which is so old.
+fn is_younger(beat: &Beat, age: Duration) -> bool {
+    Duration::from_millis(beat.age) < age
+}
+
+impl Member {
+    fn new() -> Self {
+        Self {
+            beat: None,
+            is_up: false,
+            last_heard: Duration::ZERO,
+            nobody_since: None,
+            is_unconfirmed: false,
+            topics: Sequence::default(),
+            disconnects: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+use std::time::Duration;
+
+use super::*;
+use crate::cluster::wire::VERSIONS;
+
+const ANN: NodeId = NodeId(1);
+const BOB: NodeId = NodeId(2);
+
+fn at(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn members() -> Members {
+    Members::new(&ClusterConfig::new(), VERSIONS, true)
+}
+
+/// The beat of a node that is so old, in seconds.
+fn beat(age: u64, topics: u64, disconnects: u64) -> Beat {
+    Beat { age: age * 1000, topics, disconnects, max_version: 1, min_version: 1, ..Beat::default() }
+}
+
+/// Lets this node hear itself, and looks at the clock.
+fn tick(members: &mut Members, now: u64) -> Due {
+    members.hear_self(at(now));
+    members.tick(at(now))
+}
+
+#[test]
+fn a_node_that_is_silent_is_asked_first_and_down_after_five_seconds() {
+    let mut members = members();
+    assert_eq!(members.hear(ANN, at(0)), Some(Change::Up(ANN)));
+    assert_eq!(members.hear(ANN, at(1000)), None);
+    assert!(tick(&mut members, 2499).probe.is_empty());
+    assert_eq!(tick(&mut members, 2500).probe, [ANN]);
+    assert_eq!(tick(&mut members, 5999).changes, []);
+    assert_eq!(tick(&mut members, 6000).changes, [Change::Down(ANN)]);
+    let later = tick(&mut members, 6050);
+    assert!(later.changes.is_empty() && later.probe.is_empty());
+    assert_eq!(members.hear(ANN, at(9000)), Some(Change::Up(ANN)));
+}
+
+#[test]
+fn a_node_of_which_the_engine_says_that_it_hears_nothing_is_down_half_a_second_later() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.nobody(ANN, at(2000));
+    assert_eq!(tick(&mut members, 2499).changes, []);
+    assert_eq!(tick(&mut members, 2500).changes, [Change::Down(ANN)]);
+}
+
+#[test]
+fn a_node_that_is_heard_meanwhile_is_not_dead() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.nobody(ANN, at(2000));
+    members.hear(ANN, at(2400));
+    assert_eq!(tick(&mut members, 3000).changes, []);
+}
+
+#[test]
+fn who_does_not_hear_itself_blames_nobody() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.hear_self(at(0));
+    let due = members.tick(at(2999));
+    assert!(due.changes.is_empty() && due.probe.is_empty() && !due.is_deaf);
+    assert!(members.tick(at(3000)).is_deaf);
+    assert_eq!(members.tick(at(60_000)).changes, []);
+    // The engine is heard again: the others have their time to say something.
+    members.link_up(at(60_000));
+    assert_eq!(tick(&mut members, 64_999).changes, []);
+    assert_eq!(tick(&mut members, 65_000).changes, [Change::Down(ANN)]);
+}
+
+#[test]
+fn a_node_that_stays_silent_is_gone() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    let gone_after = 20 * 60 * 1000;
+    tick(&mut members, 5000);
+    assert_eq!(tick(&mut members, gone_after - 1).changes, []);
+    assert_eq!(tick(&mut members, gone_after).changes, [Change::Gone(ANN)]);
+    assert_eq!(members.iter().count(), 0);
+}
+
+#[test]
+fn a_node_that_says_goodbye_is_gone_at_once_and_does_not_come_back_by_what_it_sent_before() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    assert_eq!(members.bye(ANN), Some(Change::Gone(ANN)));
+    assert_eq!(members.hear(ANN, at(1)), None);
+    assert_eq!(members.bye(ANN), None);
+    assert_eq!(members.iter().count(), 0);
+}
+
+#[test]
+fn nodes_above_the_maximum_are_ignored() {
+    let mut members = members();
+    for number in 0..2 * MAX_MEMBERS as u64 {
+        members.hear(NodeId(number), at(0));
+        members.bye(NodeId(number + (1 << 40)));
+    }
+    assert_eq!((members.iter().count(), members.left.len()), (MAX_MEMBERS, MAX_MEMBERS));
+}
+
+#[test]
+fn the_version_is_the_highest_that_all_read_who_are_up() {
+    let versions = Versions { min: 1, max: 3 };
+    let mut members = Members::new(&ClusterConfig::new(), versions, true);
+    assert_eq!(members.version(), 1, "nobody is heard yet");
+    for (node, max_version) in [(ANN, 2), (BOB, 9)] {
+        members.hear(node, at(0));
+        members.beat(node, Beat { max_version, ..beat(1, 0, 0) }, at(0));
+    }
+    assert_eq!(members.version(), 2);
+    members.bye(ANN);
+    assert_eq!(members.version(), 3);
+    members.beat(BOB, Beat { max_version: 0, ..beat(1, 0, 0) }, at(0));
+    assert_eq!(members.version(), 1);
+}
+
+#[test]
+fn frames_that_did_not_come_are_missed_at_the_next_one_or_a_beat_later() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.beat(ANN, beat(9, 10, 0), at(5000));
+    assert_eq!(
+        [11, 12, 14].map(|number| members.receive(ANN, number)),
+        [Arrival::Next, Arrival::Next, Arrival::AfterGap]
+    );
+    assert_eq!(members.beat(ANN, beat(10, 15, 0), at(6000)), None);
+    assert_eq!(members.beat(ANN, beat(11, 15, 0), at(7000)), Some(Change::Missing(ANN)));
+}
+
+#[test]
+fn everything_is_expected_of_a_node_that_is_younger() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.beat(ANN, beat(1, 3, 2), at(5000));
+    assert_eq!(members.next_disconnect(ANN), Some(1));
+    assert_eq!(members.beat(ANN, beat(2, 3, 2), at(6000)), Some(Change::Missing(ANN)));
+}
+
+#[test]
+fn nothing_is_expected_of_what_an_older_node_did_before() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.beat(ANN, beat(9, 3, 2), at(5000));
+    assert_eq!(members.next_disconnect(ANN), Some(3));
+    assert_eq!(members.beat(ANN, beat(10, 3, 2), at(6000)), None);
+}
+
+#[test]
+fn a_node_that_dies_while_this_one_is_deaf_may_have_said_something() {
+    let mut members = members();
+    for node in [ANN, BOB] {
+        members.hear(node, at(0));
+        members.beat(node, beat(9, 0, 0), at(1000));
+    }
+    members.link_down();
+    members.link_up(at(2000));
+    members.hear(BOB, at(3000));
+    members.beat(BOB, beat(9, 0, 0), at(3000));
+    let changes = tick(&mut members, 7000).changes;
+    assert_eq!(changes, [Change::Down(ANN), Change::Missing(ANN)]);
+    assert_eq!(tick(&mut members, 8000).changes, [Change::Down(BOB)]);
+}
+
+#[test]
+fn who_hears_only_some_topics_misses_no_numbers() {
+    let mut members = Members::new(&ClusterConfig::new(), VERSIONS, false);
+    members.hear(ANN, at(0));
+    assert_eq!([1, 5, 3].map(|number| members.receive(ANN, number)), [Arrival::Next; 3]);
+    assert_eq!(members.beat(ANN, beat(1, 9, 0), at(5000)), None);
+    assert_eq!(members.beat(ANN, beat(2, 9, 0), at(6000)), None);
+    members.set_hears_all(true);
+    assert_eq!(
+        [20, 22].map(|number| members.receive(ANN, number)),
+        [Arrival::Next, Arrival::AfterGap]
+    );
+}

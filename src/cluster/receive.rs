@@ -1,0 +1,282 @@
+//! What a node does with the frames of the others.
+
+use std::str;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smol_str::SmolStr;
+use tower_channels_transports::limited;
+
+use super::disconnects::{Plan, plan};
+use super::gaps::Scope;
+use super::members::Change;
+use super::sequence::Arrival;
+use super::wire::{self, Beat, Body, DecodeError};
+use super::{Cluster, Hello, WeakCluster};
+use crate::adapter::{Link, NodeId, NodeInbox, Reached};
+use crate::payload::Payload;
+use crate::telemetry::{CLUSTER_GAPS, FRAMES_LOST, FRAMES_REFUSED, FRAMES_REPEATED, LINKS_LOST};
+use crate::topics::broadcast::Broadcast;
+
+/// What an adapter has of a node.
+pub(super) struct Inbox(pub(super) WeakCluster);
+
+impl NodeInbox for Inbox {
+    fn receive(&self, frame: Bytes) {
+        if let Some(cluster) = self.0.upgrade() {
+            cluster.receive(frame);
+        }
+    }
+
+    fn link(&self, link: Link) {
+        if let Some(cluster) = self.0.upgrade() {
+            match link {
+                Link::Up => cluster.link_up(),
+                Link::Down => cluster.link_down(),
+            }
+        }
+    }
+
+    fn lost(&self, frame: Bytes) {
+        if let Some(cluster) = self.0.upgrade() {
+            cluster.lose(frame);
+        }
+    }
+}
+
+impl Cluster {
+    /// Takes a frame from the engine.
+    fn receive(self: &Arc<Self>, frame: Bytes) {
+        let now = self.now();
+        let readable = self.versions;
+        let (header, body) = match wire::decode_header(frame, readable) {
+            Ok(decoded) => decoded,
+            Err(error) => return refuse(error),
+        };
+        if header.from == self.node {
+            // Broadcasts have reached the clients of this node before they were sent.
+            if header.number == 0 {
+                self.state.lock().members.hear_self(now);
+            }
+            return;
+        }
+        self.metrics.received.increment(1);
+        let mut state = self.state.lock();
+        let change = state.members.hear(header.from, now);
+        let arrival = match header.number {
+            0 => Arrival::Next,
+            number => state.members.receive(header.from, number),
+        };
+        drop(state);
+        change.into_iter().for_each(|change| self.change(change));
+        match arrival {
+            Arrival::Next => {}
+            Arrival::AfterGap => self.change(Change::Missing(header.from)),
+            Arrival::Repeated => return FRAMES_REPEATED.add(1),
+        }
+        match wire::decode_body(body) {
+            Ok(Some(body)) => self.handle(header.from, body, now),
+            // A later release may say more.
+            Ok(None) => {}
+            Err(error) => refuse(error),
+        }
+    }
+
+    fn handle(self: &Arc<Self>, from: NodeId, body: Body, now: Duration) {
+        match body {
+            Body::Broadcast(broadcast) => self.deliver(broadcast),
+            Body::Part(part) => {
+                let whole = self.state.lock().parts.add(from, part, now);
+                match whole.map(wire::decode_body) {
+                    Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
+                    Some(_) => refuse(DecodeError::Malformed),
+                    None => {}
+                }
+            }
+            Body::Beat(beat) => self.hear_beat(from, beat, now),
+            Body::Bye(()) => {
+                let change = self.state.lock().members.bye(from);
+                change.into_iter().for_each(|change| self.change(change));
+            }
+            Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
+            Body::Resend(number) => {
+                let disconnects = self.sending.lock().disconnects.since(number);
+                self.answer(from, Body::Disconnects(disconnects));
+            }
+            Body::Lost(lost) => {
+                let topics = lost.topics.into_iter().map(SmolStr::from);
+                let topics = topics.collect::<std::collections::HashSet<_>>();
+                let scope = if topics.is_empty() { Scope::All } else { Scope::Topics(topics) };
+                self.miss("sender", scope);
+            }
+            Body::Presence(presence) => self.hear_presence(from, presence, now),
+            Body::Probe(()) => {}
+        }
+    }
+
+    /// Delivers a broadcast to the clients of this node.
+    fn deliver(&self, broadcast: wire::Broadcast) {
+        let wire::Broadcast { topic, event, payload, is_binary } = broadcast;
+        let (Ok(topic), Ok(event)) = (str::from_utf8(&topic), str::from_utf8(&event)) else {
+            return refuse(DecodeError::Malformed);
+        };
+        if self.local.topics.subscribers(topic) == 0 {
+            return;
+        }
+        let payload = if is_binary {
+            Payload::binary(payload)
+        } else {
+            match str::from_utf8(&payload) {
+                Ok(text) => Payload::from_json_text(text),
+                Err(_) => return refuse(DecodeError::Malformed),
+            }
+        };
+        let broadcast = Broadcast::new(topic.into(), event.into(), payload);
+        self.local.topics.broadcast(broadcast, None);
+    }
+
+    fn hear_beat(self: &Arc<Self>, from: NodeId, mut beat: Beat, now: Duration) {
+        let (age, last) = (self.started.elapsed(), beat.disconnects);
+        let clocks = std::mem::take(&mut beat.clocks);
+        let mut state = self.state.lock();
+        if beat.is_hello {
+            state.hello = state.hello.or(Some(Hello::Answer));
+        }
+        let change = state.members.beat(from, beat, age);
+        let missing = state.members.next_disconnect(from).filter(|next| *next <= last);
+        self.write_version(&state);
+        drop(state);
+        change.into_iter().for_each(|change| self.change(change));
+        if let Some(number) = missing {
+            self.answer(from, Body::Resend(number));
+        }
+        self.hear_clocks(from, &clocks, now);
+    }
+
+    fn hear_disconnects(self: &Arc<Self>, from: NodeId, disconnects: wire::Disconnects) {
+        let mut state = self.state.lock();
+        let next = state.members.next_disconnect(from).unwrap_or(disconnects.first);
+        match plan(next, disconnects) {
+            Plan::Ask(number) => {
+                drop(state);
+                self.answer(from, Body::Resend(number));
+            }
+            Plan::Apply(ids, last) => {
+                state.members.disconnected(from, last);
+                drop(state);
+                ids.iter().for_each(|id| self.local.sockets.disconnect(id));
+            }
+        }
+    }
+
+    /// Sends a body to one node.
+    pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
+        let cluster = Arc::downgrade(self);
+        tokio::spawn(async move {
+            if let Some(cluster) = cluster.upgrade() {
+                cluster.reach(node, body).await;
+            }
+        });
+    }
+
+    /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
+    pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
+        let reached = self.adapter.reach(node, self.encode(body).freeze()).await;
+        let is_heard = reached != Reached::Nobody;
+        if !is_heard {
+            let now = self.now();
+            self.state.lock().members.nobody(node, now);
+        }
+        is_heard
+    }
+
+    /// Membership has changed.
+    pub(super) fn change(self: &Arc<Self>, change: Change) {
+        match change {
+            Change::Up(node) => {
+                limited!(INFO, ?node, "another node is heard");
+                self.local.presence.node_up(node);
+            }
+            Change::Down(node) => {
+                limited!(WARN, ?node, "another node is silent");
+                self.local.presence.node_down(node);
+            }
+            Change::Gone(node) => {
+                limited!(INFO, ?node, "another node is gone");
+                self.local.presence.node_gone(node);
+            }
+            Change::Missing(node) => {
+                limited!(WARN, ?node, "broadcasts of another node were lost");
+                self.miss("numbers", Scope::All);
+            }
+        }
+        self.write_version(&self.state.lock());
+    }
+
+    /// Broadcasts of other nodes on these topics may have been lost.
+    fn miss(&self, cause: &'static str, scope: Scope) {
+        CLUSTER_GAPS.increment([cause], 1);
+        self.gaps.report(scope);
+    }
+
+    fn link_up(self: &Arc<Self>) {
+        let now = self.now();
+        let mut state = self.state.lock();
+        let was_linked = std::mem::replace(&mut state.is_linked, true);
+        let is_first = state.last_beat.is_none();
+        state.hello = Some(Hello::Ask);
+        state.members.link_up(now);
+        // By their numbers it is seen whether anything was missed, if everything is heard.
+        let sees_gaps = state.members.hears_all();
+        drop(state);
+        if was_linked {
+            return;
+        }
+        limited!(INFO, "the other nodes are heard");
+        if !is_first && !sees_gaps {
+            self.miss("link", Scope::All);
+        }
+    }
+
+    fn link_down(&self) {
+        let mut state = self.state.lock();
+        let was_linked = std::mem::replace(&mut state.is_linked, false);
+        state.members.link_down();
+        drop(state);
+        if was_linked {
+            LINKS_LOST.add(1);
+            limited!(WARN, "the other nodes are not heard any more");
+        }
+    }
+
+    /// A frame of this node was not sent, or may not have been.
+    fn lose(&self, frame: Bytes) {
+        FRAMES_LOST.increment(["unsent"], 1);
+        let Ok((_, body)) = wire::decode_header(frame, self.versions) else { return };
+        let scope = match wire::decode_body(body) {
+            Ok(Some(Body::Broadcast(broadcast))) => match str::from_utf8(&broadcast.topic) {
+                Ok(topic) => Scope::topic(topic),
+                Err(_) => Scope::All,
+            },
+            Ok(Some(Body::Part(_))) => Scope::All,
+            Ok(Some(Body::Lost(lost))) if lost.topics.is_empty() => Scope::All,
+            Ok(Some(Body::Lost(lost))) => {
+                Scope::Topics(lost.topics.into_iter().map(SmolStr::from).collect())
+            }
+            // What is said again anyway.
+            _ => return,
+        };
+        self.sending.lock().lost.add(scope);
+    }
+}
+
+/// Counts a frame that cannot be read.
+pub(super) fn refuse(error: DecodeError) {
+    let reason = match error {
+        DecodeError::Version => "version",
+        DecodeError::Malformed => "malformed",
+    };
+    FRAMES_REFUSED.increment([reason], 1);
+    limited!(WARN, reason, "refused a frame of another node");
+}

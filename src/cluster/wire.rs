@@ -1,0 +1,306 @@
+//! The frames that nodes exchange.
+//!
+//! ```text
+//! 0       0x10 + version
+//! 1..9    the sender, 64 random bits
+//! 9..17   the number of the frame among the sender's frames to topics, from 1; 0 for others
+//! 17..    the body, a protobuf message
+//! ```
+//!
+//! A later release may add fields and kinds of bodies, which this one ignores. A change that this release
+//! would misinterpret needs a new version. A node writes the highest version that all nodes read which it hears,
+//! and a release reads at least the version before its own: a cluster is upgraded one node at a time.
+//!
+//! Who may publish to the engine speaks for the application: frames are validated as far as a broken one could
+//! harm the node, no further. JSON is not parsed, only checked to be UTF-8.
+
+use bytes::{Bytes, BytesMut};
+use prost::{Message, Oneof};
+
+use crate::adapter::NodeId;
+
+/// The length of what precedes the body.
+const HEADER: usize = 17;
+
+/// The first byte without the version.
+const MAGIC: u8 = 0x10;
+
+/// The versions that a node reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Versions {
+    pub(crate) min: u8,
+    pub(crate) max: u8,
+}
+
+/// Those of this release.
+pub(crate) const VERSIONS: Versions = Versions { min: 1, max: 1 };
+
+/// What every frame begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) from: NodeId,
+    pub(crate) number: u64,
+}
+
+/// A frame cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecodeError {
+    /// A node of another release has sent it, or something else.
+    Version,
+    Malformed,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Envelope {
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    body: Option<Body>,
+}
+
+/// What a frame says.
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum Body {
+    #[prost(message, tag = "1")]
+    Broadcast(Broadcast),
+    #[prost(message, tag = "2")]
+    Beat(Beat),
+    /// The sender leaves the cluster.
+    #[prost(message, tag = "3")]
+    Bye(()),
+    #[prost(message, tag = "4")]
+    Disconnects(Disconnects),
+    /// The recipient is asked for its disconnects from this number on.
+    #[prost(uint64, tag = "5")]
+    Resend(u64),
+    #[prost(message, tag = "6")]
+    Lost(Lost),
+    #[prost(message, tag = "7")]
+    Presence(Presence),
+    #[prost(message, tag = "8")]
+    Part(Part),
+    /// Says nothing: the sender wants to know whether anybody hears it.
+    #[prost(message, tag = "9")]
+    Probe(()),
+}
+
+/// A broadcast to the subscribers of a topic.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Broadcast {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) topic: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) event: Bytes,
+    /// JSON text, or bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) payload: Bytes,
+    #[prost(bool, tag = "4")]
+    pub(crate) is_binary: bool,
+}
+
+/// What a node says of itself every second.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Beat {
+    /// For how long the node has existed, in milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub(crate) age: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) sessions: u64,
+    #[prost(bool, tag = "3")]
+    pub(crate) is_draining: bool,
+    /// The versions that it reads.
+    #[prost(uint32, tag = "4")]
+    pub(crate) min_version: u32,
+    #[prost(uint32, tag = "5")]
+    pub(crate) max_version: u32,
+    /// The number of its last frame to a topic.
+    #[prost(uint64, tag = "6")]
+    pub(crate) topics: u64,
+    /// The number of its last disconnect.
+    #[prost(uint64, tag = "7")]
+    pub(crate) disconnects: u64,
+    /// It asks the others to beat at once.
+    #[prost(bool, tag = "8")]
+    pub(crate) is_hello: bool,
+    /// How many operations each shard of its presence has performed.
+    #[prost(uint64, repeated, tag = "9")]
+    pub(crate) clocks: Vec<u64>,
+}
+
+/// Sockets to disconnect, by id: consecutive disconnects of the sender.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Disconnects {
+    /// The number of the first.
+    #[prost(uint64, tag = "1")]
+    pub(crate) first: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) ids: Vec<String>,
+    /// They answer a [`Body::Resend`]: older ones are not to be had.
+    #[prost(bool, tag = "3")]
+    pub(crate) is_answer: bool,
+}
+
+/// The sender has broadcast on these topics what was not sent.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Lost {
+    /// None for any topic.
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) topics: Vec<String>,
+}
+
+/// Messages of the presence replicas of the sender.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Presence {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) messages: Vec<ShardMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ShardMessage {
+    #[prost(uint32, tag = "1")]
+    pub(crate) shard: u32,
+    /// JSON.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) json: Bytes,
+}
+
+/// A part of a body that is too long for one frame.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Part {
+    /// The same for all parts of a body, and for no other of the sender.
+    #[prost(uint64, tag = "1")]
+    pub(crate) id: u64,
+    #[prost(uint32, tag = "2")]
+    pub(crate) index: u32,
+    #[prost(uint32, tag = "3")]
+    pub(crate) count: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(crate) bytes: Bytes,
+}
+
+impl Versions {
+    /// Returns whether a frame of this version can be read.
+    fn contains(self, version: u8) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+}
+
+/// Encodes a frame with number 0.
+pub(crate) fn encode(version: u8, from: NodeId, body: Body) -> BytesMut {
+    let envelope = Envelope { body: Some(body) };
+    let mut frame = begin(version, from, envelope.encoded_len());
+    envelope.encode(&mut frame).expect("a buffer that grows");
+    frame
+}
+
+/// Returns the body of an encoded frame.
+pub(crate) fn body_of(frame: BytesMut) -> Bytes {
+    frame.freeze().split_off(HEADER)
+}
+
+fn begin(version: u8, from: NodeId, body: usize) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(HEADER + body);
+    frame.extend_from_slice(&[MAGIC | version]);
+    frame.extend_from_slice(&from.0.to_be_bytes());
+    frame.extend_from_slice(&[0; 8]);
+    frame
+}
+
+/// Sets the number of an encoded frame.
+pub(crate) fn set_number(frame: &mut BytesMut, number: u64) {
+    frame[9..HEADER].copy_from_slice(&number.to_be_bytes());
+}
+
+/// Reads the header of a frame, and returns what follows.
+pub(crate) fn decode_header(
+    mut frame: Bytes,
+    readable: Versions,
+) -> Result<(Header, Bytes), DecodeError> {
+    let first = *frame.first().ok_or(DecodeError::Malformed)?;
+    if first & 0xf0 != MAGIC || frame.len() < HEADER {
+        return Err(DecodeError::Malformed);
+    }
+    if !readable.contains(first & 0x0f) {
+        return Err(DecodeError::Version);
+    }
+    let body = frame.split_off(HEADER);
+    let number = |at: usize| {
+        let bytes = frame[at..at + 8].try_into().expect("8 bytes");
+        u64::from_be_bytes(bytes)
+    };
+    Ok((Header { from: NodeId(number(1)), number: number(9) }, body))
+}
+
+/// Reads a body. `None` is one of a kind that this release does not know.
+pub(crate) fn decode_body(body: Bytes) -> Result<Option<Body>, DecodeError> {
+    Ok(Envelope::decode(body).map_err(|_| DecodeError::Malformed)?.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(0x0102_0304_0506_0708);
+
+    fn broadcast(payload: &'static [u8]) -> Body {
+        let (topic, event) = (Bytes::from("room:1"), Bytes::from("new_msg"));
+        let payload = Bytes::from_static(payload);
+        Body::Broadcast(Broadcast { topic, event, payload, is_binary: false })
+    }
+
+    #[test]
+    fn a_frame_survives_encoding_and_decoding() {
+        let mut frame = encode(1, NODE, broadcast(b"{}"));
+        set_number(&mut frame, 7);
+        let (header, body) = decode_header(frame.freeze(), VERSIONS).unwrap();
+        assert_eq!(header, Header { from: NODE, number: 7 });
+        assert_eq!(decode_body(body), Ok(Some(broadcast(b"{}"))));
+    }
+
+    /// What other releases rely on.
+    #[test]
+    fn the_layout_of_a_frame_is_fixed() {
+        let mut frame = encode(1, NODE, broadcast(b"{}"));
+        set_number(&mut frame, 0x1122);
+        let header = [0x11, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0x11, 0x22];
+        let body = b"\x0a\x15\x0a\x06room:1\x12\x07new_msg\x1a\x02{}";
+        assert_eq!(frame, [&header[..], body].concat());
+    }
+
+    #[test]
+    fn the_payload_is_a_slice_of_the_frame() {
+        let frame = encode(1, NODE, broadcast(b"{\"a\":1}")).freeze();
+        let range = frame.as_ptr_range();
+        let (_, body) = decode_header(frame, VERSIONS).unwrap();
+        let Ok(Some(Body::Broadcast(Broadcast { payload, .. }))) = decode_body(body) else {
+            panic!()
+        };
+        assert!(range.contains(&payload.as_ptr()));
+    }
+
+    #[test]
+    fn a_frame_of_an_unknown_version_is_refused_as_such() {
+        let decode = |version| {
+            let frame = encode(version, NODE, broadcast(b"{}")).freeze();
+            decode_header(frame, Versions { min: 2, max: 3 }).map(|_| ())
+        };
+        let refused = Err(DecodeError::Version);
+        assert_eq!([1, 2, 3, 4].map(decode), [refused, Ok(()), Ok(()), refused]);
+    }
+
+    #[test]
+    fn fields_and_kinds_that_are_unknown_are_ignored() {
+        let mut body = body_of(encode(1, NODE, broadcast(b"{}"))).to_vec();
+        // Field 15 of the envelope, 3 bytes.
+        body.extend(*b"\x7a\x03abc");
+        assert_eq!(decode_body(body.into()), Ok(Some(broadcast(b"{}"))));
+        assert_eq!(decode_body(Bytes::from_static(b"\x7a\x03abc")), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_malformed() {
+        for bytes in [&b""[..], b"\x11", b"{\"json\":1}", &[0x11; 16]] {
+            let bytes = Bytes::from_static(bytes);
+            assert_eq!(decode_header(bytes, VERSIONS), Err(DecodeError::Malformed));
+        }
+        assert_eq!(decode_body(Bytes::from_static(b"\x0a\xff")), Err(DecodeError::Malformed));
+    }
+}

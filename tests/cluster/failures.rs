@@ -1,0 +1,190 @@
+//! What happens when something between the nodes breaks.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tower_channels::cluster::{ClusterConfig, Listen, OnGap};
+use tower_channels::test::{Bus, Client, Path};
+
+use crate::support::{User, joined, moment, node, node_with, nodes, resumable, seconds, unread};
+
+/// Whether the client was told to join again.
+async fn is_ended(client: &mut Client<User>) -> bool {
+    let mut is_ended = false;
+    moment().await;
+    for event in unread(client).await {
+        is_ended |= event == "phx_error";
+    }
+    is_ended
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_a_node_go_on_while_the_engine_is_away() {
+    let bus = Bus::new();
+    let [one, _two] = nodes(&bus).await;
+    bus.stop();
+    seconds(1).await;
+    let mut ann = joined(&one, "ann", "room:1").await;
+    ann.push("room:1", "shout", json!("hi")).await;
+    assert_eq!(ann.expect("shout").await, json!("hi"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_broadcast_while_the_engine_was_away_for_a_moment_arrives_later() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    bus.stop();
+    (0..3).for_each(|number| one.broadcast("plain:1", "n", json!(number)));
+    seconds(1).await;
+    bus.restart();
+    for number in 0..3 {
+        assert_eq!(bob.expect("n").await, json!(number));
+    }
+    seconds(5).await;
+    assert!(!is_ended(&mut bob).await, "nothing was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_was_away_while_nobody_broadcast_has_lost_nothing() {
+    let bus = Bus::new();
+    let [_one, two] = nodes(&bus).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    bus.stop();
+    seconds(30).await;
+    bus.restart();
+    seconds(15).await;
+    assert!(!is_ended(&mut bob).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_that_a_node_did_not_hear_ends_channels_of_resumable_sessions_alone() {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    let (two, place) = node(&bus);
+    seconds(1).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    let mut cid = joined(&two, "cid", "plain:1").await;
+    let mut ann = resumable(&one, "ann", "plain:1").await;
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    seconds(1).await;
+    bus.heal(place);
+    seconds(15).await;
+    assert!(is_ended(&mut bob).await);
+    assert!(!is_ended(&mut cid).await, "as in Phoenix");
+    assert!(!is_ended(&mut ann).await, "it has received it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gaps_are_ignored_where_it_is_configured() {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    let (two, place) = node_with(&bus, ClusterConfig::new().on_gap(OnGap::Ignore));
+    seconds(1).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    seconds(1).await;
+    bus.heal(place);
+    seconds(15).await;
+    assert!(!is_ended(&mut bob).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_frame_that_is_lost_silently_is_noticed() {
+    let bus = Bus::new();
+    let (one, from) = node(&bus);
+    let (two, to) = node(&bus);
+    seconds(1).await;
+    for is_last in [false, true] {
+        let mut bob = resumable(&two, "bob", "plain:1").await;
+        bus.set_path(from, to, Path { is_cut: true, ..Path::default() });
+        one.broadcast("plain:1", "n", json!(0));
+        moment().await;
+        bus.set_path(from, to, Path::default());
+        if !is_last {
+            one.broadcast("plain:1", "n", json!(1));
+        }
+        seconds(15).await;
+        assert!(is_ended(&mut bob).await, "{is_last}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_come_twice_are_delivered_once() {
+    let bus = Bus::new();
+    let (one, from) = node(&bus);
+    let (two, to) = node(&bus);
+    seconds(1).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    bus.set_path(from, to, Path { repeat: 10, ..Path::default() });
+    (0..10).for_each(|number| one.broadcast("plain:1", "n", json!(number)));
+    for number in 0..10 {
+        assert_eq!(bob.expect("n").await, json!(number));
+    }
+    seconds(5).await;
+    assert!(!is_ended(&mut bob).await);
+    assert_eq!(bob.discard(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_could_not_send_tells_the_others() {
+    let bus = Bus::new();
+    let (one, place) = node(&bus);
+    // It sees no gaps in the numbers.
+    let (two, _) = node_with(&bus, ClusterConfig::new().listen(Listen::Topics));
+    seconds(3).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    let mut cid = resumable(&two, "cid", "plain:2").await;
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    seconds(10).await;
+    bus.heal(place);
+    seconds(15).await;
+    assert!(is_ended(&mut bob).await);
+    assert!(!is_ended(&mut cid).await, "nothing was lost on its topic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_clients_join_again_one_after_another() {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    let (two, place) = node(&bus);
+    seconds(1).await;
+    let mut clients = Vec::new();
+    for number in 0..500 {
+        clients.push(resumable(&two, &format!("user{number:03}"), "plain:1").await);
+    }
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    seconds(1).await;
+    bus.heal(place);
+    let mut ended = Vec::new();
+    for _ in 0..14 {
+        seconds(1).await;
+        let mut count = 0;
+        for client in &mut clients {
+            count += client.discard();
+        }
+        ended.push(count);
+    }
+    assert_eq!(ended.iter().sum::<usize>(), 500);
+    assert!(ended.iter().all(|count| *count <= 420), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_died_while_this_one_heard_nothing_may_have_said_something() {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    let (two, place) = node(&bus);
+    seconds(1).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    drop(one);
+    seconds(1).await;
+    bus.heal(place);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(is_ended(&mut bob).await);
+}

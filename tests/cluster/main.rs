@@ -1,0 +1,8 @@
+//! Several nodes in one process, over an engine in memory, with paused time.
+
+mod broadcasts;
+mod disconnects;
+mod failures;
+mod listening;
+mod nodes;
+mod support;
