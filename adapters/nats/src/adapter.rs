@@ -47,7 +47,8 @@ pub(crate) struct Shared {
     pub(crate) applied: watch::Sender<u64>,
     /// Gives up the connection.
     pub(crate) renewed: Notify,
-    /// Whether frames to topics may have come in another order since the connection was opened.
+    /// Whether frames to topics may have come in another order since the connection was opened. Set under the lock of
+    /// the interest.
     pub(crate) is_unordered: AtomicBool,
     /// The longest payload that the server accepts.
     pub(crate) max_payload: AtomicUsize,
@@ -172,10 +173,12 @@ impl Adapter for Nats {
     }
 
     fn hear_all(&self, all: bool) -> BoxFuture<'static, ()> {
-        if !all {
-            self.shared.is_unordered.store(true, Ordering::Relaxed);
-        }
-        self.change(|interest| interest.hear_all(all))
+        self.change(|interest| {
+            if !all {
+                self.shared.is_unordered.store(true, Ordering::Relaxed);
+            }
+            interest.hear_all(all)
+        })
     }
 
     fn reconnect(&self) {
@@ -183,7 +186,8 @@ impl Adapter for Nats {
     }
 
     fn limits(&self) -> AdapterLimits {
-        let limits = AdapterLimits::new(self.shared.max_payload.load(Ordering::Relaxed).min(MAX_FRAME));
+        let limits =
+            AdapterLimits::new(self.shared.max_payload.load(Ordering::Relaxed).min(MAX_FRAME));
         if self.shared.is_unordered.load(Ordering::Relaxed) { limits.unordered() } else { limits }
     }
 }
@@ -203,6 +207,12 @@ impl fmt::Debug for Nats {
 }
 
 impl Shared {
+    /// A connection was opened: its frames come in order if all topics are heard.
+    pub(crate) fn is_ordered_again(&self) {
+        let interest = self.interest.lock();
+        self.is_unordered.store(!interest.wanted().is_all, Ordering::Relaxed);
+    }
+
     /// What to subscribe to, and the version of that.
     pub(crate) fn wanted(&self) -> (Selection, u64) {
         let interest = self.interest.lock();

@@ -194,7 +194,10 @@ impl NatsConfig {
 
     /// The options of a connection to `server`, which does not reconnect: a connection that is lost is replaced by
     /// another client, so that nothing is sent late.
-    pub(crate) async fn options(&self, server: &ServerAddr) -> Result<ConnectOptions, ConnectError> {
+    pub(crate) async fn options(
+        &self,
+        server: &ServerAddr,
+    ) -> Result<ConnectOptions, ConnectError> {
         let mut options = ConnectOptions::new()
             .name(format!("tower-channels {}", self.app))
             .connection_timeout(self.connect_timeout)

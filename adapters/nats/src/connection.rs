@@ -78,7 +78,8 @@ impl Connection {
             let node = client.subscribe(subjects.node(node)).await?;
             Ok(Self { client, all, topics, node, marks, ended: ended.clone() })
         };
-        let failed = |error: async_nats::Error| ConnectError::Unreachable(format!("{name}: {error}"));
+        let failed =
+            |error: async_nats::Error| ConnectError::Unreachable(format!("{name}: {error}"));
         let mut connection = subscribe.await.map_err(failed)?;
         tokio::select! {
             heard = connection.hear_itself(subjects, node, selection) => heard.map_err(failed)?,

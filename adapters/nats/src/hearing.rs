@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use async_nats::ServerAddr;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tower_channels::adapter::{Link, NodeId, NodeInbox};
 use tower_channels_transports::limited;
 
@@ -58,14 +58,14 @@ impl Hearing {
         let server = name(server);
         limited!(INFO, ?server, "connected to NATS");
         shared.max_payload.store(client.max_payload(), Ordering::Relaxed);
-        if selection.is_all {
-            shared.is_unordered.store(false, Ordering::Relaxed);
-        }
+        shared.is_ordered_again();
+        let (taken, is_taken) = oneshot::channel();
+        let half = SendHalf { client: client.clone(), marks, ended: ended.clone(), taken };
+        // Neither fails: the task waits for the next connection when this one has ended.
+        let _ = self.sender.send(half).await;
+        let _ = is_taken.await;
         self.inbox.link(Link::Up);
         shared.applied.send_replace(version);
-        // There is room: the task waits for the next connection when this one has ended.
-        let half = SendHalf { client: client.clone(), marks, ended: ended.clone() };
-        let _ = self.sender.send(half).await;
         let mut backlog = Backlog::default();
         backlog.emptied(client.statistics().in_bytes.load(Ordering::Relaxed));
         let (inbox, id, repeats) = (&self.inbox, self.id, None);

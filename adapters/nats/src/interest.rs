@@ -147,9 +147,15 @@ mod tests {
         let other = (0..).find(in_partition_of_a).unwrap().to_string();
         let mut interest = Interest::new();
         interest.hear_all(false);
-        assert_eq!(["a", &other, "a", "foobar"].map(|it| interest.listen(it)), [true, false, false, true]);
+        assert_eq!(
+            ["a", &other, "a", "foobar"].map(|it| interest.listen(it)),
+            [true, false, false, true]
+        );
         assert_eq!(wanted(&interest), (false, vec![A, FOOBAR]));
-        assert_eq!(["a", "a", "", &other].map(|it| interest.ignore(it)), [false, false, false, true]);
+        assert_eq!(
+            ["a", "a", "", &other].map(|it| interest.ignore(it)),
+            [false, false, false, true]
+        );
         assert_eq!(wanted(&interest), (false, vec![FOOBAR]));
     }
 

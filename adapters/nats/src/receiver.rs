@@ -69,7 +69,7 @@ impl Receiver<'_> {
         tokio::select! {
             biased;
             message = self.node.next() => self.take_own(closed_if_none(message)?),
-            message = self.all.next() => self.deliver(closed_if_none(message)?),
+            message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
             message = self.topics.next(), if !self.topics.is_empty() => {
                 if let Some(message) = message {
                     self.deliver_topic(message);
@@ -114,8 +114,14 @@ impl Receiver<'_> {
 
     fn deliver_topic(&mut self, message: Message) {
         let is_repeat = self.repeats.as_mut().is_some_and(|repeats| repeats.take(&message.payload));
-        // With a reply subject: a node that checks its permissions.
-        if !is_repeat && message.reply.is_none() {
+        if !is_repeat {
+            self.deliver_broadcast(message);
+        }
+    }
+
+    fn deliver_broadcast(&mut self, message: Message) {
+        // With a reply subject it is from a node that wants to hear itself.
+        if message.reply.is_none() {
             self.deliver(message);
         }
     }
@@ -161,7 +167,7 @@ impl Receiver<'_> {
                     }
                     self.take_own(message);
                 }
-                message = self.all.next() => self.deliver(closed_if_none(message)?),
+                message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
                 message = self.topics.next(), if !self.topics.is_empty() => {
                     if let Some(message) = message {
                         repeats.add(&message.payload);
@@ -227,6 +233,9 @@ mod tests {
             repeats.add(&frame.into());
         }
         let mut take = |frame: &'static str| repeats.take(&frame.into());
-        assert_eq!(["a", "c", "a", "a", "b", "b"].map(&mut take), [true, false, true, false, true, false]);
+        assert_eq!(
+            ["a", "c", "a", "a", "b", "b"].map(&mut take),
+            [true, false, true, false, true, false]
+        );
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct SendHalf {
     pub(crate) client: Client,
     pub(crate) marks: Subscriber,
     pub(crate) ended: Ended,
+    /// Told when the task has it.
+    pub(crate) taken: oneshot::Sender<()>,
 }
 
 /// A frame to one node.
@@ -108,7 +110,8 @@ impl Sender {
 
     /// Sends until the connection ends. What is in `batch` or `marks` then may have been sent or not.
     async fn send(&mut self, half: SendHalf, batch: &mut Vec<Outgoing>, marks: &mut Marks) {
-        let SendHalf { client, marks: mut heard, ended } = half;
+        let SendHalf { client, marks: mut heard, ended, taken } = half;
+        let _ = taken.send(());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = ended.wait();
