@@ -59,9 +59,11 @@ impl Tracker {
     pub(crate) fn collect(&mut self) -> Operations {
         let Some(replication) = &mut self.replication else { return Operations::default() };
         let since = std::mem::replace(&mut replication.sent_to, self.operations);
-        // Instead of receiving the full state, let each replica ask for what it lacks.
-        let is_sent = replication.removal_log.reaches(since);
-        is_sent.then(|| replication.delta(&CausalContext::up_to(since))).unwrap_or_default()
+        if !replication.removal_log.reaches(since) {
+            // Instead of receiving the full state, let each replica ask for what it lacks.
+            return Operations::default();
+        }
+        replication.delta(&CausalContext::up_to(since))
     }
 
     /// Returns the number of local operations that were [collected](Self::collect), for the
