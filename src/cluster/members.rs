@@ -3,12 +3,13 @@
 //! A node that was silent for too long is *down*: its presences are hidden until it is heard again. A node that
 //! says goodbye, or stays down, is *gone*. Nothing is elected, and nobody is asked for its opinion of others.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::config::ClusterConfig;
 use super::sequence::{Arrival, Sequence};
-use super::wire::{Beat, Versions};
+use super::wire::{Beat, Resend, Versions};
 use crate::adapter::NodeId;
 
 /// The other nodes. Plain code: time is an argument.
@@ -21,6 +22,7 @@ pub(crate) struct Members {
     left: VecDeque<NodeId>,
     /// When the node last heard itself.
     heard_self: Duration,
+    last_tick: Duration,
     /// Whether every frame of every sender is heard, and in order.
     hears_all: bool,
 }
@@ -33,11 +35,15 @@ pub(crate) struct Member {
     last_heard: Duration,
     /// Since when the engine has said that it does not hear.
     nobody_since: Option<Duration>,
+    last_probe: Duration,
     /// Whether it has not been heard since this node itself did not hear: it may have sent what nobody here knows
     /// of.
     is_unconfirmed: bool,
     topics: Sequence,
-    /// The number of its last disconnect that was carried out.
+    /// How old it was when this node began to exist, in milliseconds: what it disconnected before concerns no socket of
+    /// this node.
+    since: u64,
+    /// The number of its last disconnect that was carried out. `None` until it is known which concern this node.
     disconnects: Option<u64>,
 }
 
@@ -66,6 +72,9 @@ pub(crate) struct Due {
 /// How many nodes are known at most. Others are ignored.
 const MAX_MEMBERS: usize = 1024;
 
+/// Until this age a node has no clients that could have missed anything.
+pub(super) const YOUNG: Duration = Duration::from_secs(1);
+
 impl Members {
     pub(crate) fn new(config: &ClusterConfig, versions: Versions, hears_all: bool) -> Self {
         Self {
@@ -74,6 +83,7 @@ impl Members {
             members: BTreeMap::new(),
             left: VecDeque::new(),
             heard_self: Duration::ZERO,
+            last_tick: Duration::ZERO,
             hears_all,
         }
     }
@@ -103,14 +113,11 @@ impl Members {
 
     /// A frame of another node has come.
     pub(crate) fn hear(&mut self, from: NodeId, now: Duration) -> Option<Change> {
-        if self.left.contains(&from) {
-            return None;
-        }
-        let count = self.members.len();
-        let member = match self.members.get_mut(&from) {
-            Some(member) => member,
-            None if count >= MAX_MEMBERS => return None,
-            None => self.members.entry(from).or_insert_with(Member::new),
+        let is_full = self.members.len() >= MAX_MEMBERS;
+        let member = match self.members.entry(from) {
+            Entry::Occupied(member) => member.into_mut(),
+            Entry::Vacant(_) if is_full || self.left.contains(&from) => return None,
+            Entry::Vacant(place) => place.insert(Member::new()),
         };
         member.last_heard = now;
         member.nobody_since = None;
@@ -122,17 +129,24 @@ impl Members {
     pub(crate) fn beat(&mut self, from: NodeId, beat: Beat, age: Duration) -> Option<Change> {
         let member = self.members.get_mut(&from)?;
         member.is_unconfirmed = false;
-        let is_missing = if self.hears_all {
-            if member.beat.is_none() && is_younger(&beat, age) {
+        let (is_first, is_younger) = (member.beat.is_none(), is_younger(&beat, age));
+        if is_first {
+            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            // A beat that is late says that this node has begun earlier.
+            member.since = beat.age.saturating_sub(age);
+        }
+        let mut is_missing = false;
+        if self.hears_all {
+            if is_first && is_younger {
                 member.topics.begin_after(0);
             }
-            member.topics.announce(beat.topics)
-        } else {
-            false
-        };
-        // What a node disconnected that has existed for longer was before the sockets of this one.
-        let known = if is_younger(&beat, age) { 0 } else { beat.disconnects };
-        member.disconnects.get_or_insert(known);
+            // It was there when this node began, which has not heard it since.
+            let is_late = is_first && !is_younger && age >= YOUNG;
+            is_missing = member.topics.announce(beat.topics) || is_late;
+        }
+        if beat.disconnects == 0 {
+            member.disconnects.get_or_insert(0);
+        }
         member.beat = Some(beat);
         is_missing.then_some(Change::Missing(from))
     }
@@ -145,7 +159,15 @@ impl Members {
 
     /// The number of the first disconnect of this node that is not carried out yet, if it is known.
     pub(crate) fn next_disconnect(&self, from: NodeId) -> Option<u64> {
-        self.members.get(&from)?.disconnects.map(|last| last + 1)
+        self.members.get(&from)?.disconnects.map(|last| last.saturating_add(1))
+    }
+
+    /// What to ask this node for whose last beat tells of disconnects that are not carried out.
+    pub(crate) fn missing_disconnects(&self, from: NodeId) -> Option<Resend> {
+        let member = self.members.get(&from)?;
+        let first = self.next_disconnect(from).unwrap_or(1);
+        let is_missing = first <= member.beat.as_ref()?.disconnects;
+        is_missing.then_some(Resend { first, since: member.since })
     }
 
     /// The disconnects of this node up to this number are carried out.
@@ -200,22 +222,28 @@ impl Members {
     /// Looks at the clock. To be called several times per beat, while the link is up.
     pub(crate) fn tick(&mut self, now: Duration) -> Due {
         let ClusterConfig { beat, down_after, deaf_after, gone_after, .. } = self.config;
-        let mut due = Due::default();
-        due.is_deaf = now.saturating_sub(self.heard_self) >= deaf_after;
+        self.excuse(now);
+        let is_deaf = now.saturating_sub(self.heard_self) >= deaf_after;
+        let mut due = Due { is_deaf, ..Due::default() };
         // Who does not hear itself has no reason to believe that others are silent.
         if now.saturating_sub(self.heard_self) >= beat.saturating_mul(2) {
             return due;
         }
         self.members.retain(|id, member| {
             let silence = now.saturating_sub(member.last_heard);
-            let is_unheard = member.nobody_since.is_some_and(|since| now - since >= beat / 2);
+            let is_unheard =
+                member.nobody_since.is_some_and(|since| now.saturating_sub(since) >= beat / 2);
             if member.is_up && (is_unheard || silence >= down_after) {
                 member.is_up = false;
                 due.changes.push(Change::Down(*id));
                 if std::mem::take(&mut member.is_unconfirmed) {
                     due.changes.push(Change::Missing(*id));
                 }
-            } else if member.is_up && silence >= beat.saturating_mul(3) / 2 {
+            } else if member.is_up
+                && silence >= beat.saturating_mul(3) / 2
+                && now.saturating_sub(member.last_probe) >= beat / 4
+            {
+                member.last_probe = now;
                 due.probe.push(*id);
             }
             let is_gone = !member.is_up && silence >= gone_after;
@@ -225,6 +253,22 @@ impl Members {
             !is_gone
         });
         due
+    }
+}
+
+impl Members {
+    /// Does not hold against the others, nor the link, that this process itself did nothing for a while: what they sent
+    /// meanwhile is yet to be read.
+    fn excuse(&mut self, now: Duration) {
+        let pause = now.saturating_sub(std::mem::replace(&mut self.last_tick, now));
+        if pause < self.config.beat / 2 {
+            return;
+        }
+        let later = |time: Duration| (time + pause).min(now);
+        self.heard_self = later(self.heard_self);
+        for member in self.members.values_mut() {
+            (member.last_heard, member.nobody_since) = (later(member.last_heard), None);
+        }
     }
 }
 
@@ -240,8 +284,10 @@ impl Member {
             is_up: false,
             last_heard: Duration::ZERO,
             nobody_since: None,
+            last_probe: Duration::ZERO,
             is_unconfirmed: false,
             topics: Sequence::default(),
+            since: 0,
             disconnects: None,
         }
     }

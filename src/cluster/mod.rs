@@ -191,7 +191,7 @@ impl Cluster {
     /// Disconnects the sockets with this id on the other nodes.
     pub(crate) fn disconnect(&self, id: &str) {
         let mut sending = self.sending.lock();
-        let disconnects = sending.disconnects.push(id);
+        let disconnects = sending.disconnects.push(id, self.started.elapsed());
         // If it is not sent, the next beat tells the others that they lack it.
         let frame = self.encode(Body::Disconnects(disconnects));
         let _ = self.adapter.publish(Channel::All, frame.freeze());

@@ -10,9 +10,9 @@ use tower_channels_transports::limited;
 
 use super::disconnects::{Plan, plan};
 use super::gaps::Scope;
-use super::members::Change;
+use super::members::{Change, YOUNG};
 use super::sequence::Arrival;
-use super::wire::{self, Beat, Body, DecodeError};
+use super::wire::{self, Beat, Body, DecodeError, Resend};
 use super::{Cluster, Hello, WeakCluster};
 use crate::adapter::{Link, NodeId, NodeInbox, Reached};
 use crate::payload::Payload;
@@ -64,6 +64,7 @@ impl Cluster {
         self.metrics.received.increment(1);
         let mut state = self.state.lock();
         let change = state.members.hear(header.from, now);
+        self.set_standing(change.as_slice());
         let arrival = match header.number {
             0 => Arrival::Next,
             number => state.members.receive(header.from, number),
@@ -87,7 +88,7 @@ impl Cluster {
         match body {
             Body::Broadcast(broadcast) => self.deliver(broadcast),
             Body::Part(part) => {
-                let whole = self.state.lock().parts.add(from, part, now);
+                let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
                     Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
                     Some(_) => refuse(DecodeError::Malformed),
@@ -96,12 +97,15 @@ impl Cluster {
             }
             Body::Beat(beat) => self.hear_beat(from, beat, now),
             Body::Bye(()) => {
-                let change = self.state.lock().members.bye(from);
+                let mut state = self.state.lock();
+                let change = state.members.bye(from);
+                self.set_standing(change.as_slice());
+                drop(state);
                 change.into_iter().for_each(|change| self.change(change));
             }
             Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
-            Body::Resend(number) => {
-                let disconnects = self.sending.lock().disconnects.since(number);
+            Body::Resend(asked) => {
+                let disconnects = self.sending.lock().disconnects.answer(asked);
                 self.answer(from, Body::Disconnects(disconnects));
             }
             Body::Lost(lost) => {
@@ -137,30 +141,35 @@ impl Cluster {
     }
 
     fn hear_beat(self: &Arc<Self>, from: NodeId, mut beat: Beat, now: Duration) {
-        let (age, last) = (self.started.elapsed(), beat.disconnects);
+        let age = self.started.elapsed();
         let clocks = std::mem::take(&mut beat.clocks);
         let mut state = self.state.lock();
         if beat.is_hello {
             state.hello = state.hello.or(Some(Hello::Answer));
         }
         let change = state.members.beat(from, beat, age);
-        let missing = state.members.next_disconnect(from).filter(|next| *next <= last);
+        let missing = state.members.missing_disconnects(from);
         self.write_version(&state);
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
-        if let Some(number) = missing {
-            self.answer(from, Body::Resend(number));
+        if let Some(missing) = missing {
+            self.answer(from, Body::Resend(missing));
         }
         self.hear_clocks(from, &clocks, now);
     }
 
     fn hear_disconnects(self: &Arc<Self>, from: NodeId, disconnects: wire::Disconnects) {
         let mut state = self.state.lock();
-        let next = state.members.next_disconnect(from).unwrap_or(disconnects.first);
+        let next = match state.members.next_disconnect(from) {
+            Some(next) => next,
+            None if disconnects.is_answer => disconnects.first,
+            // The next beat says what to ask for.
+            None => return,
+        };
         match plan(next, disconnects) {
-            Plan::Ask(number) => {
+            Plan::Ask(first) => {
                 drop(state);
-                self.answer(from, Body::Resend(number));
+                self.answer(from, Body::Resend(Resend { first, since: 0 }));
             }
             Plan::Apply(ids, last) => {
                 state.members.disconnected(from, last);
@@ -191,21 +200,26 @@ impl Cluster {
         is_heard
     }
 
-    /// Membership has changed.
+    /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that
+    /// what was decided last is what holds.
+    pub(super) fn set_standing(&self, changes: &[Change]) {
+        let presence = &self.local.presence;
+        for change in changes {
+            match change {
+                Change::Up(node) => presence.node_up(*node),
+                Change::Down(node) => presence.node_down(*node),
+                Change::Gone(node) => presence.node_gone(*node),
+                Change::Missing(_) => {}
+            }
+        }
+    }
+
+    /// Reports a change, and does what else it entails. The caller holds no lock.
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         match change {
-            Change::Up(node) => {
-                limited!(INFO, ?node, "another node is heard");
-                self.local.presence.node_up(node);
-            }
-            Change::Down(node) => {
-                limited!(WARN, ?node, "another node is silent");
-                self.local.presence.node_down(node);
-            }
-            Change::Gone(node) => {
-                limited!(INFO, ?node, "another node is gone");
-                self.local.presence.node_gone(node);
-            }
+            Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
+            Change::Down(node) => limited!(WARN, ?node, "another node is silent"),
+            Change::Gone(node) => limited!(INFO, ?node, "another node is gone"),
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);
@@ -224,7 +238,7 @@ impl Cluster {
         let now = self.now();
         let mut state = self.state.lock();
         let was_linked = std::mem::replace(&mut state.is_linked, true);
-        let is_first = state.last_beat.is_none();
+        let is_young = self.started.elapsed() < YOUNG;
         state.hello = Some(Hello::Ask);
         state.members.link_up(now);
         // By their numbers it is seen whether anything was missed, if everything is heard.
@@ -234,7 +248,7 @@ impl Cluster {
             return;
         }
         limited!(INFO, "the other nodes are heard");
-        if !is_first && !sees_gaps {
+        if !is_young && !sees_gaps {
             self.miss("link", Scope::All);
         }
     }

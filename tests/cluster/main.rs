@@ -5,5 +5,6 @@ mod disconnects;
 mod failures;
 mod listening;
 mod nodes;
+mod presence;
 mod simulation;
 mod support;

@@ -19,8 +19,15 @@ fn beat(age: u64, topics: u64, disconnects: u64) -> Beat {
     Beat { age: age * 1000, topics, disconnects, max_version: 1, min_version: 1, ..Beat::default() }
 }
 
-/// Lets this node hear itself, and looks at the clock.
+/// Lets this node hear itself, and look at the clock several times per beat until it is so late. Returns what was due
+/// at the end.
 fn tick(members: &mut Members, now: u64) -> Due {
+    while members.last_tick + at(250) < at(now) {
+        let time = members.last_tick + at(250);
+        members.hear_self(time);
+        let due = members.tick(time);
+        assert!(due.changes.is_empty(), "{due:?} at {time:?}");
+    }
     members.hear_self(at(now));
     members.tick(at(now))
 }
@@ -62,14 +69,26 @@ fn who_does_not_hear_itself_blames_nobody() {
     let mut members = members();
     members.hear(ANN, at(0));
     members.hear_self(at(0));
-    let due = members.tick(at(2999));
-    assert!(due.changes.is_empty() && due.probe.is_empty() && !due.is_deaf);
-    assert!(members.tick(at(3000)).is_deaf);
-    assert_eq!(members.tick(at(60_000)).changes, []);
+    for now in (0..60_000).step_by(250) {
+        let due = members.tick(at(now));
+        assert_eq!((due.changes, due.is_deaf), (vec![], now >= 3000), "{now}");
+        assert!(due.probe.is_empty() || now < 2000);
+    }
     // The engine is heard again: the others have their time to say something.
     members.link_up(at(60_000));
     assert_eq!(tick(&mut members, 64_999).changes, []);
     assert_eq!(tick(&mut members, 65_000).changes, [Change::Down(ANN)]);
+}
+
+#[test]
+fn a_process_that_was_stopped_blames_neither_the_others_nor_the_engine() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    tick(&mut members, 1000);
+    let due = members.tick(at(60_000));
+    assert!(due.changes.is_empty() && due.probe.is_empty() && !due.is_deaf, "{due:?}");
+    assert_eq!(tick(&mut members, 63_999).changes, []);
+    assert_eq!(tick(&mut members, 64_000).changes, [Change::Down(ANN)]);
 }
 
 #[test]
@@ -123,7 +142,7 @@ fn the_version_is_the_highest_that_all_read_who_are_up() {
 fn frames_that_did_not_come_are_missed_at_the_next_one_or_a_beat_later() {
     let mut members = members();
     members.hear(ANN, at(0));
-    members.beat(ANN, beat(9, 10, 0), at(5000));
+    members.beat(ANN, beat(9, 10, 0), at(100));
     assert_eq!(
         [11, 12, 14].map(|number| members.receive(ANN, number)),
         [Arrival::Next, Arrival::Next, Arrival::AfterGap]
@@ -137,7 +156,7 @@ fn everything_is_expected_of_a_node_that_is_younger() {
     let mut members = members();
     members.hear(ANN, at(0));
     members.beat(ANN, beat(1, 3, 2), at(5000));
-    assert_eq!(members.next_disconnect(ANN), Some(1));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 1, since: 0 }));
     assert_eq!(members.beat(ANN, beat(2, 3, 2), at(6000)), Some(Change::Missing(ANN)));
 }
 
@@ -145,9 +164,31 @@ fn everything_is_expected_of_a_node_that_is_younger() {
 fn nothing_is_expected_of_what_an_older_node_did_before() {
     let mut members = members();
     members.hear(ANN, at(0));
-    members.beat(ANN, beat(9, 3, 2), at(5000));
-    assert_eq!(members.next_disconnect(ANN), Some(3));
-    assert_eq!(members.beat(ANN, beat(10, 3, 2), at(6000)), None);
+    members.beat(ANN, beat(9, 3, 2), at(100));
+    assert_eq!(members.beat(ANN, beat(10, 3, 2), at(1100)), None);
+}
+
+#[test]
+fn an_older_node_that_was_not_heard_for_long_may_have_said_something() {
+    let mut members = members();
+    members.hear(ANN, at(4000));
+    members.receive(ANN, 7);
+    assert_eq!(members.beat(ANN, beat(9, 7, 0), at(4000)), Some(Change::Missing(ANN)));
+    assert_eq!(members.beat(ANN, beat(10, 7, 0), at(5000)), None);
+}
+
+#[test]
+fn a_node_asks_an_older_one_for_the_disconnects_since_it_exists() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    assert_eq!(members.missing_disconnects(ANN), None);
+    members.beat(ANN, beat(9, 0, 4), at(5000));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 1, since: 4000 }));
+    assert_eq!(members.next_disconnect(ANN), None, "until it is answered");
+    members.disconnected(ANN, 4);
+    assert_eq!((members.missing_disconnects(ANN), members.next_disconnect(ANN)), (None, Some(5)));
+    members.beat(ANN, beat(10, 0, 6), at(6000));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 5, since: 4000 }));
 }
 
 #[test]

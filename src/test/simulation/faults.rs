@@ -16,6 +16,7 @@ impl Simulation {
             return;
         }
         self.started += 1;
+        self.record.begin_node(self.started);
         let adapter = self.bus.adapter();
         let adapter = if self.is_ordered { adapter } else { adapter.unordered() };
         let is_cut = value % 16 == 15;
@@ -33,7 +34,6 @@ impl Simulation {
         if self.nodes.iter().flatten().any(|other| max(other) > max(&node)) {
             // It cannot read what the others write until they have heard it.
             self.trouble();
-            self.record.be_young(slot);
         }
         self.nodes[slot] = Some(node);
     }

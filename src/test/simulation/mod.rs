@@ -106,6 +106,11 @@ impl Simulation {
         }
         simulation.pass(Duration::from_secs(1)).await;
         simulation.record.begin_era(&simulation.nodes);
+        for client in 0..CLIENTS {
+            // Two of each three resumable, on two topics.
+            simulation.join(client, client + client % 4 * NODES).await;
+            simulation.join(client, client + 1).await;
+        }
         simulation
     }
 
@@ -149,12 +154,13 @@ impl Simulation {
         self.read();
     }
 
-    /// Lets time pass.
+    /// Lets time pass. The clients read several times a second.
     async fn pass(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {
             let now = Instant::now();
-            let next = self.next_deadline().filter(|at| *at > now).map_or(until, |at| at.min(until));
+            let next = until.min(now + Duration::from_millis(400));
+            let next = self.next_deadline().filter(|at| *at > now).map_or(next, |at| at.min(next));
             sleep(next - now).await;
             self.read();
             self.check_ghosts().await;

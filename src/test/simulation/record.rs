@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -22,8 +23,8 @@ pub(super) struct Record {
     repeated: [[bool; NODES]; NODES],
     /// Which nodes did not always see gaps in the numbers.
     unsteady: [bool; NODES],
-    /// Which nodes began when others wrote what they do not read.
-    young: [bool; NODES],
+    /// When each node began.
+    began: BTreeMap<u64, Instant>,
     /// The nodes that have ended.
     ended: BTreeSet<u64>,
     /// The users that were disconnected.
@@ -33,6 +34,9 @@ pub(super) struct Record {
     started: Instant,
     digest: DefaultHasher,
 }
+
+/// How long a node may lose something of which it does not know.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// A broadcast.
 #[derive(Debug)]
@@ -90,7 +94,7 @@ impl Record {
             silent: Default::default(),
             repeated: Default::default(),
             unsteady: Default::default(),
-            young: Default::default(),
+            began: BTreeMap::new(),
             ended: BTreeSet::new(),
             disconnected: BTreeSet::new(),
             finished: Vec::new(),
@@ -109,7 +113,6 @@ impl Record {
         for node in nodes.iter().flatten().filter(|node| node.listens_to_topics) {
             self.unsteady[node.slot] = true;
         }
-        self.young = Default::default();
         self.ended.clear();
         self.disconnected.clear();
     }
@@ -143,9 +146,9 @@ impl Record {
         self.unsteady[slot] = true;
     }
 
-    /// A node does not read what others write until they have heard it.
-    pub(super) fn be_young(&mut self, slot: usize) {
-        self.young[slot] = true;
+    /// A node begins.
+    pub(super) fn begin_node(&mut self, number: u64) {
+        self.began.insert(number, Instant::now());
     }
 
     /// A node has ended.
@@ -247,7 +250,10 @@ impl Record {
             assert!(!is_local || !has_come, "its own node's: {}", what());
             assert!(!sent.is_safe || !has_come, "nothing was broken: {}", what());
             let (from, to) = (sent.from.slot, span.at.slot);
-            let is_excused = self.ended.contains(&sent.from.number)
+            // A node is known to the others, and has clients, only after a while.
+            let is_young = sent.at < self.began[&span.at.number] + YOUNG;
+            let is_excused = is_young
+                || self.ended.contains(&sent.from.number)
                 || self.silent[from][to] && self.unsteady[to];
             let is_told = span.end.is_some();
             assert!(!span.is_exact || is_told || is_excused, "it was not told: {}", what());
