@@ -178,3 +178,6 @@ impl Outgoing {
         Self { shard: shard as u32, to, message }
     }
 }
+
+#[cfg(test)]
+mod tests;
