@@ -83,15 +83,15 @@ pub trait Line {
 
 impl Line for Proxy {
     fn cut(&self) {
-        Proxy::cut(self);
+        Self::cut(self);
     }
 
     fn stall(&self) {
-        Proxy::stall(self);
+        Self::stall(self);
     }
 
     fn heal(&self) {
-        Proxy::heal(self);
+        Self::heal(self);
     }
 }
 
