@@ -85,7 +85,7 @@ impl PresenceStore {
         let refused = message.retain(|entry| self.accepts(index, entry));
         if refused > 0 {
             PRESENCES_REFUSED.handle(UNLABELED).increment(refused as u64);
-            limited!(WARN, node = %from, refused, "refused presences of another node");
+            limited!(WARN, node = ?from, refused, "refused presences of another node");
         }
         let mut shard = self.shards[index].lock();
         let received = shard.tracker.receive(from, message, now);
@@ -97,7 +97,7 @@ impl PresenceStore {
         drop(hidden);
         if is_refused {
             PRESENCES_REFUSED.handle(UNLABELED).increment(1);
-            limited!(WARN, node = %from, "refused presences of another node: too scattered");
+            limited!(WARN, node = ?from, "refused presences of another node: too scattered");
         }
         let replies = replies.into_iter().map(|reply| Outgoing::new(index, Some(from), reply));
         Ok((topics, replies.collect()))
