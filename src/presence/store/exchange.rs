@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 use tower_channels_transports::limited;
-use tower_channels_transports::telemetry::UNLABELED;
 
 use super::{PresenceStore, Shard, cost_of};
 use crate::adapter::NodeId;
@@ -16,6 +15,7 @@ use crate::presence::types::validate_key;
 use crate::telemetry::PRESENCES_REFUSED;
 
 /// A message to other nodes.
+#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// The shard at the sender, which is that at the recipients.
@@ -29,6 +29,7 @@ pub(crate) struct Outgoing {
 const STEP: usize = 1000;
 
 impl Outgoing {
+    #[allow(dead_code)]
     /// Returns the message as JSON, of about 64 KiB at most.
     pub(crate) fn encode(&self) -> String {
         self.message.encode()
@@ -84,7 +85,7 @@ impl PresenceStore {
         let mut message = Message::decode(json, replica)?;
         let refused = message.retain(|entry| self.accepts(index, entry));
         if refused > 0 {
-            PRESENCES_REFUSED.handle(UNLABELED).increment(refused as u64);
+            PRESENCES_REFUSED.add(refused as u64);
             limited!(WARN, node = ?from, refused, "refused presences of another node");
         }
         let mut shard = self.shards[index].lock();
@@ -96,7 +97,7 @@ impl PresenceStore {
         drop(shard);
         drop(hidden);
         if is_refused {
-            PRESENCES_REFUSED.handle(UNLABELED).increment(1);
+            PRESENCES_REFUSED.add(1);
             limited!(WARN, node = ?from, "refused presences of another node: too scattered");
         }
         let replies = replies.into_iter().map(|reply| Outgoing::new(index, Some(from), reply));

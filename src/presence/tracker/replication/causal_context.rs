@@ -206,11 +206,18 @@ mod tests {
     }
 
     #[test]
-    fn only_ascending_ranges_within_bounds_deserialize() {
+    fn a_context_is_written_as_gaps_and_lengths() {
+        let text = serde_json::to_string(&context([1, 2, 3, 5, 6])).expect("numbers");
+        assert_eq!(text, "[0,3,1,2]");
         let parse = |text: &str| serde_json::from_str::<CausalContext>(text).ok();
-        assert_eq!(parse("[[1,2],[3,4],[6,6]]"), Some(context([1, 2, 3, 4, 6])));
-        let invalid =
-            ["[[0,1]]", "[[2,1]]", "[[1,3],[3,4]]", "[[5,6],[1,2]]", "[[1,9007199254740993]]"];
-        assert!(invalid.iter().all(|text| parse(text).is_none()));
+        assert_eq!(parse(&text), Some(context([1, 2, 3, 5, 6])));
+        assert_eq!(parse("[]"), Some(context([])));
+        assert_eq!(parse("[4,1]"), Some(context([5])));
+        let max = MAX_COUNTER;
+        assert_eq!(parse(&format!("[0,{max}]")), Some(CausalContext::up_to(max)));
+        let beyond = format!("[0,{max},1,1]");
+        for invalid in ["[0]", "[0,0]", "[0,1,0,1]", "[0,1,1]", "[1,18446744073709551615]", &beyond] {
+            assert_eq!(parse(invalid), None, "{invalid}");
+        }
     }
 }

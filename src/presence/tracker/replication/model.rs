@@ -2,25 +2,28 @@
 //! Used by the tests and the fuzz targets; not part of the API.
 //!
 //! Bytes drive the simulation. The network loses, duplicates, delays and reorders messages. Links
-//! fail in either direction, and nodes restart or stop for so long that the others consider them
-//! gone. The model records what each node tracks and which entries must not be visible. At the end
-//! all links are repaired, and the nodes must converge.
+//! fail in either direction, nodes go deaf, stop, restart under a new id or say goodbye; others take
+//! those that are silent for down, and for gone after a while. The model records what each node
+//! tracks and which entries must not be visible. At the end all is repaired, and the nodes must
+//! converge.
+
+mod node;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::Config;
+use self::node::{Node, Packet};
 use super::message::Message;
-use super::protocol::Outgoing;
 use super::state::Diff;
+use crate::adapter::NodeId;
 use crate::presence::tracker::{Entry, Owner, Replica, Tracker};
 
 const NODES: usize = 3;
 
 /// The maximum number of messages in flight. The oldest are lost first.
-const IN_FLIGHT: usize = 30;
+const IN_FLIGHT: usize = 40;
 
 /// Runs the steps that the bytes encode, then repairs the network and waits for convergence.
 ///
@@ -44,40 +47,37 @@ pub fn receive(bytes: &[u8]) {
     let mut cluster = Cluster::new();
     (0..6).for_each(|value| cluster.track(value % 2, value * 7));
     cluster.settle();
-    let Node { tracker, view, .. } = &mut cluster.nodes[0];
-    let Ok((diff, _)) = tracker.receive(cluster.now, bytes) else {
-        assert!(Message::decode(bytes).is_err(), "a well-formed message was rejected");
-        return cluster.check(0);
-    };
-    apply(&diff, view);
-    let again = tracker.receive(cluster.now, bytes).expect("it was accepted before").0;
-    assert!(again.joins.is_empty() && again.leaves.is_empty(), "receiving is not idempotent");
-    let encoded = Message::decode(bytes).expect("it was accepted").encode();
-    let decoded = Message::decode(encoded.as_bytes()).expect("an encoded message");
+    let from = cluster.nodes[1].id;
+    let decode = |bytes: &[u8]| Message::decode(bytes, Replica { node: from, shard: 0 });
+    let Ok(message) = decode(bytes) else { return cluster.check(0) };
+    let encoded = message.encode();
+    let decoded = decode(encoded.as_bytes()).expect("an encoded message");
     assert_eq!(decoded.encode(), encoded);
+    let Node { tracker, view, .. } = &mut cluster.nodes[0];
+    apply(&tracker.receive(from, message, cluster.now).visible, view);
+    let again = tracker.receive(from, decoded, cluster.now).visible;
+    assert!(again.joins.is_empty() && again.leaves.is_empty(), "receiving is not idempotent");
     cluster.check_view(0);
 }
 
 struct Cluster {
     now: Duration,
     nodes: Vec<Node>,
-    /// The messages in flight: sender, recipient, text.
-    network: Vec<(usize, usize, String)>,
+    network: Vec<InFlight>,
     /// The broken links: sender, recipient.
     cut_links: HashSet<(usize, usize)>,
-    /// Every entry ever created and its replica, by `phx_ref`.
-    created: BTreeMap<SmolStr, (Replica, Entry)>,
+    /// Every entry ever created and its node, by `phx_ref`.
+    created: BTreeMap<SmolStr, (NodeId, Entry)>,
 }
 
-struct Node {
-    tracker: Tracker,
-    is_running: bool,
-    /// The metas that the node tracks, by owner, topic and key.
-    tracked: BTreeMap<(u64, SmolStr, SmolStr), SmolStr>,
-    /// The listing as an observer of the diffs sees it.
-    view: BTreeSet<Row>,
-    /// The `phx_ref` of each entry whose removal the node has observed.
-    removed: HashSet<SmolStr>,
+#[derive(Clone)]
+struct InFlight {
+    from: NodeId,
+    /// The place of the recipient.
+    to: usize,
+    /// If it is for one node, it does not reach the next one at this place.
+    only: Option<NodeId>,
+    packet: Packet,
 }
 
 /// A visible entry: topic, key, `phx_ref`.
@@ -85,16 +85,9 @@ type Row = (SmolStr, SmolStr, SmolStr);
 
 impl Cluster {
     fn new() -> Self {
-        let node = |index| Node {
-            tracker: tracker(index, 1),
-            is_running: true,
-            tracked: BTreeMap::new(),
-            view: BTreeSet::new(),
-            removed: HashSet::new(),
-        };
         Self {
             now: Duration::ZERO,
-            nodes: (0..NODES).map(node).collect(),
+            nodes: (0..NODES).map(|place| Node::new(NodeId(place as u64))).collect(),
             network: Vec::new(),
             cut_links: HashSet::new(),
             created: BTreeMap::new(),
@@ -103,7 +96,7 @@ impl Cluster {
 
     fn step(&mut self, step: u8, value: usize) {
         let (node, to) = (value % NODES, value / NODES % NODES);
-        match step % 24 {
+        match step % 26 {
             0..=4 => self.track(node, value / NODES),
             5..=6 => self.update(node, value / NODES),
             7..=8 => self.untrack(node, value / NODES),
@@ -116,11 +109,14 @@ impl Cluster {
             }
             19 => drop(self.cut_links.insert((node, to))),
             20 => drop(self.cut_links.remove(&(node, to))),
-            21 if value >= 160 => self.restart(node),
+            21 if value >= 176 => self.restart(node),
+            21 if value < 16 => self.leave(node),
             21 if value < 32 => self.nodes[node].is_running = false,
             22 if value >= 192 => (0..15).for_each(|_| self.advance(Duration::from_millis(400))),
             22 if value < 64 => (0..4).for_each(|_| self.advance(Duration::from_millis(400))),
             23 => self.deliver_all(),
+            24 if value < 64 => self.nodes[node].is_deaf = true,
+            24..=25 => self.nodes[node].hear_again(self.now),
             _ => {}
         }
         self.check_view(node);
@@ -180,25 +176,22 @@ impl Cluster {
     /// Advances the time on all running nodes.
     fn advance(&mut self, time: Duration) {
         self.now += time;
-        for from in 0..NODES {
-            let Node { tracker, is_running: true, view, .. } = &mut self.nodes[from] else {
-                continue;
-            };
-            let (diff, outgoing) = tracker.tick(self.now);
-            apply(&diff, view);
-            self.send(from, outgoing);
-            self.check(from);
+        for node in 0..NODES {
+            if self.nodes[node].is_running {
+                let packets = self.nodes[node].tick(self.now);
+                self.send(node, None, packets);
+                self.check(node);
+            }
         }
     }
 
-    fn send(&mut self, from: usize, outgoing: Vec<Outgoing>) {
-        for Outgoing { to: recipient, message } in outgoing {
-            let recipient = recipient.map(|replica| replica.name);
+    fn send(&mut self, from: usize, only: Option<NodeId>, packets: Vec<Packet>) {
+        for packet in packets {
             for to in 0..NODES {
-                let is_recipient = recipient.as_ref().is_none_or(|name| *name == self::name(to));
-                let is_cut = self.cut_links.contains(&(from, to));
-                if is_recipient && self.nodes[to].is_running && !is_cut {
-                    self.network.push((from, to, message.clone()));
+                let is_recipient = to != from && only.is_none_or(|only| self.nodes[to].id == only);
+                if is_recipient && !self.cut_links.contains(&(from, to)) {
+                    let (from, packet) = (self.nodes[from].id, packet.clone());
+                    self.network.push(InFlight { from, to, only, packet });
                 }
             }
         }
@@ -212,16 +205,16 @@ impl Cluster {
             return;
         }
         let index = value % self.network.len();
-        let (_, to, message) = match duplicated {
+        let InFlight { from, to, only, packet } = match duplicated {
             true => self.network[index].clone(),
             false => self.network.swap_remove(index),
         };
-        let Node { tracker, is_running: true, view, .. } = &mut self.nodes[to] else { return };
-        let (diff, outgoing) =
-            tracker.receive(self.now, message.as_bytes()).expect("a message of a replica");
-        apply(&diff, view);
-        self.send(to, outgoing);
-        self.check(to);
+        let node = &mut self.nodes[to];
+        if node.is_running && !node.is_deaf && only.is_none_or(|only| node.id == only) {
+            let replies = node.receive(from, packet, self.now);
+            self.send(to, Some(from), replies);
+            self.check(to);
+        }
     }
 
     fn deliver_all(&mut self) {
@@ -233,21 +226,25 @@ impl Cluster {
         }
     }
 
-    /// Starts a new incarnation of a node, which tracks nothing.
-    fn restart(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        node.tracker = tracker(index, node.tracker.replica().incarnation + 1);
-        node.is_running = true;
-        node.tracked.clear();
-        node.view.clear();
-        node.removed.clear();
+    /// Starts another node at this place, which tracks nothing.
+    fn restart(&mut self, place: usize) {
+        let id = NodeId(self.nodes[place].id.0 + NODES as u64);
+        self.nodes[place] = Node::new(id);
     }
 
-    /// Repairs all links and asserts that the nodes converge, at the latest once stopped nodes are
+    /// Stops a node after it has told the others.
+    fn leave(&mut self, place: usize) {
+        if std::mem::take(&mut self.nodes[place].is_running) {
+            self.send(place, None, vec![Packet::Bye]);
+        }
+    }
+
+    /// Repairs everything and asserts that the nodes converge, at the latest once stopped nodes are
     /// down, and stay converged.
     fn converge(&mut self) {
         self.cut_links.clear();
-        for _ in 0..9 {
+        self.nodes.iter_mut().for_each(|node| node.hear_again(self.now));
+        for _ in 0..12 {
             self.settle();
             if (0..NODES).all(|node| self.is_converged(node)) {
                 break;
@@ -255,8 +252,8 @@ impl Cluster {
         }
         self.settle();
         for node in 0..NODES {
-            let tracker = &self.nodes[node].tracker;
-            assert!(self.is_converged(node), "{:?}: {:?}", tracker.replica, listed(tracker));
+            let Node { id, tracker, .. } = &self.nodes[node];
+            assert!(self.is_converged(node), "{id}: {:?}", listed(tracker));
         }
         let listings: HashSet<Vec<_>> = self
             .nodes
@@ -290,13 +287,14 @@ impl Cluster {
         self.deliver_all();
         self.advance(Duration::from_millis(500));
         self.deliver_all();
+        (0..12).for_each(|_| self.nodes.iter_mut().for_each(Node::settle));
     }
 
     fn check(&mut self, node: usize) {
         self.check_view(node);
-        let tracker = &self.nodes[node].tracker;
-        for entry in tracker.replication.local.entries() {
-            let created = || (tracker.replica.clone(), entry.clone());
+        let Node { id, tracker, .. } = &self.nodes[node];
+        for entry in tracker.replication.iter().flat_map(|it| it.local.entries()) {
+            let created = || (*id, entry.clone());
             self.created.entry(entry.phx_ref().clone()).or_insert_with(created);
         }
         self.check_removals(node);
@@ -315,45 +313,32 @@ impl Cluster {
         }
     }
 
-    /// Asserts that a node lacks an observed entry only if its replica removed it, and that no
-    /// entry reappears whose removal the node has observed.
-    fn check_removals(&mut self, index: usize) {
-        let replicas = &self.nodes[index].tracker.replication.replicas;
-        let mut newly_removed = Vec::new();
-        for (phx_ref, (replica, entry)) in &self.created {
-            let Some(peer) = replicas.get(replica) else {
-                newly_removed.extend(replicas.is_obsolete(replica).then(|| phx_ref.clone()));
-                continue;
-            };
-            let is_live_here = peer.state().contains(entry);
-            let origin = self.nodes.iter().find(|node| node.tracker.replica == *replica);
-            let is_live_there =
-                origin.is_some_and(|node| node.tracker.replication.local.contains(entry));
-            if peer.state().context().contains(entry.dot()) && !is_live_here {
+    /// Asserts that a node lacks an observed entry only if its node removed it, and that no entry
+    /// reappears whose removal was observed, unless all of its node was forgotten since.
+    fn check_removals(&mut self, place: usize) {
+        let local = |node: &Node, entry| {
+            node.tracker.replication.as_ref().is_some_and(|it| it.local.contains(entry))
+        };
+        let mut removed = HashSet::new();
+        let node = &self.nodes[place];
+        let peers = node.tracker.replication.iter().flat_map(|it| &it.peers);
+        let peers: BTreeMap<_, _> = peers.collect();
+        for (phx_ref, (origin, entry)) in &self.created {
+            let Some(peer) = peers.get(origin) else { continue };
+            if node.removed.contains(phx_ref) {
+                removed.insert(phx_ref.clone());
+            }
+            if peer.state().context().contains(entry.dot()) && !peer.state().contains(entry) {
+                let origin = self.nodes.iter().find(|node| node.id == *origin);
+                let is_live_there = origin.is_some_and(|node| local(node, entry));
                 assert!(!is_live_there, "{entry:?} is missing but was not removed");
-                newly_removed.push(phx_ref.clone());
+                removed.insert(phx_ref.clone());
             }
         }
-        let Node { view, removed, .. } = &mut self.nodes[index];
-        removed.extend(newly_removed);
-        let reappeared = view.iter().find(|(.., phx_ref)| removed.contains(phx_ref));
+        let reappeared = node.view.iter().find(|(.., phx_ref)| removed.contains(phx_ref));
         assert!(reappeared.is_none(), "a removed entry reappeared: {reappeared:?}");
+        self.nodes[place].removed = removed;
     }
-}
-
-fn tracker(node: usize, incarnation: u64) -> Tracker {
-    let config = Config {
-        heartbeat: Duration::from_millis(500),
-        down_after: Duration::from_millis(1500),
-        gone_after: Duration::from_secs(5),
-        max_removals: 4,
-        max_message: 400,
-    };
-    Tracker::with_config(Replica { name: name(node), incarnation }, config)
-}
-
-fn name(node: usize) -> SmolStr {
-    format_smolstr!("node{node}")
 }
 
 fn topics() -> [SmolStr; 2] {

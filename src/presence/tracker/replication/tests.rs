@@ -1,59 +1,93 @@
 //! The behaviour of replicas that exchange messages.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::message::{DecodeError, Message};
-use super::protocol::Outgoing;
-use super::state::Diff;
-use crate::presence::tracker::Tracker;
+use super::*;
 use crate::presence::tracker::entry::{MAX_TEXT, Meta, Owner};
-use crate::presence::tracker::tests::{keys, node, track, untrack};
+use crate::presence::tracker::tests::{keys, track, untrack};
+use crate::presence::tracker::{Replica, Tracker};
+
+const ONE: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Delivers the messages of both replicas, and returns the combined diff of both.
-fn exchange(now: Duration, one: &mut Tracker, other: &mut Tracker) -> Diff {
-    let mut diff = Diff::default();
-    deliver(now, one, other, &mut diff);
-    deliver(now, other, one, &mut diff);
-    diff
+fn node(id: NodeId) -> Tracker {
+    let replica = Replica { node: id, shard: 0 };
+    Tracker::replicated(replica, Config::default(), Arc::default())
 }
 
-/// Delivers the messages that are due from one replica, and all replies in both directions.
-fn deliver(now: Duration, from: &mut Tracker, to: &mut Tracker, diff: &mut Diff) {
-    let mut messages = from.tick(now).1;
-    let mut receivers = [to, from];
-    for _ in 0..20 {
-        let mut replies = Vec::new();
-        for Outgoing { message, .. } in messages {
-            let (received, reply) =
-                receivers[0].receive(now, message.as_bytes()).expect("a message");
-            diff.joins.extend(received.joins);
-            diff.leaves.extend(received.leaves);
-            replies.extend(reply);
-        }
-        messages = replies;
-        receivers.reverse();
-    }
-    assert!(messages.is_empty(), "the exchange of messages does not end");
+fn id(tracker: &Tracker) -> NodeId {
+    tracker.replica.node
+}
+
+fn replication(tracker: &mut Tracker) -> &mut Replication {
+    tracker.replication.as_deref_mut().expect("a replicated tracker")
 }
 
 /// Two replicas that know each other.
 fn pair() -> (Tracker, Tracker) {
-    let (mut one, mut other) = (node("one", 1), node("other", 1));
-    let mut diff = Diff::default();
-    deliver(seconds(0), &mut one, &mut other, &mut diff);
-    deliver(seconds(0), &mut other, &mut one, &mut diff);
+    let (mut one, mut other) = (node(ONE), node(OTHER));
+    one.set_standing(OTHER, Standing::Up);
+    other.set_standing(ONE, Standing::Up);
     (one, other)
+}
+
+/// Passes a message on as the network does.
+fn copy(message: &Message, from: NodeId) -> Message {
+    let replica = Replica { node: from, shard: 0 };
+    Message::decode(message.encode().as_bytes(), replica).expect("a message")
+}
+
+/// Delivers messages, and all replies in both directions. Returns the combined diff of both.
+fn deliver(now: Duration, from: &mut Tracker, to: &mut Tracker, messages: Vec<Message>) -> Diff {
+    let mut diff = Diff::default();
+    let (mut messages, mut ends) = (messages, [from, to]);
+    for _ in 0..20 {
+        let mut replies = Vec::new();
+        for message in messages {
+            let from = id(ends[0]);
+            let received = ends[1].receive(from, copy(&message, from), now);
+            diff.joins.extend(received.visible.joins);
+            diff.leaves.extend(received.visible.leaves);
+            replies.extend(received.replies);
+        }
+        messages = replies;
+        ends.reverse();
+    }
+    assert!(messages.is_empty(), "the exchange of messages does not end");
+    diff
+}
+
+/// Delivers what a replica has done.
+fn update(now: Duration, from: &mut Tracker, to: &mut Tracker) -> Diff {
+    let messages = from.collect();
+    deliver(now, from, to, messages)
+}
+
+/// Delivers a heartbeat.
+fn beat(now: Duration, from: &mut Tracker, to: &mut Tracker) -> Diff {
+    let request = to.hear_clock(id(from), from.clock(), now);
+    deliver(now, to, from, request.into_iter().collect())
+}
+
+/// Changes the standing of a node.
+fn set_standing(tracker: &mut Tracker, node: NodeId, standing: Standing) -> Diff {
+    tracker.set_standing(node, standing);
+    let settled = tracker.settle(node, 1000);
+    assert!(!settled.is_unfinished);
+    settled.diff
 }
 
 #[test]
 fn a_replicated_entry_has_the_same_phx_ref() {
     let (mut one, mut other) = pair();
     let entry = track(&mut one, "ann");
-    let diff = exchange(seconds(1), &mut other, &mut one);
+    let diff = update(seconds(1), &mut one, &mut other);
     assert_eq!(diff.joins[0].phx_ref(), entry.phx_ref());
     assert_eq!(other.get_by_key("room", "ann"), [entry]);
 }
@@ -63,22 +97,31 @@ fn an_entry_follows_those_observed_before_it_on_all_replicas() {
     let (mut one, mut other) = pair();
     (0..5).for_each(|index| drop(track(&mut one, &format!("someone {index}"))));
     let first = track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
+    update(seconds(1), &mut one, &mut other);
     let second = track(&mut other, "ann");
-    exchange(seconds(2), &mut other, &mut one);
+    update(seconds(1), &mut other, &mut one);
     assert_eq!(one.get_by_key("room", "ann"), [first.clone(), second.clone()]);
     assert_eq!(other.get_by_key("room", "ann"), [first, second]);
+}
+
+#[test]
+fn an_update_reaches_the_others_as_one_leave_and_one_join() {
+    let (mut one, mut other) = pair();
+    track(&mut one, "ann");
+    update(seconds(1), &mut one, &mut other);
+    let (old, new) =
+        one.update(Owner(1), &"room".into(), &"ann".into(), Meta::clone).expect("a tracked key");
+    let diff = update(seconds(2), &mut one, &mut other);
+    assert_eq!((diff.joins, diff.leaves), (vec![new], vec![old]));
 }
 
 #[test]
 fn a_lost_delta_is_requested_when_the_next_one_arrives() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
-    one.tick(Duration::from_millis(800));
+    one.collect();
     track(&mut one, "bob");
-    let mut diff = Diff::default();
-    // No heartbeat is due, so only the gap reveals the loss.
-    deliver(Duration::from_millis(900), &mut one, &mut other, &mut diff);
+    update(seconds(1), &mut one, &mut other);
     assert_eq!(keys(&other), ["ann", "bob"]);
 }
 
@@ -86,8 +129,8 @@ fn a_lost_delta_is_requested_when_the_next_one_arrives() {
 fn a_lost_final_delta_is_detected_by_the_heartbeat() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
-    one.tick(Duration::from_millis(800));
-    deliver(seconds(2), &mut one, &mut other, &mut Diff::default());
+    one.collect();
+    beat(seconds(1), &mut one, &mut other);
     assert_eq!(keys(&other), ["ann"]);
 }
 
@@ -95,11 +138,11 @@ fn a_lost_final_delta_is_detected_by_the_heartbeat() {
 fn a_lost_remove_is_detected_by_the_heartbeat() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
+    update(seconds(1), &mut one, &mut other);
     untrack(&mut one, "ann");
-    one.tick(seconds(2));
+    one.collect();
     assert_eq!(keys(&other), ["ann"]);
-    deliver(seconds(4), &mut one, &mut other, &mut Diff::default());
+    beat(seconds(2), &mut one, &mut other);
     assert!(keys(&other).is_empty());
 }
 
@@ -107,186 +150,249 @@ fn a_lost_remove_is_detected_by_the_heartbeat() {
 fn a_lost_update_is_recovered_after_its_entry_was_replaced() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
-    for second in [2, 3] {
-        one.tick(seconds(second));
+    update(seconds(1), &mut one, &mut other);
+    for _ in 0..2 {
+        one.collect();
         one.update(Owner(1), &"room".into(), &"ann".into(), Meta::clone).expect("a tracked key");
     }
-    exchange(seconds(4), &mut other, &mut one);
+    update(seconds(2), &mut one, &mut other);
     assert_eq!(other.get_by_key("room", "ann"), one.get_by_key("room", "ann"));
 }
 
 #[test]
 fn a_remove_that_left_the_log_is_still_replicated() {
     let (mut one, mut other) = pair();
-    one.replication.config.max_removals = 1;
+    replication(&mut one).config.max_removals = 1;
     ["ann", "bob", "cid"].iter().for_each(|key| drop(track(&mut one, key)));
-    exchange(seconds(1), &mut other, &mut one);
+    update(seconds(1), &mut one, &mut other);
     ["ann", "bob"].iter().for_each(|key| untrack(&mut one, key));
-    exchange(seconds(4), &mut other, &mut one);
+    assert!(one.collect().is_empty());
+    beat(seconds(2), &mut one, &mut other);
     assert_eq!(keys(&other), ["cid"]);
 }
 
 #[test]
-fn a_new_replica_receives_the_full_state_in_one_round_of_fragments() {
-    let (mut one, mut other) = (node("one", 1), node("other", 1));
-    one.replication.config.max_message = 500;
+fn operations_that_were_not_collected_are_not_missing() {
+    let (mut one, mut other) = pair();
+    track(&mut one, "ann");
+    assert!(other.hear_clock(ONE, one.clock(), seconds(1)).is_none());
+    one.collect();
+    assert!(other.hear_clock(ONE, one.clock(), seconds(1)).is_some());
+}
+
+#[test]
+fn a_replica_is_asked_once_a_second() {
+    let mut other = pair().1;
+    let mut ask = |millis| other.hear_clock(ONE, 1, Duration::from_millis(millis)).is_some();
+    assert_eq!([500, 1000, 1400, 1500, 2600].map(&mut ask), [true, false, false, true, true]);
+}
+
+#[test]
+fn a_replica_is_not_asked_again_while_it_answers() {
+    let (mut one, mut other) = pair();
+    replication(&mut one).config.max_message = 300;
     (0..20).for_each(|index| drop(track(&mut one, &index.to_string())));
-    one.tick(seconds(0));
-    deliver(seconds(1), &mut other, &mut one, &mut Diff::default());
+    one.collect();
+    let request = other.hear_clock(ONE, one.clock(), seconds(1)).expect("a request");
+    let pieces = one.receive(OTHER, request, seconds(1)).replies;
+    assert!(pieces.len() > 5);
+    let mut now = seconds(1);
+    for piece in &pieces[..pieces.len() - 1] {
+        now += Duration::from_millis(900);
+        assert!(other.receive(ONE, copy(piece, ONE), now).replies.is_empty());
+        assert!(other.hear_clock(ONE, one.clock(), now + Duration::from_millis(90)).is_none());
+    }
+    assert!(other.hear_clock(ONE, one.clock(), now + seconds(1)).is_some(), "the last is lost");
+}
+
+#[test]
+fn a_new_replica_receives_the_full_state_in_one_round_of_pieces() {
+    let (mut one, mut other) = pair();
+    replication(&mut one).config.max_message = 500;
+    (0..20).for_each(|index| drop(track(&mut one, &index.to_string())));
+    one.collect();
+    let diff = beat(seconds(1), &mut one, &mut other);
+    assert_eq!(diff.joins.len(), 20);
     assert_eq!(other.count("room"), 20);
 }
 
 #[test]
-fn a_replica_receives_entries_of_a_second_from_a_third() {
+fn the_pieces_of_a_state_with_many_gaps_stay_small() {
     let (mut one, mut other) = pair();
-    let mut third = node("third", 1);
-    track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
-    exchange(seconds(3), &mut third, &mut other);
-    assert_eq!(keys(&third), ["ann"]);
+    (0..20_000).for_each(|index| drop(track(&mut one, &index.to_string())));
+    (0..20_000).step_by(2).for_each(|index| untrack(&mut one, &index.to_string()));
+    let request = other.hear_clock(ONE, 1, seconds(1)).expect("a request");
+    let pieces = one.receive(OTHER, request, seconds(1)).replies;
+    let longest = pieces.iter().map(|piece| piece.encode().len()).max();
+    assert!(longest < Some(96 * 1024), "{longest:?}");
+    deliver(seconds(1), &mut one, &mut other, pieces);
+    assert_eq!(other.count("room"), 10_000);
+    assert!(!replication(&mut other).peers[&ONE].state().context().has_gap());
 }
 
 #[test]
-fn a_silent_replica_is_hidden_until_it_is_heard_from_again() {
+fn a_replica_that_has_no_standing_is_ignored_but_answered() {
+    let (mut one, mut other) = (node(ONE), node(OTHER));
+    track(&mut one, "ann");
+    update(seconds(1), &mut one, &mut other);
+    assert!(keys(&other).is_empty() && replication(&mut other).peers.is_empty());
+    assert!(other.hear_clock(ONE, one.clock(), seconds(1)).is_none());
+    track(&mut other, "bob");
+    other.collect();
+    one.set_standing(OTHER, Standing::Up);
+    beat(seconds(1), &mut other, &mut one);
+    assert_eq!(keys(&one), ["ann", "bob"]);
+}
+
+#[test]
+fn the_entries_of_a_node_that_is_down_are_hidden_until_it_is_up() {
     let (mut one, mut other) = pair();
     let entry = track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
-    let mut leaves = Vec::new();
-    (2..40).for_each(|second| leaves.extend(other.tick(seconds(second)).0.leaves));
-    assert_eq!(leaves, std::slice::from_ref(&entry));
+    update(seconds(1), &mut one, &mut other);
+    let diff = set_standing(&mut other, ONE, Standing::Down);
+    assert_eq!(diff.leaves, std::slice::from_ref(&entry));
     assert!(keys(&other).is_empty());
-    let diff = exchange(seconds(41), &mut other, &mut one);
+    let diff = set_standing(&mut other, ONE, Standing::Up);
     assert_eq!(diff.joins, [entry]);
     assert_eq!(keys(&other), ["ann"]);
 }
 
 #[test]
-fn an_entry_removed_while_its_replica_was_down_is_not_shown_again() {
+fn what_a_node_does_while_it_is_down_is_shown_when_it_is_up() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
-    (2..40).for_each(|second| drop(other.tick(seconds(second))));
+    update(seconds(1), &mut one, &mut other);
+    set_standing(&mut other, ONE, Standing::Down);
     untrack(&mut one, "ann");
-    let diff = exchange(seconds(41), &mut other, &mut one);
-    assert!(diff.joins.is_empty());
-    assert!(keys(&other).is_empty());
-}
-
-/// Two replicas of which `other` considers `one` gone, and messages of `one` still in flight.
-fn gone() -> (Tracker, Tracker, Vec<Outgoing>) {
-    let (mut one, mut other) = pair();
-    track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
     track(&mut one, "bob");
-    let late = one.tick(seconds(2)).1;
-    (2..1300).for_each(|second| drop(other.tick(seconds(second))));
-    assert!(other.replication.replicas.clock().next().is_none(), "it is still a peer");
-    (one, other, late)
-}
-
-#[test]
-fn a_delayed_message_does_not_bring_back_a_gone_replica() {
-    let (_, mut other, late) = gone();
-    for Outgoing { message, .. } in late {
-        let (diff, _) = other.receive(seconds(1300), message.as_bytes()).expect("a message");
-        assert!(diff.joins.is_empty());
-    }
-    assert!(keys(&other).is_empty());
-}
-
-#[test]
-fn a_live_replica_taken_for_gone_starts_a_new_incarnation_with_its_entries() {
-    let (mut one, mut other, _) = gone();
-    let old = one.get_by_key("room", "ann");
-    one.tick(seconds(1298));
-    let mut diff = Diff::default();
-    deliver(seconds(1300), &mut one, &mut other, &mut diff);
-    assert_eq!(one.replica().incarnation, 2);
-    assert_eq!(one.get_by_key("room", "ann")[0].prev(), Some(old[0].phx_ref()));
-    deliver(seconds(1302), &mut one, &mut other, &mut diff);
-    assert_eq!(keys(&other), ["ann", "bob"]);
-    assert_eq!(other.get_by_key("room", "ann"), one.get_by_key("room", "ann"));
-    let (old, _) = one.update(Owner(1), &"room".into(), &"ann".into(), Meta::clone).expect("owned");
-    assert_eq!(other.get_by_key("room", "ann"), [old]);
-}
-
-#[test]
-fn a_restarted_node_replaces_its_previous_incarnation() {
-    let (mut one, mut other) = pair();
-    track(&mut one, "ann");
-    let mut late = one.tick(seconds(1)).1;
-    exchange(seconds(2), &mut other, &mut one);
-    let mut again = node("one", 2);
-    track(&mut again, "bob");
-    exchange(seconds(3), &mut other, &mut again);
-    assert_eq!(keys(&other), ["bob"]);
-    let message = late.remove(0).message;
-    other.receive(seconds(4), message.as_bytes()).expect("a message");
+    let messages = one.collect();
+    let received = other.receive(ONE, copy(&messages[0], ONE), seconds(2));
+    assert!(received.visible.joins.is_empty() && received.visible.leaves.is_empty());
+    assert_eq!((received.hidden.joins.len(), received.hidden.leaves.len()), (1, 1));
+    let diff = set_standing(&mut other, ONE, Standing::Up);
+    assert_eq!((diff.joins.len(), diff.leaves.len()), (1, 0));
     assert_eq!(keys(&other), ["bob"]);
 }
 
 #[test]
-fn a_replica_that_was_suspended_does_not_mark_others_down() {
+fn entries_are_hidden_and_shown_in_steps_while_others_come_and_go() {
+    let (mut one, mut other) = pair();
+    (0..10).for_each(|index| drop(track(&mut one, &index.to_string())));
+    update(seconds(1), &mut one, &mut other);
+    other.set_standing(ONE, Standing::Down);
+    let step = other.settle(ONE, 4);
+    assert!(step.is_unfinished && step.diff.leaves.len() == 4);
+    // One that is hidden already and one that is not.
+    untrack(&mut one, "0");
+    untrack(&mut one, "9");
+    track(&mut one, "new");
+    let diff = update(seconds(2), &mut one, &mut other);
+    assert_eq!((diff.joins.len(), diff.leaves.len()), (1, 1));
+    assert_eq!(other.count("room"), 6);
+    other.set_standing(ONE, Standing::Up);
+    while other.settle(ONE, 2).is_unfinished {}
+    assert_eq!(keys(&other), keys(&one));
+}
+
+#[test]
+fn a_node_that_is_gone_is_forgotten_and_its_late_messages_are_ignored() {
     let (mut one, mut other) = pair();
     track(&mut one, "ann");
-    exchange(seconds(1), &mut other, &mut one);
-    let (diff, _) = other.tick(seconds(100_000));
-    assert!(diff.leaves.is_empty());
-    assert_eq!(keys(&other), ["ann"]);
+    update(seconds(1), &mut one, &mut other);
+    track(&mut one, "bob");
+    other.set_standing(ONE, Standing::Gone);
+    let settled = other.settle(ONE, 1000);
+    assert_eq!((settled.diff.leaves.len(), settled.forgotten.entries().count()), (1, 1));
+    let diff = update(seconds(2), &mut one, &mut other);
+    assert!(diff.joins.is_empty() && keys(&other).is_empty());
+    assert!(replication(&mut other).peers.is_empty());
 }
 
 #[test]
-fn a_replica_ignores_its_own_messages() {
-    let mut one = node("one", 1);
+fn a_node_that_was_taken_for_gone_is_asked_for_everything() {
+    let (mut one, mut other) = pair();
+    let entry = track(&mut one, "ann");
+    update(seconds(1), &mut one, &mut other);
+    set_standing(&mut other, ONE, Standing::Gone);
+    set_standing(&mut other, ONE, Standing::Up);
+    let diff = beat(seconds(2), &mut one, &mut other);
+    assert_eq!(diff.joins, [entry]);
+}
+
+#[test]
+fn a_node_that_is_up_again_before_it_is_forgotten_keeps_its_entries() {
+    let (mut one, mut other) = pair();
+    (0..10).for_each(|index| drop(track(&mut one, &index.to_string())));
+    update(seconds(1), &mut one, &mut other);
+    other.set_standing(ONE, Standing::Gone);
+    other.settle(ONE, 4);
+    other.set_standing(ONE, Standing::Up);
+    while other.settle(ONE, 4).is_unfinished {}
+    assert_eq!(other.count("room"), 10);
+}
+
+#[test]
+fn a_replica_is_not_its_own_peer() {
+    let mut one = node(ONE);
     track(&mut one, "ann");
-    let message = one.tick(seconds(1)).1.remove(0).message;
-    let (diff, outgoing) = one.receive(seconds(1), message.as_bytes()).expect("a message");
-    assert!(diff.joins.is_empty() && outgoing.is_empty());
+    one.set_standing(ONE, Standing::Up);
+    let message = one.collect().remove(0);
+    let received = one.receive(ONE, copy(&message, ONE), seconds(1));
+    assert!(received.visible.joins.is_empty() && received.replies.is_empty());
 }
 
 #[test]
-fn an_idle_replica_sends_only_heartbeats() {
-    let mut one = node("one", 1);
-    assert_eq!(one.tick(seconds(1)).1.len(), 1);
-    assert!(one.tick(seconds(2)).1.is_empty());
-    assert_eq!(one.tick(seconds(3)).1.len(), 1);
+fn each_local_operation_says_that_there_is_something_to_collect() {
+    let changed = Arc::new(AtomicBool::new(false));
+    let replica = Replica { node: ONE, shard: 0 };
+    let mut one = Tracker::replicated(replica, Config::default(), Arc::clone(&changed));
+    track(&mut one, "ann");
+    assert!(changed.swap(false, Ordering::Relaxed));
+    assert_eq!((one.collect().len(), one.collect().len()), (1, 0));
+    untrack(&mut one, "ann");
+    assert!(changed.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_tracker_that_is_alone_keeps_nothing_for_others() {
+    let mut one = Tracker::new(Replica { node: ONE, shard: 0 });
+    track(&mut one, "ann");
+    assert!(one.collect().is_empty() && one.replication.is_none());
+    assert_eq!(one.clock(), 0);
 }
 
 /// A valid message with one part of its text replaced.
 fn message(part: &str, with: &str) -> String {
-    let valid = r#"{"v":1,"from":{"name":"one","incarnation":1},"states":[{"of":{"name":"two","incarnation":1},"seen":[[1,2]],"entries":[{"n":1,"age":1,"topic":"room","key":"ann","meta":{},"prev":"aaaaaaaaaaaaaaaa"}]}]}"#;
+    let valid = r#"{"v":1,"state":{"seen":[0,2],"entries":[{"n":1,"age":1,"topic":"room","key":"ann","meta":{},"prev":"aaaaaaaaaaaaaaaa"}]},"more":false,"request":[0,1]}"#;
     assert!(valid.contains(part), "no {part}");
     valid.replace(part, with)
 }
 
+fn decode(message: &str) -> Result<Message, DecodeError> {
+    Message::decode(message.as_bytes(), Replica { node: ONE, shard: 0 })
+}
+
 #[test]
 fn unknown_fields_are_ignored() {
-    let mut one = node("other", 1);
     let later = message(r#""seen""#, r#""later":[{"a":1}],"seen""#);
-    let later = later.replace(r#"{"v":1"#, r#"{"later":{},"v":1"#);
-    one.receive(seconds(0), later.as_bytes()).expect("a message");
-    assert_eq!(keys(&one), ["ann"]);
+    let later = decode(&later.replace(r#"{"v":1"#, r#"{"later":{},"v":1"#)).expect("a message");
+    let mut other = pair().1;
+    other.receive(ONE, later, seconds(0));
+    assert_eq!(keys(&other), ["ann"]);
 }
 
 #[test]
 fn an_unknown_version_is_rejected() {
-    let mut one = node("other", 1);
-    let result = one.receive(seconds(0), br#"{"v":2,"from":"in another form"}"#);
+    let result = decode(r#"{"v":2,"state":"in another form"}"#);
     assert_eq!(result.expect_err("an error"), DecodeError("unknown version"));
 }
 
 #[test]
-fn malformed_messages_are_rejected_without_effect() {
-    let duplicate = r#"{"of":{"name":"two","incarnation":1},"seen":[]}"#;
-    let clocks =
-        (0..1025).map(|index| format!(r#"{{"of":{{"name":"{index}","incarnation":1}},"to":1}}"#));
-    let clocks = format!(r#""clock":[{}],"states""#, clocks.collect::<Vec<_>>().join(","));
+fn malformed_messages_are_rejected() {
     let too_long = format!(r#""{}""#, "a".repeat(MAX_TEXT + 1));
     for (part, with) in [
-        ("}]}]}", "}]}]"),
+        (r#"}]},"#, "}],"),
         (r#""v":1,"#, ""),
-        (r#""one""#, &too_long),
         (r#""room""#, &too_long),
         (r#""ann""#, &too_long),
         (r#"{}"#, "[]"),
@@ -297,32 +403,30 @@ fn malformed_messages_are_rejected_without_effect() {
         (r#""n":1"#, r#""n":3"#),
         (r#""n":1"#, r#""n":-1"#),
         (r#""age":1"#, r#""age":9007199254740993"#),
-        (r#""incarnation":1"#, r#""incarnation":9007199254740993"#),
-        ("[[1,2]]", "[[1,9007199254740993]]"),
-        ("[[1,2]]", "[[1,18446744073709551615]]"),
-        ("[[1,2]]", "[[1,1],[1,2]]"),
-        (r#""states":["#, &format!(r#""states":[{duplicate},"#)),
-        (r#""states""#, &clocks),
+        ("[0,2]", "[0,9007199254740993]"),
+        ("[0,2]", "[1,18446744073709551615]"),
+        ("[0,2]", "[0,2,0,1]"),
+        ("[0,2]", "[0,2,1]"),
+        ("[0,2]", "[0,0]"),
+        ("[0,1]", "[0]"),
     ] {
-        let mut one = node("other", 1);
         let message = message(part, with);
-        assert!(one.receive(seconds(0), message.as_bytes()).is_err(), "{message}");
-        assert!(keys(&one).is_empty() && one.replication.replicas.clock().next().is_none());
+        assert!(decode(&message).is_err(), "{message}");
     }
-    assert!(Message::decode(message("one", "one").as_bytes()).is_ok());
+    assert!(decode(&message("room", "room")).is_ok());
 }
 
 #[test]
 fn extreme_counters_are_harmless() {
-    let mut one = node("other", 1);
-    let extreme = message("[[1,2]]", "[[1,9007199254740992]]")
+    let mut other = pair().1;
+    let extreme = message("[0,2]", "[0,9007199254740992]")
         .replace(r#""age":1"#, r#""age":9007199254740992"#)
-        .replace(r#""incarnation":1"#, r#""incarnation":9007199254740992"#);
-    one.receive(seconds(0), extreme.as_bytes()).expect("a message");
-    track(&mut one, "ann");
-    track(&mut one, "bob");
-    assert_eq!(one.get_by_key("room", "ann").len(), 2);
-    let gone = r#"{"v":1,"from":{"name":"x","incarnation":1},"gone":{"of":{"name":"other","incarnation":1},"newest":9007199254740992}}"#;
-    one.receive(seconds(0), gone.as_bytes()).expect("a message");
-    assert_eq!(one.replica().incarnation, 1);
+        .replace("[0,1]", "[9007199254740991,1]");
+    other.receive(ONE, decode(&extreme).expect("a message"), seconds(0));
+    track(&mut other, "ann");
+    track(&mut other, "bob");
+    assert_eq!(other.get_by_key("room", "ann").len(), 2);
+    assert!(other.hear_clock(ONE, u64::MAX, seconds(5)).is_some());
+    set_standing(&mut other, ONE, Standing::Gone);
+    assert_eq!(keys(&other), ["ann", "bob"]);
 }

@@ -12,11 +12,11 @@ fn random_bytes(seed: u64, length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-/// `SEEDS` in the environment sets the number of walks, 30 by default.
+/// `SEEDS` in the environment sets the number of walks, 2000 by default.
 #[test]
 fn nodes_converge_after_any_sequence_of_faults() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    for seed in 1..=seeds.unwrap_or(30) {
+    for seed in 1..=seeds.unwrap_or(2000) {
         let bytes = random_bytes(seed, 600);
         let result = std::panic::catch_unwind(|| walk(&bytes));
         assert!(result.is_ok(), "seed {seed}");

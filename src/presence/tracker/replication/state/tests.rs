@@ -3,18 +3,17 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::presence::tracker::entry::Fields;
+use crate::adapter::NodeId;
+use crate::presence::tracker::entry::{Fields, Replica};
 
 /// The local history of a replica.
 struct History {
-    replica: Replica,
     /// The state and the removal log after each number of operations, from 0.
     states: Vec<(ReplicaState, RemovalLog)>,
 }
 
 impl History {
     fn new(operations: &[(bool, Index)], max_removals: usize) -> Self {
-        let replica = Replica { name: "one".into(), incarnation: 1 };
         let mut states = vec![(ReplicaState::default(), RemovalLog::default())];
         for (dot, (is_remove, which)) in (1..).zip(operations) {
             let (mut state, mut log) = states.last().expect("a state").clone();
@@ -23,11 +22,11 @@ impl History {
                 state.remove(dot, which.get(&entries));
                 log.push(dot, which.get(&entries).dot(), max_removals);
             } else {
-                state.add(entry(&replica, dot));
+                state.add(entry(dot));
             }
             states.push((state, log));
         }
-        Self { replica, states }
+        Self { states }
     }
 
     fn last(&self) -> &ReplicaState {
@@ -40,13 +39,12 @@ impl History {
 
     /// The fragments in which the replica and its peers send the deltas.
     fn fragments(&self, deltas: &[Delta]) -> Vec<Fragment> {
-        let fragments = deltas.iter().flat_map(|Delta { since, to, known, is_local, max_size }| {
+        let fragments = deltas.iter().flat_map(|Delta { since, to, known, max_size }| {
             let (state, log) = &self.states[to.index(self.states.len())];
             let since = CausalContext::up_to(since.index(self.states.len()) as u64);
             let known = known.iter().map(|index| index.index(self.states.len()) as u64);
             let known = since.union(&known.collect());
-            let log = (*is_local).then_some(log);
-            state.delta(&self.replica, &known.without([0]), log, *max_size)
+            state.delta(&known.without([0]), log, *max_size)
         });
         fragments.collect()
     }
@@ -61,12 +59,11 @@ struct Delta {
     to: Index,
     /// Further dots that the peer has observed.
     known: Vec<Index>,
-    /// Whether the replica itself sends the delta and can consult its removal log.
-    is_local: bool,
     max_size: usize,
 }
 
-fn entry(replica: &Replica, dot: u64) -> Entry {
+fn entry(dot: u64) -> Entry {
+    let replica = Replica { node: NodeId(1), shard: 0 };
     let (topic, key, meta) = ("room".into(), "ann".into(), "{}".into());
     Entry::new(replica, dot, Fields { timestamp: dot, topic, key, meta, prev: None })
 }
@@ -78,8 +75,8 @@ fn history() -> impl Strategy<Value = History> {
 
 fn deltas() -> impl Strategy<Value = Vec<Delta>> {
     let known = vec(any::<Index>(), 0..6);
-    let delta = (any::<Index>(), any::<Index>(), known, any::<bool>(), 1..600usize).prop_map(
-        |(since, to, known, is_local, max_size)| Delta { since, to, known, is_local, max_size },
+    let delta = (any::<Index>(), any::<Index>(), known, 1..600usize).prop_map(
+        |(since, to, known, max_size)| Delta { since, to, known, max_size },
     );
     vec(delta, 1..12)
 }
@@ -92,9 +89,8 @@ fn merged<'a>(fragments: impl IntoIterator<Item = &'a Fragment>) -> ReplicaState
     state
 }
 
-fn as_fragment(replica: &Replica, state: &ReplicaState) -> Fragment {
-    let entries = state.entries().cloned().collect();
-    Fragment { replica: replica.clone(), context: state.context().clone(), entries }
+fn as_fragment(state: &ReplicaState) -> Fragment {
+    Fragment { context: state.context().clone(), entries: state.entries().cloned().collect() }
 }
 
 impl PartialEq for ReplicaState {
@@ -135,15 +131,14 @@ proptest! {
     fn merging_is_associative(history in history(), deltas in deltas(), cut: Index) {
         let fragments = history.fragments(&deltas);
         let (left, right) = fragments.split_at(cut.index(fragments.len() + 1));
-        let halves = [left, right].map(|half| as_fragment(&history.replica, &merged(half)));
+        let halves = [left, right].map(|half| as_fragment(&merged(half)));
         prop_assert_eq!(merged(&halves), merged(&fragments));
     }
 
     #[test]
-    fn the_delta_completes_a_partial_state(history in history(), deltas in deltas(), is_local: bool) {
+    fn the_delta_completes_a_partial_state(history in history(), deltas in deltas()) {
         let mut state = merged(&history.fragments(&deltas));
-        let log = is_local.then_some(history.log());
-        for fragment in history.last().delta(&history.replica, state.context(), log, 300) {
+        for fragment in history.last().delta(state.context(), history.log(), 300) {
             state.merge(fragment);
         }
         prop_assert_eq!(&state, history.last());
@@ -207,10 +202,9 @@ proptest! {
 
 #[test]
 fn a_removed_entry_leaves_nothing_but_a_range_of_dots() {
-    let (mut state, replica) =
-        (ReplicaState::default(), Replica { name: "one".into(), incarnation: 1 });
+    let mut state = ReplicaState::default();
     for dot in (1..1000).step_by(2) {
-        let entry = entry(&replica, dot);
+        let entry = entry(dot);
         state.add(entry.clone());
         state.remove(dot + 1, &entry);
     }
