@@ -164,7 +164,9 @@ impl SendQueue {
 
 impl fmt::Debug for SendQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendQueue").field("bytes", &self.0.state.lock().bytes).finish_non_exhaustive()
+        f.debug_struct("SendQueue")
+            .field("bytes", &self.0.state.lock().bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -216,7 +218,10 @@ mod tests {
         queue.push(Channel::All, "new".into()).unwrap();
         tokio::time::advance(Duration::from_millis(1)).await;
         let expired = queue.expire();
-        assert_eq!(expired.iter().map(Outgoing::channel).collect::<Vec<_>>(), [Channel::Topic("t")]);
+        assert_eq!(
+            expired.iter().map(Outgoing::channel).collect::<Vec<_>>(),
+            [Channel::Topic("t")]
+        );
         assert_eq!(take(&queue, 9).await, ["new"]);
     }
 

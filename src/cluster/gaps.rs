@@ -128,7 +128,11 @@ async fn run(gaps: Weak<Gaps>) {
         drop(gaps);
         if !inboxes.is_empty() {
             let channels = inboxes.len();
-            limited!(WARN, channels, "broadcasts of other nodes may have been lost: clients join again");
+            limited!(
+                WARN,
+                channels,
+                "broadcasts of other nodes may have been lost: clients join again"
+            );
         }
         for step in inboxes.chunks(per_step) {
             let alive: Vec<_> = step.iter().filter_map(Weak::upgrade).collect();

@@ -93,7 +93,8 @@ mod tests {
     fn a_body_is_put_together_whatever_the_size_of_its_parts() {
         for size in 1..12 {
             let mut all = Parts::default();
-            let done: Vec<_> = parts(1, size).iter().filter_map(|part| add(&mut all, part)).collect();
+            let done: Vec<_> =
+                parts(1, size).iter().filter_map(|part| add(&mut all, part)).collect();
             assert_eq!(done, ["0123456789"], "{size}");
             assert!(all.unfinished.is_empty());
         }

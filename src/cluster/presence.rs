@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Cluster;
 use super::receive::refuse;
 use super::wire::{self, Body, DecodeError, ShardMessage};
-use super::Cluster;
 use crate::adapter::NodeId;
 use crate::presence::cluster::Outgoing;
 

@@ -68,9 +68,10 @@ mod tests {
     #[test]
     fn numbers_that_were_left_out_are_a_gap_and_others_come_once() {
         let mut sequence = Sequence::default();
-        assert_eq!(receive(&mut sequence, [5, 6, 6, 5, 8, 7, 9]), [
-            Next, Next, Repeated, Repeated, AfterGap, Repeated, Next
-        ]);
+        assert_eq!(
+            receive(&mut sequence, [5, 6, 6, 5, 8, 7, 9]),
+            [Next, Next, Repeated, Repeated, AfterGap, Repeated, Next]
+        );
     }
 
     #[test]

@@ -33,8 +33,8 @@ impl Cluster {
         let mut state = self.state.lock();
         // While nobody is heard, nobody is silent.
         let due = if state.is_linked { state.members.tick(now) } else { Default::default() };
-        let reconnects = due.is_deaf
-            && now.saturating_sub(state.last_reconnect) >= self.config.deaf_after;
+        let reconnects =
+            due.is_deaf && now.saturating_sub(state.last_reconnect) >= self.config.deaf_after;
         if reconnects {
             state.last_reconnect = now;
         }

@@ -270,7 +270,9 @@ mod tests {
         let frame = encode(1, NODE, broadcast(b"{\"a\":1}")).freeze();
         let range = frame.as_ptr_range();
         let (_, body) = decode_header(frame, VERSIONS).unwrap();
-        let Ok(Some(Body::Broadcast(Broadcast { payload, .. }))) = decode_body(body) else { panic!() };
+        let Ok(Some(Body::Broadcast(Broadcast { payload, .. }))) = decode_body(body) else {
+            panic!()
+        };
         assert!(range.contains(&payload.as_ptr()));
     }
 

@@ -214,7 +214,11 @@ mod tests {
     }
 
     fn announcer() -> Arc<Announcer> {
-        Arc::new(Announcer::new(PresenceConfig::default(), Topics::new(&Memory::new(1 << 30)), None))
+        Arc::new(Announcer::new(
+            PresenceConfig::default(),
+            Topics::new(&Memory::new(1 << 30)),
+            None,
+        ))
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,12 +33,7 @@ impl Announcer {
 
     /// Handles the [clocks](Self::clocks) of another node. Returns requests for what is missing, to
     /// be sent to this node; at most one per second and shard.
-    pub(crate) fn hear_clocks(
-        &self,
-        from: NodeId,
-        clocks: &[u64],
-        now: Duration,
-    ) -> Vec<Outgoing> {
+    pub(crate) fn hear_clocks(&self, from: NodeId, clocks: &[u64], now: Duration) -> Vec<Outgoing> {
         self.store.hear_clocks(from, clocks, now)
     }
 

@@ -80,7 +80,9 @@ impl PubSubConfig {
     pub(super) fn take_adapter(&self) -> Result<Option<Box<dyn Adapter>>, ConfigError> {
         let Some(adapter) = &self.adapter else { return Ok(None) };
         if Handle::try_current().is_err() {
-            return Err(ConfigError::new("a node with an adapter has to be built in a tokio runtime"));
+            return Err(ConfigError::new(
+                "a node with an adapter has to be built in a tokio runtime",
+            ));
         }
         let taken = adapter.lock().take();
         match taken {

@@ -7,8 +7,8 @@ pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use metrics::Counter;
 use smol_str::SmolStr;
@@ -139,7 +139,8 @@ impl Topics {
     /// Returns the inboxes of those subscribers of a topic whose clients have resumable sessions.
     pub(crate) fn resumable(&self, topic: &str) -> Vec<Weak<dyn Inbox>> {
         let mut inboxes = Vec::new();
-        let visit = |subscriber: &mut Subscriber, _: &mut Log| inboxes.extend(subscriber.resumable());
+        let visit =
+            |subscriber: &mut Subscriber, _: &mut Log| inboxes.extend(subscriber.resumable());
         self.0.registry.walk(topic, |_| (), |_| (), visit, |_| ());
         inboxes
     }

@@ -2,8 +2,8 @@
 
 use futures_util::StreamExt;
 use serde_json::json;
-use tower_channels::test::Bus;
 use tower_channels::Payload;
+use tower_channels::test::Bus;
 
 use crate::support::{joined, moment, nodes};
 
@@ -108,7 +108,8 @@ async fn tasks_of_other_nodes_receive_what_clients_do() {
     let [one, two] = nodes(&bus).await;
     let room = two.pubsub().subscribe("room:1");
     (0..3).for_each(|number| one.broadcast("room:1", "n", json!(number)));
-    let events = room.take(3).map(|broadcast| broadcast.expect("none is dropped").payload().clone());
+    let events =
+        room.take(3).map(|broadcast| broadcast.expect("none is dropped").payload().clone());
     assert_eq!(events.collect::<Vec<_>>().await, [json!(0), json!(1), json!(2)]);
 }
 

@@ -152,6 +152,7 @@ async fn the_adapter_of_a_shared_pubsub_is_configured_there() {
 
 #[test]
 fn without_an_adapter_there_are_no_nodes() {
-    let endpoint = Endpoint::builder(|_| async { Ok(User::default()) }).channel::<Plain>("*").build();
+    let endpoint =
+        Endpoint::builder(|_| async { Ok(User::default()) }).channel::<Plain>("*").build();
     assert_eq!(endpoint.nodes(), []);
 }

@@ -124,11 +124,10 @@ fn frames_that_did_not_come_are_missed_at_the_next_one_or_a_beat_later() {
     let mut members = members();
     members.hear(ANN, at(0));
     members.beat(ANN, beat(9, 10, 0), at(5000));
-    assert_eq!([11, 12, 14].map(|number| members.receive(ANN, number)), [
-        Arrival::Next,
-        Arrival::Next,
-        Arrival::AfterGap
-    ]);
+    assert_eq!(
+        [11, 12, 14].map(|number| members.receive(ANN, number)),
+        [Arrival::Next, Arrival::Next, Arrival::AfterGap]
+    );
     assert_eq!(members.beat(ANN, beat(10, 15, 0), at(6000)), None);
     assert_eq!(members.beat(ANN, beat(11, 15, 0), at(7000)), Some(Change::Missing(ANN)));
 }
@@ -175,5 +174,8 @@ fn who_hears_only_some_topics_misses_no_numbers() {
     assert_eq!(members.beat(ANN, beat(1, 9, 0), at(5000)), None);
     assert_eq!(members.beat(ANN, beat(2, 9, 0), at(6000)), None);
     members.set_hears_all(true);
-    assert_eq!([20, 22].map(|number| members.receive(ANN, number)), [Arrival::Next, Arrival::AfterGap]);
+    assert_eq!(
+        [20, 22].map(|number| members.receive(ANN, number)),
+        [Arrival::Next, Arrival::AfterGap]
+    );
 }

@@ -9,7 +9,9 @@ use tower_channels_transports::limited;
 
 use super::{PresenceStore, Shard, cost_of};
 use crate::adapter::NodeId;
-use crate::presence::tracker::replication::{DecodeError, Diff, Message, Received, Settled, Standing};
+use crate::presence::tracker::replication::{
+    DecodeError, Diff, Message, Received, Settled, Standing,
+};
 use crate::presence::tracker::{Entry, Replica};
 use crate::presence::types::validate_key;
 use crate::telemetry::PRESENCES_REFUSED;
