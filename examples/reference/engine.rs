@@ -14,7 +14,7 @@ pub async fn connect<A: Send + Sync + 'static>(
     match engine.split_once(':') {
         Some(("redis", _)) => {
             let redis = Redis::connect(RedisConfig::new(engine).app(app)).await;
-            Ok(builder.adapter(redis.map_err(Error::other)?))
+            Ok(builder.adapter(redis.map_err(|error| Error::other(error.to_string()))?))
         }
         _ => {
             let error = "ENGINE must be `redis://HOST:PORT` or `nats://HOST:PORT`";

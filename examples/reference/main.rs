@@ -134,6 +134,7 @@ pub async fn endpoint(config: &Config) -> io::Result<Endpoint<User>> {
 }
 
 /// The assigns of a socket.
+#[derive(Debug)]
 pub struct User {
     id: Option<String>,
 }
