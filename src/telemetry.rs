@@ -83,12 +83,13 @@ define_metrics! {
     pub(crate) Counter FRAMES_SENT = "tower_channels_cluster_frames_sent_total" by [];
     /// Frames of other nodes.
     pub(crate) Counter FRAMES_RECEIVED = "tower_channels_cluster_frames_received_total" by [];
-    /// Frames to other nodes that were not sent, or may not have been: too much waited, or the engine was away.
+    /// Frames to other nodes that were not sent, or may not have been: too much waited, the engine was away, or the
+    /// message is longer than 6 MiB.
     pub(crate) Counter FRAMES_LOST = "tower_channels_cluster_frames_lost_total"
-        by [("reason", &["overflow", "unsent"])];
-    /// Frames of other nodes that cannot be read.
+        by [("reason", &["overflow", "unsent", "too_large"])];
+    /// Frames of other nodes that cannot be read, and broadcasts of which some frames did not come.
     pub(crate) Counter FRAMES_REFUSED = "tower_channels_cluster_frames_refused_total"
-        by [("reason", &["version", "malformed"])];
+        by [("reason", &["version", "malformed", "incomplete"])];
     /// Frames of other nodes that came twice.
     pub(crate) Counter FRAMES_REPEATED = "tower_channels_cluster_frames_repeated_total" by [];
     /// Times that broadcasts of other nodes may have been lost: by the numbers of frames, because the engine was not

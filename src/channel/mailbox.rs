@@ -2,8 +2,7 @@
 //!
 //! Only the socket holds the [`Owner`]; dropping it tells the task that the client is gone, after
 //! everything that waits. All others hold a [`Sender`], which keeps nothing alive and belongs to one
-//! *instance* of the channel: if the client joins again behind the end of an instance, the next one
-//! takes the mailbox over.
+//! *instance* of the channel: a join behind the end of an instance begins the next one on the mailbox.
 
 mod cost;
 
@@ -46,7 +45,7 @@ pub(crate) enum Command {
     Leave { reference: Ref },
     /// The client sent an event that is not a string.
     InvalidEvent,
-    /// Broadcasts on the topic may have been lost.
+    /// Broadcasts may have been lost.
     Missed,
 }
 
@@ -158,8 +157,8 @@ pub(crate) fn channel(limit: usize, account: Option<&Arc<Account>>) -> (Owner, R
         instance: 0,
         waker: None,
     };
-    let mailbox = Mailbox { state: Mutex::new(state), is_muted: AtomicBool::new(false) };
-    let mailbox = Arc::new(mailbox);
+    let (state, is_muted) = (Mutex::new(state), AtomicBool::new(false));
+    let mailbox = Arc::new(Mailbox { state, is_muted });
     (Owner(Arc::clone(&mailbox)), Receiver(mailbox))
 }
 
@@ -375,7 +374,6 @@ impl Inbox for Mailbox {
     }
 
     fn miss(&self) {
-        // A channel that is ending has missed nothing.
         let _ = self.send(Command::Missed, None);
     }
 }

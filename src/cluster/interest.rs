@@ -13,7 +13,7 @@ use crate::topics::Topics;
 
 /// Which topics a node has the engine send it.
 pub(super) struct Interest {
-    /// Whether it is all of them. Spares joins the lock.
+    /// Whether it is all of them, and no topic needs to be listened to. Spares joins the lock.
     hears_all: AtomicBool,
     max_topics: usize,
     linger: Duration,
@@ -23,6 +23,8 @@ pub(super) struct Interest {
 
 #[derive(Default)]
 struct Heard {
+    /// What was chosen last.
+    chosen: Listen,
     /// The topics that are heard one by one, and when each was last subscribed to.
     topics: HashMap<SmolStr, Duration>,
     /// When to stop hearing all topics.
@@ -47,8 +49,7 @@ impl Interest {
         }
     }
 
-    /// Returns whether all topics are heard, and will be.
-    pub(super) fn hears_all(&self) -> bool {
+    fn hears_all(&self) -> bool {
         self.hears_all.load(Ordering::Acquire)
     }
 
@@ -71,7 +72,7 @@ impl Interest {
         Some(adapter.listen(topic))
     }
 
-    /// Chooses which topics are heard. Returns what to wait for until all are, if they were not.
+    /// Chooses which topics are heard. Returns what to wait for before [`widen`](Self::widen), if that is to follow.
     pub(super) fn choose(
         &self,
         listen: Listen,
@@ -79,19 +80,31 @@ impl Interest {
         now: Duration,
     ) -> Option<BoxFuture<'static, ()>> {
         let mut heard = self.heard.lock();
-        let all = listen == Listen::All;
-        if self.hears_all() == all {
+        if std::mem::replace(&mut heard.chosen, listen) == listen {
             return None;
         }
-        self.hears_all.store(all, Ordering::Release);
-        if !all {
-            heard.narrow_at = Some(now.saturating_add(OVERLAP));
-            return None;
+        match listen {
+            Listen::All => {
+                heard.narrow_at = None;
+                Some(adapter.hear_all(true))
+            }
+            Listen::Topics => {
+                self.hears_all.store(false, Ordering::Release);
+                heard.narrow_at = Some(now.saturating_add(OVERLAP));
+                None
+            }
         }
-        heard.narrow_at = None;
-        let done = adapter.hear_all(true);
-        heard.topics.drain().for_each(|(topic, _)| adapter.ignore(&topic));
-        Some(done)
+    }
+
+    /// All topics are heard now. Returns whether that is still what was chosen.
+    pub(super) fn widen(&self, adapter: &dyn Adapter) -> bool {
+        let mut heard = self.heard.lock();
+        let is_chosen = heard.chosen == Listen::All;
+        if is_chosen {
+            self.hears_all.store(true, Ordering::Release);
+            heard.topics.drain().for_each(|(topic, _)| adapter.ignore(&topic));
+        }
+        is_chosen
     }
 
     /// Ignores the topics that have had no subscriber for a while. Returns whether more are heard than should be one
@@ -125,6 +138,6 @@ impl Interest {
                 stays
             });
         }
-        heard.topics.len() > self.max_topics
+        heard.chosen == Listen::Topics && heard.topics.len() > self.max_topics
     }
 }

@@ -186,6 +186,11 @@ impl Members {
         }
     }
 
+    /// Returns whether lost frames are noticed by their numbers.
+    pub(crate) fn hears_all(&self) -> bool {
+        self.hears_all
+    }
+
     /// Whether every topic is heard from now on. What was missed before is not noticed.
     pub(crate) fn set_hears_all(&mut self, hears_all: bool) {
         self.hears_all = hears_all;

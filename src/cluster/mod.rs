@@ -29,6 +29,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tower_channels_transports::limited;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::config::{ClusterConfig, Listen, OnGap};
@@ -68,7 +69,7 @@ pub(crate) struct Cluster {
     /// What is known of the others. Nothing is called while it is locked.
     state: Mutex<State>,
     /// The sessions of the endpoints of this node.
-    sessions: Mutex<Vec<Arc<dyn Sessions>>>,
+    sessions: Mutex<Vec<Weak<dyn Sessions>>>,
     metrics: Metrics,
 }
 
@@ -205,19 +206,20 @@ impl Cluster {
         let heard = self.interest.choose(listen, &*self.adapter, self.now());
         if listen == Listen::Topics {
             self.state.lock().members.set_hears_all(false);
-        } else if let Some(heard) = heard {
-            let cluster = Arc::downgrade(self);
-            tokio::spawn(async move {
-                heard.await;
-                let Some(cluster) = cluster.upgrade() else { return };
-                let hears_all = cluster.interest.hears_all() && cluster.limits.is_ordered;
-                cluster.state.lock().members.set_hears_all(hears_all);
-            });
         }
+        let Some(heard) = heard else { return };
+        let cluster = Arc::downgrade(self);
+        tokio::spawn(async move {
+            heard.await;
+            let Some(cluster) = cluster.upgrade() else { return };
+            if cluster.interest.widen(&*cluster.adapter) {
+                cluster.state.lock().members.set_hears_all(cluster.limits.is_ordered);
+            }
+        });
     }
 
     /// Adds the sessions of an endpoint to those of this node.
-    pub(crate) fn add_sessions(&self, sessions: Arc<dyn Sessions>) {
+    pub(crate) fn add_sessions(&self, sessions: Weak<dyn Sessions>) {
         self.sessions.lock().push(sessions);
     }
 
@@ -261,7 +263,7 @@ impl Cluster {
 
     /// Returns how many sessions this node has, and whether it is shutting down.
     fn count_sessions(&self) -> (u64, bool) {
-        let sessions = self.sessions.lock().clone();
+        let sessions: Vec<_> = self.sessions.lock().iter().filter_map(Weak::upgrade).collect();
         let count = sessions.iter().map(|sessions| sessions.count() as u64).sum();
         let is_draining =
             !sessions.is_empty() && sessions.iter().all(|sessions| sessions.is_shutting_down());
@@ -287,6 +289,12 @@ impl Cluster {
     /// Sends a body to the nodes that hear the topic, in several frames if it is long.
     fn send_to_topic(&self, topic: &str, body: Body) {
         let mut frames = vec![self.encode(body)];
+        if frames[0].len() > parts::LONGEST {
+            self.sending.lock().lost.add(Scope::topic(topic));
+            FRAMES_LOST.increment(["too_large"], 1);
+            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
+            return;
+        }
         if frames[0].len() > self.limits.max_frame {
             let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
             let parts = parts::cut(NodeId::random().0, wire::body_of(frames.remove(0)), size);
@@ -311,6 +319,7 @@ impl Cluster {
             self.metrics.sent.increment(1);
         } else {
             FRAMES_LOST.increment(["overflow"], 1);
+            limited!(WARN, "too much waits to be sent to the other nodes: a frame is dropped");
         }
     }
 }

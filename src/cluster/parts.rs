@@ -32,6 +32,9 @@ struct Unfinished {
     since: Duration,
 }
 
+/// The longest body that is sent. It has room in the queue of an adapter, and several have room here.
+pub(super) const LONGEST: usize = 6 << 20;
+
 /// How many bytes of unfinished bodies of one sender are kept.
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 

@@ -12,6 +12,7 @@ use super::gaps::Scope;
 use super::wire::{self, Beat, Body};
 use super::{Cluster, Hello, State, WeakCluster};
 use crate::adapter::Channel;
+use crate::telemetry::FRAMES_REFUSED;
 
 /// Runs until the node is dropped.
 pub(super) async fn run(cluster: WeakCluster) {
@@ -38,12 +39,16 @@ impl Cluster {
         if reconnects {
             state.last_reconnect = now;
         }
-        state.parts.expire(now);
+        let incomplete = state.parts.expire(now) as u64;
         let beats = state.is_beat_due(now, self.config.beat);
         drop(state);
         if reconnects {
             limited!(WARN, "this node does not hear itself: it connects to the engine anew");
             self.adapter.reconnect();
+        }
+        if incomplete > 0 {
+            FRAMES_REFUSED.increment(["incomplete"], incomplete);
+            limited!(WARN, incomplete, "long broadcasts of other nodes did not arrive whole");
         }
         due.changes.into_iter().for_each(|change| self.change(change));
         due.probe.into_iter().for_each(|node| self.answer(node, Body::Probe(())));
@@ -65,6 +70,7 @@ impl Cluster {
     fn beat(&self, is_hello: bool) {
         let (sessions, is_draining) = self.count_sessions();
         let age = self.started.elapsed().as_millis();
+        let clocks = self.local.presence.clocks();
         // Under the lock, so that no frame that it counts comes after it.
         let sending = self.sending.lock();
         let beat = Beat {
@@ -76,7 +82,7 @@ impl Cluster {
             topics: sending.last,
             disconnects: sending.disconnects.last(),
             is_hello,
-            clocks: self.local.presence.clocks(),
+            clocks,
         };
         // In the version that every node reads.
         let frame = wire::encode(self.versions.min, self.node, Body::Beat(beat));

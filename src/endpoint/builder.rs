@@ -318,7 +318,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         pubsub.registry().allow_outbox(self.limits.outbox_limit());
         let sessions = SessionRegistry::new(self.max_sessions, pubsub.socket_registry().clone());
         if let Some(cluster) = pubsub.cluster() {
-            cluster.add_sessions(Arc::new(sessions.clone()));
+            cluster.add_sessions(sessions.for_cluster());
         }
         let endpoint = Arc::new(EndpointContext {
             router: self.router,

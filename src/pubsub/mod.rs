@@ -109,6 +109,9 @@ impl PubSub {
     /// the tasks that have subscribed to it. Never blocks.
     ///
     /// As in Phoenix, the event `disconnect` on a socket id disconnects its sockets.
+    ///
+    /// If there are several nodes, it reaches the subscribers on all of them; those on this node first. A payload of more
+    /// than 6 MiB reaches this node alone.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         self.disconnect_on(topic, event);
         self.publish(Broadcast::new(topic.into(), event.into(), payload.into()), None);

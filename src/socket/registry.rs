@@ -1,7 +1,7 @@
 //! The sessions of an endpoint: their number and limit, and shutdown.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -91,12 +91,18 @@ impl SessionRegistry {
 
     /// Returns whether a shutdown has begun.
     pub(crate) fn is_shutting_down(&self) -> bool {
-        self.0.sessions.lock().shutting_down
+        self.0.is_shutting_down()
     }
 
     /// Returns the number of sessions.
     pub(crate) fn count(&self) -> usize {
-        self.0.sessions.lock().outboxes.len()
+        self.0.count()
+    }
+
+    /// Returns what tells the other nodes of the sessions, for as long as the endpoint exists.
+    pub(crate) fn for_cluster(&self) -> Weak<dyn Sessions> {
+        let shared: Weak<Shared> = Arc::downgrade(&self.0);
+        shared
     }
 
     /// Updates the gauge of the bytes that wait for clients.
@@ -180,13 +186,13 @@ impl SessionRegistry {
     }
 }
 
-impl Sessions for SessionRegistry {
+impl Sessions for Shared {
     fn count(&self) -> usize {
-        self.count()
+        self.sessions.lock().outboxes.len()
     }
 
     fn is_shutting_down(&self) -> bool {
-        self.is_shutting_down()
+        self.sessions.lock().shutting_down
     }
 }
 

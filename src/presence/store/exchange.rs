@@ -180,3 +180,6 @@ impl Outgoing {
         Self { shard: shard as u32, to, message }
     }
 }
+
+#[cfg(test)]
+mod tests;
