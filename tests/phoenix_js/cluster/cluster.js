@@ -97,16 +97,21 @@ export function flowsSince(cluster, moment, members) {
   return firsts.every(Boolean) ? Math.max(...firsts.map(({ now }) => now - moment)) : undefined;
 }
 
+/** What a node has taken just before its death may have died with it. */
+const DIED_WITH_MS = 500;
+
 /**
  * Counts what was sent, and what became of it at those who were there. A loss is silent if the member has a resumable
  * session, and did not have to join again.
  */
 export function count(cluster) {
-  const counts = { sent: cluster.sent.length, due: 0, received: 0, lost: 0, lostAtHome: 0, silent: 0, twice: 0 };
+  const outlived = ({ from, at }) => at < (cluster.nodes[from].diedAt ?? Infinity) - DIED_WITH_MS;
+  const sent = cluster.sent.filter(outlived);
+  const counts = { sent: sent.length, due: 0, received: 0, lost: 0, lostAtHome: 0, silent: 0, twice: 0 };
   for (const { node, received, isKept, wasThere, wasToldAfter, since } of cluster.members) {
     const times = new Map();
     for (const { from, n } of received) times.set(`${from} ${n}`, (times.get(`${from} ${n}`) ?? 0) + 1);
-    for (const { from, n, at } of cluster.sent) {
+    for (const { from, n, at } of sent) {
       const copies = times.get(`${from} ${n}`) ?? 0;
       counts.twice += Math.max(0, copies - 1);
       if (at < since) continue;

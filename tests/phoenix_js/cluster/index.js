@@ -42,7 +42,7 @@ export function processes(name) {
       const orphans = cluster.on(node);
       const survivors = cluster.notOn(node);
       node.isUp = false;
-      const died = Date.now();
+      const died = (node.diedAt = Date.now());
       await node.kill();
       orphans.forEach((orphan) => orphan.moveTo(other));
       await flows(cluster, figures, died, survivors);
