@@ -1,7 +1,10 @@
-//! [`Backoff`]: the pauses between attempts to connect.
+//! [`Backoff`] and [`Retries`]: the pauses between attempts to connect.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 const SHORTEST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(1);
@@ -35,6 +38,28 @@ impl Backoff {
         if time >= STABLE {
             self.next = SHORTEST;
         }
+    }
+}
+
+/// The pauses of both connections. When one of them finds the server, the other need not wait any longer.
+#[derive(Debug, Default)]
+pub(crate) struct Retries {
+    pub(crate) hearing: Retry,
+    pub(crate) sending: Retry,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Retry(Notify);
+
+impl Retry {
+    /// Waits, unless there is reason to try now.
+    pub(crate) async fn wait(&self, pause: Duration) {
+        let _ = timeout(pause, self.0.notified()).await;
+    }
+
+    /// There is reason to try now: ends this pause, or the next.
+    pub(crate) fn now(&self) {
+        self.0.notify_one();
     }
 }
 

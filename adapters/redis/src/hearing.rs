@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tower_channels::adapter::{BoxFuture, Link, NodeInbox};
 use tower_channels_transports::limited;
 
-use crate::backoff::{Backoff, random};
+use crate::backoff::{Backoff, Retries, random};
 use crate::connector::{Connection, Connector, ask_for_server};
 use crate::error::ConnectError;
 use crate::listening::{Listening, Step};
@@ -74,6 +74,7 @@ pub(crate) struct Hearing {
     pub(crate) interest: Arc<Interest>,
     /// Counts the wishes for new connections.
     pub(crate) renewals: watch::Sender<u64>,
+    pub(crate) retries: Arc<Retries>,
 }
 
 /// Why a connection ended.
@@ -96,7 +97,7 @@ impl Hearing {
             let reason = self.connect().await;
             limited!(WARN, ?reason, "hears no other node: the connection to Redis failed");
             backoff.lasted(begun.elapsed());
-            sleep(backoff.pause(random())).await;
+            self.retries.hearing.wait(backoff.pause(random())).await;
         }
     }
 
@@ -151,6 +152,7 @@ impl Session<'_> {
 
         interest.with(Listening::connected);
         self.is_up = true;
+        self.hearing.retries.sending.now();
         inbox.link(Link::Up);
         limited!(INFO, "hears the other nodes: connected to Redis");
 
@@ -266,8 +268,7 @@ impl Ear {
             _ => return None,
         }
         match data.pop() {
-            // An empty one is from a node that tries what it may do.
-            Some(Value::BulkString(frame)) if !frame.is_empty() => Some(frame),
+            Some(Value::BulkString(frame)) => Some(frame),
             _ => None,
         }
     }

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, ToRedisArgs, Value};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tower_channels::adapter::{NodeInbox, Outgoing, Reached, SendQueue};
 use tower_channels_transports::limited;
 
-use crate::backoff::{Backoff, random};
+use crate::backoff::{Backoff, Retries, random};
 use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
 use crate::names::Names;
@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 256 << 10;
 /// How long the server may take to confirm that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long it may take to confirm a frame to one node.
+/// How long a frame to one node may take.
 const REACH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the queue is searched for frames that are too old, while there is no connection.
@@ -40,6 +40,7 @@ pub(crate) struct Sending {
     pub(crate) publisher: watch::Sender<Option<Publisher>>,
     /// Counts the wishes for new connections.
     pub(crate) renewals: watch::Receiver<u64>,
+    pub(crate) retries: Arc<Retries>,
 }
 
 /// The connection that sends, for frames to one node, which do not wait behind those in the queue.
@@ -68,7 +69,7 @@ impl Sending {
             self.publisher.send_replace(None);
             limited!(WARN, ?reason, "sends to no other node: the connection to Redis failed");
             backoff.lasted(begun.elapsed());
-            sleep(backoff.pause(random())).await;
+            self.retries.sending.wait(backoff.pause(random())).await;
         }
     }
 
@@ -82,6 +83,7 @@ impl Sending {
         let is_cluster = connection.server.is_cluster;
         let publisher = Publisher { redis: connection.redis.clone(), is_cluster };
         self.publisher.send_replace(Some(publisher));
+        self.retries.hearing.now();
         let mut batch = Vec::with_capacity(BATCH_FRAMES);
         loop {
             tokio::select! {
@@ -173,16 +175,23 @@ fn publish(name: impl ToRedisArgs, name_len: usize, frame: &[u8]) -> Cmd {
     command
 }
 
-impl Publisher {
-    /// Sends a frame to whoever hears a channel.
-    pub(crate) async fn reach(mut self, channel: &str, frame: Bytes) -> Reached {
+/// Sends a frame to whoever hears a channel, over the connection that there is, or is within a second.
+pub(crate) async fn reach(
+    mut publisher: watch::Receiver<Option<Publisher>>,
+    channel: &str,
+    frame: Bytes,
+) -> Reached {
+    let reached = async {
+        let publisher = publisher.wait_for(Option::is_some).await.ok()?.clone();
+        let Publisher { mut redis, is_cluster } = publisher?;
         let command = publish(channel, channel.len(), &frame);
-        match timeout(REACH_PATIENCE, self.redis.send_packed_command(&command)).await {
-            Ok(Ok(Value::Int(0))) if !self.is_cluster => Reached::Nobody,
-            Ok(Ok(Value::Int(1..))) => Reached::Someone,
-            _ => Reached::Unknown,
+        match redis.send_packed_command(&command).await {
+            Ok(Value::Int(0)) if !is_cluster => Some(Reached::Nobody),
+            Ok(Value::Int(1..)) => Some(Reached::Someone),
+            _ => None,
         }
-    }
+    };
+    timeout(REACH_PATIENCE, reached).await.ok().flatten().unwrap_or(Reached::Unknown)
 }
 
 impl fmt::Debug for End {
