@@ -1,1 +1,78 @@
-//! Several tower-channels nodes over NATS.
+//! Several [tower-channels](https://docs.rs/tower-channels) nodes over [NATS](https://nats.io).
+//!
+//! ```no_run
+//! # use tower_channels::{Channel, ConnectInfo, Endpoint, Joined, Payload, Reply, Socket, channel};
+//! use tower_channels_nats::{Nats, NatsConfig};
+//! #
+//! # struct Room;
+//! #
+//! # impl Channel for Room {
+//! #     type Assigns = ();
+//! #     type Info = ();
+//! #
+//! #     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> channel::Result<Joined<Self>> {
+//! #         Ok(Room.into())
+//! #     }
+//! # }
+//!
+//! # async fn example() -> Result<(), tower_channels_nats::ConnectError> {
+//! let nats = Nats::connect(NatsConfig::new("nats://10.0.0.5:4222").app("chat")).await?;
+//! let endpoint = Endpoint::builder(|_: ConnectInfo| async { Ok(()) })
+//!     .channel::<Room>("room:*")
+//!     .adapter(nats)
+//!     .build();
+//! # let _ = endpoint;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Requirements
+//!
+//! A NATS server of version 2.2 or later, or a cluster of them; JetStream is not used. The user must be permitted to
+//! publish and to subscribe to `tc.{app}.>`, which [`Nats::connect`] checks. Whoever may publish there speaks for
+//! the application.
+//!
+//! | subject | content |
+//! | --- | --- |
+//! | `tc.{app}.all` | frames for all nodes |
+//! | `tc.{app}.t.{00..ff}` | broadcasts to the topics of one of 256 partitions |
+//! | `tc.{app}.n.{node}` | frames for one node |
+//! | `tc.{app}.m.{node}` | what a node sends to itself, to learn that the server has taken the messages before |
+//!
+//! # What is guaranteed
+//!
+//! - Frames of a node arrive in order and once; in the order across topics while a node hears all of them, in that
+//!   of each partition while it hears some.
+//! - A frame of which it is not known that a server has taken it is reported as lost. It may have arrived; then
+//!   it arrives late only by the time that the connection took to break.
+//! - Nothing is sent that is older than [`NatsConfig::max_age`].
+//! - If the connection is lost, silent for two to three seconds, or reports an error, the node connects anew, after
+//!   20 ms to 1 s and to the next of the servers. It says that it hears the others when it hears itself.
+//!
+//! # Memory
+//!
+//! Up to [`NatsConfig::max_queue`] bytes wait to be sent, and 64 MiB or 16,384 messages to be delivered. A node that
+//! cannot keep up gives up the connection, and what waits with it.
+//!
+//! # TLS
+//!
+//! Uses rustls with the provider *ring*. If the application is built with another provider, too, it has to install
+//! one as the default of the process.
+
+mod adapter;
+mod backlog;
+mod backoff;
+mod config;
+mod connection;
+mod error;
+mod hearing;
+mod interest;
+mod receiver;
+mod sender;
+mod subjects;
+mod topics;
+
+pub use self::adapter::Nats;
+use self::adapter::Shared;
+pub use self::config::NatsConfig;
+pub use self::error::ConnectError;

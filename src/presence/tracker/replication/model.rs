@@ -260,7 +260,9 @@ impl Cluster {
             .iter()
             .filter(|node| node.is_running)
             .map(|node| listed(&node.tracker))
-            .map(|listed| listed.iter().map(|it| (it.phx_ref().clone(), it.prev().cloned())).collect())
+            .map(|listed| {
+                listed.iter().map(|it| (it.phx_ref().clone(), it.prev().cloned())).collect()
+            })
             .collect();
         assert!(listings.len() <= 1, "the order of the metas differs between nodes");
     }

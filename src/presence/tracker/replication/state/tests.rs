@@ -75,9 +75,8 @@ fn history() -> impl Strategy<Value = History> {
 
 fn deltas() -> impl Strategy<Value = Vec<Delta>> {
     let known = vec(any::<Index>(), 0..6);
-    let delta = (any::<Index>(), any::<Index>(), known, 1..600usize).prop_map(
-        |(since, to, known, max_size)| Delta { since, to, known, max_size },
-    );
+    let delta = (any::<Index>(), any::<Index>(), known, 1..600usize)
+        .prop_map(|(since, to, known, max_size)| Delta { since, to, known, max_size });
     vec(delta, 1..12)
 }
 

@@ -1,0 +1,241 @@
+//! [`Receiver`]: delivers what one connection hears.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_nats::{Client, Error, Message, Subscriber};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use tower_channels::adapter::{NodeId, NodeInbox};
+
+use crate::Shared;
+use crate::backlog::Backlog;
+use crate::connection::{End, Ended};
+use crate::interest::Selection;
+use crate::topics::Topics;
+
+/// Delivers what one connection hears, and changes its subscriptions to topics.
+///
+/// A change is followed by a message to the node itself that bears its version. When it is heard, the server has
+/// made the change, and whatever it sent before waits in the queues of the subscriptions.
+pub(crate) struct Receiver<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) inbox: &'a Arc<dyn NodeInbox>,
+    pub(crate) id: NodeId,
+    pub(crate) client: Client,
+    pub(crate) all: Subscriber,
+    pub(crate) node: Subscriber,
+    pub(crate) topics: Topics,
+    pub(crate) selection: Selection,
+    pub(crate) backlog: Backlog,
+    /// Topics are heard in another way than before, and this was heard in both.
+    pub(crate) repeats: Option<Repeats>,
+}
+
+/// Frames that were delivered, and come again.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats(HashMap<Bytes, u32>);
+
+/// How many messages are delivered before other tasks get the worker.
+const TURN: usize = 1024;
+
+/// A shorter frame is copied: as a slice it would keep the buffer that it was read into.
+const SHORT: usize = 4096;
+
+impl Receiver<'_> {
+    /// Delivers until the connection ends.
+    pub(crate) async fn run(&mut self, ended: &Ended) -> End {
+        let renewed = self.shared.renewed.notified();
+        let end = ended.wait();
+        tokio::pin!(renewed, end);
+        renewed.as_mut().enable();
+        loop {
+            tokio::select! {
+                biased;
+                end = &mut end => return end,
+                () = &mut renewed => return End::Renewed,
+                more = self.turn() => match more {
+                    Ok(()) if self.backlog.is_exceeded(self.read()) => return End::Backlog,
+                    Ok(()) => tokio::task::yield_now().await,
+                    Err(_) => return End::Disconnected,
+                },
+            }
+        }
+    }
+
+    /// Waits for something and handles it; of broadcasts to topics, what there is.
+    async fn turn(&mut self) -> Result<(), Error> {
+        tokio::select! {
+            biased;
+            message = self.node.next() => self.take_own(closed_if_none(message)?),
+            message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
+            message = self.topics.next(), if !self.topics.is_empty() => {
+                if let Some(message) = message {
+                    self.deliver_topic(message);
+                    self.deliver_topics(TURN);
+                } else if self.selection.is_all {
+                    return Err("closed".into());
+                }
+            }
+            () = self.shared.changed.notified(), if self.repeats.is_none() => self.change().await?,
+        }
+        Ok(())
+    }
+
+    /// Delivers broadcasts to topics, as long as some wait. Returns whether none are left.
+    fn deliver_topics(&mut self, count: usize) -> bool {
+        for number in 0..count {
+            let Some(Some(message)) = self.topics.next().now_or_never() else {
+                self.backlog.emptied(self.read());
+                return true;
+            };
+            self.deliver_topic(message);
+            if number % 64 == 0 && self.backlog.is_exceeded(self.read()) {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Takes a message to this node: a frame of another one, which has a reply subject, or a version from itself.
+    fn take_own(&mut self, message: Message) {
+        match own_version(&message) {
+            None => self.deliver(message),
+            Some(version) => {
+                if self.repeats.is_some() {
+                    while !self.deliver_topics(TURN) && !self.backlog.is_exceeded(self.read()) {}
+                    self.repeats = None;
+                }
+                self.shared.applied.send_replace(version);
+            }
+        }
+    }
+
+    fn deliver_topic(&mut self, message: Message) {
+        let is_repeat = self.repeats.as_mut().is_some_and(|repeats| repeats.take(&message.payload));
+        if !is_repeat {
+            self.deliver_broadcast(message);
+        }
+    }
+
+    fn deliver_broadcast(&mut self, message: Message) {
+        // With a reply subject it is from a node that wants to hear itself.
+        if message.reply.is_none() {
+            self.deliver(message);
+        }
+    }
+
+    fn deliver(&mut self, message: Message) {
+        self.backlog.delivered(message.length);
+        let frame = message.payload;
+        let frame = if frame.len() < SHORT { Bytes::copy_from_slice(&frame) } else { frame };
+        self.inbox.receive(frame);
+    }
+
+    /// Subscribes to what is wanted now.
+    async fn change(&mut self) -> Result<(), Error> {
+        let (wanted, version) = self.shared.wanted();
+        let subjects = &self.shared.subjects;
+        if wanted.is_all == self.selection.is_all {
+            for partition in wanted.beyond(self.selection) {
+                self.topics.add(&self.client, subjects, partition).await?;
+            }
+            for partition in self.selection.beyond(wanted) {
+                self.topics.remove(partition).await?;
+            }
+        } else {
+            self.switch(wanted, version).await?;
+        }
+        self.selection = wanted;
+        self.publish_version(version).await
+    }
+
+    /// Hears topics in another way. They are heard in both for a moment, so that nothing is missed; what was heard in
+    /// the old way is remembered, so that it is not delivered again.
+    async fn switch(&mut self, wanted: Selection, version: u64) -> Result<(), Error> {
+        let new = Topics::subscribe(&self.client, &self.shared.subjects, wanted).await?;
+        self.publish_version(version).await?;
+        let mut repeats = Repeats::default();
+        loop {
+            tokio::select! {
+                biased;
+                message = self.node.next() => {
+                    let message = closed_if_none(message)?;
+                    if own_version(&message) == Some(version) {
+                        break;
+                    }
+                    self.take_own(message);
+                }
+                message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
+                message = self.topics.next(), if !self.topics.is_empty() => {
+                    if let Some(message) = message {
+                        repeats.add(&message.payload);
+                        self.deliver_topic(message);
+                    }
+                }
+            }
+        }
+        self.topics.unsubscribe().await?;
+        while let Some(message) = self.topics.next().await {
+            repeats.add(&message.payload);
+            self.deliver_topic(message);
+        }
+        self.topics = new;
+        self.repeats = Some(repeats);
+        Ok(())
+    }
+
+    async fn publish_version(&self, version: u64) -> Result<(), Error> {
+        let version = Bytes::copy_from_slice(&version.to_be_bytes());
+        Ok(self.client.publish(self.shared.subjects.node(self.id), version).await?)
+    }
+
+    /// How many bytes were read from the connection.
+    fn read(&self) -> u64 {
+        self.client.statistics().in_bytes.load(Ordering::Relaxed)
+    }
+}
+
+fn own_version(message: &Message) -> Option<u64> {
+    let version = <[u8; 8]>::try_from(&message.payload[..]).ok()?;
+    message.reply.is_none().then_some(u64::from_be_bytes(version))
+}
+
+fn closed_if_none(message: Option<Message>) -> Result<Message, Error> {
+    message.ok_or_else(|| "closed".into())
+}
+
+impl Repeats {
+    fn add(&mut self, frame: &Bytes) {
+        *self.0.entry(frame.clone()).or_default() += 1;
+    }
+
+    /// Whether this is a frame that was delivered. Not more often than it was.
+    fn take(&mut self, frame: &Bytes) -> bool {
+        let Some(count) = self.0.get_mut(frame) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(frame);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_a_repeat_as_often_as_it_was_delivered() {
+        let mut repeats = Repeats::default();
+        for frame in ["a", "b", "a"] {
+            repeats.add(&frame.into());
+        }
+        let mut take = |frame: &'static str| repeats.take(&frame.into());
+        assert_eq!(
+            ["a", "c", "a", "a", "b", "b"].map(&mut take),
+            [true, false, true, false, true, false]
+        );
+    }
+}
