@@ -33,7 +33,7 @@ pub(crate) async fn check(
     let mut connection = connector.open(receive).await?;
     let checked = timeout(patience, run(&mut connection, names, &heard)).await;
     connection.close().await;
-    let late = format!("no answer within {patience:?} from a server that it is connected to");
+    let late = format!("it answers, but does not deliver a message within {patience:?}");
     checked.unwrap_or(Err(ConnectError::Unreachable(late)))
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tower_channels::adapter::{NodeInbox, Outgoing, Reached, SendQueue};
 use tower_channels_transports::limited;
 
-use crate::backoff::{Backoff, Retries, random};
+use crate::backoff::{Attempts, Retries, random};
 use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
 use crate::names::Names;
@@ -62,24 +62,31 @@ enum End {
 
 impl Sending {
     pub(crate) async fn run(mut self) {
-        let mut backoff = Backoff::new();
+        let mut attempts = Attempts::new();
         loop {
-            let begun = Instant::now();
-            let reason = self.connect().await;
+            let (reason, lasted) = self.connect().await;
             self.publisher.send_replace(None);
-            limited!(WARN, ?reason, "sends to no other node: the connection to Redis failed");
-            backoff.lasted(begun.elapsed());
-            self.retries.sending.wait(backoff.pause(random())).await;
+            if attempts.ended(&reason, lasted) {
+                limited!(WARN, ?reason, "not connected to Redis: nothing is sent to other nodes");
+            }
+            self.retries.sending.wait(attempts.pause(random())).await;
         }
     }
 
-    /// Connects and sends until the connection ends.
-    async fn connect(&mut self) -> End {
-        self.renewals.mark_unchanged();
+    /// Connects and sends until the connection ends. Returns why, and how long it lasted.
+    async fn connect(&mut self) -> (End, Option<Duration>) {
         let mut connection = match self.open().await {
             Ok(connection) => connection,
-            Err(error) => return End::Refused(error),
+            Err(error) => return (End::Refused(error), None),
         };
+        // What was asked for until now has been done.
+        self.renewals.mark_unchanged();
+        let begun = Instant::now();
+        let end = self.send_all(&mut connection).await;
+        (end, Some(begun.elapsed()))
+    }
+
+    async fn send_all(&mut self, connection: &mut Connection) -> End {
         let is_cluster = connection.server.is_cluster;
         let publisher = Publisher { redis: connection.redis.clone(), is_cluster };
         self.publisher.send_replace(Some(publisher));
