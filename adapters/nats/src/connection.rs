@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::future;
+use std::time::Duration;
 
 use async_nats::{Client, Event, Message, ServerAddr, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower_channels::adapter::NodeId;
 
 use crate::config::NatsConfig;
@@ -30,7 +31,12 @@ pub(crate) struct Connection {
     /// What this node sends to itself, see [`Sender`](crate::sender::Sender).
     pub(crate) marks: Subscriber,
     pub(crate) ended: Ended,
+    /// How long the server may take to tell the others of its cluster what is subscribed to.
+    pub(crate) spread: Duration,
 }
+
+/// Of a subscription. Servers do not say when they are done; on a local network it is a millisecond.
+const SPREAD: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// Connects, subscribes, and hears itself on each kind of subject: so everything that is published from then on
@@ -76,7 +82,8 @@ impl Connection {
             let topics = Topics::subscribe(&client, subjects, selection).await?;
             let marks = client.subscribe(subjects.marks(node)).await?;
             let node = client.subscribe(subjects.node(node)).await?;
-            Ok(Self { client, all, topics, node, marks, ended: ended.clone() })
+            let spread = if info.cluster.is_some() { SPREAD } else { Duration::ZERO };
+            Ok(Self { client, all, topics, node, marks, ended: ended.clone(), spread })
         };
         let failed =
             |error: async_nats::Error| ConnectError::Unreachable(format!("{name}: {error}"));
@@ -112,7 +119,11 @@ impl Connection {
             hear(&mut self.topics, &marks).await?;
         }
         hear(&mut self.node, &marks).await?;
-        hear(&mut self.marks, &marks).await
+        hear(&mut self.marks, &marks).await?;
+        if !self.spread.is_zero() {
+            sleep(self.spread).await;
+        }
+        Ok(())
     }
 }
 
