@@ -3,6 +3,7 @@
 //! A node that was silent for too long is *down*: its presences are hidden until it is heard again. A node that
 //! says goodbye, or stays down, is *gone*. Nothing is elected, and nobody is asked for its opinion of others.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(crate) struct Members {
     left: VecDeque<NodeId>,
     /// When the node last heard itself.
     heard_self: Duration,
+    last_tick: Duration,
     /// Whether every frame of every sender is heard, and in order.
     hears_all: bool,
 }
@@ -33,6 +35,7 @@ pub(crate) struct Member {
     last_heard: Duration,
     /// Since when the engine has said that it does not hear.
     nobody_since: Option<Duration>,
+    last_probe: Duration,
     /// Whether it has not been heard since this node itself did not hear: it may have sent what nobody here knows
     /// of.
     is_unconfirmed: bool,
@@ -74,6 +77,7 @@ impl Members {
             members: BTreeMap::new(),
             left: VecDeque::new(),
             heard_self: Duration::ZERO,
+            last_tick: Duration::ZERO,
             hears_all,
         }
     }
@@ -103,14 +107,11 @@ impl Members {
 
     /// A frame of another node has come.
     pub(crate) fn hear(&mut self, from: NodeId, now: Duration) -> Option<Change> {
-        if self.left.contains(&from) {
-            return None;
-        }
-        let count = self.members.len();
-        let member = match self.members.get_mut(&from) {
-            Some(member) => member,
-            None if count >= MAX_MEMBERS => return None,
-            None => self.members.entry(from).or_insert_with(Member::new),
+        let is_full = self.members.len() >= MAX_MEMBERS;
+        let member = match self.members.entry(from) {
+            Entry::Occupied(member) => member.into_mut(),
+            Entry::Vacant(_) if is_full || self.left.contains(&from) => return None,
+            Entry::Vacant(place) => place.insert(Member::new()),
         };
         member.last_heard = now;
         member.nobody_since = None;
@@ -200,22 +201,28 @@ impl Members {
     /// Looks at the clock. To be called several times per beat, while the link is up.
     pub(crate) fn tick(&mut self, now: Duration) -> Due {
         let ClusterConfig { beat, down_after, deaf_after, gone_after, .. } = self.config;
-        let mut due = Due::default();
-        due.is_deaf = now.saturating_sub(self.heard_self) >= deaf_after;
+        self.excuse(now);
+        let is_deaf = now.saturating_sub(self.heard_self) >= deaf_after;
+        let mut due = Due { is_deaf, ..Due::default() };
         // Who does not hear itself has no reason to believe that others are silent.
         if now.saturating_sub(self.heard_self) >= beat.saturating_mul(2) {
             return due;
         }
         self.members.retain(|id, member| {
             let silence = now.saturating_sub(member.last_heard);
-            let is_unheard = member.nobody_since.is_some_and(|since| now - since >= beat / 2);
+            let is_unheard =
+                member.nobody_since.is_some_and(|since| now.saturating_sub(since) >= beat / 2);
             if member.is_up && (is_unheard || silence >= down_after) {
                 member.is_up = false;
                 due.changes.push(Change::Down(*id));
                 if std::mem::take(&mut member.is_unconfirmed) {
                     due.changes.push(Change::Missing(*id));
                 }
-            } else if member.is_up && silence >= beat.saturating_mul(3) / 2 {
+            } else if member.is_up
+                && silence >= beat.saturating_mul(3) / 2
+                && now.saturating_sub(member.last_probe) >= beat / 4
+            {
+                member.last_probe = now;
                 due.probe.push(*id);
             }
             let is_gone = !member.is_up && silence >= gone_after;
@@ -225,6 +232,22 @@ impl Members {
             !is_gone
         });
         due
+    }
+}
+
+impl Members {
+    /// Does not hold against the others, nor the link, that this process itself did nothing for a while: what they sent
+    /// meanwhile is yet to be read.
+    fn excuse(&mut self, now: Duration) {
+        let pause = now.saturating_sub(std::mem::replace(&mut self.last_tick, now));
+        if pause < self.config.beat / 2 {
+            return;
+        }
+        let later = |time: Duration| (time + pause).min(now);
+        self.heard_self = later(self.heard_self);
+        for member in self.members.values_mut() {
+            (member.last_heard, member.nobody_since) = (later(member.last_heard), None);
+        }
     }
 }
 
@@ -240,6 +263,7 @@ impl Member {
             is_up: false,
             last_heard: Duration::ZERO,
             nobody_since: None,
+            last_probe: Duration::ZERO,
             is_unconfirmed: false,
             topics: Sequence::default(),
             disconnects: None,

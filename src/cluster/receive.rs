@@ -64,6 +64,7 @@ impl Cluster {
         self.metrics.received.increment(1);
         let mut state = self.state.lock();
         let change = state.members.hear(header.from, now);
+        self.set_standing(change.as_slice());
         let arrival = match header.number {
             0 => Arrival::Next,
             number => state.members.receive(header.from, number),
@@ -87,7 +88,7 @@ impl Cluster {
         match body {
             Body::Broadcast(broadcast) => self.deliver(broadcast),
             Body::Part(part) => {
-                let whole = self.state.lock().parts.add(from, part, now);
+                let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
                     Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
                     Some(_) => refuse(DecodeError::Malformed),
@@ -96,7 +97,10 @@ impl Cluster {
             }
             Body::Beat(beat) => self.hear_beat(from, beat, now),
             Body::Bye(()) => {
-                let change = self.state.lock().members.bye(from);
+                let mut state = self.state.lock();
+                let change = state.members.bye(from);
+                self.set_standing(change.as_slice());
+                drop(state);
                 change.into_iter().for_each(|change| self.change(change));
             }
             Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
@@ -191,21 +195,26 @@ impl Cluster {
         is_heard
     }
 
-    /// Membership has changed.
+    /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that
+    /// what was decided last is what holds.
+    pub(super) fn set_standing(&self, changes: &[Change]) {
+        let presence = &self.local.presence;
+        for change in changes {
+            match change {
+                Change::Up(node) => presence.node_up(*node),
+                Change::Down(node) => presence.node_down(*node),
+                Change::Gone(node) => presence.node_gone(*node),
+                Change::Missing(_) => {}
+            }
+        }
+    }
+
+    /// Reports a change, and does what else it entails. The caller holds no lock.
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         match change {
-            Change::Up(node) => {
-                limited!(INFO, ?node, "another node is heard");
-                self.local.presence.node_up(node);
-            }
-            Change::Down(node) => {
-                limited!(WARN, ?node, "another node is silent");
-                self.local.presence.node_down(node);
-            }
-            Change::Gone(node) => {
-                limited!(INFO, ?node, "another node is gone");
-                self.local.presence.node_gone(node);
-            }
+            Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
+            Change::Down(node) => limited!(WARN, ?node, "another node is silent"),
+            Change::Gone(node) => limited!(INFO, ?node, "another node is gone"),
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);

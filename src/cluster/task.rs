@@ -34,6 +34,7 @@ impl Cluster {
         let mut state = self.state.lock();
         // While nobody is heard, nobody is silent.
         let due = if state.is_linked { state.members.tick(now) } else { Default::default() };
+        self.set_standing(&due.changes);
         let reconnects =
             due.is_deaf && now.saturating_sub(state.last_reconnect) >= self.config.deaf_after;
         if reconnects {

@@ -106,3 +106,6 @@ impl Announcer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

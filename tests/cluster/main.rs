@@ -5,4 +5,5 @@ mod disconnects;
 mod failures;
 mod listening;
 mod nodes;
+mod presence;
 mod support;

@@ -1,1 +1,198 @@
-//! Several tower-channels nodes over Redis or Valkey.
+//! Several [tower-channels](tower_channels) nodes over Redis or Valkey.
+//!
+//! ```no_run
+//! # mod example {
+//! use tower_channels_redis::{ConnectError, Redis, RedisConfig};
+//!
+//! # pub
+//! async fn redis() -> Result<Redis, ConnectError> {
+//!     let config = RedisConfig::new("redis://chat:secret@10.0.0.5").app("chat");
+//!     Redis::connect(config).await
+//! }
+//! # }
+//! ```
+//!
+//! # Requirements
+//!
+//! Redis 6 or Valkey, as one server, as a master with replicas (see [`RedisConfig::sentinel`]) or as a Redis Cluster,
+//! where messages go over its bus. Nothing is stored: no persistence is needed, and no memory beyond that of
+//! the subscriptions, about 220 bytes per topic and node.
+//!
+//! A server with access control needs this user; Redis compares a pattern that is subscribed to
+//! with the rules literally, so the last one is needed as it stands:
+//!
+//! ```text
+//! ACL SETUSER chat on >secret +publish +subscribe +psubscribe +unsubscribe +punsubscribe
+//!     resetchannels &tc:chat:all &tc:chat:n:* &tc:chat:t:*
+//! ```
+//!
+//! Who may publish there speaks for the application: keep the server away from others.
+//!
+//! # Failures
+//!
+//! Each node has two connections, one that hears and one that sends. Either is opened again when it ends, or
+//! when the server is silent for 2 s, after pauses that grow from 20 ms to 1 s; the address is looked up each time.
+//! What is sent meanwhile waits for up to 5 s; what was on its way is lost, since sending it again could deliver it
+//! twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
+//! then is its own affair.
+//!
+//! A node that reads too slowly is cut off by the server (`client-output-buffer-limit pubsub`, 32 MiB).
+//!
+//! # Features
+//!
+//! `tls`: `rediss://` addresses, with rustls. If the process has no default crypto provider by then, the first
+//! connection installs ring.
+
+mod backoff;
+mod check;
+mod config;
+mod connector;
+mod error;
+mod hearing;
+mod listening;
+mod names;
+mod sending;
+#[cfg(feature = "tls")]
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tower_channels::adapter::{
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached, SendQueue,
+};
+
+pub use self::config::RedisConfig;
+use self::connector::Connector;
+pub use self::error::ConnectError;
+use self::hearing::{Hearing, Interest};
+use self::names::Names;
+use self::sending::{Publisher, Sending};
+
+/// How long a frame may wait to be sent.
+const MAX_AGE: Duration = Duration::from_secs(5);
+
+/// The largest frame. Redis allows 512 MiB, but a frame delays those behind it.
+const MAX_FRAME: usize = 1 << 20;
+
+/// An [`Adapter`] over a Redis server.
+pub struct Redis {
+    connector: Connector,
+    names: Arc<Names>,
+    queue: SendQueue,
+    interest: Arc<Interest>,
+    /// The connection that sends, while there is one.
+    publisher: watch::Sender<Option<Publisher>>,
+    /// Counts the wishes for new connections.
+    renewals: watch::Sender<u64>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Redis {
+    /// Connects to a server once, to find out whether it can be used: reached, with this user, who may do what is
+    /// needed. Must be called within a tokio runtime with I/O and time enabled.
+    ///
+    /// # Errors
+    /// If it cannot. Later, when a node runs, nothing is an error: it connects until it can.
+    pub async fn connect(config: RedisConfig) -> Result<Self, ConnectError> {
+        config.validate()?;
+        let names = Arc::new(Names::new(&config.app));
+        let queue = SendQueue::new(config.max_queue, MAX_AGE);
+        let patience = config.connect_timeout;
+        let connector = Connector::new(config);
+        check::check(&connector, &names, patience).await?;
+        Ok(Self {
+            connector,
+            names,
+            queue,
+            interest: Arc::new(Interest::new()),
+            publisher: watch::Sender::new(None),
+            renewals: watch::Sender::new(0),
+            tasks: Mutex::default(),
+        })
+    }
+}
+
+impl Adapter for Redis {
+    fn start(&self, node: NodeId, inbox: Arc<dyn NodeInbox>) {
+        let hearing = Hearing {
+            connector: self.connector.clone(),
+            names: self.names.clone(),
+            own: self.names.node(node),
+            inbox: inbox.clone(),
+            interest: self.interest.clone(),
+            renewals: self.renewals.clone(),
+        };
+        let sending = Sending {
+            connector: self.connector.clone(),
+            names: self.names.clone(),
+            queue: self.queue.clone(),
+            inbox,
+            publisher: self.publisher.clone(),
+            renewals: self.renewals.subscribe(),
+        };
+        let tasks = [tokio::spawn(hearing.run()), tokio::spawn(sending.run())];
+        self.tasks.lock().extend(tasks.map(|task| task.abort_handle()));
+    }
+
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+        self.queue.push(to, frame)
+    }
+
+    fn reach(&self, node: NodeId, frame: Bytes) -> BoxFuture<'_, Reached> {
+        let publisher = self.publisher.borrow().clone();
+        Box::pin(async move {
+            match publisher {
+                Some(publisher) => publisher.reach(&self.names.node(node), frame).await,
+                None => Reached::Unknown,
+            }
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.queue.drained())
+    }
+
+    fn listen(&self, topic: &str) -> BoxFuture<'static, ()> {
+        self.interest.wait(|listening, waiter| listening.listen(topic, waiter))
+    }
+
+    fn ignore(&self, topic: &str) {
+        self.interest.with(|listening| listening.ignore(topic));
+    }
+
+    fn hear_all(&self, all: bool) -> BoxFuture<'static, ()> {
+        self.interest.wait(|listening, waiter| listening.hear_all(all, waiter))
+    }
+
+    fn reconnect(&self) {
+        self.renewals.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn limits(&self) -> AdapterLimits {
+        AdapterLimits::new(MAX_FRAME)
+    }
+}
+
+/// Ends the tasks, and with them the connections.
+impl Drop for Redis {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut() {
+            task.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("config", &self.connector)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}

@@ -216,7 +216,8 @@ mod tests {
         let max = MAX_COUNTER;
         assert_eq!(parse(&format!("[0,{max}]")), Some(CausalContext::up_to(max)));
         let beyond = format!("[0,{max},1,1]");
-        for invalid in ["[0]", "[0,0]", "[0,1,0,1]", "[0,1,1]", "[1,18446744073709551615]", &beyond] {
+        for invalid in ["[0]", "[0,0]", "[0,1,0,1]", "[0,1,1]", "[1,18446744073709551615]", &beyond]
+        {
             assert_eq!(parse(invalid), None, "{invalid}");
         }
     }

@@ -1,16 +1,17 @@
 //! [`Node`]: a tracker, with the membership that a cluster keeps for it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::{Row, apply};
+use super::apply;
 use crate::adapter::NodeId;
+use crate::presence::tracker::replication::peer::Peer;
 use crate::presence::tracker::replication::{Config, Message, Standing};
-use crate::presence::tracker::{Replica, Tracker};
+use crate::presence::tracker::{Entry, Replica, Tracker};
 
 /// What a node sends.
 #[derive(Clone)]
@@ -32,9 +33,9 @@ pub(super) struct Node {
     /// The metas that the node tracks, by owner, topic and key.
     pub(super) tracked: BTreeMap<(u64, SmolStr, SmolStr), SmolStr>,
     /// The listing as an observer of the diffs sees it.
-    pub(super) view: BTreeSet<Row>,
-    /// The `phx_ref` of each entry whose removal the node has observed.
-    pub(super) removed: HashSet<SmolStr>,
+    pub(super) view: BTreeSet<Entry>,
+    /// The dots of the entries of others whose removal the node has observed.
+    pub(super) removed: BTreeMap<NodeId, BTreeSet<u64>>,
     /// Whether there is anything to collect.
     changed: Arc<AtomicBool>,
     /// When the last heartbeat was sent.
@@ -85,7 +86,7 @@ impl Node {
         self.settle();
         let mut packets = Vec::new();
         if self.changed.swap(false, Ordering::Relaxed) {
-            packets.extend(self.tracker.collect().iter().map(Packet::from));
+            packets.extend(self.tracker.collect().into_messages().map(Packet::from));
         }
         if self.last_beat.is_none_or(|last| now - last >= BEAT) {
             self.last_beat = Some(now);
@@ -110,19 +111,21 @@ impl Node {
         if !was_up {
             self.set_standing(from, Standing::Up);
         }
-        let replies = match packet {
-            Packet::Beat(clock) => self.tracker.hear_clock(from, clock, now).into_iter().collect(),
+        match packet {
+            Packet::Beat(clock) => {
+                self.tracker.hear_clock(from, clock, now).into_iter().map(Packet::from).collect()
+            }
             Packet::Presence(json) => {
                 let replica = Replica { node: from, shard: 0 };
                 let message = Message::decode(json.as_bytes(), replica);
                 let message = message.expect("a message of a replica");
                 let received = self.tracker.receive(from, message, now);
                 apply(&received.visible, &mut self.view);
-                received.replies
+                let replies = received.answer.into_messages().chain(received.request);
+                replies.map(Packet::from).collect()
             }
             Packet::Bye => Vec::new(),
-        };
-        replies.iter().map(Packet::from).collect()
+        }
     }
 
     /// It hears again. What the others sent meanwhile says nothing of them.
@@ -134,12 +137,20 @@ impl Node {
 
     /// Takes a step towards the standing of each node that changed its own.
     pub(super) fn settle(&mut self) {
-        let Self { tracker, view, settling, .. } = self;
-        settling.retain(|node| {
-            let settled = tracker.settle(*node, STEP);
-            apply(&settled.diff, view);
-            settled.is_unfinished
-        });
+        for node in std::mem::take(&mut self.settling) {
+            let settled = self.tracker.settle(node, STEP);
+            apply(&settled.diff, &mut self.view);
+            if settled.is_unfinished {
+                self.settling.insert(node);
+            } else if self.peer(node).is_none() {
+                self.removed.remove(&node);
+            }
+        }
+    }
+
+    /// What its tracker knows of another node.
+    pub(super) fn peer(&self, node: NodeId) -> Option<&Peer> {
+        self.tracker.replication.as_ref()?.peers.get(&node)
     }
 
     fn expire(&mut self, now: Duration) {
@@ -164,8 +175,8 @@ impl Node {
     }
 }
 
-impl From<&Message> for Packet {
-    fn from(message: &Message) -> Self {
+impl From<Message> for Packet {
+    fn from(message: Message) -> Self {
         Self::Presence(message.encode())
     }
 }

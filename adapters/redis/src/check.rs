@@ -1,0 +1,78 @@
+//! Tries whether a server can be used before any node is started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{PushKind, RedisError, Value, cmd};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tower_channels::adapter::NodeId;
+
+use crate::backoff::random;
+use crate::connector::{Connection, Connector};
+use crate::error::ConnectError;
+use crate::names::Names;
+
+/// Runs every command that a node will, on every kind of channel, and hears itself.
+pub(crate) async fn check(
+    connector: &Connector,
+    names: &Names,
+    patience: Duration,
+) -> Result<(), ConnectError> {
+    let heard = Arc::new(Notify::new());
+    let receive = {
+        let heard = heard.clone();
+        move |push: redis::PushInfo| {
+            if push.kind == PushKind::Message {
+                heard.notify_one();
+            }
+        }
+    };
+    let mut connection = connector.open(receive).await?;
+    let checked = timeout(patience, run(&mut connection, names, &heard)).await;
+    connection.close().await;
+    let late = format!("no answer within {patience:?} from a server that it is connected to");
+    checked.unwrap_or(Err(ConnectError::Unreachable(late)))
+}
+
+async fn run(
+    connection: &mut Connection,
+    names: &Names,
+    heard: &Notify,
+) -> Result<(), ConnectError> {
+    let redis = &mut connection.redis;
+    // A node that does not exist, and a topic without a name.
+    let node = names.node(NodeId(random()));
+    let topic = &names.topic_prefix;
+
+    let done = redis.subscribe(&names.all).await;
+    allowed("SUBSCRIBE", &names.all, done)?;
+    let done = redis.subscribe(&node).await;
+    allowed("SUBSCRIBE", &node, done)?;
+    publish(redis, &node).await?;
+    // A proxy may take subscriptions and deliver nothing.
+    heard.notified().await;
+    let done = redis.psubscribe(&names.pattern).await;
+    allowed("PSUBSCRIBE", &names.pattern, done)?;
+    let done = redis.subscribe(topic).await;
+    allowed("SUBSCRIBE", topic, done)?;
+    let done = redis.unsubscribe(topic).await;
+    allowed("UNSUBSCRIBE", topic, done)?;
+    let done = redis.punsubscribe(&names.pattern).await;
+    allowed("PUNSUBSCRIBE", &names.pattern, done)?;
+    publish(redis, &names.all).await?;
+    publish(redis, topic).await
+}
+
+/// Publishes an empty frame, which nodes do not take for one.
+async fn publish(redis: &mut MultiplexedConnection, channel: &str) -> Result<(), ConnectError> {
+    let mut command = cmd("PUBLISH");
+    command.arg(channel).arg("");
+    let done = redis.send_packed_command(&command).await.and_then(Value::extract_error);
+    allowed("PUBLISH", channel, done.map(drop))
+}
+
+fn allowed(command: &str, channel: &str, done: Result<(), RedisError>) -> Result<(), ConnectError> {
+    done.map_err(|error| ConnectError::running(format!("{command} {channel}"), &error))
+}

@@ -1,0 +1,8 @@
+//! The adapter over real servers: Redis, Valkey, a Redis Cluster, Sentinel.
+
+mod connect;
+mod faults;
+mod node;
+mod servers;
+#[cfg(feature = "tls")]
+mod tls;
