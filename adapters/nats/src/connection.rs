@@ -31,12 +31,9 @@ pub(crate) struct Connection {
     /// What this node sends to itself, see [`Sender`](crate::sender::Sender).
     pub(crate) marks: Subscriber,
     pub(crate) ended: Ended,
-    /// How long the server may take to tell the others of its cluster what is subscribed to.
-    pub(crate) spread: Duration,
+    /// How long the other servers need to know of a subscription. Zero if there are none.
+    pub(crate) propagation: Duration,
 }
-
-/// Of a subscription. Servers do not say when they are done; on a local network it is a millisecond.
-const SPREAD: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// Connects, subscribes, and hears itself on each kind of subject: so everything that is published from then on
@@ -49,11 +46,13 @@ impl Connection {
         selection: Selection,
     ) -> Result<Self, ConnectError> {
         let opened = Self::try_open(server, config, subjects, node, selection);
-        timeout(config.connect_timeout, opened).await.unwrap_or_else(|_| {
-            let name = name(server);
-            let time = config.connect_timeout;
-            Err(ConnectError::Unreachable(format!("{name}: no answer within {time:?}")))
-        })
+        timeout(config.connect_timeout.saturating_add(config.propagation), opened)
+            .await
+            .unwrap_or_else(|_| {
+                let name = name(server);
+                let time = config.connect_timeout;
+                Err(ConnectError::Unreachable(format!("{name}: no answer within {time:?}")))
+            })
     }
 
     async fn try_open(
@@ -82,8 +81,9 @@ impl Connection {
             let topics = Topics::subscribe(&client, subjects, selection).await?;
             let marks = client.subscribe(subjects.marks(node)).await?;
             let node = client.subscribe(subjects.node(node)).await?;
-            let spread = if info.cluster.is_some() { SPREAD } else { Duration::ZERO };
-            Ok(Self { client, all, topics, node, marks, ended: ended.clone(), spread })
+            let propagation =
+                if info.cluster.is_some() { config.propagation } else { Duration::ZERO };
+            Ok(Self { client, all, topics, node, marks, ended: ended.clone(), propagation })
         };
         let failed =
             |error: async_nats::Error| ConnectError::Unreachable(format!("{name}: {error}"));
@@ -120,8 +120,8 @@ impl Connection {
         }
         hear(&mut self.node, &marks).await?;
         hear(&mut self.marks, &marks).await?;
-        if !self.spread.is_zero() {
-            sleep(self.spread).await;
+        if !self.propagation.is_zero() {
+            sleep(self.propagation).await;
         }
         Ok(())
     }

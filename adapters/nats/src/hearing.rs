@@ -54,7 +54,7 @@ impl Hearing {
         let (selection, version) = shared.wanted();
         let (config, subjects) = (&shared.config, &shared.subjects);
         let opened = Connection::open(server, config, subjects, self.id, selection).await?;
-        let Connection { client, all, topics, node, marks, ended, spread } = opened;
+        let Connection { client, all, topics, node, marks, ended, propagation } = opened;
         let since = Instant::now();
         let server = name(server);
         limited!(INFO, ?server, "connected to NATS");
@@ -80,8 +80,8 @@ impl Hearing {
             selection,
             backlog,
             repeats: None,
-            spread,
-            spreading: VecDeque::new(),
+            propagation,
+            propagating: VecDeque::new(),
         };
         let end = receiver.run(&ended).await;
         ended.end(end.clone());

@@ -35,9 +35,9 @@ pub(crate) struct Receiver<'a> {
     /// Topics are heard in another way than before, and this was heard in both.
     pub(crate) repeats: Option<Repeats>,
     /// See [`Connection`](crate::connection::Connection).
-    pub(crate) spread: Duration,
+    pub(crate) propagation: Duration,
     /// Versions that the own server knows, and when the others of its cluster do.
-    pub(crate) spreading: VecDeque<(Instant, u64)>,
+    pub(crate) propagating: VecDeque<(Instant, u64)>,
 }
 
 /// Frames that were delivered, and come again.
@@ -85,7 +85,7 @@ impl Receiver<'_> {
                     return Err("closed".into());
                 }
             }
-            version = spread(&mut self.spreading) => drop(self.shared.applied.send_replace(version)),
+            version = propagated(&mut self.propagating) => drop(self.shared.applied.send_replace(version)),
             () = self.shared.changed.notified(), if self.repeats.is_none() => self.change().await?,
         }
         Ok(())
@@ -116,10 +116,10 @@ impl Receiver<'_> {
                     while !self.deliver_topics() && !self.backlog.is_exceeded(self.read()) {}
                     self.repeats = None;
                 }
-                if self.spread.is_zero() {
+                if self.propagation.is_zero() {
                     self.shared.applied.send_replace(version);
                 } else {
-                    self.spreading.push_back((Instant::now() + self.spread, version));
+                    self.propagating.push_back((Instant::now() + self.propagation, version));
                 }
             }
         }
@@ -211,7 +211,7 @@ impl Receiver<'_> {
 }
 
 /// Waits until the next version is known everywhere.
-async fn spread(versions: &mut VecDeque<(Instant, u64)>) -> u64 {
+async fn propagated(versions: &mut VecDeque<(Instant, u64)>) -> u64 {
     match versions.front() {
         Some(&(at, version)) => {
             sleep_until(at).await;
