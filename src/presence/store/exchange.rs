@@ -17,7 +17,6 @@ use crate::presence::types::validate_key;
 use crate::telemetry::PRESENCES_REFUSED;
 
 /// A message to other nodes.
-#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// The shard at the sender, which is that at the recipients.
@@ -29,7 +28,6 @@ pub(crate) struct Outgoing {
 const STEP: usize = 1000;
 
 impl Outgoing {
-    #[allow(dead_code)]
     /// Returns the message as JSON, of about 64 KiB at most.
     pub(crate) fn encode(&self) -> String {
         self.message.encode()
