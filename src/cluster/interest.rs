@@ -118,10 +118,11 @@ impl Interest {
         if narrows {
             heard.narrow_at = None;
             for topic in subscribed.names() {
-                if !heard.topics.contains_key(&topic) {
-                    drop(adapter.listen(&topic));
-                    heard.topics.insert(topic, now);
-                }
+                let place = heard.topics.entry(topic);
+                place.or_insert_with_key(|topic| {
+                    drop(adapter.listen(topic));
+                    now
+                });
             }
             drop(adapter.hear_all(false));
         }

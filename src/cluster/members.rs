@@ -202,8 +202,8 @@ impl Members {
     pub(crate) fn tick(&mut self, now: Duration) -> Due {
         let ClusterConfig { beat, down_after, deaf_after, gone_after, .. } = self.config;
         self.excuse(now);
-        let mut due = Due::default();
-        due.is_deaf = now.saturating_sub(self.heard_self) >= deaf_after;
+        let is_deaf = now.saturating_sub(self.heard_self) >= deaf_after;
+        let mut due = Due { is_deaf, ..Due::default() };
         // Who does not hear itself has no reason to believe that others are silent.
         if now.saturating_sub(self.heard_self) >= beat.saturating_mul(2) {
             return due;

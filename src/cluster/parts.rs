@@ -44,7 +44,7 @@ pub(crate) const MAX_AGE: Duration = Duration::from_secs(10);
 impl Parts {
     /// Adds a part. Returns the body with the last one. Parts that come in another order than they were cut in, or
     /// would exceed [`MAX_BYTES`], discard the body.
-    pub(crate) fn add(&mut self, from: NodeId, part: Part, now: Duration) -> Option<Bytes> {
+    pub(crate) fn add(&mut self, from: NodeId, part: &Part, now: Duration) -> Option<Bytes> {
         let key = (from, part.id);
         if part.index == 0 {
             let (count, bytes) = (part.count, BytesMut::new());
@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn add(parts: &mut Parts, part: &Part) -> Option<Bytes> {
-        parts.add(ANN, part.clone(), Duration::ZERO)
+        parts.add(ANN, part, Duration::ZERO)
     }
 
     #[test]
@@ -108,7 +108,7 @@ mod tests {
         let mut all = Parts::default();
         let (one, two) = (parts(1, 6), parts(2, 6));
         assert_eq!([add(&mut all, &one[0]), add(&mut all, &two[0])], [None, None]);
-        assert_eq!(all.add(NodeId(2), one[1].clone(), Duration::ZERO), None);
+        assert_eq!(all.add(NodeId(2), &one[1], Duration::ZERO), None);
         assert_eq!(add(&mut all, &one[1]).as_deref(), Some(&b"0123456789"[..]));
         assert_eq!(add(&mut all, &two[1]).as_deref(), Some(&b"0123456789"[..]));
     }

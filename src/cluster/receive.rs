@@ -92,7 +92,7 @@ impl Cluster {
         match body {
             Body::Broadcast(broadcast) => self.deliver(broadcast),
             Body::Part(part) => {
-                let whole = self.state.lock().parts.add(from, part, now);
+                let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
                     Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
                     Some(_) => refuse(DecodeError::Malformed),

@@ -1,12 +1,15 @@
 //! [`Receiver`]: delivers what one connection hears.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_nats::{Client, Error, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, sleep_until};
 use tower_channels::adapter::{NodeId, NodeInbox};
 
 use crate::Shared;
@@ -31,14 +34,18 @@ pub(crate) struct Receiver<'a> {
     pub(crate) backlog: Backlog,
     /// Topics are heard in another way than before, and this was heard in both.
     pub(crate) repeats: Option<Repeats>,
+    /// See [`Connection`](crate::connection::Connection).
+    pub(crate) propagation: Duration,
+    /// Versions that the own server knows, and when the others of its cluster do.
+    pub(crate) propagating: VecDeque<(Instant, u64)>,
 }
 
 /// Frames that were delivered, and come again.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats(HashMap<Bytes, u32>);
 
-/// How many messages are delivered before other tasks get the worker.
-const TURN: usize = 1024;
+/// For how long messages are delivered before other tasks get the worker.
+const TURN: Duration = Duration::from_millis(5);
 
 /// A shorter frame is copied: as a slice it would keep the buffer that it was read into.
 const SHORT: usize = 4096;
@@ -73,26 +80,28 @@ impl Receiver<'_> {
             message = self.topics.next(), if !self.topics.is_empty() => {
                 if let Some(message) = message {
                     self.deliver_topic(message);
-                    self.deliver_topics(TURN);
+                    self.deliver_topics();
                 } else if self.selection.is_all {
                     return Err("closed".into());
                 }
             }
+            version = propagated(&mut self.propagating) => drop(self.shared.applied.send_replace(version)),
             () = self.shared.changed.notified(), if self.repeats.is_none() => self.change().await?,
         }
         Ok(())
     }
 
-    /// Delivers broadcasts to topics, as long as some wait. Returns whether none are left.
-    fn deliver_topics(&mut self, count: usize) -> bool {
-        for number in 0..count {
+    /// Delivers broadcasts to topics that wait, for one turn. Returns whether none are left.
+    fn deliver_topics(&mut self) -> bool {
+        let begin = Instant::now();
+        for number in 1_u32.. {
             let Some(Some(message)) = self.topics.next().now_or_never() else {
                 self.backlog.emptied(self.read());
                 return true;
             };
             self.deliver_topic(message);
-            if number % 64 == 0 && self.backlog.is_exceeded(self.read()) {
-                return false;
+            if number.is_multiple_of(16) && begin.elapsed() > TURN {
+                break;
             }
         }
         false
@@ -104,10 +113,14 @@ impl Receiver<'_> {
             None => self.deliver(message),
             Some(version) => {
                 if self.repeats.is_some() {
-                    while !self.deliver_topics(TURN) && !self.backlog.is_exceeded(self.read()) {}
+                    while !self.deliver_topics() && !self.backlog.is_exceeded(self.read()) {}
                     self.repeats = None;
                 }
-                self.shared.applied.send_replace(version);
+                if self.propagation.is_zero() {
+                    self.shared.applied.send_replace(version);
+                } else {
+                    self.propagating.push_back((Instant::now() + self.propagation, version));
+                }
             }
         }
     }
@@ -194,6 +207,18 @@ impl Receiver<'_> {
     /// How many bytes were read from the connection.
     fn read(&self) -> u64 {
         self.client.statistics().in_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until the next version is known everywhere.
+async fn propagated(versions: &mut VecDeque<(Instant, u64)>) -> u64 {
+    match versions.front() {
+        Some(&(at, version)) => {
+            sleep_until(at).await;
+            versions.pop_front();
+            version
+        }
+        None => future::pending().await,
     }
 }
 

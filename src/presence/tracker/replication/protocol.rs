@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::causal_context::CausalContext;
 use super::message::Message;
 use super::peer::{Peer, Standing};
-use super::state::{Diff, Fragment, ReplicaState};
+use super::state::{Delta, Diff, ReplicaState};
 use super::{Config, Replication};
 use crate::adapter::NodeId;
 use crate::presence::tracker::Tracker;
@@ -20,10 +20,20 @@ pub(crate) struct Received {
     pub(crate) visible: Diff,
     /// What changed of a node whose entries are hidden.
     pub(crate) hidden: Diff,
-    /// The messages to send to the node that sent this one.
-    pub(crate) replies: Vec<Message>,
+    /// What answers a request of the node, to be sent to it.
+    pub(crate) answer: Operations,
+    /// A request to the node for what is missing.
+    pub(crate) request: Option<Message>,
     /// Whether its operations were refused, as they are too scattered to be remembered.
     pub(crate) is_refused: bool,
+}
+
+/// Local operations for other nodes: a lock under which they were taken need not be held until they
+/// are messages.
+#[derive(Debug, Default)]
+pub(crate) struct Operations {
+    delta: Delta,
+    max_message: usize,
 }
 
 /// The effect of a step towards a [`Standing`].
@@ -46,12 +56,14 @@ impl Tracker {
     }
 
     /// Returns the local operations since the last call, to be sent to all nodes.
-    pub(crate) fn collect(&mut self) -> Vec<Message> {
-        let Some(replication) = &mut self.replication else { return Vec::new() };
+    pub(crate) fn collect(&mut self) -> Operations {
+        let Some(replication) = &mut self.replication else { return Operations::default() };
         let since = std::mem::replace(&mut replication.sent_to, self.operations);
-        // Instead of receiving the full state, let each replica ask for what it lacks.
-        let is_sent = replication.removal_log.reaches(since);
-        is_sent.then(|| replication.delta(&CausalContext::up_to(since))).unwrap_or_default()
+        if !replication.removal_log.reaches(since) {
+            // Instead of receiving the full state, let each replica ask for what it lacks.
+            return Operations::default();
+        }
+        replication.delta(&CausalContext::up_to(since))
     }
 
     /// Returns the number of local operations that were [collected](Self::collect), for the
@@ -81,7 +93,7 @@ impl Tracker {
         let Some(replication) = &mut self.replication else { return received };
         let Message { state, more, request } = message;
         if let Some(known) = request {
-            received.replies = replication.delta(&known);
+            received.answer = replication.delta(&known);
         }
         let Some(peer) = replication.peers.get_mut(&from).filter(|peer| !peer.is_gone()) else {
             return received;
@@ -100,7 +112,7 @@ impl Tracker {
         if more {
             peer.extend_request(now);
         } else {
-            received.replies.extend(replication.fill_gap(from, now));
+            received.request = replication.fill_gap(from, now);
         }
         self.apply(&received.visible);
         received
@@ -154,11 +166,19 @@ impl Replication {
         if has_gap { self.request(from, now) } else { None }
     }
 
-    /// Returns the local operations that are not `known`, in messages of limited size.
-    fn delta(&self, known: &CausalContext) -> Vec<Message> {
-        let fragments = self.local.delta(known, &self.removal_log, self.config.max_message);
+    /// Returns the local operations that are not `known`.
+    fn delta(&self, known: &CausalContext) -> Operations {
+        let delta = self.local.delta(known, &self.removal_log);
+        Operations { delta, max_message: self.config.max_message }
+    }
+}
+
+impl Operations {
+    /// Returns the messages, of limited size, to be sent in this order.
+    pub(crate) fn into_messages(self) -> impl Iterator<Item = Message> {
+        let fragments = self.delta.split(self.max_message);
         let last = fragments.len().saturating_sub(1);
-        let message = |(index, fragment): (usize, Fragment)| Message::state(fragment, index < last);
-        fragments.into_iter().enumerate().map(message).collect()
+        let fragments = fragments.into_iter().enumerate();
+        fragments.map(move |(index, fragment)| Message::state(fragment, index < last))
     }
 }

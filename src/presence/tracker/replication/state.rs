@@ -37,6 +37,15 @@ pub(super) struct Fragment {
     pub(super) entries: Vec<Entry>,
 }
 
+/// What one replica has of its own state and another lacks, causally closed.
+#[derive(Debug, Default)]
+pub(crate) struct Delta {
+    /// The dots without a live entry.
+    dead: CausalContext,
+    /// The live entries, in ascending order of their dots.
+    entries: Vec<Entry>,
+}
+
 /// The latest removes of the local replica.
 ///
 /// A delta interval contains removes of entries that are older than the interval. The log supplies
@@ -104,9 +113,25 @@ impl ReplicaState {
     pub(super) fn merge(&mut self, Fragment { context, entries }: Fragment) -> Diff {
         let mut diff = Diff::default();
         let is_live = |dot: &u64| entries.binary_search_by_key(dot, Entry::dot).is_ok();
-        for &(first, last) in context.ranges() {
-            let removed = self.entries.range(first..=last).filter(|(dot, _)| !is_live(dot));
-            diff.leaves.extend(removed.map(|(_, entry)| entry.clone()));
+        let mut remove = |(dot, entry): (&u64, &Entry)| {
+            if !is_live(dot) {
+                diff.leaves.push(entry.clone());
+            }
+        };
+        let ranges = context.ranges();
+        if ranges.len() < self.entries.len() / 16 {
+            for &(first, last) in ranges {
+                self.entries.range(first..=last).for_each(&mut remove);
+            }
+        } else {
+            // A large state in pieces ends with about as many ranges as it has entries.
+            let mut rest = ranges.iter().peekable();
+            for (dot, entry) in &self.entries {
+                while rest.next_if(|(_, last)| last < dot).is_some() {}
+                if rest.peek().is_some_and(|(first, _)| first <= dot) {
+                    remove((dot, entry));
+                }
+            }
         }
         for entry in &diff.leaves {
             self.entries.remove(&entry.dot());
@@ -122,18 +147,13 @@ impl ReplicaState {
     }
 
     /// Returns the delta between `known`, what another replica has of this state, which is that of
-    /// the local replica, as fragments of about `max_size` bytes.
+    /// the local replica.
     ///
     /// If the log reaches back far enough, the delta starts at the contiguous prefix of `known`;
     /// otherwise it covers the full context.
-    pub(super) fn delta(
-        &self,
-        known: &CausalContext,
-        log: &RemovalLog,
-        max_size: usize,
-    ) -> Vec<Fragment> {
+    pub(super) fn delta(&self, known: &CausalContext, log: &RemovalLog) -> Delta {
         if known.is_superset(&self.context) {
-            return Vec::new();
+            return Delta::default();
         }
         // Both are causally closed: the full context, and an interval together with the dots of
         // the entries removed in it.
@@ -144,48 +164,48 @@ impl ReplicaState {
             }
             None => self.context.clone(),
         };
-        // Live entries that the other replica has need no repetition. Their dots are left out of
-        // the context: a dot without its entry would remove the entry.
-        let live =
-            context.ranges().iter().flat_map(|&(first, last)| self.entries.range(first..=last));
-        let live: Vec<_> = live.map(|(_, entry)| entry).collect();
-        let dead = context.without(live.iter().map(|entry| entry.dot()));
-        let new = live.into_iter().filter(|entry| !known.contains(entry.dot()));
-        split(dead, new, max_size)
+        let ranges = context.ranges().iter();
+        let live: Vec<_> =
+            ranges.flat_map(|&(first, last)| self.entries.range(first..=last)).collect();
+        // Live entries that the other replica has need no repetition. Their dots are left out: a
+        // dot without its entry would remove the entry.
+        let dead = context.without(live.iter().map(|(dot, _)| **dot));
+        let new = live.into_iter().filter(|(dot, _)| !known.contains(**dot));
+        Delta { dead, entries: new.map(|(_, entry)| entry.clone()).collect() }
     }
 }
 
-/// Splits a delta into fragments of about `max_size` bytes.
-///
-/// The dots without entries are all in the last one, so that an update shows the new entry before it
-/// takes away the old one. The other fragments have the dots of their entries and no others. Each is
-/// causally closed if the delta is, and can be merged alone.
-fn split<'a>(
-    dead: CausalContext,
-    entries: impl Iterator<Item = &'a Entry>,
-    max_size: usize,
-) -> Vec<Fragment> {
-    let mut fragments = vec![Fragment::default()];
-    let mut size = 0;
-    let mut begin = |added: usize, fragments: &mut Vec<Fragment>| {
-        if size > 0 && size + added > max_size {
-            fragments.push(Fragment::default());
-            size = 0;
+impl Delta {
+    /// Splits it into fragments of about `max_size` bytes.
+    ///
+    /// The dots without entries are all in the last one, so that an update shows the new entry before
+    /// it takes away the old one. The other fragments have the dots of their entries and no others.
+    /// Each is causally closed if the delta is, and can be merged alone.
+    pub(super) fn split(self, max_size: usize) -> Vec<Fragment> {
+        let Self { dead, entries } = self;
+        if entries.is_empty() && dead.ranges().is_empty() {
+            return Vec::new();
         }
-        size += added;
-    };
-    for entry in entries {
-        let added = ENTRY_OVERHEAD + entry.topic().len() + entry.key().len() + entry.meta().len();
-        begin(added, &mut fragments);
-        let Some(Fragment { context, entries }) = fragments.last_mut() else { break };
-        context.insert(entry.dot());
-        entries.push(entry.clone());
+        let mut fragments = Vec::new();
+        let (mut last, mut size) = (Fragment::default(), 0);
+        let mut reserve = |last: &mut Fragment, added: usize| {
+            if size > 0 && size + added > max_size {
+                fragments.push(std::mem::take(last));
+                size = 0;
+            }
+            size += added;
+        };
+        for entry in entries {
+            let texts = entry.topic().len() + entry.key().len() + entry.meta().len();
+            reserve(&mut last, ENTRY_OVERHEAD + texts);
+            last.context.insert(entry.dot());
+            last.entries.push(entry);
+        }
+        reserve(&mut last, dead.ranges().len() * RANGE_SIZE);
+        last.context = last.context.union(&dead);
+        fragments.push(last);
+        fragments
     }
-    begin(dead.ranges().len() * RANGE_SIZE, &mut fragments);
-    if let Some(Fragment { context, .. }) = fragments.last_mut() {
-        *context = context.union(&dead);
-    }
-    fragments
 }
 
 impl RemovalLog {

@@ -86,7 +86,7 @@ impl Node {
         self.settle();
         let mut packets = Vec::new();
         if self.changed.swap(false, Ordering::Relaxed) {
-            packets.extend(self.tracker.collect().iter().map(Packet::from));
+            packets.extend(self.tracker.collect().into_messages().map(Packet::from));
         }
         if self.last_beat.is_none_or(|last| now - last >= BEAT) {
             self.last_beat = Some(now);
@@ -111,19 +111,21 @@ impl Node {
         if !was_up {
             self.set_standing(from, Standing::Up);
         }
-        let replies = match packet {
-            Packet::Beat(clock) => self.tracker.hear_clock(from, clock, now).into_iter().collect(),
+        match packet {
+            Packet::Beat(clock) => {
+                self.tracker.hear_clock(from, clock, now).into_iter().map(Packet::from).collect()
+            }
             Packet::Presence(json) => {
                 let replica = Replica { node: from, shard: 0 };
                 let message = Message::decode(json.as_bytes(), replica);
                 let message = message.expect("a message of a replica");
                 let received = self.tracker.receive(from, message, now);
                 apply(&received.visible, &mut self.view);
-                received.replies
+                let replies = received.answer.into_messages().chain(received.request);
+                replies.map(Packet::from).collect()
             }
             Packet::Bye => Vec::new(),
-        };
-        replies.iter().map(Packet::from).collect()
+        }
     }
 
     /// It hears again. What the others sent meanwhile says nothing of them.
@@ -173,8 +175,8 @@ impl Node {
     }
 }
 
-impl From<&Message> for Packet {
-    fn from(message: &Message) -> Self {
+impl From<Message> for Packet {
+    fn from(message: Message) -> Self {
         Self::Presence(message.encode())
     }
 }

@@ -44,7 +44,7 @@ impl History {
             let since = CausalContext::up_to(since.index(self.states.len()) as u64);
             let known = known.iter().map(|index| index.index(self.states.len()) as u64);
             let known = since.union(&known.collect());
-            state.delta(&known.without([0]), log, *max_size)
+            state.delta(&known.without([0]), log).split(*max_size)
         });
         fragments.collect()
     }
@@ -137,7 +137,7 @@ proptest! {
     #[test]
     fn the_delta_completes_a_partial_state(history in history(), deltas in deltas()) {
         let mut state = merged(&history.fragments(&deltas));
-        for fragment in history.last().delta(state.context(), history.log(), 300) {
+        for fragment in history.last().delta(state.context(), history.log()).split(300) {
             state.merge(fragment);
         }
         prop_assert_eq!(&state, history.last());
@@ -196,6 +196,20 @@ proptest! {
             entries.sort_unstable();
             prop_assert!(entries.iter().eq(state.entries()));
         }
+    }
+}
+
+#[test]
+fn a_context_of_many_ranges_removes_the_same_as_one_of_few() {
+    let entries: Vec<_> = (1..=1000).map(entry).collect();
+    for step in [2, 3, 40, 500] {
+        let mut state = ReplicaState::default();
+        entries.iter().for_each(|entry| state.add(entry.clone()));
+        let context = (step..=1000).step_by(step as usize).collect();
+        let diff = state.merge(Fragment { context, entries: Vec::new() });
+        let removed: Vec<_> = diff.leaves.iter().map(Entry::dot).collect();
+        assert_eq!(removed, (step..=1000).step_by(step as usize).collect::<Vec<_>>());
+        assert!(state.entries().all(|entry| entry.dot() % step != 0));
     }
 }
 
