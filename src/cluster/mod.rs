@@ -184,10 +184,7 @@ impl Cluster {
             FRAMES_LOST.increment(["too_large"], 1);
             limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
         } else if frame.len() > self.limits.max_frame {
-            let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
-            let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
-            let frames: Vec<_> = parts.map(|part| self.encode(Body::Part(part))).collect();
-            self.send_to_topic(topic, frames);
+            self.send_to_topic(topic, self.cut(frame));
         } else {
             self.send_to_topic(topic, [frame]);
         }
@@ -298,9 +295,20 @@ impl Cluster {
 
     /// Sends a frame to all nodes. Returns whether there was room.
     fn send_to_all(&self, body: Body) -> bool {
-        let is_sent = self.adapter.publish(Channel::All, self.encode(body).freeze()).is_ok();
+        let mut frames = self.cut(self.encode(body)).into_iter();
+        let is_sent = frames.all(|frame| self.adapter.publish(Channel::All, frame.freeze()).is_ok());
         self.count_sent(is_sent);
         is_sent
+    }
+
+    /// Cuts a frame into several, if it is too long for the engine.
+    fn cut(&self, frame: BytesMut) -> Vec<BytesMut> {
+        if frame.len() <= self.limits.max_frame {
+            return vec![frame];
+        }
+        let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
+        let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
+        parts.map(|part| self.encode(Body::Part(part))).collect()
     }
 
     /// Sends the frames of a body to the nodes that hear the topic.

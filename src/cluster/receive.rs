@@ -94,9 +94,9 @@ impl Cluster {
             Body::Part(part) => {
                 let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
-                    Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
-                    Some(_) => refuse(DecodeError::Malformed),
-                    None => {}
+                    Some(Err(_) | Ok(Some(Body::Part(_)))) => refuse(DecodeError::Malformed),
+                    Some(Ok(Some(body))) => self.handle(from, body, now),
+                    Some(Ok(None)) | None => {}
                 }
             }
             Body::Beat(beat) => self.hear_beat(from, beat, now),
@@ -187,13 +187,14 @@ impl Cluster {
 
     /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
     pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
-        let reached = self.adapter.reach(node, self.encode(body).freeze()).await;
-        let is_heard = reached != Reached::Nobody;
-        if !is_heard {
-            let now = self.now();
-            self.state.lock().members.nobody(node, now);
+        for frame in self.cut(self.encode(body)) {
+            if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
+                let now = self.now();
+                self.state.lock().members.nobody(node, now);
+                return false;
+            }
         }
-        is_heard
+        true
     }
 
     /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that
