@@ -123,6 +123,7 @@ pub mod internals {
     pub use crate::presence::tracker::replication::model;
     pub use crate::serializer::{ServerMessage, Version};
     pub use crate::telemetry::all_metrics;
+    pub use crate::test::simulation;
 }
 
 /// Compiles the code in README.md.

@@ -39,7 +39,8 @@ use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
-use self::wire::{Body, Versions};
+use self::wire::Body;
+pub(crate) use self::wire::Versions;
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, Channel, NodeId};
 use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
@@ -193,7 +194,7 @@ impl Cluster {
     /// Disconnects the sockets with this id on the other nodes.
     pub(crate) fn disconnect(&self, id: &str) {
         let mut sending = self.sending.lock();
-        let disconnects = sending.disconnects.push(id);
+        let disconnects = sending.disconnects.push(id, self.started.elapsed());
         // If it is not sent, the next beat tells the others that they lack it.
         let frame = self.encode(Body::Disconnects(disconnects));
         let _ = self.adapter.publish(Channel::All, frame.freeze());

@@ -10,9 +10,9 @@ use tower_channels_transports::limited;
 
 use super::disconnects::{Plan, plan};
 use super::gaps::Scope;
-use super::members::Change;
+use super::members::{Change, YOUNG};
 use super::sequence::Arrival;
-use super::wire::{self, Beat, Body, DecodeError};
+use super::wire::{self, Beat, Body, DecodeError, Resend};
 use super::{Cluster, Hello, WeakCluster};
 use crate::adapter::{Link, NodeId, NodeInbox, Reached};
 use crate::payload::Payload;
@@ -108,8 +108,8 @@ impl Cluster {
                 change.into_iter().for_each(|change| self.change(change));
             }
             Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
-            Body::Resend(number) => {
-                let disconnects = self.sending.lock().disconnects.since(number);
+            Body::Resend(asked) => {
+                let disconnects = self.sending.lock().disconnects.answer(asked);
                 self.answer(from, Body::Disconnects(disconnects));
             }
             Body::Lost(lost) => {
@@ -142,30 +142,35 @@ impl Cluster {
     }
 
     fn hear_beat(self: &Arc<Self>, from: NodeId, mut beat: Beat, now: Duration) {
-        let (age, last) = (self.started.elapsed(), beat.disconnects);
+        let age = self.started.elapsed();
         let clocks = std::mem::take(&mut beat.clocks);
         let mut state = self.state.lock();
         if beat.is_hello {
             state.hello = state.hello.or(Some(Hello::Answer));
         }
         let change = state.members.beat(from, beat, age);
-        let missing = state.members.next_disconnect(from).filter(|next| *next <= last);
+        let missing = state.members.missing_disconnects(from);
         self.write_version(&state);
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
-        if let Some(number) = missing {
-            self.answer(from, Body::Resend(number));
+        if let Some(missing) = missing {
+            self.answer(from, Body::Resend(missing));
         }
         self.hear_clocks(from, &clocks, now);
     }
 
     fn hear_disconnects(self: &Arc<Self>, from: NodeId, disconnects: wire::Disconnects) {
         let mut state = self.state.lock();
-        let next = state.members.next_disconnect(from).unwrap_or(disconnects.first);
+        let next = match state.members.next_disconnect(from) {
+            Some(next) => next,
+            None if disconnects.is_answer => disconnects.first,
+            // The next beat says what to ask for.
+            None => return,
+        };
         match plan(next, disconnects) {
-            Plan::Ask(number) => {
+            Plan::Ask(first) => {
                 drop(state);
-                self.answer(from, Body::Resend(number));
+                self.answer(from, Body::Resend(Resend { first, since: 0 }));
             }
             Plan::Apply(ids, last) => {
                 state.members.disconnected(from, last);
@@ -235,7 +240,7 @@ impl Cluster {
         let now = self.now();
         let mut state = self.state.lock();
         let was_linked = std::mem::replace(&mut state.is_linked, true);
-        let is_first = state.last_beat.is_none();
+        let is_young = self.started.elapsed() < YOUNG;
         state.hello = Some(Hello::Ask);
         state.members.link_up(now);
         // By their numbers it is seen whether anything was missed, if everything is heard.
@@ -245,7 +250,7 @@ impl Cluster {
             return;
         }
         limited!(INFO, "the other nodes are heard");
-        if !is_first && !sees_gaps {
+        if !is_young && !sees_gaps {
             self.miss("link", Scope::All);
         }
     }
