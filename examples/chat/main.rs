@@ -7,10 +7,18 @@
 //! `ADDR` sets the address to listen on (default `127.0.0.1:4000`), `CHAT_DB` the SQLite file of
 //! the history (default `chat.sqlite`).
 //!
+//! Several servers with one engine, `ENGINE`, and one history are one chat; open a tab on each:
+//!
+//! ```text
+//! ENGINE=redis://127.0.0.1 ADDR=127.0.0.1:4000 cargo run --example chat
+//! ENGINE=redis://127.0.0.1 ADDR=127.0.0.1:4001 cargo run --example chat          or nats://127.0.0.1
+//! ```
+//!
 //! | file | content |
 //! | --- | --- |
 //! | `main.rs` | the endpoint under `/socket`, and the page at `/` |
 //! | `server.rs` | the HTTP server: a time limit for request heads, and a graceful stop on SIGTERM |
+//! | `../reference/engine.rs` | the connection to Redis or NATS |
 //! | `room.rs` | the channel `room:*`: its events, their validation, and who receives them |
 //! | `presence.rs` | the people in a room, and who is typing or away |
 //! | `history.rs` | the stored messages, and catching up on missed ones |
@@ -21,6 +29,8 @@
 
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
 
+#[path = "../reference/engine.rs"]
+mod engine;
 mod history;
 mod presence;
 mod room;
@@ -44,11 +54,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let file = env::var("CHAT_DB").unwrap_or_else(|_| "chat.sqlite".into());
     let history = Store::new(History::open(file).map_err(|error| error.to_string())?);
 
-    let endpoint = Endpoint::builder(move |info| room::connect(info, history.clone()))
+    let builder = Endpoint::builder(move |info| room::connect(info, history.clone()))
         .id(User::id)
         .channel::<Room>("room:*")
-        .resume(ResumeConfig::default())
-        .build();
+        .resume(ResumeConfig::default());
+    let endpoint = match env::var("ENGINE") {
+        Ok(engine) => engine::connect(builder, &engine, "chat").await?.build(),
+        Err(_) => builder.build(),
+    };
 
     let app = Router::new()
         .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))

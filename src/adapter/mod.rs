@@ -26,7 +26,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// and no frame twice, unless [`limits`](Self::limits) says otherwise. A frame may be lost, which the adapter
 /// reports where it can know: through [`NodeInbox::lost`] or [`NodeInbox::link`].
 ///
-/// The contract is tested by `tests/adapters/`, for an adapter of one's own as for those of the workspace.
+/// A frame is never empty, so that adapters can use empty ones among themselves.
+///
+/// The contract is tested by the suite in `adapters/testing/`, for an adapter of one's own as for those of the
+/// workspace.
 pub trait Adapter: fmt::Debug + Send + Sync + 'static {
     /// Begins to hear everything that is published, and hands it to `inbox`, in the order in which it comes and
     /// from one task. Called once, within a runtime; spawns the tasks of the adapter and returns.

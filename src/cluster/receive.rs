@@ -76,6 +76,10 @@ impl Cluster {
             Arrival::AfterGap => self.change(Change::Missing(header.from)),
             Arrival::Repeated => return FRAMES_REPEATED.add(1),
         }
+        // Most of what a node hears that hears all topics.
+        if wire::topic_of(&body).is_some_and(|topic| self.local.topics.subscribers(topic) == 0) {
+            return;
+        }
         match wire::decode_body(body) {
             Ok(Some(body)) => self.handle(header.from, body, now),
             // A later release may say more.
@@ -90,9 +94,9 @@ impl Cluster {
             Body::Part(part) => {
                 let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
-                    Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
-                    Some(_) => refuse(DecodeError::Malformed),
-                    None => {}
+                    Some(Err(_) | Ok(Some(Body::Part(_)))) => refuse(DecodeError::Malformed),
+                    Some(Ok(Some(body))) => self.handle(from, body, now),
+                    Some(Ok(None)) | None => {}
                 }
             }
             Body::Beat(beat) => self.hear_beat(from, beat, now),
@@ -125,9 +129,6 @@ impl Cluster {
         let (Ok(topic), Ok(event)) = (str::from_utf8(&topic), str::from_utf8(&event)) else {
             return refuse(DecodeError::Malformed);
         };
-        if self.local.topics.subscribers(topic) == 0 {
-            return;
-        }
         let payload = if is_binary {
             Payload::binary(payload)
         } else {
@@ -191,13 +192,14 @@ impl Cluster {
 
     /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
     pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
-        let reached = self.adapter.reach(node, self.encode(body).freeze()).await;
-        let is_heard = reached != Reached::Nobody;
-        if !is_heard {
-            let now = self.now();
-            self.state.lock().members.nobody(node, now);
+        for frame in self.cut(self.encode(body)) {
+            if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
+                let now = self.now();
+                self.state.lock().members.nobody(node, now);
+                return false;
+            }
         }
-        is_heard
+        true
     }
 
     /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that

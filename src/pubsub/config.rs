@@ -28,9 +28,11 @@ pub struct PubSubConfig {
     pub(super) presence: PresenceConfig,
     pub(super) max_subscription: usize,
     pub(super) cluster: ClusterConfig,
-    /// Taken by the first [`PubSub`](crate::PubSub) of this configuration.
-    adapter: Option<Arc<Mutex<Option<Box<dyn Adapter>>>>>,
+    adapter: Option<GivenAdapter>,
 }
+
+/// An adapter until the first [`PubSub`](crate::PubSub) of the configuration takes it.
+type GivenAdapter = Arc<Mutex<Option<Box<dyn Adapter>>>>;
 
 impl PubSubConfig {
     /// Creates the default configuration.

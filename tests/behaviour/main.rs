@@ -10,7 +10,7 @@
 mod support;
 
 #[allow(dead_code, missing_docs, unreachable_pub)]
-#[path = "../../examples/reference.rs"]
+#[path = "../../examples/reference/main.rs"]
 mod reference;
 
 mod binary;

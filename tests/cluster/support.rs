@@ -12,9 +12,9 @@ use tower_channels::{
 
 /// The user's name, which is also its socket id.
 #[derive(Default)]
-pub struct User(String);
+pub(crate) struct User(String);
 
-pub struct Room;
+pub(crate) struct Room;
 
 impl Channel for Room {
     type Assigns = User;
@@ -46,7 +46,7 @@ impl Channel for Room {
 }
 
 /// A room whose broadcasts reach clients directly.
-pub struct Plain;
+pub(crate) struct Plain;
 
 impl Channel for Plain {
     type Assigns = User;
@@ -57,9 +57,9 @@ impl Channel for Plain {
     }
 }
 
-pub type Node = Endpoint<User>;
+pub(crate) type Node = Endpoint<User>;
 
-pub fn builder() -> Builder<User> {
+pub(crate) fn builder() -> Builder<User> {
     Endpoint::builder(async |info: ConnectInfo| {
         let name = info.params().get("name").and_then(Value::as_str).unwrap_or("anon");
         Ok::<_, Rejected>(User(name.to_owned()))
@@ -70,39 +70,39 @@ pub fn builder() -> Builder<User> {
 }
 
 /// A node, and its line to the engine.
-pub fn node(bus: &Bus) -> (Node, Place) {
+pub(crate) fn node(bus: &Bus) -> (Node, Place) {
     node_with(bus, ClusterConfig::new())
 }
 
-pub fn node_with(bus: &Bus, config: ClusterConfig) -> (Node, Place) {
+pub(crate) fn node_with(bus: &Bus, config: ClusterConfig) -> (Node, Place) {
     let adapter = bus.adapter();
     let place = adapter.place();
     (builder().adapter(adapter).cluster(config).build(), place)
 }
 
 /// Nodes that have heard each other.
-pub async fn nodes<const N: usize>(bus: &Bus) -> [Node; N] {
+pub(crate) async fn nodes<const N: usize>(bus: &Bus) -> [Node; N] {
     let nodes = std::array::from_fn(|_| node(bus).0);
     seconds(1).await;
     nodes
 }
 
-pub async fn seconds(seconds: u64) {
+pub(crate) async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
-pub async fn moment() {
+pub(crate) async fn moment() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-pub async fn joined(node: &Node, name: &str, topic: &str) -> Client<User> {
+pub(crate) async fn joined(node: &Node, name: &str, topic: &str) -> Client<User> {
     let mut client = connect(node, &[("name", name)]).await.expect("accepted");
     assert_eq!(client.join(topic, json!({})).await, Reply::ack());
     client
 }
 
 /// A client with a resumable session.
-pub async fn resumable(node: &Node, name: &str, topic: &str) -> Client<User> {
+pub(crate) async fn resumable(node: &Node, name: &str, topic: &str) -> Client<User> {
     let session = format!("{name}-0123456789012345678");
     let params = [("name", name), ("session", &session), ("received", "0")];
     let mut client = connect(node, &params).await.expect("accepted");
@@ -111,7 +111,7 @@ pub async fn resumable(node: &Node, name: &str, topic: &str) -> Client<User> {
 }
 
 /// The events that a client has not read.
-pub async fn unread(client: &mut Client<User>) -> Vec<String> {
+pub(crate) async fn unread(client: &mut Client<User>) -> Vec<String> {
     let mut events = Vec::new();
     let moment = Duration::from_millis(1);
     while let Ok(message) = tokio::time::timeout(moment, client.next_message()).await {

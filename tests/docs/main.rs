@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::needless_pass_by_value, reason = "a reader's code, not a test's")]
 
 mod authentication;
+mod cluster;
 mod getting_started;
 mod testing;
 
@@ -39,8 +40,9 @@ fn the_quick_start_in_the_readme_equals_the_example() {
 }
 
 /// The pages whose code is part of a file here: programs in pieces, and tests, which rustdoc drops.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("authentication", include_str!("authentication.rs")),
+    ("cluster", include_str!("cluster.rs")),
     ("getting_started", include_str!("getting_started.rs")),
     ("testing", include_str!("testing.rs")),
 ];

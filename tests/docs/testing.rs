@@ -7,7 +7,8 @@ use serde_json::json;
 use tower_channels::channel::{Error, Result};
 use tower_channels::test::{self, Message};
 use tower_channels::{
-    Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply, Socket,
+    Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply,
+    Socket,
 };
 
 /// The assigns of a socket.
@@ -75,11 +76,14 @@ impl Channel for Room {
     }
 }
 
-fn endpoint() -> Endpoint<User> {
+fn builder() -> Builder<User> {
     Endpoint::builder(connect)
         .id(|user: &User| Some(format!("user:{}", user.name)))
         .channel::<Room>("room:*")
-        .build()
+}
+
+fn endpoint() -> Endpoint<User> {
+    builder().build()
 }
 
 /// Connects a user and joins a room.
@@ -185,4 +189,17 @@ async fn a_user_can_be_disconnected() {
 
     endpoint.disconnect("user:ann");
     assert_eq!(ann.expect_closed().await, Close::GoingAway);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_reaches_a_room_on_another_node() {
+    let bus = test::Bus::new();
+    let node = || builder().adapter(bus.adapter()).build();
+    let (one, two) = (node(), node());
+    let (mut ann, mut bob) = (member(&one, "ann").await, member(&two, "bob").await);
+
+    ann.push("room:1", "new_msg", json!({ "body": "hi" })).await;
+    assert_eq!(bob.expect("new_msg").await, json!({ "from": "ann", "body": "hi" }));
+    ann.expect(test::joins("bob")).await;
+    assert_eq!(one.nodes().len(), 2);
 }

@@ -24,6 +24,7 @@ pub struct NatsConfig {
     pub(crate) max_queue: usize,
     pub(crate) max_age: Duration,
     pub(crate) connect_timeout: Duration,
+    pub(crate) propagation: Duration,
     requires_tls: bool,
     tls_first: bool,
     root_certificates: Option<PathBuf>,
@@ -65,6 +66,7 @@ impl NatsConfig {
             max_queue: 8 << 20,
             max_age: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
+            propagation: Duration::from_millis(20),
             requires_tls: false,
             tls_first: false,
             root_certificates: None,
@@ -139,6 +141,15 @@ impl NatsConfig {
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets how long the servers of a NATS cluster may take to tell each other of a subscription, which they do not
+    /// report. A topic counts as heard so much later; what is published within this time by nodes at other servers may
+    /// be missed if it is too short. Default 20 ms, for servers in one place. No effect with a single server.
+    #[must_use]
+    pub fn interest_propagation(mut self, time: Duration) -> Self {
+        self.propagation = time;
         self
     }
 

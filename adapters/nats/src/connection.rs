@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::future;
+use std::time::Duration;
 
 use async_nats::{Client, Event, Message, ServerAddr, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::stream::{Stream, StreamExt};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower_channels::adapter::NodeId;
 
 use crate::config::NatsConfig;
@@ -30,6 +31,8 @@ pub(crate) struct Connection {
     /// What this node sends to itself, see [`Sender`](crate::sender::Sender).
     pub(crate) marks: Subscriber,
     pub(crate) ended: Ended,
+    /// How long the other servers need to know of a subscription. Zero if there are none.
+    pub(crate) propagation: Duration,
 }
 
 impl Connection {
@@ -43,11 +46,13 @@ impl Connection {
         selection: Selection,
     ) -> Result<Self, ConnectError> {
         let opened = Self::try_open(server, config, subjects, node, selection);
-        timeout(config.connect_timeout, opened).await.unwrap_or_else(|_| {
-            let name = name(server);
-            let time = config.connect_timeout;
-            Err(ConnectError::Unreachable(format!("{name}: no answer within {time:?}")))
-        })
+        timeout(config.connect_timeout.saturating_add(config.propagation), opened)
+            .await
+            .unwrap_or_else(|_| {
+                let name = name(server);
+                let time = config.connect_timeout;
+                Err(ConnectError::Unreachable(format!("{name}: no answer within {time:?}")))
+            })
     }
 
     async fn try_open(
@@ -76,7 +81,9 @@ impl Connection {
             let topics = Topics::subscribe(&client, subjects, selection).await?;
             let marks = client.subscribe(subjects.marks(node)).await?;
             let node = client.subscribe(subjects.node(node)).await?;
-            Ok(Self { client, all, topics, node, marks, ended: ended.clone() })
+            let propagation =
+                if info.cluster.is_some() { config.propagation } else { Duration::ZERO };
+            Ok(Self { client, all, topics, node, marks, ended: ended.clone(), propagation })
         };
         let failed =
             |error: async_nats::Error| ConnectError::Unreachable(format!("{name}: {error}"));
@@ -112,7 +119,11 @@ impl Connection {
             hear(&mut self.topics, &marks).await?;
         }
         hear(&mut self.node, &marks).await?;
-        hear(&mut self.marks, &marks).await
+        hear(&mut self.marks, &marks).await?;
+        if !self.propagation.is_zero() {
+            sleep(self.propagation).await;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`Hearing`]: the task that connects, hears, and connects again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -53,7 +54,7 @@ impl Hearing {
         let (selection, version) = shared.wanted();
         let (config, subjects) = (&shared.config, &shared.subjects);
         let opened = Connection::open(server, config, subjects, self.id, selection).await?;
-        let Connection { client, all, topics, node, marks, ended } = opened;
+        let Connection { client, all, topics, node, marks, ended, propagation } = opened;
         let since = Instant::now();
         let server = name(server);
         limited!(INFO, ?server, "connected to NATS");
@@ -64,13 +65,25 @@ impl Hearing {
         // Neither fails: the task waits for the next connection when this one has ended.
         let _ = self.sender.send(half).await;
         let _ = is_taken.await;
-        self.inbox.link(Link::Up);
         shared.applied.send_replace(version);
+        self.inbox.link(Link::Up);
         let mut backlog = Backlog::default();
         backlog.emptied(client.statistics().in_bytes.load(Ordering::Relaxed));
-        let (inbox, id, repeats) = (&self.inbox, self.id, None);
-        let mut receiver =
-            Receiver { shared, inbox, id, client, all, node, topics, selection, backlog, repeats };
+        let mut receiver = Receiver {
+            shared,
+            inbox: &self.inbox,
+            id: self.id,
+            client,
+            all,
+            node,
+            topics,
+            selection,
+            backlog,
+            repeats: None,
+            switched: None,
+            propagation,
+            propagating: VecDeque::new(),
+        };
         let end = receiver.run(&ended).await;
         ended.end(end.clone());
         drop(receiver);

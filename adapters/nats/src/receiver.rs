@@ -1,12 +1,15 @@
 //! [`Receiver`]: delivers what one connection hears.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_nats::{Client, Error, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, sleep_until};
 use tower_channels::adapter::{NodeId, NodeInbox};
 
 use crate::Shared;
@@ -29,16 +32,22 @@ pub(crate) struct Receiver<'a> {
     pub(crate) topics: Topics,
     pub(crate) selection: Selection,
     pub(crate) backlog: Backlog,
-    /// Topics are heard in another way than before, and this was heard in both.
+    /// Topics are heard in another way than before, and this may come again.
     pub(crate) repeats: Option<Repeats>,
+    /// The version of that, once repeats are among what waits, or have been.
+    pub(crate) switched: Option<u64>,
+    /// See [`Connection`](crate::connection::Connection).
+    pub(crate) propagation: Duration,
+    /// Versions that the own server knows, and when the others of its cluster do.
+    pub(crate) propagating: VecDeque<(Instant, u64)>,
 }
 
 /// Frames that were delivered, and come again.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats(HashMap<Bytes, u32>);
 
-/// How many messages are delivered before other tasks get the worker.
-const TURN: usize = 1024;
+/// For how long messages are delivered before other tasks get the worker.
+const TURN: Duration = Duration::from_millis(5);
 
 /// A shorter frame is copied: as a slice it would keep the buffer that it was read into.
 const SHORT: usize = 4096;
@@ -67,48 +76,59 @@ impl Receiver<'_> {
     /// Waits for something and handles it; of broadcasts to topics, what there is.
     async fn turn(&mut self) -> Result<(), Error> {
         tokio::select! {
-            biased;
             message = self.node.next() => self.take_own(closed_if_none(message)?),
             message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
             message = self.topics.next(), if !self.topics.is_empty() => {
                 if let Some(message) = message {
                     self.deliver_topic(message);
-                    self.deliver_topics(TURN);
+                    self.deliver_topics();
                 } else if self.selection.is_all {
                     return Err("closed".into());
                 }
             }
+            version = propagated(&mut self.propagating) => drop(self.shared.applied.send_replace(version)),
             () = self.shared.changed.notified(), if self.repeats.is_none() => self.change().await?,
         }
         Ok(())
     }
 
-    /// Delivers broadcasts to topics, as long as some wait. Returns whether none are left.
-    fn deliver_topics(&mut self, count: usize) -> bool {
-        for number in 0..count {
+    /// Delivers broadcasts to topics that wait, for one turn.
+    fn deliver_topics(&mut self) {
+        let begin = Instant::now();
+        for number in 1_u32.. {
             let Some(Some(message)) = self.topics.next().now_or_never() else {
                 self.backlog.emptied(self.read());
-                return true;
+                if let Some(version) = self.switched.take() {
+                    self.repeats = None;
+                    self.applied(version);
+                }
+                return;
             };
             self.deliver_topic(message);
-            if number % 64 == 0 && self.backlog.is_exceeded(self.read()) {
-                return false;
+            if number.is_multiple_of(16) && begin.elapsed() > TURN {
+                return;
             }
         }
-        false
     }
 
     /// Takes a message to this node: a frame of another one, which has a reply subject, or a version from itself.
     fn take_own(&mut self, message: Message) {
         match own_version(&message) {
             None => self.deliver(message),
-            Some(version) => {
-                if self.repeats.is_some() {
-                    while !self.deliver_topics(TURN) && !self.backlog.is_exceeded(self.read()) {}
-                    self.repeats = None;
-                }
-                self.shared.applied.send_replace(version);
+            Some(version) if self.repeats.is_some() => {
+                self.switched = Some(version);
+                self.deliver_topics();
             }
+            Some(version) => self.applied(version),
+        }
+    }
+
+    /// The server has made the changes up to this version.
+    fn applied(&mut self, version: u64) {
+        if self.propagation.is_zero() {
+            self.shared.applied.send_replace(version);
+        } else {
+            self.propagating.push_back((Instant::now() + self.propagation, version));
         }
     }
 
@@ -194,6 +214,18 @@ impl Receiver<'_> {
     /// How many bytes were read from the connection.
     fn read(&self) -> u64 {
         self.client.statistics().in_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits until the next version is known everywhere.
+async fn propagated(versions: &mut VecDeque<(Instant, u64)>) -> u64 {
+    match versions.front() {
+        Some(&(at, version)) => {
+            sleep_until(at).await;
+            versions.pop_front();
+            version
+        }
+        None => future::pending().await,
     }
 }
 

@@ -14,7 +14,8 @@ use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
 use crate::names::Names;
 
-/// Runs every command that a node will, on every kind of channel, and hears itself.
+/// Runs every command that a node will and subscribes every kind of channel. A channel that may be subscribed may be
+/// published to, so no other node hears of it.
 pub(crate) async fn check(
     connector: &Connector,
     names: &Names,
@@ -32,7 +33,7 @@ pub(crate) async fn check(
     let mut connection = connector.open(receive).await?;
     let checked = timeout(patience, run(&mut connection, names, &heard)).await;
     connection.close().await;
-    let late = format!("no answer within {patience:?} from a server that it is connected to");
+    let late = format!("it answers, but does not deliver a message within {patience:?}");
     checked.unwrap_or(Err(ConnectError::Unreachable(late)))
 }
 
@@ -60,12 +61,9 @@ async fn run(
     let done = redis.unsubscribe(topic).await;
     allowed("UNSUBSCRIBE", topic, done)?;
     let done = redis.punsubscribe(&names.pattern).await;
-    allowed("PUNSUBSCRIBE", &names.pattern, done)?;
-    publish(redis, &names.all).await?;
-    publish(redis, topic).await
+    allowed("PUNSUBSCRIBE", &names.pattern, done)
 }
 
-/// Publishes an empty frame, which nodes do not take for one.
 async fn publish(redis: &mut MultiplexedConnection, channel: &str) -> Result<(), ConnectError> {
     let mut command = cmd("PUBLISH");
     command.arg(channel).arg("");

@@ -22,6 +22,7 @@ pub struct RedisConfig {
     pub(crate) address: Address,
     pub(crate) app: String,
     pub(crate) max_queue: usize,
+    pub(crate) max_age: Duration,
     pub(crate) connect_timeout: Duration,
     #[cfg(feature = "tls")]
     pub(crate) root_certificates: Option<Vec<u8>>,
@@ -72,7 +73,7 @@ impl RedisConfig {
     }
 
     /// Creates the configuration for a server whose address changes, or whose password does: `resolve` is
-    /// asked for the url at each connect.
+    /// asked for the url at each connect. If it panics, that attempt fails.
     #[must_use]
     pub fn resolve<F, E>(resolve: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -90,6 +91,7 @@ impl RedisConfig {
             address,
             app: "channels".into(),
             max_queue: 8 << 20,
+            max_age: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
             #[cfg(feature = "tls")]
             root_certificates: None,
@@ -108,6 +110,13 @@ impl RedisConfig {
     #[must_use]
     pub fn max_queue(mut self, bytes: usize) -> Self {
         self.max_queue = bytes;
+        self
+    }
+
+    /// Sets how long a frame may wait to be sent, while the server is away; then it is dropped. Default 5 s.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
         self
     }
 
@@ -149,6 +158,7 @@ impl fmt::Debug for RedisConfig {
         f.debug_struct("RedisConfig")
             .field("app", &self.app)
             .field("max_queue", &self.max_queue)
+            .field("max_age", &self.max_age)
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }

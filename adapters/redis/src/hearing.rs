@@ -2,18 +2,18 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tower_channels::adapter::{BoxFuture, Link, NodeInbox};
 use tower_channels_transports::limited;
 
-use crate::backoff::{Backoff, random};
+use crate::backoff::{Attempts, Retries, random};
 use crate::connector::{Connection, Connector, ask_for_server};
 use crate::error::ConnectError;
 use crate::listening::{Listening, Step};
@@ -74,6 +74,7 @@ pub(crate) struct Hearing {
     pub(crate) interest: Arc<Interest>,
     /// Counts the wishes for new connections.
     pub(crate) renewals: watch::Sender<u64>,
+    pub(crate) retries: Arc<Retries>,
 }
 
 /// Why a connection ended.
@@ -90,18 +91,18 @@ enum End {
 
 impl Hearing {
     pub(crate) async fn run(self) {
-        let mut backoff = Backoff::new();
+        let mut attempts = Attempts::new();
         loop {
-            let begun = Instant::now();
-            let reason = self.connect().await;
-            limited!(WARN, ?reason, "hears no other node: the connection to Redis failed");
-            backoff.lasted(begun.elapsed());
-            sleep(backoff.pause(random())).await;
+            let (reason, lasted) = self.connect().await;
+            if attempts.ended(&reason, lasted) {
+                limited!(WARN, ?reason, "not connected to Redis: no other node is heard");
+            }
+            self.retries.hearing.wait(attempts.pause(random())).await;
         }
     }
 
-    /// Connects and hears until the connection ends.
-    async fn connect(&self) -> End {
+    /// Connects and hears until the connection ends. Returns why, and how long it heard.
+    async fn connect(&self) -> (End, Option<Duration>) {
         let mut renewals = self.renewals.subscribe();
         let ear = Arc::new(Ear::new(self.names.clone(), self.inbox.clone()));
         let receive = {
@@ -110,22 +111,29 @@ impl Hearing {
         };
         let connection = match self.connector.open(receive).await {
             Ok(connection) => connection,
-            Err(error) => return End::Refused(error),
+            Err(error) => return (End::Refused(error), None),
         };
-        let mut session = Session { hearing: self, connection, ear, is_up: false };
-        let Err(end) = session.hear(&mut renewals).await;
-        if matches!(end, End::Refused(_)) {
+        // What was asked for until now has been done.
+        renewals.mark_unchanged();
+        let session = Session { hearing: self, connection, ear, up_since: OnceLock::new() };
+        let end = tokio::select! {
+            Err(end) = session.hear() => end,
+            () = session.connection.closed() => End::Closed,
+            _ = renewals.changed() => End::Renewed,
+        };
+        if matches!(end, End::Refused(ConnectError::Unsupported(_))) {
             // The other connection leads to the same server.
             self.renewals.send_modify(|count| *count = count.wrapping_add(1));
         }
-        let Session { connection, is_up, .. } = session;
+        let Session { connection, up_since, .. } = session;
         // What the old connection still hands over must not mix with what the next one does.
         connection.close().await;
-        if is_up {
+        let lasted = up_since.get().map(Instant::elapsed);
+        if lasted.is_some() {
             self.interest.with(Listening::disconnected);
             self.inbox.link(Link::Down);
         }
-        end
+        (end, lasted)
     }
 }
 
@@ -134,11 +142,13 @@ struct Session<'a> {
     hearing: &'a Hearing,
     connection: Connection,
     ear: Arc<Ear>,
-    is_up: bool,
+    /// Since when the other nodes are heard.
+    up_since: OnceLock<Instant>,
 }
 
 impl Session<'_> {
-    async fn hear(&mut self, renewals: &mut watch::Receiver<u64>) -> Result<Infallible, End> {
+    /// Subscribes and watches over the connection until that fails.
+    async fn hear(&self) -> Result<Infallible, End> {
         let Hearing { names, own, inbox, interest, .. } = self.hearing;
         let (mut exact, mut pattern) =
             (self.connection.redis.clone(), self.connection.redis.clone());
@@ -150,24 +160,19 @@ impl Session<'_> {
         drop((exact, pattern));
 
         interest.with(Listening::connected);
-        self.is_up = true;
+        self.up_since.get_or_init(Instant::now);
+        self.hearing.retries.sending.now();
         inbox.link(Link::Up);
-        limited!(INFO, "hears the other nodes: connected to Redis");
+        limited!(INFO, "connected to Redis: the other nodes are heard");
 
         let mut check = interval_at(Instant::now() + CHECK, CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if renewals.has_changed().unwrap_or(false) {
-                return Err(End::Renewed);
-            }
-            if let Some(step) = interest.with(Listening::next) {
+            while let Some(step) = interest.with(Listening::next) {
                 self.take(step).await?;
-                continue;
             }
             tokio::select! {
                 () = interest.changed.notified() => {}
-                () = self.connection.closed() => return Err(End::Closed),
-                _ = renewals.changed() => return Err(End::Renewed),
                 _ = check.tick() => {
                     let mut redis = self.connection.redis.clone();
                     self.answer(ask_for_server(&mut redis)).await?.map_err(End::Refused)?;
@@ -205,14 +210,10 @@ impl Session<'_> {
         tokio::pin!(answer);
         self.ear.has_heard.store(false, Ordering::Relaxed);
         loop {
-            tokio::select! {
-                answer = &mut answer => return Ok(answer),
-                () = self.connection.closed() => return Err(End::Closed),
-                () = sleep(CHECK) => {
-                    if !self.ear.has_heard.swap(false, Ordering::Relaxed) {
-                        return Err(End::Silent);
-                    }
-                }
+            match timeout(CHECK, &mut answer).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if self.ear.has_heard.swap(false, Ordering::Relaxed) => {}
+                Err(_) => return Err(End::Silent),
             }
         }
     }
@@ -266,8 +267,7 @@ impl Ear {
             _ => return None,
         }
         match data.pop() {
-            // An empty one is from a node that tries what it may do.
-            Some(Value::BulkString(frame)) if !frame.is_empty() => Some(frame),
+            Some(Value::BulkString(frame)) => Some(frame),
             _ => None,
         }
     }

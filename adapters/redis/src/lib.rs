@@ -12,6 +12,8 @@
 //! # }
 //! ```
 //!
+//! [`Builder::adapter`](tower_channels::Builder::adapter) takes it from there.
+//!
 //! # Requirements
 //!
 //! Redis 6 or Valkey, as one server, as a master with replicas (see [`RedisConfig::sentinel`]) or as a Redis Cluster,
@@ -32,8 +34,8 @@
 //!
 //! Each node has two connections, one that hears and one that sends. Either is opened again when it ends, or
 //! when the server is silent for 2 s, after pauses that grow from 20 ms to 1 s; the address is looked up each time.
-//! What is sent meanwhile waits for up to 5 s; what was on its way is lost, since sending it again could deliver it
-//! twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
+//! What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
+//! again could deliver it twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
 //! then is its own affair.
 //!
 //! A node that reads too slowly is cut off by the server (`client-output-buffer-limit pubsub`, 32 MiB).
@@ -57,7 +59,6 @@ mod tls;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -67,15 +68,13 @@ use tower_channels::adapter::{
     Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached, SendQueue,
 };
 
+use self::backoff::Retries;
 pub use self::config::RedisConfig;
 use self::connector::Connector;
 pub use self::error::ConnectError;
 use self::hearing::{Hearing, Interest};
 use self::names::Names;
 use self::sending::{Publisher, Sending};
-
-/// How long a frame may wait to be sent.
-const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// The largest frame. Redis allows 512 MiB, but a frame delays those behind it.
 const MAX_FRAME: usize = 1 << 20;
@@ -102,7 +101,7 @@ impl Redis {
     pub async fn connect(config: RedisConfig) -> Result<Self, ConnectError> {
         config.validate()?;
         let names = Arc::new(Names::new(&config.app));
-        let queue = SendQueue::new(config.max_queue, MAX_AGE);
+        let queue = SendQueue::new(config.max_queue, config.max_age);
         let patience = config.connect_timeout;
         let connector = Connector::new(config);
         check::check(&connector, &names, patience).await?;
@@ -120,6 +119,7 @@ impl Redis {
 
 impl Adapter for Redis {
     fn start(&self, node: NodeId, inbox: Arc<dyn NodeInbox>) {
+        let retries = Arc::<Retries>::default();
         let hearing = Hearing {
             connector: self.connector.clone(),
             names: self.names.clone(),
@@ -127,6 +127,7 @@ impl Adapter for Redis {
             inbox: inbox.clone(),
             interest: self.interest.clone(),
             renewals: self.renewals.clone(),
+            retries: retries.clone(),
         };
         let sending = Sending {
             connector: self.connector.clone(),
@@ -135,6 +136,7 @@ impl Adapter for Redis {
             inbox,
             publisher: self.publisher.clone(),
             renewals: self.renewals.subscribe(),
+            retries,
         };
         let tasks = [tokio::spawn(hearing.run()), tokio::spawn(sending.run())];
         self.tasks.lock().extend(tasks.map(|task| task.abort_handle()));
@@ -145,13 +147,8 @@ impl Adapter for Redis {
     }
 
     fn reach(&self, node: NodeId, frame: Bytes) -> BoxFuture<'_, Reached> {
-        let publisher = self.publisher.borrow().clone();
-        Box::pin(async move {
-            match publisher {
-                Some(publisher) => publisher.reach(&self.names.node(node), frame).await,
-                None => Reached::Unknown,
-            }
-        })
+        let (publisher, channel) = (self.publisher.subscribe(), self.names.node(node));
+        Box::pin(async move { sending::reach(publisher, &channel, frame).await })
     }
 
     fn flush(&self) -> BoxFuture<'_, ()> {

@@ -185,6 +185,8 @@ impl<W> Listening<W> {
                 return Some(Step::Topics { add, remove, waiting });
             }
         }
+        // After a reconnection it had every topic.
+        self.queue.shrink_to(BATCH);
         if !self.wants_all && self.has_pattern {
             // What is listened to from now on is not heard by the pattern.
             self.has_pattern = false;

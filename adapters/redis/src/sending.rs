@@ -8,11 +8,11 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, ToRedisArgs, Value};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tower_channels::adapter::{NodeInbox, Outgoing, Reached, SendQueue};
 use tower_channels_transports::limited;
 
-use crate::backoff::{Backoff, random};
+use crate::backoff::{Attempts, Retries, random};
 use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
 use crate::names::Names;
@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 256 << 10;
 /// How long the server may take to confirm that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long it may take to confirm a frame to one node.
+/// How long a frame to one node may take.
 const REACH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the queue is searched for frames that are too old, while there is no connection.
@@ -40,6 +40,7 @@ pub(crate) struct Sending {
     pub(crate) publisher: watch::Sender<Option<Publisher>>,
     /// Counts the wishes for new connections.
     pub(crate) renewals: watch::Receiver<u64>,
+    pub(crate) retries: Arc<Retries>,
 }
 
 /// The connection that sends, for frames to one node, which do not wait behind those in the queue.
@@ -61,27 +62,35 @@ enum End {
 
 impl Sending {
     pub(crate) async fn run(mut self) {
-        let mut backoff = Backoff::new();
+        let mut attempts = Attempts::new();
         loop {
-            let begun = Instant::now();
-            let reason = self.connect().await;
+            let (reason, lasted) = self.connect().await;
             self.publisher.send_replace(None);
-            limited!(WARN, ?reason, "sends to no other node: the connection to Redis failed");
-            backoff.lasted(begun.elapsed());
-            sleep(backoff.pause(random())).await;
+            if attempts.ended(&reason, lasted) {
+                limited!(WARN, ?reason, "not connected to Redis: nothing is sent to other nodes");
+            }
+            self.retries.sending.wait(attempts.pause(random())).await;
         }
     }
 
-    /// Connects and sends until the connection ends.
-    async fn connect(&mut self) -> End {
-        self.renewals.mark_unchanged();
+    /// Connects and sends until the connection ends. Returns why, and how long it lasted.
+    async fn connect(&mut self) -> (End, Option<Duration>) {
         let mut connection = match self.open().await {
             Ok(connection) => connection,
-            Err(error) => return End::Refused(error),
+            Err(error) => return (End::Refused(error), None),
         };
+        // What was asked for until now has been done.
+        self.renewals.mark_unchanged();
+        let begun = Instant::now();
+        let end = self.send_all(&mut connection).await;
+        (end, Some(begun.elapsed()))
+    }
+
+    async fn send_all(&mut self, connection: &mut Connection) -> End {
         let is_cluster = connection.server.is_cluster;
         let publisher = Publisher { redis: connection.redis.clone(), is_cluster };
         self.publisher.send_replace(Some(publisher));
+        self.retries.hearing.now();
         let mut batch = Vec::with_capacity(BATCH_FRAMES);
         loop {
             tokio::select! {
@@ -173,16 +182,23 @@ fn publish(name: impl ToRedisArgs, name_len: usize, frame: &[u8]) -> Cmd {
     command
 }
 
-impl Publisher {
-    /// Sends a frame to whoever hears a channel.
-    pub(crate) async fn reach(mut self, channel: &str, frame: Bytes) -> Reached {
+/// Sends a frame to whoever hears a channel, over the connection that there is, or is within a second.
+pub(crate) async fn reach(
+    mut publisher: watch::Receiver<Option<Publisher>>,
+    channel: &str,
+    frame: Bytes,
+) -> Reached {
+    let reached = async {
+        let publisher = publisher.wait_for(Option::is_some).await.ok()?.clone();
+        let Publisher { mut redis, is_cluster } = publisher?;
         let command = publish(channel, channel.len(), &frame);
-        match timeout(REACH_PATIENCE, self.redis.send_packed_command(&command)).await {
-            Ok(Ok(Value::Int(0))) if !self.is_cluster => Reached::Nobody,
-            Ok(Ok(Value::Int(1..))) => Reached::Someone,
-            _ => Reached::Unknown,
+        match redis.send_packed_command(&command).await {
+            Ok(Value::Int(0)) if !is_cluster => Some(Reached::Nobody),
+            Ok(Value::Int(1..)) => Some(Reached::Someone),
+            _ => None,
         }
-    }
+    };
+    timeout(REACH_PATIENCE, reached).await.ok().flatten().unwrap_or(Reached::Unknown)
 }
 
 impl fmt::Debug for End {

@@ -200,7 +200,7 @@ impl Engine {
     }
 
     /// `None` if the line is stalled, so that the node has to wait until it gives up.
-    pub(super) fn reach(&mut self, from: Place, id: NodeId, frame: Bytes) -> Option<Reached> {
+    pub(super) fn reach(&mut self, from: Place, id: NodeId, frame: &Bytes) -> Option<Reached> {
         match self.nodes[from].line {
             Line::Stalled => return None,
             Line::Cut => return Some(Reached::Unknown),
@@ -209,7 +209,7 @@ impl Engine {
         }
         let to = self.nodes.iter().position(|node| node.id == Some(id) && node.hears(None));
         let Some(to) = to else { return Some(Reached::Nobody) };
-        self.carry(from, to, &frame);
+        self.carry(from, to, frame);
         Some(Reached::Someone)
     }
 

@@ -180,7 +180,7 @@ impl Adapter for BusAdapter {
     fn reach(&self, node: NodeId, frame: Bytes) -> BoxFuture<'_, Reached> {
         assert!(frame.len() <= self.settings.max_frame, "a frame of {} bytes", frame.len());
         Box::pin(async move {
-            match self.bus.change(|engine| engine.reach(self.place, node, frame)) {
+            match self.bus.change(|engine| engine.reach(self.place, node, &frame)) {
                 Some(reached) => reached,
                 None => {
                     sleep(PATIENCE).await;

@@ -26,9 +26,10 @@ impl Server {
 
     /// Starts the reference application with other settings.
     pub(crate) async fn with(config: Config) -> Self {
-        Self::running(|listener, shutdown| {
-            reference::serve(listener, config, async {
-                let _ = shutdown.await;
+        let endpoint = reference::endpoint(&config).await.expect("it needs no engine");
+        Self::running(move |listener, stop| {
+            reference::serve(listener, endpoint, config.shutdown, async {
+                let _ = stop.await;
             })
         })
         .await

@@ -37,6 +37,14 @@ export async function startServer(binary, { addr = "127.0.0.1:0", env = {} } = {
     host,
     port: Number(host.slice(host.lastIndexOf(":") + 1)),
     post: (path, body) => fetch(`http://${host}${path}`, { method: "POST", body: body && JSON.stringify(body) }),
+    get: async (path) => (await fetch(`http://${host}${path}`)).json(),
+    /** Sends a signal, such as `SIGSTOP`. */
+    signal: (name) => child.kill(name),
+    /** Kills the process without a word. */
+    async kill() {
+      child.kill("SIGKILL");
+      await ended;
+    },
     /** Asks the process to terminate, kills it after a timeout, and returns its exit code. */
     async stop() {
       child.kill("SIGTERM");

@@ -69,7 +69,6 @@ fn what_is_no_frame_is_not_taken() {
     let odd = PushInfo { kind: PushKind::Message, data: vec![Value::Int(1)] };
     let none = PushInfo { kind: PushKind::PMessage, data: vec![] };
     let pushes = [
-        by_name("all", ""),
         push(PushKind::Subscribe, &["tc:chat:all"]),
         push(PushKind::Invalidate, &["key"]),
         push(PushKind::Disconnection, &[]),

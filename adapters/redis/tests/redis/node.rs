@@ -18,6 +18,8 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) redis: Redis,
     events: UnboundedReceiver<Event>,
+    /// The frames that were lost by now.
+    pub(crate) lost: Vec<Bytes>,
 }
 
 /// What an adapter tells its inbox.
@@ -58,7 +60,7 @@ impl Node {
         let (sender, events) = unbounded_channel();
         let id = NodeId(number);
         redis.start(id, Arc::new(Inbox(sender)));
-        let mut node = Self { id, redis, events };
+        let mut node = Self { id, redis, events, lost: Vec::new() };
         node.up().await;
         node.hears_itself().await;
         node
@@ -73,7 +75,12 @@ impl Node {
     }
 
     pub(crate) async fn event(&mut self) -> Event {
-        timeout(PATIENCE, self.events.recv()).await.expect("an event").expect("an adapter")
+        let event = timeout(PATIENCE, self.events.recv()).await;
+        let event = event.expect("an event").expect("an adapter");
+        if let Event::Lost(frame) = &event {
+            self.lost.push(frame.clone());
+        }
+        event
     }
 
     /// The next event that is a frame.

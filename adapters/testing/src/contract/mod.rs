@@ -58,7 +58,8 @@ pub struct Settings {
     pub app: &'static str,
     /// How many bytes may wait to be sent. 8 MiB, unless a test asks for less.
     pub max_waiting: usize,
-    /// How long a frame may wait to be sent. 10 s, unless a test asks for less.
+    /// How long a frame may wait to be sent. 10 s, unless a test asks for less; an adapter without this setting may
+    /// have any time below 20 s.
     pub max_age: Duration,
 }
 
@@ -82,15 +83,15 @@ pub trait Line {
 
 impl Line for Proxy {
     fn cut(&self) {
-        Proxy::cut(self);
+        Self::cut(self);
     }
 
     fn stall(&self) {
-        Proxy::stall(self);
+        Self::stall(self);
     }
 
     fn heal(&self) {
-        Proxy::heal(self);
+        Self::heal(self);
     }
 }
 
@@ -138,7 +139,7 @@ impl<H: Harness> World<H> {
 /// ```
 #[macro_export]
 macro_rules! contract {
-    ($harness:ty $(, $option:ident = $value:expr)*) => {
+    ($harness:ty $(, $option:ident = $value:tt)*) => {
         $crate::contract! { @tests $harness, ($($option = $value),*)
             frames_to_all_arrive_in_order_at_every_node
             frames_to_topics_arrive_in_order_across_topics

@@ -114,7 +114,7 @@ impl RedisConfig {
         let primary = self.clone().start().await?;
         let port = primary.address.port();
         let mut replica = self.line(&format!("replicaof 127.0.0.1 {port}"));
-        let mut sentinel = RedisConfig::new(kind);
+        let mut sentinel = Self::new(kind);
         sentinel = sentinel
             .line(&format!("sentinel monitor main 127.0.0.1 {port} 1"))
             .line("sentinel down-after-milliseconds main 1000")

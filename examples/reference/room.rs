@@ -1,0 +1,131 @@
+//! The channel `room:*`: one event for each thing that a channel can do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::task::JoinSet;
+use tower_channels::channel::{Error, Result};
+use tower_channels::{Channel, Joined, Payload, Reply, Socket};
+
+use super::User;
+
+/// A member of a room. Stores values set by `assign` under the JSON text of their keys.
+#[derive(Default)]
+pub struct Room {
+    assigned: HashMap<String, Box<RawValue>>,
+    /// The replies that are yet to come. They end with the channel.
+    delayed: JoinSet<()>,
+}
+
+impl Channel for Room {
+    type Assigns = User;
+    type Info = ();
+
+    const INTERCEPT: &'static [&'static str] = &["shout"];
+
+    async fn join(topic: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
+        if topic.starts_with("room:closed") {
+            return Err(Error::reason("unauthorized"));
+        }
+        let mut payload: Object = payload.parse().unwrap_or_default();
+        if payload.get("crash").is_some_and(|crash| crash.get() == "true") {
+            panic!("crash requested by the client");
+        }
+        let joined = Joined::new(Self::default());
+        Ok(match payload.remove("echo") {
+            Some(echo) => joined.reply(Payload::json(&BTreeMap::from([("echo", echo)]))?),
+            None => joined,
+        })
+    }
+
+    async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
+        socket.push("joined", json!({ "user_id": socket.assigns().id }));
+        Ok(())
+    }
+
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
+        Ok(match event {
+            "ping" => Reply::Ok(payload),
+            "fail" => Reply::Error(payload),
+            "ack" => Reply::ack(),
+            "silent" => Reply::None,
+            "new_msg" => {
+                socket.broadcast("new_msg", payload);
+                Reply::None
+            }
+            "typing" => {
+                socket.broadcast_from("typing", payload);
+                Reply::None
+            }
+            "push_me" => {
+                socket.push("pushed", payload);
+                Reply::None
+            }
+            "slow" => {
+                let ms = serde_json::from_str::<u64>(field(&payload, "ms")?.get())?;
+                let reply_ref = socket.reply_ref();
+                while self.delayed.try_join_next().is_some() {}
+                self.delayed.spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    reply_ref.reply(Reply::ok(json!({ "ms": ms })));
+                });
+                Reply::None
+            }
+            "shout" => {
+                socket.broadcast("shout", payload);
+                Reply::None
+            }
+            "assign" => {
+                let (key, value) = (field(&payload, "k")?, field(&payload, "v")?);
+                self.assigned.insert(key.get().to_owned(), value);
+                Reply::ack()
+            }
+            "fetch" => {
+                let value = self.assigned.get(field(&payload, "k")?.get());
+                Reply::Ok(Payload::json(&BTreeMap::from([("v", value)]))?)
+            }
+            "boom" => panic!("crash requested by the client"),
+            "stop" => return Err(Error::stop()),
+            "stop_reply" => return Err(Error::stop_with(Reply::Ok(payload))),
+            _ => return Err(Error::unmatched(event)),
+        })
+    }
+
+    async fn handle_out(
+        &mut self,
+        event: &str,
+        payload: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<()> {
+        let mut payload = object(&payload)?;
+        let own = socket.assigns().id.as_deref();
+        let skip =
+            payload.get("skip").and_then(|skip| serde_json::from_str::<String>(skip.get()).ok());
+        if own.is_none() || skip.as_deref() != own {
+            payload.insert("to".into(), to_raw_value(&own)?);
+            socket.push(event, Payload::json(&payload)?);
+        }
+        Ok(())
+    }
+}
+
+/// A JSON object whose values keep their original text.
+pub type Object = BTreeMap<String, Box<RawValue>>;
+
+/// Parses an object. Any other payload crashes the channel, as a clause that does not match does.
+fn object(payload: &Payload) -> Result<Object> {
+    Ok(serde_json::from_str(payload.as_json().ok_or("the payload is binary")?)?)
+}
+
+/// Returns the member `name` of an object, or crashes the channel.
+pub fn field(payload: &Payload, name: &str) -> Result<Box<RawValue>> {
+    let value = object(payload)?.remove(name);
+    value.ok_or_else(|| Error::from(format!("no `{name}` in the payload")))
+}

@@ -1,0 +1,121 @@
+//! The code of docs/cluster.md.
+
+mod over_redis {
+    use std::error::Error;
+
+    use axum::Router;
+    use serde_json::json;
+    use tower_channels::channel::{self, Error as ChannelError};
+    use tower_channels::{
+        Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply, Socket,
+    };
+    use tower_channels_redis::{Redis, RedisConfig};
+
+    struct User {
+        name: String,
+    }
+
+    struct Room;
+
+    impl Channel for Room {
+        type Assigns = User;
+        type Info = ();
+
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> channel::Result<Joined<Self>> {
+            Ok(Self.into())
+        }
+
+        async fn after_join(&mut self, socket: &Socket<Self>) -> channel::Result<()> {
+            Presence::track(socket, &socket.assigns().name, json!({}))?;
+            Presence::push_state(socket);
+            Ok(())
+        }
+
+        async fn handle_in(
+            &mut self,
+            event: &str,
+            payload: Payload,
+            socket: &Socket<Self>,
+        ) -> channel::Result<Reply> {
+            match event {
+                "new_msg" => {
+                    socket.broadcast("new_msg", payload);
+                    Ok(Reply::ack())
+                }
+                _ => Err(ChannelError::unmatched(event)),
+            }
+        }
+    }
+
+    async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
+        let name = info.param("name").ok_or(Rejected::reason("name is missing"))?;
+        Ok(User { name: name.into() })
+    }
+
+    #[tokio::main]
+    async fn main() -> Result<(), Box<dyn Error>> {
+        let engine = std::env::var("ENGINE")?;
+        let redis = Redis::connect(RedisConfig::new(engine).app("chat")).await?;
+        let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").adapter(redis).build();
+
+        let app = Router::new().nest_service("/socket", endpoint.service());
+        let address = std::env::var("ADDR").unwrap_or("127.0.0.1:4000".into());
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        axum::serve(listener, app).await?;
+        Ok(())
+    }
+}
+
+mod adapters {
+    use tower_channels_redis::RedisConfig;
+
+    fn redis() -> [RedisConfig; 3] {
+        [
+            // Redis, Valkey, or any server of a Redis Cluster.
+            RedisConfig::new("redis://chat:secret@10.0.0.5:6379"),
+            // The primary that Sentinels name.
+            RedisConfig::sentinel(
+                "redis://chat:secret@mymaster",
+                ["redis://10.0.0.5:26379", "redis://10.0.0.6:26379"],
+            ),
+            // An address or a password that changes: asked for at each connect.
+            RedisConfig::resolve(|| async { std::fs::read_to_string("/run/secrets/redis-url") }),
+        ]
+    }
+}
+
+mod nats {
+    use tower_channels_nats::{ConnectError, Nats, NatsConfig};
+
+    async fn nats() -> Result<Nats, ConnectError> {
+        let config = NatsConfig::new("nats://10.0.0.5")
+            .server("nats://10.0.0.6")
+            .credentials_file("/run/secrets/chat.creds")
+            .app("chat");
+        Nats::connect(config).await
+    }
+}
+
+mod settings {
+    use std::time::Duration;
+
+    use tower_channels::cluster::{ClusterConfig, Listen, OnGap};
+
+    fn cluster() -> ClusterConfig {
+        ClusterConfig::new()
+            .listen(Listen::Topics)
+            .on_gap(OnGap::Ignore)
+            .down_after(Duration::from_secs(10))
+    }
+}
+
+mod nodes {
+    use tower_channels::Endpoint;
+
+    fn print(endpoint: &Endpoint<()>) {
+        for node in endpoint.nodes() {
+            let here = if node.is_self { ", this one" } else { "" };
+            println!("{}: {} sessions, up {:?}{here}", node.id, node.sessions, node.uptime);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+import { processes } from "./cluster/index.js";
+
+processes("valkey");
