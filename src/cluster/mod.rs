@@ -300,7 +300,8 @@ impl Cluster {
     /// Sends a frame to all nodes. Returns whether there was room.
     fn send_to_all(&self, body: Body) -> bool {
         let mut frames = self.cut(self.encode(body)).into_iter();
-        let is_sent = frames.all(|frame| self.adapter.publish(Channel::All, frame.freeze()).is_ok());
+        let is_sent =
+            frames.all(|frame| self.adapter.publish(Channel::All, frame.freeze()).is_ok());
         self.count_sent(is_sent);
         is_sent
     }

@@ -20,7 +20,8 @@ pub fn decode(bytes: &[u8]) {
         if let Ok(Some(body)) = wire::decode_body(body) {
             let mut again = wire::encode(frame[0] & 0xf, header.from, body.clone());
             wire::set_number(&mut again, header.number);
-            let (other, rest) = wire::decode_header(again.freeze(), wire::VERSIONS).expect("it was encoded");
+            let (other, rest) =
+                wire::decode_header(again.freeze(), wire::VERSIONS).expect("it was encoded");
             assert_eq!((other, wire::decode_body(rest)), (header, Ok(Some(body))));
         }
     }
@@ -57,7 +58,10 @@ pub fn reassemble(bytes: &[u8]) {
         now += Duration::from_millis(10);
         all.expire(now);
         let (unfinished, held) = all.size();
-        assert!(unfinished <= MAX_UNFINISHED && held <= 8 * MAX_BYTES, "{unfinished} of {held} bytes");
+        assert!(
+            unfinished <= MAX_UNFINISHED && held <= 8 * MAX_BYTES,
+            "{unfinished} of {held} bytes"
+        );
     }
     let Some(size) = bytes.first().map(|size| usize::from(*size)) else { return };
     let mut all = Parts::default();
@@ -82,7 +86,11 @@ pub fn frames() -> Vec<Vec<u8>> {
         Body::Broadcast(broadcast),
         Body::Beat(wire::Beat { age: 9, max_version: 1, is_hello: true, ..Default::default() }),
         Body::Bye(()),
-        Body::Disconnects(wire::Disconnects { first: 1, ids: vec!["ann".into()], is_answer: false }),
+        Body::Disconnects(wire::Disconnects {
+            first: 1,
+            ids: vec!["ann".into()],
+            is_answer: false,
+        }),
         Body::Resend(wire::Resend { first: 1, since: 0 }),
         Body::Lost(wire::Lost { topics: vec!["room:1".into()] }),
         Body::Presence(wire::Presence { messages: vec![message] }),

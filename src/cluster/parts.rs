@@ -57,7 +57,8 @@ impl Parts {
                 self.discarded += 1;
                 return None;
             }
-            let body = Unfinished { count: part.count, next: 0, bytes: BytesMut::new(), since: now };
+            let body =
+                Unfinished { count: part.count, next: 0, bytes: BytesMut::new(), since: now };
             self.discarded += usize::from(self.unfinished.insert(key, body).is_some());
         }
         let held = self.held(from);

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::client::{Tracked, View};
+use super::client::Tracked;
 use super::node::Node;
+use super::view::View;
 use super::{NODES, RECOVERY, SLOW, Simulation, TOPICS, USERS};
 use crate::adapter::{Adapter, Link, NodeId, NodeInbox};
 use crate::test::{Bus, BusAdapter};
@@ -85,14 +86,12 @@ impl Simulation {
                     Tracked::Unknown => {}
                 }
                 if !client.is_away() && client.has_joined(index) {
-                    assert_eq!(client.topics[index].view, *list, "{topic}, as {} sees it", client.key);
+                    assert_eq!(
+                        client.topics[index].view, *list,
+                        "{topic}, as {} sees it",
+                        client.key
+                    );
                 }
-            }
-            if !listed.is_empty() {
-                for node in self.nodes.iter().flatten() {
-                    eprintln!("node {} slot {} {:?} subs {} sessions {:?}", node.number, node.slot, node.endpoint.sessions(), node.endpoint.subscriber_count(topic), node.endpoint.nodes());
-                }
-                for c in self.clients.iter().flatten() { eprintln!("client {} at {:?} away {} joined {}", c.key, c.at, c.is_away(), c.has_joined(index)); }
             }
             assert_eq!(listed, View::new(), "{topic}: nobody tracks them");
         }
