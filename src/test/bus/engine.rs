@@ -68,6 +68,8 @@ struct Node {
     /// `None` before it is started and after it was dropped.
     id: Option<NodeId>,
     line: Line,
+    /// Whether it was told that it hears the engine.
+    is_linked: bool,
     /// When it is connected again after the engine was started anew.
     back_at: Option<Instant>,
     settings: Settings,
@@ -105,6 +107,7 @@ impl Node {
         Self {
             id: None,
             line: Line::Whole,
+            is_linked: false,
             back_at: None,
             settings: Settings::default(),
             hears_all: true,
@@ -288,14 +291,12 @@ impl Engine {
     }
 
     pub(super) fn set_line(&mut self, place: Place, line: Line) {
-        let before = std::mem::replace(&mut self.nodes[place].line, line);
+        self.nodes[place].line = line;
         self.woken.push(self.nodes[place].wake.clone());
         match line {
             Line::Deaf => self.nodes[place].forget_frames(),
             Line::Whole => {
-                if before == Line::Cut {
-                    self.pick_up(place);
-                }
+                self.pick_up(place);
                 self.send_waiting(place);
             }
             Line::Cut | Line::Stalled => {}
@@ -326,7 +327,7 @@ impl Engine {
     fn hang_up(&mut self, place: Place) {
         let node = &mut self.nodes[place];
         node.forget_frames();
-        node.back_at = None;
+        (node.back_at, node.is_linked) = (None, false);
         if node.id.is_some() && !self.is_away {
             self.enter(place, Instant::now(), Entry::Link(Link::Down));
         }
@@ -334,9 +335,10 @@ impl Engine {
 
     /// A node is connected again, if it can be.
     fn pick_up(&mut self, place: Place) {
-        let node = &self.nodes[place];
+        let node = &mut self.nodes[place];
         let is_there = !self.is_away && node.id.is_some() && node.back_at.is_none();
-        if is_there && node.line == Line::Whole {
+        if is_there && node.line == Line::Whole && !node.is_linked {
+            node.is_linked = true;
             self.enter(place, Instant::now(), Entry::Link(Link::Up));
         }
     }
