@@ -89,12 +89,11 @@ impl Client {
         }
     }
 
+    /// Joins a topic unless it is joined. As all that follow, returns whether the connection is open, or it is away.
     pub(super) async fn join(&mut self, topic: usize, record: &mut Record) -> bool {
-        let is_joined = self.topics[topic].join.is_some();
-        self.away.is_some() || is_joined || self.rejoin(topic, record).await
-    }
-
-    async fn rejoin(&mut self, topic: usize, record: &mut Record) -> bool {
+        if self.away.is_some() || self.topics[topic].join.is_some() {
+            return true;
+        }
         let reference = self.inner.send_join(TOPICS[topic], json!({}));
         self.answer(topic, &reference, record).await
     }
@@ -108,12 +107,11 @@ impl Client {
     }
 
     pub(super) async fn say(&mut self, topic: usize, spares: bool, record: &mut Record) -> bool {
-        let number = record.send(
-            topic,
-            self.at,
-            if spares { Reach::Except(self.number) } else { Reach::All },
-        );
-        let event = if spares { "say_from" } else { "say" };
+        let (event, reach) = match spares {
+            true => ("say_from", Reach::Except(self.number)),
+            false => ("say", Reach::All),
+        };
+        let number = record.send(topic, self.at, reach);
         let payload = json!({ "k": number });
         let Some(reference) = self.push(topic, event, payload) else {
             record.doubt();
