@@ -137,12 +137,14 @@ impl Members {
         }
         let mut is_missing = false;
         if self.hears_all {
-            if is_first && is_younger {
-                member.topics.begin_after(0);
+            if is_first {
+                is_missing = match is_younger {
+                    true => member.topics.begin_after(0),
+                    // It was there when this node began, which has not heard it since.
+                    false => age >= YOUNG,
+                };
             }
-            // It was there when this node began, which has not heard it since.
-            let is_late = is_first && !is_younger && age >= YOUNG;
-            is_missing = member.topics.announce(beat.topics) || is_late;
+            is_missing |= member.topics.announce(beat.topics);
         }
         if beat.disconnects == 0 {
             member.disconnects.get_or_insert(0);
@@ -209,8 +211,8 @@ impl Members {
     }
 
     /// Returns whether lost frames are noticed by their numbers.
-    pub(crate) fn hears_all(&self) -> bool {
-        self.hears_all
+    pub(crate) fn sees_gaps(&self) -> bool {
+        self.hears_all && self.members.values().all(|member| member.topics.has_begun())
     }
 
     /// Whether every topic is heard from now on. What was missed before is not noticed.

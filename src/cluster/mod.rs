@@ -11,6 +11,9 @@ mod disconnects;
 mod gaps;
 mod interest;
 mod members;
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub mod model;
 pub(crate) mod node;
 mod parts;
 mod presence;

@@ -231,7 +231,7 @@ impl Cluster {
     }
 
     /// Broadcasts of other nodes on these topics may have been lost.
-    fn miss(&self, cause: &'static str, scope: Scope) {
+    pub(super) fn miss(&self, cause: &'static str, scope: Scope) {
         CLUSTER_GAPS.increment([cause], 1);
         self.gaps.report(scope);
     }
@@ -244,7 +244,7 @@ impl Cluster {
         state.hello = Some(Hello::Ask);
         state.members.link_up(now);
         // By their numbers it is seen whether anything was missed, if everything is heard.
-        let sees_gaps = state.members.hears_all();
+        let sees_gaps = state.members.sees_gaps();
         drop(state);
         if was_linked {
             return;

@@ -30,8 +30,8 @@ pub(super) struct Client {
     pub(super) topics: [Topic; TOPICS.len()],
     /// Whether its channels may end for a gap, and its session.
     may_lose_channels: bool,
-    /// Whether it may be disconnected.
-    may_close: bool,
+    /// Since when it may be disconnected.
+    may_close: Option<Instant>,
     /// Who has disconnected it.
     closed_by: Option<Origin>,
 }
@@ -86,7 +86,7 @@ impl Client {
             away: None,
             topics: Default::default(),
             may_lose_channels: !record.is_whole(),
-            may_close: record.was_disconnected(user),
+            may_close: record.was_disconnected(user).then(Instant::now),
             closed_by: None,
             key,
         }
@@ -157,7 +157,7 @@ impl Client {
         }
         self.away = Some((Instant::now(), closes));
         if !self.is_resumable {
-            self.finish_all(record);
+            self.finish_all(Instant::now(), record);
         }
         self.is_resumable
     }
@@ -187,7 +187,8 @@ impl Client {
     /// Somebody disconnects a user.
     pub(super) fn be_disconnected(&mut self, user: &str, by: Origin) {
         if self.user == user {
-            (self.may_close, self.may_lose_channels) = (true, true);
+            self.may_close.get_or_insert_with(Instant::now);
+            self.may_lose_channels = true;
             self.closed_by.get_or_insert(by);
         }
     }
@@ -290,15 +291,17 @@ impl Client {
         }
         if close.is_some() {
             super::trace(format_args!("{} closed", self.key));
-            assert!(self.may_close, "{} was disconnected: {close:?}", self.key);
-            self.finish_all(record);
+            let Some(since) = self.may_close else {
+                panic!("{} was disconnected: {close:?}", self.key);
+            };
+            self.finish_all(since, record);
         }
         close.is_none()
     }
 
-    fn finish_all(&mut self, record: &mut Record) {
+    fn finish_all(&mut self, at: Instant, record: &mut Record) {
         let joins = self.topics.iter_mut().filter_map(|topic| topic.join.take());
-        joins.for_each(|join| record.finish(join.span, Instant::now()));
+        joins.for_each(|join| record.finish(join.span, at));
     }
 
     fn hear(&mut self, message: &Message, record: &mut Record) {
@@ -332,7 +335,7 @@ impl Client {
     /// Everything was found to be whole.
     pub(super) fn begin_era(&mut self, record: &Record) {
         if self.away.is_none() {
-            (self.may_lose_channels, self.may_close) = (false, false);
+            (self.may_lose_channels, self.may_close) = (false, None);
         }
         self.closed_by.take_if(|by| self.away.is_none() || record.has_ended(by.number));
     }
@@ -355,7 +358,7 @@ impl Client {
     /// Returns whether it may have been disconnected, and whether it must.
     pub(super) fn is_closed(&self, record: &Record) -> (bool, bool) {
         let must = self.closed_by.is_some_and(|by| !record.has_ended(by.number));
-        (self.may_close, must)
+        (self.may_close.is_some(), must)
     }
 
     /// What it tracks, once everything is mended.
