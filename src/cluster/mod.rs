@@ -11,6 +11,9 @@ mod disconnects;
 mod gaps;
 mod interest;
 mod members;
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub mod model;
 pub(crate) mod node;
 mod parts;
 mod presence;
@@ -25,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -39,7 +42,8 @@ use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
-use self::wire::{Body, Versions};
+use self::wire::Body;
+pub(crate) use self::wire::Versions;
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, Channel, NodeId};
 use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
@@ -175,22 +179,25 @@ impl Cluster {
         cluster
     }
 
-    /// Sends a broadcast to the other nodes.
+    /// Sends a broadcast to the nodes that hear its topic, in several frames if it is long.
     pub(crate) fn publish(&self, broadcast: &Broadcast) {
-        let payload = broadcast.payload();
-        let (bytes, is_binary) = match payload.as_binary() {
-            Some(bytes) => (bytes.clone(), true),
-            None => (copy(payload.as_json().unwrap_or_default()), false),
-        };
-        let (topic, event) = (copy(broadcast.topic()), copy(broadcast.event()));
-        let body = wire::Broadcast { topic, event, payload: bytes, is_binary };
-        self.send_to_topic(broadcast.topic(), Body::Broadcast(body));
+        let frame = self.encode_broadcast(broadcast);
+        let topic = broadcast.topic();
+        if frame.len() > parts::LONGEST {
+            self.sending.lock().lost.add(Scope::topic(topic));
+            FRAMES_LOST.increment(["too_large"], 1);
+            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
+        } else if frame.len() > self.limits.max_frame {
+            self.send_to_topic(topic, self.cut(frame));
+        } else {
+            self.send_to_topic(topic, [frame]);
+        }
     }
 
     /// Disconnects the sockets with this id on the other nodes.
     pub(crate) fn disconnect(&self, id: &str) {
         let mut sending = self.sending.lock();
-        let disconnects = sending.disconnects.push(id);
+        let disconnects = sending.disconnects.push(id, self.started.elapsed());
         // If it is not sent, the next beat tells the others that they lack it.
         let frame = self.encode(Body::Disconnects(disconnects));
         let _ = self.adapter.publish(Channel::All, frame.freeze());
@@ -279,27 +286,37 @@ impl Cluster {
         wire::encode(self.version.load(Ordering::Relaxed), self.node, body)
     }
 
+    fn encode_broadcast(&self, broadcast: &Broadcast) -> BytesMut {
+        let payload = broadcast.payload();
+        let (bytes, is_binary) = match payload.as_binary() {
+            Some(bytes) => (&bytes[..], true),
+            None => (payload.as_json().unwrap_or_default().as_bytes(), false),
+        };
+        let (topic, event) = (broadcast.topic(), broadcast.event());
+        let version = self.version.load(Ordering::Relaxed);
+        wire::encode_broadcast(version, self.node, topic, event, bytes, is_binary)
+    }
+
     /// Sends a frame to all nodes. Returns whether there was room.
     fn send_to_all(&self, body: Body) -> bool {
-        let is_sent = self.adapter.publish(Channel::All, self.encode(body).freeze()).is_ok();
+        let mut frames = self.cut(self.encode(body)).into_iter();
+        let is_sent = frames.all(|frame| self.adapter.publish(Channel::All, frame.freeze()).is_ok());
         self.count_sent(is_sent);
         is_sent
     }
 
-    /// Sends a body to the nodes that hear the topic, in several frames if it is long.
-    fn send_to_topic(&self, topic: &str, body: Body) {
-        let mut frames = vec![self.encode(body)];
-        if frames[0].len() > parts::LONGEST {
-            self.sending.lock().lost.add(Scope::topic(topic));
-            FRAMES_LOST.increment(["too_large"], 1);
-            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
-            return;
+    /// Cuts a frame into several, if it is too long for the engine.
+    fn cut(&self, frame: BytesMut) -> Vec<BytesMut> {
+        if frame.len() <= self.limits.max_frame {
+            return vec![frame];
         }
-        if frames[0].len() > self.limits.max_frame {
-            let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
-            let parts = parts::cut(NodeId::random().0, wire::body_of(frames.remove(0)), size);
-            frames = parts.map(|part| self.encode(Body::Part(part))).collect();
-        }
+        let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
+        let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
+        parts.map(|part| self.encode(Body::Part(part))).collect()
+    }
+
+    /// Sends the frames of a body to the nodes that hear the topic.
+    fn send_to_topic(&self, topic: &str, frames: impl IntoIterator<Item = BytesMut>) {
         let mut sending = self.sending.lock();
         let is_sent = frames.into_iter().all(|mut frame| {
             wire::set_number(&mut frame, sending.last + 1);
@@ -326,10 +343,6 @@ impl Cluster {
 
 /// The size of the parts of a long body.
 const PART: usize = 256 << 10;
-
-fn copy(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
-}
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
