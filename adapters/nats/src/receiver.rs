@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::{Client, Error, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tower_channels::adapter::{NodeId, NodeInbox};
 
 use crate::Shared;
@@ -48,6 +48,10 @@ pub(crate) struct Repeats(HashMap<Bytes, u32>);
 
 /// For how long messages are delivered before other tasks get the worker.
 const TURN: Duration = Duration::from_millis(5);
+
+/// For how long topics are heard in two ways. A server that was delivering a message when it took the new
+/// subscription, delivers it to the old one alone, perhaps later than what it did afterwards.
+const OVERLAP: Duration = Duration::from_millis(50);
 
 /// A shorter frame is copied: as a slice it would keep the buffer that it was read into.
 const SHORT: usize = 4096;
@@ -177,15 +181,21 @@ impl Receiver<'_> {
         let new = Topics::subscribe(&self.client, &self.shared.subjects, wanted).await?;
         self.publish_version(version).await?;
         let mut repeats = Repeats::default();
+        let end = sleep(OVERLAP.max(self.propagation));
+        tokio::pin!(end);
+        let mut is_subscribed = false;
         loop {
             tokio::select! {
                 biased;
+                () = &mut end, if is_subscribed => break,
                 message = self.node.next() => {
                     let message = closed_if_none(message)?;
                     if own_version(&message) == Some(version) {
-                        break;
+                        is_subscribed = true;
+                        end.as_mut().reset(Instant::now() + OVERLAP.max(self.propagation));
+                    } else {
+                        self.take_own(message);
                     }
-                    self.take_own(message);
                 }
                 message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
                 message = self.topics.next(), if !self.topics.is_empty() => {
