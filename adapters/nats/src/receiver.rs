@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::{Client, Error, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_channels::adapter::{NodeId, NodeInbox};
 
@@ -91,7 +92,13 @@ impl Receiver<'_> {
         tokio::select! {
             biased;
             message = self.node.next() => self.take_own(closed_if_none(message)?),
-            message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
+            message = self.all.next() => {
+                let message = closed_if_none(message)?;
+                while let Some(before) = self.waiting_topic() {
+                    self.deliver_topic(before);
+                }
+                self.deliver_broadcast(message);
+            }
             version = propagated(&mut self.propagating), if !self.propagating.is_empty() => {
                 self.shared.applied.send_replace(version);
             }
@@ -108,7 +115,7 @@ impl Receiver<'_> {
     fn deliver_topics(&mut self) -> bool {
         let mut begin = None;
         for number in 1_u32.. {
-            let Some(Some(message)) = self.topics.next().now_or_never() else {
+            let Some(message) = self.waiting_topic() else {
                 self.backlog.emptied(self.read());
                 if let Some(version) = self.switched.take() {
                     self.repeats = None;
@@ -123,6 +130,12 @@ impl Receiver<'_> {
             }
         }
         false
+    }
+
+    /// Takes a broadcast to a topic that waits. What a node publishes to all follows what it published to topics before: it
+    /// waits for that, since the two come by different queues, which are filled in order.
+    fn waiting_topic(&mut self) -> Option<Message> {
+        unconstrained(self.topics.next()).now_or_never().flatten()
     }
 
     /// Takes a message to this node: a frame of another one, which has a reply subject, or a version from itself.
@@ -207,7 +220,14 @@ impl Receiver<'_> {
                         self.take_own(message);
                     }
                 }
-                message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
+                message = self.all.next() => {
+                    let message = closed_if_none(message)?;
+                    while let Some(before) = self.waiting_topic() {
+                        repeats.add(&before.payload);
+                        self.deliver_topic(before);
+                    }
+                    self.deliver_broadcast(message);
+                }
                 message = self.topics.next(), if !self.topics.is_empty() => {
                     if let Some(message) = message {
                         repeats.add(&message.payload);
