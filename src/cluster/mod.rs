@@ -119,7 +119,7 @@ struct State {
 /// Why a beat is due at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hello {
-    /// This node has come, and asks the others to say what they are.
+    /// This node has come, and requests an immediate beat of the others.
     Ask,
     /// Another node has asked.
     Answer,

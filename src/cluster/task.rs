@@ -38,7 +38,7 @@ impl Cluster {
             state.members.hear_self(now);
             state.reconnects = 0;
         }
-        // While nobody is heard, nobody is silent.
+        // Silence means nothing while the engine is not heard.
         let due = if state.is_linked { state.members.tick(now) } else { Default::default() };
         self.set_standing(&due.changes);
         // More and more rarely, as long as it does not help.

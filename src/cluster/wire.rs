@@ -11,7 +11,7 @@
 //! would misinterpret needs a new version. A node writes the highest version that all nodes read which it hears,
 //! and a release reads at least the version before its own: a cluster is upgraded one node at a time.
 //!
-//! Who may publish to the engine speaks for the application: frames are validated as far as a broken one could
+//! Anyone who can publish to the engine can impersonate the application: frames are validated as far as a broken one could
 //! harm the node, no further. JSON is not parsed, only checked to be UTF-8.
 
 use std::str;
@@ -138,7 +138,7 @@ pub(crate) struct Disconnects {
     pub(crate) first: u64,
     #[prost(string, repeated, tag = "2")]
     pub(crate) ids: Vec<String>,
-    /// They answer a [`Body::Resend`]: older ones are not to be had.
+    /// They answer a [`Body::Resend`]: the sender no longer has older ones.
     #[prost(bool, tag = "3")]
     pub(crate) is_answer: bool,
 }
@@ -357,7 +357,9 @@ mod tests {
         let body = |body| body_of(encode(1, NODE, body));
         assert_eq!(topic_of(&body(broadcast(b"{}"))), Some("room:1"));
         assert_eq!(topic_of(&body(broadcast(b"{}"))[..10]), Some("room:1"));
-        for other in [Body::Bye(0), Body::Resend(Resend::default()), Body::Broadcast(Broadcast::default())] {
+        for other in
+            [Body::Bye(0), Body::Resend(Resend::default()), Body::Broadcast(Broadcast::default())]
+        {
             assert_eq!(topic_of(&body(other)), None);
         }
         for broken in [&b""[..], b"\x0a", b"\x0a\x08\x0a\x06room", b"\x0a\x03\x0a\x01\xff"] {

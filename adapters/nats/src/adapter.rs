@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, unconstrained};
 use tokio::time::timeout;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached, SendQueue,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached, SendQueue,
 };
 
 use crate::backoff;
@@ -145,7 +145,7 @@ impl Adapter for Nats {
         self.tasks.lock().extend([hearing.abort_handle(), sender.abort_handle()]);
     }
 
-    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         self.shared.queue.push(to, frame)
     }
 

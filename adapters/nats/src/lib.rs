@@ -47,7 +47,7 @@
 //!   it arrives late only by the time that the connection took to break.
 //! - Nothing is sent that is older than [`NatsConfig::max_age`].
 //! - If the connection is lost, silent for two to three seconds, or reports an error, the node connects anew, after
-//!   20 ms to 1 s and to the next of the servers. It says that it hears the others when it hears itself.
+//!   20 ms to 400 ms and to the next of the servers. It says that it hears the others when it hears itself.
 //!
 //! - Choosing other topics, or all, loses and repeats nothing: for 50 ms they are heard in both ways.
 //!

@@ -13,6 +13,7 @@ use tower_channels::adapter::{NodeId, NodeInbox, Outgoing, Reached};
 use tower_channels_transports::limited;
 
 use crate::Shared;
+use crate::backoff::HOLD;
 use crate::connection::{End, Ended};
 
 /// Sends what waits in the queue over the connection that there is.
@@ -71,7 +72,11 @@ const MAX_SILENCES: u32 = 2;
 
 impl Sender {
     pub(crate) async fn run(mut self) {
+        let mut was_connected = false;
         while let Some(connection) = self.connected().await {
+            if std::mem::replace(&mut was_connected, true) {
+                self.shared.queue.hold(HOLD);
+            }
             let mut batch = Vec::new();
             let mut marks = Marks::default();
             self.send(connection, &mut batch, &mut marks).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use tower_channels::adapter::{Channel, Link, Overflow, Reached};
+use tower_channels::adapter::{Channel, Link, PublishError, Reached};
 
 use super::node::{Heard, Node, eventually, numbered};
 use super::{Harness, Settings, World};
@@ -234,7 +234,7 @@ pub async fn what_waits_is_bounded_in_bytes<H: Harness>(world: World<H>) {
     let taken = (0..1000).take_while(|number| a.publish(Channel::All, frame(*number)).is_ok());
     let taken = taken.count();
     assert!((8..=17).contains(&taken), "{taken} frames of 16 KiB wait in 256 KiB");
-    assert_eq!(a.publish(Channel::Topic("room:1"), frame(0)), Err(Overflow));
+    assert_eq!(a.publish(Channel::Topic("room:1"), frame(0)), Err(PublishError::Overflow));
     a.regain_link().await;
     let frames: Vec<_> = (0..taken).map(|number| format!("{number:016384}")).collect();
     heard_or_lost(&frames, &b, &a).await;
