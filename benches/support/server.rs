@@ -52,6 +52,16 @@ impl Server {
         Self { handle, threads, host: Some((end, host)) }
     }
 
+    /// Runs a future on the threads of the server, and returns its result.
+    pub(crate) fn run<F>(&self, future: F) -> F::Output
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let (done, result) = std::sync::mpsc::channel();
+        self.handle.spawn(async move { done.send(future.await) });
+        result.recv().expect("no panic")
+    }
+
     /// Listens on a new port and serves each connection with `serve`.
     pub(crate) fn accept<F>(&self, serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
     where

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -175,16 +175,22 @@ impl Cluster {
         cluster
     }
 
-    /// Sends a broadcast to the other nodes.
+    /// Sends a broadcast to the nodes that hear its topic, in several frames if it is long.
     pub(crate) fn publish(&self, broadcast: &Broadcast) {
-        let payload = broadcast.payload();
-        let (bytes, is_binary) = match payload.as_binary() {
-            Some(bytes) => (bytes.clone(), true),
-            None => (copy(payload.as_json().unwrap_or_default()), false),
-        };
-        let (topic, event) = (copy(broadcast.topic()), copy(broadcast.event()));
-        let body = wire::Broadcast { topic, event, payload: bytes, is_binary };
-        self.send_to_topic(broadcast.topic(), Body::Broadcast(body));
+        let frame = self.encode_broadcast(broadcast);
+        let topic = broadcast.topic();
+        if frame.len() > parts::LONGEST {
+            self.sending.lock().lost.add(Scope::topic(topic));
+            FRAMES_LOST.increment(["too_large"], 1);
+            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
+        } else if frame.len() > self.limits.max_frame {
+            let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
+            let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
+            let frames: Vec<_> = parts.map(|part| self.encode(Body::Part(part))).collect();
+            self.send_to_topic(topic, frames);
+        } else {
+            self.send_to_topic(topic, [frame]);
+        }
     }
 
     /// Disconnects the sockets with this id on the other nodes.
@@ -279,6 +285,17 @@ impl Cluster {
         wire::encode(self.version.load(Ordering::Relaxed), self.node, body)
     }
 
+    fn encode_broadcast(&self, broadcast: &Broadcast) -> BytesMut {
+        let payload = broadcast.payload();
+        let (bytes, is_binary) = match payload.as_binary() {
+            Some(bytes) => (&bytes[..], true),
+            None => (payload.as_json().unwrap_or_default().as_bytes(), false),
+        };
+        let (topic, event) = (broadcast.topic(), broadcast.event());
+        let version = self.version.load(Ordering::Relaxed);
+        wire::encode_broadcast(version, self.node, topic, event, bytes, is_binary)
+    }
+
     /// Sends a frame to all nodes. Returns whether there was room.
     fn send_to_all(&self, body: Body) -> bool {
         let is_sent = self.adapter.publish(Channel::All, self.encode(body).freeze()).is_ok();
@@ -286,20 +303,8 @@ impl Cluster {
         is_sent
     }
 
-    /// Sends a body to the nodes that hear the topic, in several frames if it is long.
-    fn send_to_topic(&self, topic: &str, body: Body) {
-        let mut frames = vec![self.encode(body)];
-        if frames[0].len() > parts::LONGEST {
-            self.sending.lock().lost.add(Scope::topic(topic));
-            FRAMES_LOST.increment(["too_large"], 1);
-            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
-            return;
-        }
-        if frames[0].len() > self.limits.max_frame {
-            let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
-            let parts = parts::cut(NodeId::random().0, wire::body_of(frames.remove(0)), size);
-            frames = parts.map(|part| self.encode(Body::Part(part))).collect();
-        }
+    /// Sends the frames of a body to the nodes that hear the topic.
+    fn send_to_topic(&self, topic: &str, frames: impl IntoIterator<Item = BytesMut>) {
         let mut sending = self.sending.lock();
         let is_sent = frames.into_iter().all(|mut frame| {
             wire::set_number(&mut frame, sending.last + 1);
@@ -326,10 +331,6 @@ impl Cluster {
 
 /// The size of the parts of a long body.
 const PART: usize = 256 << 10;
-
-fn copy(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
-}
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -76,6 +76,10 @@ impl Cluster {
             Arrival::AfterGap => self.change(Change::Missing(header.from)),
             Arrival::Repeated => return FRAMES_REPEATED.add(1),
         }
+        // Most of what a node hears that hears all topics.
+        if wire::topic_of(&body).is_some_and(|topic| self.local.topics.subscribers(topic) == 0) {
+            return;
+        }
         match wire::decode_body(body) {
             Ok(Some(body)) => self.handle(header.from, body, now),
             // A later release may say more.
@@ -125,9 +129,6 @@ impl Cluster {
         let (Ok(topic), Ok(event)) = (str::from_utf8(&topic), str::from_utf8(&event)) else {
             return refuse(DecodeError::Malformed);
         };
-        if self.local.topics.subscribers(topic) == 0 {
-            return;
-        }
         let payload = if is_binary {
             Payload::binary(payload)
         } else {

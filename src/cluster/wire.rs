@@ -14,7 +14,12 @@
 //! Who may publish to the engine speaks for the application: frames are validated as far as a broken one could
 //! harm the node, no further. JSON is not parsed, only checked to be UTF-8.
 
-use bytes::{Bytes, BytesMut};
+use std::str;
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::encoding::{
+    WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint,
+};
 use prost::{Message, Oneof};
 
 use crate::adapter::NodeId;
@@ -191,6 +196,41 @@ pub(crate) fn encode(version: u8, from: NodeId, body: Body) -> BytesMut {
     frame
 }
 
+/// Encodes a frame with a broadcast and number 0, as [`encode`] does, without copies of its parts on the way.
+pub(crate) fn encode_broadcast(
+    version: u8,
+    from: NodeId,
+    topic: &str,
+    event: &str,
+    payload: &[u8],
+    is_binary: bool,
+) -> BytesMut {
+    let fields = [(1, topic.as_bytes()), (2, event.as_bytes()), (3, payload)];
+    let lengths =
+        fields.map(|(_, bytes)| if bytes.is_empty() { 0 } else { field_len(bytes.len()) });
+    let len = lengths.into_iter().sum::<usize>() + if is_binary { 2 } else { 0 };
+    let mut frame = begin(version, from, field_len(len));
+    encode_key(1, WireType::LengthDelimited, &mut frame);
+    encode_varint(len as u64, &mut frame);
+    for (tag, bytes) in fields {
+        if !bytes.is_empty() {
+            encode_key(tag, WireType::LengthDelimited, &mut frame);
+            encode_varint(bytes.len() as u64, &mut frame);
+            frame.extend_from_slice(bytes);
+        }
+    }
+    if is_binary {
+        encode_key(4, WireType::Varint, &mut frame);
+        encode_varint(1, &mut frame);
+    }
+    frame
+}
+
+/// The length of a field of so many bytes, with a key of one byte.
+fn field_len(bytes: usize) -> usize {
+    1 + encoded_len_varint(bytes as u64) + bytes
+}
+
 /// Returns the body of an encoded frame.
 pub(crate) fn body_of(frame: BytesMut) -> Bytes {
     frame.freeze().split_off(HEADER)
@@ -221,12 +261,20 @@ pub(crate) fn decode_header(
     if !readable.contains(first & 0x0f) {
         return Err(DecodeError::Version);
     }
-    let body = frame.split_off(HEADER);
-    let number = |at: usize| {
-        let bytes = frame[at..at + 8].try_into().expect("8 bytes");
-        u64::from_be_bytes(bytes)
+    frame.advance(1);
+    let header = Header { from: NodeId(frame.get_u64()), number: frame.get_u64() };
+    Ok((header, frame))
+}
+
+/// Reads only the topic of a body that is a broadcast. `None` if it does not come first, as it does in this release.
+pub(crate) fn topic_of(body: &[u8]) -> Option<&str> {
+    let mut rest = body;
+    let mut begin = || match decode_key(&mut rest) {
+        Ok((1, WireType::LengthDelimited)) => usize::try_from(decode_varint(&mut rest).ok()?).ok(),
+        _ => None,
     };
-    Ok((Header { from: NodeId(number(1)), number: number(9) }, body))
+    let (_broadcast, topic) = (begin()?, begin()?);
+    str::from_utf8(rest.get(..topic)?).ok()
 }
 
 /// Reads a body. `None` is one of a kind that this release does not know.
@@ -263,6 +311,41 @@ mod tests {
         let header = [0x11, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0x11, 0x22];
         let body = b"\x0a\x15\x0a\x06room:1\x12\x07new_msg\x1a\x02{}";
         assert_eq!(frame, [&header[..], body].concat());
+    }
+
+    #[test]
+    fn a_broadcast_is_encoded_as_any_other_body() {
+        let long = "x".repeat(300);
+        for (topic, event, payload) in
+            [("room:1", "new_msg", "{}"), ("", "", ""), ("t", &*long, &*long)]
+        {
+            for is_binary in [false, true] {
+                let copy = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+                let (topic_bytes, event_bytes) = (copy(topic), copy(event));
+                let body = Broadcast {
+                    topic: topic_bytes,
+                    event: event_bytes,
+                    payload: copy(payload),
+                    is_binary,
+                };
+                let encoded =
+                    encode_broadcast(1, NODE, topic, event, payload.as_bytes(), is_binary);
+                assert_eq!(encoded, encode(1, NODE, Body::Broadcast(body)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_topic_of_a_broadcast_is_read_without_the_rest() {
+        let body = |body| body_of(encode(1, NODE, body));
+        assert_eq!(topic_of(&body(broadcast(b"{}"))), Some("room:1"));
+        assert_eq!(topic_of(&body(broadcast(b"{}"))[..10]), Some("room:1"));
+        for other in [Body::Bye(()), Body::Resend(1), Body::Broadcast(Broadcast::default())] {
+            assert_eq!(topic_of(&body(other)), None);
+        }
+        for broken in [&b""[..], b"\x0a", b"\x0a\x08\x0a\x06room", b"\x0a\x03\x0a\x01\xff"] {
+            assert_eq!(topic_of(broken), None);
+        }
     }
 
     #[test]

@@ -1,0 +1,212 @@
+//! The engines, the nodes over them, and the client crates as they are.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind};
+use tokio::runtime::Runtime;
+use tower_channels::cluster::{ClusterConfig, Listen};
+use tower_channels::{PubSub, PubSubConfig};
+use tower_channels_adapter_tests::engines::{self, Kind, NatsServer, RedisServer};
+use tower_channels_nats::{Nats, NatsConfig};
+use tower_channels_redis::{Redis, RedisConfig};
+
+/// An engine that runs.
+pub(crate) struct Engine {
+    pub(crate) name: &'static str,
+    server: Server,
+    runtime: Runtime,
+}
+
+enum Server {
+    Redis(RedisServer),
+    Nats(NatsServer),
+}
+
+/// Where an engine is.
+#[derive(Clone, Copy)]
+pub(crate) enum Address {
+    Redis(SocketAddr),
+    Nats(SocketAddr),
+}
+
+impl Engine {
+    pub(crate) const NAMES: [&str; 3] = ["Redis", "Valkey", "NATS"];
+
+    /// Starts an engine, if its program is known.
+    pub(crate) fn start(name: &'static str) -> Option<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let redis = |kind| engines::RedisConfig::new(kind).start();
+        let server = match name {
+            "Redis" => Server::Redis(runtime.block_on(redis(Kind::Redis))?),
+            "Valkey" => Server::Redis(runtime.block_on(redis(Kind::Valkey))?),
+            _ => Server::Nats(runtime.block_on(engines::NatsConfig::new().start())?),
+        };
+        Some(Self { name, server, runtime })
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        match &self.server {
+            Server::Redis(server) => Address::Redis(server.address()),
+            Server::Nats(server) => Address::Nats(server.address()),
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        match &mut self.server {
+            Server::Redis(server) => server.kill(),
+            Server::Nats(server) => server.kill(),
+        }
+    }
+
+    /// Starts it again, and waits until it answers.
+    pub(crate) fn restart(&mut self) {
+        match &mut self.server {
+            Server::Redis(server) => self.runtime.block_on(server.restart()),
+            Server::Nats(server) => self.runtime.block_on(server.restart()),
+        }
+    }
+}
+
+impl Address {
+    /// Creates a node. To be called on its runtime.
+    pub(crate) async fn node(self, app: &str, listen: Listen) -> PubSub {
+        let config = PubSubConfig::new().cluster(ClusterConfig::new().listen(listen));
+        let config = match self {
+            Self::Redis(address) => {
+                let redis = RedisConfig::new(format!("redis://{address}")).app(app);
+                config.adapter(Redis::connect(redis).await.expect("connects"))
+            }
+            Self::Nats(address) => {
+                let nats = NatsConfig::new(format!("nats://{address}")).app(app);
+                config.adapter(Nats::connect(nats).await.expect("connects"))
+            }
+        };
+        PubSub::with_config(config).expect("it is valid")
+    }
+
+    /// Where the frames of an application's topic are published. Every node that hears all hears them.
+    pub(crate) fn channel(self, app: &str, topic: &str) -> String {
+        match self {
+            Self::Redis(_) => format!("tc:{app}:t:{topic}"),
+            // The name of the partition is only of concern to those who choose.
+            Self::Nats(_) => format!("tc.{app}.t.00"),
+        }
+    }
+
+    /// Connects the client crate.
+    pub(crate) async fn publisher(self) -> Publisher {
+        match self {
+            Self::Redis(address) => Publisher::Redis(redis(address, |_| ()).await),
+            Self::Nats(address) => Publisher::Nats(nats(address).await),
+        }
+    }
+
+    /// Calls `receive` for every message whose channel begins with `prefix`, for as long as the result lives.
+    pub(crate) async fn hear(
+        self,
+        prefix: &str,
+        receive: impl Fn() + Send + Sync + 'static,
+    ) -> Ear {
+        match self {
+            Self::Redis(address) => {
+                let on_push = move |push: PushInfo| {
+                    if push.kind == PushKind::PMessage {
+                        receive();
+                    }
+                };
+                let mut redis = redis(address, on_push).await;
+                redis.psubscribe(format!("{prefix}*")).await.expect("subscribes");
+                Ear::Redis(redis)
+            }
+            Self::Nats(address) => {
+                let client = nats(address).await;
+                let mut messages =
+                    client.subscribe(format!("{prefix}>")).await.expect("subscribes");
+                client.flush().await.expect("flushes");
+                tokio::spawn(async move {
+                    use futures_util::StreamExt as _;
+                    while messages.next().await.is_some() {
+                        receive();
+                    }
+                });
+                Ear::Nats(client)
+            }
+        }
+    }
+
+    /// Returns whether the engine answers.
+    pub(crate) fn answers(self) -> bool {
+        let (address, question, answer) = match self {
+            Self::Redis(address) => (address, "PING\r\n", "+PONG"),
+            Self::Nats(address) => (address, "", "INFO"),
+        };
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+            return false;
+        };
+        let mut line = String::new();
+        let is_asked = stream.write_all(question.as_bytes());
+        is_asked.and_then(|()| BufReader::new(stream).read_line(&mut line)).is_ok()
+            && line.starts_with(answer)
+    }
+}
+
+/// A connection of the client crate that publishes.
+#[derive(Clone)]
+pub(crate) enum Publisher {
+    Redis(MultiplexedConnection),
+    Nats(async_nats::Client),
+}
+
+/// A connection of the client crate that hears.
+#[allow(dead_code, reason = "it keeps the connection")]
+pub(crate) enum Ear {
+    Redis(MultiplexedConnection),
+    Nats(async_nats::Client),
+}
+
+impl Publisher {
+    /// Publishes messages at once, in the way in which the crate is fastest.
+    pub(crate) async fn publish(
+        &mut self,
+        channel: &str,
+        messages: impl IntoIterator<Item = Bytes>,
+    ) {
+        match self {
+            Self::Redis(redis) => {
+                let mut pipeline = redis::pipe();
+                for message in messages {
+                    pipeline.publish(channel, &message[..]).ignore();
+                }
+                pipeline.query_async::<()>(redis).await.expect("published");
+            }
+            Self::Nats(client) => {
+                let channel = async_nats::Subject::from(channel);
+                for message in messages {
+                    client.publish(channel.clone(), message).await.expect("published");
+                }
+            }
+        }
+    }
+}
+
+async fn redis(
+    address: SocketAddr,
+    on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+) -> MultiplexedConnection {
+    let client = Client::open(format!("redis://{address}/?protocol=resp3")).expect("a url");
+    let config =
+        AsyncConnectionConfig::new().set_response_timeout(None).set_push_sender(move |push| {
+            on_push(push);
+            Ok::<_, std::convert::Infallible>(())
+        });
+    client.get_multiplexed_async_connection_with_config(&config).await.expect("connects")
+}
+
+async fn nats(address: SocketAddr) -> async_nats::Client {
+    async_nats::connect(address.to_string()).await.expect("connects")
+}

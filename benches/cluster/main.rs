@@ -1,0 +1,44 @@
+//! What several nodes cost, beside the client crates of their engines.
+//!
+//! `cargo bench --bench cluster`, with the programs of the engines in `REDIS_SERVER`, `VALKEY_SERVER` and
+//! `NATS_SERVER`; one that is not set is skipped. Arguments choose parts: `in_memory`, `latency`, `cpu`, `waits`,
+//! `memory`.
+
+mod cpu;
+mod engine;
+mod frames;
+mod in_memory;
+mod latency;
+mod memory;
+#[path = "../support/mod.rs"]
+mod support;
+mod waits;
+
+use self::engine::Engine;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
+    let is_chosen = |part: &str| arguments.is_empty() || arguments.iter().any(|it| it == part);
+    if is_chosen("in_memory") {
+        in_memory::run();
+    }
+    for name in Engine::NAMES {
+        let Some(mut engine) = Engine::start(name) else {
+            println!("{name}: skipped, its program is not set\n");
+            continue;
+        };
+        println!("{name}\n");
+        if is_chosen("latency") {
+            latency::run(engine.address());
+        }
+        if is_chosen("cpu") {
+            cpu::run(engine.address());
+        }
+        if is_chosen("memory") {
+            memory::run(engine.address());
+        }
+        if is_chosen("waits") {
+            waits::run(&mut engine);
+        }
+    }
+}
