@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::config::ClusterConfig;
 use super::sequence::{Arrival, Sequence};
-use super::wire::{Beat, Versions};
+use super::wire::{Beat, Resend, Versions};
 use crate::adapter::NodeId;
 
 /// The other nodes. Plain code: time is an argument.
@@ -40,7 +40,10 @@ pub(crate) struct Member {
     /// of.
     is_unconfirmed: bool,
     topics: Sequence,
-    /// The number of its last disconnect that was carried out.
+    /// How old it was when this node began to exist, in milliseconds: what it disconnected before concerns no socket of
+    /// this node.
+    since: u64,
+    /// The number of its last disconnect that was carried out. `None` until it is known which concern this node.
     disconnects: Option<u64>,
 }
 
@@ -68,6 +71,9 @@ pub(crate) struct Due {
 
 /// How many nodes are known at most. Others are ignored.
 const MAX_MEMBERS: usize = 1024;
+
+/// Until this age a node has no clients that could have missed anything.
+pub(super) const YOUNG: Duration = Duration::from_secs(1);
 
 impl Members {
     pub(crate) fn new(config: &ClusterConfig, versions: Versions, hears_all: bool) -> Self {
@@ -123,17 +129,26 @@ impl Members {
     pub(crate) fn beat(&mut self, from: NodeId, beat: Beat, age: Duration) -> Option<Change> {
         let member = self.members.get_mut(&from)?;
         member.is_unconfirmed = false;
-        let is_missing = if self.hears_all {
-            if member.beat.is_none() && is_younger(&beat, age) {
-                member.topics.begin_after(0);
+        let (is_first, is_younger) = (member.beat.is_none(), is_younger(&beat, age));
+        if is_first {
+            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            // A beat that is late says that this node has begun earlier.
+            member.since = beat.age.saturating_sub(age);
+        }
+        let mut is_missing = false;
+        if self.hears_all {
+            if is_first {
+                is_missing = match is_younger {
+                    true => member.topics.begin_after(0),
+                    // It was there when this node began, which has not heard it since.
+                    false => age >= YOUNG,
+                };
             }
-            member.topics.announce(beat.topics)
-        } else {
-            false
-        };
-        // What a node disconnected that has existed for longer was before the sockets of this one.
-        let known = if is_younger(&beat, age) { 0 } else { beat.disconnects };
-        member.disconnects.get_or_insert(known);
+            is_missing |= member.topics.announce(beat.topics);
+        }
+        if beat.disconnects == 0 {
+            member.disconnects.get_or_insert(0);
+        }
         member.beat = Some(beat);
         is_missing.then_some(Change::Missing(from))
     }
@@ -146,7 +161,15 @@ impl Members {
 
     /// The number of the first disconnect of this node that is not carried out yet, if it is known.
     pub(crate) fn next_disconnect(&self, from: NodeId) -> Option<u64> {
-        self.members.get(&from)?.disconnects.map(|last| last + 1)
+        self.members.get(&from)?.disconnects.map(|last| last.saturating_add(1))
+    }
+
+    /// What to ask this node for whose last beat tells of disconnects that are not carried out.
+    pub(crate) fn missing_disconnects(&self, from: NodeId) -> Option<Resend> {
+        let member = self.members.get(&from)?;
+        let first = self.next_disconnect(from).unwrap_or(1);
+        let is_missing = first <= member.beat.as_ref()?.disconnects;
+        is_missing.then_some(Resend { first, since: member.since })
     }
 
     /// The disconnects of this node up to this number are carried out.
@@ -188,8 +211,8 @@ impl Members {
     }
 
     /// Returns whether lost frames are noticed by their numbers.
-    pub(crate) fn hears_all(&self) -> bool {
-        self.hears_all
+    pub(crate) fn sees_gaps(&self) -> bool {
+        self.hears_all && self.members.values().all(|member| member.topics.has_begun())
     }
 
     /// Whether every topic is heard from now on. What was missed before is not noticed.
@@ -266,6 +289,7 @@ impl Member {
             last_probe: Duration::ZERO,
             is_unconfirmed: false,
             topics: Sequence::default(),
+            since: 0,
             disconnects: None,
         }
     }

@@ -11,6 +11,9 @@ mod disconnects;
 mod gaps;
 mod interest;
 mod members;
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub mod model;
 pub(crate) mod node;
 mod parts;
 mod presence;
@@ -39,7 +42,8 @@ use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
-use self::wire::{Body, Versions};
+use self::wire::Body;
+pub(crate) use self::wire::Versions;
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, Channel, NodeId};
 use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
@@ -184,10 +188,7 @@ impl Cluster {
             FRAMES_LOST.increment(["too_large"], 1);
             limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
         } else if frame.len() > self.limits.max_frame {
-            let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
-            let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
-            let frames: Vec<_> = parts.map(|part| self.encode(Body::Part(part))).collect();
-            self.send_to_topic(topic, frames);
+            self.send_to_topic(topic, self.cut(frame));
         } else {
             self.send_to_topic(topic, [frame]);
         }
@@ -196,7 +197,7 @@ impl Cluster {
     /// Disconnects the sockets with this id on the other nodes.
     pub(crate) fn disconnect(&self, id: &str) {
         let mut sending = self.sending.lock();
-        let disconnects = sending.disconnects.push(id);
+        let disconnects = sending.disconnects.push(id, self.started.elapsed());
         // If it is not sent, the next beat tells the others that they lack it.
         let frame = self.encode(Body::Disconnects(disconnects));
         let _ = self.adapter.publish(Channel::All, frame.freeze());
@@ -298,9 +299,20 @@ impl Cluster {
 
     /// Sends a frame to all nodes. Returns whether there was room.
     fn send_to_all(&self, body: Body) -> bool {
-        let is_sent = self.adapter.publish(Channel::All, self.encode(body).freeze()).is_ok();
+        let mut frames = self.cut(self.encode(body)).into_iter();
+        let is_sent = frames.all(|frame| self.adapter.publish(Channel::All, frame.freeze()).is_ok());
         self.count_sent(is_sent);
         is_sent
+    }
+
+    /// Cuts a frame into several, if it is too long for the engine.
+    fn cut(&self, frame: BytesMut) -> Vec<BytesMut> {
+        if frame.len() <= self.limits.max_frame {
+            return vec![frame];
+        }
+        let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
+        let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
+        parts.map(|part| self.encode(Body::Part(part))).collect()
     }
 
     /// Sends the frames of a body to the nodes that hear the topic.

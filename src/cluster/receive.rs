@@ -10,9 +10,9 @@ use tower_channels_transports::limited;
 
 use super::disconnects::{Plan, plan};
 use super::gaps::Scope;
-use super::members::Change;
+use super::members::{Change, YOUNG};
 use super::sequence::Arrival;
-use super::wire::{self, Beat, Body, DecodeError};
+use super::wire::{self, Beat, Body, DecodeError, Resend};
 use super::{Cluster, Hello, WeakCluster};
 use crate::adapter::{Link, NodeId, NodeInbox, Reached};
 use crate::payload::Payload;
@@ -94,9 +94,9 @@ impl Cluster {
             Body::Part(part) => {
                 let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
-                    Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
-                    Some(_) => refuse(DecodeError::Malformed),
-                    None => {}
+                    Some(Err(_) | Ok(Some(Body::Part(_)))) => refuse(DecodeError::Malformed),
+                    Some(Ok(Some(body))) => self.handle(from, body, now),
+                    Some(Ok(None)) | None => {}
                 }
             }
             Body::Beat(beat) => self.hear_beat(from, beat, now),
@@ -108,8 +108,8 @@ impl Cluster {
                 change.into_iter().for_each(|change| self.change(change));
             }
             Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
-            Body::Resend(number) => {
-                let disconnects = self.sending.lock().disconnects.since(number);
+            Body::Resend(asked) => {
+                let disconnects = self.sending.lock().disconnects.answer(asked);
                 self.answer(from, Body::Disconnects(disconnects));
             }
             Body::Lost(lost) => {
@@ -142,30 +142,35 @@ impl Cluster {
     }
 
     fn hear_beat(self: &Arc<Self>, from: NodeId, mut beat: Beat, now: Duration) {
-        let (age, last) = (self.started.elapsed(), beat.disconnects);
+        let age = self.started.elapsed();
         let clocks = std::mem::take(&mut beat.clocks);
         let mut state = self.state.lock();
         if beat.is_hello {
             state.hello = state.hello.or(Some(Hello::Answer));
         }
         let change = state.members.beat(from, beat, age);
-        let missing = state.members.next_disconnect(from).filter(|next| *next <= last);
+        let missing = state.members.missing_disconnects(from);
         self.write_version(&state);
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
-        if let Some(number) = missing {
-            self.answer(from, Body::Resend(number));
+        if let Some(missing) = missing {
+            self.answer(from, Body::Resend(missing));
         }
         self.hear_clocks(from, &clocks, now);
     }
 
     fn hear_disconnects(self: &Arc<Self>, from: NodeId, disconnects: wire::Disconnects) {
         let mut state = self.state.lock();
-        let next = state.members.next_disconnect(from).unwrap_or(disconnects.first);
+        let next = match state.members.next_disconnect(from) {
+            Some(next) => next,
+            None if disconnects.is_answer => disconnects.first,
+            // The next beat says what to ask for.
+            None => return,
+        };
         match plan(next, disconnects) {
-            Plan::Ask(number) => {
+            Plan::Ask(first) => {
                 drop(state);
-                self.answer(from, Body::Resend(number));
+                self.answer(from, Body::Resend(Resend { first, since: 0 }));
             }
             Plan::Apply(ids, last) => {
                 state.members.disconnected(from, last);
@@ -187,13 +192,14 @@ impl Cluster {
 
     /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
     pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
-        let reached = self.adapter.reach(node, self.encode(body).freeze()).await;
-        let is_heard = reached != Reached::Nobody;
-        if !is_heard {
-            let now = self.now();
-            self.state.lock().members.nobody(node, now);
+        for frame in self.cut(self.encode(body)) {
+            if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
+                let now = self.now();
+                self.state.lock().members.nobody(node, now);
+                return false;
+            }
         }
-        is_heard
+        true
     }
 
     /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that
@@ -225,7 +231,7 @@ impl Cluster {
     }
 
     /// Broadcasts of other nodes on these topics may have been lost.
-    fn miss(&self, cause: &'static str, scope: Scope) {
+    pub(super) fn miss(&self, cause: &'static str, scope: Scope) {
         CLUSTER_GAPS.increment([cause], 1);
         self.gaps.report(scope);
     }
@@ -234,17 +240,17 @@ impl Cluster {
         let now = self.now();
         let mut state = self.state.lock();
         let was_linked = std::mem::replace(&mut state.is_linked, true);
-        let is_first = state.last_beat.is_none();
+        let is_young = self.started.elapsed() < YOUNG;
         state.hello = Some(Hello::Ask);
         state.members.link_up(now);
         // By their numbers it is seen whether anything was missed, if everything is heard.
-        let sees_gaps = state.members.hears_all();
+        let sees_gaps = state.members.sees_gaps();
         drop(state);
         if was_linked {
             return;
         }
         limited!(INFO, "the other nodes are heard");
-        if !is_first && !sees_gaps {
+        if !is_young && !sees_gaps {
             self.miss("link", Scope::All);
         }
     }

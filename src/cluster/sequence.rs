@@ -5,6 +5,8 @@
 pub(super) struct Sequence {
     /// The last number that has come, or is known to have been missed. `None` until the first.
     last: Option<u64>,
+    /// The number of the first frame that has come, if it came before anything was known of the sender.
+    first: Option<u64>,
     /// What the sender has announced as its last number, a beat ago.
     announced: u64,
 }
@@ -21,9 +23,15 @@ pub(crate) enum Arrival {
 }
 
 impl Sequence {
-    /// Everything after this number is expected.
-    pub(super) fn begin_after(&mut self, number: u64) {
+    /// Everything after this number is expected. Returns whether frames are missing before the first that has come.
+    pub(super) fn begin_after(&mut self, number: u64) -> bool {
         self.last.get_or_insert(number);
+        self.first.is_some_and(|first| first > number.saturating_add(1))
+    }
+
+    /// Returns whether a lost frame would be noticed.
+    pub(super) fn has_begun(&self) -> bool {
+        self.last.is_some()
     }
 
     /// Expects nothing until the next frame: what comes is not all that is sent.
@@ -35,8 +43,12 @@ impl Sequence {
     pub(super) fn receive(&mut self, number: u64) -> Arrival {
         let arrival = match self.last {
             Some(last) if number <= last => return Arrival::Repeated,
-            Some(last) if number > last + 1 => Arrival::AfterGap,
-            _ => Arrival::Next,
+            Some(last) if number - 1 > last => Arrival::AfterGap,
+            Some(_) => Arrival::Next,
+            None => {
+                self.first = Some(number);
+                Arrival::Next
+            }
         };
         self.last = Some(number);
         arrival
@@ -77,8 +89,17 @@ mod tests {
     #[test]
     fn a_sender_that_is_new_has_sent_nothing_before_its_first_frame() {
         let mut sequence = Sequence::default();
-        sequence.begin_after(0);
+        assert!(!sequence.begin_after(0));
         assert_eq!(receive(&mut sequence, [2]), [AfterGap]);
+    }
+
+    #[test]
+    fn a_frame_that_came_before_its_sender_was_known_was_the_first_or_others_are_missing() {
+        for first in [1, 2] {
+            let mut sequence = Sequence::default();
+            receive(&mut sequence, [first]);
+            assert_eq!(sequence.begin_after(0), first == 2);
+        }
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Cluster {
         if incomplete > 0 {
             FRAMES_REFUSED.increment(["incomplete"], incomplete);
             limited!(WARN, incomplete, "long broadcasts of other nodes did not arrive whole");
+            self.miss("incomplete", Scope::All);
         }
         due.changes.into_iter().for_each(|change| self.change(change));
         due.probe.into_iter().for_each(|node| self.answer(node, Body::Probe(())));

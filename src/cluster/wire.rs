@@ -73,9 +73,9 @@ pub(crate) enum Body {
     Bye(()),
     #[prost(message, tag = "4")]
     Disconnects(Disconnects),
-    /// The recipient is asked for its disconnects from this number on.
-    #[prost(uint64, tag = "5")]
-    Resend(u64),
+    /// The recipient is asked for its disconnects.
+    #[prost(message, tag = "5")]
+    Resend(Resend),
     #[prost(message, tag = "6")]
     Lost(Lost),
     #[prost(message, tag = "7")]
@@ -141,6 +141,17 @@ pub(crate) struct Disconnects {
     /// They answer a [`Body::Resend`]: older ones are not to be had.
     #[prost(bool, tag = "3")]
     pub(crate) is_answer: bool,
+}
+
+/// Asks for the disconnects of the recipient that are not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Resend {
+    /// From this number on.
+    #[prost(uint64, tag = "1")]
+    pub(crate) first: u64,
+    /// Those since the recipient had this age, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) since: u64,
 }
 
 /// The sender has broadcast on these topics what was not sent.

@@ -94,7 +94,8 @@ impl PubSub {
     fn from_valid(config: PubSubConfig, adapter: Option<Box<dyn Adapter>>) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
         let sockets = Sockets::new();
-        let node = adapter.is_some().then(NodeId::random);
+        let node = config.cluster.node.unwrap_or_else(NodeId::random);
+        let node = adapter.is_some().then_some(node);
         let presence = Presence::new(config.presence, topics.clone(), node);
         let cluster = adapter.zip(node).map(|(adapter, node)| {
             let (topics, sockets) = (topics.clone(), sockets.clone());

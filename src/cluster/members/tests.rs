@@ -142,7 +142,7 @@ fn the_version_is_the_highest_that_all_read_who_are_up() {
 fn frames_that_did_not_come_are_missed_at_the_next_one_or_a_beat_later() {
     let mut members = members();
     members.hear(ANN, at(0));
-    members.beat(ANN, beat(9, 10, 0), at(5000));
+    members.beat(ANN, beat(9, 10, 0), at(100));
     assert_eq!(
         [11, 12, 14].map(|number| members.receive(ANN, number)),
         [Arrival::Next, Arrival::Next, Arrival::AfterGap]
@@ -156,7 +156,7 @@ fn everything_is_expected_of_a_node_that_is_younger() {
     let mut members = members();
     members.hear(ANN, at(0));
     members.beat(ANN, beat(1, 3, 2), at(5000));
-    assert_eq!(members.next_disconnect(ANN), Some(1));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 1, since: 0 }));
     assert_eq!(members.beat(ANN, beat(2, 3, 2), at(6000)), Some(Change::Missing(ANN)));
 }
 
@@ -164,9 +164,31 @@ fn everything_is_expected_of_a_node_that_is_younger() {
 fn nothing_is_expected_of_what_an_older_node_did_before() {
     let mut members = members();
     members.hear(ANN, at(0));
-    members.beat(ANN, beat(9, 3, 2), at(5000));
-    assert_eq!(members.next_disconnect(ANN), Some(3));
-    assert_eq!(members.beat(ANN, beat(10, 3, 2), at(6000)), None);
+    members.beat(ANN, beat(9, 3, 2), at(100));
+    assert_eq!(members.beat(ANN, beat(10, 3, 2), at(1100)), None);
+}
+
+#[test]
+fn an_older_node_that_was_not_heard_for_long_may_have_said_something() {
+    let mut members = members();
+    members.hear(ANN, at(4000));
+    members.receive(ANN, 7);
+    assert_eq!(members.beat(ANN, beat(9, 7, 0), at(4000)), Some(Change::Missing(ANN)));
+    assert_eq!(members.beat(ANN, beat(10, 7, 0), at(5000)), None);
+}
+
+#[test]
+fn a_node_asks_an_older_one_for_the_disconnects_since_it_exists() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    assert_eq!(members.missing_disconnects(ANN), None);
+    members.beat(ANN, beat(9, 0, 4), at(5000));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 1, since: 4000 }));
+    assert_eq!(members.next_disconnect(ANN), None, "until it is answered");
+    members.disconnected(ANN, 4);
+    assert_eq!((members.missing_disconnects(ANN), members.next_disconnect(ANN)), (None, Some(5)));
+    members.beat(ANN, beat(10, 0, 6), at(6000));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 5, since: 4000 }));
 }
 
 #[test]

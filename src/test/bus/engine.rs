@@ -35,11 +35,17 @@ pub(super) struct Settings {
     pub(super) max_waiting: usize,
     pub(super) max_age: Duration,
     pub(super) max_frame: usize,
+    pub(super) is_ordered: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_waiting: 8 << 20, max_age: Duration::from_secs(2), max_frame: 1 << 20 }
+        Self {
+            max_waiting: 8 << 20,
+            max_age: Duration::from_secs(2),
+            max_frame: 1 << 20,
+            is_ordered: true,
+        }
     }
 }
 

@@ -154,6 +154,13 @@ impl BusAdapter {
         self.settings.max_frame = bytes;
         self
     }
+
+    /// Says that frames may overtake others of the same node.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.settings.is_ordered = false;
+        self
+    }
 }
 
 impl Adapter for BusAdapter {
@@ -210,7 +217,8 @@ impl Adapter for BusAdapter {
     }
 
     fn limits(&self) -> AdapterLimits {
-        AdapterLimits::new(self.settings.max_frame)
+        let limits = AdapterLimits::new(self.settings.max_frame);
+        if self.settings.is_ordered { limits } else { limits.unordered() }
     }
 }
 
