@@ -68,9 +68,9 @@ pub(crate) enum Body {
     Broadcast(Broadcast),
     #[prost(message, tag = "2")]
     Beat(Beat),
-    /// The sender leaves the cluster.
-    #[prost(message, tag = "3")]
-    Bye(()),
+    /// The sender leaves the cluster, and this was the number of its last frame to a topic.
+    #[prost(uint64, tag = "3")]
+    Bye(u64),
     #[prost(message, tag = "4")]
     Disconnects(Disconnects),
     /// The recipient is asked for its disconnects.
@@ -154,12 +154,15 @@ pub(crate) struct Resend {
     pub(crate) since: u64,
 }
 
-/// The sender has broadcast on these topics what was not sent.
+/// The sender could not send some of its frames.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Lost {
-    /// None for any topic.
+    /// The topics that they were for. None for any topic.
     #[prost(string, repeated, tag = "1")]
     pub(crate) topics: Vec<String>,
+    /// Their numbers, of those that had one.
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) numbers: Vec<u64>,
 }
 
 /// Messages of the presence replicas of the sender.
@@ -190,6 +193,9 @@ pub(crate) struct Part {
     pub(crate) count: u32,
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) bytes: Bytes,
+    /// The topic of a broadcast, to be named if a part is lost.
+    #[prost(string, tag = "5")]
+    pub(crate) topic: String,
 }
 
 impl Versions {
@@ -351,7 +357,7 @@ mod tests {
         let body = |body| body_of(encode(1, NODE, body));
         assert_eq!(topic_of(&body(broadcast(b"{}"))), Some("room:1"));
         assert_eq!(topic_of(&body(broadcast(b"{}"))[..10]), Some("room:1"));
-        for other in [Body::Bye(()), Body::Resend(1), Body::Broadcast(Broadcast::default())] {
+        for other in [Body::Bye(0), Body::Resend(Resend::default()), Body::Broadcast(Broadcast::default())] {
             assert_eq!(topic_of(&body(other)), None);
         }
         for broken in [&b""[..], b"\x0a", b"\x0a\x08\x0a\x06room", b"\x0a\x03\x0a\x01\xff"] {

@@ -85,14 +85,33 @@ impl Simulation {
                     Tracked::Unknown => {}
                 }
                 if !client.is_away() && client.has_joined(index) {
-                    assert_eq!(client.topics[index].view, *list, "{topic}, as {} sees it", client.key);
+                    assert_eq!(
+                        client.topics[index].view, *list,
+                        "{topic}, as {} sees it",
+                        client.key
+                    );
                 }
             }
             if !listed.is_empty() {
                 for node in self.nodes.iter().flatten() {
-                    eprintln!("node {} slot {} {:?} subs {} sessions {:?}", node.number, node.slot, node.endpoint.sessions(), node.endpoint.subscriber_count(topic), node.endpoint.nodes());
+                    eprintln!(
+                        "node {} slot {} {:?} subs {} sessions {:?}",
+                        node.number,
+                        node.slot,
+                        node.endpoint.sessions(),
+                        node.endpoint.subscriber_count(topic),
+                        node.endpoint.nodes()
+                    );
                 }
-                for c in self.clients.iter().flatten() { eprintln!("client {} at {:?} away {} joined {}", c.key, c.at, c.is_away(), c.has_joined(index)); }
+                for c in self.clients.iter().flatten() {
+                    eprintln!(
+                        "client {} at {:?} away {} joined {}",
+                        c.key,
+                        c.at,
+                        c.is_away(),
+                        c.has_joined(index)
+                    );
+                }
             }
             assert_eq!(listed, View::new(), "{topic}: nobody tracks them");
         }

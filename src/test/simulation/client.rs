@@ -106,13 +106,16 @@ impl Client {
         let Some(reference) = self.push(topic, "phx_leave", json!({})) else { return true };
         self.topics[topic].tracked = None;
         // The end of the channel follows the answer.
-        self.answer(topic, &reference, record).await && self.wait(record, |it| {
-            it.topics[topic].join.is_none()
-        }).await
+        self.answer(topic, &reference, record).await
+            && self.wait(record, |it| it.topics[topic].join.is_none()).await
     }
 
     pub(super) async fn say(&mut self, topic: usize, spares: bool, record: &mut Record) -> bool {
-        let number = record.send(topic, self.at, if spares { Reach::Except(self.number) } else { Reach::All });
+        let number = record.send(
+            topic,
+            self.at,
+            if spares { Reach::Except(self.number) } else { Reach::All },
+        );
         let event = if spares { "say_from" } else { "say" };
         let payload = json!({ "k": number });
         let Some(reference) = self.push(topic, event, payload) else {
@@ -285,7 +288,12 @@ impl Client {
         }
     }
 
-    fn hear_all(&mut self, messages: Vec<Message>, close: Option<Close>, record: &mut Record) -> bool {
+    fn hear_all(
+        &mut self,
+        messages: Vec<Message>,
+        close: Option<Close>,
+        record: &mut Record,
+    ) -> bool {
         for message in messages {
             self.hear(&message, record);
         }
@@ -322,7 +330,11 @@ impl Client {
             "presence_diff" => it.change(&payload),
             "phx_error" | "phx_close" if message.join_ref.as_ref() == Some(&join.reference) => {
                 let is_gap = message.event == "phx_error";
-                assert!(!is_gap || self.is_exact && self.may_lose_channels, "{}: {message}", self.key);
+                assert!(
+                    !is_gap || self.is_exact && self.may_lose_channels,
+                    "{}: {message}",
+                    self.key
+                );
                 let join = it.join.take().expect("it is joined");
                 record.finish(join.span, Instant::now());
                 it.tracked = None;

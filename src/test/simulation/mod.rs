@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use self::checks::Observer;
 use self::client::Client;
 use self::node::Node;
-use self::record::{Record, Reach};
+use self::record::{Reach, Record};
 use super::Bus;
 
 const NODES: usize = 3;
@@ -118,7 +118,12 @@ impl Simulation {
     async fn step(&mut self, step: u8, value: usize) {
         let (slot, rest) = (value % NODES, value / NODES);
         let (topic, high) = (rest % TOPICS.len(), rest / TOPICS.len());
-        trace(format_args!("{:?} step {} {value}: slot {slot} topic {topic} high {high}, client {}", self.record.now(), step % 46, value % CLIENTS));
+        trace(format_args!(
+            "{:?} step {} {value}: slot {slot} topic {topic} high {high}, client {}",
+            self.record.now(),
+            step % 46,
+            value % CLIENTS
+        ));
         match step % 46 {
             0..=4 => self.join(value % CLIENTS, value / CLIENTS).await,
             5 => self.leave(value % CLIENTS, value / CLIENTS).await,

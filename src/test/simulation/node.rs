@@ -100,7 +100,8 @@ pub(super) struct User {
 }
 
 async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
-    let text = |name| info.params().get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |name| info.params().get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(User { name: text("name"), key: text("key") })
 }
 
@@ -121,7 +122,12 @@ impl Channel for Room {
         Ok(Some(json!("resumed").into()))
     }
 
-    async fn handle_in(&mut self, event: &str, it: Payload, socket: &Socket<Self>) -> Result<Reply> {
+    async fn handle_in(
+        &mut self,
+        event: &str,
+        it: Payload,
+        socket: &Socket<Self>,
+    ) -> Result<Reply> {
         let key = &socket.assigns().key;
         match event {
             "say" => socket.broadcast("n", it),
