@@ -17,6 +17,8 @@ pub(super) struct Sequence {
     /// The numbers that have not come: since the last beat, and for longer.
     fresh: BTreeSet<u64>,
     overdue: BTreeSet<u64>,
+    /// Numbers that will not come, as the sender says.
+    explained: BTreeSet<u64>,
     /// More are missing than are listed.
     is_beyond: bool,
 }
@@ -47,7 +49,7 @@ impl Sequence {
             Some(last) if number <= last => {
                 return self.fresh.remove(&number) || self.overdue.remove(&number);
             }
-            Some(last) => self.expect(last + 1, number - 1),
+            Some(last) => self.is_beyond |= !expect(&mut self.fresh, &mut self.explained, last + 1, number - 1),
             None => self.first = Some(number),
         }
         self.last = Some(number);
@@ -64,7 +66,7 @@ impl Sequence {
             None => self.last = Some(number),
             // Those that it has announced this time may be on their way.
             Some(last) if last < announced => {
-                self.expect(last + 1, announced);
+                self.is_beyond |= !expect(&mut self.overdue, &mut self.explained, last + 1, announced);
                 self.last = Some(announced);
             }
             Some(_) => {}
@@ -75,8 +77,10 @@ impl Sequence {
     /// The sender says that these were not sent.
     pub(super) fn explain(&mut self, numbers: &[u64]) {
         for number in numbers {
-            self.fresh.remove(number);
-            self.overdue.remove(number);
+            let is_known = self.fresh.remove(number) || self.overdue.remove(number);
+            if !is_known && self.explained.len() as u64 <= LISTED {
+                self.explained.insert(*number);
+            }
         }
     }
 
@@ -94,14 +98,20 @@ impl Sequence {
     fn has_missing_for_long(&self) -> bool {
         self.is_beyond || !self.overdue.is_empty()
     }
+}
 
-    /// These have not come.
-    fn expect(&mut self, first: u64, last: u64) {
-        let room = LISTED.saturating_sub(self.fresh.len() as u64);
-        let count = if first > last { 0 } else { (last - first).saturating_add(1) };
-        self.is_beyond |= count > room;
-        self.fresh.extend((first..=last).take(usize::try_from(room).unwrap_or(0)));
+/// Adds numbers that have not come, but for those that are explained. Returns `false` if there are more than are listed.
+fn expect(missing: &mut BTreeSet<u64>, explained: &mut BTreeSet<u64>, first: u64, last: u64) -> bool {
+    if first > last {
+        return true;
     }
+    let room = LISTED.saturating_sub(missing.len() as u64);
+    let unexplained = (first..=last).filter(|number| !explained.contains(number));
+    missing.extend(unexplained.take(usize::try_from(room).unwrap_or(0)));
+    let is_listed = last - first < room;
+    // Nothing before this is expected any more.
+    *explained = explained.split_off(&(last + 1));
+    is_listed
 }
 
 #[cfg(test)]
@@ -136,9 +146,11 @@ mod tests {
         receive(&mut sequence, [1, 3, 5]);
         assert!(!sequence.announce(5));
         assert!(sequence.receive(2));
-        sequence.explain(&[4]);
+        sequence.explain(&[4, 6]);
         assert!(!sequence.announce(5));
         assert!(!sequence.receive(4));
+        assert!(sequence.receive(7));
+        assert!(!sequence.has_missing(), "it was explained before it was missed");
     }
 
     #[test]
