@@ -49,7 +49,10 @@ impl Sequence {
             Some(last) if number <= last => {
                 return self.fresh.remove(&number) || self.overdue.remove(&number);
             }
-            Some(last) => self.is_beyond |= !expect(&mut self.fresh, &mut self.explained, last + 1, number - 1),
+            Some(last) => {
+                self.is_beyond |=
+                    !expect(&mut self.fresh, &mut self.explained, last + 1, number - 1)
+            }
             None => self.first = Some(number),
         }
         self.last = Some(number);
@@ -66,7 +69,8 @@ impl Sequence {
             None => self.last = Some(number),
             // Those that it has announced this time may be on their way.
             Some(last) if last < announced => {
-                self.is_beyond |= !expect(&mut self.overdue, &mut self.explained, last + 1, announced);
+                self.is_beyond |=
+                    !expect(&mut self.overdue, &mut self.explained, last + 1, announced);
                 self.last = Some(announced);
             }
             Some(_) => {}
@@ -101,7 +105,12 @@ impl Sequence {
 }
 
 /// Adds numbers that have not come, but for those that are explained. Returns `false` if there are more than are listed.
-fn expect(missing: &mut BTreeSet<u64>, explained: &mut BTreeSet<u64>, first: u64, last: u64) -> bool {
+fn expect(
+    missing: &mut BTreeSet<u64>,
+    explained: &mut BTreeSet<u64>,
+    first: u64,
+    last: u64,
+) -> bool {
     if first > last {
         return true;
     }

@@ -245,3 +245,37 @@ async fn a_node_that_died_while_this_one_heard_nothing_may_have_said_something()
     tokio::time::sleep(Duration::from_secs(25)).await;
     assert!(is_ended(&mut bob).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hears_nothing_at_first_has_missed_what_was_said() {
+    for listen in [Listen::All, Listen::Topics] {
+        let bus = Bus::new();
+        let (one, _) = node(&bus);
+        seconds(3).await;
+        let (two, place) = node_with(&bus, ClusterConfig::new().listen(listen));
+        bus.cut(place);
+        let mut bob = resumable(&two, "bob", "plain:1").await;
+        one.broadcast("plain:1", "n", json!(0));
+        seconds(3).await;
+        bus.heal(place);
+        seconds(15).await;
+        assert!(is_ended(&mut bob).await, "{listen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_choice_of_topics_that_has_just_changed_hides_no_loss() {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    let (two, place) = node_with(&bus, ClusterConfig::new().listen(Listen::Topics));
+    seconds(3).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    two.pubsub().listen(Listen::All);
+    moment().await;
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    seconds(1).await;
+    bus.heal(place);
+    seconds(15).await;
+    assert!(is_ended(&mut bob).await);
+}

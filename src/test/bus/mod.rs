@@ -73,7 +73,12 @@ impl Bus {
 
     /// Starts the engine again, and all nodes whose line is whole hear it.
     pub fn restart(&self) {
-        self.change(Engine::restart);
+        self.restart_apart(Duration::ZERO);
+    }
+
+    /// As [`restart`](Self::restart), but the nodes are back one after another, with this time between two.
+    pub fn restart_apart(&self, time: Duration) {
+        self.change(|engine| engine.restart(time));
     }
 
     /// Cuts the line of a node, which notices. What was on its way to it is lost.
@@ -229,7 +234,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 async fn run(bus: Bus, place: Place, inbox: Arc<dyn NodeInbox>) {
     let wake = bus.0.lock().wake(place);
     loop {
-        let (due, next) = bus.0.lock().take_due(place, Instant::now());
+        let (due, next) = bus.change(|engine| engine.take_due(place, Instant::now()));
         for entry in due {
             match entry {
                 Entry::Frame(frame) => inbox.receive(frame),

@@ -1,6 +1,5 @@
 //! [`Client`]: a client, and what it knows.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
@@ -10,6 +9,7 @@ use tower_channels_transports::Close;
 
 use super::node::{LEAVE_GRACE, Node, Origin, User};
 use super::record::{Reach, Record, Span};
+use super::view::{self, View};
 use super::{PATIENCE, TOPICS};
 use crate::test::{self, Message};
 
@@ -51,9 +51,6 @@ struct Join {
     span: Span,
 }
 
-/// The presences of a topic: the metas by their refs, by key.
-pub(super) type View = BTreeMap<String, BTreeMap<String, u64>>;
-
 /// What a client may track, as far as the others can know.
 pub(super) enum Tracked {
     Nothing,
@@ -71,7 +68,7 @@ impl Client {
         record: &Record,
     ) -> Self {
         let key = format!("c{number}");
-        super::trace(format_args!("{key} comes to {:?} {user} {is_resumable}", node.origin()));
+        record.trace(format_args!("{key} comes to {:?} {user} {is_resumable}", node.origin()));
         let session = format!("session-{number:020}");
         let all = [("name", user), ("key", &key), ("session", &session), ("received", "0")];
         let params = if is_resumable { &all[..] } else { &all[..2] };
@@ -298,7 +295,7 @@ impl Client {
             self.hear(&message, record);
         }
         if close.is_some() {
-            super::trace(format_args!("{} closed", self.key));
+            record.trace(format_args!("{} closed", self.key));
             let Some(since) = self.may_close else {
                 panic!("{} was disconnected: {close:?}", self.key);
             };
@@ -314,7 +311,7 @@ impl Client {
 
     fn hear(&mut self, message: &Message, record: &mut Record) {
         record.notice((self.number, message.event.as_str()));
-        super::trace(format_args!("{} hears {message}", self.key));
+        record.trace(format_args!("{} hears {message}", self.key));
         let topic = TOPICS.iter().position(|name| *name == message.topic);
         let it = &mut self.topics[topic.expect("a topic")];
         let Some(join) = &mut it.join else {
@@ -326,8 +323,8 @@ impl Client {
                 let number = payload["k"].as_u64().expect("a number");
                 record.receive(&mut join.span, number as usize);
             }
-            "presence_state" => it.view = metas(&payload).collect(),
-            "presence_diff" => it.change(&payload),
+            "presence_state" => it.view = view::read(&payload),
+            "presence_diff" => view::change(&mut it.view, &payload),
             "phx_error" | "phx_close" if message.join_ref.as_ref() == Some(&join.reference) => {
                 let is_gap = message.event == "phx_error";
                 assert!(
@@ -384,33 +381,4 @@ impl Client {
             Some((_, false)) => Tracked::Meta(meta),
         }
     }
-}
-
-impl Topic {
-    fn change(&mut self, diff: &Value) {
-        for (key, joined) in metas(&diff["joins"]) {
-            self.view.entry(key).or_default().extend(joined);
-        }
-        for (key, left) in metas(&diff["leaves"]) {
-            let Some(metas) = self.view.get_mut(&key) else { continue };
-            let left: BTreeSet<_> = left.into_keys().collect();
-            metas.retain(|reference, _| !left.contains(reference));
-            if metas.is_empty() {
-                self.view.remove(&key);
-            }
-        }
-    }
-}
-
-/// The metas of a presence list, by key.
-fn metas(list: &Value) -> impl Iterator<Item = (String, BTreeMap<String, u64>)> {
-    let keys = list.as_object().expect("an object").iter();
-    keys.map(|(key, present)| {
-        let metas = present["metas"].as_array().expect("a list").iter();
-        let meta = |meta: &Value| {
-            let reference = meta["phx_ref"].as_str().expect("a ref").to_owned();
-            (reference, meta["v"].as_u64().expect("a number"))
-        };
-        (key.clone(), metas.map(meta).collect())
-    })
 }

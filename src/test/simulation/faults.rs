@@ -67,7 +67,8 @@ impl Simulation {
         self.ghosts.push((Instant::now(), keys));
     }
 
-    pub(super) fn stop_or_restart(&mut self) {
+    /// The nodes are back one after another, with so many times 30 ms between two.
+    pub(super) fn stop_or_restart(&mut self, apart: usize) {
         self.trouble();
         self.is_away = !self.is_away;
         if self.is_away {
@@ -76,9 +77,10 @@ impl Simulation {
                 node.calm_since = None;
             }
         } else {
-            self.bus.restart();
+            let apart = Duration::from_millis(apart as u64 * 30);
+            self.bus.restart_apart(apart);
             for node in self.nodes.iter_mut().flatten().filter(|node| node.is_line_whole) {
-                node.calm_since = Some(Instant::now());
+                node.calm_since = Some(Instant::now() + LAST * apart);
             }
         }
     }
@@ -146,7 +148,9 @@ impl Simulation {
     pub(super) fn slow_down(&mut self, from: usize, to: usize, value: usize) {
         let delay = Duration::from_millis(value as u64 * 8);
         let is_unordered = !self.is_ordered;
-        self.set_path(from, to, Path { delay, is_unordered, ..Path::default() });
+        let has_two_orders = is_unordered && value % 2 == 0;
+        let path = Path { delay, is_unordered, has_two_orders, ..Path::default() };
+        self.set_path(from, to, path);
     }
 
     /// Loses all frames.
@@ -183,7 +187,7 @@ impl Simulation {
     /// Mends everything.
     pub(super) fn mend(&mut self) {
         if self.is_away {
-            self.stop_or_restart();
+            self.stop_or_restart(0);
         }
         (0..NODES).for_each(|slot| self.heal(slot));
         for from in 0..NODES {
@@ -196,5 +200,8 @@ impl Simulation {
         self.clients.iter_mut().flatten().for_each(|client| client.trouble());
     }
 }
+
+/// When the last node is back, in the time between two.
+const LAST: u32 = 1 + NODES as u32;
 
 const SHUTDOWN: Duration = Duration::from_millis(200);

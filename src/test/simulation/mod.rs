@@ -12,6 +12,7 @@ mod client;
 mod faults;
 mod node;
 mod record;
+mod view;
 
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How soon everything is as it should be once it is mended.
 const RECOVERY: Duration = Duration::from_secs(8);
+
+/// How many kinds of steps there are.
+const STEPS: u8 = 46;
 
 /// Runs the steps that the bytes encode, after one byte for what does not change during a run: then mends everything
 /// and waits. Returns a digest of what the clients received and when.
@@ -118,13 +122,8 @@ impl Simulation {
     async fn step(&mut self, step: u8, value: usize) {
         let (slot, rest) = (value % NODES, value / NODES);
         let (topic, high) = (rest % TOPICS.len(), rest / TOPICS.len());
-        trace(format_args!(
-            "{:?} step {} {value}: slot {slot} topic {topic} high {high}, client {}",
-            self.record.now(),
-            step % 46,
-            value % CLIENTS
-        ));
-        match step % 46 {
+        self.record.trace(format_args!("step {} {value}", step % STEPS));
+        match step % STEPS {
             0..=4 => self.join(value % CLIENTS, value / CLIENTS).await,
             5 => self.leave(value % CLIENTS, value / CLIENTS).await,
             6..=9 => self.broadcast(slot, topic, 1, high == 0),
@@ -139,7 +138,7 @@ impl Simulation {
             23 => self.kill(slot),
             24 => self.shut_down(slot).await,
             25..=26 => self.start(slot, rest),
-            27 => self.stop_or_restart(),
+            27 => self.stop_or_restart(slot * 2),
             28 => self.cut(slot),
             29 => self.stall(slot),
             30 => self.deafen(slot),
@@ -291,10 +290,4 @@ const MAX_FRAME: usize = 80 << 10;
 
 fn payload(number: usize, padding: &str) -> Value {
     json!({ "k": number, "padding": padding })
-}
-
-fn trace(what: std::fmt::Arguments<'_>) {
-    if std::env::var_os("TRACE").is_some() {
-        eprintln!("{what}");
-    }
 }

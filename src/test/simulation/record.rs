@@ -1,6 +1,7 @@
 //! [`Record`]: what was sent, and who has to have received it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub(super) struct Record {
     /// What clients have heard of topics that they have left.
     finished: Vec<Span>,
     started: Instant,
+    is_traced: bool,
     digest: DefaultHasher,
 }
 
@@ -99,6 +101,7 @@ impl Record {
             disconnected: BTreeSet::new(),
             finished: Vec::new(),
             started: Instant::now(),
+            is_traced: std::env::var_os("TRACE").is_some(),
             digest: DefaultHasher::new(),
         }
     }
@@ -265,8 +268,11 @@ impl Record {
         (self.started.elapsed(), what).hash(&mut self.digest);
     }
 
-    pub(super) fn now(&self) -> std::time::Duration {
-        self.started.elapsed()
+    /// Prints something, if `TRACE` is in the environment.
+    pub(super) fn trace(&self, what: fmt::Arguments<'_>) {
+        if self.is_traced {
+            eprintln!("{:?} {what}", self.started.elapsed());
+        }
     }
 
     pub(super) fn digest(&self) -> u64 {
