@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::config::ClusterConfig;
-use super::sequence::{Arrival, Sequence};
+use super::sequence::Sequence;
 use super::wire::{Beat, Resend, Versions};
 use crate::adapter::NodeId;
 
@@ -57,6 +57,8 @@ pub(crate) enum Change {
     Gone(NodeId),
     /// Frames to topics have not come that this node sent.
     Missing(NodeId),
+    /// It is heard, but there are too many.
+    Ignored(NodeId),
 }
 
 /// What is due.
@@ -98,12 +100,15 @@ impl Members {
         self.members.values().filter(|member| member.is_up).count()
     }
 
-    /// The version to write: the highest that all read which are up.
+    /// The version to write: the highest that all nodes read, also those that may come back. The lowest as long as one
+    /// has not said what it reads, or none is known.
     pub(crate) fn version(&self) -> u8 {
-        let beats = self.members.values().filter(|it| it.is_up).filter_map(|it| it.beat.as_ref());
-        let others = beats.map(|beat| u8::try_from(beat.max_version).unwrap_or(u8::MAX)).min();
-        // Who is not heard yet may read no more than the lowest.
-        others.map_or(self.versions.min, |max| max.clamp(self.versions.min, self.versions.max))
+        let Versions { min, max } = self.versions;
+        let reads = |member: &Member| {
+            let max = member.beat.as_ref().map(|beat| u8::try_from(beat.max_version));
+            max.map_or(min, |max| max.unwrap_or(u8::MAX))
+        };
+        self.members.values().map(reads).min().map_or(min, |read| read.clamp(min, max))
     }
 
     /// A frame of this node itself has come back.
@@ -116,7 +121,8 @@ impl Members {
         let is_full = self.members.len() >= MAX_MEMBERS;
         let member = match self.members.entry(from) {
             Entry::Occupied(member) => member.into_mut(),
-            Entry::Vacant(_) if is_full || self.left.contains(&from) => return None,
+            Entry::Vacant(_) if self.left.contains(&from) => return None,
+            Entry::Vacant(_) if is_full => return Some(Change::Ignored(from)),
             Entry::Vacant(place) => place.insert(Member::new()),
         };
         member.last_heard = now;
@@ -153,10 +159,17 @@ impl Members {
         is_missing.then_some(Change::Missing(from))
     }
 
-    /// A frame to a topic has come, from a node that was [heard](Self::hear).
-    pub(crate) fn receive(&mut self, from: NodeId, number: u64) -> Arrival {
-        let Some(member) = self.members.get_mut(&from) else { return Arrival::Next };
-        if self.hears_all { member.topics.receive(number) } else { Arrival::Next }
+    /// A frame to a topic has come, from a node that was [heard](Self::hear). Returns `false` if it has come before.
+    pub(crate) fn receive(&mut self, from: NodeId, number: u64) -> bool {
+        let member = self.members.get_mut(&from).filter(|_| self.hears_all);
+        member.is_none_or(|member| member.topics.receive(number))
+    }
+
+    /// A node says that these of its frames were not sent.
+    pub(crate) fn explain(&mut self, from: NodeId, numbers: &[u64]) {
+        if let Some(member) = self.members.get_mut(&from) {
+            member.topics.explain(numbers);
+        }
     }
 
     /// The number of the first disconnect of this node that is not carried out yet, if it is known.
@@ -179,15 +192,18 @@ impl Members {
         }
     }
 
-    /// A node has said goodbye.
-    pub(crate) fn bye(&mut self, from: NodeId) -> Option<Change> {
+    /// A node has said goodbye. `topics` is the number of its last frame to a topic.
+    pub(crate) fn bye(&mut self, from: NodeId, topics: u64) -> Vec<Change> {
         if !self.left.contains(&from) {
             self.left.push_back(from);
             if self.left.len() > MAX_MEMBERS {
                 self.left.pop_front();
             }
         }
-        self.members.remove(&from).map(|_| Change::Gone(from))
+        let Some(mut member) = self.members.remove(&from) else { return Vec::new() };
+        let is_missing = self.hears_all && member.topics.end(topics);
+        let missing = is_missing.then_some(Change::Missing(from));
+        std::iter::once(Change::Gone(from)).chain(missing).collect()
     }
 
     /// The engine says that this node does not hear it.
@@ -233,13 +249,15 @@ impl Members {
         }
         self.members.retain(|id, member| {
             let silence = now.saturating_sub(member.last_heard);
-            let is_unheard =
-                member.nobody_since.is_some_and(|since| now.saturating_sub(since) >= beat / 2);
+            // After an engine was away, its word does not count yet: the node may connect a little later.
+            let nobody_since = member.nobody_since.filter(|_| !member.is_unconfirmed);
+            let is_unheard = nobody_since.is_some_and(|it| now.saturating_sub(it) >= beat / 2);
             if member.is_up && (is_unheard || silence >= down_after) {
                 member.is_up = false;
                 due.changes.push(Change::Down(*id));
-                if std::mem::take(&mut member.is_unconfirmed) {
+                if std::mem::take(&mut member.is_unconfirmed) || member.topics.has_missing() {
                     due.changes.push(Change::Missing(*id));
+                    member.topics.forget();
                 }
             } else if member.is_up
                 && silence >= beat.saturating_mul(3) / 2

@@ -53,7 +53,7 @@ pub fn reassemble(bytes: &[u8]) {
         let [from, id, index, count, length] = [0, 1, 2, 3, 4].map(|at| group[at]);
         let body = Bytes::from(vec![id; usize::from(length).pow(2) * 64]);
         let (id, index, count) = (u64::from(id), u32::from(index), u32::from(count));
-        let part = Part { id, index, count, bytes: body };
+        let part = Part { id, index, count, bytes: body, ..Part::default() };
         let _ = all.add(NodeId(u64::from(from % 8)), &part, now);
         now += Duration::from_millis(10);
         all.expire(now);
@@ -65,7 +65,7 @@ pub fn reassemble(bytes: &[u8]) {
     }
     let Some(size) = bytes.first().map(|size| usize::from(*size)) else { return };
     let mut all = Parts::default();
-    let parts = parts::cut(7, Bytes::copy_from_slice(bytes), size);
+    let parts = parts::cut(7, "room:1", Bytes::copy_from_slice(bytes), size);
     let whole: Vec<_> = parts.filter_map(|part| all.add(NodeId(1), &part, now)).collect();
     assert_eq!(whole, [bytes]);
     assert_eq!(all.size(), (0, 0));
@@ -80,19 +80,19 @@ pub fn frames() -> Vec<Vec<u8>> {
         payload: bytes("{}"),
         is_binary: false,
     };
-    let part = Part { id: 1, index: 0, count: 2, bytes: bytes("\x0a\x04\x0a\x02") };
+    let part = Part { id: 1, count: 2, bytes: bytes("\x0a\x04\x0a\x02"), ..Part::default() };
     let message = wire::ShardMessage { shard: 1, json: bytes("{}") };
     let bodies = [
         Body::Broadcast(broadcast),
         Body::Beat(wire::Beat { age: 9, max_version: 1, is_hello: true, ..Default::default() }),
-        Body::Bye(()),
+        Body::Bye(1),
         Body::Disconnects(wire::Disconnects {
             first: 1,
             ids: vec!["ann".into()],
             is_answer: false,
         }),
         Body::Resend(wire::Resend { first: 1, since: 0 }),
-        Body::Lost(wire::Lost { topics: vec!["room:1".into()] }),
+        Body::Lost(wire::Lost { topics: vec!["room:1".into()], numbers: vec![1] }),
         Body::Presence(wire::Presence { messages: vec![message] }),
         Body::Part(part),
         Body::Probe(()),

@@ -8,13 +8,18 @@ use bytes::{Bytes, BytesMut};
 use super::wire::Part;
 use crate::adapter::NodeId;
 
-/// Cuts a body into parts of at most `size` bytes.
-pub(super) fn cut(id: u64, mut body: Bytes, size: usize) -> impl Iterator<Item = Part> {
+/// Cuts a body into parts of at most `size` bytes. `topic` is that of a broadcast.
+pub(super) fn cut(
+    id: u64,
+    topic: &str,
+    mut body: Bytes,
+    size: usize,
+) -> impl Iterator<Item = Part> {
     let size = size.max(1);
     let count = body.len().div_ceil(size) as u32;
     (0..count).map(move |index| {
         let bytes = body.split_to(size.min(body.len()));
-        Part { id, index, count, bytes }
+        Part { id, index, count, bytes, topic: topic.into() }
     })
 }
 
@@ -103,7 +108,7 @@ mod tests {
     const ANN: NodeId = NodeId(1);
 
     fn parts(id: u64, size: usize) -> Vec<Part> {
-        cut(id, Bytes::from_static(b"0123456789"), size).collect()
+        cut(id, "room", Bytes::from_static(b"0123456789"), size).collect()
     }
 
     fn add(parts: &mut Parts, part: &Part) -> Option<Bytes> {
@@ -149,7 +154,7 @@ mod tests {
         let mut all = Parts::default();
         let bytes = Bytes::from(vec![0; MAX_BYTES / 4]);
         for id in 0..100 {
-            add(&mut all, &Part { id, index: 0, count: 2, bytes: bytes.clone() });
+            add(&mut all, &Part { id, count: 2, bytes: bytes.clone(), ..Part::default() });
         }
         assert_eq!(all.held(ANN), MAX_BYTES);
         assert_eq!(all.unfinished.len(), 4);

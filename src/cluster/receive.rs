@@ -2,21 +2,20 @@
 
 use std::str;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use smol_str::SmolStr;
 use tower_channels_transports::limited;
 
 use super::disconnects::{Plan, plan};
 use super::gaps::Scope;
 use super::members::{Change, YOUNG};
-use super::sequence::Arrival;
-use super::wire::{self, Beat, Body, DecodeError, Resend};
+use super::wire::{self, Beat, Body, DecodeError, Lost, Resend};
 use super::{Cluster, Hello, WeakCluster};
 use crate::adapter::{Link, NodeId, NodeInbox, Reached};
 use crate::payload::Payload;
-use crate::telemetry::{CLUSTER_GAPS, FRAMES_LOST, FRAMES_REFUSED, FRAMES_REPEATED, LINKS_LOST};
+use crate::telemetry::{CLUSTER_GAPS, FRAMES_REFUSED, FRAMES_REPEATED, LINKS_LOST};
 use crate::topics::broadcast::Broadcast;
 
 /// What an adapter has of a node.
@@ -55,26 +54,18 @@ impl Cluster {
             Err(error) => return refuse(error),
         };
         if header.from == self.node {
-            // Broadcasts have reached the clients of this node before they were sent.
-            if header.number == 0 {
-                self.state.lock().members.hear_self(now);
-            }
-            return;
+            // Its broadcasts have reached its clients before they were sent.
+            return self.has_heard_itself.store(true, Ordering::Relaxed);
         }
         self.metrics.received.increment(1);
         let mut state = self.state.lock();
         let change = state.members.hear(header.from, now);
         self.set_standing(change.as_slice());
-        let arrival = match header.number {
-            0 => Arrival::Next,
-            number => state.members.receive(header.from, number),
-        };
+        let is_new = header.number == 0 || state.members.receive(header.from, header.number);
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
-        match arrival {
-            Arrival::Next => {}
-            Arrival::AfterGap => self.change(Change::Missing(header.from)),
-            Arrival::Repeated => return FRAMES_REPEATED.add(1),
+        if !is_new {
+            return FRAMES_REPEATED.add(1);
         }
         // Most of what a node hears that hears all topics.
         if wire::topic_of(&body).is_some_and(|topic| self.local.topics.subscribers(topic) == 0) {
@@ -100,23 +91,21 @@ impl Cluster {
                 }
             }
             Body::Beat(beat) => self.hear_beat(from, beat, now),
-            Body::Bye(()) => {
+            Body::Bye(last) => {
                 let mut state = self.state.lock();
-                let change = state.members.bye(from);
-                self.set_standing(change.as_slice());
+                let changes = state.members.bye(from, last);
+                self.set_standing(&changes);
                 drop(state);
-                change.into_iter().for_each(|change| self.change(change));
+                changes.into_iter().for_each(|change| self.change(change));
             }
             Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
             Body::Resend(asked) => {
                 let disconnects = self.sending.lock().disconnects.answer(asked);
                 self.answer(from, Body::Disconnects(disconnects));
             }
-            Body::Lost(lost) => {
-                let topics = lost.topics.into_iter().map(SmolStr::from);
-                let topics = topics.collect::<std::collections::HashSet<_>>();
-                let scope = if topics.is_empty() { Scope::All } else { Scope::Topics(topics) };
-                self.miss("sender", scope);
+            Body::Lost(Lost { topics, numbers }) => {
+                self.state.lock().members.explain(from, &numbers);
+                self.miss("sender", Lost::scope(topics));
             }
             Body::Presence(presence) => self.hear_presence(from, presence, now),
             Body::Probe(()) => {}
@@ -183,7 +172,7 @@ impl Cluster {
     /// Sends a body to one node.
     pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
         let cluster = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Some(cluster) = cluster.upgrade() {
                 cluster.reach(node, body).await;
             }
@@ -192,7 +181,7 @@ impl Cluster {
 
     /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
     pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
-        for frame in self.cut(self.encode(body)) {
+        for frame in self.cut("", self.encode(body)) {
             if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
                 let now = self.now();
                 self.state.lock().members.nobody(node, now);
@@ -211,7 +200,7 @@ impl Cluster {
                 Change::Up(node) => presence.node_up(*node),
                 Change::Down(node) => presence.node_down(*node),
                 Change::Gone(node) => presence.node_gone(*node),
-                Change::Missing(_) => {}
+                Change::Missing(_) | Change::Ignored(_) => {}
             }
         }
     }
@@ -222,6 +211,9 @@ impl Cluster {
             Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
             Change::Down(node) => limited!(WARN, ?node, "another node is silent"),
             Change::Gone(node) => limited!(INFO, ?node, "another node is gone"),
+            Change::Ignored(node) => {
+                return limited!(WARN, ?node, "there are too many nodes: another one is ignored");
+            }
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);
@@ -264,26 +256,6 @@ impl Cluster {
             LINKS_LOST.add(1);
             limited!(WARN, "the other nodes are not heard any more");
         }
-    }
-
-    /// A frame of this node was not sent, or may not have been.
-    fn lose(&self, frame: Bytes) {
-        FRAMES_LOST.increment(["unsent"], 1);
-        let Ok((_, body)) = wire::decode_header(frame, self.versions) else { return };
-        let scope = match wire::decode_body(body) {
-            Ok(Some(Body::Broadcast(broadcast))) => match str::from_utf8(&broadcast.topic) {
-                Ok(topic) => Scope::topic(topic),
-                Err(_) => Scope::All,
-            },
-            Ok(Some(Body::Part(_))) => Scope::All,
-            Ok(Some(Body::Lost(lost))) if lost.topics.is_empty() => Scope::All,
-            Ok(Some(Body::Lost(lost))) => {
-                Scope::Topics(lost.topics.into_iter().map(SmolStr::from).collect())
-            }
-            // What is said again anyway.
-            _ => return,
-        };
-        self.sending.lock().lost.add(scope);
     }
 }
 

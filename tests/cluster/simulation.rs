@@ -25,6 +25,14 @@ fn random_bytes(seed: u64) -> Vec<u8> {
 #[test]
 fn nothing_is_lost_in_silence_whatever_breaks() {
     if let Some(seed) = number("SEED") {
+        if std::env::var_os("TRACE").is_some() {
+            tracing_subscriber::fmt()
+                .with_ansi(false)
+                .without_time()
+                .with_writer(std::io::stderr)
+                .with_max_level(tracing::Level::DEBUG)
+                .init();
+        }
         walk(&random_bytes(seed));
         return;
     }

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::adapter::{Channel, Link, NodeId, Overflow, Reached};
+use crate::adapter::{Channel, Link, NodeId, PublishError, Reached};
 
 /// Names a node's line to the engine: 0 for the first adapter that was created, then 1.
 pub type Place = usize;
@@ -188,7 +188,7 @@ impl Engine {
         from: Place,
         to: Channel<'_>,
         frame: Bytes,
-    ) -> Result<(), Overflow> {
+    ) -> Result<(), PublishError> {
         let topic = match to {
             Channel::All => None,
             Channel::Topic(topic) => Some(SmolStr::from(topic)),
@@ -200,7 +200,7 @@ impl Engine {
         let node = &mut self.nodes[from];
         let bytes = node.bytes_waiting + frame.len() + OVERHEAD;
         if bytes > node.settings.max_waiting && !node.waiting.is_empty() {
-            return Err(Overflow);
+            return Err(PublishError::Overflow);
         }
         node.bytes_waiting = bytes;
         node.waiting.push_back((Instant::now() + node.settings.max_age, topic, frame));

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::engine::{Engine, Entry, Line, Settings};
 pub use self::engine::{Path, Place};
 use crate::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
 };
 
 /// An engine in memory: what Redis or NATS is to nodes in several processes, for several nodes in one test.
@@ -177,7 +177,7 @@ impl Adapter for BusAdapter {
 
     /// # Panics
     /// If the frame is larger than the limit.
-    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         assert!(frame.len() <= self.settings.max_frame, "a frame of {} bytes", frame.len());
         self.bus.change(|engine| engine.publish(self.place, to, frame))
     }

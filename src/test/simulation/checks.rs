@@ -116,7 +116,7 @@ impl Simulation {
         }
     }
 
-    /// Everyone writes the highest version that all others read.
+    /// Everyone writes a version that all others read.
     async fn check_versions(&mut self) {
         self.observer.versions().clear();
         (0..NODES).for_each(|slot| self.broadcast(slot, slot, 1, false));
@@ -125,8 +125,10 @@ impl Simulation {
         for node in self.nodes.iter().flatten() {
             let others = self.nodes.iter().flatten().filter(|other| other.id != node.id);
             let max = others.map(|other| other.max_version).min();
-            let expected = max.map_or(1, |max| max.min(node.max_version));
-            assert_eq!(written.get(&node.id), Some(&expected), "as node {} writes", node.number);
+            // A node that died may come back, and may have read less.
+            let allowed = 1..=max.map_or(1, |max| max.min(node.max_version));
+            let version = written.get(&node.id).expect("it has written something");
+            assert!(allowed.contains(version), "node {} writes {version}", node.number);
         }
     }
 }
