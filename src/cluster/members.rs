@@ -231,10 +231,14 @@ impl Members {
         self.hears_all && self.members.values().all(|member| member.topics.has_begun())
     }
 
-    /// Whether every topic is heard from now on. What was missed before is not noticed.
-    pub(crate) fn set_hears_all(&mut self, hears_all: bool) {
-        self.hears_all = hears_all;
+    /// Whether every topic is heard from now on. Returns whether frames may have been missed before, which will not be
+    /// noticed any more.
+    pub(crate) fn set_hears_all(&mut self, hears_all: bool) -> bool {
+        let heard_all = std::mem::replace(&mut self.hears_all, hears_all);
+        let is_in_doubt = |it: &Member| it.is_unconfirmed || it.topics.is_in_doubt();
+        let is_missing = heard_all && self.members.values().any(is_in_doubt);
         self.members.values_mut().for_each(|member| member.topics.forget());
+        is_missing
     }
 
     /// Looks at the clock. To be called several times per beat, while the link is up.

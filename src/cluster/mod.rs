@@ -38,7 +38,7 @@ use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
-use self::gaps::{Gaps, LostFrames};
+use self::gaps::{Gaps, LostFrames, Scope};
 use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
@@ -193,7 +193,10 @@ impl Cluster {
     pub(crate) fn listen(self: &Arc<Self>, listen: Listen) {
         let heard = self.interest.choose(listen, &*self.adapter, self.now());
         if listen == Listen::Topics {
-            self.state.lock().members.set_hears_all(false);
+            let is_missing = self.state.lock().members.set_hears_all(false);
+            if is_missing {
+                self.miss("link", Scope::All);
+            }
         }
         let Some(heard) = heard else { return };
         let cluster = Arc::downgrade(self);

@@ -262,7 +262,7 @@ impl Client {
 
     fn hear_answer(&mut self, topic: usize, answer: &Message, since: Instant, record: &mut Record) {
         let body: Value = answer.payload.parse().expect("JSON");
-        record.notice((self.number, body.to_string()));
+        record.notice(self.number, topic, body.to_string());
         let status = body["status"].as_str();
         match body["response"].as_str() {
             Some("joined") => {
@@ -308,10 +308,11 @@ impl Client {
     }
 
     fn hear(&mut self, message: &Message, record: &mut Record) {
-        record.notice((self.number, message.event.as_str()));
         record.trace(format_args!("{} hears {message}", self.key));
         let topic = TOPICS.iter().position(|name| *name == message.topic);
-        let it = &mut self.topics[topic.expect("a topic")];
+        let topic = topic.expect("a topic");
+        record.notice(self.number, topic, message.event.as_str());
+        let it = &mut self.topics[topic];
         let Some(join) = &mut it.join else {
             panic!("{} has not joined: {message}", self.key);
         };
