@@ -165,7 +165,7 @@ fn what_a_resumable_session_and_presence_log_is_escaped() {
 }
 
 /// Fields whose values are numbers or texts of the server's own.
-const OWN: [&str; 14] = [
+const OWN: [&str; 17] = [
     "bytes",
     "channels",
     "closed",
@@ -175,10 +175,13 @@ const OWN: [&str; 14] = [
     "expected",
     // Escaped where the span is made.
     "id",
+    "incomplete",
     "limit",
+    "max_payload",
     "reason",
     "refused",
     "replayed",
+    "size",
     "skipped",
     "transport",
 ];

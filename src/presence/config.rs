@@ -47,7 +47,8 @@ impl PresenceConfig {
         self
     }
 
-    /// Sets the largest meta, in bytes of JSON. Default 4 KiB.
+    /// Sets the largest meta, in bytes of JSON. Default 4 KiB. Larger ones of other nodes are not listed
+    /// on this one, and counted as `presences_refused_total`.
     pub fn max_meta(mut self, bytes: usize) -> Self {
         self.max_meta = bytes;
         self

@@ -26,8 +26,9 @@ pub use self::types::{Meta, MetaUpdate, PresenceDiff, Presences, Present};
 use crate::adapter::NodeId;
 use crate::topics::Topics;
 
-/// The presence of the endpoints that share a [`PubSub`]: which keys are present on which topic. A
-/// cheap clone, from [`Endpoint::presence`], [`Socket::presence`] or [`PubSub::presence`].
+/// The presence of the endpoints that share a [`PubSub`], and of the other nodes if it has an adapter:
+/// which keys are present on which topic. A cheap clone, from [`Endpoint::presence`],
+/// [`Socket::presence`] or [`PubSub::presence`].
 ///
 /// A channel [tracks](Self::track) its client under a key, such as the user's id, with a *meta*: a
 /// JSON object that describes the presence. The entry lives as long as the channel. It ends when
@@ -88,7 +89,8 @@ impl Presence {
         Self(Arc::new(Announcer::new(config, topics, node)))
     }
 
-    /// Lists the presences of a topic, including everything that was tracked before the call.
+    /// Lists the presences of a topic, including everything that was tracked on this node before the
+    /// call. What is tracked on other nodes is usually listed within 100 ms.
     ///
     /// Cancel safety: has no effect.
     pub async fn list(&self, topic: &str) -> Presences {

@@ -10,6 +10,15 @@ async fn health_is_ok() {
 }
 
 #[tokio::test]
+async fn a_server_without_an_engine_is_alone_and_counts_its_sessions() {
+    let server = Server::start().await;
+    let _member = RawWebSocket::member(&server).await;
+    let mut http = Http::connect(&server).await;
+    assert_eq!(&*http.get("/nodes").await.body, "[]");
+    assert_eq!(&*http.get("/sessions").await.body, r#"{"connected":1,"detached":0}"#);
+}
+
+#[tokio::test]
 async fn a_broadcast_to_an_empty_topic_succeeds() {
     let server = Server::start().await;
     server.broadcast("room:empty", "news", "{}").await;

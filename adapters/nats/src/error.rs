@@ -34,7 +34,8 @@ impl ConnectError {
             ["authentication", "authorization"].iter().any(|word| reason.contains(word))
         };
         match error.kind() {
-            ConnectErrorKind::ServerParse => Self::Config(reason),
+            // TLS: the files. A certificate that is refused is an error of I/O.
+            ConnectErrorKind::ServerParse | ConnectErrorKind::Tls => Self::Config(reason),
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
                 Self::Unauthorized(reason)
             }

@@ -80,6 +80,7 @@ impl Hearing {
             selection,
             backlog,
             repeats: None,
+            switched: None,
             propagation,
             propagating: VecDeque::new(),
         };

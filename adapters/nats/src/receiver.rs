@@ -32,8 +32,10 @@ pub(crate) struct Receiver<'a> {
     pub(crate) topics: Topics,
     pub(crate) selection: Selection,
     pub(crate) backlog: Backlog,
-    /// Topics are heard in another way than before, and this was heard in both.
+    /// Topics are heard in another way than before, and this may come again.
     pub(crate) repeats: Option<Repeats>,
+    /// The version of that, once repeats are among what waits, or have been.
+    pub(crate) switched: Option<u64>,
     /// See [`Connection`](crate::connection::Connection).
     pub(crate) propagation: Duration,
     /// Versions that the own server knows, and when the others of its cluster do.
@@ -74,7 +76,6 @@ impl Receiver<'_> {
     /// Waits for something and handles it; of broadcasts to topics, what there is.
     async fn turn(&mut self) -> Result<(), Error> {
         tokio::select! {
-            biased;
             message = self.node.next() => self.take_own(closed_if_none(message)?),
             message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
             message = self.topics.next(), if !self.topics.is_empty() => {
@@ -91,37 +92,43 @@ impl Receiver<'_> {
         Ok(())
     }
 
-    /// Delivers broadcasts to topics that wait, for one turn. Returns whether none are left.
-    fn deliver_topics(&mut self) -> bool {
+    /// Delivers broadcasts to topics that wait, for one turn.
+    fn deliver_topics(&mut self) {
         let begin = Instant::now();
         for number in 1_u32.. {
             let Some(Some(message)) = self.topics.next().now_or_never() else {
                 self.backlog.emptied(self.read());
-                return true;
+                if let Some(version) = self.switched.take() {
+                    self.repeats = None;
+                    self.applied(version);
+                }
+                return;
             };
             self.deliver_topic(message);
             if number.is_multiple_of(16) && begin.elapsed() > TURN {
-                break;
+                return;
             }
         }
-        false
     }
 
     /// Takes a message to this node: a frame of another one, which has a reply subject, or a version from itself.
     fn take_own(&mut self, message: Message) {
         match own_version(&message) {
             None => self.deliver(message),
-            Some(version) => {
-                if self.repeats.is_some() {
-                    while !self.deliver_topics() && !self.backlog.is_exceeded(self.read()) {}
-                    self.repeats = None;
-                }
-                if self.propagation.is_zero() {
-                    self.shared.applied.send_replace(version);
-                } else {
-                    self.propagating.push_back((Instant::now() + self.propagation, version));
-                }
+            Some(version) if self.repeats.is_some() => {
+                self.switched = Some(version);
+                self.deliver_topics();
             }
+            Some(version) => self.applied(version),
+        }
+    }
+
+    /// The server has made the changes up to this version.
+    fn applied(&mut self, version: u64) {
+        if self.propagation.is_zero() {
+            self.shared.applied.send_replace(version);
+        } else {
+            self.propagating.push_back((Instant::now() + self.propagation, version));
         }
     }
 

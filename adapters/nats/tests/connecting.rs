@@ -220,6 +220,8 @@ async fn tls_is_used_where_it_is_asked_for() {
     let error = error(config(address)).await;
     assert!(matches!(error, ConnectError::Unreachable(_)), "{error:?}");
     assert_contains(&error, &["certificate"]);
+    let error = self::error(config(address).root_certificates_file("/missing.pem")).await;
+    assert!(matches!(error, ConnectError::Config(_)), "{error:?}");
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ impl RedisConfig {
     }
 
     /// Creates the configuration for a server whose address changes, or whose password does: `resolve` is
-    /// asked for the url at each connect.
+    /// asked for the url at each connect. If it panics, that attempt fails.
     #[must_use]
     pub fn resolve<F, E>(resolve: impl Fn() -> F + Send + Sync + 'static) -> Self
     where

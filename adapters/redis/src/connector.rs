@@ -7,12 +7,13 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, Value, cmd,
+    ProtocolVersion, PushInfo, RedisResult, Value, cmd,
 };
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::config::{Address, RedisConfig};
+use crate::config::{Address, RedisConfig, Resolve};
 use crate::error::ConnectError;
 
 /// Finds the server and opens connections to it.
@@ -70,7 +71,13 @@ impl Connector {
         &self,
         receive: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Connection, ConnectError> {
-        let client = self.client(self.find().await?)?;
+        let info = self.find().await?;
+        let settings = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        let client = self.client(info.set_redis_settings(settings))?;
         let (reader, is_reading) = mpsc::channel::<Infallible>(1);
         let config = unhurried().set_push_sender(move |push| {
             let _ = &is_reading;
@@ -89,22 +96,14 @@ impl Connector {
     async fn find(&self) -> Result<ConnectionInfo, ConnectError> {
         match &self.config.address {
             Address::Url(url) => parse(url),
-            Address::Sentinel { url, sentinels } => find_master(url, sentinels).await,
-            Address::Resolve(resolve) => {
-                let unresolved = |error| ConnectError::Unreachable(format!("no address: {error}"));
-                parse(&resolve().await.map_err(unresolved)?)
-            }
+            Address::Sentinel { url, sentinels } => self.find_master(url, sentinels).await,
+            Address::Resolve(resolve) => parse(&resolve_apart(resolve.clone()).await?),
         }
     }
 
     fn client(&self, info: ConnectionInfo) -> Result<Client, ConnectError> {
-        let settings = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3)
-            .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         let tcp = TcpSettings::default().set_nodelay(true);
-        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+        let info = info.set_tcp_settings(tcp);
         let client = match info.addr() {
             #[cfg(feature = "tls")]
             ConnectionAddr::TcpTls { .. } => {
@@ -113,6 +112,39 @@ impl Connector {
             _ => Client::open(info),
         };
         client.map_err(|error| ConnectError::opening(&error))
+    }
+
+    /// Asks the Sentinels, in order, where the master is.
+    async fn find_master(
+        &self,
+        url: &str,
+        sentinels: &[String],
+    ) -> Result<ConnectionInfo, ConnectError> {
+        let info = parse(url)?;
+        let (ConnectionAddr::Tcp(name, _) | ConnectionAddr::TcpTls { host: name, .. }) =
+            info.addr()
+        else {
+            return Err(ConnectError::Config("a path cannot name a master".into()));
+        };
+        let mut reasons = String::new();
+        for sentinel in sentinels {
+            let client = self.client(parse(sentinel)?)?;
+            match timeout(SENTINEL_PATIENCE, ask_sentinel(&client, name)).await {
+                Ok(Ok(Some((host, port)))) => {
+                    let addr = match info.addr().clone() {
+                        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                            ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+                        }
+                        _ => ConnectionAddr::Tcp(host, port),
+                    };
+                    return Ok(info.set_addr(addr));
+                }
+                Ok(Ok(None)) => reasons += &format!("; a Sentinel knows no master {name:?}"),
+                Ok(Err(error)) => reasons += &format!("; {error}"),
+                Err(_) => reasons += "; a Sentinel did not answer",
+            }
+        }
+        Err(ConnectError::Unreachable(format!("no Sentinel names the master{reasons}")))
     }
 }
 
@@ -162,38 +194,22 @@ fn parse(url: &str) -> Result<ConnectionInfo, ConnectError> {
     url.into_connection_info().map_err(|error| ConnectError::Config(error.to_string()))
 }
 
+/// Runs the application's code in a task of its own, so that a panic of it ends one attempt and not all.
+async fn resolve_apart(resolve: Resolve) -> Result<String, ConnectError> {
+    let mut task = JoinSet::new();
+    task.spawn(async move { resolve().await });
+    let reason = match task.join_next().await {
+        Some(Ok(Ok(url))) => return Ok(url),
+        Some(Ok(Err(error))) => error.to_string(),
+        _ => "it panicked".into(),
+    };
+    Err(ConnectError::Unreachable(format!("`resolve` returned no address: {reason}")))
+}
+
 /// How long a Sentinel may take: the next may be quicker.
 const SENTINEL_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Asks the Sentinels, in order, where the master is.
-async fn find_master(url: &str, sentinels: &[String]) -> Result<ConnectionInfo, ConnectError> {
-    let info = parse(url)?;
-    let name = match info.addr() {
-        ConnectionAddr::Tcp(name, _) | ConnectionAddr::TcpTls { host: name, .. } => name.clone(),
-        _ => return Err(ConnectError::Config("a Sentinel's master has no path".into())),
-    };
-    let mut reasons = String::new();
-    for sentinel in sentinels {
-        match timeout(SENTINEL_PATIENCE, ask_sentinel(sentinel, &name)).await {
-            Ok(Ok(Some((host, port)))) => {
-                let addr = match info.addr().clone() {
-                    ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-                        ConnectionAddr::TcpTls { host, port, insecure, tls_params }
-                    }
-                    _ => ConnectionAddr::Tcp(host, port),
-                };
-                return Ok(info.set_addr(addr));
-            }
-            Ok(Ok(None)) => reasons += &format!("; a Sentinel knows no master {name:?}"),
-            Ok(Err(error)) => reasons += &format!("; {error}"),
-            Err(_) => reasons += "; a Sentinel did not answer",
-        }
-    }
-    Err(ConnectError::Unreachable(format!("no Sentinel names the master{reasons}")))
-}
-
-async fn ask_sentinel(url: &str, name: &str) -> Result<Option<(String, u16)>, redis::RedisError> {
-    let client = Client::open(url)?;
+async fn ask_sentinel(client: &Client, name: &str) -> RedisResult<Option<(String, u16)>> {
     let mut redis = client.get_multiplexed_async_connection_with_config(&unhurried()).await?;
     let mut question = cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);

@@ -12,6 +12,8 @@
 //! # }
 //! ```
 //!
+//! [`Builder::adapter`](tower_channels::Builder::adapter) takes it from there.
+//!
 //! # Requirements
 //!
 //! Redis 6 or Valkey, as one server, as a master with replicas (see [`RedisConfig::sentinel`]) or as a Redis Cluster,
@@ -32,8 +34,8 @@
 //!
 //! Each node has two connections, one that hears and one that sends. Either is opened again when it ends, or
 //! when the server is silent for 2 s, after pauses that grow from 20 ms to 1 s; the address is looked up each time.
-//! What is sent meanwhile waits for up to 5 s; what was on its way is lost, since sending it again could deliver it
-//! twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
+//! What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
+//! again could deliver it twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
 //! then is its own affair.
 //!
 //! A node that reads too slowly is cut off by the server (`client-output-buffer-limit pubsub`, 32 MiB).

@@ -9,7 +9,7 @@ import { enter } from "./members.js";
 const NODES = 3;
 
 /** `CLUSTER=full`: more clients, more messages. */
-const [GROUPS, SEND_EVERY_MS] = process.env.CLUSTER === "full" ? [4, 10] : [1, 40];
+const [GROUPS, SEND_EVERY_MS] = process.env.CLUSTER === "full" ? [3, 20] : [1, 40];
 
 /** Starts the nodes, the clients and the load, and returns when all is well. */
 export async function startCluster(t, engine) {

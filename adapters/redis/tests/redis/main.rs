@@ -4,6 +4,7 @@ mod connect;
 mod contract;
 mod faults;
 mod node;
+mod nodes;
 mod servers;
 #[cfg(feature = "tls")]
 mod tls;

@@ -120,8 +120,38 @@ async fn a_server_that_becomes_a_replica_is_left() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_resolved_is_an_error_with_its_reason() {
-    let config = RedisConfig::resolve(|| async { Err::<String, _>("no such service") });
-    let error = Redis::connect(config).await.expect_err("refused");
-    assert!(error.to_string().contains("no such service"), "{error}");
-    assert!(matches!(error, ConnectError::Unreachable(_)), "{error}");
+    let failing = RedisConfig::resolve(|| async { Err::<String, _>("no such service") });
+    let panicking = RedisConfig::resolve(|| async {
+        panic!("of the application");
+        #[expect(unreachable_code, reason = "it says what the type would be")]
+        Ok::<String, &str>(String::new())
+    });
+    for (config, reason) in [(failing, "no such service"), (panicking, "panicked")] {
+        let error = Redis::connect(config).await.expect_err("refused");
+        assert!(error.to_string().contains(reason), "{error}");
+        assert!(matches!(error, ConnectError::Unreachable(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_resolve_that_panics_is_asked_again() {
+    let Some(mut server) = Server::new(Kind::Redis).start().await else { return };
+    let url = url(server.address());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let config = {
+        let calls = calls.clone();
+        RedisConfig::resolve(move || {
+            let (url, call) = (url.clone(), calls.fetch_add(1, Ordering::Relaxed));
+            // The first three are those of the check and of the two connections.
+            assert!(!(3..7).contains(&call), "call {call}");
+            async move { Ok::<_, std::io::Error>(url) }
+        })
+    };
+    let mut node = Node::start(1, config).await;
+    server.kill();
+    node.down().await;
+    server.restart().await;
+    node.up().await;
+    node.hears_itself().await;
+    assert!(calls.load(Ordering::Relaxed) > 7);
 }

@@ -1,5 +1,6 @@
 //! [`Node`]: an adapter and what its inbox got.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -89,6 +90,7 @@ impl Node {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let id = NodeId(COUNT.fetch_add(1, Ordering::Relaxed) | 0xabc0_0000_0000_0000);
         let ear = Arc::<Ear>::default();
+        EARS.with_borrow_mut(|ears| ears.push((id, Arc::downgrade(&ear))));
         adapter.start(id, ear.clone());
         let node = Self { adapter, id, line, ear };
         node.is_told(&[Link::Up]).await;
@@ -107,7 +109,7 @@ impl Node {
             }
         });
         let is_so = waited.await.is_ok();
-        assert!(is_so, "waited for {what} in vain: {:?}", self.heard());
+        assert!(is_so, "node {} waited for {what} in vain; {}", self.id, all_heard());
     }
 
     /// Waits until it has heard a frame.
@@ -176,11 +178,27 @@ impl Node {
 /// Waits until something is so, asking every now and then.
 pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waited = timeout(PATIENCE, async {
+        let mut pause = Duration::from_millis(5);
         while !condition().await {
-            sleep(Duration::from_millis(10)).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
         }
     });
-    assert!(waited.await.is_ok(), "waited for {what} in vain");
+    assert!(waited.await.is_ok(), "waited for {what} in vain; {}", all_heard());
+}
+
+thread_local! {
+    /// The nodes of the test that runs in this thread.
+    static EARS: RefCell<Vec<(NodeId, Weak<Ear>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What all nodes of the test have got.
+fn all_heard() -> String {
+    EARS.with_borrow(|ears| {
+        let ears = ears.iter().filter_map(|(id, ear)| Some((id, ear.upgrade()?)));
+        let heard = |ear: &Ear| format!("{:?}", ear.heard.lock().expect("not poisoned"));
+        ears.map(|(id, ear)| format!("{id}: {}", heard(&ear))).collect::<Vec<_>>().join("; ")
+    })
 }
 
 /// Texts that begin alike and end with a number.

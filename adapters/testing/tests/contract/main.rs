@@ -1,4 +1,6 @@
-//! The contract over the engine in memory.
+//! The contract over the engine in memory, and what becomes of adapters that break it.
+
+mod broken;
 
 use tower_channels_adapter_tests::contract;
 use tower_channels_adapter_tests::contract::BusHarness;
