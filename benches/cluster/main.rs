@@ -17,7 +17,6 @@ mod waits;
 use self::engine::Engine;
 
 fn main() {
-    tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).init();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
     let is_chosen = |part: &str| arguments.is_empty() || arguments.iter().any(|it| it == part);
     if is_chosen("in_memory") {
