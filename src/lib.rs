@@ -119,10 +119,12 @@ pub use tower_channels_transports::{
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::cluster::model as frames;
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;
     pub use crate::serializer::{ServerMessage, Version};
     pub use crate::telemetry::all_metrics;
+    pub use crate::test::simulation;
 }
 
 /// Compiles the code in README.md.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
 };
 use tower_channels::{Payload, PubSub, PubSubConfig};
 
@@ -49,7 +49,7 @@ impl Adapter for Nowhere {
         let _ = self.0.inbox.set(inbox);
     }
 
-    fn publish(&self, _: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    fn publish(&self, _: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         *self.0.last.lock().expect("no panic") = frame;
         Ok(())
     }

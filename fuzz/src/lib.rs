@@ -5,6 +5,8 @@
 
 mod base64;
 mod chunks;
+pub mod cluster;
+pub mod cluster_frame;
 mod json;
 pub mod ndjson;
 pub mod presence_message;
@@ -24,7 +26,9 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
+    ("cluster", cluster::check),
+    ("cluster_frame", cluster_frame::check),
     ("ndjson", ndjson::check),
     ("presence_message", presence_message::check),
     ("presence_replicas", presence_replicas::check),

@@ -8,7 +8,19 @@ use std::path::PathBuf;
 use tower_channels_fuzz::{TARGETS, Target};
 
 const MUTATIONS: u64 = 4000;
+/// Of a target whose every input takes long.
+const FEW_MUTATIONS: u64 = 200;
 const MAX_SIZE: usize = 8192;
+
+#[test]
+fn nodes_lose_nothing_in_silence() {
+    run_for("cluster", FEW_MUTATIONS);
+}
+
+#[test]
+fn frames_between_nodes_harm_no_node() {
+    run("cluster_frame");
+}
 
 #[test]
 fn ndjson_bodies_decode_to_their_messages() {
@@ -83,12 +95,16 @@ fn every_target_has_a_program_and_a_folder_of_seeds() {
 }
 
 fn run(name: &str) {
+    run_for(name, MUTATIONS);
+}
+
+fn run_for(name: &str, mutations: u64) {
     let target = TARGETS.iter().find(|(known, _)| *known == name).expect(name);
     let seeds = seeds(name);
     assert!(!seeds.is_empty(), "no seeds");
     seeds.iter().for_each(|seed| check(target, seed));
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..MUTATIONS {
+    for _ in 0..mutations {
         let mut input = random.pick(&seeds).clone();
         for _ in 0..=random.below(4) {
             mutate(&mut input, &mut random, &seeds);

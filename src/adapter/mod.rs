@@ -22,9 +22,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// An adapter belongs to one [`PubSub`](crate::PubSub), which starts it once and drops it when it is
 /// dropped itself. Dropping it ends its tasks.
 ///
-/// Frames of one node to all, and to topics, must arrive at each node in the order in which they were published,
-/// and no frame twice, unless [`limits`](Self::limits) says otherwise. A frame may be lost, which the adapter
-/// reports where it can know: through [`NodeInbox::lost`] or [`NodeInbox::link`].
+/// No frame may arrive twice. What one node publishes must arrive at each other in the order in which it was published,
+/// frames to all and frames to topics taken together, as long as every topic is heard; among the frames to one topic
+/// always. An engine that cannot promise that says so in its [`limits`](Self::limits). A frame may be lost, which the
+/// adapter reports where it can know: through [`NodeInbox::lost`] or [`NodeInbox::link`].
 ///
 /// A frame is never empty, so that adapters can use empty ones among themselves.
 ///
@@ -41,8 +42,9 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
     /// Takes a frame to send. Never blocks and calls no foreign code: it is called under a lock.
     ///
     /// # Errors
-    /// [`Overflow`] if too much waits to be sent. The frame is dropped, and the caller knows.
-    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow>;
+    /// [`PublishError::Overflow`] if too much waits to be sent, [`PublishError::Unsupported`] for a kind of channel that
+    /// the adapter does not know. The frame is dropped, and the caller knows.
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError>;
 
     /// Sends a frame to one node, and resolves when the engine has taken it. Frames sent in this way have no order
     /// among those that are published.
@@ -61,14 +63,14 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
     fn ignore(&self, topic: &str);
 
     /// Chooses between hearing every topic and hearing those of [`listen`](Self::listen) alone. Resolves when it is
-    /// done. Until then, and after each reconnection for as long as it takes, every topic may be heard; a frame
-    /// that is heard in two ways may be handed over twice.
+    /// done. Until then, and after each reconnection for as long as it takes, every topic may be heard. Nothing is missed
+    /// meanwhile that is heard before and after, unless the change is told as an interruption of the link.
     fn hear_all(&self, all: bool) -> BoxFuture<'static, ()>;
 
     /// Gives up the connection on which it hears, and connects anew: the node has not heard itself for a while.
     fn reconnect(&self);
 
-    /// What the engine can do.
+    /// What the engine can do. Asked once, before [`start`](Self::start).
     fn limits(&self) -> AdapterLimits;
 }
 
@@ -89,6 +91,7 @@ pub trait NodeInbox: Send + Sync {
 
 /// Whether a node hears the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Link {
     /// It hears everything that is published from now on.
     Up,
@@ -121,6 +124,7 @@ impl NodeId {
 
 /// What became of a frame to one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reached {
     /// The node hears the engine, which has taken the frame.
     Someone,
@@ -130,9 +134,15 @@ pub enum Reached {
     Unknown,
 }
 
-/// Error returned by [`Adapter::publish`]: too much waits to be sent.
+/// Error returned by [`Adapter::publish`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overflow;
+#[non_exhaustive]
+pub enum PublishError {
+    /// Too much waits to be sent.
+    Overflow,
+    /// The adapter does not know such a channel.
+    Unsupported,
+}
 
 /// What an engine can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,10 +190,13 @@ impl FromStr for NodeId {
     }
 }
 
-impl fmt::Display for Overflow {
+impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too much waits to be sent to the other nodes")
+        f.write_str(match self {
+            Self::Overflow => "too much waits to be sent to the other nodes",
+            Self::Unsupported => "the adapter cannot send to such a channel",
+        })
     }
 }
 
-impl std::error::Error for Overflow {}
+impl std::error::Error for PublishError {}

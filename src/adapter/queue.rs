@@ -9,9 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-use super::{Channel, Overflow};
+use super::{Channel, PublishError};
 
 /// Frames that wait to be sent, for adapters: bounded in bytes and in age. A cheap clone.
 ///
@@ -36,6 +36,8 @@ struct State {
     bytes: usize,
     /// Frames that were taken and are not [done](SendQueue::done).
     taken: usize,
+    /// Until when frames are [held back](SendQueue::hold).
+    held_until: Option<Instant>,
 }
 
 /// A frame in a [`SendQueue`].
@@ -79,7 +81,7 @@ impl SendQueue {
     ///
     /// # Errors
     /// If there is no room. An empty queue has room for any frame.
-    pub fn push(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    pub fn push(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         let topic = match to {
             Channel::All => None,
             Channel::Topic(topic) => Some(topic.into()),
@@ -88,7 +90,7 @@ impl SendQueue {
         let mut state = self.0.state.lock();
         let bytes = state.bytes + outgoing.cost();
         if bytes > self.0.max_bytes && !state.frames.is_empty() {
-            return Err(Overflow);
+            return Err(PublishError::Overflow);
         }
         let was_empty = state.frames.is_empty();
         state.bytes = bytes;
@@ -100,14 +102,27 @@ impl SendQueue {
         Ok(())
     }
 
+    /// Holds all frames back for this time. To be called when the engine was away and is there again: the other nodes
+    /// have to find it, too, before they hear what has waited.
+    pub fn hold(&self, time: Duration) {
+        self.0.state.lock().held_until = Some(Instant::now() + time);
+    }
+
     /// Waits for frames and takes up to `count` of them, oldest first, into `batch`. They count as unsent until
     /// [`done`](Self::done). One task at a time may wait.
     ///
     /// Cancel safety: no frame is lost.
     pub async fn take(&self, batch: &mut Vec<Outgoing>, count: usize) {
         loop {
+            let held_until = self.0.state.lock().held_until;
+            if let Some(until) = held_until {
+                sleep_until(until).await;
+            }
             {
                 let mut state = self.0.state.lock();
+                if state.held_until == held_until {
+                    state.held_until = None;
+                }
                 if !state.frames.is_empty() {
                     let count = count.min(state.frames.len());
                     let before = batch.len();
@@ -141,7 +156,11 @@ impl SendQueue {
         let count = state.frames.iter().take_while(|it| is_old(it)).count();
         let expired: Vec<_> = state.frames.drain(..count).collect();
         state.bytes -= expired.iter().map(Outgoing::cost).sum::<usize>();
+        let is_drained = state.frames.is_empty() && state.taken == 0;
         drop(state);
+        if is_drained {
+            self.0.drained.notify_waiters();
+        }
         expired
     }
 
@@ -197,16 +216,16 @@ mod tests {
         let queue = SendQueue::new(2 * (OVERHEAD + 10), SECOND);
         let frame = Bytes::from_static(&[0; 10]);
         let push = || queue.push(Channel::All, frame.clone());
-        assert_eq!([push(), push(), push()], [Ok(()), Ok(()), Err(Overflow)]);
+        assert_eq!([push(), push(), push()], [Ok(()), Ok(()), Err(PublishError::Overflow)]);
         take(&queue, 1).await;
-        assert_eq!([push(), push()], [Ok(()), Err(Overflow)]);
+        assert_eq!([push(), push()], [Ok(()), Err(PublishError::Overflow)]);
     }
 
     #[tokio::test]
     async fn an_empty_queue_has_room_for_any_frame() {
         let queue = SendQueue::new(1, SECOND);
         assert_eq!(queue.push(Channel::All, vec![0; 100_000].into()), Ok(()));
-        assert_eq!(queue.push(Channel::All, Bytes::new()), Err(Overflow));
+        assert_eq!(queue.push(Channel::All, Bytes::new()), Err(PublishError::Overflow));
     }
 
     #[tokio::test(start_paused = true)]
@@ -223,6 +242,19 @@ mod tests {
             [Channel::Topic("t")]
         );
         assert_eq!(take(&queue, 9).await, ["new"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_are_held_back_for_a_while() {
+        let queue = SendQueue::new(1000, SECOND);
+        queue.push(Channel::All, "a".into()).unwrap();
+        queue.hold(SECOND);
+        let begun = Instant::now();
+        assert_eq!(take(&queue, 9).await, ["a"]);
+        assert_eq!(begun.elapsed(), SECOND);
+        queue.push(Channel::All, "b".into()).unwrap();
+        assert_eq!(take(&queue, 9).await, ["b"]);
+        assert_eq!(begun.elapsed(), SECOND);
     }
 
     #[tokio::test(start_paused = true)]

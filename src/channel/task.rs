@@ -25,6 +25,9 @@ use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
 
+/// How long a join waits until broadcasts of other nodes are heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
 /// A join that matched a route.
 pub(crate) struct Join<A> {
     pub(crate) context: ChannelContext<A>,
@@ -127,7 +130,8 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
         let joined = C::join(&context.topic, payload, &socket).await;
         let heard = if joined.is_ok() { context.pubsub.hear(&context.topic) } else { None };
         if let Some(heard) = heard {
-            heard.await;
+            // An engine that does not answer keeps no client waiting.
+            let _ = tokio::time::timeout(HEARD_WITHIN, heard).await;
         }
         joined
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tower_channels_transports::ConfigError;
 
 use super::wire::{VERSIONS, Versions};
+use crate::adapter::NodeId;
 
 /// Configures how a node lives with the others; see [`Builder::cluster`](crate::Builder::cluster).
 ///
@@ -23,6 +24,8 @@ pub struct ClusterConfig {
     pub(crate) max_topics: usize,
     pub(crate) linger: Duration,
     pub(crate) versions: Versions,
+    /// For tests whose every run is the same; drawn by default.
+    pub(crate) node: Option<NodeId>,
 }
 
 /// What happens to the channels of resumable sessions when broadcasts of other nodes may have been lost.
@@ -65,6 +68,7 @@ impl ClusterConfig {
             max_topics: 200_000,
             linger: Duration::from_secs(10),
             versions: VERSIONS,
+            node: None,
         }
     }
 

@@ -1,15 +1,18 @@
-//! What is done about broadcasts that may have been lost: [`LostTopics`] of the sender, [`Gaps`] of those who missed
+//! What is done about broadcasts that may have been lost: [`LostFrames`] by their sender, [`Gaps`] by those who missed
 //! them.
 
 use std::collections::HashSet;
 use std::mem;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
+use tokio::runtime::Handle;
 use tower_channels_transports::limited;
 
 use super::config::{ClusterConfig, OnGap, TICK};
+use super::wire::Lost;
 use crate::telemetry::CHANNELS_ENDED_FOR_GAP;
 use crate::topics::Topics;
 use crate::topics::subscriber::Inbox;
@@ -52,15 +55,53 @@ impl Scope {
     }
 }
 
-/// A set of topics on which broadcasts were lost that this node has sent, for the others.
-pub(super) type LostTopics = Scope;
+/// The frames of this node that were not sent, for the others. Plain code.
+#[derive(Debug, Default)]
+pub(super) struct LostFrames {
+    topics: Scope,
+    numbers: Vec<u64>,
+}
+
+/// How many numbers are told. More are missed by those who look for them.
+const MAX_NUMBERS: usize = 4096;
+
+impl LostFrames {
+    /// Adds frames for these topics. `numbers` are those that were given to them.
+    pub(super) fn add(&mut self, topics: Scope, numbers: impl IntoIterator<Item = u64>) {
+        self.topics.add(topics);
+        let room = MAX_NUMBERS.saturating_sub(self.numbers.len());
+        self.numbers.extend(numbers.into_iter().take(room));
+    }
+
+    /// Takes everything out, to be sent.
+    pub(super) fn take(&mut self) -> Option<Lost> {
+        let topics = match self.topics.take()? {
+            Scope::Topics(topics) => topics.iter().map(ToString::to_string).collect(),
+            Scope::Nothing | Scope::All => Vec::new(),
+        };
+        Some(Lost { topics, numbers: mem::take(&mut self.numbers) })
+    }
+}
+
+impl Lost {
+    /// The topics.
+    pub(super) fn scope(topics: Vec<String>) -> Scope {
+        if topics.is_empty() {
+            return Scope::All;
+        }
+        Scope::Topics(topics.into_iter().map(SmolStr::from).collect())
+    }
+}
 
 /// Ends the channels of resumable sessions that may have missed a broadcast, a few at a time.
 pub(super) struct Gaps {
     topics: Topics,
     on_gap: OnGap,
+    /// How long further reports are waited for: one outage is noticed by each node in its own time.
+    delay: Duration,
     /// Over how many steps channels are ended.
     steps: usize,
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -70,15 +111,14 @@ struct State {
     is_running: bool,
 }
 
-/// How many channels are ended in one step in any case.
-const FEW: usize = 20;
-
 impl Gaps {
     pub(super) fn new(topics: Topics, config: &ClusterConfig) -> Arc<Self> {
         let steps = config.gap_pace.as_millis() / TICK.as_millis();
         Arc::new(Self {
             topics,
             on_gap: config.on_gap,
+            delay: config.beat.saturating_mul(2),
+            runtime: Handle::current(),
             steps: usize::try_from(steps).unwrap_or(usize::MAX).max(1),
             state: Mutex::default(),
         })
@@ -94,7 +134,7 @@ impl Gaps {
         let is_first = !mem::replace(&mut state.is_running, true);
         drop(state);
         if is_first {
-            tokio::spawn(run(Arc::downgrade(self)));
+            self.runtime.spawn(run(Arc::downgrade(self)));
         }
     }
 
@@ -110,6 +150,8 @@ impl Gaps {
 /// Ends the channels on the topics that wait, until none wait.
 async fn run(gaps: Weak<Gaps>) {
     loop {
+        let Some(delay) = gaps.upgrade().map(|gaps| gaps.delay) else { return };
+        tokio::time::sleep(delay).await;
         let Some(gaps) = gaps.upgrade() else { return };
         let Some(scope) = gaps.next() else { return };
         let names: Box<dyn Iterator<Item = SmolStr> + Send> = match scope {
@@ -124,7 +166,7 @@ async fn run(gaps: Weak<Gaps>) {
                 tokio::task::yield_now().await;
             }
         }
-        let per_step = inboxes.len().div_ceil(gaps.steps).max(FEW);
+        let per_step = inboxes.len().div_ceil(gaps.steps).max(1);
         drop(gaps);
         if !inboxes.is_empty() {
             let channels = inboxes.len();

@@ -1,9 +1,9 @@
 //! [`Interest`]: which topics a node has the engine send it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
@@ -26,18 +26,19 @@ struct Heard {
     /// What was chosen last.
     chosen: Listen,
     /// The topics that are heard one by one, and when each was last subscribed to.
-    topics: HashMap<SmolStr, Duration>,
+    topics: IndexMap<SmolStr, Duration>,
     /// When to stop hearing all topics.
     narrow_at: Option<Duration>,
-    last_sweep: Duration,
+    /// Where the search for topics without subscribers goes on.
+    next: usize,
 }
 
 /// For how long all topics are heard beside those that are subscribed to, so that a join which was under way when the
 /// choice changed has subscribed.
 const OVERLAP: Duration = Duration::from_secs(1);
 
-/// How often topics without subscribers are looked for.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How many topics are looked at in a row.
+const SLICE: usize = 1000;
 
 impl Interest {
     pub(super) fn new(config: &ClusterConfig) -> Self {
@@ -102,43 +103,50 @@ impl Interest {
         let is_chosen = heard.chosen == Listen::All;
         if is_chosen {
             self.hears_all.store(true, Ordering::Release);
-            heard.topics.drain().for_each(|(topic, _)| adapter.ignore(&topic));
+            heard.topics.drain(..).for_each(|(topic, _)| adapter.ignore(&topic));
         }
         is_chosen
     }
 
-    /// Ignores the topics that have had no subscriber for a while. Returns whether more are heard than should be one
-    /// by one. To be called several times a second.
+    /// Ignores topics that have had no subscriber for a while. Returns whether more are heard than should be one by one. To be
+    /// called several times a second.
     pub(super) fn sweep(&self, subscribed: &Topics, adapter: &dyn Adapter, now: Duration) -> bool {
         if self.hears_all() {
             return false;
         }
+        self.narrow(subscribed, adapter, now);
         let heard = &mut *self.heard.lock();
-        let narrows = heard.narrow_at.is_some_and(|at| now >= at);
-        if narrows {
-            heard.narrow_at = None;
-            for topic in subscribed.names() {
-                let place = heard.topics.entry(topic);
-                place.or_insert_with_key(|topic| {
-                    drop(adapter.listen(topic));
-                    now
-                });
+        for _ in 0..SLICE.min(heard.topics.len()) {
+            heard.next = if heard.next == 0 { heard.topics.len() } else { heard.next } - 1;
+            let Some((topic, since)) = heard.topics.get_index_mut(heard.next) else { continue };
+            if subscribed.subscribers(topic) > 0 {
+                *since = now;
+            } else if now.saturating_sub(*since) >= self.linger {
+                adapter.ignore(topic);
+                heard.topics.swap_remove_index(heard.next);
             }
-            drop(adapter.hear_all(false));
-        }
-        if now.saturating_sub(heard.last_sweep) >= SWEEP {
-            heard.last_sweep = now;
-            heard.topics.retain(|topic, since| {
-                if subscribed.subscribers(topic) > 0 {
-                    *since = now;
-                }
-                let stays = now.saturating_sub(*since) < self.linger;
-                if !stays {
-                    adapter.ignore(topic);
-                }
-                stays
-            });
         }
         heard.chosen == Listen::Topics && heard.topics.len() > self.max_topics
+    }
+
+    /// Stops hearing all topics, if it is time.
+    fn narrow(&self, subscribed: &Topics, adapter: &dyn Adapter, now: Duration) {
+        let is_due = self.heard.lock().narrow_at.is_some_and(|at| now >= at);
+        if !is_due {
+            return;
+        }
+        // Joins do not wait for all of it.
+        for topic in subscribed.names() {
+            let mut heard = self.heard.lock();
+            heard.topics.entry(topic).or_insert_with_key(|topic| {
+                drop(adapter.listen(topic));
+                now
+            });
+        }
+        let mut heard = self.heard.lock();
+        // It may have been chosen otherwise meanwhile.
+        if heard.narrow_at.take().is_some() {
+            drop(adapter.hear_all(false));
+        }
     }
 }

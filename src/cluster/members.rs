@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::config::ClusterConfig;
-use super::sequence::{Arrival, Sequence};
-use super::wire::{Beat, Versions};
+use super::sequence::Sequence;
+use super::wire::{Beat, Resend, Versions};
 use crate::adapter::NodeId;
 
 /// The other nodes. Plain code: time is an argument.
@@ -40,7 +40,10 @@ pub(crate) struct Member {
     /// of.
     is_unconfirmed: bool,
     topics: Sequence,
-    /// The number of its last disconnect that was carried out.
+    /// How old it was when this node began to exist, in milliseconds: what it disconnected before concerns no socket of
+    /// this node.
+    since: u64,
+    /// The number of its last disconnect that was carried out. `None` until it is known which concern this node.
     disconnects: Option<u64>,
 }
 
@@ -54,6 +57,8 @@ pub(crate) enum Change {
     Gone(NodeId),
     /// Frames to topics have not come that this node sent.
     Missing(NodeId),
+    /// It is heard, but there are too many.
+    Ignored(NodeId),
 }
 
 /// What is due.
@@ -68,6 +73,9 @@ pub(crate) struct Due {
 
 /// How many nodes are known at most. Others are ignored.
 const MAX_MEMBERS: usize = 1024;
+
+/// Until this age a node has no clients that could have missed anything.
+pub(super) const YOUNG: Duration = Duration::from_secs(1);
 
 impl Members {
     pub(crate) fn new(config: &ClusterConfig, versions: Versions, hears_all: bool) -> Self {
@@ -92,12 +100,15 @@ impl Members {
         self.members.values().filter(|member| member.is_up).count()
     }
 
-    /// The version to write: the highest that all read which are up.
+    /// The version to write: the highest that all nodes read, also those that may come back. The lowest as long as one
+    /// has not said what it reads, or none is known.
     pub(crate) fn version(&self) -> u8 {
-        let beats = self.members.values().filter(|it| it.is_up).filter_map(|it| it.beat.as_ref());
-        let others = beats.map(|beat| u8::try_from(beat.max_version).unwrap_or(u8::MAX)).min();
-        // Who is not heard yet may read no more than the lowest.
-        others.map_or(self.versions.min, |max| max.clamp(self.versions.min, self.versions.max))
+        let Versions { min, max } = self.versions;
+        let reads = |member: &Member| {
+            let max = member.beat.as_ref().map(|beat| u8::try_from(beat.max_version));
+            max.map_or(min, |max| max.unwrap_or(u8::MAX))
+        };
+        self.members.values().map(reads).min().map_or(min, |read| read.clamp(min, max))
     }
 
     /// A frame of this node itself has come back.
@@ -110,7 +121,8 @@ impl Members {
         let is_full = self.members.len() >= MAX_MEMBERS;
         let member = match self.members.entry(from) {
             Entry::Occupied(member) => member.into_mut(),
-            Entry::Vacant(_) if is_full || self.left.contains(&from) => return None,
+            Entry::Vacant(_) if self.left.contains(&from) => return None,
+            Entry::Vacant(_) if is_full => return Some(Change::Ignored(from)),
             Entry::Vacant(place) => place.insert(Member::new()),
         };
         member.last_heard = now;
@@ -123,30 +135,54 @@ impl Members {
     pub(crate) fn beat(&mut self, from: NodeId, beat: Beat, age: Duration) -> Option<Change> {
         let member = self.members.get_mut(&from)?;
         member.is_unconfirmed = false;
-        let is_missing = if self.hears_all {
-            if member.beat.is_none() && is_younger(&beat, age) {
-                member.topics.begin_after(0);
+        let (is_first, is_younger) = (member.beat.is_none(), is_younger(&beat, age));
+        if is_first {
+            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            // A beat that is late says that this node has begun earlier.
+            member.since = beat.age.saturating_sub(age);
+        }
+        let mut is_missing = false;
+        if self.hears_all {
+            if is_first {
+                is_missing = match is_younger {
+                    true => member.topics.begin_after(0),
+                    // It was there when this node began, which has not heard it since.
+                    false => age >= YOUNG,
+                };
             }
-            member.topics.announce(beat.topics)
-        } else {
-            false
-        };
-        // What a node disconnected that has existed for longer was before the sockets of this one.
-        let known = if is_younger(&beat, age) { 0 } else { beat.disconnects };
-        member.disconnects.get_or_insert(known);
+            is_missing |= member.topics.announce(beat.topics);
+        }
+        if beat.disconnects == 0 {
+            member.disconnects.get_or_insert(0);
+        }
         member.beat = Some(beat);
         is_missing.then_some(Change::Missing(from))
     }
 
-    /// A frame to a topic has come, from a node that was [heard](Self::hear).
-    pub(crate) fn receive(&mut self, from: NodeId, number: u64) -> Arrival {
-        let Some(member) = self.members.get_mut(&from) else { return Arrival::Next };
-        if self.hears_all { member.topics.receive(number) } else { Arrival::Next }
+    /// A frame to a topic has come, from a node that was [heard](Self::hear). Returns `false` if it has come before.
+    pub(crate) fn receive(&mut self, from: NodeId, number: u64) -> bool {
+        let member = self.members.get_mut(&from).filter(|_| self.hears_all);
+        member.is_none_or(|member| member.topics.receive(number))
+    }
+
+    /// A node says that these of its frames were not sent.
+    pub(crate) fn explain(&mut self, from: NodeId, numbers: &[u64]) {
+        if let Some(member) = self.members.get_mut(&from) {
+            member.topics.explain(numbers);
+        }
     }
 
     /// The number of the first disconnect of this node that is not carried out yet, if it is known.
     pub(crate) fn next_disconnect(&self, from: NodeId) -> Option<u64> {
-        self.members.get(&from)?.disconnects.map(|last| last + 1)
+        self.members.get(&from)?.disconnects.map(|last| last.saturating_add(1))
+    }
+
+    /// What to ask this node for whose last beat tells of disconnects that are not carried out.
+    pub(crate) fn missing_disconnects(&self, from: NodeId) -> Option<Resend> {
+        let member = self.members.get(&from)?;
+        let first = self.next_disconnect(from).unwrap_or(1);
+        let is_missing = first <= member.beat.as_ref()?.disconnects;
+        is_missing.then_some(Resend { first, since: member.since })
     }
 
     /// The disconnects of this node up to this number are carried out.
@@ -156,15 +192,18 @@ impl Members {
         }
     }
 
-    /// A node has said goodbye.
-    pub(crate) fn bye(&mut self, from: NodeId) -> Option<Change> {
+    /// A node has said goodbye. `topics` is the number of its last frame to a topic.
+    pub(crate) fn bye(&mut self, from: NodeId, topics: u64) -> Vec<Change> {
         if !self.left.contains(&from) {
             self.left.push_back(from);
             if self.left.len() > MAX_MEMBERS {
                 self.left.pop_front();
             }
         }
-        self.members.remove(&from).map(|_| Change::Gone(from))
+        let Some(mut member) = self.members.remove(&from) else { return Vec::new() };
+        let is_missing = self.hears_all && member.topics.end(topics);
+        let missing = is_missing.then_some(Change::Missing(from));
+        std::iter::once(Change::Gone(from)).chain(missing).collect()
     }
 
     /// The engine says that this node does not hear it.
@@ -188,8 +227,8 @@ impl Members {
     }
 
     /// Returns whether lost frames are noticed by their numbers.
-    pub(crate) fn hears_all(&self) -> bool {
-        self.hears_all
+    pub(crate) fn sees_gaps(&self) -> bool {
+        self.hears_all && self.members.values().all(|member| member.topics.has_begun())
     }
 
     /// Whether every topic is heard from now on. What was missed before is not noticed.
@@ -210,13 +249,15 @@ impl Members {
         }
         self.members.retain(|id, member| {
             let silence = now.saturating_sub(member.last_heard);
-            let is_unheard =
-                member.nobody_since.is_some_and(|since| now.saturating_sub(since) >= beat / 2);
+            // After an engine was away, its word does not count yet: the node may connect a little later.
+            let nobody_since = member.nobody_since.filter(|_| !member.is_unconfirmed);
+            let is_unheard = nobody_since.is_some_and(|it| now.saturating_sub(it) >= beat / 2);
             if member.is_up && (is_unheard || silence >= down_after) {
                 member.is_up = false;
                 due.changes.push(Change::Down(*id));
-                if std::mem::take(&mut member.is_unconfirmed) {
+                if std::mem::take(&mut member.is_unconfirmed) || member.topics.has_missing() {
                     due.changes.push(Change::Missing(*id));
+                    member.topics.forget();
                 }
             } else if member.is_up
                 && silence >= beat.saturating_mul(3) / 2
@@ -266,6 +307,7 @@ impl Member {
             last_probe: Duration::ZERO,
             is_unconfirmed: false,
             topics: Sequence::default(),
+            since: 0,
             disconnects: None,
         }
     }

@@ -11,10 +11,14 @@ mod disconnects;
 mod gaps;
 mod interest;
 mod members;
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub mod model;
 pub(crate) mod node;
 mod parts;
 mod presence;
 mod receive;
+mod send;
 mod sequence;
 mod task;
 mod wire;
@@ -25,27 +29,26 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use metrics::Counter;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_channels_transports::limited;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
-use self::gaps::{Gaps, LostTopics, Scope};
+use self::gaps::{Gaps, LostFrames};
 use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
-use self::wire::{Body, Versions};
-use crate::adapter::{Adapter, AdapterLimits, BoxFuture, Channel, NodeId};
+pub(crate) use self::wire::Versions;
+use crate::adapter::{Adapter, AdapterLimits, BoxFuture, NodeId};
 use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
-use crate::telemetry::{CLUSTER_LINK, CLUSTER_NODES, FRAMES_LOST, FRAMES_RECEIVED, FRAMES_SENT};
+use crate::telemetry::{CLUSTER_LINK, CLUSTER_NODES, FRAMES_RECEIVED, FRAMES_SENT};
 use crate::topics::Topics;
-use crate::topics::broadcast::Broadcast;
 
 /// This node among the others. Dropping it ends its connections to the engine.
 pub(crate) struct Cluster {
@@ -54,7 +57,11 @@ pub(crate) struct Cluster {
     limits: AdapterLimits,
     config: ClusterConfig,
     local: Local,
+    /// Where tasks are spawned: an adapter, or the application, may call from a thread without a runtime.
+    runtime: Handle,
     started: Instant,
+    /// Whether a frame of this node itself has come back since the last step.
+    has_heard_itself: AtomicBool,
     /// The time since the start, in milliseconds, as of the last step of the task.
     now: AtomicU64,
     /// The versions that this node reads.
@@ -91,7 +98,7 @@ struct Sending {
     /// The number of the last frame to a topic.
     last: u64,
     disconnects: Disconnects,
-    lost: LostTopics,
+    lost: LostFrames,
 }
 
 struct State {
@@ -103,6 +110,8 @@ struct State {
     /// Whether the next beat is due at once, and asks the others for theirs.
     hello: Option<Hello>,
     last_reconnect: Duration,
+    /// How often that was done since the node heard itself.
+    reconnects: u32,
     /// The nodes and presence shards whose questions are being answered.
     answering: HashSet<(NodeId, u32)>,
 }
@@ -110,7 +119,7 @@ struct State {
 /// Why a beat is due at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hello {
-    /// This node has come, and asks the others to say what they are.
+    /// This node has come, and requests an immediate beat of the others.
     Ask,
     /// Another node has asked.
     Answer,
@@ -122,9 +131,6 @@ struct Metrics {
     nodes: Level,
     link: Level,
 }
-
-/// How much of a frame is left for what is not the payload's bytes.
-const SLACK: usize = 1024;
 
 impl Cluster {
     /// Starts to hear the other nodes. To be called in a runtime.
@@ -143,13 +149,16 @@ impl Cluster {
             last_beat: None,
             hello: None,
             last_reconnect: Duration::ZERO,
+            reconnects: 0,
             answering: HashSet::new(),
         };
         let cluster = Arc::new(Self {
             node,
             adapter,
             limits,
+            runtime: Handle::current(),
             started: Instant::now(),
+            has_heard_itself: AtomicBool::new(false),
             now: AtomicU64::new(0),
             versions,
             version: AtomicU8::new(versions.min),
@@ -175,33 +184,6 @@ impl Cluster {
         cluster
     }
 
-    /// Sends a broadcast to the nodes that hear its topic, in several frames if it is long.
-    pub(crate) fn publish(&self, broadcast: &Broadcast) {
-        let frame = self.encode_broadcast(broadcast);
-        let topic = broadcast.topic();
-        if frame.len() > parts::LONGEST {
-            self.sending.lock().lost.add(Scope::topic(topic));
-            FRAMES_LOST.increment(["too_large"], 1);
-            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
-        } else if frame.len() > self.limits.max_frame {
-            let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
-            let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
-            let frames: Vec<_> = parts.map(|part| self.encode(Body::Part(part))).collect();
-            self.send_to_topic(topic, frames);
-        } else {
-            self.send_to_topic(topic, [frame]);
-        }
-    }
-
-    /// Disconnects the sockets with this id on the other nodes.
-    pub(crate) fn disconnect(&self, id: &str) {
-        let mut sending = self.sending.lock();
-        let disconnects = sending.disconnects.push(id);
-        // If it is not sent, the next beat tells the others that they lack it.
-        let frame = self.encode(Body::Disconnects(disconnects));
-        let _ = self.adapter.publish(Channel::All, frame.freeze());
-    }
-
     /// Returns what to wait for until broadcasts of other nodes on this topic are heard; `None` if they are.
     pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
         self.interest.listen(topic, &*self.adapter, self.now())
@@ -215,7 +197,7 @@ impl Cluster {
         }
         let Some(heard) = heard else { return };
         let cluster = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             heard.await;
             let Some(cluster) = cluster.upgrade() else { return };
             if cluster.interest.widen(&*cluster.adapter) {
@@ -226,6 +208,12 @@ impl Cluster {
 
     /// Adds the sessions of an endpoint to those of this node.
     pub(crate) fn add_sessions(&self, sessions: Weak<dyn Sessions>) {
+        if self.has_left.load(Ordering::Relaxed) {
+            limited!(
+                ERROR,
+                "an endpoint has a `PubSub` that has left its cluster: build another one"
+            );
+        }
         self.sessions.lock().push(sessions);
     }
 
@@ -249,12 +237,14 @@ impl Cluster {
         std::iter::once(this).chain(others).collect()
     }
 
-    /// Says goodbye to the others if all endpoints of this node have been shut down. Waits a second at most.
+    /// Says goodbye to the others if all endpoints of this node have been shut down. Waits a second at most. After that
+    /// the node is no longer one of the cluster.
     pub(crate) async fn leave(&self) {
         if !self.count_sessions().1 || self.has_left.swap(true, Ordering::Relaxed) {
             return;
         }
-        let _ = self.adapter.publish(Channel::All, self.encode(Body::Bye(())).freeze());
+        self.send_presence();
+        self.say_goodbye();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.adapter.flush()).await;
     }
 
@@ -280,57 +270,7 @@ impl Cluster {
     fn now(&self) -> Duration {
         Duration::from_millis(self.now.load(Ordering::Relaxed))
     }
-
-    fn encode(&self, body: Body) -> BytesMut {
-        wire::encode(self.version.load(Ordering::Relaxed), self.node, body)
-    }
-
-    fn encode_broadcast(&self, broadcast: &Broadcast) -> BytesMut {
-        let payload = broadcast.payload();
-        let (bytes, is_binary) = match payload.as_binary() {
-            Some(bytes) => (&bytes[..], true),
-            None => (payload.as_json().unwrap_or_default().as_bytes(), false),
-        };
-        let (topic, event) = (broadcast.topic(), broadcast.event());
-        let version = self.version.load(Ordering::Relaxed);
-        wire::encode_broadcast(version, self.node, topic, event, bytes, is_binary)
-    }
-
-    /// Sends a frame to all nodes. Returns whether there was room.
-    fn send_to_all(&self, body: Body) -> bool {
-        let is_sent = self.adapter.publish(Channel::All, self.encode(body).freeze()).is_ok();
-        self.count_sent(is_sent);
-        is_sent
-    }
-
-    /// Sends the frames of a body to the nodes that hear the topic.
-    fn send_to_topic(&self, topic: &str, frames: impl IntoIterator<Item = BytesMut>) {
-        let mut sending = self.sending.lock();
-        let is_sent = frames.into_iter().all(|mut frame| {
-            wire::set_number(&mut frame, sending.last + 1);
-            let is_sent = self.adapter.publish(Channel::Topic(topic), frame.freeze()).is_ok();
-            sending.last += u64::from(is_sent);
-            is_sent
-        });
-        if !is_sent {
-            sending.lost.add(Scope::topic(topic));
-        }
-        drop(sending);
-        self.count_sent(is_sent);
-    }
-
-    fn count_sent(&self, is_sent: bool) {
-        if is_sent {
-            self.metrics.sent.increment(1);
-        } else {
-            FRAMES_LOST.increment(["overflow"], 1);
-            limited!(WARN, "too much waits to be sent to the other nodes: a frame is dropped");
-        }
-    }
 }
-
-/// The size of the parts of a long body.
-const PART: usize = 256 << 10;
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,13 +8,18 @@ use bytes::{Bytes, BytesMut};
 use super::wire::Part;
 use crate::adapter::NodeId;
 
-/// Cuts a body into parts of at most `size` bytes.
-pub(super) fn cut(id: u64, mut body: Bytes, size: usize) -> impl Iterator<Item = Part> {
+/// Cuts a body into parts of at most `size` bytes. `topic` is that of a broadcast.
+pub(super) fn cut(
+    id: u64,
+    topic: &str,
+    mut body: Bytes,
+    size: usize,
+) -> impl Iterator<Item = Part> {
     let size = size.max(1);
     let count = body.len().div_ceil(size) as u32;
     (0..count).map(move |index| {
         let bytes = body.split_to(size.min(body.len()));
-        Part { id, index, count, bytes }
+        Part { id, index, count, bytes, topic: topic.into() }
     })
 }
 
@@ -22,6 +27,8 @@ pub(super) fn cut(id: u64, mut body: Bytes, size: usize) -> impl Iterator<Item =
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     unfinished: BTreeMap<(NodeId, u64), Unfinished>,
+    /// How many bodies were discarded since the last [`expire`](Self::expire).
+    discarded: usize,
 }
 
 #[derive(Debug)]
@@ -38,23 +45,33 @@ pub(super) const LONGEST: usize = 6 << 20;
 /// How many bytes of unfinished bodies of one sender are kept.
 pub(crate) const MAX_BYTES: usize = 16 << 20;
 
+/// How many unfinished bodies are kept.
+pub(crate) const MAX_UNFINISHED: usize = 1024;
+
 /// How long a body may take from its first part to its last.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(10);
 
 impl Parts {
     /// Adds a part. Returns the body with the last one. Parts that come in another order than they were cut in, or
-    /// would exceed [`MAX_BYTES`], discard the body.
+    /// would exceed [`MAX_BYTES`], discard the body, and so does one body more than [`MAX_UNFINISHED`].
     pub(crate) fn add(&mut self, from: NodeId, part: &Part, now: Duration) -> Option<Bytes> {
         let key = (from, part.id);
         if part.index == 0 {
-            let (count, bytes) = (part.count, BytesMut::new());
-            self.unfinished.insert(key, Unfinished { count, next: 0, bytes, since: now });
+            let is_full = self.unfinished.len() >= MAX_UNFINISHED;
+            if is_full && !self.unfinished.contains_key(&key) {
+                self.discarded += 1;
+                return None;
+            }
+            let body =
+                Unfinished { count: part.count, next: 0, bytes: BytesMut::new(), since: now };
+            self.discarded += usize::from(self.unfinished.insert(key, body).is_some());
         }
         let held = self.held(from);
         let body = self.unfinished.get_mut(&key)?;
         let fits = held.saturating_add(part.bytes.len()) <= MAX_BYTES;
         if body.next != part.index || body.count != part.count || part.bytes.is_empty() || !fits {
             self.unfinished.remove(&key);
+            self.discarded += 1;
             return None;
         }
         body.bytes.extend_from_slice(&part.bytes);
@@ -65,11 +82,17 @@ impl Parts {
         self.unfinished.remove(&key).map(|body| body.bytes.freeze())
     }
 
-    /// Discards the bodies that take too long. Returns how many.
+    /// Discards the bodies that take too long. Returns how many were discarded since the last time.
     pub(crate) fn expire(&mut self, now: Duration) -> usize {
         let before = self.unfinished.len();
         self.unfinished.retain(|_, body| now.saturating_sub(body.since) < MAX_AGE);
-        before - self.unfinished.len()
+        std::mem::take(&mut self.discarded) + before - self.unfinished.len()
+    }
+
+    /// Returns how many bodies are unfinished, and how many bytes they have.
+    #[cfg(any(test, feature = "unstable-internals"))]
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.unfinished.len(), self.unfinished.values().map(|body| body.bytes.len()).sum())
     }
 
     fn held(&self, from: NodeId) -> usize {
@@ -85,7 +108,7 @@ mod tests {
     const ANN: NodeId = NodeId(1);
 
     fn parts(id: u64, size: usize) -> Vec<Part> {
-        cut(id, Bytes::from_static(b"0123456789"), size).collect()
+        cut(id, "room", Bytes::from_static(b"0123456789"), size).collect()
     }
 
     fn add(parts: &mut Parts, part: &Part) -> Option<Bytes> {
@@ -131,10 +154,22 @@ mod tests {
         let mut all = Parts::default();
         let bytes = Bytes::from(vec![0; MAX_BYTES / 4]);
         for id in 0..100 {
-            add(&mut all, &Part { id, index: 0, count: 2, bytes: bytes.clone() });
+            add(&mut all, &Part { id, count: 2, bytes: bytes.clone(), ..Part::default() });
         }
         assert_eq!(all.held(ANN), MAX_BYTES);
         assert_eq!(all.unfinished.len(), 4);
+    }
+
+    #[test]
+    fn how_many_bodies_may_be_unfinished_is_bounded_and_what_is_discarded_is_counted() {
+        let mut all = Parts::default();
+        for id in 0..2 * MAX_UNFINISHED as u64 {
+            add(&mut all, &parts(id, 6)[0]);
+        }
+        assert_eq!(all.size().0, MAX_UNFINISHED);
+        assert_eq!(all.expire(Duration::ZERO), MAX_UNFINISHED);
+        assert!(add(&mut all, &parts(0, 6)[1]).is_some());
+        assert_eq!(all.expire(Duration::ZERO), 0);
     }
 
     #[test]

@@ -38,7 +38,10 @@ impl Cluster {
 
     pub(super) fn hear_clocks(self: &Arc<Self>, from: NodeId, clocks: &[u64], now: Duration) {
         let requests = self.local.presence.hear_clocks(from, clocks, now);
-        self.answer_presence(from, requests);
+        let messages: Vec<_> = requests.iter().map(encode).collect();
+        if !messages.is_empty() {
+            self.answer(from, Body::Presence(wire::Presence { messages }));
+        }
     }
 
     pub(super) fn hear_presence(
@@ -68,7 +71,7 @@ impl Cluster {
             return;
         }
         let cluster = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             for (shard, answers) in shards {
                 for outgoing in answers {
                     let Some(cluster) = cluster.upgrade() else { return };

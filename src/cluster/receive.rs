@@ -2,21 +2,20 @@
 
 use std::str;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use smol_str::SmolStr;
 use tower_channels_transports::limited;
 
 use super::disconnects::{Plan, plan};
 use super::gaps::Scope;
-use super::members::Change;
-use super::sequence::Arrival;
-use super::wire::{self, Beat, Body, DecodeError};
+use super::members::{Change, YOUNG};
+use super::wire::{self, Beat, Body, DecodeError, Lost, Resend};
 use super::{Cluster, Hello, WeakCluster};
 use crate::adapter::{Link, NodeId, NodeInbox, Reached};
 use crate::payload::Payload;
-use crate::telemetry::{CLUSTER_GAPS, FRAMES_LOST, FRAMES_REFUSED, FRAMES_REPEATED, LINKS_LOST};
+use crate::telemetry::{CLUSTER_GAPS, FRAMES_REFUSED, FRAMES_REPEATED, LINKS_LOST};
 use crate::topics::broadcast::Broadcast;
 
 /// What an adapter has of a node.
@@ -55,26 +54,18 @@ impl Cluster {
             Err(error) => return refuse(error),
         };
         if header.from == self.node {
-            // Broadcasts have reached the clients of this node before they were sent.
-            if header.number == 0 {
-                self.state.lock().members.hear_self(now);
-            }
-            return;
+            // Its broadcasts have reached its clients before they were sent.
+            return self.has_heard_itself.store(true, Ordering::Relaxed);
         }
         self.metrics.received.increment(1);
         let mut state = self.state.lock();
         let change = state.members.hear(header.from, now);
         self.set_standing(change.as_slice());
-        let arrival = match header.number {
-            0 => Arrival::Next,
-            number => state.members.receive(header.from, number),
-        };
+        let is_new = header.number == 0 || state.members.receive(header.from, header.number);
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
-        match arrival {
-            Arrival::Next => {}
-            Arrival::AfterGap => self.change(Change::Missing(header.from)),
-            Arrival::Repeated => return FRAMES_REPEATED.add(1),
+        if !is_new {
+            return FRAMES_REPEATED.add(1);
         }
         // Most of what a node hears that hears all topics.
         if wire::topic_of(&body).is_some_and(|topic| self.local.topics.subscribers(topic) == 0) {
@@ -94,29 +85,27 @@ impl Cluster {
             Body::Part(part) => {
                 let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
-                    Some(Ok(Some(Body::Broadcast(broadcast)))) => self.deliver(broadcast),
-                    Some(_) => refuse(DecodeError::Malformed),
-                    None => {}
+                    Some(Err(_) | Ok(Some(Body::Part(_)))) => refuse(DecodeError::Malformed),
+                    Some(Ok(Some(body))) => self.handle(from, body, now),
+                    Some(Ok(None)) | None => {}
                 }
             }
             Body::Beat(beat) => self.hear_beat(from, beat, now),
-            Body::Bye(()) => {
+            Body::Bye(last) => {
                 let mut state = self.state.lock();
-                let change = state.members.bye(from);
-                self.set_standing(change.as_slice());
+                let changes = state.members.bye(from, last);
+                self.set_standing(&changes);
                 drop(state);
-                change.into_iter().for_each(|change| self.change(change));
+                changes.into_iter().for_each(|change| self.change(change));
             }
             Body::Disconnects(disconnects) => self.hear_disconnects(from, disconnects),
-            Body::Resend(number) => {
-                let disconnects = self.sending.lock().disconnects.since(number);
+            Body::Resend(asked) => {
+                let disconnects = self.sending.lock().disconnects.answer(asked);
                 self.answer(from, Body::Disconnects(disconnects));
             }
-            Body::Lost(lost) => {
-                let topics = lost.topics.into_iter().map(SmolStr::from);
-                let topics = topics.collect::<std::collections::HashSet<_>>();
-                let scope = if topics.is_empty() { Scope::All } else { Scope::Topics(topics) };
-                self.miss("sender", scope);
+            Body::Lost(Lost { topics, numbers }) => {
+                self.state.lock().members.explain(from, &numbers);
+                self.miss("sender", Lost::scope(topics));
             }
             Body::Presence(presence) => self.hear_presence(from, presence, now),
             Body::Probe(()) => {}
@@ -142,30 +131,35 @@ impl Cluster {
     }
 
     fn hear_beat(self: &Arc<Self>, from: NodeId, mut beat: Beat, now: Duration) {
-        let (age, last) = (self.started.elapsed(), beat.disconnects);
+        let age = self.started.elapsed();
         let clocks = std::mem::take(&mut beat.clocks);
         let mut state = self.state.lock();
         if beat.is_hello {
             state.hello = state.hello.or(Some(Hello::Answer));
         }
         let change = state.members.beat(from, beat, age);
-        let missing = state.members.next_disconnect(from).filter(|next| *next <= last);
+        let missing = state.members.missing_disconnects(from);
         self.write_version(&state);
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
-        if let Some(number) = missing {
-            self.answer(from, Body::Resend(number));
+        if let Some(missing) = missing {
+            self.answer(from, Body::Resend(missing));
         }
         self.hear_clocks(from, &clocks, now);
     }
 
     fn hear_disconnects(self: &Arc<Self>, from: NodeId, disconnects: wire::Disconnects) {
         let mut state = self.state.lock();
-        let next = state.members.next_disconnect(from).unwrap_or(disconnects.first);
+        let next = match state.members.next_disconnect(from) {
+            Some(next) => next,
+            None if disconnects.is_answer => disconnects.first,
+            // The next beat says what to ask for.
+            None => return,
+        };
         match plan(next, disconnects) {
-            Plan::Ask(number) => {
+            Plan::Ask(first) => {
                 drop(state);
-                self.answer(from, Body::Resend(number));
+                self.answer(from, Body::Resend(Resend { first, since: 0 }));
             }
             Plan::Apply(ids, last) => {
                 state.members.disconnected(from, last);
@@ -178,7 +172,7 @@ impl Cluster {
     /// Sends a body to one node.
     pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
         let cluster = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             if let Some(cluster) = cluster.upgrade() {
                 cluster.reach(node, body).await;
             }
@@ -187,13 +181,14 @@ impl Cluster {
 
     /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
     pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
-        let reached = self.adapter.reach(node, self.encode(body).freeze()).await;
-        let is_heard = reached != Reached::Nobody;
-        if !is_heard {
-            let now = self.now();
-            self.state.lock().members.nobody(node, now);
+        for frame in self.cut("", self.encode(body)) {
+            if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
+                let now = self.now();
+                self.state.lock().members.nobody(node, now);
+                return false;
+            }
         }
-        is_heard
+        true
     }
 
     /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that
@@ -205,7 +200,7 @@ impl Cluster {
                 Change::Up(node) => presence.node_up(*node),
                 Change::Down(node) => presence.node_down(*node),
                 Change::Gone(node) => presence.node_gone(*node),
-                Change::Missing(_) => {}
+                Change::Missing(_) | Change::Ignored(_) => {}
             }
         }
     }
@@ -216,6 +211,9 @@ impl Cluster {
             Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
             Change::Down(node) => limited!(WARN, ?node, "another node is silent"),
             Change::Gone(node) => limited!(INFO, ?node, "another node is gone"),
+            Change::Ignored(node) => {
+                return limited!(WARN, ?node, "there are too many nodes: another one is ignored");
+            }
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);
@@ -225,7 +223,7 @@ impl Cluster {
     }
 
     /// Broadcasts of other nodes on these topics may have been lost.
-    fn miss(&self, cause: &'static str, scope: Scope) {
+    pub(super) fn miss(&self, cause: &'static str, scope: Scope) {
         CLUSTER_GAPS.increment([cause], 1);
         self.gaps.report(scope);
     }
@@ -234,17 +232,17 @@ impl Cluster {
         let now = self.now();
         let mut state = self.state.lock();
         let was_linked = std::mem::replace(&mut state.is_linked, true);
-        let is_first = state.last_beat.is_none();
+        let is_young = self.started.elapsed() < YOUNG;
         state.hello = Some(Hello::Ask);
         state.members.link_up(now);
         // By their numbers it is seen whether anything was missed, if everything is heard.
-        let sees_gaps = state.members.hears_all();
+        let sees_gaps = state.members.sees_gaps();
         drop(state);
         if was_linked {
             return;
         }
         limited!(INFO, "the other nodes are heard");
-        if !is_first && !sees_gaps {
+        if !is_young && !sees_gaps {
             self.miss("link", Scope::All);
         }
     }
@@ -258,26 +256,6 @@ impl Cluster {
             LINKS_LOST.add(1);
             limited!(WARN, "the other nodes are not heard any more");
         }
-    }
-
-    /// A frame of this node was not sent, or may not have been.
-    fn lose(&self, frame: Bytes) {
-        FRAMES_LOST.increment(["unsent"], 1);
-        let Ok((_, body)) = wire::decode_header(frame, self.versions) else { return };
-        let scope = match wire::decode_body(body) {
-            Ok(Some(Body::Broadcast(broadcast))) => match str::from_utf8(&broadcast.topic) {
-                Ok(topic) => Scope::topic(topic),
-                Err(_) => Scope::All,
-            },
-            Ok(Some(Body::Part(_))) => Scope::All,
-            Ok(Some(Body::Lost(lost))) if lost.topics.is_empty() => Scope::All,
-            Ok(Some(Body::Lost(lost))) => {
-                Scope::Topics(lost.topics.into_iter().map(SmolStr::from).collect())
-            }
-            // What is said again anyway.
-            _ => return,
-        };
-        self.sending.lock().lost.add(scope);
     }
 }
 

@@ -1,29 +1,41 @@
 //! [`Sequence`]: whether the numbered frames of one sender have all come.
 
-/// The numbers of the frames of one kind from one sender. Plain code.
-#[derive(Clone, Copy, Debug, Default)]
+use std::collections::BTreeSet;
+
+/// The numbers of the topic frames of one sender. Plain code.
+///
+/// A number that has not come, although a higher one has, may be explained by the sender, or come late. It counts as
+/// missing at the second beat after that.
+#[derive(Debug, Default)]
 pub(super) struct Sequence {
-    /// The last number that has come, or is known to have been missed. `None` until the first.
+    /// The highest number that has come or was announced. `None` until the first.
     last: Option<u64>,
+    /// The number of the first frame that has come, if it came before anything was known of the sender.
+    first: Option<u64>,
     /// What the sender has announced as its last number, a beat ago.
     announced: u64,
+    /// The numbers that have not come: since the last beat, and for longer.
+    fresh: BTreeSet<u64>,
+    overdue: BTreeSet<u64>,
+    /// Numbers that will not come, as the sender says.
+    explained: BTreeSet<u64>,
+    /// More are missing than are listed.
+    is_beyond: bool,
 }
 
-/// What the number of a frame says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// It is the next one, or the first.
-    Next,
-    /// It has come before.
-    Repeated,
-    /// Others before it have not come.
-    AfterGap,
-}
+/// How many missing numbers are listed.
+const LISTED: u64 = 4096;
 
 impl Sequence {
-    /// Everything after this number is expected.
-    pub(super) fn begin_after(&mut self, number: u64) {
+    /// Everything after this number is expected. Returns whether frames are missing before the first that has come.
+    pub(super) fn begin_after(&mut self, number: u64) -> bool {
         self.last.get_or_insert(number);
+        self.first.is_some_and(|first| first > number.saturating_add(1))
+    }
+
+    /// Returns whether a lost frame would be noticed.
+    pub(super) fn has_begun(&self) -> bool {
+        self.last.is_some()
     }
 
     /// Expects nothing until the next frame: what comes is not all that is sent.
@@ -31,74 +43,166 @@ impl Sequence {
         *self = Self::default();
     }
 
-    /// A frame has come.
-    pub(super) fn receive(&mut self, number: u64) -> Arrival {
-        let arrival = match self.last {
-            Some(last) if number <= last => return Arrival::Repeated,
-            Some(last) if number > last + 1 => Arrival::AfterGap,
-            _ => Arrival::Next,
-        };
+    /// A frame has come. Returns `false` if it has come before.
+    pub(super) fn receive(&mut self, number: u64) -> bool {
+        match self.last {
+            Some(last) if number <= last => {
+                return self.fresh.remove(&number) || self.overdue.remove(&number);
+            }
+            Some(last) => {
+                self.is_beyond |=
+                    !expect(&mut self.fresh, &mut self.explained, last + 1, number - 1)
+            }
+            None => self.first = Some(number),
+        }
         self.last = Some(number);
-        arrival
+        true
     }
 
-    /// The sender says that this was its last number. Returns whether frames are missing that it had announced the
-    /// time before: those of this time may be on their way.
+    /// The sender says that this was its last number. Returns whether frames are missing.
     pub(super) fn announce(&mut self, number: u64) -> bool {
+        let is_missing = self.has_missing_for_long();
+        self.overdue = std::mem::take(&mut self.fresh);
+        self.is_beyond = false;
         let announced = std::mem::replace(&mut self.announced, number);
-        let Some(last) = &mut self.last else {
-            self.last = Some(number);
-            return false;
-        };
-        let is_missing = *last < announced;
-        *last = (*last).max(announced);
+        match self.last {
+            None => self.last = Some(number),
+            // Those that it has announced this time may be on their way.
+            Some(last) if last < announced => {
+                self.is_beyond |=
+                    !expect(&mut self.overdue, &mut self.explained, last + 1, announced);
+                self.last = Some(announced);
+            }
+            Some(_) => {}
+        }
         is_missing
     }
+
+    /// The sender says that these were not sent.
+    pub(super) fn explain(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            let is_known = self.fresh.remove(number) || self.overdue.remove(number);
+            if !is_known && self.explained.len() as u64 <= LISTED {
+                self.explained.insert(*number);
+            }
+        }
+    }
+
+    /// The sender will send nothing more, and this was its last number. Returns whether frames are missing.
+    pub(super) fn end(&mut self, number: u64) -> bool {
+        let is_behind = self.last.is_some_and(|last| last < number);
+        is_behind || self.has_missing()
+    }
+
+    /// Returns whether frames are missing, for however long.
+    pub(super) fn has_missing(&self) -> bool {
+        self.has_missing_for_long() || !self.fresh.is_empty()
+    }
+
+    fn has_missing_for_long(&self) -> bool {
+        self.is_beyond || !self.overdue.is_empty()
+    }
+}
+
+/// Adds numbers that have not come, but for those that are explained. Returns `false` if there are more than are listed.
+fn expect(
+    missing: &mut BTreeSet<u64>,
+    explained: &mut BTreeSet<u64>,
+    first: u64,
+    last: u64,
+) -> bool {
+    if first > last {
+        return true;
+    }
+    let room = LISTED.saturating_sub(missing.len() as u64);
+    let unexplained = (first..=last).filter(|number| !explained.contains(number));
+    missing.extend(unexplained.take(usize::try_from(room).unwrap_or(0)));
+    let is_listed = last - first < room;
+    // Nothing before this is expected any more.
+    *explained = explained.split_off(&(last + 1));
+    is_listed
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Arrival::{AfterGap, Next, Repeated};
     use super::*;
 
-    fn receive<const N: usize>(sequence: &mut Sequence, numbers: [u64; N]) -> [Arrival; N] {
+    fn receive<const N: usize>(sequence: &mut Sequence, numbers: [u64; N]) -> [bool; N] {
         numbers.map(|number| sequence.receive(number))
     }
 
     #[test]
-    fn numbers_that_were_left_out_are_a_gap_and_others_come_once() {
+    fn each_number_is_taken_once_also_if_it_comes_late() {
         let mut sequence = Sequence::default();
         assert_eq!(
-            receive(&mut sequence, [5, 6, 6, 5, 8, 7, 9]),
-            [Next, Next, Repeated, Repeated, AfterGap, Repeated, Next]
+            receive(&mut sequence, [5, 6, 6, 5, 9, 7, 8, 7, 10]),
+            [true, true, false, false, true, true, true, false, true]
         );
+        assert!(!sequence.has_missing());
+    }
+
+    #[test]
+    fn what_has_not_come_counts_as_missing_at_the_second_beat_and_once() {
+        let mut sequence = Sequence::default();
+        receive(&mut sequence, [1, 3]);
+        assert_eq!([3, 3, 3].map(|number| sequence.announce(number)), [false, true, false]);
+        assert_eq!(receive(&mut sequence, [2, 4]), [false, true]);
+    }
+
+    #[test]
+    fn what_comes_late_or_is_explained_is_not_missing() {
+        let mut sequence = Sequence::default();
+        receive(&mut sequence, [1, 3, 5]);
+        assert!(!sequence.announce(5));
+        assert!(sequence.receive(2));
+        sequence.explain(&[4, 6]);
+        assert!(!sequence.announce(5));
+        assert!(!sequence.receive(4));
+        assert!(sequence.receive(7));
+        assert!(!sequence.has_missing(), "it was explained before it was missed");
+    }
+
+    #[test]
+    fn the_last_frames_are_missing_too() {
+        let mut sequence = Sequence::default();
+        sequence.receive(1);
+        let missing = [3, 3, 3, 3].map(|number| sequence.announce(number));
+        assert_eq!(missing, [false, false, true, false]);
+        assert_eq!(receive(&mut sequence, [4]), [true]);
+    }
+
+    #[test]
+    fn frames_that_a_beat_has_overtaken_are_taken() {
+        let mut sequence = Sequence::default();
+        sequence.receive(1);
+        sequence.announce(3);
+        sequence.announce(3);
+        assert_eq!(receive(&mut sequence, [2, 3, 3]), [true, true, false]);
+        assert!(!sequence.announce(3));
     }
 
     #[test]
     fn a_sender_that_is_new_has_sent_nothing_before_its_first_frame() {
         let mut sequence = Sequence::default();
-        sequence.begin_after(0);
-        assert_eq!(receive(&mut sequence, [2]), [AfterGap]);
+        assert!(!sequence.begin_after(0));
+        receive(&mut sequence, [2]);
+        assert!(sequence.has_missing());
     }
 
     #[test]
-    fn the_last_frames_are_missing_if_they_have_not_come_a_beat_later() {
-        let mut sequence = Sequence::default();
-        sequence.receive(1);
-        assert!(!sequence.announce(3), "they may be on their way");
-        assert!(sequence.announce(3));
-        assert!(!sequence.announce(3), "a gap is reported once");
-        assert_eq!(receive(&mut sequence, [4]), [Next]);
-        assert!(!sequence.announce(4));
-        assert!(!sequence.announce(4));
+    fn a_frame_that_came_before_its_sender_was_known_was_the_first_or_others_are_missing() {
+        for first in [1, 2] {
+            let mut sequence = Sequence::default();
+            receive(&mut sequence, [first]);
+            assert_eq!(sequence.begin_after(0), first == 2);
+        }
     }
 
     #[test]
     fn a_sender_that_is_heard_for_the_first_time_owes_nothing_that_it_sent_before() {
         let mut sequence = Sequence::default();
-        assert!(!sequence.announce(10));
-        assert!(!sequence.announce(10));
-        assert_eq!(receive(&mut sequence, [11]), [Next]);
+        assert_eq!([10, 10, 10].map(|number| sequence.announce(number)), [false; 3]);
+        assert_eq!(receive(&mut sequence, [11]), [true]);
     }
 
     #[test]
@@ -106,6 +210,32 @@ mod tests {
         let mut sequence = Sequence::default();
         receive(&mut sequence, [1]);
         sequence.forget();
-        assert_eq!(receive(&mut sequence, [9]), [Next]);
+        receive(&mut sequence, [9]);
+        assert!(!sequence.has_missing());
+    }
+
+    #[test]
+    fn a_sender_that_ends_has_nothing_on_its_way() {
+        let end = |numbers: [u64; 2], last| {
+            let mut sequence = Sequence::default();
+            receive(&mut sequence, numbers);
+            sequence.end(last)
+        };
+        assert!(!end([1, 2], 2));
+        assert!(end([1, 2], 3));
+        assert!(end([1, 3], 3));
+    }
+
+    #[test]
+    fn a_gap_that_is_too_long_to_be_listed_is_missing_all_the_same() {
+        let mut sequence = Sequence::default();
+        receive(&mut sequence, [1, u64::MAX]);
+        assert!(sequence.fresh.len() as u64 <= LISTED);
+        assert!(sequence.announce(u64::MAX));
+        for number in [0, 5, u64::MAX] {
+            sequence.receive(number);
+            sequence.announce(number);
+            sequence.end(number);
+        }
     }
 }

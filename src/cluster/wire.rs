@@ -11,7 +11,7 @@
 //! would misinterpret needs a new version. A node writes the highest version that all nodes read which it hears,
 //! and a release reads at least the version before its own: a cluster is upgraded one node at a time.
 //!
-//! Who may publish to the engine speaks for the application: frames are validated as far as a broken one could
+//! Anyone who can publish to the engine can impersonate the application: frames are validated as far as a broken one could
 //! harm the node, no further. JSON is not parsed, only checked to be UTF-8.
 
 use std::str;
@@ -68,14 +68,14 @@ pub(crate) enum Body {
     Broadcast(Broadcast),
     #[prost(message, tag = "2")]
     Beat(Beat),
-    /// The sender leaves the cluster.
-    #[prost(message, tag = "3")]
-    Bye(()),
+    /// The sender leaves the cluster, and this was the number of its last frame to a topic.
+    #[prost(uint64, tag = "3")]
+    Bye(u64),
     #[prost(message, tag = "4")]
     Disconnects(Disconnects),
-    /// The recipient is asked for its disconnects from this number on.
-    #[prost(uint64, tag = "5")]
-    Resend(u64),
+    /// The recipient is asked for its disconnects.
+    #[prost(message, tag = "5")]
+    Resend(Resend),
     #[prost(message, tag = "6")]
     Lost(Lost),
     #[prost(message, tag = "7")]
@@ -138,17 +138,31 @@ pub(crate) struct Disconnects {
     pub(crate) first: u64,
     #[prost(string, repeated, tag = "2")]
     pub(crate) ids: Vec<String>,
-    /// They answer a [`Body::Resend`]: older ones are not to be had.
+    /// They answer a [`Body::Resend`]: the sender no longer has older ones.
     #[prost(bool, tag = "3")]
     pub(crate) is_answer: bool,
 }
 
-/// The sender has broadcast on these topics what was not sent.
+/// Asks for the disconnects of the recipient that are not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Resend {
+    /// From this number on.
+    #[prost(uint64, tag = "1")]
+    pub(crate) first: u64,
+    /// Those since the recipient had this age, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub(crate) since: u64,
+}
+
+/// The sender could not send some of its frames.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Lost {
-    /// None for any topic.
+    /// The topics that they were for. None for any topic.
     #[prost(string, repeated, tag = "1")]
     pub(crate) topics: Vec<String>,
+    /// Their numbers, of those that had one.
+    #[prost(uint64, repeated, tag = "2")]
+    pub(crate) numbers: Vec<u64>,
 }
 
 /// Messages of the presence replicas of the sender.
@@ -179,6 +193,9 @@ pub(crate) struct Part {
     pub(crate) count: u32,
     #[prost(bytes = "bytes", tag = "4")]
     pub(crate) bytes: Bytes,
+    /// The topic of a broadcast, to be named if a part is lost.
+    #[prost(string, tag = "5")]
+    pub(crate) topic: String,
 }
 
 impl Versions {
@@ -340,7 +357,9 @@ mod tests {
         let body = |body| body_of(encode(1, NODE, body));
         assert_eq!(topic_of(&body(broadcast(b"{}"))), Some("room:1"));
         assert_eq!(topic_of(&body(broadcast(b"{}"))[..10]), Some("room:1"));
-        for other in [Body::Bye(()), Body::Resend(1), Body::Broadcast(Broadcast::default())] {
+        for other in
+            [Body::Bye(0), Body::Resend(Resend::default()), Body::Broadcast(Broadcast::default())]
+        {
             assert_eq!(topic_of(&body(other)), None);
         }
         for broken in [&b""[..], b"\x0a", b"\x0a\x08\x0a\x06room", b"\x0a\x03\x0a\x01\xff"] {

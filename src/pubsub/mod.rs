@@ -94,7 +94,8 @@ impl PubSub {
     fn from_valid(config: PubSubConfig, adapter: Option<Box<dyn Adapter>>) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
         let sockets = Sockets::new();
-        let node = adapter.is_some().then(NodeId::random);
+        let node = config.cluster.node.unwrap_or_else(NodeId::random);
+        let node = adapter.is_some().then_some(node);
         let presence = Presence::new(config.presence, topics.clone(), node);
         let cluster = adapter.zip(node).map(|(adapter, node)| {
             let (topics, sockets) = (topics.clone(), sockets.clone());
@@ -201,10 +202,14 @@ impl PubSub {
     /// Sends a broadcast of the application, except to the subscriber with the inbox `from`. Everything
     /// that other nodes have to send as well comes through here.
     pub(crate) fn publish(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        if let Some(cluster) = &self.0.cluster {
-            cluster.publish(&broadcast);
-        }
+        let Some(cluster) = &self.0.cluster else {
+            return self.0.topics.broadcast(broadcast, from);
+        };
+        // The clients of this node come first: they see no answer of another node before what it answers.
+        let frame = cluster.encode_broadcast(&broadcast);
+        let topic = broadcast.topic_name();
         self.0.topics.broadcast(broadcast, from);
+        cluster.publish(&topic, frame);
     }
 
     /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].

@@ -77,10 +77,17 @@ impl<A: Send + Sync + 'static> Client<A> {
         topic: &str,
         payload: impl Into<Payload>,
     ) -> impl Future<Output = Reply> {
+        let reference = self.send_join(topic, payload);
+        self.reply(reference, Location::caller())
+    }
+
+    /// Joins a topic without waiting for the reply, and returns the ref.
+    #[track_caller]
+    pub(super) fn send_join(&mut self, topic: &str, payload: impl Into<Payload>) -> String {
         let reference = self.next_ref();
         self.joined.insert(topic.to_owned(), reference.clone());
         self.write(topic, "phx_join", &reference, &payload.into());
-        self.reply(reference, Location::caller())
+        reference
     }
 
     /// Pushes an event and returns the reply.
@@ -247,6 +254,30 @@ impl<A: Send + Sync + 'static> Client<A> {
             while let Poll::Ready(Ok(())) = connection.poll_receive(&mut cx, &mut self.unread) {}
         }
         self.unread.discard()
+    }
+
+    /// Takes all messages that are unread or waiting, and the reason if the connection is closed. Ready if there is any
+    /// of these.
+    #[cfg(feature = "unstable-internals")]
+    pub(super) fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Vec<Message>, Option<Close>)> {
+        let mut closed = None;
+        if let Some(connection) = &mut self.connection {
+            closed = loop {
+                match connection.poll_receive(cx, &mut self.unread) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(close)) => break Some(close),
+                    Poll::Pending => break None,
+                }
+            };
+        }
+        let messages = self.unread.take_all();
+        if messages.is_empty() && closed.is_none() {
+            return Poll::Pending;
+        }
+        Poll::Ready((messages, closed))
     }
 
     /// Waits until the server closes the connection, and returns the reason.

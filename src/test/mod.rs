@@ -83,6 +83,9 @@ mod client;
 mod connection;
 mod expected;
 mod message;
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub mod simulation;
 mod unread;
 
 use std::any::Any;

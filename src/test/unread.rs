@@ -25,6 +25,12 @@ impl Unread {
         self.0.remove(at)
     }
 
+    /// Removes all.
+    #[cfg(feature = "unstable-internals")]
+    pub(super) fn take_all(&mut self) -> Vec<Message> {
+        self.0.drain(..).collect()
+    }
+
     /// Removes all, and returns their number.
     pub(super) fn discard(&mut self) -> usize {
         self.0.drain(..).count()

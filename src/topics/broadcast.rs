@@ -71,6 +71,11 @@ impl Broadcast {
         &self.payload
     }
 
+    /// The topic, to be kept.
+    pub(crate) fn topic_name(&self) -> SmolStr {
+        self.topic.clone()
+    }
+
     pub(super) fn is_volatile(&self) -> bool {
         self.volatile
     }

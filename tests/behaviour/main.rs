@@ -9,7 +9,7 @@
 #[macro_use]
 mod support;
 
-#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(dead_code, missing_docs)]
 #[path = "../../examples/reference/main.rs"]
 mod reference;
 

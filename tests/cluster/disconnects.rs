@@ -75,3 +75,23 @@ async fn what_a_node_disconnected_while_it_was_not_heard_is_made_up_for_even_if_
     bus.heal(place);
     assert_eq!(ann.expect_closed().await, Close::GoingAway);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_older_node_disconnected_before_this_one_heard_it_is_made_up_for_and_nothing_before()
+ {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    one.disconnect("bob");
+    seconds(5).await;
+    let (two, place) = node(&bus);
+    bus.cut(place);
+    let mut ann = joined(&two, "ann", "room:1").await;
+    let mut bob = joined(&two, "bob", "room:1").await;
+    one.disconnect("ann");
+    seconds(5).await;
+    bus.heal(place);
+    assert_eq!(ann.expect_closed().await, Close::GoingAway);
+    seconds(5).await;
+    assert_eq!(bob.discard(), 0);
+    assert!(two.is_connected("bob"));
+}

@@ -77,6 +77,63 @@ async fn a_broadcast_that_a_node_did_not_hear_ends_channels_of_resumable_session
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_outage_ends_a_channel_once_however_many_nodes_report_it() {
+    let bus = Bus::new();
+    let nodes = nodes::<4>(&bus).await;
+    let (last, place) = node(&bus);
+    seconds(2).await;
+    let mut bob = resumable(&last, "bob", "plain:1").await;
+    bus.cut(place);
+    for node in &nodes {
+        node.broadcast("plain:1", "n", json!(0));
+    }
+    seconds(1).await;
+    bus.heal(place);
+    let mut ends = 0;
+    for _ in 0..30 {
+        seconds(1).await;
+        if unread(&mut bob).await.contains(&"phx_error".to_owned()) {
+            ends += 1;
+            bob.join("plain:1", json!({})).await;
+        }
+    }
+    assert_eq!(ends, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interruption_is_a_gap_for_a_node_that_hears_only_its_topics() {
+    let bus = Bus::new();
+    let (_one, _) = node(&bus);
+    let (two, place) = node_with(&bus, ClusterConfig::new().listen(Listen::Topics));
+    seconds(3).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    bus.cut(place);
+    seconds(1).await;
+    bus.heal(place);
+    seconds(15).await;
+    assert!(is_ended(&mut bob).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sender_could_not_send_concerns_its_topic_alone() {
+    let bus = Bus::new();
+    let (one, place) = node(&bus);
+    let (two, _) = node(&bus);
+    seconds(1).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    let mut cid = resumable(&two, "cid", "plain:2").await;
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    seconds(4).await;
+    bus.heal(place);
+    one.broadcast("plain:2", "n", json!(1));
+    assert_eq!(cid.expect("n").await, json!(1));
+    seconds(20).await;
+    assert!(is_ended(&mut bob).await);
+    assert!(!is_ended(&mut cid).await, "its numbers are explained");
+}
+
+#[tokio::test(start_paused = true)]
 async fn gaps_are_ignored_where_it_is_configured() {
     let bus = Bus::new();
     let (one, _) = node(&bus);
@@ -106,7 +163,7 @@ async fn one_frame_that_is_lost_silently_is_noticed() {
         if !is_last {
             one.broadcast("plain:1", "n", json!(1));
         }
-        seconds(15).await;
+        seconds(20).await;
         assert!(is_ended(&mut bob).await, "{is_last}");
     }
 }
@@ -161,7 +218,7 @@ async fn many_clients_join_again_one_after_another() {
     seconds(1).await;
     bus.heal(place);
     let mut ended = Vec::new();
-    for _ in 0..14 {
+    for _ in 0..20 {
         seconds(1).await;
         let mut count = 0;
         for client in &mut clients {
@@ -170,7 +227,7 @@ async fn many_clients_join_again_one_after_another() {
         ended.push(count);
     }
     assert_eq!(ended.iter().sum::<usize>(), 500);
-    assert!(ended.iter().all(|count| *count <= 420), "{ended:?}");
+    assert!(ended.iter().all(|count| *count <= 100), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,5 +243,39 @@ async fn a_node_that_died_while_this_one_heard_nothing_may_have_said_something()
     seconds(1).await;
     bus.heal(place);
     tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(is_ended(&mut bob).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hears_nothing_at_first_has_missed_what_was_said() {
+    for listen in [Listen::All, Listen::Topics] {
+        let bus = Bus::new();
+        let (one, _) = node(&bus);
+        seconds(3).await;
+        let (two, place) = node_with(&bus, ClusterConfig::new().listen(listen));
+        bus.cut(place);
+        let mut bob = resumable(&two, "bob", "plain:1").await;
+        one.broadcast("plain:1", "n", json!(0));
+        seconds(3).await;
+        bus.heal(place);
+        seconds(15).await;
+        assert!(is_ended(&mut bob).await, "{listen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_choice_of_topics_that_has_just_changed_hides_no_loss() {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    let (two, place) = node_with(&bus, ClusterConfig::new().listen(Listen::Topics));
+    seconds(3).await;
+    let mut bob = resumable(&two, "bob", "plain:1").await;
+    two.pubsub().listen(Listen::All);
+    moment().await;
+    bus.cut(place);
+    one.broadcast("plain:1", "n", json!(0));
+    seconds(1).await;
+    bus.heal(place);
+    seconds(15).await;
     assert!(is_ended(&mut bob).await);
 }

@@ -6,4 +6,5 @@ mod failures;
 mod listening;
 mod nodes;
 mod presence;
+mod simulation;
 mod support;

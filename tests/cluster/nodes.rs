@@ -97,6 +97,31 @@ async fn a_node_that_does_not_hear_itself_connects_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_has_said_goodbye_keeps_quiet() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    one.shutdown(Duration::from_secs(1)).await;
+    for _ in 0..30 {
+        seconds(1).await;
+        assert_eq!(two.nodes().len(), 1);
+        assert_eq!(bus.connections(), 2, "its connection is left alone");
+    }
+}
+
+#[tokio::test]
+async fn nodes_are_used_from_threads_without_a_runtime() {
+    let bus = Bus::new();
+    let (one, _) = node(&bus);
+    let threads = std::thread::spawn(move || {
+        one.pubsub().listen(tower_channels::cluster::Listen::Topics);
+        one.pubsub().listen(tower_channels::cluster::Listen::All);
+        one.broadcast("room:1", "n", serde_json::json!(1));
+        one.disconnect("ann");
+    });
+    threads.join().expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
 async fn endpoints_that_share_a_pubsub_are_one_node() {
     let bus = Bus::new();
     let config = PubSubConfig::new().adapter(bus.adapter());

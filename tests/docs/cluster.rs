@@ -1,11 +1,9 @@
 //! The code of docs/cluster.md.
 
 mod over_redis {
-    use std::error::Error;
-
     use axum::Router;
     use serde_json::json;
-    use tower_channels::channel::{self, Error as ChannelError};
+    use tower_channels::channel::{Error, Result};
     use tower_channels::{
         Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply, Socket,
     };
@@ -21,11 +19,11 @@ mod over_redis {
         type Assigns = User;
         type Info = ();
 
-        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> channel::Result<Joined<Self>> {
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
             Ok(Self.into())
         }
 
-        async fn after_join(&mut self, socket: &Socket<Self>) -> channel::Result<()> {
+        async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
             Presence::track(socket, &socket.assigns().name, json!({}))?;
             Presence::push_state(socket);
             Ok(())
@@ -36,13 +34,13 @@ mod over_redis {
             event: &str,
             payload: Payload,
             socket: &Socket<Self>,
-        ) -> channel::Result<Reply> {
+        ) -> Result<Reply> {
             match event {
                 "new_msg" => {
                     socket.broadcast("new_msg", payload);
                     Ok(Reply::ack())
                 }
-                _ => Err(ChannelError::unmatched(event)),
+                _ => Err(Error::unmatched(event)),
             }
         }
     }
@@ -53,7 +51,7 @@ mod over_redis {
     }
 
     #[tokio::main]
-    async fn main() -> Result<(), Box<dyn Error>> {
+    async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let engine = std::env::var("ENGINE")?;
         let redis = Redis::connect(RedisConfig::new(engine).app("chat")).await?;
         let endpoint = Endpoint::builder(connect).channel::<Room>("room:*").adapter(redis).build();

@@ -13,12 +13,12 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, unconstrained};
 use tokio::time::timeout;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached, SendQueue,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached, SendQueue,
 };
 
 use crate::backoff;
 use crate::config::NatsConfig;
-use crate::connection::Connection;
+use crate::connection::{Connection, End, Ended};
 use crate::error::ConnectError;
 use crate::hearing::Hearing;
 use crate::interest::{Interest, Selection};
@@ -45,8 +45,8 @@ pub(crate) struct Shared {
     pub(crate) changed: Notify,
     /// The version of the interest up to which everything is heard. The highest without a connection: nobody waits.
     pub(crate) applied: watch::Sender<u64>,
-    /// Gives up the connection.
-    pub(crate) renewed: Notify,
+    /// Ends the connection, if there is one.
+    pub(crate) connection: Mutex<Option<Ended>>,
     /// Whether frames to topics may have come in another order since the connection was opened. Set under the lock of
     /// the interest.
     pub(crate) is_unordered: AtomicBool,
@@ -104,7 +104,7 @@ impl Nats {
             interest: Mutex::new(interest),
             changed: Notify::new(),
             applied: watch::Sender::new(u64::MAX),
-            renewed: Notify::new(),
+            connection: Mutex::default(),
             is_unordered: AtomicBool::new(false),
             max_payload: AtomicUsize::new(max_payload),
         });
@@ -145,7 +145,7 @@ impl Adapter for Nats {
         self.tasks.lock().extend([hearing.abort_handle(), sender.abort_handle()]);
     }
 
-    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         self.shared.queue.push(to, frame)
     }
 
@@ -182,7 +182,10 @@ impl Adapter for Nats {
     }
 
     fn reconnect(&self) {
-        self.shared.renewed.notify_waiters();
+        let connection = self.shared.connection.lock().take();
+        if let Some(connection) = connection {
+            connection.end(End::Renewed);
+        }
     }
 
     fn limits(&self) -> AdapterLimits {

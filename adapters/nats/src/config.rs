@@ -216,6 +216,8 @@ impl NatsConfig {
             .ignore_discovered_servers()
             .subscription_capacity(MAX_WAITING)
             .read_buffer_capacity(READ_BUFFER)
+            // All are made here.
+            .skip_subject_validation(true)
             .require_tls(self.requires_tls);
         if self.tls_first {
             options = options.tls_first();

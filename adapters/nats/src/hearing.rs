@@ -66,6 +66,7 @@ impl Hearing {
         let _ = self.sender.send(half).await;
         let _ = is_taken.await;
         shared.applied.send_replace(version);
+        *shared.connection.lock() = Some(ended.clone());
         self.inbox.link(Link::Up);
         let mut backlog = Backlog::default();
         backlog.emptied(client.statistics().in_bytes.load(Ordering::Relaxed));

@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_nats::{Client, Error, Message, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, sleep, sleep_until};
 use tower_channels::adapter::{NodeId, NodeInbox};
 
 use crate::Shared;
@@ -49,66 +50,92 @@ pub(crate) struct Repeats(HashMap<Bytes, u32>);
 /// For how long messages are delivered before other tasks get the worker.
 const TURN: Duration = Duration::from_millis(5);
 
+/// For how long topics are heard in two ways. A server that was delivering a message when it took the new
+/// subscription, delivers it to the old one alone, perhaps later than what it did afterwards.
+const OVERLAP: Duration = Duration::from_millis(50);
+
 /// A shorter frame is copied: as a slice it would keep the buffer that it was read into.
 const SHORT: usize = 4096;
 
 impl Receiver<'_> {
     /// Delivers until the connection ends.
     pub(crate) async fn run(&mut self, ended: &Ended) -> End {
-        let renewed = self.shared.renewed.notified();
-        let end = ended.wait();
-        tokio::pin!(renewed, end);
-        renewed.as_mut().enable();
+        let (end, changed) = (ended.wait(), self.shared.changed.notified());
+        tokio::pin!(end, changed);
         loop {
-            tokio::select! {
+            let handled = tokio::select! {
                 biased;
                 end = &mut end => return end,
-                () = &mut renewed => return End::Renewed,
-                more = self.turn() => match more {
-                    Ok(()) if self.backlog.is_exceeded(self.read()) => return End::Backlog,
-                    Ok(()) => tokio::task::yield_now().await,
-                    Err(_) => return End::Disconnected,
-                },
+                () = &mut changed, if self.repeats.is_none() => {
+                    changed.set(self.shared.changed.notified());
+                    tokio::select! {
+                        end = &mut end => return end,
+                        changed = self.change() => changed,
+                    }
+                }
+                handled = self.handle_next() => handled,
+            };
+            if handled.is_err() {
+                return End::Disconnected;
+            }
+            if !self.deliver_topics() {
+                if self.backlog.is_exceeded(self.read()) {
+                    return End::Backlog;
+                }
+                tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Waits for something and handles it; of broadcasts to topics, what there is.
-    async fn turn(&mut self) -> Result<(), Error> {
+    /// Waits for something, and handles it.
+    async fn handle_next(&mut self) -> Result<(), Error> {
         tokio::select! {
+            biased;
             message = self.node.next() => self.take_own(closed_if_none(message)?),
-            message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
-            message = self.topics.next(), if !self.topics.is_empty() => {
-                if let Some(message) = message {
-                    self.deliver_topic(message);
-                    self.deliver_topics();
-                } else if self.selection.is_all {
-                    return Err("closed".into());
+            message = self.all.next() => {
+                let message = closed_if_none(message)?;
+                while let Some(before) = self.waiting_topic() {
+                    self.deliver_topic(before);
                 }
+                self.deliver_broadcast(message);
             }
-            version = propagated(&mut self.propagating) => drop(self.shared.applied.send_replace(version)),
-            () = self.shared.changed.notified(), if self.repeats.is_none() => self.change().await?,
+            version = propagated(&mut self.propagating), if !self.propagating.is_empty() => {
+                self.shared.applied.send_replace(version);
+            }
+            message = self.topics.next(), if !self.topics.is_empty() => match message {
+                Some(message) => self.deliver_topic(message),
+                None if self.selection.is_all => return Err("closed".into()),
+                None => {}
+            },
         }
         Ok(())
     }
 
-    /// Delivers broadcasts to topics that wait, for one turn.
-    fn deliver_topics(&mut self) {
-        let begin = Instant::now();
+    /// Delivers the broadcasts to topics that wait. Returns `false` if it is others' turn before all are delivered.
+    fn deliver_topics(&mut self) -> bool {
+        let mut begin = None;
         for number in 1_u32.. {
-            let Some(Some(message)) = self.topics.next().now_or_never() else {
+            let Some(message) = self.waiting_topic() else {
                 self.backlog.emptied(self.read());
                 if let Some(version) = self.switched.take() {
                     self.repeats = None;
                     self.applied(version);
                 }
-                return;
+                return true;
             };
             self.deliver_topic(message);
-            if number.is_multiple_of(16) && begin.elapsed() > TURN {
-                return;
+            if number.is_multiple_of(16) && begin.get_or_insert_with(Instant::now).elapsed() > TURN
+            {
+                break;
             }
         }
+        false
+    }
+
+    /// Takes a broadcast to a topic that waits. What a node publishes to all follows what it published to topics before: it
+    /// waits for that, since the two come by different queues, which are filled in order.
+    fn waiting_topic(&mut self) -> Option<Message> {
+        unconstrained(self.topics.next()).now_or_never().flatten()
     }
 
     /// Takes a message to this node: a frame of another one, which has a reply subject, or a version from itself.
@@ -116,8 +143,8 @@ impl Receiver<'_> {
         match own_version(&message) {
             None => self.deliver(message),
             Some(version) if self.repeats.is_some() => {
+                // Once the topics that wait have been delivered.
                 self.switched = Some(version);
-                self.deliver_topics();
             }
             Some(version) => self.applied(version),
         }
@@ -177,17 +204,30 @@ impl Receiver<'_> {
         let new = Topics::subscribe(&self.client, &self.shared.subjects, wanted).await?;
         self.publish_version(version).await?;
         let mut repeats = Repeats::default();
+        let end = sleep(OVERLAP.max(self.propagation));
+        tokio::pin!(end);
+        let mut is_subscribed = false;
         loop {
             tokio::select! {
                 biased;
+                () = &mut end, if is_subscribed => break,
                 message = self.node.next() => {
                     let message = closed_if_none(message)?;
                     if own_version(&message) == Some(version) {
-                        break;
+                        is_subscribed = true;
+                        end.as_mut().reset(Instant::now() + OVERLAP.max(self.propagation));
+                    } else {
+                        self.take_own(message);
                     }
-                    self.take_own(message);
                 }
-                message = self.all.next() => self.deliver_broadcast(closed_if_none(message)?),
+                message = self.all.next() => {
+                    let message = closed_if_none(message)?;
+                    while let Some(before) = self.waiting_topic() {
+                        repeats.add(&before.payload);
+                        self.deliver_topic(before);
+                    }
+                    self.deliver_broadcast(message);
+                }
                 message = self.topics.next(), if !self.topics.is_empty() => {
                     if let Some(message) = message {
                         repeats.add(&message.payload);
@@ -219,14 +259,10 @@ impl Receiver<'_> {
 
 /// Waits until the next version is known everywhere.
 async fn propagated(versions: &mut VecDeque<(Instant, u64)>) -> u64 {
-    match versions.front() {
-        Some(&(at, version)) => {
-            sleep_until(at).await;
-            versions.pop_front();
-            version
-        }
-        None => future::pending().await,
-    }
+    let Some(&(at, version)) = versions.front() else { return future::pending().await };
+    sleep_until(at).await;
+    versions.pop_front();
+    version
 }
 
 fn own_version(message: &Message) -> Option<u64> {

@@ -8,11 +8,12 @@ use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tower_channels::adapter::{NodeId, NodeInbox, Outgoing, Reached};
 use tower_channels_transports::limited;
 
 use crate::Shared;
+use crate::backoff::HOLD;
 use crate::connection::{End, Ended};
 
 /// Sends what waits in the queue over the connection that there is.
@@ -54,8 +55,10 @@ enum Sent {
     Nothing,
 }
 
-/// How many frames are sent at once, and may be lost at once.
+/// How many frames share a mark.
 const BATCH: usize = 64;
+/// How long a frame waits for others before its mark is sent: a mark costs as much as a frame.
+const DELAY: Duration = Duration::from_millis(5);
 /// How many batches may wait for their marks.
 const MAX_BATCHES: usize = 4;
 /// How many marks may be waited for.
@@ -69,7 +72,11 @@ const MAX_SILENCES: u32 = 2;
 
 impl Sender {
     pub(crate) async fn run(mut self) {
+        let mut was_connected = false;
         while let Some(connection) = self.connected().await {
+            if std::mem::replace(&mut was_connected, true) {
+                self.shared.queue.hold(HOLD);
+            }
             let mut batch = Vec::new();
             let mut marks = Marks::default();
             self.send(connection, &mut batch, &mut marks).await;
@@ -114,17 +121,22 @@ impl Sender {
         let _ = taken.send(());
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let end = ended.wait();
-        tokio::pin!(end);
+        let (end, due) = (ended.wait(), sleep(DELAY));
+        tokio::pin!(end, due);
         loop {
+            let before = batch.len();
             let sent = tokio::select! {
                 biased;
                 _ = &mut end => return,
                 message = heard.next() => {
                     let Some(message) = message else { return };
                     self.hear(marks, &message);
+                    if batch.is_empty() && !marks.have_batches() {
+                        self.shared.queue.done();
+                    }
                     continue;
                 }
+                () = &mut due, if before > 0 => Sent::Batch(std::mem::take(batch)),
                 Some(question) = self.questions.recv(), if marks.have_room() => {
                     let Question { to, frame, reached } = question;
                     let subjects = &self.shared.subjects;
@@ -134,14 +146,24 @@ impl Sender {
                     }
                     Sent::Question(reached)
                 }
-                () = self.shared.queue.take(batch, BATCH), if marks.have_room_for_batch() => {
+                () = self.shared.queue.take(batch, BATCH - before), if marks.have_room_for_batch() => {
                     let max_payload = client.max_payload();
-                    batch.retain(|outgoing| self.fits(outgoing, max_payload));
-                    for outgoing in &*batch {
+                    let mut number = 0;
+                    batch.retain(|outgoing| {
+                        number += 1;
+                        number <= before || self.fits(outgoing, max_payload)
+                    });
+                    for outgoing in &batch[before..] {
                         let subject = self.shared.subjects.channel(outgoing.channel());
                         if client.publish(subject, outgoing.frame.clone()).await.is_err() {
                             return;
                         }
+                    }
+                    if before == 0 {
+                        due.as_mut().reset(Instant::now() + DELAY);
+                    }
+                    if batch.len() < BATCH {
+                        continue;
                     }
                     Sent::Batch(std::mem::take(batch))
                 }
@@ -172,12 +194,8 @@ impl Sender {
             marks.hear_nobody();
         }
         let Ok(number) = <[u8; 8]>::try_from(&message.payload[..]) else { return };
-        match marks.hear(u64::from_be_bytes(number)) {
-            Some((Sent::Batch(_), _)) if !marks.have_batches() => self.shared.queue.done(),
-            Some((Sent::Question(reached), is_nobody)) => {
-                let _ = reached.send(if is_nobody { Reached::Nobody } else { Reached::Someone });
-            }
-            _ => {}
+        if let Some((Sent::Question(reached), is_nobody)) = marks.hear(u64::from_be_bytes(number)) {
+            let _ = reached.send(if is_nobody { Reached::Nobody } else { Reached::Someone });
         }
     }
 

@@ -8,13 +8,16 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 const SHORTEST: Duration = Duration::from_millis(20);
-const LONGEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_millis(400);
+
+/// For how long nothing is sent after an interruption: by then the other nodes hear again, if the server was away.
+pub(crate) const HOLD: Duration = Duration::from_millis(500);
 
 /// A connection that lasted for less does not shorten the pauses again, so that a server which accepts connections
 /// and cuts them is not flooded with attempts.
 const STABLE: Duration = Duration::from_secs(5);
 
-/// Attempts to connect, with pauses between them that double from 20 ms to 1 s, each shortened by up to a half so that
+/// Attempts to connect, with pauses between them that double from 20 ms to 400 ms, each shortened by up to a half so that
 /// the nodes of a cluster do not all come back at once.
 #[derive(Debug)]
 pub(crate) struct Attempts {
@@ -87,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_second() {
+    fn pauses_double_up_to_a_limit() {
         let mut attempts = Attempts::new();
         let pauses: Vec<_> = (0..8).map(|_| millis(&mut attempts, 0)).collect();
-        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 400, 400, 400]);
     }
 
     #[test]

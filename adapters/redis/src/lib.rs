@@ -28,12 +28,12 @@
 //!     resetchannels &tc:chat:all &tc:chat:n:* &tc:chat:t:*
 //! ```
 //!
-//! Who may publish there speaks for the application: keep the server away from others.
+//! Anyone who can publish there can impersonate the application: keep the server away from others.
 //!
 //! # Failures
 //!
 //! Each node has two connections, one that hears and one that sends. Either is opened again when it ends, or
-//! when the server is silent for 2 s, after pauses that grow from 20 ms to 1 s; the address is looked up each time.
+//! when the server is silent for 2 s, after pauses that grow from 20 ms to 400 ms; the address is looked up each time.
 //! What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
 //! again could deliver it twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
 //! then is its own affair.
@@ -65,7 +65,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached, SendQueue,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached, SendQueue,
 };
 
 use self::backoff::Retries;
@@ -137,12 +137,13 @@ impl Adapter for Redis {
             publisher: self.publisher.clone(),
             renewals: self.renewals.subscribe(),
             retries,
+            was_connected: false,
         };
         let tasks = [tokio::spawn(hearing.run()), tokio::spawn(sending.run())];
         self.tasks.lock().extend(tasks.map(|task| task.abort_handle()));
     }
 
-    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         self.queue.push(to, frame)
     }
 

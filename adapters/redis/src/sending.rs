@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tower_channels::adapter::{NodeInbox, Outgoing, Reached, SendQueue};
 use tower_channels_transports::limited;
 
-use crate::backoff::{Attempts, Retries, random};
+use crate::backoff::{Attempts, HOLD, Retries, random};
 use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
 use crate::names::Names;
@@ -41,6 +41,8 @@ pub(crate) struct Sending {
     /// Counts the wishes for new connections.
     pub(crate) renewals: watch::Receiver<u64>,
     pub(crate) retries: Arc<Retries>,
+    /// Whether there was a connection before.
+    pub(crate) was_connected: bool,
 }
 
 /// The connection that sends, for frames to one node, which do not wait behind those in the queue.
@@ -81,6 +83,9 @@ impl Sending {
         };
         // What was asked for until now has been done.
         self.renewals.mark_unchanged();
+        if std::mem::replace(&mut self.was_connected, true) {
+            self.queue.hold(HOLD);
+        }
         let begun = Instant::now();
         let end = self.send_all(&mut connection).await;
         (end, Some(begun.elapsed()))
@@ -93,6 +98,7 @@ impl Sending {
         self.retries.hearing.now();
         let mut batch = Vec::with_capacity(BATCH_FRAMES);
         loop {
+            self.expire();
             tokio::select! {
                 biased;
                 () = connection.closed() => return End::Closed,

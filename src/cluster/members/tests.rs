@@ -106,9 +106,9 @@ fn a_node_that_stays_silent_is_gone() {
 fn a_node_that_says_goodbye_is_gone_at_once_and_does_not_come_back_by_what_it_sent_before() {
     let mut members = members();
     members.hear(ANN, at(0));
-    assert_eq!(members.bye(ANN), Some(Change::Gone(ANN)));
+    assert_eq!(members.bye(ANN, 0), [Change::Gone(ANN)]);
     assert_eq!(members.hear(ANN, at(1)), None);
-    assert_eq!(members.bye(ANN), None);
+    assert_eq!(members.bye(ANN, 0), []);
     assert_eq!(members.iter().count(), 0);
 }
 
@@ -116,14 +116,15 @@ fn a_node_that_says_goodbye_is_gone_at_once_and_does_not_come_back_by_what_it_se
 fn nodes_above_the_maximum_are_ignored() {
     let mut members = members();
     for number in 0..2 * MAX_MEMBERS as u64 {
-        members.hear(NodeId(number), at(0));
-        members.bye(NodeId(number + (1 << 40)));
+        let change = members.hear(NodeId(number), at(0));
+        assert_eq!(change == Some(Change::Ignored(NodeId(number))), number >= MAX_MEMBERS as u64);
+        members.bye(NodeId(number + (1 << 40)), 0);
     }
     assert_eq!((members.iter().count(), members.left.len()), (MAX_MEMBERS, MAX_MEMBERS));
 }
 
 #[test]
-fn the_version_is_the_highest_that_all_read_who_are_up() {
+fn the_version_is_the_highest_that_all_nodes_read() {
     let versions = Versions { min: 1, max: 3 };
     let mut members = Members::new(&ClusterConfig::new(), versions, true);
     assert_eq!(members.version(), 1, "nobody is heard yet");
@@ -132,23 +133,32 @@ fn the_version_is_the_highest_that_all_read_who_are_up() {
         members.beat(node, Beat { max_version, ..beat(1, 0, 0) }, at(0));
     }
     assert_eq!(members.version(), 2);
-    members.bye(ANN);
+    members.bye(ANN, 0);
+    assert_eq!(members.version(), 3);
+    members.hear(ANN, at(0));
+    members.hear(NodeId(3), at(0));
+    assert_eq!(members.version(), 1, "one has not said what it reads");
+    members.beat(NodeId(3), Beat { max_version: 3, ..beat(1, 0, 0) }, at(0));
     assert_eq!(members.version(), 3);
     members.beat(BOB, Beat { max_version: 0, ..beat(1, 0, 0) }, at(0));
     assert_eq!(members.version(), 1);
 }
 
 #[test]
-fn frames_that_did_not_come_are_missed_at_the_next_one_or_a_beat_later() {
+fn frames_that_did_not_come_are_missed_two_beats_later_unless_the_sender_explains_them() {
     let mut members = members();
     members.hear(ANN, at(0));
-    members.beat(ANN, beat(9, 10, 0), at(5000));
+    members.beat(ANN, beat(9, 10, 0), at(100));
     assert_eq!(
-        [11, 12, 14].map(|number| members.receive(ANN, number)),
-        [Arrival::Next, Arrival::Next, Arrival::AfterGap]
+        [11, 12, 14, 12].map(|number| members.receive(ANN, number)),
+        [true, true, true, false]
     );
-    assert_eq!(members.beat(ANN, beat(10, 15, 0), at(6000)), None);
-    assert_eq!(members.beat(ANN, beat(11, 15, 0), at(7000)), Some(Change::Missing(ANN)));
+    assert_eq!(members.beat(ANN, beat(10, 14, 0), at(6000)), None);
+    assert_eq!(members.beat(ANN, beat(11, 14, 0), at(7000)), Some(Change::Missing(ANN)));
+    assert!(members.receive(ANN, 16));
+    assert_eq!(members.beat(ANN, beat(12, 16, 0), at(8000)), None);
+    members.explain(ANN, &[15]);
+    assert_eq!(members.beat(ANN, beat(13, 16, 0), at(9000)), None);
 }
 
 #[test]
@@ -156,17 +166,40 @@ fn everything_is_expected_of_a_node_that_is_younger() {
     let mut members = members();
     members.hear(ANN, at(0));
     members.beat(ANN, beat(1, 3, 2), at(5000));
-    assert_eq!(members.next_disconnect(ANN), Some(1));
-    assert_eq!(members.beat(ANN, beat(2, 3, 2), at(6000)), Some(Change::Missing(ANN)));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 1, since: 0 }));
+    assert_eq!(members.beat(ANN, beat(2, 3, 2), at(6000)), None);
+    assert_eq!(members.beat(ANN, beat(3, 3, 2), at(7000)), Some(Change::Missing(ANN)));
 }
 
 #[test]
 fn nothing_is_expected_of_what_an_older_node_did_before() {
     let mut members = members();
     members.hear(ANN, at(0));
-    members.beat(ANN, beat(9, 3, 2), at(5000));
-    assert_eq!(members.next_disconnect(ANN), Some(3));
-    assert_eq!(members.beat(ANN, beat(10, 3, 2), at(6000)), None);
+    members.beat(ANN, beat(9, 3, 2), at(100));
+    assert_eq!(members.beat(ANN, beat(10, 3, 2), at(1100)), None);
+}
+
+#[test]
+fn an_older_node_that_was_not_heard_for_long_may_have_said_something() {
+    let mut members = members();
+    members.hear(ANN, at(4000));
+    members.receive(ANN, 7);
+    assert_eq!(members.beat(ANN, beat(9, 7, 0), at(4000)), Some(Change::Missing(ANN)));
+    assert_eq!(members.beat(ANN, beat(10, 7, 0), at(5000)), None);
+}
+
+#[test]
+fn a_node_asks_an_older_one_for_the_disconnects_since_it_exists() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    assert_eq!(members.missing_disconnects(ANN), None);
+    members.beat(ANN, beat(9, 0, 4), at(5000));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 1, since: 4000 }));
+    assert_eq!(members.next_disconnect(ANN), None, "until it is answered");
+    members.disconnected(ANN, 4);
+    assert_eq!((members.missing_disconnects(ANN), members.next_disconnect(ANN)), (None, Some(5)));
+    members.beat(ANN, beat(10, 0, 6), at(6000));
+    assert_eq!(members.missing_disconnects(ANN), Some(Resend { first: 5, since: 4000 }));
 }
 
 #[test]
@@ -189,12 +222,46 @@ fn a_node_that_dies_while_this_one_is_deaf_may_have_said_something() {
 fn who_hears_only_some_topics_misses_no_numbers() {
     let mut members = Members::new(&ClusterConfig::new(), VERSIONS, false);
     members.hear(ANN, at(0));
-    assert_eq!([1, 5, 3].map(|number| members.receive(ANN, number)), [Arrival::Next; 3]);
+    assert_eq!([1, 5, 3].map(|number| members.receive(ANN, number)), [true; 3]);
     assert_eq!(members.beat(ANN, beat(1, 9, 0), at(5000)), None);
     assert_eq!(members.beat(ANN, beat(2, 9, 0), at(6000)), None);
     members.set_hears_all(true);
-    assert_eq!(
-        [20, 22].map(|number| members.receive(ANN, number)),
-        [Arrival::Next, Arrival::AfterGap]
-    );
+    [20, 22].map(|number| members.receive(ANN, number));
+    assert_eq!(members.beat(ANN, beat(3, 22, 0), at(7000)), None);
+    assert_eq!(members.beat(ANN, beat(4, 22, 0), at(8000)), Some(Change::Missing(ANN)));
+}
+
+#[test]
+fn a_node_that_comes_back_a_little_later_than_this_one_is_not_dead() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.beat(ANN, beat(9, 0, 0), at(100));
+    members.link_down();
+    members.link_up(at(1000));
+    members.nobody(ANN, at(2500));
+    assert_eq!(tick(&mut members, 4500).changes, []);
+    members.hear(ANN, at(4600));
+    members.beat(ANN, beat(9, 0, 0), at(4600));
+    members.nobody(ANN, at(6500));
+    assert_eq!(tick(&mut members, 7000).changes, [Change::Down(ANN)]);
+}
+
+#[test]
+fn what_a_node_sent_last_is_missed_when_it_leaves_or_dies() {
+    for is_leaving in [true, false] {
+        let mut members = members();
+        members.hear(ANN, at(0));
+        members.beat(ANN, beat(9, 0, 0), at(100));
+        members.receive(ANN, 2);
+        if is_leaving {
+            assert_eq!(members.bye(ANN, 2), [Change::Gone(ANN), Change::Missing(ANN)]);
+        } else {
+            let changes = tick(&mut members, 5000).changes;
+            assert_eq!(changes, [Change::Down(ANN), Change::Missing(ANN)]);
+        }
+    }
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.beat(ANN, beat(9, 3, 0), at(100));
+    assert_eq!(members.bye(ANN, 4), [Change::Gone(ANN), Change::Missing(ANN)]);
 }

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::adapter::{Channel, Link, NodeId, Overflow, Reached};
+use crate::adapter::{Channel, Link, NodeId, PublishError, Reached};
 
 /// Names a node's line to the engine: 0 for the first adapter that was created, then 1.
 pub type Place = usize;
@@ -24,6 +24,8 @@ pub struct Path {
     pub delay: Duration,
     /// A frame with a shorter delay overtakes those before it.
     pub is_unordered: bool,
+    /// The delay is of frames to topics alone, which have an order of their own.
+    pub has_two_orders: bool,
     /// The next so many do not arrive.
     pub lose: u32,
     /// The next so many arrive twice.
@@ -35,11 +37,17 @@ pub(super) struct Settings {
     pub(super) max_waiting: usize,
     pub(super) max_age: Duration,
     pub(super) max_frame: usize,
+    pub(super) is_ordered: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_waiting: 8 << 20, max_age: Duration::from_secs(2), max_frame: 1 << 20 }
+        Self {
+            max_waiting: 8 << 20,
+            max_age: Duration::from_secs(2),
+            max_frame: 1 << 20,
+            is_ordered: true,
+        }
     }
 }
 
@@ -60,6 +68,10 @@ struct Node {
     /// `None` before it is started and after it was dropped.
     id: Option<NodeId>,
     line: Line,
+    /// Whether it was told that it hears the engine.
+    is_linked: bool,
+    /// When it is connected again after the engine was started anew.
+    back_at: Option<Instant>,
     settings: Settings,
     hears_all: bool,
     topics: BTreeSet<SmolStr>,
@@ -95,6 +107,8 @@ impl Node {
         Self {
             id: None,
             line: Line::Whole,
+            is_linked: false,
+            back_at: None,
             settings: Settings::default(),
             hears_all: true,
             topics: BTreeSet::new(),
@@ -106,7 +120,8 @@ impl Node {
     }
 
     fn hears(&self, topic: Option<&str>) -> bool {
-        let is_connected = self.id.is_some() && matches!(self.line, Line::Whole | Line::Stalled);
+        let is_there = self.id.is_some() && self.back_at.is_none();
+        let is_connected = is_there && matches!(self.line, Line::Whole | Line::Stalled);
         is_connected && topic.is_none_or(|topic| self.hears_all || self.topics.contains(topic))
     }
 
@@ -173,7 +188,7 @@ impl Engine {
         from: Place,
         to: Channel<'_>,
         frame: Bytes,
-    ) -> Result<(), Overflow> {
+    ) -> Result<(), PublishError> {
         let topic = match to {
             Channel::All => None,
             Channel::Topic(topic) => Some(SmolStr::from(topic)),
@@ -185,7 +200,7 @@ impl Engine {
         let node = &mut self.nodes[from];
         let bytes = node.bytes_waiting + frame.len() + OVERHEAD;
         if bytes > node.settings.max_waiting && !node.waiting.is_empty() {
-            return Err(Overflow);
+            return Err(PublishError::Overflow);
         }
         node.bytes_waiting = bytes;
         node.waiting.push_back((Instant::now() + node.settings.max_age, topic, frame));
@@ -198,17 +213,23 @@ impl Engine {
         match self.nodes[from].line {
             Line::Stalled => return None,
             Line::Cut => return Some(Reached::Unknown),
-            Line::Whole | Line::Deaf if self.is_away => return Some(Reached::Unknown),
+            Line::Whole | Line::Deaf if self.is_away || self.nodes[from].back_at.is_some() => {
+                return Some(Reached::Unknown);
+            }
             Line::Whole | Line::Deaf => {}
         }
         let to = self.nodes.iter().position(|node| node.id == Some(id) && node.hears(None));
         let Some(to) = to else { return Some(Reached::Nobody) };
-        self.carry(from, to, frame);
+        self.carry(from, to, None, frame);
         Some(Reached::Someone)
     }
 
     /// What is due at a node, and when something will be.
     pub(super) fn take_due(&mut self, place: Place, now: Instant) -> (Vec<Entry>, Option<Instant>) {
+        if self.nodes[place].back_at.take_if(|at| *at <= now).is_some() {
+            self.pick_up(place);
+            self.send_waiting(place);
+        }
         let node = &mut self.nodes[place];
         let mut due = Vec::new();
         while let Some(first) = node.due.first_entry()
@@ -226,7 +247,9 @@ impl Engine {
         }
         let frame = node.due.first_key_value().filter(|_| node.line != Line::Stalled);
         let expiry = node.waiting.front().map(|(until, ..)| *until);
-        (due, frame.map(|((at, _), _)| *at).into_iter().chain(expiry).min())
+        let next =
+            frame.map(|((at, _), _)| *at).into_iter().chain(expiry).chain(node.back_at).min();
+        (due, next)
     }
 
     pub(super) fn stop(&mut self) {
@@ -242,12 +265,21 @@ impl Engine {
         }
     }
 
-    pub(super) fn restart(&mut self) {
-        if self.is_away {
-            self.is_away = false;
-            // All are back before anything is sent.
+    /// The nodes are back one after another, or all before anything is sent.
+    pub(super) fn restart(&mut self, apart: Duration) {
+        if !std::mem::take(&mut self.is_away) {
+            return;
+        }
+        if apart.is_zero() {
             (0..self.nodes.len()).for_each(|place| self.pick_up(place));
             (0..self.nodes.len()).for_each(|place| self.send_waiting(place));
+            return;
+        }
+        let mut at = Instant::now();
+        for node in self.nodes.iter_mut().filter(|node| node.id.is_some()) {
+            at += apart;
+            node.back_at = Some(at);
+            self.woken.push(node.wake.clone());
         }
     }
 
@@ -259,14 +291,12 @@ impl Engine {
     }
 
     pub(super) fn set_line(&mut self, place: Place, line: Line) {
-        let before = std::mem::replace(&mut self.nodes[place].line, line);
+        self.nodes[place].line = line;
         self.woken.push(self.nodes[place].wake.clone());
         match line {
             Line::Deaf => self.nodes[place].forget_frames(),
             Line::Whole => {
-                if before == Line::Cut {
-                    self.pick_up(place);
-                }
+                self.pick_up(place);
                 self.send_waiting(place);
             }
             Line::Cut | Line::Stalled => {}
@@ -289,13 +319,15 @@ impl Engine {
 
     fn can_send(&self, place: Place) -> bool {
         let node = &self.nodes[place];
-        !self.is_away && node.id.is_some() && matches!(node.line, Line::Whole | Line::Deaf)
+        let is_there = !self.is_away && node.id.is_some() && node.back_at.is_none();
+        is_there && matches!(node.line, Line::Whole | Line::Deaf)
     }
 
     /// The connection of a node ends, and it notices.
     fn hang_up(&mut self, place: Place) {
         let node = &mut self.nodes[place];
         node.forget_frames();
+        (node.back_at, node.is_linked) = (None, false);
         if node.id.is_some() && !self.is_away {
             self.enter(place, Instant::now(), Entry::Link(Link::Down));
         }
@@ -303,8 +335,10 @@ impl Engine {
 
     /// A node is connected again, if it can be.
     fn pick_up(&mut self, place: Place) {
-        let node = &self.nodes[place];
-        if node.id.is_some() && node.line == Line::Whole && !self.is_away {
+        let node = &mut self.nodes[place];
+        let is_there = !self.is_away && node.id.is_some() && node.back_at.is_none();
+        if is_there && node.line == Line::Whole && !node.is_linked {
+            node.is_linked = true;
             self.enter(place, Instant::now(), Entry::Link(Link::Up));
         }
     }
@@ -322,12 +356,12 @@ impl Engine {
     fn spread(&mut self, from: Place, topic: Option<&str>, frame: &Bytes) {
         for to in 0..self.nodes.len() {
             if self.nodes[to].hears(topic) {
-                self.carry(from, to, frame);
+                self.carry(from, to, topic, frame);
             }
         }
     }
 
-    fn carry(&mut self, from: Place, to: Place, frame: &Bytes) {
+    fn carry(&mut self, from: Place, to: Place, topic: Option<&str>, frame: &Bytes) {
         let path = self.paths.entry((from, to)).or_default();
         if path.is_cut || path.lose > 0 {
             path.lose = path.lose.saturating_sub(1);
@@ -335,8 +369,9 @@ impl Engine {
         }
         let copies = if path.repeat > 0 { 2 } else { 1 };
         path.repeat = path.repeat.saturating_sub(1);
-        let mut at = Instant::now() + path.delay;
-        if !path.is_unordered {
+        let is_prompt = path.has_two_orders && topic.is_none();
+        let mut at = Instant::now() + if is_prompt { Duration::ZERO } else { path.delay };
+        if !path.is_unordered && !is_prompt {
             let newest = self.newest.entry((from, to)).or_insert(at);
             at = at.max(*newest);
             *newest = at;

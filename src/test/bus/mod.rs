@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::engine::{Engine, Entry, Line, Settings};
 pub use self::engine::{Path, Place};
 use crate::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, Overflow, Reached,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
 };
 
 /// An engine in memory: what Redis or NATS is to nodes in several processes, for several nodes in one test.
@@ -73,7 +73,12 @@ impl Bus {
 
     /// Starts the engine again, and all nodes whose line is whole hear it.
     pub fn restart(&self) {
-        self.change(Engine::restart);
+        self.restart_apart(Duration::ZERO);
+    }
+
+    /// As [`restart`](Self::restart), but the nodes are back one after another, with this time between two.
+    pub fn restart_apart(&self, time: Duration) {
+        self.change(|engine| engine.restart(time));
     }
 
     /// Cuts the line of a node, which notices. What was on its way to it is lost.
@@ -154,6 +159,13 @@ impl BusAdapter {
         self.settings.max_frame = bytes;
         self
     }
+
+    /// Says that frames may overtake others of the same node.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.settings.is_ordered = false;
+        self
+    }
 }
 
 impl Adapter for BusAdapter {
@@ -165,7 +177,7 @@ impl Adapter for BusAdapter {
 
     /// # Panics
     /// If the frame is larger than the limit.
-    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         assert!(frame.len() <= self.settings.max_frame, "a frame of {} bytes", frame.len());
         self.bus.change(|engine| engine.publish(self.place, to, frame))
     }
@@ -210,7 +222,8 @@ impl Adapter for BusAdapter {
     }
 
     fn limits(&self) -> AdapterLimits {
-        AdapterLimits::new(self.settings.max_frame)
+        let limits = AdapterLimits::new(self.settings.max_frame);
+        if self.settings.is_ordered { limits } else { limits.unordered() }
     }
 }
 
@@ -221,7 +234,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 async fn run(bus: Bus, place: Place, inbox: Arc<dyn NodeInbox>) {
     let wake = bus.0.lock().wake(place);
     loop {
-        let (due, next) = bus.0.lock().take_due(place, Instant::now());
+        let (due, next) = bus.change(|engine| engine.take_due(place, Instant::now()));
         for entry in due {
             match entry {
                 Entry::Frame(frame) => inbox.receive(frame),

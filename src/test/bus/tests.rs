@@ -134,3 +134,41 @@ async fn frames_wait_for_the_engine_for_their_time() {
     assert_eq!(pair.got(0).await, ["Down", "lost a", "Up", "b"]);
     assert_eq!(pair.got(1).await, ["Down", "Up", "b"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nodes_are_back_one_after_another_if_they_are_to() {
+    let pair = pair().await;
+    pair.bus.stop();
+    pair.bus.restart_apart(10 * MS);
+    assert_eq!(pair.got(0).await, ["Down"]);
+    pair.say("a");
+    sleep(10 * MS).await;
+    assert_eq!(pair.got(0).await, ["Up", "a"]);
+    assert_eq!(pair.got(1).await, ["Down"]);
+    // The first has sent what waited before the second was back.
+    sleep(10 * MS).await;
+    assert_eq!(pair.got(1).await, ["Up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_stalls_before_its_node_is_back_is_whole_when_it_is_healed() {
+    let pair = pair().await;
+    pair.bus.stop();
+    pair.bus.restart_apart(10 * MS);
+    pair.bus.stall(0);
+    sleep(20 * MS).await;
+    pair.bus.heal(0);
+    assert_eq!(pair.got(0).await, ["Down", "Up"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_to_topics_have_an_order_of_their_own_on_a_path_that_has_two() {
+    let pair = pair().await;
+    let path = Path { delay: 10 * MS, has_two_orders: true, ..Path::default() };
+    pair.bus.set_path(0, 1, path);
+    pair.adapters[0].publish(Channel::Topic("t"), "a".into()).unwrap();
+    pair.say("b");
+    assert_eq!(pair.got(1).await, ["b"]);
+    sleep(10 * MS).await;
+    assert_eq!(pair.got(1).await, ["a"]);
+}

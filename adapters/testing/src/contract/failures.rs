@@ -1,10 +1,11 @@
 //! What happens when the engine or the line to it fails.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
-use tower_channels::adapter::{Channel, Link, Overflow, Reached};
+use tower_channels::adapter::{Channel, Link, PublishError, Reached};
 
 use super::node::{Heard, Node, eventually, numbered};
 use super::{Harness, Settings, World};
@@ -14,21 +15,39 @@ const MS: Duration = Duration::from_millis(1);
 /// Waits until each of these frames was heard by one node or lost by its sender.
 async fn heard_or_lost(frames: &[String], heard_by: &Node, lost_by: &Node) {
     eventually("frames to be heard or lost", async || {
-        frames.iter().all(|frame| fate(frame, heard_by, lost_by) != (0, 0))
+        fates(frames, heard_by, lost_by).all(|(_, heard, lost)| heard + lost > 0)
     })
     .await;
-    for frame in frames {
-        let (heard, lost) = fate(frame, heard_by, lost_by);
+    at_most_once(frames, heard_by, lost_by);
+}
+
+/// Asserts that no frame was heard twice by one node, or lost twice by its sender.
+fn at_most_once(frames: &[String], heard_by: &Node, lost_by: &Node) {
+    for (frame, heard, lost) in fates(frames, heard_by, lost_by) {
         assert!(heard <= 1 && lost <= 1, "{frame}: heard {heard} times, lost {lost} times");
     }
 }
 
-/// How often a frame was heard by one node, and lost by another.
-fn fate(frame: &str, heard_by: &Node, lost_by: &Node) -> (usize, usize) {
-    let heard = heard_by.heard().count(frame.as_bytes());
-    // Both may be the same node.
-    let lost = lost_by.heard().count_lost(frame.as_bytes());
-    (heard, lost)
+/// How often each frame was heard by one node, and lost by another.
+fn fates<'a>(
+    frames: &'a [String],
+    heard_by: &Node,
+    lost_by: &Node,
+) -> impl Iterator<Item = (&'a String, usize, usize)> + use<'a> {
+    let heard = counts(&heard_by.heard().frames);
+    let lost = counts(&lost_by.heard().lost);
+    let count = |counts: &HashMap<Bytes, usize>, frame: &String| {
+        counts.get(frame.as_bytes()).copied().unwrap_or_default()
+    };
+    frames.iter().map(move |frame| (frame, count(&heard, frame), count(&lost, frame)))
+}
+
+fn counts(frames: &[Bytes]) -> HashMap<Bytes, usize> {
+    let mut counts = HashMap::new();
+    for frame in frames {
+        *counts.entry(frame.clone()).or_default() += 1;
+    }
+    counts
 }
 
 /// Publishes frames for as long as something else takes.
@@ -95,8 +114,7 @@ pub async fn frames_that_waited_for_the_engine_are_heard_or_lost<H: Harness>(mut
     heard_or_lost(&frames, &b, &a).await;
     a.all("end");
     b.hears("end").await;
-    for frame in &frames {
-        let (heard, lost) = fate(frame, &b, &a);
+    for (frame, heard, lost) in fates(&frames, &b, &a) {
         assert_eq!(heard + lost, 1, "{frame}: heard {heard} times, lost {lost} times");
     }
 }
@@ -121,10 +139,7 @@ pub async fn frames_published_as_the_engine_dies_arrive_at_most_once<H: Harness>
     b.hears("end").await;
     a.hears("end").await;
     for node in [&a, &b] {
-        for frame in &frames {
-            let (heard, lost) = fate(frame, node, &a);
-            assert!(heard <= 1 && lost <= 1, "{frame}: heard {heard} times, lost {lost} times");
-        }
+        at_most_once(&frames, node, &a);
         assert_eq!(node.heard().links, told);
     }
 }
@@ -219,7 +234,7 @@ pub async fn what_waits_is_bounded_in_bytes<H: Harness>(world: World<H>) {
     let taken = (0..1000).take_while(|number| a.publish(Channel::All, frame(*number)).is_ok());
     let taken = taken.count();
     assert!((8..=17).contains(&taken), "{taken} frames of 16 KiB wait in 256 KiB");
-    assert_eq!(a.publish(Channel::Topic("room:1"), frame(0)), Err(Overflow));
+    assert_eq!(a.publish(Channel::Topic("room:1"), frame(0)), Err(PublishError::Overflow));
     a.regain_link().await;
     let frames: Vec<_> = (0..taken).map(|number| format!("{number:016384}")).collect();
     heard_or_lost(&frames, &b, &a).await;

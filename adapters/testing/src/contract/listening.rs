@@ -20,7 +20,8 @@ fn publish_on(node: &Node, topics: &[String]) {
 
 /// Whether at least one frame named like its topic was heard on each of these.
 fn has_heard(heard: &Heard, topics: &[String]) -> bool {
-    topics.iter().all(|topic| heard.count(topic.as_bytes()) > 0)
+    let frames: HashSet<&[u8]> = heard.frames.iter().map(|frame| &**frame).collect();
+    topics.iter().all(|topic| frames.contains(topic.as_bytes()))
 }
 
 /// An engine may combine topics, and then a node hears some that it has not asked for.
@@ -201,17 +202,19 @@ pub async fn switching_between_all_and_topics_loses_nothing<H: Harness>(world: W
         a.topic(&topics[0], "end");
         return b.hears("end").await;
     }
-    for number in 0..topics.len() {
-        let sent: Vec<_> = frames.iter().skip(number).step_by(topics.len()).collect();
-        let heard = b.heard();
-        let mut heard = heard.starting_with("a");
-        // Some may be heard twice while the node hears in two ways.
-        let mut seen = HashSet::new();
-        heard.retain(|frame| seen.insert(*frame) && sent.iter().any(|it| it == frame));
-        if !b.adapter.limits().is_ordered {
-            heard.sort_by_key(|frame| frame[1..].parse::<u32>().expect("a number"));
-        }
-        assert_eq!(heard, sent);
+    let heard = b.heard();
+    let heard = heard.starting_with("a").into_iter();
+    let mut numbers: Vec<usize> =
+        heard.map(|frame| frame[1..].parse().expect("a number")).collect();
+    // Some may be heard twice while the node hears in two ways.
+    let mut seen = HashSet::new();
+    numbers.retain(|number| seen.insert(*number));
+    if !b.adapter.limits().is_ordered {
+        numbers.sort_unstable();
+    }
+    for topic in 0..topics.len() {
+        let of_topic = numbers.iter().copied().filter(|number| number % topics.len() == topic);
+        assert!(of_topic.eq((topic..2000).step_by(topics.len())), "{numbers:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tower_channels::adapter::{Adapter, Channel, Link, NodeId, NodeInbox, Overflow, Reached};
+use tower_channels::adapter::{Adapter, Channel, Link, NodeId, NodeInbox, PublishError, Reached};
 
 use super::Line;
 
@@ -123,7 +123,11 @@ impl Node {
         assert_eq!(self.heard().links, links);
     }
 
-    pub(super) fn publish(&self, to: Channel<'_>, frame: impl Into<Bytes>) -> Result<(), Overflow> {
+    pub(super) fn publish(
+        &self,
+        to: Channel<'_>,
+        frame: impl Into<Bytes>,
+    ) -> Result<(), PublishError> {
         self.adapter.publish(to, frame.into())
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, Link, NodeId, NodeInbox, Overflow, Reached,
+    Adapter, AdapterLimits, BoxFuture, Channel, Link, NodeId, NodeInbox, PublishError, Reached,
 };
 use tower_channels_adapter_tests::contract::{BusHarness, Harness, Line, Settings};
 
@@ -188,7 +188,7 @@ impl Adapter for Wrapper {
         self.inner().start(node, Arc::new(Inbox { defect: self.defect, inner, state, adapter }));
     }
 
-    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), Overflow> {
+    fn publish(&self, to: Channel<'_>, frame: Bytes) -> Result<(), PublishError> {
         let frame = if self.defect == CutsLargeFrames {
             frame.slice(..frame.len().min(70_000))
         } else {

@@ -1,0 +1,166 @@
+//! What a node sends to the others.
+
+use std::str;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use tower_channels_transports::limited;
+
+use super::gaps::Scope;
+use super::wire::{self, Beat, Body, Lost};
+use super::{Cluster, parts};
+use crate::adapter::{Channel, NodeId};
+use crate::telemetry::FRAMES_LOST;
+use crate::topics::broadcast::Broadcast;
+
+/// How much of a frame is left for what is not a part's bytes: its header and its topic.
+const SLACK: usize = 1024;
+
+/// The size of the parts of a long body.
+const PART: usize = 256 << 10;
+
+impl Cluster {
+    /// Encodes a broadcast, for [`publish`](Self::publish).
+    pub(crate) fn encode_broadcast(&self, broadcast: &Broadcast) -> BytesMut {
+        let payload = broadcast.payload();
+        let (bytes, is_binary) = match payload.as_binary() {
+            Some(bytes) => (&bytes[..], true),
+            None => (payload.as_json().unwrap_or_default().as_bytes(), false),
+        };
+        let (topic, event) = (broadcast.topic(), broadcast.event());
+        let version = self.version.load(Ordering::Relaxed);
+        wire::encode_broadcast(version, self.node, topic, event, bytes, is_binary)
+    }
+
+    /// Sends a broadcast to the nodes that hear its topic, in several frames if it is long.
+    pub(crate) fn publish(&self, topic: &str, frame: BytesMut) {
+        if frame.len() > parts::LONGEST {
+            self.sending.lock().lost.add(Scope::topic(topic), None);
+            FRAMES_LOST.increment(["too_large"], 1);
+            limited!(ERROR, ?topic, "a broadcast is too long for the other nodes");
+        } else if frame.len() > self.limits.max_frame {
+            self.send_to_topic(topic, self.cut(topic, frame));
+        } else {
+            self.send_to_topic(topic, [frame]);
+        }
+    }
+
+    /// Disconnects the sockets with this id on the other nodes.
+    pub(crate) fn disconnect(&self, id: &str) {
+        let mut sending = self.sending.lock();
+        let disconnects = sending.disconnects.push(id, self.started.elapsed());
+        // If it is not sent, the next beat tells the others that they lack it.
+        let frame = self.encode(Body::Disconnects(disconnects));
+        let _ = self.adapter.publish(Channel::All, frame.freeze());
+    }
+
+    /// Tells the others that this node is there, and what it is.
+    pub(super) fn beat(&self, is_hello: bool) {
+        let (sessions, is_draining) = self.count_sessions();
+        let age = self.started.elapsed().as_millis();
+        let clocks = self.local.presence.clocks();
+        // Under the lock, so that no frame that it counts comes after it.
+        let sending = self.sending.lock();
+        let beat = Beat {
+            age: u64::try_from(age).unwrap_or(u64::MAX),
+            sessions,
+            is_draining,
+            min_version: self.versions.min.into(),
+            max_version: self.versions.max.into(),
+            topics: sending.last,
+            disconnects: sending.disconnects.last(),
+            is_hello,
+            clocks,
+        };
+        // In the version that every node reads.
+        let frame = wire::encode(self.versions.min, self.node, Body::Beat(beat));
+        let is_sent = self.adapter.publish(Channel::All, frame.freeze()).is_ok();
+        drop(sending);
+        self.count_sent(1, is_sent);
+    }
+
+    /// Tells the others that this node leaves.
+    pub(super) fn say_goodbye(&self) {
+        let sending = self.sending.lock();
+        let frame = self.encode(Body::Bye(sending.last));
+        let _ = self.adapter.publish(Channel::All, frame.freeze());
+    }
+
+    /// A frame of this node was not sent, or may not have been.
+    pub(super) fn lose(&self, frame: Bytes) {
+        let Ok((header, body)) = wire::decode_header(frame, self.versions) else { return };
+        let scope = match wire::decode_body(body) {
+            Ok(Some(Body::Broadcast(broadcast))) => match str::from_utf8(&broadcast.topic) {
+                Ok(topic) => Scope::topic(topic),
+                Err(_) => Scope::All,
+            },
+            Ok(Some(Body::Part(part))) if header.number > 0 => Scope::topic(&part.topic),
+            Ok(Some(Body::Lost(Lost { topics, numbers }))) => {
+                return self.sending.lock().lost.add(Lost::scope(topics), numbers);
+            }
+            // What is said again anyway.
+            _ => return,
+        };
+        self.sending.lock().lost.add(scope, Some(header.number));
+        FRAMES_LOST.increment(["unsent"], 1);
+    }
+
+    /// Tells the others which broadcasts of this node were lost.
+    pub(super) fn announce_lost(&self) {
+        let Some(lost) = self.sending.lock().lost.take() else { return };
+        if !self.send_to_all(Body::Lost(lost.clone())) {
+            self.sending.lock().lost.add(Lost::scope(lost.topics), lost.numbers);
+        }
+    }
+
+    pub(super) fn encode(&self, body: Body) -> BytesMut {
+        wire::encode(self.version.load(Ordering::Relaxed), self.node, body)
+    }
+
+    /// Sends a body to all nodes. Returns whether there was room.
+    pub(super) fn send_to_all(&self, body: Body) -> bool {
+        let frames = self.cut("", self.encode(body));
+        let count = frames.len() as u64;
+        let publish = |frame: BytesMut| self.adapter.publish(Channel::All, frame.freeze()).is_ok();
+        let is_sent = frames.into_iter().all(publish);
+        self.count_sent(count, is_sent);
+        is_sent
+    }
+
+    /// Cuts a frame into several, if it is too long for the engine. `topic` is that of a broadcast.
+    pub(super) fn cut(&self, topic: &str, frame: BytesMut) -> Vec<BytesMut> {
+        if frame.len() <= self.limits.max_frame {
+            return vec![frame];
+        }
+        let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
+        let parts = parts::cut(NodeId::random().0, topic, wire::body_of(frame), size);
+        parts.map(|part| self.encode(Body::Part(part))).collect()
+    }
+
+    /// Sends the frames of a broadcast to the nodes that hear the topic.
+    fn send_to_topic(&self, topic: &str, frames: impl IntoIterator<Item = BytesMut>) {
+        let mut sending = self.sending.lock();
+        let before = sending.last;
+        let is_sent = frames.into_iter().all(|mut frame| {
+            wire::set_number(&mut frame, sending.last + 1);
+            let is_sent = self.adapter.publish(Channel::Topic(topic), frame.freeze()).is_ok();
+            sending.last += u64::from(is_sent);
+            is_sent
+        });
+        if !is_sent {
+            sending.lost.add(Scope::topic(topic), None);
+        }
+        let count = sending.last - before;
+        drop(sending);
+        self.count_sent(count, is_sent);
+    }
+
+    fn count_sent(&self, frames: u64, is_sent: bool) {
+        if is_sent {
+            self.metrics.sent.increment(frames);
+        } else {
+            FRAMES_LOST.increment(["overflow"], 1);
+            limited!(WARN, "too much waits to be sent to the other nodes: a frame is dropped");
+        }
+    }
+}

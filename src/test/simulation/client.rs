@@ -1,0 +1,384 @@
+//! [`Client`]: a client, and what it knows.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+use tower_channels_transports::Close;
+
+use super::node::{LEAVE_GRACE, Node, Origin, User};
+use super::record::{Reach, Record, Span};
+use super::view::{self, View};
+use super::{PATIENCE, TOPICS};
+use crate::test::{self, Message};
+
+pub(super) struct Client {
+    number: u64,
+    /// Its presence key.
+    pub(super) key: String,
+    /// Its socket id.
+    pub(super) user: &'static str,
+    /// Where it is.
+    pub(super) at: Origin,
+    is_resumable: bool,
+    /// Whether it is told if something is missing.
+    is_exact: bool,
+    inner: test::Client<User>,
+    /// Since when it is away, and whether it has said that it goes.
+    away: Option<(Instant, bool)>,
+    pub(super) topics: [Topic; TOPICS.len()],
+    /// Whether its channels may end for a gap, and its session.
+    may_lose_channels: bool,
+    /// Since when it may be disconnected.
+    may_close: Option<Instant>,
+    /// Who has disconnected it.
+    closed_by: Option<Origin>,
+}
+
+/// What a client knows of a topic.
+#[derive(Default)]
+pub(super) struct Topic {
+    /// `None` unless it is joined.
+    join: Option<Join>,
+    /// The meta that the client tracks.
+    tracked: Option<u64>,
+    pub(super) view: View,
+}
+
+struct Join {
+    reference: String,
+    span: Span,
+}
+
+/// What a client may track, as far as the others can know.
+pub(super) enum Tracked {
+    Nothing,
+    Meta(u64),
+    /// Its session may have ended without its knowing.
+    Unknown,
+}
+
+impl Client {
+    pub(super) async fn connect(
+        node: &Node,
+        number: u64,
+        user: &'static str,
+        is_resumable: bool,
+        record: &Record,
+    ) -> Self {
+        let key = format!("c{number}");
+        record.trace(format_args!("{key} comes to {:?} {user} {is_resumable}", node.origin()));
+        let session = format!("session-{number:020}");
+        let all = [("name", user), ("key", &key), ("session", &session), ("received", "0")];
+        let params = if is_resumable { &all[..] } else { &all[..2] };
+        let inner = test::connect(&node.endpoint, params).await.expect("it is accepted");
+        Self {
+            number,
+            user,
+            at: node.origin(),
+            is_resumable,
+            is_exact: is_resumable && node.ends_channels,
+            inner,
+            away: None,
+            topics: Default::default(),
+            may_lose_channels: !record.is_whole(),
+            may_close: record.was_disconnected(user).then(Instant::now),
+            closed_by: None,
+            key,
+        }
+    }
+
+    pub(super) async fn join(&mut self, topic: usize, record: &mut Record) -> bool {
+        let is_joined = self.topics[topic].join.is_some();
+        self.away.is_some() || is_joined || self.rejoin(topic, record).await
+    }
+
+    async fn rejoin(&mut self, topic: usize, record: &mut Record) -> bool {
+        let reference = self.inner.send_join(TOPICS[topic], json!({}));
+        self.answer(topic, &reference, record).await
+    }
+
+    pub(super) async fn leave(&mut self, topic: usize, record: &mut Record) -> bool {
+        let Some(reference) = self.push(topic, "phx_leave", json!({})) else { return true };
+        self.topics[topic].tracked = None;
+        // The end of the channel follows the answer.
+        self.answer(topic, &reference, record).await
+            && self.wait(record, |it| it.topics[topic].join.is_none()).await
+    }
+
+    pub(super) async fn say(&mut self, topic: usize, spares: bool, record: &mut Record) -> bool {
+        let number = record.send(
+            topic,
+            self.at,
+            if spares { Reach::Except(self.number) } else { Reach::All },
+        );
+        let event = if spares { "say_from" } else { "say" };
+        let payload = json!({ "k": number });
+        let Some(reference) = self.push(topic, event, payload) else {
+            record.doubt();
+            return true;
+        };
+        let is_answered = self.answer(topic, &reference, record).await;
+        if !is_answered || self.topics[topic].join.is_none() {
+            record.doubt();
+        }
+        is_answered
+    }
+
+    pub(super) async fn track(&mut self, topic: usize, meta: u64, record: &mut Record) -> bool {
+        let event = if self.topics[topic].tracked.is_some() { "update" } else { "track" };
+        let Some(reference) = self.push(topic, event, json!({ "v": meta })) else { return true };
+        let is_answered = self.answer(topic, &reference, record).await;
+        if self.topics[topic].join.is_some() {
+            self.topics[topic].tracked = Some(meta);
+        }
+        is_answered
+    }
+
+    pub(super) async fn untrack(&mut self, topic: usize, record: &mut Record) -> bool {
+        let Some(reference) = self.push(topic, "untrack", json!({})) else { return true };
+        self.topics[topic].tracked = None;
+        self.answer(topic, &reference, record).await
+    }
+
+    /// Loses its connection, or closes it. Returns whether its session outlives it.
+    pub(super) fn detach(&mut self, closes: bool, record: &mut Record) -> bool {
+        if self.away.is_some() {
+            return true;
+        }
+        if !self.read(record) {
+            return false;
+        }
+        if closes {
+            self.inner.close_connection();
+        } else {
+            self.inner.drop_connection();
+        }
+        self.away = Some((Instant::now(), closes));
+        if !self.is_resumable {
+            self.finish_all(Instant::now(), record);
+        }
+        self.is_resumable
+    }
+
+    /// Comes back to its session, if it is away.
+    pub(super) async fn come_back(&mut self, record: &mut Record) -> bool {
+        let Some((since, _)) = self.away else { return true };
+        self.inner.reconnect().await.expect("it is accepted");
+        // Its session may be a new one.
+        (self.away, self.closed_by) = (None, None);
+        for topic in 0..TOPICS.len() {
+            if !self.read(record) {
+                return false;
+            }
+            let Some(join) = self.topics[topic].join.take() else { continue };
+            let reference = self.inner.send_join(TOPICS[topic], json!({}));
+            let span = self.topics[topic].join.insert(Join { reference, ..join });
+            let reference = span.reference.clone();
+            if !self.answer_after(topic, &reference, since, record).await {
+                return false;
+            }
+        }
+        self.may_lose_channels = !record.is_whole();
+        true
+    }
+
+    /// Somebody disconnects a user.
+    pub(super) fn be_disconnected(&mut self, user: &str, by: Origin) {
+        if self.user == user {
+            self.may_close.get_or_insert_with(Instant::now);
+            self.may_lose_channels = true;
+            self.closed_by.get_or_insert(by);
+        }
+    }
+
+    /// Something breaks.
+    pub(super) fn trouble(&mut self) {
+        self.may_lose_channels = true;
+    }
+
+    /// Reads what has come. Returns whether the connection is open, or it is away.
+    pub(super) fn read(&mut self, record: &mut Record) -> bool {
+        if self.away.is_some() {
+            return true;
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        match self.inner.poll_take(&mut context) {
+            Poll::Ready((messages, close)) => self.hear_all(messages, close, record),
+            Poll::Pending => true,
+        }
+    }
+
+    /// Waits for something.
+    async fn wait(&mut self, record: &mut Record, is_done: impl Fn(&Self) -> bool) -> bool {
+        let until = Instant::now() + PATIENCE;
+        while !is_done(self) {
+            let received = timeout_at(until, poll_fn(|cx| self.inner.poll_take(cx))).await;
+            let (messages, close) = received.expect("something has taken too long");
+            if !self.hear_all(messages, close, record) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Pushes to a topic if it is joined, and returns the ref.
+    fn push(&mut self, topic: usize, event: &str, payload: Value) -> Option<String> {
+        let is_open = self.away.is_none() && self.topics[topic].join.is_some();
+        is_open.then(|| self.inner.send(TOPICS[topic], event, payload))
+    }
+
+    async fn answer(&mut self, topic: usize, reference: &str, record: &mut Record) -> bool {
+        self.answer_after(topic, reference, Instant::now(), record).await
+    }
+
+    /// Waits for an answer. `since` is when the client has heard the channel last.
+    async fn answer_after(
+        &mut self,
+        topic: usize,
+        reference: &str,
+        since: Instant,
+        record: &mut Record,
+    ) -> bool {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let received = timeout_at(until, poll_fn(|cx| self.inner.poll_take(cx))).await;
+            let (mut messages, close) = received.expect("an answer has taken too long");
+            let is_answer = |it: &Message| it.reference.as_deref() == Some(reference);
+            let Some(at) = messages.iter().position(is_answer) else {
+                if !self.hear_all(messages, close, record) {
+                    return false;
+                }
+                continue;
+            };
+            let after = messages.split_off(at + 1);
+            let answer = messages.pop().expect("it was found");
+            if !self.hear_all(messages, None, record) {
+                return false;
+            }
+            self.hear_answer(topic, &answer, since, record);
+            return self.hear_all(after, close, record);
+        }
+    }
+
+    fn hear_answer(&mut self, topic: usize, answer: &Message, since: Instant, record: &mut Record) {
+        let body: Value = answer.payload.parse().expect("JSON");
+        record.notice((self.number, body.to_string()));
+        let status = body["status"].as_str();
+        match body["response"].as_str() {
+            Some("joined") => {
+                let it = &mut self.topics[topic];
+                if let Some(join) = it.join.take() {
+                    assert!(self.may_lose_channels, "{} has lost its channel", self.key);
+                    record.finish(join.span, since);
+                }
+                it.tracked = None;
+                it.view.clear();
+                let reference = answer.reference.clone().expect("an answer has a ref");
+                let span = record.begin(topic, self.number, self.at, self.is_exact);
+                it.join = Some(Join { reference, span });
+            }
+            Some("resumed") => assert!(self.topics[topic].join.is_some()),
+            // The channel may just have ended.
+            _ => assert!(status == Some("ok") || self.may_lose_channels, "{body}"),
+        }
+    }
+
+    fn hear_all(
+        &mut self,
+        messages: Vec<Message>,
+        close: Option<Close>,
+        record: &mut Record,
+    ) -> bool {
+        for message in messages {
+            self.hear(&message, record);
+        }
+        if close.is_some() {
+            record.trace(format_args!("{} closed", self.key));
+            let Some(since) = self.may_close else {
+                panic!("{} was disconnected: {close:?}", self.key);
+            };
+            self.finish_all(since, record);
+        }
+        close.is_none()
+    }
+
+    fn finish_all(&mut self, at: Instant, record: &mut Record) {
+        let joins = self.topics.iter_mut().filter_map(|topic| topic.join.take());
+        joins.for_each(|join| record.finish(join.span, at));
+    }
+
+    fn hear(&mut self, message: &Message, record: &mut Record) {
+        record.notice((self.number, message.event.as_str()));
+        record.trace(format_args!("{} hears {message}", self.key));
+        let topic = TOPICS.iter().position(|name| *name == message.topic);
+        let it = &mut self.topics[topic.expect("a topic")];
+        let Some(join) = &mut it.join else {
+            panic!("{} has not joined: {message}", self.key);
+        };
+        let payload: Value = message.payload.parse().expect("JSON");
+        match &*message.event {
+            "n" => {
+                let number = payload["k"].as_u64().expect("a number");
+                record.receive(&mut join.span, number as usize);
+            }
+            "presence_state" => it.view = view::read(&payload),
+            "presence_diff" => view::change(&mut it.view, &payload),
+            "phx_error" | "phx_close" if message.join_ref.as_ref() == Some(&join.reference) => {
+                let is_gap = message.event == "phx_error";
+                assert!(
+                    !is_gap || self.is_exact && self.may_lose_channels,
+                    "{}: {message}",
+                    self.key
+                );
+                let join = it.join.take().expect("it is joined");
+                record.finish(join.span, Instant::now());
+                it.tracked = None;
+            }
+            "phx_error" | "phx_close" => {}
+            _ => panic!("{}: unexpected {message}", self.key),
+        }
+    }
+
+    /// Everything was found to be whole.
+    pub(super) fn begin_era(&mut self, record: &Record) {
+        if self.away.is_none() {
+            (self.may_lose_channels, self.may_close) = (false, None);
+        }
+        self.closed_by.take_if(|by| self.away.is_none() || record.has_ended(by.number));
+    }
+
+    /// Its spans.
+    pub(super) fn spans(&self) -> impl Iterator<Item = &Span> {
+        // What waits for a client that is away is not known.
+        let joins = self.topics.iter().filter_map(|topic| topic.join.as_ref());
+        joins.filter(|_| self.away.is_none()).map(|join| &join.span)
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        self.away.is_some()
+    }
+
+    pub(super) fn has_joined(&self, topic: usize) -> bool {
+        self.topics[topic].join.is_some()
+    }
+
+    /// Returns whether it may have been disconnected, and whether it must.
+    pub(super) fn is_closed(&self, record: &Record) -> (bool, bool) {
+        let must = self.closed_by.is_some_and(|by| !record.has_ended(by.number));
+        (self.may_close.is_some(), must)
+    }
+
+    /// What it tracks, once everything is mended.
+    pub(super) fn tracked(&self, topic: usize) -> Tracked {
+        let Some(meta) = self.topics[topic].tracked else { return Tracked::Nothing };
+        match self.away {
+            None => Tracked::Meta(meta),
+            Some(_) if self.may_lose_channels => Tracked::Unknown,
+            Some((since, true)) if since.elapsed() > LEAVE_GRACE => Tracked::Nothing,
+            Some((_, true)) => Tracked::Unknown,
+            Some((_, false)) => Tracked::Meta(meta),
+        }
+    }
+}

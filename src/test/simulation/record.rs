@@ -1,0 +1,281 @@
+//! [`Record`]: what was sent, and who has to have received it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::node::{Node, Origin};
+use super::{NODES, SLOW};
+
+/// What was sent, and what has gone wrong since everything was whole.
+pub(super) struct Record {
+    is_ordered: bool,
+    sent: Vec<Sent>,
+    /// The first broadcast since everything was found to be whole.
+    era: usize,
+    /// Whether nothing was broken since.
+    is_whole: bool,
+    /// Between which nodes frames may have been lost without their noticing.
+    silent: [[bool; NODES]; NODES],
+    /// Between which nodes frames may have come twice.
+    repeated: [[bool; NODES]; NODES],
+    /// Which nodes did not always see gaps in the numbers.
+    unsteady: [bool; NODES],
+    /// When each node began.
+    began: BTreeMap<u64, Instant>,
+    /// The nodes that have ended.
+    ended: BTreeSet<u64>,
+    /// The users that were disconnected.
+    disconnected: BTreeSet<&'static str>,
+    /// What clients have heard of topics that they have left.
+    finished: Vec<Span>,
+    started: Instant,
+    is_traced: bool,
+    digest: DefaultHasher,
+}
+
+/// How long a node may lose something of which it does not know.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// A broadcast.
+#[derive(Debug)]
+struct Sent {
+    topic: usize,
+    from: Origin,
+    reach: Reach,
+    at: Instant,
+    /// Whether nothing was broken while it was on its way.
+    is_safe: bool,
+}
+
+/// Who is to receive a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    All,
+    /// The clients of its node.
+    Local,
+    /// All but this client.
+    Except(u64),
+    /// Its sender lost its connection, so it may not have been broadcast.
+    Unknown,
+}
+
+/// What a client has heard of a topic, from a join to the end of its channel.
+#[derive(Debug)]
+pub(super) struct Span {
+    topic: usize,
+    client: u64,
+    /// Where the client is.
+    at: Origin,
+    /// Whether its client is told if something is missing.
+    is_exact: bool,
+    first: usize,
+    received: BTreeSet<usize>,
+    last: BTreeMap<u64, usize>,
+    end: Option<End>,
+}
+
+/// How a client's channel has ended.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// The first broadcast that it does not concern.
+    before: usize,
+    at: Instant,
+}
+
+impl Record {
+    pub(super) fn new(is_ordered: bool) -> Self {
+        Self {
+            is_ordered,
+            sent: Vec::new(),
+            era: 0,
+            is_whole: false,
+            silent: Default::default(),
+            repeated: Default::default(),
+            unsteady: Default::default(),
+            began: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            disconnected: BTreeSet::new(),
+            finished: Vec::new(),
+            started: Instant::now(),
+            is_traced: std::env::var_os("TRACE").is_some(),
+            digest: DefaultHasher::new(),
+        }
+    }
+
+    /// Everything is whole, and was found to be right.
+    pub(super) fn begin_era(&mut self, nodes: &[Option<Node>; NODES]) {
+        self.era = self.sent.len();
+        self.is_whole = true;
+        self.silent = Default::default();
+        self.repeated = Default::default();
+        self.unsteady = [!self.is_ordered; NODES];
+        for node in nodes.iter().flatten().filter(|node| node.listens_to_topics) {
+            self.unsteady[node.slot] = true;
+        }
+        self.ended.clear();
+        self.disconnected.clear();
+    }
+
+    /// Returns whether nothing was broken since everything was found to be whole.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Something breaks.
+    pub(super) fn trouble(&mut self) {
+        if std::mem::take(&mut self.is_whole) {
+            let now = Instant::now();
+            let on_the_way = self.sent.iter_mut().rev().take_while(|sent| now < sent.at + SLOW);
+            on_the_way.for_each(|sent| sent.is_safe = false);
+        }
+    }
+
+    /// Frames from one node to another may be lost without their noticing.
+    pub(super) fn lose_silently(&mut self, from: usize, to: usize) {
+        self.trouble();
+        self.silent[from][to] = true;
+    }
+
+    pub(super) fn repeat(&mut self, from: usize, to: usize) {
+        self.repeated[from][to] = true;
+    }
+
+    /// A node does not see gaps in the numbers.
+    pub(super) fn be_unsteady(&mut self, slot: usize) {
+        self.unsteady[slot] = true;
+    }
+
+    /// A node begins.
+    pub(super) fn begin_node(&mut self, number: u64) {
+        self.began.insert(number, Instant::now());
+    }
+
+    /// A node has ended.
+    pub(super) fn end(&mut self, number: u64) {
+        self.ended.insert(number);
+    }
+
+    pub(super) fn has_ended(&self, number: u64) -> bool {
+        self.ended.contains(&number)
+    }
+
+    pub(super) fn disconnect(&mut self, user: &'static str) {
+        self.disconnected.insert(user);
+    }
+
+    pub(super) fn was_disconnected(&self, user: &str) -> bool {
+        self.disconnected.contains(user)
+    }
+
+    /// Records a broadcast that is about to be sent, and returns its number.
+    pub(super) fn send(&mut self, topic: usize, from: Origin, reach: Reach) -> usize {
+        let (at, is_safe) = (Instant::now(), self.is_whole);
+        self.sent.push(Sent { topic, from, reach, at, is_safe });
+        self.sent.len() - 1
+    }
+
+    /// Whether the last broadcast was sent is not known.
+    pub(super) fn doubt(&mut self) {
+        if let Some(sent) = self.sent.last_mut() {
+            sent.reach = Reach::Unknown;
+        }
+    }
+
+    /// A client has joined a topic.
+    pub(super) fn begin(&self, topic: usize, client: u64, at: Origin, is_exact: bool) -> Span {
+        let (received, last) = Default::default();
+        let first = self.sent.len();
+        Span { topic, client, at, is_exact, first, received, last, end: None }
+    }
+
+    /// A client's channel has ended. `at` is the time until which the client has heard it.
+    pub(super) fn finish(&mut self, mut span: Span, at: Instant) {
+        span.end = Some(End { before: self.sent.len(), at });
+        self.finished.push(span);
+    }
+
+    /// A client receives a broadcast.
+    pub(super) fn receive(&mut self, span: &mut Span, number: usize) {
+        let sent = self.sent.get(number).expect("a broadcast that was sent");
+        let what = || format!("{number} {sent:?} at {span:?}");
+        assert_eq!(sent.topic, span.topic, "of another topic: {}", what());
+        let is_local = sent.from == span.at;
+        match sent.reach {
+            Reach::All | Reach::Unknown => {}
+            Reach::Local => assert!(is_local, "of another node: {}", what()),
+            Reach::Except(client) => assert_ne!(client, span.client, "{}", what()),
+        }
+        assert!(!is_local || number >= span.first, "before the join: {}", what());
+        let (from, to) = (sent.from.slot, span.at.slot);
+        let may_repeat = self.repeated[from][to] && self.unsteady[to];
+        if !may_repeat {
+            assert!(!span.received.contains(&number), "twice: {}", what());
+            let last = span.last.get(&sent.from.number);
+            let is_next = is_local && sent.reach != Reach::Unknown || self.is_ordered;
+            assert!(!is_next || last.is_none_or(|last| *last < number), "order: {}", what());
+        }
+        span.received.insert(number);
+        span.last.insert(sent.from.number, number);
+        self.notice((number, span.client));
+    }
+
+    /// Asserts that nothing is missing of which no client was told. Everything has been mended for a while.
+    pub(super) fn check<'a>(&mut self, spans: impl Iterator<Item = &'a Span>) {
+        let finished = std::mem::take(&mut self.finished);
+        finished.iter().for_each(|span| self.check_span(span));
+        spans.for_each(|span| self.check_span(span));
+    }
+
+    fn check_span(&self, span: &Span) {
+        let (before, at) = match span.end {
+            Some(end) => (end.before, end.at),
+            None => (self.sent.len(), Instant::now()),
+        };
+        for number in span.first.max(self.era)..before {
+            let sent = &self.sent[number];
+            let is_local = sent.from == span.at;
+            let is_meant = sent.topic == span.topic
+                && match sent.reach {
+                    Reach::All => true,
+                    Reach::Local => is_local,
+                    Reach::Except(client) => client != span.client,
+                    Reach::Unknown => false,
+                };
+            if !is_meant || span.received.contains(&number) {
+                continue;
+            }
+            let has_come = sent.at + SLOW <= at;
+            let what = || format!("{number} {sent:?} at {span:?}");
+            assert!(!is_local || !has_come, "its own node's: {}", what());
+            assert!(!sent.is_safe || !has_come, "nothing was broken: {}", what());
+            let (from, to) = (sent.from.slot, span.at.slot);
+            // A node is known to the others, and has clients, only after a while.
+            let is_young = sent.at < self.began[&span.at.number] + YOUNG;
+            let is_excused = is_young
+                || self.ended.contains(&sent.from.number)
+                || self.silent[from][to] && self.unsteady[to];
+            let is_told = span.end.is_some();
+            assert!(!span.is_exact || is_told || is_excused, "it was not told: {}", what());
+        }
+    }
+
+    /// Adds something that a client has noticed.
+    pub(super) fn notice(&mut self, what: impl Hash) {
+        (self.started.elapsed(), what).hash(&mut self.digest);
+    }
+
+    /// Prints something, if `TRACE` is in the environment.
+    pub(super) fn trace(&self, what: fmt::Arguments<'_>) {
+        if self.is_traced {
+            eprintln!("{:?} {what}", self.started.elapsed());
+        }
+    }
+
+    pub(super) fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+}
