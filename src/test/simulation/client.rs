@@ -95,7 +95,7 @@ impl Client {
     }
 
     async fn rejoin(&mut self, topic: usize, record: &mut Record) -> bool {
-        let reference = self.inner.send_join(name, json!({}));
+        let reference = self.inner.send_join(TOPICS[topic], json!({}));
         self.answer(topic, &reference, record).await
     }
 
