@@ -140,9 +140,9 @@ fn receive(engine: Address, size: usize) {
     let loads = [Load::Nothing, raw, unwanted, wanted];
     let rows = Rows { publishing: &sending, loads: loads.into(), measured: &receiving };
     let [raw, unwanted, wanted] = rows.costs();
-    while received.load(Ordering::Relaxed) < TURNS * BURSTS * BURST {
-        thread::sleep(PAUSE);
-    }
+    // All of it, unless the machine had no time for the engine.
+    let (received, sent) = (received.load(Ordering::Relaxed), TURNS * BURSTS * BURST);
+    assert!(received <= sent && received >= sent * 9 / 10, "received {received} of {sent}");
     row(&format!("receive {size} B that nobody wants"), raw, unwanted, raw + 0.2);
     row(&format!("receive {size} B, and a task reads it"), raw, wanted, raw + 1.0);
 }

@@ -75,7 +75,9 @@ impl Engine {
 impl Address {
     /// Creates a node. To be called on its runtime.
     pub(crate) async fn node(self, app: &str, listen: Listen) -> PubSub {
-        let config = PubSubConfig::new().cluster(ClusterConfig::new().listen(listen));
+        let cluster = ClusterConfig::new().listen(listen);
+        // A reader that was kept from its processor for a moment misses nothing.
+        let config = PubSubConfig::new().max_subscription(64 << 20).cluster(cluster);
         let config = match self {
             Self::Redis(address) => {
                 let redis = RedisConfig::new(format!("redis://{address}")).app(app);

@@ -24,7 +24,7 @@ pub(crate) fn run(engine: &mut Engine) {
     restart(engine, "engine restarted: answers until a broadcast is heard", Duration::ZERO, ROUNDS);
     restart(engine, "the same after 2 s without it", Duration::from_secs(2), 5);
     presence(engine.address());
-    println!("{:<52}{:>8}{:>8}{:>10}", "us", "p50", "p99", "limit of p50");
+    println!("{:<52}{:>8}{:>8}{:>10}", "us", "p50", "p99", "limit");
     join(engine.address());
     println!();
 }

@@ -235,7 +235,7 @@ impl Members {
     /// noticed any more.
     pub(crate) fn set_hears_all(&mut self, hears_all: bool) -> bool {
         let heard_all = std::mem::replace(&mut self.hears_all, hears_all);
-        let is_in_doubt = |it: &Member| it.is_unconfirmed || it.topics.is_in_doubt();
+        let is_in_doubt = |it: &Member| it.is_unconfirmed || it.topics.is_incomplete();
         let is_missing = heard_all && self.members.values().any(is_in_doubt);
         self.members.values_mut().for_each(|member| member.topics.forget());
         is_missing

@@ -88,20 +88,20 @@ impl Sequence {
         }
     }
 
+    /// Returns whether frames are missing, or on their way.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.has_missing() || self.last.is_some_and(|last| last < self.announced)
+    }
+
     /// The sender will send nothing more, and this was its last number. Returns whether frames are missing.
     pub(super) fn end(&mut self, number: u64) -> bool {
-        let is_behind = self.last.is_some_and(|last| last < number);
-        is_behind || self.has_missing()
+        self.announced = self.announced.max(number);
+        self.is_incomplete()
     }
 
     /// Returns whether frames are missing, for however long.
     pub(super) fn has_missing(&self) -> bool {
         self.has_missing_for_long() || !self.fresh.is_empty()
-    }
-
-    /// Returns whether frames are missing, or may be: also those that were announced last.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.has_missing() || self.last.is_some_and(|last| last < self.announced)
     }
 
     fn has_missing_for_long(&self) -> bool {
@@ -171,7 +171,7 @@ mod tests {
     fn the_last_frames_are_missing_too() {
         let mut sequence = Sequence::default();
         sequence.receive(1);
-        assert!(!sequence.is_in_doubt());
+        assert!(!sequence.is_incomplete());
         let missing = [3, 3, 3, 3].map(|number| sequence.announce(number));
         assert_eq!(missing, [false, false, true, false]);
         assert_eq!(receive(&mut sequence, [4]), [true]);

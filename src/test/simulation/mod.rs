@@ -204,7 +204,7 @@ impl Simulation {
         {
             self.started += 1;
             let user = USERS[(client + client / NODES) % USERS.len()];
-            let is_resumable = value / NODES % 4 != 0;
+            let is_resumable = !(value / NODES).is_multiple_of(4);
             let came = Client::connect(node, self.started, user, is_resumable, &self.record).await;
             self.clients[client] = Some(came);
         }
@@ -235,7 +235,7 @@ impl Simulation {
 
     fn detach(&mut self, client: usize, value: usize) {
         let Some(it) = &mut self.clients[client] else { return };
-        if !it.detach(value % 2 == 0, &mut self.record) {
+        if !it.detach(value.is_multiple_of(2), &mut self.record) {
             self.clients[client] = None;
         }
     }

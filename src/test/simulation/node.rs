@@ -55,7 +55,7 @@ impl Node {
         let mut config = ClusterConfig::new()
             .listen(if listens_to_topics { Listen::Topics } else { Listen::All })
             .on_gap(if ends_channels { OnGap::Rejoin } else { OnGap::Ignore })
-            // In one step, since topics have no order.
+            // All at once: their order is that of a hash map.
             .gap_pace(Duration::ZERO);
         if forgets {
             config = config.gone_after(Duration::from_secs(7));
