@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel as To, Link, NodeId, NodeInbox, Overflow, Reached,
+    Adapter, AdapterLimits, BoxFuture, Channel as To, Link, NodeId, NodeInbox, PublishError,
+    Reached,
 };
 use tower_channels::channel::Result;
 use tower_channels::internals::frames;
@@ -96,7 +97,7 @@ impl Adapter for Engine {
         assert!(self.0.inbox.set(inbox).is_ok(), "it is started once");
     }
 
-    fn publish(&self, _: To<'_>, frame: bytes::Bytes) -> std::result::Result<(), Overflow> {
+    fn publish(&self, _: To<'_>, frame: bytes::Bytes) -> std::result::Result<(), PublishError> {
         self.take(&frame);
         Ok(())
     }
