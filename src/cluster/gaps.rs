@@ -1,7 +1,7 @@
 //! What is done about broadcasts that may have been lost: [`LostFrames`] by their sender, [`Gaps`] by those who missed
 //! them.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::topics::subscriber::Inbox;
 pub(crate) enum Scope {
     #[default]
     Nothing,
-    Topics(HashSet<SmolStr>),
+    Topics(BTreeSet<SmolStr>),
     All,
 }
 
@@ -31,7 +31,7 @@ const MAX_TOPICS: usize = 1000;
 
 impl Scope {
     pub(crate) fn topic(topic: &str) -> Self {
-        Self::Topics(HashSet::from([topic.into()]))
+        Self::Topics(BTreeSet::from([topic.into()]))
     }
 
     /// Adds what is in `other`.

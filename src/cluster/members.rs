@@ -231,10 +231,16 @@ impl Members {
         self.hears_all && self.members.values().all(|member| member.topics.has_begun())
     }
 
-    /// Whether every topic is heard from now on. What was missed before is not noticed.
-    pub(crate) fn set_hears_all(&mut self, hears_all: bool) {
+    /// Whether every topic is heard from now on. What is missed while that changes is not noticed. Returns whether frames
+    /// are missing until now.
+    pub(crate) fn set_hears_all(&mut self, hears_all: bool) -> bool {
         self.hears_all = hears_all;
-        self.members.values_mut().for_each(|member| member.topics.forget());
+        let mut is_missing = false;
+        for member in self.members.values_mut() {
+            is_missing |= member.topics.is_incomplete();
+            member.topics.forget();
+        }
+        is_missing
     }
 
     /// Looks at the clock. To be called several times per beat, while the link is up.

@@ -38,7 +38,7 @@ use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
-use self::gaps::{Gaps, LostFrames};
+use self::gaps::{Gaps, LostFrames, Scope};
 use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
@@ -193,7 +193,7 @@ impl Cluster {
     pub(crate) fn listen(self: &Arc<Self>, listen: Listen) {
         let heard = self.interest.choose(listen, &*self.adapter, self.now());
         if listen == Listen::Topics {
-            self.state.lock().members.set_hears_all(false);
+            self.set_sees_gaps(false);
         }
         let Some(heard) = heard else { return };
         let cluster = Arc::downgrade(self);
@@ -201,9 +201,17 @@ impl Cluster {
             heard.await;
             let Some(cluster) = cluster.upgrade() else { return };
             if cluster.interest.widen(&*cluster.adapter) {
-                cluster.state.lock().members.set_hears_all(cluster.limits.is_ordered);
+                cluster.set_sees_gaps(cluster.limits.is_ordered);
             }
         });
+    }
+
+    /// Whether lost frames are noticed by their numbers from now on.
+    fn set_sees_gaps(&self, sees_gaps: bool) {
+        let is_missing = self.state.lock().members.set_hears_all(sees_gaps);
+        if is_missing {
+            self.miss("numbers", Scope::All);
+        }
     }
 
     /// Adds the sessions of an endpoint to those of this node.

@@ -88,10 +88,15 @@ impl Sequence {
         }
     }
 
+    /// Returns whether frames are missing, or on their way.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.has_missing() || self.last.is_some_and(|last| last < self.announced)
+    }
+
     /// The sender will send nothing more, and this was its last number. Returns whether frames are missing.
     pub(super) fn end(&mut self, number: u64) -> bool {
-        let is_behind = self.last.is_some_and(|last| last < number);
-        is_behind || self.has_missing()
+        self.announced = self.announced.max(number);
+        self.is_incomplete()
     }
 
     /// Returns whether frames are missing, for however long.

@@ -226,7 +226,7 @@ fn who_hears_only_some_topics_misses_no_numbers() {
     assert_eq!(members.beat(ANN, beat(1, 9, 0), at(5000)), None);
     assert_eq!(members.beat(ANN, beat(2, 9, 0), at(6000)), None);
     members.set_hears_all(true);
-    [20, 22].map(|number| members.receive(ANN, number));
+    assert_eq!([20, 22].map(|number| members.receive(ANN, number)), [true; 2]);
     assert_eq!(members.beat(ANN, beat(3, 22, 0), at(7000)), None);
     assert_eq!(members.beat(ANN, beat(4, 22, 0), at(8000)), Some(Change::Missing(ANN)));
 }

@@ -126,7 +126,7 @@ impl Simulation {
             let others = self.nodes.iter().flatten().filter(|other| other.id != node.id);
             let max = others.map(|other| other.max_version).min();
             // A node that died may come back, and may have read less.
-            let allowed = 1..=max.map_or(1, |max| max.min(node.max_version));
+            let allowed = 1..=max.map_or(node.max_version, |max| max.min(node.max_version));
             let version = written.get(&node.id).expect("it has written something");
             assert!(allowed.contains(version), "node {} writes {version}", node.number);
         }

@@ -168,12 +168,12 @@ impl Client {
         self.inner.reconnect().await.expect("it is accepted");
         // Its session may be a new one.
         (self.away, self.closed_by) = (None, None);
-        for topic in 0..TOPICS.len() {
+        for (topic, name) in TOPICS.iter().enumerate() {
             if !self.read(record) {
                 return false;
             }
             let Some(join) = self.topics[topic].join.take() else { continue };
-            let reference = self.inner.send_join(TOPICS[topic], json!({}));
+            let reference = self.inner.send_join(name, json!({}));
             let span = self.topics[topic].join.insert(Join { reference, ..join });
             let reference = span.reference.clone();
             if !self.answer_after(topic, &reference, since, record).await {

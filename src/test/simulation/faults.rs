@@ -148,7 +148,7 @@ impl Simulation {
     pub(super) fn slow_down(&mut self, from: usize, to: usize, value: usize) {
         let delay = Duration::from_millis(value as u64 * 8);
         let is_unordered = !self.is_ordered;
-        let has_two_orders = is_unordered && value % 2 == 0;
+        let has_two_orders = is_unordered && value.is_multiple_of(2);
         let path = Path { delay, is_unordered, has_two_orders, ..Path::default() };
         self.set_path(from, to, path);
     }
@@ -178,7 +178,7 @@ impl Simulation {
 
     pub(super) fn switch_listening(&mut self, slot: usize, value: usize) {
         let Some(node) = &mut self.nodes[slot] else { return };
-        node.listens_to_topics = value % 2 == 0;
+        node.listens_to_topics = value.is_multiple_of(2);
         self.record.be_unsteady(slot);
         let listen = if node.listens_to_topics { Listen::Topics } else { Listen::All };
         node.endpoint.pubsub().listen(listen);

@@ -203,7 +203,8 @@ impl Simulation {
             && let Some(node) = &self.nodes[slot]
         {
             self.started += 1;
-            let (user, is_resumable) = (USERS[client % USERS.len()], value / NODES % 4 != 0);
+            let (user, is_resumable) =
+                (USERS[client % USERS.len()], !(value / NODES).is_multiple_of(4));
             let came = Client::connect(node, self.started, user, is_resumable, &self.record).await;
             self.clients[client] = Some(came);
         }
@@ -234,7 +235,7 @@ impl Simulation {
 
     fn detach(&mut self, client: usize, value: usize) {
         let Some(it) = &mut self.clients[client] else { return };
-        if !it.detach(value % 2 == 0, &mut self.record) {
+        if !it.detach(value.is_multiple_of(2), &mut self.record) {
             self.clients[client] = None;
         }
     }

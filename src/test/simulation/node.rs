@@ -60,6 +60,8 @@ impl Node {
             config = config.gone_after(Duration::from_secs(7));
         }
         config.linger = Duration::from_secs(2);
+        // All at once: their order is that of a hash map.
+        config.gap_pace = Duration::ZERO;
         config.versions = Versions { min: 1, max: max_version };
         config.node = Some(id);
         let resume = ResumeConfig::new().session_ttl(Duration::from_secs(3600)).flapping_limit(0);
