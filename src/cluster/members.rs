@@ -231,15 +231,13 @@ impl Members {
         self.hears_all && self.members.values().all(|member| member.topics.has_begun())
     }
 
-    /// Whether every topic is heard from now on. What is missed while that changes is not noticed. Returns whether frames
-    /// are missing until now.
+    /// Whether every topic is heard from now on. Returns whether frames may have been missed before, which will not be
+    /// noticed any more.
     pub(crate) fn set_hears_all(&mut self, hears_all: bool) -> bool {
-        self.hears_all = hears_all;
-        let mut is_missing = false;
-        for member in self.members.values_mut() {
-            is_missing |= member.topics.is_incomplete();
-            member.topics.forget();
-        }
+        let heard_all = std::mem::replace(&mut self.hears_all, hears_all);
+        let is_in_doubt = |it: &Member| it.is_unconfirmed || it.topics.is_incomplete();
+        let is_missing = heard_all && self.members.values().any(is_in_doubt);
+        self.members.values_mut().for_each(|member| member.topics.forget());
         is_missing
     }
 

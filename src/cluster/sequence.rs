@@ -124,7 +124,7 @@ fn expect(
     missing.extend(unexplained.take(usize::try_from(room).unwrap_or(0)));
     let is_listed = last - first < room;
     // Nothing before this is expected any more.
-    *explained = explained.split_off(&(last + 1));
+    *explained = explained.split_off(&last.saturating_add(1));
     is_listed
 }
 
@@ -171,6 +171,7 @@ mod tests {
     fn the_last_frames_are_missing_too() {
         let mut sequence = Sequence::default();
         sequence.receive(1);
+        assert!(!sequence.is_incomplete());
         let missing = [3, 3, 3, 3].map(|number| sequence.announce(number));
         assert_eq!(missing, [false, false, true, false]);
         assert_eq!(receive(&mut sequence, [4]), [true]);
@@ -237,6 +238,9 @@ mod tests {
         receive(&mut sequence, [1, u64::MAX]);
         assert!(sequence.fresh.len() as u64 <= LISTED);
         assert!(sequence.announce(u64::MAX));
+        let mut sequence = Sequence::default();
+        sequence.receive(1);
+        assert_eq!([u64::MAX; 3].map(|number| sequence.announce(number)), [false, false, true]);
         for number in [0, 5, u64::MAX] {
             sequence.receive(number);
             sequence.announce(number);

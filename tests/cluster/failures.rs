@@ -279,3 +279,22 @@ async fn a_choice_of_topics_that_has_just_changed_hides_no_loss() {
     seconds(15).await;
     assert!(is_ended(&mut bob).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_not_forgotten_when_only_topics_are_heard_from_then_on() {
+    for pause in [0, 1] {
+        let bus = Bus::new();
+        let (one, _) = node(&bus);
+        let (two, place) = node(&bus);
+        seconds(2).await;
+        let mut bob = resumable(&two, "bob", "plain:1").await;
+        bus.cut(place);
+        one.broadcast("plain:1", "n", json!(0));
+        moment().await;
+        bus.heal(place);
+        seconds(pause).await;
+        two.pubsub().listen(Listen::Topics);
+        seconds(15).await;
+        assert!(is_ended(&mut bob).await, "{pause}");
+    }
+}

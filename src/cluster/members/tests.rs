@@ -265,3 +265,23 @@ fn what_a_node_sent_last_is_missed_when_it_leaves_or_dies() {
     members.beat(ANN, beat(9, 3, 0), at(100));
     assert_eq!(members.bye(ANN, 4), [Change::Gone(ANN), Change::Missing(ANN)]);
 }
+
+#[test]
+fn what_may_be_missing_when_only_topics_are_heard_from_then_on_counts_as_missing() {
+    let begun = || {
+        let mut members = members();
+        members.hear(ANN, at(0));
+        members.beat(ANN, beat(9, 3, 0), at(100));
+        members
+    };
+    let mut nothing = begun();
+    assert!(!nothing.set_hears_all(false));
+    assert!(!nothing.set_hears_all(true) && !nothing.set_hears_all(false));
+    let mut announced = begun();
+    announced.beat(ANN, beat(10, 4, 0), at(1100));
+    assert!(announced.set_hears_all(false));
+    let mut unconfirmed = begun();
+    unconfirmed.link_down();
+    unconfirmed.link_up(at(1000));
+    assert!(unconfirmed.set_hears_all(false));
+}

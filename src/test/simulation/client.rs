@@ -89,12 +89,11 @@ impl Client {
         }
     }
 
+    /// Joins a topic unless it is joined. As all that follow, returns whether the connection is open, or it is away.
     pub(super) async fn join(&mut self, topic: usize, record: &mut Record) -> bool {
-        let is_joined = self.topics[topic].join.is_some();
-        self.away.is_some() || is_joined || self.rejoin(topic, record).await
-    }
-
-    async fn rejoin(&mut self, topic: usize, record: &mut Record) -> bool {
+        if self.away.is_some() || self.topics[topic].join.is_some() {
+            return true;
+        }
         let reference = self.inner.send_join(TOPICS[topic], json!({}));
         self.answer(topic, &reference, record).await
     }
@@ -108,12 +107,11 @@ impl Client {
     }
 
     pub(super) async fn say(&mut self, topic: usize, spares: bool, record: &mut Record) -> bool {
-        let number = record.send(
-            topic,
-            self.at,
-            if spares { Reach::Except(self.number) } else { Reach::All },
-        );
-        let event = if spares { "say_from" } else { "say" };
+        let (event, reach) = match spares {
+            true => ("say_from", Reach::Except(self.number)),
+            false => ("say", Reach::All),
+        };
+        let number = record.send(topic, self.at, reach);
         let payload = json!({ "k": number });
         let Some(reference) = self.push(topic, event, payload) else {
             record.doubt();
@@ -264,7 +262,7 @@ impl Client {
 
     fn hear_answer(&mut self, topic: usize, answer: &Message, since: Instant, record: &mut Record) {
         let body: Value = answer.payload.parse().expect("JSON");
-        record.notice((self.number, body.to_string()));
+        record.notice(self.number, topic, body.to_string());
         let status = body["status"].as_str();
         match body["response"].as_str() {
             Some("joined") => {
@@ -310,10 +308,11 @@ impl Client {
     }
 
     fn hear(&mut self, message: &Message, record: &mut Record) {
-        record.notice((self.number, message.event.as_str()));
         record.trace(format_args!("{} hears {message}", self.key));
         let topic = TOPICS.iter().position(|name| *name == message.topic);
-        let it = &mut self.topics[topic.expect("a topic")];
+        let topic = topic.expect("a topic");
+        record.notice(self.number, topic, message.event.as_str());
+        let it = &mut self.topics[topic];
         let Some(join) = &mut it.join else {
             panic!("{} has not joined: {message}", self.key);
         };

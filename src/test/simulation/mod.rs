@@ -203,8 +203,8 @@ impl Simulation {
             && let Some(node) = &self.nodes[slot]
         {
             self.started += 1;
-            let (user, is_resumable) =
-                (USERS[client % USERS.len()], !(value / NODES).is_multiple_of(4));
+            let user = USERS[(client + client / NODES) % USERS.len()];
+            let is_resumable = !(value / NODES).is_multiple_of(4);
             let came = Client::connect(node, self.started, user, is_resumable, &self.record).await;
             self.clients[client] = Some(came);
         }

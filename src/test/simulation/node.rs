@@ -55,13 +55,12 @@ impl Node {
         let mut config = ClusterConfig::new()
             .listen(if listens_to_topics { Listen::Topics } else { Listen::All })
             .on_gap(if ends_channels { OnGap::Rejoin } else { OnGap::Ignore })
-            .gap_pace(Duration::from_millis(500));
+            // All at once: their order is that of a hash map.
+            .gap_pace(Duration::ZERO);
         if forgets {
             config = config.gone_after(Duration::from_secs(7));
         }
         config.linger = Duration::from_secs(2);
-        // All at once: their order is that of a hash map.
-        config.gap_pace = Duration::ZERO;
         config.versions = Versions { min: 1, max: max_version };
         config.node = Some(id);
         let resume = ResumeConfig::new().session_ttl(Duration::from_secs(3600)).flapping_limit(0);

@@ -34,7 +34,8 @@ pub(super) struct Record {
     finished: Vec<Span>,
     started: Instant,
     is_traced: bool,
-    digest: DefaultHasher,
+    /// What each client has noticed of each topic. What happens at one moment on several has no order.
+    noticed: BTreeMap<(u64, usize), DefaultHasher>,
 }
 
 /// How long a node may lose something of which it does not know.
@@ -102,7 +103,7 @@ impl Record {
             finished: Vec::new(),
             started: Instant::now(),
             is_traced: std::env::var_os("TRACE").is_some(),
-            digest: DefaultHasher::new(),
+            noticed: BTreeMap::new(),
         }
     }
 
@@ -220,7 +221,7 @@ impl Record {
         }
         span.received.insert(number);
         span.last.insert(sent.from.number, number);
-        self.notice((number, span.client));
+        self.notice(span.client, span.topic, number);
     }
 
     /// Asserts that nothing is missing of which no client was told. Everything has been mended for a while.
@@ -263,9 +264,10 @@ impl Record {
         }
     }
 
-    /// Adds something that a client has noticed.
-    pub(super) fn notice(&mut self, what: impl Hash) {
-        (self.started.elapsed(), what).hash(&mut self.digest);
+    /// Adds something that a client has noticed of a topic.
+    pub(super) fn notice(&mut self, client: u64, topic: usize, what: impl Hash) {
+        let noticed = self.noticed.entry((client, topic)).or_default();
+        (self.started.elapsed(), what).hash(noticed);
     }
 
     /// Prints something, if `TRACE` is in the environment.
@@ -276,6 +278,10 @@ impl Record {
     }
 
     pub(super) fn digest(&self) -> u64 {
-        self.digest.finish()
+        let mut digest = DefaultHasher::new();
+        for (whose, noticed) in &self.noticed {
+            (whose, noticed.finish()).hash(&mut digest);
+        }
+        digest.finish()
     }
 }
