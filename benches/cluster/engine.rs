@@ -16,7 +16,6 @@ use tower_channels_redis::{Redis, RedisConfig};
 
 /// An engine that runs.
 pub(crate) struct Engine {
-    pub(crate) name: &'static str,
     server: Server,
     runtime: Runtime,
 }
@@ -46,7 +45,7 @@ impl Engine {
             "Valkey" => Server::Redis(runtime.block_on(redis(Kind::Valkey))?),
             _ => Server::Nats(runtime.block_on(engines::NatsConfig::new().start())?),
         };
-        Some(Self { name, server, runtime })
+        Some(Self { server, runtime })
     }
 
     pub(crate) fn address(&self) -> Address {

@@ -82,7 +82,8 @@ impl Sequence {
     pub(super) fn explain(&mut self, numbers: &[u64]) {
         for number in numbers {
             let is_known = self.fresh.remove(number) || self.overdue.remove(number);
-            if !is_known && self.explained.len() as u64 <= LISTED {
+            let is_to_come = self.last.is_some_and(|last| *number > last);
+            if !is_known && is_to_come && (self.explained.len() as u64) < LISTED {
                 self.explained.insert(*number);
             }
         }
