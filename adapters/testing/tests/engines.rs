@@ -19,11 +19,17 @@ async fn ping(stream: &mut TcpStream, patience: Duration) -> Option<String> {
     Some(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
+/// Waits until nobody is connected: a server may notice late that somebody has gone.
+async fn idle(connections: impl AsyncFn() -> usize) {
+    let idle = async { while connections().await > 0 {} };
+    timeout(SOON, idle).await.expect("nobody is connected");
+}
+
 #[tokio::test]
 async fn a_redis_is_killed_and_restarted_on_its_port() {
     for kind in KINDS {
         let Some(mut redis) = RedisConfig::new(kind).start().await else { return };
-        assert_eq!(redis.connections().await, 0);
+        idle(async || redis.connections().await).await;
         redis.ask(&["SET", "a", "b"]).await;
         redis.kill();
         assert!(TcpStream::connect(redis.address()).await.is_err());
@@ -39,7 +45,8 @@ async fn a_redis_stands_still_while_it_is_paused() {
     redis.pause();
     assert_eq!(ping(&mut stream, Duration::from_millis(50)).await, None);
     redis.resume();
-    assert_eq!(ping(&mut stream, SOON).await.unwrap(), "+PONG\r\n");
+    // The first ping may be answered, too.
+    assert!(ping(&mut stream, SOON).await.unwrap().starts_with("+PONG\r\n"));
 }
 
 #[tokio::test]
@@ -85,13 +92,13 @@ async fn a_sentinel_promotes_the_replica() {
 #[tokio::test]
 async fn a_nats_is_killed_and_restarted_on_its_port() {
     let Some(mut nats) = NatsConfig::new().user("chat", "secret").start().await else { return };
-    assert_eq!(nats.connections().await, 0);
+    idle(async || nats.connections().await).await;
     nats.kill();
     assert!(TcpStream::connect(nats.address()).await.is_err());
     nats.restart().await;
     nats.pause();
     nats.resume();
-    assert_eq!(nats.connections().await, 0);
+    idle(async || nats.connections().await).await;
 }
 
 #[tokio::test]

@@ -36,15 +36,19 @@ impl Member {
         async { diff(&text.await) }
     }
 
-    /// Renames itself and returns the diff. Fails if anything else is received first, so all
-    /// earlier changes must have been announced.
+    /// Renames itself and returns the diff, which may come before the reply. Fails if anything else is received first, so
+    /// all earlier changes must have been announced.
     #[track_caller]
     pub(crate) fn rename(&mut self, name: &str) -> impl Future<Output = Value> {
         let rename = format!(r#"["1","r","lobby:a","rename",{{"name":"{name}"}}]"#);
         async move {
             self.client.send(&rename).await;
-            self.expect_ok("r").await;
-            self.diff().await
+            let [first, second] = [self.client.recv().await, self.client.recv().await];
+            let (reply, change) =
+                if first.contains("phx_reply") { (first, second) } else { (second, first) };
+            let ok = r#","r","lobby:a","phx_reply",{"status":"ok","response":{}}]"#;
+            assert!(reply.ends_with(ok), "{reply}");
+            diff(&change)
         }
     }
 }

@@ -145,7 +145,8 @@ async fn reconnecting_leaves_no_connection_behind() {
     node.down().await;
     node.up().await;
     node.hears_itself().await;
-    assert_eq!(server.connections().await, 2);
+    let two = async { while server.connections().await != 2 {} };
+    timeout(PATIENCE, two).await.expect("its two connections are left");
     drop(node);
     let ended = async { while server.connections().await > 0 {} };
     timeout(PATIENCE, ended).await.expect("its connections end");
