@@ -52,6 +52,8 @@ export async function startCluster(t, engine) {
       cluster.isOver = true;
       await Promise.all(sending);
       await passing(500);
+      // Those who have missed something are told when it is certain, after a few heartbeats of the nodes.
+      for (const end = Date.now() + TOLD_MS; count(cluster).silent > 0 && Date.now() < end; ) await passing(100);
       await Promise.all(cluster.members.map((member) => member.leave()));
     },
   });
@@ -96,6 +98,9 @@ export function flowsSince(cluster, moment, members) {
   );
   return firsts.every(Boolean) ? Math.max(...firsts.map(({ now }) => now - moment)) : undefined;
 }
+
+/** After which a member with a resumable session has been told of a loss. */
+const TOLD_MS = 10_000;
 
 /** What a node has taken just before its death may have died with it. */
 const DIED_WITH_MS = 500;
