@@ -73,7 +73,7 @@ pub(crate) struct Cluster {
     gaps: Arc<Gaps>,
     /// Held while frames are handed to the adapter, so that they are numbered in order.
     sending: Mutex<Sending>,
-    /// What is known of the others. Nothing is called while it is locked.
+    /// What is known of the others. While it is locked, only the standing of nodes in presence is set.
     state: Mutex<State>,
     /// The sessions of the endpoints of this node.
     sessions: Mutex<Vec<Weak<dyn Sessions>>>,
