@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     /// What this node sends to itself, see [`Sender`](crate::sender::Sender).
     pub(crate) marks: Subscriber,
     pub(crate) ended: Ended,
-    /// How long the other servers need to know of a subscription. Zero if there are none.
+    /// How long a subscription takes to reach the other servers of a cluster. Zero for a single server.
     pub(crate) propagation: Duration,
 }
 

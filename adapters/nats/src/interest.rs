@@ -6,7 +6,7 @@ use crate::subjects;
 
 /// Which topics a node wants to hear: all of them, or those that it listens to.
 ///
-/// Each change gives it a new version; whoever waits until a change has been made waits for the version.
+/// Each change increments its version; a caller waits for a change by waiting for that version.
 #[derive(Debug)]
 pub(crate) struct Interest {
     is_all: bool,
@@ -95,7 +95,7 @@ impl Interest {
 }
 
 impl Selection {
-    /// The partitions of this one that are not in the other one.
+    /// The partitions of this selection that the other lacks.
     pub(crate) fn beyond(self, other: Self) -> impl Iterator<Item = u8> {
         (0..=u8::MAX).filter(move |&partition| {
             let (word, bit) = bit(partition);

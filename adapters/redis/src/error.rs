@@ -41,7 +41,7 @@ impl ConnectError {
         }
     }
 
-    /// The error of a command that is needed, in words.
+    /// Converts the error of a required command.
     pub(crate) fn running(command: impl Into<String>, error: &RedisError) -> Self {
         let command = command.into();
         match error.kind() {

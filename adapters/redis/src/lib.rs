@@ -32,7 +32,7 @@
 //!
 //! # Failures
 //!
-//! Each node has two connections, one that hears and one that sends. Either is opened again when it ends, or
+//! Each node has two connections, one to receive and one to send. Either is opened again when it ends, or
 //! when the server is silent for 2 s, after pauses that grow from 20 ms to 400 ms; the address is looked up each time.
 //! What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
 //! again could deliver it twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does

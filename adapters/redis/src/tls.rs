@@ -5,7 +5,7 @@ use rustls::crypto::CryptoProvider;
 
 /// Creates the client of a server that speaks TLS.
 pub(crate) fn client(info: ConnectionInfo, root_cert: Option<Vec<u8>>) -> RedisResult<Client> {
-    // rustls takes the provider of the process, and panics if there is none or it cannot choose.
+    // rustls uses the default provider of the process, and panics without one.
     if CryptoProvider::get_default().is_none() {
         // An error says that another one was installed meanwhile.
         let _ = rustls::crypto::ring::default_provider().install_default();
