@@ -1,6 +1,7 @@
 //! [`Adapter`]: how the nodes of a cluster reach each other.
 
 mod queue;
+mod store;
 
 use std::fmt;
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::queue::{Outgoing, SendQueue};
+pub use self::store::{Record, Replaced, Revision, Store, StoreError};
 
 /// A boxed future, so that adapters are object-safe.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -72,6 +74,11 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
 
     /// What the engine can do. Asked once, before [`start`](Self::start).
     fn limits(&self) -> AdapterLimits;
+
+    /// The records that the engine keeps, if it can. Without them sessions do not move to other nodes.
+    fn store(&self) -> Option<&dyn Store> {
+        None
+    }
 }
 
 /// Where an adapter hands over what it hears and notices. All methods return quickly, and may be called

