@@ -10,7 +10,7 @@ use tower_channels_transports::Close;
 use super::node::{LEAVE_GRACE, Node, Origin, User};
 use super::record::{Reach, Record, Span};
 use super::view::{self, View};
-use super::{PATIENCE, TOPICS};
+use super::{PATIENCE, SLOW, TOPICS};
 use crate::test::{self, Message};
 
 pub(super) struct Client {
@@ -22,6 +22,10 @@ pub(super) struct Client {
     /// Where it is.
     pub(super) at: Origin,
     is_resumable: bool,
+    /// Whether the node on which it was last has ended.
+    is_on_dead_node: bool,
+    /// Whether its session was left in the store.
+    is_deposited: bool,
     /// Whether it is told if something is missing.
     is_exact: bool,
     inner: test::Client<User>,
@@ -43,6 +47,8 @@ pub(super) struct Topic {
     join: Option<Join>,
     /// The meta that the client tracks.
     tracked: Option<u64>,
+    /// Since when it tracks one.
+    tracked_since: Option<Instant>,
     pub(super) view: View,
 }
 
@@ -50,6 +56,18 @@ struct Join {
     reference: String,
     span: Span,
 }
+
+impl Topic {
+    fn untrack(&mut self) {
+        (self.tracked, self.tracked_since) = (None, None);
+    }
+}
+
+/// How long a connect may take that looks for a session on other nodes.
+const CLAIM: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a presence is tracked before everyone has heard of it, and of what was before.
+const SETTLED: std::time::Duration = SLOW.saturating_mul(4);
 
 /// What a client may track, as far as the others can know.
 pub(super) enum Tracked {
@@ -78,6 +96,8 @@ impl Client {
             user,
             at: node.origin(),
             is_resumable,
+            is_on_dead_node: false,
+            is_deposited: false,
             is_exact: is_resumable && node.ends_channels,
             inner,
             away: None,
@@ -100,7 +120,7 @@ impl Client {
 
     pub(super) async fn leave(&mut self, topic: usize, record: &mut Record) -> bool {
         let Some(reference) = self.push(topic, "phx_leave", json!({})) else { return true };
-        self.topics[topic].tracked = None;
+        self.topics[topic].untrack();
         // The end of the channel follows the answer.
         self.answer(topic, &reference, record).await
             && self.wait(record, |it| it.topics[topic].join.is_none()).await
@@ -128,15 +148,18 @@ impl Client {
         let event = if self.topics[topic].tracked.is_some() { "update" } else { "track" };
         let Some(reference) = self.push(topic, event, json!({ "v": meta })) else { return true };
         let is_answered = self.answer(topic, &reference, record).await;
-        if self.topics[topic].join.is_some() {
-            self.topics[topic].tracked = Some(meta);
+        let it = &mut self.topics[topic];
+        if it.join.is_some() {
+            if it.tracked.replace(meta).is_none() {
+                it.tracked_since = Some(Instant::now());
+            }
         }
         is_answered
     }
 
     pub(super) async fn untrack(&mut self, topic: usize, record: &mut Record) -> bool {
         let Some(reference) = self.push(topic, "untrack", json!({})) else { return true };
-        self.topics[topic].tracked = None;
+        self.topics[topic].untrack();
         self.answer(topic, &reference, record).await
     }
 
@@ -160,12 +183,34 @@ impl Client {
         self.is_resumable
     }
 
-    /// Comes back to its session, if it is away.
-    pub(super) async fn come_back(&mut self, record: &mut Record) -> bool {
+    /// Its node has ended, in order or not. Returns whether it may come back to another.
+    pub(super) fn lose_node(&mut self, in_order: bool, record: &mut Record) -> bool {
+        self.is_deposited = in_order && record.is_whole() && self.may_close.is_none();
+        if self.away.is_none() {
+            self.inner.drop_connection();
+            self.away = Some((Instant::now(), false));
+        }
+        // What it tracked goes with the node, and perhaps its session.
+        (self.is_on_dead_node, self.may_lose_channels) = (true, true);
+        if !self.is_resumable {
+            self.finish_all(Instant::now(), record);
+        }
+        self.is_resumable
+    }
+
+    /// Comes to a node with its session, if it is away.
+    pub(super) async fn come_back(&mut self, node: &Node, record: &mut Record) -> bool {
         let Some((since, _)) = self.away else { return true };
-        self.inner.reconnect().await.expect("it is accepted");
+        let moves = self.at != node.origin();
+        record.trace(format_args!("{} comes back to {:?}", self.key, node.origin()));
+        let connecting = timeout_at(Instant::now() + CLAIM, self.inner.reconnect_to(&node.endpoint));
+        connecting.await.expect("a connect has taken too long").expect("it is accepted");
         // Its session may be a new one.
-        (self.away, self.closed_by) = (None, None);
+        (self.away, self.closed_by, self.is_on_dead_node) = (None, None, false);
+        self.at = node.origin();
+        if moves {
+            self.is_exact = node.ends_channels;
+        }
         for (topic, name) in TOPICS.iter().enumerate() {
             if !self.read(record) {
                 return false;
@@ -178,7 +223,7 @@ impl Client {
                 return false;
             }
         }
-        self.may_lose_channels = !record.is_whole();
+        (self.may_lose_channels, self.is_deposited) = (!record.is_whole(), false);
         true
     }
 
@@ -193,7 +238,7 @@ impl Client {
 
     /// Something breaks.
     pub(super) fn trouble(&mut self) {
-        self.may_lose_channels = true;
+        (self.may_lose_channels, self.is_deposited) = (true, false);
     }
 
     /// Reads what has come. Returns whether the connection is open, or it is away.
@@ -268,16 +313,27 @@ impl Client {
             Some("joined") => {
                 let it = &mut self.topics[topic];
                 if let Some(join) = it.join.take() {
+                    assert!(!self.is_deposited, "{} was not left in the store", self.key);
                     assert!(self.may_lose_channels, "{} has lost its channel", self.key);
                     record.finish(join.span, since);
                 }
-                it.tracked = None;
+                it.untrack();
                 it.view.clear();
                 let reference = answer.reference.clone().expect("an answer has a ref");
                 let span = record.begin(topic, self.number, self.at, self.is_exact);
                 it.join = Some(Join { reference, span });
             }
             Some("resumed") => assert!(self.topics[topic].join.is_some()),
+            Some(moved @ ("moved" | "moved with a gap")) => {
+                let has_gap = moved != "moved";
+                assert!(!has_gap || self.may_lose_channels, "{} has a gap", self.key);
+                let reference = answer.reference.clone().expect("an answer has a ref");
+                let it = &mut self.topics[topic];
+                it.view.clear();
+                let join = it.join.as_mut().expect("it was joined");
+                join.reference = reference;
+                record.move_on(&mut join.span, self.at, has_gap);
+            }
             // The channel may just have ended.
             _ => assert!(status == Some("ok") || self.may_lose_channels, "{body}"),
         }
@@ -323,7 +379,12 @@ impl Client {
                 record.receive(&mut join.span, number as usize);
             }
             "presence_state" => it.view = view::read(&payload),
-            "presence_diff" => view::change(&mut it.view, &payload),
+            "presence_diff" => {
+                let before: Vec<_> = it.view.keys().cloned().collect();
+                view::change(&mut it.view, &payload);
+                let gone = before.iter().filter(|key| !it.view.contains_key(*key));
+                gone.for_each(|key| record.check_leave(topic, key));
+            }
             "phx_error" | "phx_close" if message.join_ref.as_ref() == Some(&join.reference) => {
                 let is_gap = message.event == "phx_error";
                 assert!(
@@ -333,11 +394,27 @@ impl Client {
                 );
                 let join = it.join.take().expect("it is joined");
                 record.finish(join.span, Instant::now());
-                it.tracked = None;
+                it.untrack();
             }
             "phx_error" | "phx_close" => {}
             _ => panic!("{}: unexpected {message}", self.key),
         }
+    }
+
+    /// The topics on which its presence must be seen all the time by those who have seen it.
+    pub(super) fn stays(&self) -> Vec<(usize, String)> {
+        let has_closed = self.away.is_some_and(|(_, has_closed)| has_closed);
+        if has_closed || self.may_lose_channels || self.may_close.is_some() {
+            return Vec::new();
+        }
+        let is_old = |it: &Topic| it.tracked_since.is_some_and(|since| since.elapsed() > SETTLED);
+        let topics = self.topics.iter().enumerate();
+        let stay = topics.filter(|(_, it)| it.tracked.is_some() && is_old(it));
+        stay.map(|(topic, _)| (topic, self.key.clone())).collect()
+    }
+
+    pub(super) fn is_on_dead_node(&self) -> bool {
+        self.is_on_dead_node
     }
 
     /// Everything was found to be whole.
@@ -372,6 +449,9 @@ impl Client {
     /// What it tracks, once everything is mended.
     pub(super) fn tracked(&self, topic: usize) -> Tracked {
         let Some(meta) = self.topics[topic].tracked else { return Tracked::Nothing };
+        if self.is_on_dead_node {
+            return Tracked::Nothing;
+        }
         match self.away {
             None => Tracked::Meta(meta),
             Some(_) if self.may_lose_channels => Tracked::Unknown,

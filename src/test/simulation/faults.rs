@@ -42,7 +42,7 @@ impl Simulation {
     pub(super) fn kill(&mut self, slot: usize) {
         if let Some(node) = &self.nodes[slot] {
             self.bus.cut(node.place);
-            self.end(slot);
+            self.end(slot, false);
         }
     }
 
@@ -51,17 +51,21 @@ impl Simulation {
         let before = Instant::now();
         node.endpoint.shutdown(SHUTDOWN).await;
         assert!(before.elapsed() <= 2 * SHUTDOWN + Duration::from_secs(1));
-        self.end(slot);
+        self.end(slot, true);
     }
 
     /// A node has ended, and what it alone knew is lost.
-    fn end(&mut self, slot: usize) {
+    fn end(&mut self, slot: usize, in_order: bool) {
         let Some(node) = self.nodes[slot].take() else { return };
         self.record.end(node.number);
         let mut keys = Vec::new();
         for place in &mut self.clients {
-            if let Some(client) = place.take_if(|client| client.at.slot == slot) {
-                keys.push(client.key);
+            let Some(client) = place.as_mut().filter(|client| client.at.number == node.number) else {
+                continue;
+            };
+            keys.push(client.key.clone());
+            if !client.lose_node(in_order, &mut self.record) {
+                *place = None;
             }
         }
         self.ghosts.push((Instant::now(), keys));

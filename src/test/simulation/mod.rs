@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const RECOVERY: Duration = Duration::from_secs(8);
 
 /// How many kinds of steps there are.
-const STEPS: u8 = 46;
+const STEPS: u8 = 50;
 
 /// Runs the steps that the bytes encode, after one byte for what does not change during a run: then mends everything
 /// and waits. Returns a digest of what the clients received and when.
@@ -134,7 +134,8 @@ impl Simulation {
             16..=18 => self.track(value % CLIENTS, value / CLIENTS).await,
             19 => self.untrack(value % CLIENTS, value / CLIENTS).await,
             20 => self.detach(value % CLIENTS, value / CLIENTS),
-            21..=22 => self.come_back(value % CLIENTS).await,
+            21..=22 => self.come_back(value % CLIENTS, value / CLIENTS).await,
+            46..=49 => self.wander(value % CLIENTS, value / CLIENTS).await,
             23 => self.kill(slot),
             24 => self.shut_down(slot).await,
             25..=26 => self.start(slot, rest),
@@ -176,6 +177,8 @@ impl Simulation {
 
     /// The clients read what has come.
     fn read(&mut self) {
+        let stays = self.clients.iter().flatten().flat_map(Client::stays).collect();
+        self.record.expect_to_stay(stays);
         for place in &mut self.clients {
             if let Some(client) = place
                 && !client.read(&mut self.record)
@@ -190,7 +193,7 @@ impl Simulation {
         self.settle().await;
         if self.clients.iter().flatten().any(Client::is_away) {
             for client in 0..CLIENTS {
-                self.come_back(client).await;
+                self.come_back(client, client).await;
             }
             self.settle().await;
         }
@@ -240,8 +243,20 @@ impl Simulation {
         }
     }
 
-    async fn come_back(&mut self, client: usize) {
-        self.request(client, async |it, record| it.come_back(record).await).await;
+    /// A client that is away comes to a node that is there, its own or another.
+    async fn come_back(&mut self, client: usize, value: usize) {
+        let slots = (0..NODES).map(|slot| (slot + value) % NODES);
+        let mut nodes = slots.filter_map(|slot| self.nodes[slot].as_ref());
+        let (Some(it), Some(node)) = (&mut self.clients[client], nodes.next()) else { return };
+        if !it.come_back(node, &mut self.record).await {
+            self.clients[client] = None;
+        }
+    }
+
+    /// A client loses its connection and comes to a node at once.
+    async fn wander(&mut self, client: usize, value: usize) {
+        self.detach(client, 1);
+        self.come_back(client, value).await;
     }
 
     /// A client that is there asks for something. It may find its connection closed.

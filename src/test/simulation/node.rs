@@ -9,7 +9,7 @@ use crate::channel::error::{Error, Result};
 use crate::cluster::{ClusterConfig, Listen, OnGap, Versions};
 use crate::test::{BusAdapter, Place};
 use crate::{
-    Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, PresenceConfig, Rejected, Reply,
+    Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, PresenceConfig, Rejected, Reply,
     ResumeConfig, Socket,
 };
 use std::time::Duration;
@@ -106,7 +106,8 @@ async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
     Ok(User { name: text("name"), key: text("key") })
 }
 
-struct Room;
+/// What the client tracks here, if it does.
+struct Room(Option<Value>);
 
 impl Channel for Room {
     type Assigns = User;
@@ -116,7 +117,21 @@ impl Channel for Room {
 
     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         Presence::push_state(socket);
-        Ok(Joined::new(Self).reply(json!("joined")))
+        let (arrival, tracked) = match socket.arrival() {
+            Arrival::Moved { packed, has_gap } => {
+                let tracked = packed.as_ref().map(|it| it.parse::<Value>()).transpose()?;
+                (if *has_gap { "moved with a gap" } else { "moved" }, tracked)
+            }
+            _ => ("joined", None),
+        };
+        if let Some(meta) = &tracked {
+            Presence::track(socket, &socket.assigns().key, meta)?;
+        }
+        Ok(Joined::new(Self(tracked)).reply(json!(arrival)))
+    }
+
+    async fn pack(&mut self, _: &Socket<Self>) -> Option<Payload> {
+        self.0.clone().map(Payload::from)
     }
 
     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
@@ -133,9 +148,18 @@ impl Channel for Room {
         match event {
             "say" => socket.broadcast("n", it),
             "say_from" => socket.broadcast_from("n", it),
-            "track" => Presence::track(socket, key, it.parse::<Value>()?)?,
-            "update" => Presence::update(socket, key, it.parse::<Value>()?)?,
-            "untrack" => Presence::untrack(socket, key),
+            "track" => {
+                let meta = self.0.insert(it.parse()?);
+                Presence::track(socket, key, meta)?;
+            }
+            "update" => {
+                let meta = self.0.insert(it.parse()?).clone();
+                Presence::update(socket, key, meta)?;
+            }
+            "untrack" => {
+                self.0 = None;
+                Presence::untrack(socket, key);
+            }
             _ => return Err(Error::unmatched(event)),
         }
         Ok(Reply::ack())

@@ -32,6 +32,8 @@ pub(super) struct Record {
     disconnected: BTreeSet<&'static str>,
     /// What clients have heard of topics that they have left.
     finished: Vec<Span>,
+    /// The topics and keys of presences that must be seen all the time.
+    stays: BTreeSet<(usize, String)>,
     started: Instant,
     is_traced: bool,
     /// What each client has noticed of each topic. What happens at one moment on several has no order.
@@ -69,8 +71,11 @@ pub(super) enum Reach {
 pub(super) struct Span {
     topic: usize,
     client: u64,
-    /// Where the client is.
+    /// Where the client is, and was before it moved, with the first broadcast since it came.
     at: Origin,
+    before: Vec<(Origin, usize)>,
+    /// The first broadcast behind the last gap of which its client was told.
+    told: usize,
     /// Whether its client is told if something is missing.
     is_exact: bool,
     first: usize,
@@ -87,6 +92,19 @@ struct End {
     at: Instant,
 }
 
+impl Span {
+    /// Where the client is, and was.
+    fn places(&self) -> impl Iterator<Item = Origin> {
+        self.before.iter().map(|(at, _)| *at).chain([self.at])
+    }
+
+    /// Where the client was when this broadcast was sent.
+    fn place_at(&self, number: usize) -> Origin {
+        let before = self.before.iter().find(|(_, until)| number < *until);
+        before.map_or(self.at, |(at, _)| *at)
+    }
+}
+
 impl Record {
     pub(super) fn new(is_ordered: bool) -> Self {
         Self {
@@ -101,6 +119,7 @@ impl Record {
             ended: BTreeSet::new(),
             disconnected: BTreeSet::new(),
             finished: Vec::new(),
+            stays: BTreeSet::new(),
             started: Instant::now(),
             is_traced: std::env::var_os("TRACE").is_some(),
             noticed: BTreeMap::new(),
@@ -189,8 +208,28 @@ impl Record {
     /// A client has joined a topic.
     pub(super) fn begin(&self, topic: usize, client: u64, at: Origin, is_exact: bool) -> Span {
         let (received, last) = Default::default();
-        let first = self.sent.len();
-        Span { topic, client, at, is_exact, first, received, last, end: None }
+        let (first, before) = (self.sent.len(), Vec::new());
+        Span { topic, client, at, before, told: 0, is_exact, first, received, last, end: None }
+    }
+
+    /// A client's channel goes on, on a node to which its session has moved.
+    pub(super) fn move_on(&self, span: &mut Span, at: Origin, has_gap: bool) {
+        span.before.push((span.at, self.sent.len()));
+        span.at = at;
+        if has_gap {
+            span.told = self.sent.len();
+        }
+    }
+
+    /// Sets which presences must be seen all the time from now on.
+    pub(super) fn expect_to_stay(&mut self, stays: BTreeSet<(usize, String)>) {
+        self.stays = stays;
+    }
+
+    /// A client has seen a presence leave.
+    pub(super) fn check_leave(&self, topic: usize, key: &str) {
+        let stays = self.is_whole && self.stays.contains(&(topic, key.to_owned()));
+        assert!(!stays, "{key} has left topic {topic} for a moment");
     }
 
     /// A client's channel has ended. `at` is the time until which the client has heard it.
@@ -207,15 +246,20 @@ impl Record {
         let is_local = sent.from == span.at;
         match sent.reach {
             Reach::All | Reach::Unknown => {}
-            Reach::Local => assert!(is_local, "of another node: {}", what()),
+            Reach::Local => {
+                assert!(span.places().any(|at| at == sent.from), "of another node: {}", what());
+            }
             Reach::Except(client) => assert_ne!(client, span.client, "{}", what()),
         }
-        assert!(!is_local || number >= span.first, "before the join: {}", what());
-        let (from, to) = (sent.from.slot, span.at.slot);
-        let may_repeat = self.repeated[from][to] && self.unsteady[to];
+        let has_moved = !span.before.is_empty();
+        assert!(has_moved || !is_local || number >= span.first, "before the join: {}", what());
+        let from = sent.from.slot;
+        let may_repeat =
+            span.places().any(|at| self.repeated[from][at.slot] && self.unsteady[at.slot]);
         if !may_repeat {
             assert!(!span.received.contains(&number), "twice: {}", what());
             let last = span.last.get(&sent.from.number);
+            let is_local = is_local && !has_moved;
             let is_next = is_local && sent.reach != Reach::Unknown || self.is_ordered;
             assert!(!is_next || last.is_none_or(|last| *last < number), "order: {}", what());
         }
@@ -238,7 +282,8 @@ impl Record {
         };
         for number in span.first.max(self.era)..before {
             let sent = &self.sent[number];
-            let is_local = sent.from == span.at;
+            let at_that_time = span.place_at(number);
+            let is_local = sent.from == at_that_time;
             let is_meant = sent.topic == span.topic
                 && match sent.reach {
                     Reach::All => true,
@@ -246,19 +291,19 @@ impl Record {
                     Reach::Except(client) => client != span.client,
                     Reach::Unknown => false,
                 };
-            if !is_meant || span.received.contains(&number) {
+            if !is_meant || span.received.contains(&number) || number < span.told {
                 continue;
             }
             let has_come = sent.at + SLOW <= at;
             let what = || format!("{number} {sent:?} at {span:?}");
             assert!(!is_local || !has_come, "its own node's: {}", what());
             assert!(!sent.is_safe || !has_come, "nothing was broken: {}", what());
-            let (from, to) = (sent.from.slot, span.at.slot);
             // A node is known to the others, and has clients, only after a while.
-            let is_young = sent.at < self.began[&span.at.number] + YOUNG;
+            let is_young = sent.at < self.began[&at_that_time.number] + YOUNG;
+            let is_silent = |at: Origin| self.silent[sent.from.slot][at.slot] && self.unsteady[at.slot];
             let is_excused = is_young
                 || self.ended.contains(&sent.from.number)
-                || self.silent[from][to] && self.unsteady[to];
+                || span.places().any(is_silent);
             let is_told = span.end.is_some();
             assert!(!span.is_exact || is_told || is_excused, "it was not told: {}", what());
         }
