@@ -96,6 +96,14 @@ define_metrics! {
     /// heard, or because their sender says so.
     pub(crate) Counter CLUSTER_GAPS = "tower_channels_cluster_gaps_total"
         by [("cause", &["numbers", "link", "sender"])];
+    /// Channels that were joined again on a node that their session has moved to.
+    pub(crate) Counter CHANNELS_MOVED = "tower_channels_channels_moved_total" by [];
+    /// Channels that did not go along with a session to another node: they were joining, crashed or ended (`ended`), or
+    /// were not done in time (`late`). Their clients join anew.
+    pub(crate) Counter CHANNELS_LEFT_BEHIND = "tower_channels_channels_left_behind_total"
+        by [("reason", &["ended", "late"])];
+    /// Results of `Channel::pack` that were too large to go along.
+    pub(crate) Counter PACKED_TOO_LARGE = "tower_channels_packed_too_large_total" by [];
     /// Channels of resumable sessions that ended so that their clients join again after such a gap.
     pub(crate) Counter CHANNELS_ENDED_FOR_GAP = "tower_channels_channels_ended_for_gap_total" by [];
 }

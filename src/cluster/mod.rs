@@ -214,6 +214,11 @@ impl Cluster {
         }
     }
 
+    /// The identity of this node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Adds the sessions of an endpoint to those of this node.
     pub(crate) fn add_sessions(&self, sessions: Weak<dyn Sessions>) {
         if self.has_left.load(Ordering::Relaxed) {

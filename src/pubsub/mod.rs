@@ -217,6 +217,24 @@ impl PubSub {
         self.0.cluster.as_ref()?.hear(topic)
     }
 
+    pub(crate) fn heard(&self) -> Vec<(NodeId, u64)> {
+        Vec::new()
+    }
+
+    pub(crate) fn has_heard(&self, _numbers: &[(NodeId, u64)]) -> bool {
+        true
+    }
+
+    /// Tells a node that all channels which have moved from there with this ticket go on here, or end.
+    pub(crate) fn settle(&self, node: NodeId, ticket: u64) {
+        let _ = (node, ticket);
+    }
+
+    /// This node, if there may be others.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.0.cluster.as_ref().map(|cluster| cluster.node())
+    }
+
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.0.cluster.as_ref()
     }

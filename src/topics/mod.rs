@@ -3,6 +3,7 @@
 pub(crate) mod broadcast;
 pub(crate) mod registry;
 mod replay;
+mod resting;
 pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use tower_channels_transports::{Account, Memory};
 use self::broadcast::Broadcast;
 use self::registry::Registry;
 use self::replay::ReplayLog;
+pub(crate) use self::resting::{Heard, Resting};
 use self::subscriber::{Inbox, Subscriber};
 use crate::effects::Effects;
 use crate::telemetry::{BROADCASTS, SUBSCRIBERS, TOPICS};
