@@ -96,7 +96,7 @@ impl Arriving {
         }
         let lingering = Arc::new(lingering);
         let mut prepared = std::mem::take(&mut self.prepared);
-        for topic in topics.into_iter().filter(|it| it.stream > 0) {
+        for topic in topics {
             let wire::Topic { topic, stream, state, heard, follows, has_gap, joined } = topic;
             let topic = SmolStr::from(topic);
             let resting = prepared.remove(&topic);

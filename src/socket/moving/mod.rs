@@ -57,3 +57,6 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         Some(handled)
     }
 }
+
+#[cfg(test)]
+mod tests;
