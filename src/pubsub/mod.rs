@@ -227,7 +227,9 @@ impl PubSub {
 
     /// Tells a node that all channels which have moved from there with this ticket go on here, or end.
     pub(crate) fn settle(&self, node: NodeId, ticket: u64) {
-        let _ = (node, ticket);
+        if let Some(cluster) = &self.0.cluster {
+            cluster.settle(node, ticket);
+        }
     }
 
     /// This node, if there may be others.
