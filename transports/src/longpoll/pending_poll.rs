@@ -23,7 +23,8 @@ pub(super) struct PendingPoll<S: Session> {
 }
 
 impl<S: Session> PendingPoll<S> {
-    /// Waits for the answer. Not an `async fn`, whose future would have room for `self` twice.
+    /// Waits for the answer.
+    #[expect(clippy::manual_async_fn, reason = "its future would have room for `self` twice")]
     pub(super) fn wait(self) -> impl Future<Output = Answer> + Send {
         async move {
             let Self { registry, session, token, id } = &self;

@@ -143,9 +143,10 @@ impl<H: Handler> Server<H> {
 fn to_relayed(answer: Answer) -> RelayedAnswer {
     let (head, body) = answer.into_parts();
     let body = body.into_inner().unwrap_or_default();
-    if body.len() > LONGEST {
+    let bytes = body.len();
+    if bytes > LONGEST {
         LONGPOLL_RELAYED.increment(["poll", "too_large"], 1);
-        limited!(WARN, bytes = body.len(), "a message is too long for a client at another node");
+        limited!(WARN, bytes, "a message is too long for a client at another node");
         return to_relayed(answer::status(StatusCode::INTERNAL_SERVER_ERROR));
     }
     let after = head.headers.get(RETRY_AFTER).and_then(|after| after.to_str().ok());

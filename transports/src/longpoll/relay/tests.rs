@@ -233,7 +233,7 @@ async fn requests_are_answered_as_at_the_node_that_has_the_session() {
 
 #[tokio::test(start_paused = true)]
 async fn without_cors_a_relayed_answer_has_no_headers_of_it() {
-    let (a, b, _network) = nodes_with(LongPollConfig::new().cors(false), &Limits::new());
+    let (a, b, _network) = nodes_with(&LongPollConfig::new().cors(false), Limits::new());
     let token = a.connect("").await;
     for answer in [b.post(&token, "[1]").await, b.poll(&token).await] {
         assert_eq!(answer.headers.get("access-control-allow-origin"), None);
@@ -297,7 +297,7 @@ async fn a_request_is_passed_on_once() {
 #[tokio::test(start_paused = true)]
 async fn a_relayed_post_that_exceeds_the_limits_of_its_node_is_refused() {
     let limits = Limits::new().max_message(1000).memory(1 << 20).max_outbox(100_000);
-    let (a, _b, _network) = nodes_with(LongPollConfig::new(), &limits);
+    let (a, _b, _network) = nodes_with(&LongPollConfig::new(), limits);
     let token = a.connect("").await;
     let relayed = |size: usize| {
         let body = vec![b'\n'; size].into();
@@ -314,7 +314,7 @@ async fn a_relayed_post_that_exceeds_the_limits_of_its_node_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn what_is_passed_on_counts_against_the_memory_of_the_node_that_passes_it_on() {
     let limits = Limits::new().memory(8 << 20);
-    let (a, b, network) = nodes_with(LongPollConfig::new(), &limits);
+    let (a, b, network) = nodes_with(&LongPollConfig::new(), limits);
     let token = a.connect("").await;
     a.outbox().push(Message::text("x".repeat(50_000)));
     let answer = b.poll(&token).await;
@@ -338,7 +338,7 @@ async fn what_is_passed_on_counts_against_the_memory_of_the_node_that_passes_it_
 #[tokio::test(start_paused = true)]
 async fn a_message_or_a_body_longer_than_nodes_can_exchange_is_refused_elsewhere_alone() {
     let limits = Limits::new().max_message(16 << 20).max_outbox(16 << 20);
-    let (a, b, _network) = nodes_with(LongPollConfig::new(), &limits);
+    let (a, b, _network) = nodes_with(&LongPollConfig::new(), limits);
     let token = a.connect("").await;
     let long = || Bytes::from("x".repeat(6 << 20));
     let refused = b.post(&token, long()).await;
@@ -351,7 +351,7 @@ async fn a_message_or_a_body_longer_than_nodes_can_exchange_is_refused_elsewhere
 #[tokio::test(start_paused = true)]
 async fn the_answer_to_a_client_that_exceeds_its_rate_waits_at_either_node() {
     let rate = Rate::new(1, 1 << 20).burst(Duration::from_secs(1));
-    let (a, b, _network) = nodes_with(LongPollConfig::new(), &Limits::new().rate(rate));
+    let (a, b, _network) = nodes_with(&LongPollConfig::new(), Limits::new().rate(rate));
     let token = a.connect("").await;
     let mut waits = Vec::new();
     for (node, lines) in [(&a, "[1]"), (&b, "[2]"), (&b, "[3]\n[4]\n[5]\n[6]"), (&a, "")] {

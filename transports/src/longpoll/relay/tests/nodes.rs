@@ -165,14 +165,14 @@ impl Node {
 
 /// Two nodes, 1 and 2, which reach each other.
 pub(super) fn nodes() -> (Node, Node, Arc<Network>) {
-    nodes_with(LongPollConfig::new(), &Limits::new().max_message(1000))
+    nodes_with(&LongPollConfig::new(), Limits::new().max_message(1000))
 }
 
-pub(super) fn nodes_with(config: LongPollConfig, limits: &Limits) -> (Node, Node, Arc<Network>) {
+pub(super) fn nodes_with(config: &LongPollConfig, limits: Limits) -> (Node, Node, Arc<Network>) {
     let network = Arc::<Network>::default();
     let [a, b] = [1, 2].map(|id| {
         let peers: Arc<dyn Peers> = Arc::new(Link(id, Arc::clone(&network)));
-        let node = Node::new(config.clone(), limits.clone(), Some(peers));
+        let node = Node::new(config.clone(), limits, Some(peers));
         network.services.lock().insert(id, node.service.downgrade());
         node
     });
