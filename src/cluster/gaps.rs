@@ -161,7 +161,7 @@ async fn run(gaps: Weak<Gaps>) {
         };
         let mut inboxes: Vec<Weak<dyn Inbox>> = Vec::new();
         for (index, name) in names.enumerate() {
-            inboxes.extend(gaps.topics.resumable(&name));
+            inboxes.extend(gaps.topics.miss(&name));
             if index % 256 == 255 {
                 tokio::task::yield_now().await;
             }
