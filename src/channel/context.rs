@@ -21,8 +21,9 @@ use crate::responder::{Exit, Responder};
 use crate::serializer::ServerMessage;
 use crate::socket_info::SocketInfo;
 use crate::telemetry::ChannelMetrics;
+use crate::topics::Membership;
 use crate::topics::broadcast::Broadcast;
-use crate::topics::{Heard, Membership};
+use crate::topics::heard::Heard;
 
 /// A channel's identity, and its connections to its client and its topic. Shared by its task, its
 /// exit guard and the clones of its `Socket`.
@@ -195,7 +196,6 @@ impl TopicSubscription {
 
     /// Ends the subscription, behind what was broadcast while it was dormant. Returns what it has received.
     pub(crate) fn leave(&self) -> Heard {
-        self.catch_up();
         let subscription = self.current.lock().take();
         subscription.map(Membership::leave).unwrap_or_default()
     }

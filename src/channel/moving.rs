@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use crate::adapter::NodeId;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
-use crate::topics::{Heard, Resting};
+use crate::topics::heard::Heard;
+use crate::topics::resting::Resting;
 
 /// Asks a channel to end on this node, so that it can go on on another one.
 pub(crate) struct PackRequest {

@@ -251,18 +251,15 @@ async fn the_presence_of_a_client_that_moves_never_leaves() {
         seconds(3).await;
         for node in &all {
             let metas = node.presence().get_by_key("count:1", "ann").await;
-            assert_eq!(metas.map(|metas| metas.metas.len()), Some(1), "hop {hop}");
+            assert_eq!(metas.map(|metas| metas.metas().len()), Some(1), "hop {hop}");
         }
     }
     drop(ann);
     let mut present = 1_i64;
-    while let Ok(Some(diff)) =
-        tokio::time::timeout(Duration::from_secs(1), futures_util::StreamExt::next(&mut changes))
-            .await
-    {
+    while let Ok(Some(diff)) = tokio::time::timeout(Duration::from_secs(1), changes.next()).await {
         let diff = diff.expect("none is dropped");
         let count = |presences: &tower_channels::Presences| {
-            presences.get("ann").map_or(0, |present| present.metas.len() as i64)
+            presences.get("ann").map_or(0, |present| present.metas().len() as i64)
         };
         present += count(&diff.joins) - count(&diff.leaves);
         assert!(present > 0, "the key has left");

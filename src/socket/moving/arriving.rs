@@ -17,7 +17,8 @@ use crate::message::{LONGEST_NAME, Ref};
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
 use crate::responder::Responder;
-use crate::topics::{Heard, Resting};
+use crate::topics::heard::Heard;
+use crate::topics::resting::Resting;
 
 /// How long a session waits until it hears its topics.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);

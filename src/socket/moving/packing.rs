@@ -14,7 +14,6 @@ use tower_channels_transports::limited;
 
 use super::arriving::{Arriving, ArrivingTopic};
 use super::wire::{self, Handled, Outline, Packed, Prepared, State, Topic};
-use crate::adapter::NodeId;
 use crate::channel::mailbox::Command;
 use crate::channel::moving::{PackRequest, PackedChannel};
 use crate::message::Ref;
@@ -23,7 +22,6 @@ use crate::pubsub::PubSub;
 use crate::responder::Responder;
 use crate::socket::joined_channel::JoinedChannel;
 use crate::telemetry::{CHANNELS_LEFT_BEHIND, PACKED_TOO_LARGE};
-use crate::topics::Heard;
 use crate::topics::broadcast::Broadcast;
 use crate::topics::subscriber::{Inbox, Subscriber, Undelivered};
 
@@ -120,7 +118,8 @@ async fn has_heard(pubsub: &PubSub, prepared: Option<Bytes>) -> bool {
             sleep(PAUSE).await;
         }
     };
-    tokio::time::timeout(HEARD_WITHIN, heard).await.is_ok() && !prepared.is_late
+    let has_heard = tokio::time::timeout(HEARD_WITHIN, heard).await.is_ok();
+    has_heard && !prepared.is_late && !pubsub.has_pending_gaps()
 }
 
 /// Returns a number under which presence lingers on this node.
@@ -158,7 +157,7 @@ impl Topics {
             topic: topic.into(),
             stream: channel.outbox.stream_id(),
             state,
-            heard: wire::numbers(heard),
+            heard: wire::numbers(heard.iter()),
             follows,
             has_gap: self.has_gap,
             joined: joined.map(str::to_owned),
@@ -173,18 +172,18 @@ impl Topics {
         responder: &Responder,
         intercepted: Intercepted,
     ) {
-        let ArrivingTopic { outbox, packed, mut has_gap, heard, follows, joined, resting, .. } =
-            arriving;
+        let ArrivingTopic {
+            outbox, packed, mut has_gap, mut heard, follows, joined, resting, ..
+        } = arriving;
         has_gap |= self.has_gap;
         let stream = outbox.stream_id();
-        let mut numbers: Vec<(NodeId, u64)> = heard.iter().copied().collect();
         if let Some(resting) = resting {
             has_gap |= resting.missed();
             let unhandled = Arc::new(Unhandled::default());
             let inbox = Arc::clone(&unhandled) as Arc<dyn Inbox>;
             let client = Responder { outbox, resumable: true, ..responder.clone() };
             let subscriber = Subscriber::new(client, inbox, intercepted);
-            merge(&mut numbers, resting.wake(subscriber, &heard, |_| ()).leave());
+            heard = resting.wake(subscriber, &heard, |_| ()).leave();
             has_gap |= unhandled.0.load(Ordering::Relaxed);
         }
         let state = packed.filter(|packed| self.admit(&topic, packed)).as_ref().map(State::from);
@@ -192,7 +191,7 @@ impl Topics {
             topic: topic.into(),
             stream,
             state,
-            heard: wire::numbers(numbers),
+            heard: wire::numbers(heard.iter()),
             follows,
             has_gap,
             joined: joined.as_ref().and_then(Ref::as_json).map(str::to_owned),
@@ -210,16 +209,6 @@ impl Topics {
             limited!(WARN, ?topic, bytes, "what a channel has packed is too large to move");
         }
         fits
-    }
-}
-
-/// Raises what was heard of each node.
-fn merge(numbers: &mut Vec<(NodeId, u64)>, newer: Heard) {
-    for (node, number) in newer {
-        match numbers.iter_mut().find(|(known, _)| *known == node) {
-            Some((_, known)) => *known = number.max(*known),
-            None => numbers.push((node, number)),
-        }
     }
 }
 
