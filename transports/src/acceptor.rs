@@ -118,6 +118,16 @@ impl<H: Handler> Acceptor<H> {
         &self.0.limits
     }
 
+    /// The memory that all sessions share.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// The other nodes, if there may be any.
+    pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.0.peers.as_ref()
+    }
+
     /// The metrics that are recorded often.
     pub(crate) fn handles(&self) -> &Arc<Handles> {
         &self.0.handles
