@@ -8,6 +8,7 @@ mod answer;
 mod batch;
 mod body;
 mod config;
+mod first_use;
 mod future;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
@@ -35,6 +36,7 @@ use tower_service::Service;
 use self::batch::{Batch, BatchError};
 use self::body::BodyError;
 pub use self::config::LongPollConfig;
+use self::first_use::Claiming;
 pub use self::future::ResponseFuture;
 use self::future::ready;
 use self::pause::Pauses;
@@ -80,6 +82,9 @@ struct Server<H: Handler> {
 }
 
 type SharedSession<H> = Arc<LongPollSession<<H as Handler>::Session>>;
+
+/// The session of a POST, and what to wait for if it is the first use of its token.
+type FoundForPost<H> = (SharedSession<H>, Option<(Claiming, Token)>);
 
 impl<H: Handler> LongPoll<H> {
     /// Creates a service for the connections that `acceptor` accepts.
@@ -182,6 +187,17 @@ impl<H: Handler> Server<H> {
             limited!(DEBUG, "poll answered without messages: its token is repeated too often");
             return Ok(ready(answer::empty(StatusCode::NO_CONTENT, token)));
         }
+        match self.claim(&session) {
+            None => self.poll(token, session),
+            Some(claiming) => Ok(Arc::clone(self).poll_after(claiming, token, session)),
+        }
+    }
+
+    fn poll(
+        self: &Arc<Self>,
+        token: Token,
+        session: SharedSession<H>,
+    ) -> Result<ResponseFuture, Refused> {
         match session.begin_poll(token.cursor) {
             Ok(id) => {
                 let registry = Arc::clone(&self.registry);
@@ -193,12 +209,17 @@ impl<H: Handler> Server<H> {
     }
 
     /// Finds the session of a POST.
-    fn find_for_post(&self, token: &str) -> Result<SharedSession<H>, Refused> {
+    fn find_for_post(&self, token: &str) -> Result<FoundForPost<H>, Refused> {
         let (token, session) = self.find(token)?;
-        match session.check(token.cursor) {
-            Ok(()) => Ok(session),
-            Err(Gone) => Err(self.end(&token, &session)),
+        if let Some(claiming) = self.claim(&session) {
+            return Ok((session, Some((claiming, token))));
         }
+        self.check(&token, &session)?;
+        Ok((session, None))
+    }
+
+    fn check(&self, token: &Token, session: &LongPollSession<H::Session>) -> Result<(), Refused> {
+        session.check(token.cursor).map_err(|Gone| self.end(token, session))
     }
 
     fn find(&self, token: &str) -> Result<(Token, SharedSession<H>), Refused> {
@@ -265,8 +286,8 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let session = match token::of(parts).map(|token| self.find_for_post(&token)) {
-            Some(Ok(session)) => session,
+        let (session, first_use) = match token::of(parts).map(|token| self.find_for_post(&token)) {
+            Some(Ok(found)) => found,
             Some(Err(refused)) => {
                 self.discard_unless_expected(parts, body);
                 return Err(ResponseFuture::new(Arc::clone(self).refuse(refused)));
@@ -281,7 +302,11 @@ impl<H: Handler> Server<H> {
             return Err(ready(answer::too_large()));
         }
         let ndjson = batch::is_ndjson(&parts.headers);
-        Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
+        let server = Arc::clone(self);
+        Ok(match first_use {
+            None => ResponseFuture::new(server.receive(session, ndjson, body)),
+            Some(first) => ResponseFuture::new(server.receive_after(first, session, ndjson, body)),
+        })
     }
 
     async fn receive<B>(self: Arc<Self>, session: SharedSession<H>, ndjson: bool, body: B) -> Answer

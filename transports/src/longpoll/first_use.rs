@@ -1,0 +1,131 @@
+//! The first use of a token whose session may be on another node: requests wait until it was looked for.
+
+use std::mem;
+use std::sync::Arc;
+
+use http_body::Body;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::session::LongPollSession;
+use super::state::AttachState;
+use super::token::Token;
+use super::{ResponseFuture, Server, SharedSession};
+use crate::connect_info::Transport;
+use crate::outbox::Receiver;
+use crate::panics;
+use crate::response::Answer;
+use crate::resume::Attached;
+use crate::session::{Handler, Session};
+
+/// The first use of a token, which is under way. Clones wait for the same.
+#[derive(Clone, Debug)]
+pub(super) struct Claiming(watch::Receiver<()>);
+
+impl Claiming {
+    /// Waits until the session is attached, or has ended.
+    pub(super) async fn wait(mut self) {
+        // The other end is dropped then.
+        while self.0.changed().await.is_ok() {}
+    }
+}
+
+impl<H: Handler> Server<H> {
+    /// See [`LongPollSession::claim`].
+    pub(super) fn claim(&self, session: &SharedSession<H>) -> Option<Claiming> {
+        if self.acceptor.has_peers() { session.claim() } else { None }
+    }
+
+    /// Begins the first poll with a token once the session is there.
+    pub(super) fn poll_after(
+        self: Arc<Self>,
+        claiming: Claiming,
+        token: Token,
+        session: SharedSession<H>,
+    ) -> ResponseFuture {
+        ResponseFuture::new(async move {
+            claiming.wait().await;
+            match self.poll(token, session) {
+                Ok(answer) => answer.answer().await,
+                Err(refused) => self.refuse(refused).await,
+            }
+        })
+    }
+
+    /// Receives the first POST with a token once the session is there.
+    pub(super) async fn receive_after<B>(
+        self: Arc<Self>,
+        (claiming, token): (Claiming, Token),
+        session: SharedSession<H>,
+        ndjson: bool,
+        body: B,
+    ) -> Answer
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Send,
+    {
+        claiming.wait().await;
+        match self.check(&token, &session) {
+            Ok(()) => self.receive(session, ndjson, body).await,
+            Err(refused) => {
+                self.spawn_discard(Box::pin(body));
+                self.refuse(refused).await
+            }
+        }
+    }
+}
+
+impl<S: Session> LongPollSession<S> {
+    /// Looks for the session on the other nodes, in a task of its own, if this is the first use of a token whose session
+    /// may be there. Returns what the request has to wait for.
+    pub(super) fn claim(self: &Arc<Self>) -> Option<Claiming> {
+        let mut state = self.state.lock();
+        match &state.attach {
+            AttachState::Claiming(claiming) => return Some(claiming.clone()),
+            AttachState::Unused(connected) if connected.may_be_elsewhere() => {}
+            _ => return None,
+        }
+        let (done, claiming) = watch::channel(());
+        let claiming = Claiming(claiming);
+        let attach = AttachState::Claiming(claiming.clone());
+        let unused = mem::replace(&mut state.attach, attach);
+        drop(state);
+        let session = Arc::clone(self);
+        if let AttachState::Unused(connected) = unused {
+            tokio::spawn(async move {
+                let claimed = connected.claim(Transport::LongPoll);
+                let attached = panics::catch_async("session", claimed).await.ok().flatten();
+                session.end_claim(attached);
+                drop(done);
+            });
+        }
+        Some(claiming)
+    }
+
+    /// The first use goes on with what was found, unless the session was closed meanwhile. It is idle until a request is
+    /// there that has waited for this.
+    fn end_claim(&self, attached: Option<(Attached<S>, Receiver)>) {
+        let mut turn = self.turn.lock();
+        let mut state = self.state.lock();
+        let is_waiting = matches!(state.attach, AttachState::Claiming(_));
+        let unused = match attached {
+            Some((session, receiver)) if is_waiting => {
+                let epoch = session.epoch();
+                *turn = Some(session);
+                state.attach = AttachState::Attached { receiver, epoch };
+                self.set_idle(&mut state, Instant::now());
+                None
+            }
+            unused => {
+                if is_waiting {
+                    state.attach = AttachState::Ended(None);
+                }
+                unused
+            }
+        };
+        drop(state);
+        drop(turn);
+        drop(unused);
+    }
+}
