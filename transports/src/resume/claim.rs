@@ -126,7 +126,7 @@ impl<S: Session> Connected<S> {
             // Such a connect resumes no session.
             Found::Offered(_) if session.has_expired() => return None,
             Found::Offered(offer) => match take(session, offer, receiver.limit()).await {
-                Ok(moved) => self.moved = Some(moved),
+                Ok(moved) => self.moved = Some(Box::new(moved)),
                 Err(reason) => {
                     SESSIONS_NOT_MOVED.increment([reason.label()], 1);
                     limited!(WARN, ?reason, "session of another node begins anew");

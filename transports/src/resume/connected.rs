@@ -34,7 +34,7 @@ pub(crate) struct Connected<S> {
     pub(super) received: Option<u64>,
     census: Arc<Census>,
     /// What another node has left of the session.
-    pub(super) moved: Option<MovedSession>,
+    pub(super) moved: Option<Box<MovedSession>>,
     pub(super) kind: Kind<S>,
 }
 

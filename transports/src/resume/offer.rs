@@ -145,7 +145,8 @@ impl<S: Session> Offered<S> {
         let _claim = registry.claim(&id).await;
         let mut value = session.give_away(epoch)?;
         registry.remove(&id, &session);
-        let mut giving = Giving { registry: &registry, id: &id, session: &session, is_given: false };
+        let mut giving =
+            Giving { registry: &registry, id: &id, session: &session, is_given: false };
         let pack = async move {
             let packed = value.pack(prepared).await;
             drop(value);

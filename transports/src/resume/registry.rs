@@ -146,7 +146,7 @@ impl<S: Session> ResumeRegistry<S> {
         self: &Arc<Self>,
         id: &str,
         received: Option<u64>,
-        moved: Option<MovedSession>,
+        moved: Option<Box<MovedSession>>,
         session: S,
         receiver: outbox::Receiver,
     ) -> Opened<S> {
@@ -184,7 +184,9 @@ impl<S: Session> ResumeRegistry<S> {
             let shared = Arc::clone(&self.shared);
             let new = ResumableSession::new(shared, timer, socket_id, session, outbox);
             let new = Arc::new(new);
-            if let Some(moved) = moved { new.import(moved) }
+            if let Some(moved) = moved {
+                new.import(*moved);
+            }
             sessions.insert(id, Arc::clone(&new));
             if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
                 let sweeper = sweeper::run(Arc::downgrade(self), self.tick());
@@ -297,7 +299,7 @@ impl<S: Session> Sessions<S> {
         &mut self,
         socket_id: &str,
         max: usize,
-    ) -> Result<Option<(SessionId, Arc<ResumableSession<S>>)>, Full> {
+    ) -> Result<Option<Evicted<S>>, Full> {
         let ids = self.by_socket_id.get(socket_id).map_or(&[][..], Vec::as_slice);
         if ids.len() < max {
             return Ok(None);
@@ -308,6 +310,9 @@ impl<S: Session> Sessions<S> {
         Ok(self.remove(&id).map(|session| (id, session)))
     }
 }
+
+/// A session that has to end for another one.
+type Evicted<S> = (SessionId, Arc<ResumableSession<S>>);
 
 /// All sessions of a socket id are connected.
 struct Full;

@@ -19,6 +19,8 @@ impl Walk {
         buffer.import(moved.clone(), &mut budget);
         assert_eq!(buffer.export(), moved, "what arrives is what has left");
         (self.buffer, self.budget) = (buffer, budget);
+        // Positions begin anew.
+        (self.beat, self.acked) = (0, 0);
         self.check();
     }
 }

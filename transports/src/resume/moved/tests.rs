@@ -81,14 +81,21 @@ fn numbers_and_streams_that_no_outbox_has_are_not_understood() {
 fn a_session_is_as_large_as_an_outbox_of_the_limit_and_no_larger() {
     let with = |count: usize| {
         let waiting = vec![Message::text("x".repeat(1000)); count];
-        session(MovedOutbox { streams: vec![MovedStream { waiting, ..outbox().streams[0].clone() }], ..outbox() })
+        session(MovedOutbox {
+            streams: vec![MovedStream { waiting, ..outbox().streams[0].clone() }],
+            ..outbox()
+        })
     };
     let cost = Message::text("x".repeat(1000)).cost().bytes();
     let most = (LIMIT + MAX_RETAINED) / cost;
     assert!(reads(&with(most), LIMIT));
     assert!(!reads(&with(most + 2), LIMIT));
     assert!(!reads(&with(most), LIMIT / 2));
-    let streams = (1..=LIMIT as u64).map(|id| MovedStream { id, waiting: vec![], ..outbox().streams[0].clone() });
+    let streams = (1..=LIMIT as u64).map(|id| MovedStream {
+        id,
+        waiting: vec![],
+        ..outbox().streams[0].clone()
+    });
     let many = MovedOutbox { streams: streams.collect(), last_stream: LIMIT as u64, ..outbox() };
     assert!(!reads(&session(many), LIMIT));
 }
