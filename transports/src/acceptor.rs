@@ -115,9 +115,14 @@ impl<H: Handler> Acceptor<H> {
         &self.0.limits
     }
 
-    /// Returns whether there may be other nodes.
-    pub(crate) fn has_peers(&self) -> bool {
-        self.0.resumable.elsewhere().is_some()
+    /// The memory that all sessions share.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// The other nodes, if there may be any.
+    pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.0.resumable.peers()
     }
 
     /// The metrics that are recorded often.

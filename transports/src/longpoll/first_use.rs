@@ -3,18 +3,16 @@
 use std::mem;
 use std::sync::Arc;
 
-use http_body::Body;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::session::LongPollSession;
 use super::state::AttachState;
 use super::token::Token;
-use super::{ResponseFuture, Server, SharedSession};
+use super::{Refused, ResponseFuture, Server, SharedSession};
 use crate::connect_info::Transport;
 use crate::outbox::Receiver;
 use crate::panics;
-use crate::response::Answer;
 use crate::resume::Attached;
 use crate::session::{Handler, Session};
 
@@ -30,10 +28,17 @@ impl Claiming {
     }
 }
 
+/// The session of a POST, which may not be there yet.
+pub(super) struct Found<H: Handler> {
+    token: Token,
+    session: SharedSession<H>,
+    claiming: Option<Claiming>,
+}
+
 impl<H: Handler> Server<H> {
     /// See [`LongPollSession::claim`].
     pub(super) fn claim(&self, session: &SharedSession<H>) -> Option<Claiming> {
-        if self.acceptor.has_peers() { session.claim() } else { None }
+        if self.acceptor.peers().is_some() { session.claim() } else { None }
     }
 
     /// Begins the first poll with a token once the session is there.
@@ -52,27 +57,24 @@ impl<H: Handler> Server<H> {
         })
     }
 
-    /// Receives the first POST with a token once the session is there.
-    pub(super) async fn receive_after<B>(
-        self: Arc<Self>,
-        (claiming, token): (Claiming, Token),
-        session: SharedSession<H>,
-        ndjson: bool,
-        body: B,
-    ) -> Answer
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Send,
-    {
-        claiming.wait().await;
-        match self.check(&token, &session) {
-            Ok(()) => self.receive(session, ndjson, body).await,
-            Err(refused) => {
-                self.spawn_discard(Box::pin(body));
-                self.refuse(refused).await
-            }
+    /// Finds the session of a POST, to [wait](Self::wait) for.
+    pub(super) fn find_for_post(&self, token: &str) -> Result<Found<H>, Refused> {
+        let (token, session) = self.find(token)?;
+        let claiming = self.claim(&session);
+        if claiming.is_none() {
+            self.check(&token, &session)?;
         }
+        Ok(Found { token, session, claiming })
+    }
+
+    /// Waits for the session of a POST, if this is the first use of its token.
+    pub(super) async fn wait(&self, found: Found<H>) -> Result<SharedSession<H>, Refused> {
+        let Found { token, session, claiming } = found;
+        if let Some(claiming) = claiming {
+            claiming.wait().await;
+            self.check(&token, &session)?;
+        }
+        Ok(session)
     }
 }
 

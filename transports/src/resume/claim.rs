@@ -26,7 +26,7 @@ use crate::telemetry::{SESSIONS_MOVED, SESSIONS_NOT_MOVED, refuse};
 
 /// The other nodes, and the claims of this one.
 #[derive(Debug)]
-pub(crate) struct Elsewhere {
+pub(super) struct Elsewhere {
     pub(super) peers: Arc<dyn Peers>,
     claims: Arc<Claims>,
 }

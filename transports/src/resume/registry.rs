@@ -103,8 +103,13 @@ impl<S: Session> ResumeRegistry<S> {
         })
     }
 
-    /// The other nodes, if there are any.
-    pub(crate) fn elsewhere(&self) -> Option<&Elsewhere> {
+    /// The other nodes, if there may be any.
+    pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.elsewhere.as_ref().map(|elsewhere| &elsewhere.peers)
+    }
+
+    /// The other nodes and the claims of this one.
+    pub(super) fn elsewhere(&self) -> Option<&Elsewhere> {
         self.elsewhere.as_ref()
     }
 

@@ -90,6 +90,11 @@ define_metrics! {
     pub Counter LONGPOLL_PAUSES_SKIPPED = "tower_channels_longpoll_pauses_skipped_total" by [];
     /// Polls answered without messages because they repeated a token too often.
     pub Counter LONGPOLL_REPEATS_REFUSED = "tower_channels_longpoll_repeats_refused_total" by [];
+    /// Long-poll requests that were for a session of another node, by what came of them.
+    pub Counter LONGPOLL_RELAYED = "tower_channels_longpoll_relayed_total" by [
+        ("kind", &["poll", "post"]),
+        ("result", &["answered", "gone", "late", "busy", "memory", "too_large"]),
+    ];
     /// POSTs whose body did not arrive in time.
     pub Counter LONGPOLL_BODIES_TIMED_OUT = "tower_channels_longpoll_bodies_timed_out_total" by [];
     /// Binary messages that a long-poll client could not read.
