@@ -6,6 +6,8 @@
 // What the nodes send each other is in `wire`, who is there in `members`, which broadcasts were lost in `sequence` and
 // `gaps`: plain code. Here it meets the adapter, the topics and the clock.
 
+#[allow(dead_code)]
+pub(crate) mod claims;
 pub(crate) mod config;
 mod disconnects;
 mod gaps;
