@@ -147,8 +147,8 @@ impl Claim {
             (State::Replacing { generation, .. }, Event::Refused(there)) => {
                 self.refused += 1;
                 if self.refused >= MAX_REFUSED {
-                    let seen = there.as_ref().map(|there| there.revision);
-                    return self.begin_unrecorded(seen, generation);
+                    // Whose session it is will show when it is recorded.
+                    return self.begin_unrecorded(None, generation);
                 }
                 self.go_on_from(there)
             }

@@ -157,7 +157,7 @@ fn a_claim_that_is_refused_three_times_begins_unrecorded() {
         replace(5, NOW),
         Step::Ask(THIRD),
         replace(6, 1101),
-        new(Cause::Unknown, held(1101, 7, false), None),
+        new(Cause::Unknown, held(1101, 0, false), None),
     ];
     assert_eq!(steps(events), expected);
 }
