@@ -13,6 +13,9 @@ use tower_channels_transports::telemetry::{self, Level, Timing};
 /// The label of what belongs to one channel of the endpoint: its topic pattern.
 const CHANNEL: (&str, &[&str]) = ("channel", &[]);
 
+/// What nodes ask each other.
+const QUESTIONS: (&str, &[&str]) = ("kind", &["poll", "post", "offer", "take"]);
+
 /// What becomes of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JoinResult {
@@ -96,6 +99,16 @@ define_metrics! {
     /// heard, or because their sender says so.
     pub(crate) Counter CLUSTER_GAPS = "tower_channels_cluster_gaps_total"
         by [("cause", &["numbers", "link", "sender"])];
+    /// Questions to other nodes, by their kind and by what became of them.
+    pub(crate) Counter QUESTIONS_ASKED = "tower_channels_cluster_questions_asked_total"
+        by [QUESTIONS, ("result", &["answered", "gone", "silent", "late", "busy", "withdrawn"])];
+    /// Questions of other nodes, by their kind and by what became of them.
+    pub(crate) Counter QUESTIONS_SERVED = "tower_channels_cluster_questions_served_total"
+        by [QUESTIONS, ("result", &["answered", "busy", "cancelled", "panicked"])];
+    /// Answers of other nodes that nobody waited for any more.
+    pub(crate) Counter ANSWERS_IGNORED = "tower_channels_cluster_answers_ignored_total" by [];
+    /// Bytes of the questions to and of other nodes that are not answered yet, and of the answers on their way.
+    pub(crate) Gauge QUESTIONS_IN_FLIGHT = "tower_channels_cluster_questions_bytes" by [];
     /// Channels of resumable sessions that ended so that their clients join again after such a gap.
     pub(crate) Counter CHANNELS_ENDED_FOR_GAP = "tower_channels_channels_ended_for_gap_total" by [];
 }

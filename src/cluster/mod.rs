@@ -19,6 +19,7 @@ pub mod model;
 pub(crate) mod node;
 mod parts;
 mod presence;
+pub(crate) mod questions;
 mod receive;
 mod send;
 mod sequence;
@@ -35,7 +36,6 @@ use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tower_channels_transports::limited;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::config::{ClusterConfig, Listen, OnGap};
@@ -45,11 +45,15 @@ use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
+use self::questions::{LocalEndpoint, Questions};
+use self::send::Outgoing;
 pub(crate) use self::wire::Versions;
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, NodeId};
 use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
-use crate::telemetry::{CLUSTER_LINK, CLUSTER_NODES, FRAMES_RECEIVED, FRAMES_SENT};
+use crate::telemetry::{
+    CLUSTER_LINK, CLUSTER_NODES, FRAMES_RECEIVED, FRAMES_SENT, QUESTIONS_IN_FLIGHT,
+};
 use crate::topics::Topics;
 
 /// This node among the others. Dropping it ends its connections to the engine.
@@ -77,8 +81,11 @@ pub(crate) struct Cluster {
     sending: Mutex<Sending>,
     /// What is known of the others. While it is locked, only the standing of nodes in presence is set.
     state: Mutex<State>,
-    /// The sessions of the endpoints of this node.
-    sessions: Mutex<Vec<Weak<dyn Sessions>>>,
+    questions: Mutex<Questions>,
+    /// The endpoints of this node, in the order in which they were built.
+    endpoints: Mutex<Vec<Weak<dyn LocalEndpoint>>>,
+    /// Bounds what is on its way to other nodes.
+    outgoing: Outgoing,
     metrics: Metrics,
 }
 
@@ -87,12 +94,6 @@ pub(crate) struct Local {
     pub(crate) topics: Topics,
     pub(crate) sockets: Sockets,
     pub(crate) presence: Arc<Announcer>,
-}
-
-/// The sessions of an endpoint.
-pub(crate) trait Sessions: Send + Sync {
-    fn count(&self) -> usize;
-    fn is_shutting_down(&self) -> bool;
 }
 
 #[derive(Default)]
@@ -132,6 +133,7 @@ struct Metrics {
     received: Counter,
     nodes: Level,
     link: Level,
+    in_flight: Level,
 }
 
 impl Cluster {
@@ -169,12 +171,15 @@ impl Cluster {
             gaps: Gaps::new(local.topics.clone(), &config),
             sending: Mutex::default(),
             state: Mutex::new(state),
-            sessions: Mutex::default(),
+            questions: Mutex::default(),
+            endpoints: Mutex::default(),
+            outgoing: Outgoing::new(),
             metrics: Metrics {
                 sent: FRAMES_SENT.handle(UNLABELED),
                 received: FRAMES_RECEIVED.handle(UNLABELED),
                 nodes: Level::new(CLUSTER_NODES.handle(UNLABELED)),
                 link: Level::new(CLUSTER_LINK.handle(UNLABELED)),
+                in_flight: Level::new(QUESTIONS_IN_FLIGHT.handle(UNLABELED)),
             },
             config,
             local,
@@ -216,17 +221,6 @@ impl Cluster {
         }
     }
 
-    /// Adds the sessions of an endpoint to those of this node.
-    pub(crate) fn add_sessions(&self, sessions: Weak<dyn Sessions>) {
-        if self.has_left.load(Ordering::Relaxed) {
-            limited!(
-                ERROR,
-                "an endpoint has a `PubSub` that has left its cluster: build another one"
-            );
-        }
-        self.sessions.lock().push(sessions);
-    }
-
     /// Returns the nodes that are known, this one first.
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let (sessions, is_draining) = self.count_sessions();
@@ -265,15 +259,7 @@ impl Cluster {
         drop(state);
         self.metrics.nodes.set(nodes);
         self.metrics.link.set(usize::from(is_linked));
-    }
-
-    /// Returns how many sessions this node has, and whether it is shutting down.
-    fn count_sessions(&self) -> (u64, bool) {
-        let sessions: Vec<_> = self.sessions.lock().iter().filter_map(Weak::upgrade).collect();
-        let count = sessions.iter().map(|sessions| sessions.count() as u64).sum();
-        let is_draining =
-            !sessions.is_empty() && sessions.iter().all(|sessions| sessions.is_shutting_down());
-        (count, is_draining)
+        self.metrics.in_flight.set(self.questions_in_flight());
     }
 
     /// The time since the start, as of the last step of the task.

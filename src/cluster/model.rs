@@ -65,7 +65,7 @@ pub fn reassemble(bytes: &[u8]) {
     }
     let Some(size) = bytes.first().map(|size| usize::from(*size)) else { return };
     let mut all = Parts::default();
-    let parts = parts::cut(7, "room:1", Bytes::copy_from_slice(bytes), size);
+    let parts = parts::cut(7, Bytes::copy_from_slice(bytes), size);
     let whole: Vec<_> = parts.filter_map(|part| all.add(NodeId(1), &part, now)).collect();
     assert_eq!(whole, [bytes]);
     assert_eq!(all.size(), (0, 0));
