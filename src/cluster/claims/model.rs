@@ -174,9 +174,10 @@ impl World {
                 }
             }
             Message::Overdue(token) => {
-                let is_asking = node.is_asking(token, self.now);
-                let event =
-                    if is_asking { Event::Answered(Answer::Silent) } else { Event::Failed };
+                let event = match node.is_asking(token) {
+                    true => Event::Answered(Answer::Silent),
+                    false => Event::Failed,
+                };
                 if let Some(step) = node.on(token, event) {
                     self.follow(place, step);
                 } else if node.is_taking(token) {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::super::claim::{Answer, Claim, Event, Held, Step};
 use super::super::records::{self, Records, Task};
-use super::LONGEST;
 use crate::adapter::NodeId;
 
 pub(super) struct Node {
@@ -106,10 +105,10 @@ impl Node {
         Some(running.claim.on(event))
     }
 
-    /// Whether the claim waits for an owner, and may go on without.
-    pub(super) fn is_asking(&self, token: Token, now: u64) -> bool {
+    /// Whether the claim waits for an owner.
+    pub(super) fn is_asking(&self, token: Token) -> bool {
         let running = self.running.as_ref().filter(|running| running.token() == token);
-        running.is_some_and(|it| it.claim.is_asking() && now < it.started + LONGEST)
+        running.is_some_and(|running| running.claim.is_asking())
     }
 
     pub(super) fn is_taking(&self, token: Token) -> bool {
