@@ -10,7 +10,7 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tower_channels_transports::limited;
 use tower_channels_transports::panics::{self, Panicked};
-use tower_channels_transports::peers::{self, BoxFuture, Handover, Offering};
+use tower_channels_transports::peers::{self, BoxFuture, Handover, Offering, Wanted};
 
 use super::serving::Begun;
 use super::{Answer, Question};
