@@ -256,7 +256,7 @@ impl Cluster {
     /// Says goodbye to the others if all endpoints of this node have been shut down. Waits a second at most. After that
     /// the node is no longer one of the cluster.
     pub(crate) async fn leave(&self) {
-        if !self.count_sessions().1 || self.has_left.swap(true, Ordering::Relaxed) {
+        if !self.have_shut_down() || self.has_left.swap(true, Ordering::Relaxed) {
             return;
         }
         self.send_presence();

@@ -8,7 +8,7 @@ use tower_channels_transports::{Acceptor, LongPoll, WeakAcceptor, WeakLongPoll};
 
 use super::connect::ConnectHandler;
 use crate::cluster::questions::LocalEndpoint;
-use crate::socket::registry::SessionRegistry;
+use crate::socket::registry::{Phase, SessionRegistry};
 
 /// An endpoint, as the other nodes reach it. It does not keep the acceptor alive, which keeps it.
 pub(super) struct Local<A: Send + Sync + 'static> {
@@ -42,7 +42,11 @@ impl<A: Send + Sync + 'static> LocalEndpoint for Local<A> {
     }
 
     fn is_shutting_down(&self) -> bool {
-        self.sessions.is_shutting_down()
+        self.sessions.is_in(Phase::Draining)
+    }
+
+    fn has_shut_down(&self) -> bool {
+        self.sessions.is_in(Phase::ShutDown)
     }
 
     fn longest_poll(&self) -> Duration {

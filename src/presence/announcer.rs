@@ -41,6 +41,11 @@ impl Announcer {
         }
     }
 
+    /// Returns whether entries linger of sessions that have moved.
+    pub(crate) fn is_lingering(&self) -> bool {
+        false
+    }
+
     pub(crate) fn linger(self: &Arc<Self>, _ticket: u64, owner: Owner, topic: &SmolStr) {
         self.untrack_all(owner, topic);
     }

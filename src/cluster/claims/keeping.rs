@@ -155,7 +155,6 @@ impl Cluster {
     /// the session is lost, because its state is too long, another node has it already, or the store is unavailable.
     ///
     /// Takes a second at most for each of three attempts.
-    #[allow(dead_code, reason = "for the shutdown of a node")]
     pub(crate) async fn deposit(
         &self,
         endpoint: u32,

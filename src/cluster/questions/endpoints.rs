@@ -19,6 +19,9 @@ pub(crate) trait LocalEndpoint: Send + Sync + 'static {
     /// Returns whether a shutdown has begun.
     fn is_shutting_down(&self) -> bool;
 
+    /// Returns whether a shutdown is over.
+    fn has_shut_down(&self) -> bool;
+
     /// Returns how long a poll waits for a message.
     fn longest_poll(&self) -> Duration;
 
@@ -81,5 +84,11 @@ impl Cluster {
         let is_draining =
             !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.is_shutting_down());
         (count, is_draining)
+    }
+
+    /// Returns whether there are endpoints, and all have been shut down.
+    pub(in crate::cluster) fn have_shut_down(&self) -> bool {
+        let endpoints: Vec<_> = self.endpoints.lock().iter().filter_map(Weak::upgrade).collect();
+        !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.has_shut_down())
     }
 }
