@@ -234,7 +234,7 @@ async fn a_client_may_come_back_to_the_node_that_shuts_down_until_then() {
     let shutdown = shut_down(&one, TIMEOUT);
     assert_eq!(client.expect_closed().await, Close::Restart);
     client.reconnect().await.expect("accepted");
-    assert!(client.join("room:1", json!({})).await.is_ok());
+    assert_eq!(client.join("room:1", json!({})).await, Reply::ok(json!("new")), "it was resumed");
     two.broadcast("room:1", "n", json!(1));
     assert_eq!(client.expect("n").await, json!(1));
     assert_eq!(client.expect_closed().await, Close::Restart);
