@@ -214,6 +214,11 @@ impl Cluster {
         }
     }
 
+    /// See [`PubSub::may_have_missed`](crate::PubSub::may_have_missed).
+    pub(crate) fn may_have_missed(&self, topic: &str) -> bool {
+        self.gaps.is_reported(topic)
+    }
+
     /// Adds the sessions of an endpoint to those of this node.
     pub(crate) fn add_sessions(&self, sessions: Weak<dyn Sessions>) {
         if self.has_left.load(Ordering::Relaxed) {

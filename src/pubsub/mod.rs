@@ -233,6 +233,12 @@ impl PubSub {
         self.0.cluster.as_ref().is_none_or(|cluster| cluster.has_heard(numbers))
     }
 
+    /// Returns whether broadcasts of other nodes on this topic may have been missed, and the channels there are yet to be
+    /// told.
+    pub(crate) fn may_have_missed(&self, topic: &str) -> bool {
+        self.0.cluster.as_ref().is_some_and(|cluster| cluster.may_have_missed(topic))
+    }
+
     /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].
     pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
         self.0.cluster.as_ref()?.hear(topic)
@@ -272,3 +278,6 @@ impl fmt::Debug for PubSub {
         f.debug_struct("PubSub").field("memory", self.memory()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
