@@ -34,15 +34,6 @@ impl Scope {
         Self::Topics(BTreeSet::from([topic.into()]))
     }
 
-    /// Returns whether this topic is in it.
-    fn contains(&self, topic: &str) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Topics(topics) => topics.contains(topic),
-            Self::All => true,
-        }
-    }
-
     /// Adds what is in `other`.
     pub(crate) fn add(&mut self, other: Self) {
         match (&mut *self, other) {
@@ -117,8 +108,6 @@ pub(super) struct Gaps {
 #[derive(Default)]
 struct State {
     waiting: Scope,
-    /// Those that were taken last, whose channels are being ended.
-    telling: Scope,
     is_running: bool,
 }
 
@@ -135,6 +124,11 @@ impl Gaps {
         })
     }
 
+    /// Returns whether clients have yet to learn that broadcasts may have been missed.
+    pub(super) fn are_pending(&self) -> bool {
+        self.state.lock().is_running
+    }
+
     /// Broadcasts on these topics may have been missed.
     pub(super) fn report(self: &Arc<Self>, scope: Scope) {
         if self.on_gap == OnGap::Ignore {
@@ -149,28 +143,27 @@ impl Gaps {
         }
     }
 
-    /// Returns whether a channel on this topic may have missed a broadcast and be told of it only later.
-    pub(super) fn is_reported(&self, topic: &str) -> bool {
-        let state = self.state.lock();
-        state.waiting.contains(topic) || state.telling.contains(topic)
+    /// Returns whether channels are about to end.
+    #[cfg(all(test, feature = "test-util"))]
+    pub(super) fn is_pending(&self) -> bool {
+        self.state.lock().is_running
     }
 
     /// Takes the topics that wait, or ends the task.
     fn next(&self) -> Option<Scope> {
         let mut state = self.state.lock();
         let scope = state.waiting.take();
-        state.telling = scope.clone().unwrap_or_default();
         state.is_running = scope.is_some();
         scope
     }
 }
 
 /// Ends the channels on the topics that wait, until none wait.
-async fn run(weak: Weak<Gaps>) {
+async fn run(gaps: Weak<Gaps>) {
     loop {
-        let Some(delay) = weak.upgrade().map(|gaps| gaps.delay) else { return };
+        let Some(delay) = gaps.upgrade().map(|gaps| gaps.delay) else { return };
         tokio::time::sleep(delay).await;
-        let Some(gaps) = weak.upgrade() else { return };
+        let Some(gaps) = gaps.upgrade() else { return };
         let Some(scope) = gaps.next() else { return };
         let names: Box<dyn Iterator<Item = SmolStr> + Send> = match scope {
             Scope::Nothing => continue,

@@ -102,6 +102,12 @@ impl Members {
         self.members.values().filter(|member| member.is_up).count()
     }
 
+    /// Returns whether a node has left, or is silent.
+    pub(crate) fn is_away(&self, node: NodeId) -> bool {
+        let member = self.members.get(&node);
+        member.map_or_else(|| self.left.contains(&node), |member| !member.is_up)
+    }
+
     /// The version to write: the highest that all nodes read, also those that may come back. The lowest as long as one
     /// has not said what it reads, or none is known.
     pub(crate) fn version(&self) -> u8 {

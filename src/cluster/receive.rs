@@ -13,7 +13,7 @@ use super::gaps::Scope;
 use super::members::{Change, YOUNG};
 use super::wire::{self, Beat, Body, DecodeError, Header, Lost, Resend};
 use super::{Cluster, Hello, WeakCluster};
-use crate::adapter::{Link, NodeId, NodeInbox, Reached};
+use crate::adapter::{Link, NodeId, NodeInbox};
 use crate::payload::Payload;
 use crate::telemetry::{CLUSTER_GAPS, FRAMES_REFUSED, FRAMES_REPEATED, LINKS_LOST};
 use crate::topics::broadcast::Broadcast;
@@ -116,6 +116,11 @@ impl Cluster {
             }
             Body::Presence(presence) => self.hear_presence(from, presence, now),
             Body::Probe(()) => {}
+            Body::Ask(ask) => self.hear_question(from, ask, now),
+            Body::Answer(answered) => self.hear_answer(from, answered),
+            Body::Accepted(accepted) => self.hear_accepted(from, accepted, now),
+            Body::Cancel(cancelled) => self.hear_cancel(from, cancelled),
+            Body::Notice(notice) => self.hear_notice(from, notice),
         }
     }
 
@@ -191,28 +196,6 @@ impl Cluster {
         }
     }
 
-    /// Sends a body to one node.
-    pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
-        let cluster = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            if let Some(cluster) = cluster.upgrade() {
-                cluster.reach(node, body).await;
-            }
-        });
-    }
-
-    /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
-    pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
-        for frame in self.cut("", self.encode(body)) {
-            if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
-                let now = self.now();
-                self.state.lock().members.nobody(node, now);
-                return false;
-            }
-        }
-        true
-    }
-
     /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that
     /// what was decided last is what holds.
     pub(super) fn set_standing(&self, changes: &[Change]) {
@@ -231,8 +214,14 @@ impl Cluster {
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         match change {
             Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
-            Change::Down(node) => limited!(WARN, ?node, "another node is silent"),
-            Change::Gone(node) => limited!(INFO, ?node, "another node is gone"),
+            Change::Down(node) => {
+                limited!(WARN, ?node, "another node is silent");
+                self.end_questions(node);
+            }
+            Change::Gone(node) => {
+                limited!(INFO, ?node, "another node is gone");
+                self.end_questions(node);
+            }
             Change::Ignored(node) => {
                 return limited!(WARN, ?node, "there are too many nodes: another one is ignored");
             }
@@ -264,6 +253,7 @@ impl Cluster {
             return;
         }
         limited!(INFO, "the other nodes are heard");
+        self.check_records();
         if !is_young && !sees_gaps {
             self.miss("link", Scope::All);
         }

@@ -1,15 +1,17 @@
 //! What a node sends to the others.
 
 use std::str;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
 use tower_channels_transports::limited;
 
 use super::gaps::Scope;
-use super::wire::{self, Beat, Body, Lost};
+use super::wire::{self, Beat, Body, Lost, Part};
 use super::{Cluster, Sending, parts};
-use crate::adapter::{Channel, NodeId};
+use crate::adapter::{Channel, NodeId, Reached};
 use crate::telemetry::FRAMES_LOST;
 use crate::topics::broadcast::Broadcast;
 use crate::topics::heard::Origin;
@@ -50,6 +52,27 @@ const SLACK: usize = 1024;
 
 /// The size of the parts of a long body.
 const PART: usize = 256 << 10;
+
+/// Bounds what is on its way to single nodes, which the queue of the adapter does not.
+pub(super) struct Outgoing {
+    /// Short messages that nobody waits for.
+    messages: Arc<Semaphore>,
+    /// KiB of long bodies. A node that gets all of them has room for them, beside the longest broadcast.
+    long: Semaphore,
+}
+
+/// How many short messages may be on their way. What is lost beyond it is said again, asked again or given up.
+const MAX_MESSAGES: usize = 256;
+
+/// How many KiB of long bodies may be on their way.
+const MAX_LONG: u32 = 8 << 10;
+
+impl Outgoing {
+    pub(super) fn new() -> Self {
+        let messages = Arc::new(Semaphore::new(MAX_MESSAGES));
+        Self { messages, long: Semaphore::new(MAX_LONG as usize) }
+    }
+}
 
 impl Cluster {
     /// Encodes a broadcast, in several frames if it is long.
@@ -194,12 +217,56 @@ impl Cluster {
 
     /// Cuts a frame into several, if it is too long for the engine. `topic` is that of a broadcast.
     pub(super) fn cut(&self, topic: &str, frame: BytesMut) -> Vec<BytesMut> {
+        self.cut_as(|part| Part { topic: topic.into(), ..part }, frame)
+    }
+
+    /// As [`cut`](Self::cut), for a frame to one node.
+    pub(super) fn cut_private(&self, frame: BytesMut) -> Vec<BytesMut> {
+        self.cut_as(|part| Part { is_private: true, ..part }, frame)
+    }
+
+    fn cut_as(&self, mark: impl Fn(Part) -> Part, frame: BytesMut) -> Vec<BytesMut> {
         if frame.len() <= self.limits.max_frame {
             return vec![frame];
         }
         let size = self.limits.max_frame.saturating_sub(SLACK).clamp(1, PART);
-        let parts = parts::cut(NodeId::random().0, topic, wire::body_of(frame), size);
-        parts.map(|part| self.encode(Body::Part(part))).collect()
+        let parts = parts::cut(NodeId::random().0, wire::body_of(frame), size);
+        parts.map(|part| self.encode(Body::Part(mark(part)))).collect()
+    }
+
+    /// Sends a short body to one node.
+    pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
+        let Ok(permit) = Arc::clone(&self.outgoing.messages).try_acquire_owned() else {
+            FRAMES_LOST.increment(["overflow"], 1);
+            return limited!(WARN, ?node, "too much waits for other nodes: a message is dropped");
+        };
+        let cluster = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            if let Some(cluster) = cluster.upgrade() {
+                cluster.reach(node, body).await;
+            }
+            drop(permit);
+        });
+    }
+
+    /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
+    pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
+        let len = body.encoded_len();
+        let _permit = if len.saturating_add(SLACK) > self.limits.max_frame {
+            let kib = u32::try_from(len.div_ceil(1 << 10)).unwrap_or(MAX_LONG).min(MAX_LONG);
+            self.outgoing.long.acquire_many(kib).await.ok()
+        } else {
+            None
+        };
+        for frame in self.cut_private(self.encode(body)) {
+            if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
+                let now = self.now();
+                self.state.lock().members.nobody(node, now);
+                self.end_asked(node);
+                return false;
+            }
+        }
+        true
     }
 
     /// Numbers a frame and sends it to the nodes that hear the topic. Returns whether there was room.

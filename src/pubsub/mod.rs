@@ -233,15 +233,26 @@ impl PubSub {
         self.0.cluster.as_ref().is_none_or(|cluster| cluster.has_heard(numbers))
     }
 
-    /// Returns whether broadcasts of other nodes on this topic may have been missed, and the channels there are yet to be
-    /// told.
-    pub(crate) fn may_have_missed(&self, topic: &str) -> bool {
-        self.0.cluster.as_ref().is_some_and(|cluster| cluster.may_have_missed(topic))
-    }
-
     /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].
     pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
         self.0.cluster.as_ref()?.hear(topic)
+    }
+
+    /// Returns whether clients of this node have yet to learn that they may have missed broadcasts.
+    pub(crate) fn has_pending_gaps(&self) -> bool {
+        self.0.cluster.as_ref().is_some_and(|cluster| cluster.has_pending_gaps())
+    }
+
+    /// Tells a node that all channels which have moved from there with this ticket go on here, or end.
+    pub(crate) fn settle(&self, node: NodeId, ticket: u64) {
+        if let Some(cluster) = &self.0.cluster {
+            cluster.settle(node, ticket);
+        }
+    }
+
+    /// This node, if there may be others.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.0.cluster.as_ref().map(|cluster| cluster.node())
     }
 
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
