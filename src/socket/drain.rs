@@ -30,7 +30,7 @@ pub(crate) trait Leftovers: Send + Sync + 'static {
         socket_id: Option<Box<str>>,
     ) -> impl Future<Output = ()> + Send;
 
-    /// Returns whether something has yet to be told to other nodes about sessions that they have taken.
+    /// Returns whether the presence of sessions stays until they are present on their new nodes.
     fn is_settling(&self) -> bool;
 }
 
@@ -45,9 +45,13 @@ impl SessionRegistry {
         config: ShutdownConfig,
         leftovers: Arc<impl Leftovers>,
     ) -> bool {
+        let began = Instant::now();
         let draining = Draining { sessions: self, leftovers, config };
         let is_done = timeout(config.timeout, draining.run()).await.is_ok();
-        if !is_done {
+        if is_done {
+            let left = config.timeout.saturating_sub(began.elapsed());
+            let _ = timeout(left.min(SETTLING), draining.settle()).await;
+        } else {
             let outboxes = self.enter(Phase::Closed);
             Self::close_all(&outboxes, || draining.leftovers.sweep()).await;
         }
@@ -128,12 +132,18 @@ impl<L: Leftovers> Draining<'_, L> {
             }
             if self.sessions.count() == 0 && under_way.is_empty() {
                 closing.retain(|outbox| !outbox.is_over());
-                if closing.is_empty() && !self.leftovers.is_settling() {
+                if closing.is_empty() {
                     return;
                 }
             }
             sleep(PAUSE).await;
             self.leftovers.sweep();
+        }
+    }
+
+    async fn settle(&self) {
+        while self.leftovers.is_settling() {
+            sleep(PAUSE).await;
         }
     }
 
@@ -154,6 +164,9 @@ impl<L: Leftovers> Draining<'_, L> {
 
 /// How many sessions are being left behind at a time.
 const MAX_DEPOSITS: usize = 32;
+
+/// How long the node stays when all sessions have gone, so that the last are present elsewhere before they leave here.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// How often the last sessions are looked for.
 const LOOK: Duration = Duration::from_millis(250);

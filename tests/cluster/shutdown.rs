@@ -13,7 +13,8 @@ use tower_channels::adapter::Adapter;
 use tower_channels::channel::Result;
 use tower_channels::test::{Bus, Client, Message, StorePath, connect};
 use tower_channels::{
-    Arrival, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Rejected, Reply, Socket,
+    Arrival, Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, PubSub,
+    PubSubConfig, Rejected, Reply, Socket,
 };
 
 use crate::support::{moment, seconds};
@@ -33,18 +34,25 @@ impl Channel for Room {
         };
         Ok(Joined::new(Self).reply(json!(arrival)))
     }
+
+    async fn after_join(&mut self, it: &Socket<Self>) -> Result<()> {
+        Presence::track(it, it.assigns(), json!({}))?;
+        Ok(())
+    }
 }
 
 type Node = Endpoint<String>;
 
-fn node(adapter: impl Adapter) -> Node {
+fn builder() -> Builder<String> {
     Endpoint::builder(async |info: ConnectInfo| {
         Ok::<_, Rejected>(info.param("name").expect("a name").to_owned())
     })
     .id(|name| Some(name.clone()))
     .channel::<Room>("room:*")
-    .adapter(adapter)
-    .build()
+}
+
+fn node(adapter: impl Adapter) -> Node {
+    builder().adapter(adapter).build()
 }
 
 /// Nodes that have heard each other. Their places are their indices.
@@ -117,6 +125,17 @@ async fn sessions_move_at_a_pace_and_lose_nothing() {
             }
         }
     });
+    moment().await;
+    let watching = tokio::spawn({
+        let three = three.clone();
+        async move {
+            loop {
+                let present = three.presence().list("room:1").await;
+                assert_eq!(present.keys().count(), 20, "nobody leaves");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
     let began = Instant::now();
     let shutdown = shut_down(&one, TIMEOUT);
     let moving = clients.into_iter().enumerate().map(|(index, mut client)| {
@@ -146,8 +165,9 @@ async fn sessions_move_at_a_pace_and_lose_nothing() {
         assert!(numbers(&mut client).await.into_iter().eq(0..1000));
     }
     assert_eq!((two.sessions().total(), three.sessions().total()), (10, 10));
-    seconds(2).await;
+    seconds(10).await;
     assert_eq!(two.nodes().len(), 2, "it has said goodbye");
+    assert!(!watching.is_finished(), "somebody was absent: {:?}", watching.await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,6 +313,31 @@ async fn without_records_or_time_all_sessions_end_as_on_a_single_node() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_leaves_when_the_last_of_its_endpoints_has_shut_down() {
+    let bus = Bus::new();
+    let pubsub = || PubSub::with_config(PubSubConfig::new().adapter(bus.adapter())).expect("valid");
+    let (here, there) = (pubsub(), pubsub());
+    let endpoint = |pubsub: &PubSub| builder().pubsub(pubsub.clone()).build();
+    let [one, other] = [endpoint(&here), endpoint(&here)];
+    let [first, second] = [endpoint(&there), endpoint(&there)];
+    seconds(2).await;
+    let mut sleeper = member(&other, "ann").await;
+    sleeper.drop_connection();
+    let mut awake = member(&one, "bob").await;
+    let shutdown = shut_down(&other, TIMEOUT);
+    let quick = shut_down(&one, TIMEOUT);
+    assert_eq!(awake.expect_closed().await, Close::Restart);
+    assert_eq!(arrival(&mut awake, &first).await, "moved");
+    assert!(quick.await.expect("no panic").0);
+    seconds(5).await;
+    assert_eq!(there.nodes().len(), 2);
+    assert_eq!(arrival(&mut sleeper, &second).await, "moved", "its node is still there");
+    assert!(shutdown.await.expect("no panic").0);
+    seconds(2).await;
+    assert_eq!(there.nodes().len(), 1);
+}
+
 /// A long-poll client.
 struct Poller {
     node: Node,
@@ -343,10 +388,10 @@ async fn a_poll_that_waits_is_answered_and_its_session_moves() {
     // By way of the other node, as a balancer may have it.
     eve.node = two.clone();
     let mut answer = eve.request("GET", "").await;
-    if answer["status"] == 204 {
+    while answer["status"] != 500 {
         answer = eve.request("GET", "").await;
     }
-    assert_eq!(answer["status"], 500, "it has to connect anew");
+    // It has to connect anew.
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     one.broadcast("room:1", "n", json!(1));
     let mut eve = Poller::connect(&two).await;

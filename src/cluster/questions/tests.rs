@@ -54,6 +54,10 @@ impl LocalEndpoint for Fake {
         false
     }
 
+    fn has_shut_down(&self) -> bool {
+        false
+    }
+
     fn longest_poll(&self) -> Duration {
         Duration::from_secs(10)
     }
