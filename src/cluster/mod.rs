@@ -44,7 +44,7 @@ use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
 use self::questions::{LocalEndpoint, Questions};
-use self::send::Outgoing;
+use self::send::Permits;
 pub(crate) use self::wire::Versions;
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, NodeId};
 use crate::presence::announcer::Announcer;
@@ -83,7 +83,7 @@ pub(crate) struct Cluster {
     /// The endpoints of this node, in the order in which they were built.
     endpoints: Mutex<Vec<Weak<dyn LocalEndpoint>>>,
     /// Bounds what is on its way to other nodes.
-    outgoing: Outgoing,
+    permits: Permits,
     metrics: Metrics,
 }
 
@@ -171,7 +171,7 @@ impl Cluster {
             state: Mutex::new(state),
             questions: Mutex::default(),
             endpoints: Mutex::default(),
-            outgoing: Outgoing::new(),
+            permits: Permits::new(),
             metrics: Metrics {
                 sent: FRAMES_SENT.handle(UNLABELED),
                 received: FRAMES_RECEIVED.handle(UNLABELED),

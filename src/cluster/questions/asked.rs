@@ -95,6 +95,11 @@ impl<W> Asked<W> {
         waiting.waiter.is_none() && self.remove(id).is_some()
     }
 
+    /// The question has not reached anybody. Returns who waits.
+    pub(crate) fn unsent(&mut self, id: u64) -> Option<W> {
+        self.remove(id)?.waiter
+    }
+
     /// A node works at a question. Once more is as good as once.
     pub(crate) fn accept(&mut self, node: NodeId, id: u64, now: Duration) {
         let waiting = self.waiting.get_mut(&id).filter(|it| it.node == node);
@@ -119,7 +124,7 @@ impl<W> Asked<W> {
         ended.is_sent.then_some(ended.node)
     }
 
-    /// Ends the questions to a node that does not hear them.
+    /// Ends the questions to a node that is gone.
     pub(crate) fn gone(&mut self, node: NodeId) -> Vec<Unanswered<W>> {
         let ids = self.waiting.iter().filter(|(_, waiting)| waiting.node == node);
         let ids: Vec<_> = ids.map(|(id, _)| *id).collect();
@@ -268,6 +273,15 @@ mod tests {
         assert!(asked.expire(ms(9999)).is_empty() && asked.gone(ANN).is_empty());
         assert!(asked.bytes() > 0);
         assert!(asked.sent(id), "the node is to learn that it was given up");
+        assert_eq!(asked.bytes(), 0);
+    }
+
+    #[test]
+    fn a_question_that_reaches_nobody_ends_alone() {
+        let mut asked = Asked::default();
+        let (first, second) = (begin(&mut asked, ANN, 0, "a"), ask(&mut asked, ANN, 0, "b"));
+        assert_eq!([asked.unsent(first), asked.unsent(first)], [Some("a"), None]);
+        assert_eq!(asked.answer(ANN, second), Some("b"));
         assert_eq!(asked.bytes(), 0);
     }
 

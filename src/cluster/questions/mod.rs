@@ -5,6 +5,8 @@
 
 pub(super) mod asked;
 pub(super) mod endpoints;
+#[cfg(feature = "unstable-internals")]
+pub(in crate::cluster) mod model;
 mod peers;
 mod serve;
 pub(super) mod serving;
@@ -122,16 +124,13 @@ impl Cluster {
         }
     }
 
-    /// Another node does not hear what it is asked.
-    pub(super) fn end_asked(&self, node: NodeId) {
-        let ended = self.questions.lock().asked.gone(node);
-        ended.into_iter().for_each(Unanswered::tell);
-    }
-
     /// Another node is silent or gone: it answers nothing, and nobody waits for what it has asked.
     pub(super) fn end_questions(&self, node: NodeId) {
-        self.end_asked(node);
-        let cancels = self.questions.lock().serving.gone(node);
+        let mut questions = self.questions.lock();
+        let unanswered = questions.asked.gone(node);
+        let cancels = questions.serving.gone(node);
+        drop(questions);
+        unanswered.into_iter().for_each(Unanswered::tell);
         drop(cancels);
     }
 
@@ -213,8 +212,7 @@ impl Asking<'_> {
         (self.id, ask.id) = (Some(id), id);
         // Behind the insertion, so that it ends with the node in any case.
         if cluster.state.lock().members.is_away(node) {
-            // Nothing is sent.
-            cluster.questions.lock().asked.answer(node, id);
+            cluster.questions.lock().asked.unsent(id);
             return Err(AskError::Gone);
         }
         cluster.send_question(node, id, ask);
@@ -239,9 +237,14 @@ impl Cluster {
         let cluster = Arc::downgrade(self);
         self.runtime.spawn(async move {
             let Some(cluster) = cluster.upgrade() else { return };
-            cluster.reach(node, Body::Ask(ask)).await;
-            let is_withdrawn = cluster.questions.lock().asked.sent(id);
-            if is_withdrawn {
+            if !cluster.reach(node, Body::Ask(ask)).await {
+                // Others that it has accepted may still be answered, as long as it is not down.
+                let waiter = cluster.questions.lock().asked.unsent(id);
+                let _ = waiter.map(|waiter| waiter.send(Err(AskError::Gone)));
+                return;
+            }
+            let is_given_up = cluster.questions.lock().asked.sent(id);
+            if is_given_up {
                 cluster.answer(node, Body::Cancel(Ids { ids: vec![id] }));
             }
         });

@@ -247,6 +247,37 @@ async fn a_node_that_nobody_is_is_gone_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_node_has_accepted_that_is_down_ends_with_it() {
+    let bus = Bus::new();
+    let [ann, bob] = two(&bus).await;
+    let die = async {
+        sleep(MS * 500).await;
+        bus.cut(bob.place);
+        timed(ann.ask(&bob, poll("now"))).await
+    };
+    let ((waiting, after), asked) = tokio::join!(timed(ann.ask(&bob, poll("hang"))), die);
+    assert_eq!((waiting, asked), (Err(AskError::Gone), (Err(AskError::Gone), 0)));
+    // Nobody was there for half a second.
+    assert!((1000..=1300).contains(&after), "{after} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_nobody_hears_for_a_moment_answers_what_it_has_accepted() {
+    let bus = Bus::new();
+    let [ann, bob] = two(&bus).await;
+    let blink = async {
+        sleep(MS * 500).await;
+        bus.cut(bob.place);
+        let asked = ann.ask(&bob, poll("now")).await;
+        sleep(MS * 100).await;
+        bus.heal(bob.place);
+        asked
+    };
+    let (waiting, asked) = tokio::join!(ann.ask(&bob, poll("wait 2000")), blink);
+    assert_eq!((waiting, asked), (relayed("body"), Err(AskError::Gone)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_without_a_word_is_silent_after_a_second() {
     let bus = Bus::new();
     let [ann, bob] = two(&bus).await;
