@@ -10,11 +10,12 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tower_channels_transports::limited;
 use tower_channels_transports::panics::{self, Panicked};
-use tower_channels_transports::peers::{self, BoxFuture, Handover, Offering};
+use tower_channels_transports::peers::{self, BoxFuture, Handover, Offering, Wanted};
 
 use super::serving::Begun;
 use super::{Answer, Question};
 use crate::adapter::NodeId;
+use crate::cluster::claims::Watched;
 use crate::cluster::wire::Body;
 use crate::cluster::wire::questions::{Answered, Ask, Offered, Relayed};
 use crate::cluster::{Cluster, WeakCluster, parts};
@@ -65,7 +66,8 @@ impl Cluster {
         endpoint: u32,
         question: Question,
     ) -> BoxFuture<Answer> {
-        let Some(endpoint) = self.endpoint(endpoint) else { return now(Answer::NotHere(())) };
+        let index = endpoint;
+        let Some(endpoint) = self.endpoint(index) else { return now(Answer::NotHere(())) };
         let request = match question {
             Question::Poll(poll) => peers::Relayed::Poll { token: poll.token },
             Question::Post(post) => {
@@ -76,8 +78,12 @@ impl Cluster {
                 if self.questions.lock().tickets.is_full() {
                     return now(Answer::Busy(()));
                 }
-                return now(match endpoint.offer(&offer.into()) {
-                    Offering::Offered(session) => self.offer(from, session),
+                let wanted = Wanted::from(offer);
+                return now(match endpoint.offer(&wanted) {
+                    Offering::Offered(session) => {
+                        let (cluster, endpoint, id) = (Arc::downgrade(self), index, wanted.id);
+                        self.offer(from, Box::new(Watched { session, cluster, endpoint, id }))
+                    }
                     Offering::Taken => Answer::InUse(()),
                     Offering::Flapping => Answer::Flapping(()),
                     _ => Answer::NotHere(()),
