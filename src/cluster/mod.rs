@@ -259,6 +259,7 @@ impl Cluster {
         if !self.count_sessions().1 || self.has_left.swap(true, Ordering::Relaxed) {
             return;
         }
+        self.leave_questions();
         self.send_presence();
         self.say_goodbye();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.adapter.flush()).await;

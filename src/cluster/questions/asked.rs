@@ -47,7 +47,7 @@ pub(crate) enum AskError {
     Gone,
     /// It has neither answered nor accepted the question within a second.
     Silent,
-    /// It has accepted the question, and not answered in time.
+    /// It has accepted the question, and not answered in time; or this node leaves the cluster.
     Late,
     /// Too much is asked by this node or of the other, or the question is too long.
     Busy,
@@ -129,6 +129,12 @@ impl<W> Asked<W> {
         let ids = self.waiting.iter().filter(|(_, waiting)| waiting.node == node);
         let ids: Vec<_> = ids.map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.end(id, AskError::Gone)).collect()
+    }
+
+    /// Ends all questions: this node leaves, and hears no answers.
+    pub(crate) fn leave(&mut self) -> Vec<Unanswered<W>> {
+        let ids: Vec<_> = self.waiting.keys().copied().collect();
+        ids.into_iter().filter_map(|id| self.end(id, AskError::Late)).collect()
     }
 
     /// Ends the questions whose time is over.
@@ -248,6 +254,16 @@ mod tests {
         assert_eq!(errors(asked.gone(ANN)), [("a", AskError::Gone), ("c", AskError::Gone)]);
         assert_eq!(asked.answer(BOB, ids[1]), Some("b"));
         assert_eq!(asked.expire(ms(9999)), []);
+    }
+
+    #[test]
+    fn all_questions_of_a_node_that_leaves_are_late() {
+        let mut asked = Asked::default();
+        let unsent = begin(&mut asked, ANN, 0, "a");
+        ask(&mut asked, BOB, 0, "b");
+        assert_eq!(errors(asked.leave()), [("a", AskError::Late), ("b", AskError::Late)]);
+        assert!(asked.sent(unsent));
+        assert_eq!((asked.leave(), asked.expire(ms(9999)), asked.bytes()), (vec![], vec![], 0));
     }
 
     #[test]

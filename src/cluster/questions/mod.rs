@@ -134,6 +134,12 @@ impl Cluster {
         drop(cancels);
     }
 
+    /// This node leaves: it hears no answers any more. Whoever waits for one may ask again at another node.
+    pub(super) fn leave_questions(&self) {
+        let unanswered = self.questions.lock().asked.leave();
+        unanswered.into_iter().for_each(Unanswered::tell);
+    }
+
     /// Does what is due by the clock. To be called every 50 ms, which is the whole cost of the deadlines: one lock.
     pub(super) fn step_questions(self: &Arc<Self>, now: Duration) {
         let mut questions = self.questions.lock();
@@ -188,7 +194,7 @@ impl Asking<'_> {
         question: Question,
     ) -> Result<Answer, AskError> {
         let cluster = self.cluster;
-        if node == cluster.node || cluster.has_left.load(Ordering::Relaxed) {
+        if node == cluster.node {
             return Err(AskError::Gone);
         }
         let patience = match question {
@@ -210,10 +216,12 @@ impl Asking<'_> {
             return Err(AskError::Busy);
         };
         (self.id, ask.id) = (Some(id), id);
-        // Behind the insertion, so that it ends with the node in any case.
-        if cluster.state.lock().members.is_away(node) {
+        // Behind the insertion, so that it ends in any case, with the other node or with this one.
+        let is_away = cluster.state.lock().members.is_away(node);
+        let has_left = cluster.has_left.load(Ordering::Relaxed);
+        if is_away || has_left {
             cluster.questions.lock().asked.unsent(id);
-            return Err(AskError::Gone);
+            return Err(if has_left { AskError::Late } else { AskError::Gone });
         }
         cluster.send_question(node, id, ask);
         answer.await.unwrap_or(Err(AskError::Gone))

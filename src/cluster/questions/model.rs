@@ -130,10 +130,11 @@ impl Model {
                 });
             }
             Some(Message::Cancel(id)) => {
-                if node.serving.cancel(from, id).is_some() {
+                let cancelled = node.serving.cancel(from, id);
+                cancelled.into_iter().for_each(|id| {
                     node.working.retain(|it| *it != id);
                     node.serving.end(from, id);
-                }
+                });
             }
             None => {}
         }

@@ -1,5 +1,5 @@
 use std::future::pending;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -34,6 +34,7 @@ struct Fake {
     dropped: Arc<AtomicUsize>,
     given: Arc<AtomicUsize>,
     begun: AtomicUsize,
+    is_over: AtomicBool,
     ended: Mutex<Vec<String>>,
 }
 
@@ -51,7 +52,7 @@ impl LocalEndpoint for Fake {
     }
 
     fn is_shutting_down(&self) -> bool {
-        false
+        self.is_over.load(Ordering::Relaxed)
     }
 
     fn longest_poll(&self) -> Duration {
@@ -402,6 +403,22 @@ async fn a_node_that_leaves_ends_what_it_was_asked() {
     assert_eq!(gone, (Err(AskError::Gone), 700));
     assert_eq!(answered, relayed("body"));
     assert_eq!(timed(ann.ask(&bob, poll("now"))).await, (Err(AskError::Gone), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_waits_for_no_answer() {
+    let bus = Bus::new();
+    let [ann, bob] = two(&bus).await;
+    let leave = async {
+        sleep(MS * 700).await;
+        ann.fake.is_over.store(true, Ordering::Relaxed);
+        ann.cluster.leave().await;
+    };
+    let (waiting, ()) = tokio::join!(timed(ann.ask(&bob, poll("hang"))), leave);
+    assert_eq!(waiting, (Err(AskError::Late), 700));
+    assert_eq!(timed(ann.ask(&bob, poll("now"))).await, (Err(AskError::Late), 0));
+    sleep(MS).await;
+    assert_eq!((bob.dropped(), bob.in_flight(), ann.in_flight()), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
