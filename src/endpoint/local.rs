@@ -14,12 +14,13 @@ use crate::socket::registry::{Phase, SessionRegistry};
 pub(super) struct Local<A: Send + Sync + 'static> {
     sessions: SessionRegistry,
     longest_poll: Duration,
-    parts: OnceLock<(WeakAcceptor<ConnectHandler<A>>, WeakLongPoll<ConnectHandler<A>>)>,
+    acceptor: OnceLock<WeakAcceptor<ConnectHandler<A>>>,
+    long_poll: OnceLock<WeakLongPoll<ConnectHandler<A>>>,
 }
 
 impl<A: Send + Sync + 'static> Local<A> {
     pub(super) fn new(sessions: SessionRegistry, longest_poll: Duration) -> Self {
-        Self { sessions, longest_poll, parts: OnceLock::new() }
+        Self { sessions, longest_poll, acceptor: OnceLock::new(), long_poll: OnceLock::new() }
     }
 
     /// Begins to answer questions.
@@ -28,11 +29,12 @@ impl<A: Send + Sync + 'static> Local<A> {
         acceptor: &Acceptor<ConnectHandler<A>>,
         long_poll: &LongPoll<ConnectHandler<A>>,
     ) {
-        let _ = self.parts.set((acceptor.downgrade(), long_poll.downgrade()));
+        let _ = self.acceptor.set(acceptor.downgrade());
+        let _ = self.long_poll.set(long_poll.downgrade());
     }
 
     fn acceptor(&self) -> Option<Acceptor<ConnectHandler<A>>> {
-        self.parts.get().and_then(|(acceptor, _)| acceptor.upgrade())
+        self.acceptor.get()?.upgrade()
     }
 }
 
@@ -54,8 +56,7 @@ impl<A: Send + Sync + 'static> LocalEndpoint for Local<A> {
     }
 
     fn relayed(&self, request: Relayed) -> Option<BoxFuture<RelayedAnswer>> {
-        let (_, long_poll) = self.parts.get()?;
-        Some(long_poll.upgrade()?.relayed(request))
+        Some(self.long_poll.get()?.upgrade()?.relayed(request))
     }
 
     fn offer(&self, wanted: &Wanted) -> Offering {

@@ -19,14 +19,13 @@ pub(crate) struct EndpointPeers {
     pub(in crate::cluster) cluster: Arc<Cluster>,
     /// The index of the endpoint.
     pub(in crate::cluster) index: u32,
-    /// Kept for as long as the endpoint keeps its peers.
-    #[allow(dead_code, reason = "the cluster refers to it weakly")]
-    local: Arc<dyn LocalEndpoint>,
+    /// The cluster refers to it weakly.
+    _local: Arc<dyn LocalEndpoint>,
 }
 
 impl EndpointPeers {
     pub(super) fn new(cluster: Arc<Cluster>, index: u32, local: Arc<dyn LocalEndpoint>) -> Self {
-        Self { cluster, index, local }
+        Self { cluster, index, _local: local }
     }
 
     /// Returns whether sessions can move: the engine keeps records.
