@@ -85,6 +85,7 @@ mod telemetry;
 pub mod test;
 mod topics;
 
+pub use self::channel::arrival::Arrival;
 pub use self::channel::callbacks::{Channel, Socket};
 pub use self::channel::handle::Handle;
 pub use self::channel::mailbox::SendError;

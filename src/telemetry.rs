@@ -58,6 +58,14 @@ define_metrics! {
     pub(crate) Gauge CHANNELS = "tower_channels_channels" by [CHANNEL];
     /// Living channels that were joined again in a resumable session.
     pub(crate) Counter CHANNELS_RESUMED = "tower_channels_channels_resumed_total" by [];
+    /// Channels that were joined again on a node that their session has moved to.
+    pub(crate) Counter CHANNELS_MOVED = "tower_channels_channels_moved_total" by [];
+    /// Channels that did not go along with a session to another node: they were joining, crashed or ended (`ended`), or
+    /// were not done in time (`late`). Their clients join anew.
+    pub(crate) Counter CHANNELS_LEFT_BEHIND = "tower_channels_channels_left_behind_total"
+        by [("reason", &["ended", "late"])];
+    /// Results of `Channel::pack` that were too large to go along.
+    pub(crate) Counter PACKED_TOO_LARGE = "tower_channels_packed_too_large_total" by [];
     /// Messages for a topic that is not joined, or has no channel.
     pub(crate) Counter MESSAGES_UNMATCHED = "tower_channels_messages_unmatched_total" by [];
     /// Messages that were handled before, and came again after their connection or request was lost.

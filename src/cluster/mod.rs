@@ -223,6 +223,16 @@ impl Cluster {
         }
     }
 
+    /// Returns whether clients have yet to learn that broadcasts may have been missed.
+    pub(crate) fn has_pending_gaps(&self) -> bool {
+        self.gaps.are_pending()
+    }
+
+    /// The identity of this node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Returns the nodes that are known, this one first.
     pub(crate) fn nodes(&self) -> Vec<Node> {
         let (sessions, is_draining) = self.count_sessions();

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::oneshot;
+use tower_channels_transports::limited;
 use tower_channels_transports::panics::{self, Panicked};
 use tower_channels_transports::peers::{self, BoxFuture, Handover, Offering, Wanted};
-use tower_channels_transports::{Transport, limited};
 
 use super::serving::Begun;
 use super::{Answer, Question};
 use crate::adapter::NodeId;
 use crate::cluster::claims::Watched;
 use crate::cluster::wire::Body;
-use crate::cluster::wire::questions::{Answered, Ask, Offer, Offered, Relayed};
+use crate::cluster::wire::questions::{Answered, Ask, Offered, Relayed};
 use crate::cluster::{Cluster, WeakCluster, parts};
 use crate::telemetry::{FRAMES_LOST, QUESTIONS_SERVED};
 
@@ -189,22 +189,4 @@ fn answered(id: u64, answer: Answer) -> Body {
 /// An answer that is there.
 fn now(answer: Answer) -> BoxFuture<Answer> {
     Box::pin(ready(answer))
-}
-
-impl From<Offer> for Wanted {
-    fn from(offer: Offer) -> Self {
-        let transport = match &*offer.transport {
-            "websocket" => Transport::WebSocket,
-            "longpoll" => Transport::LongPoll,
-            "memory" => Transport::InMemory,
-            // Its name is not needed.
-            _ => Transport::Other("other"),
-        };
-        Self {
-            id: offer.id.into(),
-            socket_id: offer.socket_id.map(Into::into),
-            received: offer.received,
-            transport,
-        }
-    }
 }
