@@ -296,10 +296,14 @@ impl<C: Channel> ChannelTask<C> {
 
     /// Ends the channel, without a panic. Returns the instance that follows.
     async fn end(self, exit: TaskExit) -> Next<C> {
-        if let TaskExit::Moving(request) = exit {
-            self.move_away(request).await;
-            return None;
-        }
+        let exit = match exit {
+            // Unless nobody waits for it any more.
+            TaskExit::Moving(request) if !request.reply.is_closed() => {
+                self.move_away(request).await;
+                return None;
+            }
+            exit => exit,
+        };
         // Dropped from right to left.
         let Self { mut guard, socket, mut channel, .. } = self;
         let context = Arc::clone(&guard.context);
