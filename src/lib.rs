@@ -120,6 +120,7 @@ pub use tower_channels_transports::{
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::cluster::claims::model as claims;
     pub use crate::cluster::model as frames;
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;

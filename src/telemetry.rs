@@ -115,6 +115,20 @@ define_metrics! {
         by [QUESTIONS, ("result", &["answered", "busy", "cancelled", "panicked"])];
     /// Answers of other nodes that nobody waited for any more.
     pub(crate) Counter ANSWERS_IGNORED = "tower_channels_cluster_answers_ignored_total" by [];
+    /// Sessions that were asked for on this node: begun, since no other had them or since their node is gone or silent;
+    /// begun though the store did not answer; offered by their node, or left behind by it; in use by another client; and
+    /// those whose WebSockets keep dying.
+    pub(crate) Counter CLAIMS = "tower_channels_cluster_claims_total"
+        by [("result", &["new", "dead_node", "unrecorded", "offered", "deposited", "taken", "flapping"])];
+    /// Sessions that ended because another node has them.
+    pub(crate) Counter SESSIONS_SUPERSEDED = "tower_channels_cluster_sessions_superseded_total" by [];
+    /// Sessions that the store does not know yet.
+    pub(crate) Gauge SESSIONS_UNRECORDED = "tower_channels_cluster_sessions_unrecorded" by [];
+    /// Sessions that were to be left behind in the store at a shutdown.
+    pub(crate) Counter DEPOSITS = "tower_channels_cluster_deposits_total"
+        by [("result", &["ok", "too_large", "superseded", "failed"])];
+    /// Calls of the store that failed.
+    pub(crate) Counter STORE_ERRORS = "tower_channels_cluster_store_errors_total" by [];
     /// Bytes of the questions to and of other nodes that are not answered yet, and of the answers on their way.
     pub(crate) Gauge QUESTIONS_IN_FLIGHT = "tower_channels_cluster_questions_bytes" by [];
     /// Channels of resumable sessions that ended so that their clients join again after such a gap.

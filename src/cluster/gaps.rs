@@ -143,6 +143,12 @@ impl Gaps {
         }
     }
 
+    /// Returns whether channels are about to end.
+    #[cfg(all(test, feature = "test-util"))]
+    pub(super) fn is_pending(&self) -> bool {
+        self.state.lock().is_running
+    }
+
     /// Takes the topics that wait, or ends the task.
     fn next(&self) -> Option<Scope> {
         let mut state = self.state.lock();

@@ -253,6 +253,7 @@ impl Cluster {
             return;
         }
         limited!(INFO, "the other nodes are heard");
+        self.check_records();
         if !is_young && !sees_gaps {
             self.miss("link", Scope::All);
         }
