@@ -117,8 +117,9 @@ impl Cluster {
     pub(super) fn hear_notice(&self, from: NodeId, Notify { notice }: Notify) {
         match notice {
             Some(Notice::Took(took)) => self.hear_took(from, &took),
-            // No presence waits yet; and a later release may tell more.
-            Some(Notice::Settled(_)) | None => {}
+            Some(Notice::Settled(ticket)) => self.local.presence.release(ticket),
+            // A later release may tell more.
+            None => {}
         }
     }
 
