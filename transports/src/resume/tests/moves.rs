@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::nodes::{Client, Fault, Frame, ID, TTL, nodes};
+use super::nodes::{Client, Fault, Frame, ID, TTL, Ws, event, nodes};
 use crate::connect_info::Transport;
 use crate::peers::{Offering, Wanted};
 
@@ -18,15 +18,14 @@ async fn a_websocket_at_another_node_loses_and_repeats_nothing() {
     let (cluster, [a, b, _]) = nodes();
     let mut client = Client::numbered();
     let mut first = a.join(&mut client, 0).await;
-    ["1", "2"].map(|text| a.push(text));
+    ["1", "2"].into_iter().for_each(|text| a.push(text));
     first.read(&mut client, 2).await;
     // It is sent, and the client does not read it.
     a.push("3");
     tokio::task::yield_now().await;
     let pusher = a.tabs.outbox.lock().clone().unwrap();
-    *cluster.before_take.lock() = Some(Box::new(move || {
-        Box::pin(async move { pusher.push(super::nodes::event("meanwhile")) })
-    }));
+    *cluster.before_take.lock() =
+        Some(Box::new(move || Box::pin(async move { pusher.push(event("meanwhile")) })));
     let mut second = b.join(&mut client, 3).await;
     assert_eq!(client.take_seen(), ["joined", "1", "2", "joined", "3", "meanwhile", "last"]);
     assert_eq!(a.record(), ["detached", "packed for Some(b\"prepared\")", "dropped"]);
@@ -50,7 +49,7 @@ async fn a_client_that_reads_no_numbers_gets_everything_at_least_once() {
     let (_cluster, [a, b, _]) = nodes();
     let mut client = Client::default();
     let mut first = a.join(&mut client, 0).await;
-    ["1", "2", "3"].map(|text| a.push(text));
+    ["1", "2", "3"].into_iter().for_each(|text| a.push(text));
     first.read(&mut client, 2).await;
     let _second = b.join(&mut client, 4).await;
     assert_eq!(client.take_seen(), ["joined", "1", "2", "joined", "1", "2", "3", "last"]);
@@ -61,7 +60,9 @@ async fn a_long_poll_at_another_node_takes_the_session_with_its_first_use() {
     let (cluster, [a, b, _]) = nodes();
     let mut client = Client::numbered();
     let token = a.longpoll(&client).await;
-    assert_eq!(a.request(Some(&token), Some("join\n1"), &client).await.status, 200);
+    for text in ["join", "1"] {
+        assert_eq!(a.request(Some(&token), Some(text), &client).await.status, 200);
+    }
     let token = a.poll(&token, &mut client).await;
     assert_eq!(client.take_seen(), ["joined", "1"]);
     let (waiting, ()) = tokio::join!(a.request(Some(&token), None, &client), async {
@@ -112,7 +113,7 @@ async fn a_client_that_goes_away_meanwhile_finds_its_session_at_the_new_node() {
     let (cluster, [a, b, _]) = nodes();
     for is_websocket in [true, false] {
         let mut client = Client::numbered();
-        drop(a.join(&mut client, usize::from(!is_websocket)).await);
+        drop(a.join(&mut client, 0).await);
         client.seen.clear();
         a.push("1");
         let gate: Arc<tokio::sync::Notify> = Arc::default();
@@ -188,7 +189,7 @@ async fn a_client_that_has_come_back_keeps_its_session() {
     a.push("2");
     ws.read(&mut client, 1).await;
     assert_eq!(client.take_seen(), ["joined", "1", "2"]);
-    assert_eq!(a.record(), ["detached"]);
+    assert_eq!(a.record(), ["detached", "dropped"], "what the second connect has made");
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,24 +264,19 @@ async fn websockets_that_keep_dying_are_ended_at_every_node() {
 async fn two_clients_with_one_id_on_two_nodes_are_parted() {
     let (_cluster, [a, b, _]) = nodes();
     let mut client = Client::default();
-    let mut last: Option<super::nodes::Ws> = None;
+    let mut last: Option<Ws> = None;
     for round in 0..12 {
         let node = if round % 2 == 0 { &a } else { &b };
-        let mut ws = node.websocket(&client).await;
-        ws.send("join").await;
-        while !matches!(ws.next().await, Frame::Text(text) if text == "joined") {}
+        let ws = node.join(&mut client, 0).await;
+        if !node.record().contains(&"unpacked".to_owned()) && round > 0 {
+            assert!(round >= 8, "parted in round {round}");
+            return;
+        }
         // The client that has lost it is still there.
         if let Some(mut other) = last.replace(ws) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            while !matches!(other.next().await, Frame::Close(1012)) {}
+            while other.next().await != Frame::Close(1012) {}
             other.answer_close().await;
             tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        client.seen.clear();
-        let finds = [a.record(), b.record()].concat();
-        if round > 0 && !finds.contains(&"unpacked".to_owned()) {
-            assert!((8..=10).contains(&round), "parted in round {round}");
-            return;
         }
     }
     panic!("they are not parted");

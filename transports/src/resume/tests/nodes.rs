@@ -407,9 +407,6 @@ impl Node {
         if let Some(token) = token {
             request = request.header("x-phoenix-longpoll-token", token);
         }
-        if !body.is_empty() {
-            request = request.header("content-type", "application/x-ndjson");
-        }
         let request = request.body(Full::new(Bytes::from(body))).unwrap();
         let response = self.longpoll.clone().call(request).await.unwrap();
         let body = response.into_body().collect().await.unwrap().to_bytes();
