@@ -6,6 +6,7 @@
 // What the nodes send each other is in `wire`, who is there in `members`, which broadcasts were lost in `sequence` and
 // `gaps`: plain code. Here it meets the adapter, the topics and the clock.
 
+pub(crate) mod claims;
 pub(crate) mod config;
 mod disconnects;
 mod gaps;
@@ -36,6 +37,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
+use self::claims::Claims;
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
 use self::gaps::{Gaps, LostFrames, Scope};
@@ -80,6 +82,7 @@ pub(crate) struct Cluster {
     /// What is known of the others. While it is locked, only the standing of nodes in presence is set.
     state: Mutex<State>,
     questions: Mutex<Questions>,
+    claims: Claims,
     /// The endpoints of this node, in the order in which they were built.
     endpoints: Mutex<Vec<Weak<dyn LocalEndpoint>>>,
     /// Bounds what is on its way to other nodes.
@@ -156,7 +159,6 @@ impl Cluster {
         };
         let cluster = Arc::new(Self {
             node,
-            adapter,
             limits,
             runtime: Handle::current(),
             started: Instant::now(),
@@ -170,6 +172,7 @@ impl Cluster {
             sending: Mutex::default(),
             state: Mutex::new(state),
             questions: Mutex::default(),
+            claims: Claims::new(node, &*adapter),
             endpoints: Mutex::default(),
             outgoing: Outgoing::new(),
             metrics: Metrics {
@@ -179,6 +182,7 @@ impl Cluster {
                 link: Level::new(CLUSTER_LINK.handle(UNLABELED)),
                 in_flight: Level::new(QUESTIONS_IN_FLIGHT.handle(UNLABELED)),
             },
+            adapter,
             config,
             local,
         });
@@ -217,6 +221,16 @@ impl Cluster {
         if is_missing {
             self.miss("numbers", Scope::All);
         }
+    }
+
+    /// Returns whether clients have yet to learn that broadcasts may have been missed.
+    pub(crate) fn has_pending_gaps(&self) -> bool {
+        self.gaps.are_pending()
+    }
+
+    /// The identity of this node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
     }
 
     /// Returns the nodes that are known, this one first.
@@ -258,6 +272,7 @@ impl Cluster {
         self.metrics.nodes.set(nodes);
         self.metrics.link.set(usize::from(is_linked));
         self.metrics.in_flight.set(self.questions_in_flight());
+        self.claims.record_gauges();
     }
 
     /// The time since the start, as of the last step of the task.

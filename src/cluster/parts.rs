@@ -198,4 +198,15 @@ mod tests {
         assert_eq!(all.expire(MAX_AGE), Discarded { shared: 1, private: 0 });
         assert_eq!(add(&mut all, &parts(1, 3)[1]), None);
     }
+
+    #[test]
+    fn what_is_discarded_is_told_apart_by_whom_it_was_for() {
+        let mut all = Parts::default();
+        for (id, is_private) in [(1, true), (2, false), (3, true)] {
+            add(&mut all, &Part { is_private, ..parts(id, 3)[0].clone() });
+        }
+        // Out of order.
+        add(&mut all, &parts(3, 3)[2]);
+        assert_eq!(all.expire(MAX_AGE), Discarded { shared: 1, private: 2 });
+    }
 }

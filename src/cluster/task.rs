@@ -32,6 +32,7 @@ impl Cluster {
         self.now.store(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let now = self.now();
         self.step_questions(now);
+        self.step_claims();
         if self.has_left.load(Ordering::Relaxed) {
             return;
         }

@@ -25,9 +25,8 @@ struct Waiting<W> {
     deadline: Duration,
     is_accepted: bool,
     is_sent: bool,
-    /// Nobody waits any more, which the node learns when the question is sent.
-    is_withdrawn: bool,
-    waiter: W,
+    /// `None` if nobody waits any more, and the question is yet to be sent: it takes its bytes until then.
+    waiter: Option<W>,
 }
 
 /// A question ended without an answer.
@@ -35,6 +34,8 @@ struct Waiting<W> {
 pub(crate) struct Unanswered<W> {
     pub(crate) id: u64,
     pub(crate) node: NodeId,
+    /// Whether the node has the question, and is to learn that it was given up.
+    pub(crate) is_sent: bool,
     pub(crate) error: AskError,
     pub(crate) waiter: W,
 }
@@ -81,23 +82,23 @@ impl<W> Asked<W> {
             deadline,
             is_accepted: false,
             is_sent: false,
-            is_withdrawn: false,
-            waiter,
+            waiter: Some(waiter),
         };
         self.waiting.insert(self.last, waiting);
         Some(self.last)
     }
 
-    /// The question has been sent. Returns whether it was withdrawn meanwhile: then the node is to learn of it.
+    /// The question has been sent. Returns whether it was given up meanwhile, which the node is to learn.
     pub(crate) fn sent(&mut self, id: u64) -> bool {
         let Some(waiting) = self.waiting.get_mut(&id) else { return false };
         waiting.is_sent = true;
-        waiting.is_withdrawn && self.remove(id).is_some()
+        waiting.waiter.is_none() && self.remove(id).is_some()
     }
 
     /// A node works at a question. Once more is as good as once.
     pub(crate) fn accept(&mut self, node: NodeId, id: u64, now: Duration) {
-        let waiting = self.waiting.get_mut(&id).filter(|it| it.node == node && !it.is_accepted);
+        let waiting = self.waiting.get_mut(&id).filter(|it| it.node == node);
+        let waiting = waiting.filter(|it| it.waiter.is_some() && !it.is_accepted);
         if let Some(waiting) = waiting {
             waiting.is_accepted = true;
             self.deadlines.remove(&(waiting.deadline, id));
@@ -109,14 +110,13 @@ impl<W> Asked<W> {
     /// A node answers a question. `None` if it was not asked, or nobody waits any more.
     pub(crate) fn answer(&mut self, node: NodeId, id: u64) -> Option<W> {
         self.waiting.get(&id).filter(|waiting| waiting.node == node)?;
-        self.remove(id).map(|waiting| waiting.waiter)
+        self.remove(id)?.waiter
     }
 
-    /// Nobody waits for the answer any more. Returns the node that is to learn of it now.
+    /// Nobody waits for the answer any more. Returns the node if it has the question, and is to learn of it.
     pub(crate) fn withdraw(&mut self, id: u64) -> Option<NodeId> {
-        let waiting = self.waiting.get_mut(&id)?;
-        waiting.is_withdrawn = true;
-        if waiting.is_sent { self.remove(id).map(|waiting| waiting.node) } else { None }
+        let ended = self.end(id, AskError::Gone)?;
+        ended.is_sent.then_some(ended.node)
     }
 
     /// Ends the questions to a node that does not hear them.
@@ -142,9 +142,16 @@ impl<W> Asked<W> {
         self.bytes
     }
 
+    /// Ends the waiting for an answer.
     fn end(&mut self, id: u64, error: AskError) -> Option<Unanswered<W>> {
-        let Waiting { node, waiter, .. } = self.remove(id)?;
-        Some(Unanswered { id, node, error, waiter })
+        let waiting = self.waiting.get_mut(&id)?;
+        let waiter = waiting.waiter.take()?;
+        let (node, is_sent) = (waiting.node, waiting.is_sent);
+        self.deadlines.remove(&(waiting.deadline, id));
+        if is_sent {
+            self.remove(id);
+        }
+        Some(Unanswered { id, node, is_sent, error, waiter })
     }
 
     fn remove(&mut self, id: u64) -> Option<Waiting<W>> {
@@ -173,9 +180,15 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Asks with a patience of 3 s.
-    fn ask(asked: &mut Asked<&'static str>, node: NodeId, now: u64, waiter: &'static str) -> u64 {
+    /// Asks with a patience of 3 s. The question is sent later.
+    fn begin(asked: &mut Asked<&'static str>, node: NodeId, now: u64, waiter: &'static str) -> u64 {
         asked.ask(node, 100, ms(3000), ms(now), waiter).expect("there is room")
+    }
+
+    fn ask(asked: &mut Asked<&'static str>, node: NodeId, now: u64, waiter: &'static str) -> u64 {
+        let id = begin(asked, node, now, waiter);
+        assert!(!asked.sent(id));
+        id
     }
 
     fn errors(ended: Vec<Unanswered<&'static str>>) -> Vec<(&'static str, AskError)> {
@@ -235,16 +248,34 @@ mod tests {
     #[test]
     fn a_node_learns_that_a_question_is_withdrawn_once_it_has_the_question() {
         let mut asked = Asked::default();
-        let [early, late, answered] = ["a", "b", "c"].map(|it| ask(&mut asked, ANN, 0, it));
-        assert_eq!((asked.withdraw(early), asked.sent(early)), (None, true));
-        assert_eq!(
-            (asked.sent(late), asked.withdraw(late), asked.withdraw(late)),
-            (false, Some(ANN), None)
-        );
-        // The answer may come before the engine has confirmed the question.
-        assert_eq!((asked.answer(ANN, answered), asked.sent(answered)), (Some("c"), false));
+        let early = begin(&mut asked, ANN, 0, "a");
+        assert_eq!([asked.withdraw(early), asked.withdraw(early)], [None, None]);
+        assert!(asked.bytes() > 0, "it is yet to be sent");
+        assert_eq!((asked.sent(early), asked.sent(early), asked.bytes()), (true, false, 0));
+        let late = ask(&mut asked, ANN, 0, "b");
+        assert_eq!([asked.withdraw(late), asked.withdraw(late)], [Some(ANN), None]);
         assert_eq!((asked.answer(ANN, late), asked.bytes()), (None, 0));
         assert_eq!(asked.expire(ms(9999)), []);
+    }
+
+    #[test]
+    fn a_question_that_ends_before_it_is_sent_counts_until_then() {
+        let mut asked = Asked::default();
+        let id = begin(&mut asked, ANN, 0, "a");
+        let ended = asked.expire(ms(1000));
+        assert!(!ended[0].is_sent);
+        asked.accept(ANN, id, ms(1000));
+        assert!(asked.expire(ms(9999)).is_empty() && asked.gone(ANN).is_empty());
+        assert!(asked.bytes() > 0);
+        assert!(asked.sent(id), "the node is to learn that it was given up");
+        assert_eq!(asked.bytes(), 0);
+    }
+
+    #[test]
+    fn an_answer_may_come_before_the_engine_has_confirmed_the_question() {
+        let mut asked = Asked::default();
+        let id = begin(&mut asked, ANN, 0, "a");
+        assert_eq!((asked.answer(ANN, id), asked.sent(id), asked.bytes()), (Some("a"), false, 0));
     }
 
     #[test]
@@ -253,6 +284,7 @@ mod tests {
         assert_eq!(asked.ask(ANN, usize::MAX, ms(1), ms(0), "a"), None);
         let half = MAX_BYTES / 2 - OVERHEAD;
         let first = asked.ask(ANN, half, ms(1), ms(0), "a").expect("there is room");
+        asked.sent(first);
         asked.ask(BOB, half, ms(1), ms(0), "b").expect("there is room");
         assert_eq!(asked.ask(ANN, 0, ms(1), ms(0), "c"), None);
         asked.answer(ANN, first);

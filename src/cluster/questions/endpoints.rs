@@ -54,7 +54,7 @@ impl Cluster {
     }
 
     /// Returns the endpoint with this index, if it is still there.
-    pub(super) fn endpoint(&self, index: u32) -> Option<Arc<dyn LocalEndpoint>> {
+    pub(in crate::cluster) fn endpoint(&self, index: u32) -> Option<Arc<dyn LocalEndpoint>> {
         let index = usize::try_from(index).ok()?;
         self.endpoints.lock().get(index).and_then(Weak::upgrade)
     }
@@ -65,6 +65,9 @@ impl Cluster {
 
     /// Another node has a session that this one may believe to have.
     pub(super) fn hear_took(&self, from: NodeId, took: &Took) {
+        if !self.is_taken(took.endpoint, &took.id, took.generation) {
+            return;
+        }
         limited!(INFO, node = ?from, session = ?took.id, "another node has taken a session over");
         if let Some(endpoint) = self.endpoint(took.endpoint) {
             endpoint.end_moved(&took.id);

@@ -1,6 +1,6 @@
 //! Questions: what one node wants of another, which answers.
 //!
-//! A node answers a question, or accepts it, within a third of a second; one that does neither for a second is silent.
+//! A node answers a question, or accepts it, in less than half a second; one that does neither for a second is silent.
 //! Questions and answers go to one node each, by [`Cluster::reach`].
 
 pub(super) mod asked;
@@ -42,7 +42,7 @@ pub(super) struct Questions {
 }
 
 /// What a question takes beside its bytes.
-const OVERHEAD: usize = 256;
+const OVERHEAD: usize = 512;
 
 /// How long an answer may take that was accepted, unless the question is a poll.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -147,7 +147,9 @@ impl Cluster {
         }
         let mut cancelled = BTreeMap::<_, Vec<_>>::new();
         for unanswered in unanswered {
-            cancelled.entry(unanswered.node).or_default().push(unanswered.id);
+            if unanswered.is_sent {
+                cancelled.entry(unanswered.node).or_default().push(unanswered.id);
+            }
             unanswered.tell();
         }
         for (node, ids) in cancelled {
@@ -211,6 +213,8 @@ impl Asking<'_> {
         (self.id, ask.id) = (Some(id), id);
         // Behind the insertion, so that it ends with the node in any case.
         if cluster.state.lock().members.is_away(node) {
+            // Nothing is sent.
+            cluster.questions.lock().asked.answer(node, id);
             return Err(AskError::Gone);
         }
         cluster.send_question(node, id, ask);
@@ -243,3 +247,6 @@ impl Cluster {
         });
     }
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests;

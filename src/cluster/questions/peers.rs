@@ -57,11 +57,13 @@ impl Peers for EndpointPeers {
         })
     }
 
-    fn find(&self, _: Wanted) -> BoxFuture<Found> {
-        Box::pin(std::future::ready(Found::None))
+    fn find(&self, wanted: Wanted) -> BoxFuture<Found> {
+        self.cluster.find(self.index, wanted)
     }
 
-    fn release(&self, _: &Arc<str>) {}
+    fn release(&self, id: &Arc<str>) {
+        self.cluster.release(self.index, id);
+    }
 }
 
 impl Relayed {

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::oneshot;
+use tower_channels_transports::limited;
 use tower_channels_transports::panics::{self, Panicked};
 use tower_channels_transports::peers::{self, BoxFuture, Handover, Offering, Wanted};
-use tower_channels_transports::{Transport, limited};
 
 use super::serving::Begun;
 use super::{Answer, Question};
 use crate::adapter::NodeId;
+use crate::cluster::claims::Watched;
 use crate::cluster::wire::Body;
-use crate::cluster::wire::questions::{Answered, Ask, Offer, Offered, Relayed};
+use crate::cluster::wire::questions::{Answered, Ask, Offered, Relayed};
 use crate::cluster::{Cluster, WeakCluster, parts};
 use crate::telemetry::{FRAMES_LOST, QUESTIONS_SERVED};
 
@@ -65,7 +66,8 @@ impl Cluster {
         endpoint: u32,
         question: Question,
     ) -> BoxFuture<Answer> {
-        let Some(endpoint) = self.endpoint(endpoint) else { return now(Answer::NotHere(())) };
+        let index = endpoint;
+        let Some(endpoint) = self.endpoint(index) else { return now(Answer::NotHere(())) };
         let request = match question {
             Question::Poll(poll) => peers::Relayed::Poll { token: poll.token },
             Question::Post(post) => {
@@ -76,8 +78,12 @@ impl Cluster {
                 if self.questions.lock().tickets.is_full() {
                     return now(Answer::Busy(()));
                 }
-                return now(match endpoint.offer(&offer.into()) {
-                    Offering::Offered(session) => self.offer(from, session),
+                let wanted = Wanted::from(offer);
+                return now(match endpoint.offer(&wanted) {
+                    Offering::Offered(session) => {
+                        let (cluster, endpoint, id) = (Arc::downgrade(self), index, wanted.id);
+                        self.offer(from, Box::new(Watched { session, cluster, endpoint, id }))
+                    }
                     Offering::Taken => Answer::InUse(()),
                     Offering::Flapping => Answer::Flapping(()),
                     _ => Answer::NotHere(()),
@@ -183,22 +189,4 @@ fn answered(id: u64, answer: Answer) -> Body {
 /// An answer that is there.
 fn now(answer: Answer) -> BoxFuture<Answer> {
     Box::pin(ready(answer))
-}
-
-impl From<Offer> for Wanted {
-    fn from(offer: Offer) -> Self {
-        let transport = match &*offer.transport {
-            "websocket" => Transport::WebSocket,
-            "longpoll" => Transport::LongPoll,
-            "memory" => Transport::InMemory,
-            // Its name is not needed.
-            _ => Transport::Other("other"),
-        };
-        Self {
-            id: offer.id.into(),
-            socket_id: offer.socket_id.map(Into::into),
-            received: offer.received,
-            transport,
-        }
-    }
 }

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
+use tower_channels_transports::Transport;
+use tower_channels_transports::peers::Wanted;
 
 /// Asks the recipient something, which it answers or [accepts](super::Body::Accepted) soon.
 #[derive(Clone, PartialEq, Message)]
@@ -165,6 +167,21 @@ pub(crate) struct Took {
 }
 
 impl Question {
+    /// Asks for a session.
+    pub(crate) fn offer(wanted: &Wanted) -> Self {
+        Self::Offer(Offer {
+            id: wanted.id.to_string(),
+            socket_id: wanted.socket_id.as_deref().map(Into::into),
+            received: wanted.received,
+            transport: wanted.transport.name().into(),
+        })
+    }
+
+    /// Takes a session that was offered.
+    pub(crate) fn take(ticket: u64, prepared: Bytes) -> Self {
+        Self::Take(Take { ticket, prepared })
+    }
+
     /// The name of the kind, in metrics.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -172,6 +189,24 @@ impl Question {
             Self::Post(_) => "post",
             Self::Offer(_) => "offer",
             Self::Take(_) => "take",
+        }
+    }
+}
+
+impl From<Offer> for Wanted {
+    fn from(offer: Offer) -> Self {
+        let transport = match &*offer.transport {
+            "websocket" => Transport::WebSocket,
+            "longpoll" => Transport::LongPoll,
+            "memory" => Transport::InMemory,
+            // Its name is not needed.
+            _ => Transport::Other("other"),
+        };
+        Self {
+            id: offer.id.into(),
+            socket_id: offer.socket_id.map(Into::into),
+            received: offer.received,
+            transport,
         }
     }
 }

@@ -8,6 +8,7 @@ mod answer;
 mod batch;
 mod body;
 mod config;
+mod first_use;
 mod future;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
@@ -179,6 +180,17 @@ impl<H: Handler> Server<H> {
             limited!(DEBUG, "poll answered without messages: its token is repeated too often");
             return Ok(ready(answer::empty(StatusCode::NO_CONTENT, token)));
         }
+        match self.claim(&session) {
+            None => self.poll(token, session),
+            Some(claiming) => Ok(Arc::clone(self).poll_after(claiming, token, session)),
+        }
+    }
+
+    fn poll(
+        self: &Arc<Self>,
+        token: Token,
+        session: SharedSession<H>,
+    ) -> Result<ResponseFuture, Refused> {
         match session.begin_poll(token.cursor) {
             Ok(id) => {
                 let registry = Arc::clone(&self.registry);
@@ -189,13 +201,8 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Finds the session of a POST.
-    fn find_for_post(&self, token: &str) -> Result<SharedSession<H>, Refused> {
-        let (token, session) = self.find(token)?;
-        match session.check(token.cursor) {
-            Ok(()) => Ok(session),
-            Err(Gone) => Err(self.end(&token, &session)),
-        }
+    fn check(&self, token: &Token, session: &LongPollSession<H::Session>) -> Result<(), Refused> {
+        session.check(token.cursor).map_err(|Gone| self.end(token, session))
     }
 
     fn find(&self, token: &str) -> Result<(Token, SharedSession<H>), Refused> {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::batch::{self, Batch, BatchError};
 use super::body::{self, BodyError};
+use super::first_use::Found;
 use super::future::{ResponseFuture, ready};
 use super::relay::{LONGEST, Owner};
 use super::state::Gone;
@@ -26,7 +27,7 @@ use crate::telemetry::LONGPOLL_BODIES_TIMED_OUT;
 
 /// Who handles the messages of a POST.
 enum Recipient<H: Handler> {
-    Session(SharedSession<H>),
+    Session(Found<H>),
     Owner(Owner),
 }
 
@@ -77,18 +78,27 @@ impl<H: Handler> Server<H> {
         B::Data: Send,
         B::Error: Send,
     {
-        let account = match &recipient {
-            Recipient::Session(session) => session.account(),
-            Recipient::Owner(_) => Some(self.acceptor.memory().account()),
-        };
         let limit = self.largest_body_of(&recipient);
-        let (body, held) = match self.read(body, limit, account).await {
+        let found = match recipient {
+            Recipient::Session(found) => found,
+            Recipient::Owner(owner) => {
+                let account = Some(self.acceptor.memory().account());
+                return match self.read(body, limit, account).await {
+                    Ok((body, held)) => self.relay_post(owner, ndjson, body, held).await,
+                    Err(answer) => answer,
+                };
+            }
+        };
+        let session = match self.wait(found).await {
+            Ok(session) => session,
+            Err(refused) => {
+                self.spawn_discard(Box::pin(body));
+                return self.refuse(refused).await;
+            }
+        };
+        let (body, held) = match self.read(body, limit, session.account()).await {
             Ok(read) => read,
             Err(answer) => return answer,
-        };
-        let session = match recipient {
-            Recipient::Session(session) => session,
-            Recipient::Owner(owner) => return self.relay_post(owner, ndjson, body, held).await,
         };
         match self.deliver(session, ndjson, body, held, Duration::MAX).await {
             Ok(answer) => answer,

@@ -127,7 +127,7 @@ impl<H: Handler> Server<H> {
         ndjson: bool,
         body: Bytes,
     ) -> Result<Answer, Refused> {
-        let session = self.find_for_post(token)?;
+        let session = self.wait(self.find_for_post(token)?).await?;
         if body.len() > self.largest_body() {
             return Ok(answer::too_large());
         }

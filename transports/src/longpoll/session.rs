@@ -44,9 +44,9 @@ pub(super) struct LongPollSession<S: Session> {
     handles: Arc<Handles>,
     /// Held for a few instructions, and never while application code runs. The locks of the outbox and
     /// of a resumable session's state may be taken under it.
-    state: Mutex<State<S>>,
+    pub(super) state: Mutex<State<S>>,
     /// The turn: held while the session attaches or handles a slice of a batch.
-    turn: Mutex<Option<Attached<S>>>,
+    pub(super) turn: Mutex<Option<Attached<S>>>,
     /// Held while a batch is handled, which keeps the order of POSTs. It is tokio's mutex, because it is
     /// awaited.
     order: Arc<tokio::sync::Mutex<()>>,
@@ -356,7 +356,7 @@ impl<S: Session> LongPollSession<S> {
         };
     }
 
-    fn set_idle(&self, state: &mut State<S>, now: Instant) {
+    pub(super) fn set_idle(&self, state: &mut State<S>, now: Instant) {
         state.set_idle(now);
         let timeout = after(now, self.session_timeout);
         state.schedule(&self.timer, if self.ends_with_server(state) { now } else { timeout });
