@@ -64,7 +64,7 @@ export function follow(me, room) {
 }
 
 /** Asks for answers all the time, and records how long they took. What calls `me.interrupt` ends a wait for an answer that is lost. */
-export async function ask(me, room) {
+export async function ask(me, room, everyMs = ASK_EVERY_MS) {
   while (me.isHere) {
     if (room.state === "joined") {
       const interrupted = new Promise((resolve) => (me.interrupt = () => resolve(["interrupted"])));
@@ -72,7 +72,7 @@ export async function ask(me, room) {
       const [status, ms] = await timed(Promise.race([outcome(room.push("ping", {}, GIVEN_UP_MS)), interrupted]));
       me.waits.push({ at, ms, status, node: me.node });
     }
-    await passing(ASK_EVERY_MS);
+    await passing(everyMs);
   }
 }
 

@@ -1,72 +1,72 @@
-// Counts what became of what was written, and how long anyone waited.
+// Counts what became of what was sent, and how long anyone waited.
 import { by, missing, repeated, upTo } from "../continuity/writers.js";
-import { heardOn } from "./watchers.js";
 
 /** How long nobody may be without an answer, or away from the room. */
 export const HUNG_MS = 2000;
+/** What a busy machine is granted beyond every bound. */
+export const GRANTED_MS = Number(process.env.GRANTED_MS ?? 5000);
 
 export const COLUMNS = [
-  ...["what", "clients", "moves", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew"],
+  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew"],
   ...["answer", "hung", "away", "left", "back", "p99"],
 ];
 
 /** Messages that a member lacks, and was not told of. */
-export const lacks = (member, watchers) =>
-  missing(heardOn(member.topic, watchers), member.arrivals).filter(({ at }) => !member.wasToldAfter(at));
+export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
 
-/** The figures of a table's row. */
-export function count({ members, watchers }, grantedMs) {
-  const held = members.filter(({ isHeldToAll }) => isHeldToAll);
-  const kept = held.filter(({ mode }) => mode === "kept");
-  const sum = (of, number) => of.reduce((total, member) => total + number(member), 0);
-  const heard = new Map([...new Set(members.map(({ topic }) => topic))].map((topic) => [topic, heardOn(topic, watchers)]));
-  const heardBy = ({ topic }) => heard.get(topic);
-  const waits = members.flatMap((member) => member.waits.filter(({ status }) => status !== "interrupted"));
-  const absences = members.flatMap(({ away }) => away.map(([from, to = Date.now()]) => to - from));
-  const returns = held.flatMap(returnsOf).sort((a, b) => a - b);
-  const atMost = HUNG_MS + grantedMs;
-
+/** What a member has seen, of what was heard in its room. The messages of some users may come in another order. */
+export function tally(member, heard, unordered = []) {
+  const { mode, isHeldToAll, arrivals, away, waits, anew } = member;
+  const isKept = mode === "kept";
+  const lost = isHeldToAll ? lacks(member, heard).length : 0;
+  const onConnections = arrivals.map(({ user, n, connection }) => ({ user: `${connection} ${user}`, n }));
   return {
-    clients: members.length,
-    moves: sum(members, ({ away }) => away.length),
-    sent: sum([...heard.values()], ({ length }) => length),
-    due: sum(held, (member) => heardBy(member).length),
-    lost: sum(held, (member) => lacks(member, watchers).length),
-    missed: sum(held, (member) => missing(heardBy(member), member.arrivals).length) - sum(held, (member) => lacks(member, watchers).length),
-    twice: sum(kept, ({ arrivals }) => repeated(arrivals).length) + Math.max(...watchers.map((watcher) => handledTwice(watcher, kept))),
-    again: sum(held, ({ arrivals }) => repeated(arrivals).length),
-    order: sum(kept, (member) => disorder(member, members)),
-    onOneConnection: sum(members, ({ arrivals }) => repeated(arrivals.map((it) => ({ ...it, user: `${it.connection} ${it.user}` }))).length),
-    unheard: sum(kept, (member) => unheard(member, heardBy(member)).length),
-    anew: sum(held, ({ anew }) => anew.length),
-    answer: Math.max(0, ...waits.map(({ ms }) => ms)),
-    hung: waits.filter(({ ms }) => ms > atMost).length + absences.filter((ms) => ms > atMost).length,
-    away: Math.max(0, ...absences),
-    left: new Set(watchers.flatMap(({ left }) => left.map(({ user }) => user)).filter((user) => held.some((member) => member.user === user))).size,
+    due: isHeldToAll ? heard.length : 0,
+    lost,
+    missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
+    twice: isKept ? repeated(arrivals).length : 0,
+    again: isHeldToAll ? repeated(arrivals).length : 0,
+    order: isKept ? disorder(arrivals, unordered) : 0,
+    onOneConnection: repeated(onConnections).length,
+    unheard: isKept ? unheard(member, heard).length : 0,
+    anew: isHeldToAll ? anew.length : 0,
+    answers: waits.filter(({ status }) => status !== "interrupted").map(({ ms }) => ms),
+    absences: away.map(([from, to = Date.now()]) => to - from),
+    returns: isHeldToAll ? returnsOf(member) : [],
+  };
+}
+
+/** A row of the table. */
+export function total(tallies) {
+  const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
+  const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
+  const tooLong = (ms) => ms > HUNG_MS + GRANTED_MS;
+  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "anew"];
+  return {
+    clients: tallies.length,
+    ...Object.fromEntries(sums.map((what) => [what, sum(what)])),
+    answer: longest(answers),
+    hung: answers.filter(tooLong).length + absences.filter(tooLong).length,
+    away: longest(absences),
+    returns: absences.length,
     back: quantile(returns, 0.5),
     p99: quantile(returns, 0.99),
   };
 }
 
-/** Pushes of these writers that a watcher has heard more than once. */
-function handledTwice({ heard }, writers) {
-  const topics = new Set(writers.map(({ topic }) => topic));
-  const isTheirs = ({ user }) => writers.some((writer) => writer.user === user);
-  return [...topics].reduce((total, topic) => total + repeated(heard.get(topic)).filter(isTheirs).length, 0);
-}
-
-/** How often a member received a message of a writer after a later one. Before 1.7 the POSTs of a long poll overtake each other. */
-function disorder({ arrivals }, writers) {
+/** How often a message of a user came after a later one. */
+function disorder(arrivals, unordered) {
+  const last = new Map();
   let times = 0;
-  for (const { user, client } of writers.filter(({ client }) => client.can.batchOverLongPoll)) {
-    const numbers = by(user, arrivals);
-    times += numbers.filter((n, index) => index > 0 && n < numbers[index - 1]).length;
+  for (const { user, n } of arrivals) {
+    if (n < last.get(user) && !unordered.includes(user)) times += 1;
+    last.set(user, n);
   }
   return times;
 }
 
 /** What a writer has written and nobody has heard, but for what it was told to be given up. */
-function unheard({ user, written, unsent }, heard) {
+function unheard({ user, written = 0, unsent }, heard) {
   const numbers = new Set([...by(user, heard), ...unsent.map(({ payload }) => payload.n)]);
   return upTo(written).filter((n) => !numbers.has(n));
 }
@@ -77,10 +77,13 @@ function returnsOf({ away, arrivals }) {
     .filter(([, to]) => to)
     .map(([from, to]) => {
       const meanwhile = arrivals.filter(({ at, now }) => at > from - 1000 && at <= to && now >= from);
-      return Math.max(to, ...meanwhile.map(({ now }) => now)) - from;
+      return longest([to, ...meanwhile.map(({ now }) => now)]) - from;
     });
 }
 
-function quantile(sorted, part) {
-  return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] : "";
+const longest = (times) => times.reduce((one, other) => Math.max(one, other), 0);
+
+function quantile(values, part) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? "";
 }

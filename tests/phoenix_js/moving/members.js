@@ -12,11 +12,13 @@ export const MODES = ["plain", "session", "kept"];
 
 const MARKED_WITHIN_MS = 60_000;
 
-/** Connects a client through the balancer, and joins. With `fallsBack` it goes to long poll where WebSockets do not work. */
-export async function enter(t, { client, mode, to, topic, fallsBack = false }) {
+/**
+ * Connects a client through the balancer, and joins. With `fallsBack` it goes to long poll where WebSockets do not work.
+ */
+export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, askEveryMs }) {
   const session = mode === "plain" ? null : undefined;
   const longPollFallbackMs = fallsBack ? 300 : undefined;
-  const me = await members(client, mode === "kept")(t, { to, topic: `room:${topic}`, session, longPollFallbackMs });
+  const me = await members(client, mode === "kept")(t, { to, topic, session, longPollFallbackMs });
   const { socket, room } = me;
   Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], anew: [], isHere: true });
   socket.onOpen(() => (me.connection += 1));
@@ -25,12 +27,12 @@ export async function enter(t, { client, mode, to, topic, fallsBack = false }) {
   // With `keepSession` a push is answered over the next connection.
   if (mode !== "kept") room.onError(() => me.interrupt?.());
 
-  const lobby = socket.channel(`lobby:${topic}`, { name: me.user });
+  const lobby = socket.channel(lobbyTopic, { name: me.user });
   const presence = new client.phoenix.Presence(lobby);
   await ok(lobby.join());
   await ok(room.push("assign", { k: "mark", v: me.user }));
   room.joinPush.receive("ok", () => findMark(me));
-  const asking = ask(me, room);
+  const asking = ask(me, room, askEveryMs);
   t.after(() => (me.isHere = false));
 
   return Object.assign(me, {
