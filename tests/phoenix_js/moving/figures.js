@@ -65,8 +65,9 @@ function disorder(arrivals, unordered) {
   return times;
 }
 
-/** What a writer has written and nobody has heard, but for what it was told to be given up. */
-function unheard({ user, written = 0, unsent }, heard) {
+/** What a writer has written and nobody has heard, unless it was told that this may be: its session may have ended with its node. */
+function unheard({ user, written = 0, unsent, anew }, heard) {
+  if (anew.length > 0) return [];
   const numbers = new Set([...by(user, heard), ...unsent.map(({ payload }) => payload.n)]);
   return upTo(written).filter((n) => !numbers.has(n));
 }

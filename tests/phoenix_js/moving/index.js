@@ -9,6 +9,7 @@ import { knowEachOther, start } from "../cluster/nodes.js";
 import { random } from "../support/random.js";
 import { print } from "../support/table.js";
 import { test } from "../support/test.js";
+import { crowd } from "./crowd.js";
 import { COLUMNS, GRANTED_MS, HUNG_MS } from "./figures.js";
 import { FULL, SHUTDOWN_MS, count, everyone, populate, settle, startBalanced } from "./world.js";
 
@@ -69,6 +70,14 @@ export function moving(name) {
       await engine.start();
       await passing(1000);
     });
+
+    test("rolling restart under a crowd: nobody notices", { skip: !FULL && "in the full form", timeout: 400_000 }, async (t) => {
+      const figures = { trouble: "rolling restart" };
+      table.push(figures);
+      Object.assign(figures, await crowd(t, name, restart));
+      judge(figures);
+      nobodyNotices(figures);
+    });
   });
 
   /** Lets a trouble happen, and judges what the clients have seen; `run` may return what to judge beyond. */
@@ -103,7 +112,7 @@ async function cut({ balancer, dice }, times = CUTS) {
 }
 
 /** Restarts all nodes, one after the other. */
-export async function restart(nodes) {
+async function restart(nodes) {
   for (const node of nodes) {
     assert.equal(await node.stop(SHUTDOWN_MS + 10_000), 0, "a node ends by itself");
     await start(node);

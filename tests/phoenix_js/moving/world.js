@@ -17,7 +17,7 @@ const VERSIONS = ["phoenix-1.8", "phoenix-1.8.0", "phoenix-1.7", "phoenix-1.6"];
 /** Members of each kind, and the time between their messages. */
 const [EACH, WRITE_EVERY_MS] = FULL ? [3, 100] : [1, 200];
 /** Part of the names of the only clients to run, such as `1.7` or `longpoll`. */
-const ONLY = process.env.MOVING_ONLY ?? "";
+export const ONLY = process.env.MOVING_ONLY ?? "";
 /** Settings of the nodes. */
 const ENV = { SHUTDOWN_MS, WINDOW_MS: 2000 };
 
