@@ -85,6 +85,7 @@ mod telemetry;
 pub mod test;
 mod topics;
 
+pub use self::channel::arrival::Arrival;
 pub use self::channel::callbacks::{Channel, Socket};
 pub use self::channel::handle::Handle;
 pub use self::channel::mailbox::SendError;
@@ -119,6 +120,7 @@ pub use tower_channels_transports::{
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::cluster::claims::model as claims;
     pub use crate::cluster::model as frames;
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;

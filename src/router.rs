@@ -27,12 +27,14 @@ struct Route<A> {
 /// The channel of a topic pattern.
 pub(crate) struct RoutedChannel<A> {
     pub(crate) start: Start<A>,
+    /// The events that it intercepts.
+    pub(crate) intercepted: &'static [&'static str],
     pub(crate) metrics: Arc<ChannelMetrics>,
 }
 
 impl<A> Clone for RoutedChannel<A> {
     fn clone(&self) -> Self {
-        Self { start: self.start, metrics: Arc::clone(&self.metrics) }
+        Self { metrics: Arc::clone(&self.metrics), ..*self }
     }
 }
 
@@ -43,8 +45,8 @@ impl<A: Send + Sync + 'static> Router<A> {
 
     /// Serves the topics that match `pattern` with `C`.
     pub(crate) fn add<C: Channel<Assigns = A>>(&mut self, pattern: &str) {
-        let channel =
-            RoutedChannel { start: task::start::<C> as Start<A>, metrics: Arc::default() };
+        let start = task::start::<C> as Start<A>;
+        let channel = RoutedChannel { start, intercepted: C::INTERCEPT, metrics: Arc::default() };
         self.routes.push(Route { pattern: pattern.to_owned(), channel });
     }
 
@@ -122,7 +124,7 @@ mod tests {
     fn router(patterns: &[&str]) -> Router<()> {
         let start: Start<()> = |_| unreachable!("no channel is started");
         let route = |pattern: &&str| {
-            let channel = RoutedChannel { start, metrics: Arc::default() };
+            let channel = RoutedChannel { start, intercepted: &[], metrics: Arc::default() };
             Route { pattern: (*pattern).into(), channel }
         };
         Router { routes: patterns.iter().map(route).collect() }

@@ -13,6 +13,9 @@ use tower_channels_transports::telemetry::{self, Level, Timing};
 /// The label of what belongs to one channel of the endpoint: its topic pattern.
 const CHANNEL: (&str, &[&str]) = ("channel", &[]);
 
+/// What nodes ask each other.
+const QUESTIONS: (&str, &[&str]) = ("kind", &["poll", "post", "offer", "take"]);
+
 /// What becomes of a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JoinResult {
@@ -55,6 +58,14 @@ define_metrics! {
     pub(crate) Gauge CHANNELS = "tower_channels_channels" by [CHANNEL];
     /// Living channels that were joined again in a resumable session.
     pub(crate) Counter CHANNELS_RESUMED = "tower_channels_channels_resumed_total" by [];
+    /// Channels that were joined again on a node that their session has moved to.
+    pub(crate) Counter CHANNELS_MOVED = "tower_channels_channels_moved_total" by [];
+    /// Channels that did not go along with a session to another node: they were joining, crashed or ended (`ended`), or
+    /// were not done in time (`late`). Their clients join anew.
+    pub(crate) Counter CHANNELS_LEFT_BEHIND = "tower_channels_channels_left_behind_total"
+        by [("reason", &["ended", "late"])];
+    /// Results of `Channel::pack` that were too large to go along.
+    pub(crate) Counter PACKED_TOO_LARGE = "tower_channels_packed_too_large_total" by [];
     /// Messages for a topic that is not joined, or has no channel.
     pub(crate) Counter MESSAGES_UNMATCHED = "tower_channels_messages_unmatched_total" by [];
     /// Messages that were handled before, and came again after their connection or request was lost.
@@ -96,6 +107,30 @@ define_metrics! {
     /// heard, or because their sender says so.
     pub(crate) Counter CLUSTER_GAPS = "tower_channels_cluster_gaps_total"
         by [("cause", &["numbers", "link", "sender"])];
+    /// Questions to other nodes, by their kind and by what became of them.
+    pub(crate) Counter QUESTIONS_ASKED = "tower_channels_cluster_questions_asked_total"
+        by [QUESTIONS, ("result", &["answered", "gone", "silent", "late", "busy", "withdrawn"])];
+    /// Questions of other nodes, by their kind and by what became of them.
+    pub(crate) Counter QUESTIONS_SERVED = "tower_channels_cluster_questions_served_total"
+        by [QUESTIONS, ("result", &["answered", "busy", "cancelled", "panicked"])];
+    /// Answers of other nodes that nobody waited for any more.
+    pub(crate) Counter ANSWERS_IGNORED = "tower_channels_cluster_answers_ignored_total" by [];
+    /// Sessions that were asked for on this node: begun, since no other had them or since their node is gone or silent;
+    /// begun though the store did not answer; offered by their node, or left behind by it; in use by another client; and
+    /// those whose WebSockets keep dying.
+    pub(crate) Counter CLAIMS = "tower_channels_cluster_claims_total"
+        by [("result", &["new", "dead_node", "unrecorded", "offered", "deposited", "taken", "flapping"])];
+    /// Sessions that ended because another node has them.
+    pub(crate) Counter SESSIONS_SUPERSEDED = "tower_channels_cluster_sessions_superseded_total" by [];
+    /// Sessions that the store does not know yet.
+    pub(crate) Gauge SESSIONS_UNRECORDED = "tower_channels_cluster_sessions_unrecorded" by [];
+    /// Sessions that were to be left behind in the store at a shutdown.
+    pub(crate) Counter DEPOSITS = "tower_channels_cluster_deposits_total"
+        by [("result", &["ok", "too_large", "superseded", "failed"])];
+    /// Calls of the store that failed.
+    pub(crate) Counter STORE_ERRORS = "tower_channels_cluster_store_errors_total" by [];
+    /// Bytes of the questions to and of other nodes that are not answered yet, and of the answers on their way.
+    pub(crate) Gauge QUESTIONS_IN_FLIGHT = "tower_channels_cluster_questions_bytes" by [];
     /// Channels of resumable sessions that ended so that their clients join again after such a gap.
     pub(crate) Counter CHANNELS_ENDED_FOR_GAP = "tower_channels_channels_ended_for_gap_total" by [];
 }

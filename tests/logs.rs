@@ -165,7 +165,7 @@ fn what_a_resumable_session_and_presence_log_is_escaped() {
 }
 
 /// Fields whose values are numbers or texts of the server's own.
-const OWN: [&str; 17] = [
+const OWN: [&str; 19] = [
     "bytes",
     "channels",
     "closed",
@@ -176,11 +176,13 @@ const OWN: [&str; 17] = [
     // Escaped where the span is made.
     "id",
     "incomplete",
+    "kind",
     "limit",
     "max_payload",
     "reason",
     "refused",
     "replayed",
+    "result",
     "size",
     "skipped",
     "transport",

@@ -3,22 +3,28 @@
 use tower_channels_transports::internals::fuzzing::{read_token, write_token};
 
 /// Asserts that a valid token is encoded as the same text again, so that each cursor of a session
-/// has one token; and that any session and cursor survive a round trip through a token that needs
-/// no escaping in a query.
+/// has one token; and that any session, node and cursor survive a round trip through a token that
+/// needs no escaping in a query.
 pub fn check(data: &[u8]) {
     let text = str::from_utf8(data).unwrap_or_default();
-    if let Some((id, cursor)) = read_token(text) {
-        assert_eq!(write_token(id, cursor), text.as_bytes());
+    if let Some(token) = read_token(text) {
+        assert_eq!(write_token(token), text.as_bytes());
     }
     let Some((id, rest)) = data.split_first_chunk::<22>() else { return };
     let id = id.map(|byte| ALPHABET[usize::from(byte) % ALPHABET.len()]);
-    let mut cursor = [0; 8];
-    let size = rest.len().min(8);
-    cursor[..size].copy_from_slice(&rest[..size]);
-    let cursor = u64::from_be_bytes(cursor);
-    let text = String::from_utf8(write_token(id, cursor)).expect("text");
-    assert_eq!(read_token(&text), Some((id, cursor)), "{text}");
-    assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte)));
+    let (cursor, rest) = number(rest);
+    let node = (!rest.is_empty()).then(|| number(rest).0);
+    let text = String::from_utf8(write_token((id, node, cursor))).expect("text");
+    assert_eq!(read_token(&text), Some((id, node, cursor)), "{text}");
+    assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
+}
+
+/// Reads up to eight bytes as the leading ones of a number. Returns it with the rest.
+fn number(data: &[u8]) -> (u64, &[u8]) {
+    let (bytes, rest) = data.split_at(data.len().min(8));
+    let mut number = [0; 8];
+    number[..bytes.len()].copy_from_slice(bytes);
+    (u64::from_be_bytes(number), rest)
 }
 
 /// The alphabet of session names.

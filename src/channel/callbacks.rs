@@ -245,6 +245,51 @@ pub trait Channel: Sized + Send + 'static {
         async { Ok(()) }
     }
 
+    /// Called when the session of the client moves to another node, after everything that the client has sent was
+    /// handled. What it returns, at most 64 KiB, and 256 KiB for all channels of the client, goes along: there
+    /// [`join`](Channel::join) finds it in [`Socket::arrival`]. The default packs nothing.
+    ///
+    /// Messages that the client has not received yet go along in any case, and follow the reply to that join. What does
+    /// not: the value of the channel, its timers, its subscriptions to other topics, its
+    /// [`Handle`](crate::Handle)s, and replies that are still being worked on. `join` runs again, with the payload that
+    /// the client joins with, and so decides again whether it may.
+    ///
+    /// `pack` has a second, together with what waits for the channel. A channel that takes longer, or panics, is lost:
+    /// its client joins anew, as after a crash.
+    ///
+    /// ```
+    /// use tower_channels::channel::Result;
+    /// use tower_channels::{Arrival, Channel, Joined, Payload, Reply, Socket};
+    ///
+    /// struct Counter(u64);
+    ///
+    /// impl Channel for Counter {
+    ///     type Assigns = ();
+    ///     type Info = ();
+    ///
+    ///     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
+    ///         let count = match socket.arrival() {
+    ///             Arrival::Moved { packed: Some(packed), .. } => packed.parse()?,
+    ///             _ => 0,
+    ///         };
+    ///         Ok(Counter(count).into())
+    ///     }
+    ///
+    ///     async fn handle_in(&mut self, _: &str, _: Payload, _: &Socket<Self>) -> Result<Reply> {
+    ///         self.0 += 1;
+    ///         Ok(Reply::ok(Payload::json(&self.0)?))
+    ///     }
+    ///
+    ///     async fn pack(&mut self, _: &Socket<Self>) -> Option<Payload> {
+    ///         Payload::json(&self.0).ok()
+    ///     }
+    /// }
+    /// ```
+    fn pack(&mut self, socket: &Socket<Self>) -> impl Future<Output = Option<Payload>> + Send {
+        let _ = socket;
+        async { None }
+    }
+
     /// Called last when the channel ends in order: not after a crash, and not when another join of
     /// the same topic replaces the channel, which also cancels it at its next await. Put
     /// unconditional cleanup in `Drop`. The client may be gone already.

@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use tower_channels_transports::Message;
 use tower_channels_transports::outbox::Enqueued;
 
+use super::arrival::Arrival;
 use super::mailbox;
 use super::resources::Resources;
 use crate::guarded::Guarded;
@@ -22,6 +23,7 @@ use crate::socket_info::SocketInfo;
 use crate::telemetry::ChannelMetrics;
 use crate::topics::Membership;
 use crate::topics::broadcast::Broadcast;
+use crate::topics::heard::Heard;
 
 /// A channel's identity, and its connections to its client and its topic. Shared by its task, its
 /// exit guard and the clones of its `Socket`.
@@ -38,6 +40,8 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) subscription: TopicSubscription,
     pub(crate) metrics: Arc<ChannelMetrics>,
     pub(crate) resources: Resources,
+    /// `None` for [`Arrival::New`].
+    pub(crate) arrival: Option<Box<Arrival>>,
 }
 
 /// The subscription of a joined channel to its topic.
@@ -74,6 +78,7 @@ impl<A> ChannelContext<A> {
             subscription: TopicSubscription::default(),
             metrics: Arc::clone(&self.metrics),
             resources: Resources::default(),
+            arrival: None,
         }
     }
 
@@ -187,6 +192,12 @@ impl TopicSubscription {
         self.may_be_dormant.store(true, Ordering::Release);
         let is_dormant = subscription.as_ref().is_some_and(|it| it.make_dormant(resends_volatile));
         self.may_be_dormant.store(is_dormant, Ordering::Release);
+    }
+
+    /// Ends the subscription, behind what was broadcast while it was dormant. Returns what it has received.
+    pub(crate) fn leave(&self) -> Heard {
+        let subscription = self.current.lock().take();
+        subscription.map(Membership::leave).unwrap_or_default()
     }
 
     /// Sends what was broadcast while the subscription was dormant.

@@ -11,6 +11,7 @@ use super::context::ChannelContext;
 use super::error::{Result, join_crashed};
 use super::instance::{Permit, PreviousInstance};
 use super::mailbox::{self, Command, Ended, Ending, Rejoin, Succession};
+use super::moving::{Continued, Lingering};
 use super::result::{Joined, Reason};
 use super::running::RunningChannel;
 use crate::effects::Effects;
@@ -18,7 +19,7 @@ use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::responder::Exit;
-use crate::telemetry::JoinResult;
+use crate::telemetry::{CHANNELS_MOVED, JoinResult};
 use crate::topics::subscriber::Subscriber;
 
 /// Ends a channel in order when it is dropped: as its task returns, panics or is aborted.
@@ -38,15 +39,31 @@ pub(super) struct ExitGuard<A> {
     pub(super) _running: RunningChannel,
 }
 
+/// A join that has succeeded.
+pub(super) struct Finished<C> {
+    pub(super) channel: C,
+    /// The response to the client.
+    pub(super) response: Payload,
+    /// Of a channel that has moved here: held until its presence can be here.
+    pub(super) lingering: Option<Arc<Lingering>>,
+}
+
 /// How far a channel has come, which decides how it ends.
 pub(super) enum Stage {
     /// The client waits for the reply to this join.
-    Joining { reference: Ref, epoch: u64, previous: Option<Box<PreviousInstance>> },
+    Joining {
+        reference: Ref,
+        epoch: u64,
+        previous: Option<Box<PreviousInstance>>,
+        continued: Option<Box<Continued>>,
+    },
     /// An end without another reason is a crash. `resuming` is the ref of the join that
     /// [`Channel::resume`] is running for.
     Joined { resuming: Option<Ref> },
     /// The client has been notified, or is gone.
     Over,
+    /// The channel goes on on another node.
+    Moved,
 }
 
 impl<A> ExitGuard<A> {
@@ -58,7 +75,7 @@ impl<A> ExitGuard<A> {
     pub(super) fn finish_join<C: Channel<Assigns = A>>(
         &mut self,
         joined: Result<Joined<C>>,
-    ) -> Result<(C, Payload), Option<Box<Rejoin>>> {
+    ) -> Result<Finished<C>, Option<Box<Rejoin>>> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
             Err(error) => {
@@ -66,7 +83,7 @@ impl<A> ExitGuard<A> {
                 return Err(self.refuse(&response, Succession::Possible));
             }
         };
-        let Stage::Joining { reference, epoch, previous } =
+        let Stage::Joining { reference, epoch, previous, continued } =
             std::mem::replace(&mut self.stage, Stage::Joined { resuming: None })
         else {
             return Err(None);
@@ -84,11 +101,23 @@ impl<A> ExitGuard<A> {
                 effects.add(context.client.outbox.enqueue_resume(epoch, reply));
             }
         };
-        let subscription =
-            context.pubsub.registry().subscribe(&context.topic, subscriber, enqueue_reply);
+        let topics = context.pubsub.registry();
+        if continued.is_some() {
+            CHANNELS_MOVED.add(1);
+        }
+        let (resting, heard, lingering) = continued.map_or_else(Default::default, |continued| {
+            let Continued { resting, heard, lingering } = *continued;
+            (resting, heard, Some(lingering))
+        });
+        let subscription = match resting {
+            // It takes its place.
+            Some(resting) => resting.wake(subscriber, &heard, enqueue_reply),
+            None => topics.subscribe(&context.topic, subscriber, enqueue_reply),
+        };
         context.subscription.set(Some(subscription));
-        close_previous(context, previous);
-        Ok((channel, response))
+        self.commands.set_joined();
+        close_previous(&self.context, previous);
+        Ok(Finished { channel, response, lingering })
     }
 
     /// Replies to the join with an error, and to the commands behind it as though there had been no
@@ -120,6 +149,7 @@ impl<A> ExitGuard<A> {
                 | Command::Info(_)
                 | Command::Tick(_)
                 | Command::Missed
+                | Command::Pack(_)
                 | Command::Detached(_)
                 | Command::Reattached
                 | Command::InvalidEvent => {}
@@ -135,7 +165,7 @@ impl<A> ExitGuard<A> {
         self.end(Succession::Possible, |context, join_ref| match reason {
             Reason::Left => context.enqueue_left(join_ref),
             Reason::Normal => context.enqueue_exit(join_ref, Exit::CLOSE),
-            Reason::Closed => None,
+            Reason::Closed | Reason::Moved => None,
         })
     }
 
@@ -175,6 +205,15 @@ impl<A> ExitGuard<A> {
         rejoin
     }
 
+    /// Ends a joined channel that goes on on another node: silently, and with its stream.
+    pub(super) fn finish_move(&mut self, ticket: u64) {
+        self.stage = Stage::Moved;
+        self.context.unsubscribe_all();
+        let ended = self.commands.end(Succession::Impossible, |_| ());
+        drop(ended);
+        self.context.linger(ticket);
+    }
+
     /// Begins the next instance, after this one has ended, with the join that came behind.
     pub(super) fn begin_next(&mut self, rejoin: &Rejoin) {
         let Rejoin { join_ref, reference, epoch, .. } = rejoin;
@@ -184,7 +223,12 @@ impl<A> ExitGuard<A> {
         let context = self.context.next(context_join_ref.clone(), self.commands.sender());
         self.context = Arc::new(context);
         self.sent_join_ref = join_ref.clone();
-        self.stage = Stage::Joining { reference: reference.clone(), epoch: *epoch, previous: None };
+        self.stage = Stage::Joining {
+            reference: reference.clone(),
+            epoch: *epoch,
+            previous: None,
+            continued: None,
+        };
     }
 }
 
@@ -199,6 +243,7 @@ impl<A> Drop for ExitGuard<A> {
         }
         match self.stage {
             Stage::Over => {}
+            Stage::Moved => return,
             // The task is gone, and with it the place where another instance could run.
             Stage::Joining { .. } => {
                 self.refuse(&join_crashed(), Succession::Impossible);

@@ -4,9 +4,9 @@
 //! everything that waits. All others hold a [`Sender`], which keeps nothing alive and belongs to one
 //! *instance* of the channel: a join behind the end of an instance begins the next one on the mailbox.
 
+mod command;
 mod cost;
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
@@ -14,53 +14,13 @@ use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use smol_str::SmolStr;
-use tower_channels_transports::{Account, ByteBudget, DetachReason, Memory};
+use tower_channels_transports::{Account, ByteBudget, Memory};
 
-use crate::message::Ref;
-use crate::payload::Payload;
+pub(crate) use self::command::{Command, Rejoin};
 use crate::topics::broadcast::Broadcast;
 use crate::topics::subscriber::{Inbox, Undelivered};
-
-/// What a channel's task is to handle.
-pub(crate) enum Command {
-    /// A push from the client.
-    Push { reference: Ref, event: SmolStr, payload: Payload },
-    /// A broadcast that the channel intercepts, or of another topic that it has subscribed to.
-    Broadcast(Arc<Broadcast>),
-    /// A `Channel::Info` from `Handle::send`, as a `Guarded`.
-    Info(Box<dyn Any + Send>),
-    /// A [`Tick`](super::timers::Tick) of a timer, with a `Channel::Info`.
-    Tick(Box<dyn Any + Send>),
-    /// The client has joined again in a resumable session.
-    Rejoin(Box<Rejoin>),
-    /// The client is away, for this reason, and its session is resumable.
-    Detached(DetachReason),
-    /// The client was taken for away, and goes on without joining again.
-    Reattached,
-    /// The client leaves.
-    Leave { reference: Ref },
-    /// The client sent an event that is not a string.
-    InvalidEvent,
-    /// Broadcasts may have been lost.
-    Missed,
-}
-
-/// A join of a topic whose channel may be alive. If it has ended when its turn comes, this is an
-/// ordinary join.
-pub(crate) struct Rejoin {
-    /// The join_ref as the client sent it, which may be null.
-    pub(crate) join_ref: Ref,
-    pub(crate) reference: Ref,
-    pub(crate) payload: Payload,
-    /// The epoch of the connection that the join came over.
-    pub(crate) epoch: u64,
-    /// The longest that an ordinary join may take.
-    pub(crate) timeout: Duration,
-}
 
 /// Error returned by [`Handle::send`](crate::Handle::send).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +61,8 @@ struct State {
     /// What waits, by [`Command::cost`].
     budget: ByteBudget,
     phase: Phase,
+    /// Whether the instance has joined.
+    has_joined: bool,
     /// The number of the instance that has the mailbox.
     instance: u32,
     waker: Option<Waker>,
@@ -154,6 +116,7 @@ pub(crate) fn channel(limit: usize, account: Option<&Arc<Account>>) -> (Owner, R
         queue: VecDeque::new(),
         budget: ByteBudget::within(limit, account),
         phase: Phase::Open,
+        has_joined: false,
         instance: 0,
         waker: None,
     };
@@ -166,6 +129,12 @@ impl Owner {
     /// Appends a command of the client to the queue.
     pub(crate) fn send(&self, command: Command) -> Result<(), SendError> {
         self.0.send(command, None)
+    }
+
+    /// Returns whether the channel has joined, and not ended.
+    pub(crate) fn has_joined(&self) -> bool {
+        let state = self.0.state.lock();
+        state.has_joined && state.phase != Phase::Over
     }
 
     /// Returns whether the channel has ended.
@@ -267,6 +236,19 @@ impl Receiver {
         .await
     }
 
+    /// Takes the next command, if one waits.
+    pub(crate) fn try_recv(&mut self) -> Option<Command> {
+        let mut state = self.0.state.lock();
+        let command = state.queue.pop_front()?;
+        state.budget.release(command.cost());
+        Some(command)
+    }
+
+    /// The instance has joined.
+    pub(crate) fn set_joined(&mut self) {
+        self.0.state.lock().has_joined = true;
+    }
+
     /// Releases the memory of an empty queue.
     pub(crate) fn shrink(&mut self) {
         let mut state = self.0.state.lock();
@@ -285,6 +267,7 @@ impl Receiver {
         let mut guard = self.0.state.lock();
         let state = &mut *guard;
         let waker = state.waker.take();
+        state.has_joined = false;
         let ending = match state.phase {
             Phase::Open | Phase::Closed => Ending::Own,
             Phase::Replaced | Phase::Over => Ending::Replaced,
@@ -375,13 +358,6 @@ impl Inbox for Mailbox {
 
     fn miss(&self) {
         let _ = self.send(Command::Missed, None);
-    }
-}
-
-impl Command {
-    /// Returns whether it comes from the client, and so may be for the instance after this one.
-    fn is_of_client(&self) -> bool {
-        !matches!(self, Self::Broadcast(_) | Self::Info(_) | Self::Tick(_) | Self::Missed)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Channels: the trait that an application implements, the values that its callbacks receive and
 //! return, and the task that runs each joined channel.
 
+pub(crate) mod arrival;
 pub(crate) mod callbacks;
 pub(crate) mod context;
 pub(crate) mod error;
@@ -9,6 +10,7 @@ pub(crate) mod handle;
 pub(crate) mod instance;
 mod log;
 pub(crate) mod mailbox;
+pub(crate) mod moving;
 mod presence;
 mod reach;
 pub(crate) mod reply_ref;

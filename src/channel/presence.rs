@@ -110,6 +110,14 @@ impl<A> ChannelContext<A> {
             self.pubsub.presence().0.untrack_all(owner, &self.topic);
         }
     }
+
+    /// Lets the entries of a channel stay that goes on on another node, until it is settled there under this ticket.
+    pub(super) fn linger(&self, ticket: u64) {
+        self.ownership.end_absence();
+        if let Some(owner) = self.ownership.get() {
+            self.pubsub.presence().0.linger(ticket, owner, &self.topic);
+        }
+    }
 }
 
 impl<A: Send + Sync + 'static> ChannelContext<A> {

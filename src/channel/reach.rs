@@ -2,6 +2,7 @@
 
 use tower_channels_transports::Transport;
 
+use super::arrival::Arrival;
 use super::callbacks::{Channel, Socket};
 use super::handle::Handle;
 use crate::payload::Payload;
@@ -35,6 +36,12 @@ impl<C: Channel> Socket<C> {
     /// with the connection.
     pub fn transport(&self) -> Transport {
         self.context().info.transport()
+    }
+
+    /// Why the channel was joined: in [`Channel::join`], and for as long as the channel lives. See
+    /// [`Channel::pack`].
+    pub fn arrival(&self) -> &Arrival {
+        self.context().arrival.as_deref().unwrap_or(&Arrival::New)
     }
 
     /// The topics and sockets of all endpoints that share this one's [`PubSub`]: to broadcast to any

@@ -41,6 +41,9 @@ pub enum Reason {
     Left,
     /// The client is gone, or was disconnected.
     Closed,
+    /// The client's session moves to another node, where its channel is joined again with
+    /// [`Arrival::Moved`](crate::Arrival::Moved). The client has not left: tell nobody that it has.
+    Moved,
 }
 
 impl fmt::Display for Reason {
@@ -49,6 +52,7 @@ impl fmt::Display for Reason {
             Self::Normal => "normal",
             Self::Left => "left",
             Self::Closed => "closed",
+            Self::Moved => "moved",
         })
     }
 }

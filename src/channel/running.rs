@@ -21,8 +21,9 @@ impl RunningChannel {
         let metrics = Arc::clone(&context.metrics);
         metrics.begin();
         let names = 2 * (heap_size(&context.topic) + sent_join_ref.heap_size());
+        let arrival = context.arrival.as_ref().map_or(0, |arrival| arrival.heap_size());
         let account = context.client.outbox.account();
-        Self { metrics, _memory: account.map(|account| account.hold(CHANNEL + names)) }
+        Self { metrics, _memory: account.map(|account| account.hold(CHANNEL + names + arrival)) }
     }
 }
 

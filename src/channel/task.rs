@@ -1,5 +1,7 @@
 //! The task of a channel: it joins, handles one command after another, and ends.
 
+mod moving;
+
 use std::error::Error as StdError;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,10 +15,11 @@ use tracing::{Instrument, Span};
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
 use super::error::{Error, Outcome};
-use super::exit_guard::{ExitGuard, Stage};
+use super::exit_guard::{ExitGuard, Finished, Stage};
 use super::instance::{Permit, PreviousInstance, TopicPermit};
 use super::log::{report_handle_in, report_join, report_resume, start_handle_in};
 use super::mailbox::{self, Command, Rejoin};
+use super::moving::{Continued, PackRequest};
 use super::result::Reason;
 use super::running::RunningChannel;
 use super::timers::Tick;
@@ -42,14 +45,16 @@ pub(crate) struct Join<A> {
     pub(crate) epoch: u64,
     pub(crate) permit: TopicPermit,
     pub(crate) previous: Option<PreviousInstance>,
+    /// What it continues, of a channel on another node.
+    pub(crate) continued: Option<Box<Continued>>,
     pub(crate) span: Span,
 }
 
 /// Starts a channel. Its task replies to the join itself, so a slow join delays nothing else.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
     let Join { context, commands, sent_join_ref, reference, payload, timeout, .. } = join;
-    let previous = join.previous.map(Box::new);
-    let stage = Stage::Joining { reference, epoch: join.epoch, previous };
+    let (previous, continued) = (join.previous.map(Box::new), join.continued);
+    let stage = Stage::Joining { reference, epoch: join.epoch, previous, continued };
     let context = Arc::new(context);
     // Created here, so that the channel ends in order even if the task never runs.
     let permit = Permit::Awaited(join.permit);
@@ -138,7 +143,7 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     let joined = tokio::time::timeout(timeout, join).await;
     report_join::<C, _, _>(&context, &joined, began.elapsed());
     let joined = joined.unwrap_or_else(|_| Err(Error::reason("join timed out")));
-    let (channel, response) = match guard.finish_join::<C>(joined) {
+    let Finished { channel, response, lingering } = match guard.finish_join::<C>(joined) {
         Ok(joined) => joined,
         Err(rejoin) => return Err(Instance::following(guard, rejoin)),
     };
@@ -148,6 +153,7 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     let channel = Guarded::new(channel);
     let mut task = ChannelTask { channel, socket, response, guard };
     let after_join = task.channel.after_join(&task.socket).await;
+    drop(lingering);
     if let Some(exit) = after_join.err().and_then(|error| TaskExit::after(error, &context.topic)) {
         return Err(Box::pin(task.end(exit)).await);
     }
@@ -166,6 +172,8 @@ enum TaskExit {
     Stopped,
     /// Broadcasts may have been lost, and the client has to join again.
     Missed,
+    /// The client goes on on another node.
+    Moving(PackRequest),
     Crashed(Box<dyn StdError + Send + Sync>),
 }
 
@@ -274,6 +282,10 @@ impl<C: Channel> ChannelTask<C> {
                 Command::InvalidEvent => Err(Error::from("the event is not a string")),
                 Command::Leave { reference } => return TaskExit::Left(reference.clone()),
                 Command::Missed => return TaskExit::Missed,
+                Command::Pack(_) => match take_request(command) {
+                    Some(request) => return TaskExit::Moving(request),
+                    None => Ok(()),
+                },
             };
             let topic = &socket.context().topic;
             if let Some(exit) = handled.err().and_then(|error| TaskExit::after(error, topic)) {
@@ -284,6 +296,10 @@ impl<C: Channel> ChannelTask<C> {
 
     /// Ends the channel, without a panic. Returns the instance that follows.
     async fn end(self, exit: TaskExit) -> Next<C> {
+        if let TaskExit::Moving(request) = exit {
+            self.move_away(request).await;
+            return None;
+        }
         // Dropped from right to left.
         let Self { mut guard, socket, mut channel, .. } = self;
         let context = Arc::clone(&guard.context);
@@ -298,7 +314,7 @@ impl<C: Channel> ChannelTask<C> {
                 context.reply_first(&guard.sent_join_ref, &reference, &refused);
                 Reason::Closed
             }
-            TaskExit::Closed => Reason::Closed,
+            TaskExit::Closed | TaskExit::Moving(_) => Reason::Closed,
             TaskExit::Stopped => Reason::Normal,
             TaskExit::Missed => {
                 limited!(DEBUG, topic = ?context.topic, "ended, since broadcasts may have been lost");
@@ -316,6 +332,10 @@ impl<C: Channel> ChannelTask<C> {
         let rejoin = guard.finish(reason);
         Instance::following(guard, rejoin)
     }
+}
+
+fn take_request(command: Command) -> Option<PackRequest> {
+    if let Command::Pack(request) = command { Some(request) } else { None }
 }
 
 /// Takes the message out of a command that has one, unless its timer was cancelled.

@@ -124,6 +124,11 @@ impl Gaps {
         })
     }
 
+    /// Returns whether clients have yet to learn that broadcasts may have been missed.
+    pub(super) fn are_pending(&self) -> bool {
+        self.state.lock().is_running
+    }
+
     /// Broadcasts on these topics may have been missed.
     pub(super) fn report(self: &Arc<Self>, scope: Scope) {
         if self.on_gap == OnGap::Ignore {
@@ -136,6 +141,12 @@ impl Gaps {
         if is_first {
             self.runtime.spawn(run(Arc::downgrade(self)));
         }
+    }
+
+    /// Returns whether channels are about to end.
+    #[cfg(all(test, feature = "test-util"))]
+    pub(super) fn is_pending(&self) -> bool {
+        self.state.lock().is_running
     }
 
     /// Takes the topics that wait, or ends the task.
@@ -161,7 +172,7 @@ async fn run(gaps: Weak<Gaps>) {
         };
         let mut inboxes: Vec<Weak<dyn Inbox>> = Vec::new();
         for (index, name) in names.enumerate() {
-            inboxes.extend(gaps.topics.resumable(&name));
+            inboxes.extend(gaps.topics.miss(&name));
             if index % 256 == 255 {
                 tokio::task::yield_now().await;
             }

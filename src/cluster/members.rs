@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::config::ClusterConfig;
 use super::sequence::Sequence;
-use super::wire::{Beat, Resend, Versions};
+use super::wire::{Beat, Header, Resend, Versions};
 use crate::adapter::NodeId;
 
 /// The other nodes. Plain code: time is an argument.
@@ -40,6 +40,8 @@ pub(crate) struct Member {
     /// of.
     is_unconfirmed: bool,
     topics: Sequence,
+    /// The number of the frame to a topic that is being delivered.
+    delivering: Option<u64>,
     /// How old it was when this node began to exist, in milliseconds: what it disconnected before concerns no socket of
     /// this node.
     since: u64,
@@ -98,6 +100,12 @@ impl Members {
     /// Returns how many nodes are up, without this one.
     pub(crate) fn count_up(&self) -> usize {
         self.members.values().filter(|member| member.is_up).count()
+    }
+
+    /// Returns whether a node has left, or is silent.
+    pub(crate) fn is_away(&self, node: NodeId) -> bool {
+        let member = self.members.get(&node);
+        member.map_or_else(|| self.left.contains(&node), |member| !member.is_up)
     }
 
     /// The version to write: the highest that all nodes read, also those that may come back. The lowest as long as one
@@ -159,10 +167,42 @@ impl Members {
         is_missing.then_some(Change::Missing(from))
     }
 
-    /// A frame to a topic has come, from a node that was [heard](Self::hear). Returns `false` if it has come before.
-    pub(crate) fn receive(&mut self, from: NodeId, number: u64) -> bool {
-        let member = self.members.get_mut(&from).filter(|_| self.hears_all);
-        member.is_none_or(|member| member.topics.receive(number))
+    /// A frame to a topic has come, from a node that was [heard](Self::hear). Returns `false` if it has come before. If it
+    /// `is_wanted` and has not, it is being delivered until [`deliver`](Self::deliver).
+    pub(crate) fn receive(&mut self, header: Header, is_wanted: bool) -> bool {
+        let member = self.members.get_mut(&header.from).filter(|_| self.hears_all);
+        member.is_none_or(|member| {
+            let is_new = member.topics.receive(header.number);
+            member.delivering = (is_new && is_wanted).then_some(header.number);
+            is_new
+        })
+    }
+
+    /// A frame to a topic is delivered.
+    pub(crate) fn deliver(&mut self, header: Header) {
+        if let Some(member) = self.members.get_mut(&header.from) {
+            member.delivering = None;
+        }
+    }
+
+    /// The highest number of a frame to a topic that has come from each node that is up, or that it has announced. Empty
+    /// if lost frames are not noticed by their numbers.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        let judged = self.iter().filter(|(_, member)| self.hears_all && member.is_up);
+        let numbers = judged.filter_map(|(id, member)| Some((id, member.topics.last()?)));
+        numbers.filter(|(_, number)| *number > 0)
+    }
+
+    /// Returns whether every frame to a topic of this node up to this number is delivered, or was never missed. True if
+    /// lost frames are not noticed by their numbers.
+    pub(crate) fn has_heard(&self, (node, number): (NodeId, u64)) -> bool {
+        let has_come = |member: &Member| {
+            let is_delivered = member.delivering.is_none_or(|under_way| number < under_way);
+            is_delivered && member.topics.has_all_until(number)
+        };
+        // A node that has left here sends nothing that could come.
+        let has_left = || self.left.contains(&node);
+        !self.hears_all || self.members.get(&node).map_or_else(has_left, has_come)
     }
 
     /// A node says that these of its frames were not sent.
@@ -311,6 +351,7 @@ impl Member {
             last_probe: Duration::ZERO,
             is_unconfirmed: false,
             topics: Sequence::default(),
+            delivering: None,
             since: 0,
             disconnects: None,
         }

@@ -6,6 +6,7 @@
 // What the nodes send each other is in `wire`, who is there in `members`, which broadcasts were lost in `sequence` and
 // `gaps`: plain code. Here it meets the adapter, the topics and the clock.
 
+pub(crate) mod claims;
 pub(crate) mod config;
 mod disconnects;
 mod gaps;
@@ -17,6 +18,7 @@ pub mod model;
 pub(crate) mod node;
 mod parts;
 mod presence;
+pub(crate) mod questions;
 mod receive;
 mod send;
 mod sequence;
@@ -33,9 +35,9 @@ use metrics::Counter;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tower_channels_transports::limited;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
+use self::claims::Claims;
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
 use self::gaps::{Gaps, LostFrames, Scope};
@@ -43,11 +45,15 @@ use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
+use self::questions::{LocalEndpoint, Questions};
+use self::send::Outgoing;
 pub(crate) use self::wire::Versions;
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, NodeId};
 use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
-use crate::telemetry::{CLUSTER_LINK, CLUSTER_NODES, FRAMES_RECEIVED, FRAMES_SENT};
+use crate::telemetry::{
+    CLUSTER_LINK, CLUSTER_NODES, FRAMES_RECEIVED, FRAMES_SENT, QUESTIONS_IN_FLIGHT,
+};
 use crate::topics::Topics;
 
 /// This node among the others. Dropping it ends its connections to the engine.
@@ -75,8 +81,12 @@ pub(crate) struct Cluster {
     sending: Mutex<Sending>,
     /// What is known of the others. While it is locked, only the standing of nodes in presence is set.
     state: Mutex<State>,
-    /// The sessions of the endpoints of this node.
-    sessions: Mutex<Vec<Weak<dyn Sessions>>>,
+    questions: Mutex<Questions>,
+    claims: Claims,
+    /// The endpoints of this node, in the order in which they were built.
+    endpoints: Mutex<Vec<Weak<dyn LocalEndpoint>>>,
+    /// Bounds what is on its way to other nodes.
+    outgoing: Outgoing,
     metrics: Metrics,
 }
 
@@ -85,12 +95,6 @@ pub(crate) struct Local {
     pub(crate) topics: Topics,
     pub(crate) sockets: Sockets,
     pub(crate) presence: Arc<Announcer>,
-}
-
-/// The sessions of an endpoint.
-pub(crate) trait Sessions: Send + Sync {
-    fn count(&self) -> usize;
-    fn is_shutting_down(&self) -> bool;
 }
 
 #[derive(Default)]
@@ -130,6 +134,7 @@ struct Metrics {
     received: Counter,
     nodes: Level,
     link: Level,
+    in_flight: Level,
 }
 
 impl Cluster {
@@ -154,7 +159,6 @@ impl Cluster {
         };
         let cluster = Arc::new(Self {
             node,
-            adapter,
             limits,
             runtime: Handle::current(),
             started: Instant::now(),
@@ -167,13 +171,18 @@ impl Cluster {
             gaps: Gaps::new(local.topics.clone(), &config),
             sending: Mutex::default(),
             state: Mutex::new(state),
-            sessions: Mutex::default(),
+            questions: Mutex::default(),
+            claims: Claims::new(node, &*adapter),
+            endpoints: Mutex::default(),
+            outgoing: Outgoing::new(),
             metrics: Metrics {
                 sent: FRAMES_SENT.handle(UNLABELED),
                 received: FRAMES_RECEIVED.handle(UNLABELED),
                 nodes: Level::new(CLUSTER_NODES.handle(UNLABELED)),
                 link: Level::new(CLUSTER_LINK.handle(UNLABELED)),
+                in_flight: Level::new(QUESTIONS_IN_FLIGHT.handle(UNLABELED)),
             },
+            adapter,
             config,
             local,
         });
@@ -214,15 +223,14 @@ impl Cluster {
         }
     }
 
-    /// Adds the sessions of an endpoint to those of this node.
-    pub(crate) fn add_sessions(&self, sessions: Weak<dyn Sessions>) {
-        if self.has_left.load(Ordering::Relaxed) {
-            limited!(
-                ERROR,
-                "an endpoint has a `PubSub` that has left its cluster: build another one"
-            );
-        }
-        self.sessions.lock().push(sessions);
+    /// Returns whether clients have yet to learn that broadcasts may have been missed.
+    pub(crate) fn has_pending_gaps(&self) -> bool {
+        self.gaps.are_pending()
+    }
+
+    /// The identity of this node.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
     }
 
     /// Returns the nodes that are known, this one first.
@@ -263,15 +271,8 @@ impl Cluster {
         drop(state);
         self.metrics.nodes.set(nodes);
         self.metrics.link.set(usize::from(is_linked));
-    }
-
-    /// Returns how many sessions this node has, and whether it is shutting down.
-    fn count_sessions(&self) -> (u64, bool) {
-        let sessions: Vec<_> = self.sessions.lock().iter().filter_map(Weak::upgrade).collect();
-        let count = sessions.iter().map(|sessions| sessions.count() as u64).sum();
-        let is_draining =
-            !sessions.is_empty() && sessions.iter().all(|sessions| sessions.is_shutting_down());
-        (count, is_draining)
+        self.metrics.in_flight.set(self.questions_in_flight());
+        self.claims.record_gauges();
     }
 
     /// The time since the start, as of the last step of the task.

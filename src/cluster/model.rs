@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::parts::{self, MAX_BYTES, MAX_UNFINISHED, Parts};
+use super::wire::questions::{self, Answer, Notice, Question};
 use super::wire::{self, Body, Part};
 use crate::adapter::NodeId;
 
@@ -65,7 +66,7 @@ pub fn reassemble(bytes: &[u8]) {
     }
     let Some(size) = bytes.first().map(|size| usize::from(*size)) else { return };
     let mut all = Parts::default();
-    let parts = parts::cut(7, "room:1", Bytes::copy_from_slice(bytes), size);
+    let parts = parts::cut(7, Bytes::copy_from_slice(bytes), size);
     let whole: Vec<_> = parts.filter_map(|part| all.add(NodeId(1), &part, now)).collect();
     assert_eq!(whole, [bytes]);
     assert_eq!(all.size(), (0, 0));
@@ -82,6 +83,21 @@ pub fn frames() -> Vec<Vec<u8>> {
     };
     let part = Part { id: 1, count: 2, bytes: bytes("\x0a\x04\x0a\x02"), ..Part::default() };
     let message = wire::ShardMessage { shard: 1, json: bytes("{}") };
+    let ask = |question| Body::Ask(questions::Ask { id: 1, endpoint: 0, question: Some(question) });
+    let answer = |answer| Body::Answer(questions::Answered { id: 1, answer: Some(answer) });
+    let notice = |notice| Body::Notice(questions::Notify { notice: Some(notice) });
+    let ids = || questions::Ids { ids: vec![1, 300] };
+    let token = || "phx-lp.0123456789012345678901".to_owned();
+    let offer = questions::Offer {
+        id: "abcdefghijklmnopqrstu".into(),
+        socket_id: Some("ann".into()),
+        received: Some(3),
+        transport: "websocket".into(),
+    };
+    let post = questions::Post { token: token(), is_ndjson: false, body: bytes("[]") };
+    let relayed = questions::Relayed { status: 200, retry_after: Some(3), body: bytes("{}") };
+    let took = questions::Took { endpoint: 0, id: offer.id.clone(), generation: 2 };
+    let offered = questions::Offered { ticket: 1, outline: bytes("outline") };
     let bodies = [
         Body::Broadcast(broadcast),
         Body::Beat(wire::Beat { age: 9, max_version: 1, is_hello: true, ..Default::default() }),
@@ -96,6 +112,21 @@ pub fn frames() -> Vec<Vec<u8>> {
         Body::Presence(wire::Presence { messages: vec![message] }),
         Body::Part(part),
         Body::Probe(()),
+        ask(Question::Poll(questions::Poll { token: token() })),
+        ask(Question::Post(post)),
+        ask(Question::Offer(offer)),
+        ask(Question::take(1, bytes("prepared"))),
+        answer(Answer::NotHere(())),
+        answer(Answer::Busy(())),
+        answer(Answer::Relayed(relayed)),
+        answer(Answer::Offered(offered)),
+        answer(Answer::InUse(())),
+        answer(Answer::Flapping(())),
+        answer(Answer::Given(bytes("state"))),
+        Body::Accepted(ids()),
+        Body::Cancel(ids()),
+        notice(Notice::Took(took)),
+        notice(Notice::Settled(1)),
     ];
     bodies.map(|body| wire::encode(1, NodeId(2), body).to_vec()).into()
 }

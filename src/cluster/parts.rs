@@ -8,18 +8,13 @@ use bytes::{Bytes, BytesMut};
 use super::wire::Part;
 use crate::adapter::NodeId;
 
-/// Cuts a body into parts of at most `size` bytes. `topic` is that of a broadcast.
-pub(super) fn cut(
-    id: u64,
-    topic: &str,
-    mut body: Bytes,
-    size: usize,
-) -> impl Iterator<Item = Part> {
+/// Cuts a body into parts of at most `size` bytes.
+pub(super) fn cut(id: u64, mut body: Bytes, size: usize) -> impl Iterator<Item = Part> {
     let size = size.max(1);
     let count = body.len().div_ceil(size) as u32;
     (0..count).map(move |index| {
         let bytes = body.split_to(size.min(body.len()));
-        Part { id, index, count, bytes, topic: topic.into() }
+        Part { id, index, count, bytes, ..Part::default() }
     })
 }
 
@@ -27,8 +22,8 @@ pub(super) fn cut(
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     unfinished: BTreeMap<(NodeId, u64), Unfinished>,
-    /// How many bodies were discarded since the last [`expire`](Self::expire).
-    discarded: usize,
+    /// Those discarded since the last [`expire`](Self::expire).
+    discarded: Discarded,
 }
 
 #[derive(Debug)]
@@ -37,6 +32,16 @@ struct Unfinished {
     next: u32,
     bytes: BytesMut,
     since: Duration,
+    is_private: bool,
+}
+
+/// How many bodies were discarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Discarded {
+    /// Those to all nodes, or all that hear a topic.
+    pub(crate) shared: usize,
+    /// Those to this node alone.
+    pub(crate) private: usize,
 }
 
 /// The longest body that is sent. It has room in the queue of an adapter, and several have room here.
@@ -59,19 +64,21 @@ impl Parts {
         if part.index == 0 {
             let is_full = self.unfinished.len() >= MAX_UNFINISHED;
             if is_full && !self.unfinished.contains_key(&key) {
-                self.discarded += 1;
+                self.discarded.add(part.is_private);
                 return None;
             }
+            let (count, is_private) = (part.count, part.is_private);
             let body =
-                Unfinished { count: part.count, next: 0, bytes: BytesMut::new(), since: now };
-            self.discarded += usize::from(self.unfinished.insert(key, body).is_some());
+                Unfinished { count, next: 0, bytes: BytesMut::new(), since: now, is_private };
+            let replaced = self.unfinished.insert(key, body);
+            replaced.iter().for_each(|body| self.discarded.add(body.is_private));
         }
         let held = self.held(from);
         let body = self.unfinished.get_mut(&key)?;
         let fits = held.saturating_add(part.bytes.len()) <= MAX_BYTES;
         if body.next != part.index || body.count != part.count || part.bytes.is_empty() || !fits {
+            self.discarded.add(body.is_private);
             self.unfinished.remove(&key);
-            self.discarded += 1;
             return None;
         }
         body.bytes.extend_from_slice(&part.bytes);
@@ -83,10 +90,15 @@ impl Parts {
     }
 
     /// Discards the bodies that take too long. Returns how many were discarded since the last time.
-    pub(crate) fn expire(&mut self, now: Duration) -> usize {
-        let before = self.unfinished.len();
-        self.unfinished.retain(|_, body| now.saturating_sub(body.since) < MAX_AGE);
-        std::mem::take(&mut self.discarded) + before - self.unfinished.len()
+    pub(crate) fn expire(&mut self, now: Duration) -> Discarded {
+        self.unfinished.retain(|_, body| {
+            let is_young = now.saturating_sub(body.since) < MAX_AGE;
+            if !is_young {
+                self.discarded.add(body.is_private);
+            }
+            is_young
+        });
+        std::mem::take(&mut self.discarded)
     }
 
     /// Returns how many bodies are unfinished, and how many bytes they have.
@@ -101,6 +113,12 @@ impl Parts {
     }
 }
 
+impl Discarded {
+    fn add(&mut self, is_private: bool) {
+        *(if is_private { &mut self.private } else { &mut self.shared }) += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +126,7 @@ mod tests {
     const ANN: NodeId = NodeId(1);
 
     fn parts(id: u64, size: usize) -> Vec<Part> {
-        cut(id, "room", Bytes::from_static(b"0123456789"), size).collect()
+        cut(id, Bytes::from_static(b"0123456789"), size).collect()
     }
 
     fn add(parts: &mut Parts, part: &Part) -> Option<Bytes> {
@@ -167,17 +185,28 @@ mod tests {
             add(&mut all, &parts(id, 6)[0]);
         }
         assert_eq!(all.size().0, MAX_UNFINISHED);
-        assert_eq!(all.expire(Duration::ZERO), MAX_UNFINISHED);
+        assert_eq!(all.expire(Duration::ZERO).shared, MAX_UNFINISHED);
         assert!(add(&mut all, &parts(0, 6)[1]).is_some());
-        assert_eq!(all.expire(Duration::ZERO), 0);
+        assert_eq!(all.expire(Duration::ZERO), Discarded::default());
     }
 
     #[test]
     fn a_body_that_takes_too_long_is_discarded() {
         let mut all = Parts::default();
         add(&mut all, &parts(1, 3)[0]);
-        assert_eq!(all.expire(MAX_AGE - Duration::from_millis(1)), 0);
-        assert_eq!(all.expire(MAX_AGE), 1);
+        assert_eq!(all.expire(MAX_AGE - Duration::from_millis(1)), Discarded::default());
+        assert_eq!(all.expire(MAX_AGE), Discarded { shared: 1, private: 0 });
         assert_eq!(add(&mut all, &parts(1, 3)[1]), None);
+    }
+
+    #[test]
+    fn what_is_discarded_is_told_apart_by_whom_it_was_for() {
+        let mut all = Parts::default();
+        for (id, is_private) in [(1, true), (2, false), (3, true)] {
+            add(&mut all, &Part { is_private, ..parts(id, 3)[0].clone() });
+        }
+        // Out of order.
+        add(&mut all, &parts(3, 3)[2]);
+        assert_eq!(all.expire(MAX_AGE), Discarded { shared: 1, private: 2 });
     }
 }

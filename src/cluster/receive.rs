@@ -11,12 +11,13 @@ use tower_channels_transports::limited;
 use super::disconnects::{Plan, plan};
 use super::gaps::Scope;
 use super::members::{Change, YOUNG};
-use super::wire::{self, Beat, Body, DecodeError, Lost, Resend};
+use super::wire::{self, Beat, Body, DecodeError, Header, Lost, Resend};
 use super::{Cluster, Hello, WeakCluster};
-use crate::adapter::{Link, NodeId, NodeInbox, Reached};
+use crate::adapter::{Link, NodeId, NodeInbox};
 use crate::payload::Payload;
 use crate::telemetry::{CLUSTER_GAPS, FRAMES_REFUSED, FRAMES_REPEATED, LINKS_LOST};
 use crate::topics::broadcast::Broadcast;
+use crate::topics::heard::Origin;
 
 /// What an adapter has of a node.
 pub(super) struct Inbox(pub(super) WeakCluster);
@@ -58,35 +59,41 @@ impl Cluster {
             return self.has_heard_itself.store(true, Ordering::Relaxed);
         }
         self.metrics.received.increment(1);
+        // Most of what a node hears that hears all topics is wanted by nobody.
+        let topic = wire::topic_of(&body);
+        let is_wanted = topic.is_none_or(|topic| self.local.topics.subscribers(topic) > 0);
         let mut state = self.state.lock();
         let change = state.members.hear(header.from, now);
         self.set_standing(change.as_slice());
-        let is_new = header.number == 0 || state.members.receive(header.from, header.number);
+        let is_new = header.number == 0 || state.members.receive(header, is_wanted);
         drop(state);
         change.into_iter().for_each(|change| self.change(change));
         if !is_new {
             return FRAMES_REPEATED.add(1);
         }
-        // Most of what a node hears that hears all topics.
-        if wire::topic_of(&body).is_some_and(|topic| self.local.topics.subscribers(topic) == 0) {
+        if !is_wanted {
             return;
         }
         match wire::decode_body(body) {
-            Ok(Some(body)) => self.handle(header.from, body, now),
+            Ok(Some(body)) => self.handle(header, body, now),
             // A later release may say more.
             Ok(None) => {}
             Err(error) => refuse(error),
         }
+        if header.number > 0 {
+            self.state.lock().members.deliver(header);
+        }
     }
 
-    fn handle(self: &Arc<Self>, from: NodeId, body: Body, now: Duration) {
+    fn handle(self: &Arc<Self>, header: Header, body: Body, now: Duration) {
+        let from = header.from;
         match body {
-            Body::Broadcast(broadcast) => self.deliver(broadcast),
+            Body::Broadcast(broadcast) => self.deliver(header, broadcast),
             Body::Part(part) => {
                 let whole = self.state.lock().parts.add(from, &part, now);
                 match whole.map(wire::decode_body) {
                     Some(Err(_) | Ok(Some(Body::Part(_)))) => refuse(DecodeError::Malformed),
-                    Some(Ok(Some(body))) => self.handle(from, body, now),
+                    Some(Ok(Some(body))) => self.handle(header, body, now),
                     Some(Ok(None)) | None => {}
                 }
             }
@@ -109,11 +116,16 @@ impl Cluster {
             }
             Body::Presence(presence) => self.hear_presence(from, presence, now),
             Body::Probe(()) => {}
+            Body::Ask(ask) => self.hear_question(from, ask, now),
+            Body::Answer(answered) => self.hear_answer(from, answered),
+            Body::Accepted(accepted) => self.hear_accepted(from, accepted, now),
+            Body::Cancel(cancelled) => self.hear_cancel(from, cancelled),
+            Body::Notice(notice) => self.hear_notice(from, notice),
         }
     }
 
-    /// Delivers a broadcast to the clients of this node.
-    fn deliver(&self, broadcast: wire::Broadcast) {
+    /// Delivers a broadcast to the clients of this node. `header` is that of the frame with which it has come whole.
+    fn deliver(&self, header: Header, broadcast: wire::Broadcast) {
         let wire::Broadcast { topic, event, payload, is_binary } = broadcast;
         let (Ok(topic), Ok(event)) = (str::from_utf8(&topic), str::from_utf8(&event)) else {
             return refuse(DecodeError::Malformed);
@@ -127,7 +139,22 @@ impl Cluster {
             }
         };
         let broadcast = Broadcast::new(topic.into(), event.into(), payload);
-        self.local.topics.broadcast(broadcast, None);
+        let origin = (header.number > 0).then_some((header.from, header.number));
+        self.local.topics.broadcast_from_node(broadcast, None, || origin);
+    }
+
+    /// See [`PubSub::heard`](crate::PubSub::heard).
+    pub(crate) fn heard(&self) -> Vec<Origin> {
+        let mut heard: Vec<_> = self.state.lock().members.heard().collect();
+        heard.push((self.node, self.last_sent()));
+        heard
+    }
+
+    /// See [`PubSub::has_heard`](crate::PubSub::has_heard).
+    pub(crate) fn has_heard(&self, numbers: &[Origin]) -> bool {
+        let state = self.state.lock();
+        // Its own reach its subscribers as they are numbered.
+        numbers.iter().all(|origin| origin.0 == self.node || state.members.has_heard(*origin))
     }
 
     fn hear_beat(self: &Arc<Self>, from: NodeId, mut beat: Beat, now: Duration) {
@@ -169,28 +196,6 @@ impl Cluster {
         }
     }
 
-    /// Sends a body to one node.
-    pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
-        let cluster = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            if let Some(cluster) = cluster.upgrade() {
-                cluster.reach(node, body).await;
-            }
-        });
-    }
-
-    /// Sends a body to one node, and waits until the engine has it. Returns whether anybody may have heard it.
-    pub(super) async fn reach(&self, node: NodeId, body: Body) -> bool {
-        for frame in self.cut("", self.encode(body)) {
-            if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
-                let now = self.now();
-                self.state.lock().members.nobody(node, now);
-                return false;
-            }
-        }
-        true
-    }
-
     /// Shows or hides the presence of the nodes that changed. Called under the lock under which that was decided, so that
     /// what was decided last is what holds.
     pub(super) fn set_standing(&self, changes: &[Change]) {
@@ -209,8 +214,14 @@ impl Cluster {
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         match change {
             Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
-            Change::Down(node) => limited!(WARN, ?node, "another node is silent"),
-            Change::Gone(node) => limited!(INFO, ?node, "another node is gone"),
+            Change::Down(node) => {
+                limited!(WARN, ?node, "another node is silent");
+                self.end_questions(node);
+            }
+            Change::Gone(node) => {
+                limited!(INFO, ?node, "another node is gone");
+                self.end_questions(node);
+            }
             Change::Ignored(node) => {
                 return limited!(WARN, ?node, "there are too many nodes: another one is ignored");
             }
@@ -242,6 +253,7 @@ impl Cluster {
             return;
         }
         limited!(INFO, "the other nodes are heard");
+        self.check_records();
         if !is_young && !sees_gaps {
             self.miss("link", Scope::All);
         }

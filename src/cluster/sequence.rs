@@ -38,6 +38,18 @@ impl Sequence {
         self.last.is_some()
     }
 
+    /// The highest number that has come or was announced.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// Returns whether no number up to this one is still to come.
+    pub(super) fn has_all_until(&self, number: u64) -> bool {
+        let is_missing = |listed: &BTreeSet<u64>| listed.first().is_some_and(|it| *it <= number);
+        let has_all = !self.is_beyond && !is_missing(&self.fresh) && !is_missing(&self.overdue);
+        has_all && self.last.is_some_and(|last| number <= last)
+    }
+
     /// Expects nothing until the next frame: what comes is not all that is sent.
     pub(super) fn forget(&mut self) {
         *self = Self::default();

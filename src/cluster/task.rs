@@ -9,6 +9,7 @@ use tower_channels_transports::limited;
 
 use super::config::{Listen, TICK};
 use super::gaps::Scope;
+use super::parts::Discarded;
 use super::wire::Body;
 use super::{Cluster, Hello, State, WeakCluster};
 use crate::telemetry::FRAMES_REFUSED;
@@ -30,6 +31,8 @@ impl Cluster {
         let elapsed = self.started.elapsed();
         self.now.store(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let now = self.now();
+        self.step_questions(now);
+        self.step_claims();
         if self.has_left.load(Ordering::Relaxed) {
             return;
         }
@@ -48,18 +51,14 @@ impl Cluster {
             state.last_reconnect = now;
             state.reconnects += 1;
         }
-        let incomplete = state.parts.expire(now) as u64;
+        let discarded = state.parts.expire(now);
         let beats = state.is_beat_due(now, self.config.beat);
         drop(state);
         if reconnects {
             limited!(WARN, "this node does not hear itself: it connects to the engine anew");
             self.adapter.reconnect();
         }
-        if incomplete > 0 {
-            FRAMES_REFUSED.increment(["incomplete"], incomplete);
-            limited!(WARN, incomplete, "long broadcasts of other nodes did not arrive whole");
-            self.miss("incomplete", Scope::All);
-        }
+        self.discard(discarded);
         due.changes.into_iter().for_each(|change| self.change(change));
         due.probe.into_iter().for_each(|node| self.answer(node, Body::Probe(())));
         self.send_presence();
@@ -70,6 +69,18 @@ impl Cluster {
         if self.interest.sweep(&self.local.topics, &*self.adapter, now) {
             limited!(WARN, "too many topics to hear them one by one: all are heard");
             self.listen(Listen::All);
+        }
+    }
+
+    /// Long messages of other nodes did not arrive whole.
+    fn discard(&self, Discarded { shared, private }: Discarded) {
+        if shared + private > 0 {
+            FRAMES_REFUSED.increment(["incomplete"], (shared + private) as u64);
+            limited!(WARN, shared, private, "long messages of other nodes did not arrive whole");
+        }
+        // What was for this node alone is asked for again, or given up, by those who asked.
+        if shared > 0 {
+            self.miss("incomplete", Scope::All);
         }
     }
 

@@ -13,6 +13,11 @@
 //!
 //! Anyone who can publish to the engine can impersonate the application: frames are validated as far as a broken one could
 //! harm the node, no further. JSON is not parsed, only checked to be UTF-8.
+//!
+//! Questions, tags 10 to 14, needed no new version: a node appears in tokens and records, and so is asked, only if it
+//! knows them.
+
+pub(crate) mod questions;
 
 use std::str;
 
@@ -22,6 +27,7 @@ use prost::encoding::{
 };
 use prost::{Message, Oneof};
 
+use self::questions::{Answered, Ask, Ids, Notify};
 use crate::adapter::NodeId;
 
 /// The length of what precedes the body.
@@ -57,7 +63,7 @@ pub(crate) enum DecodeError {
 
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     body: Option<Body>,
 }
 
@@ -85,6 +91,18 @@ pub(crate) enum Body {
     /// Says nothing: the sender wants to know whether anybody hears it.
     #[prost(message, tag = "9")]
     Probe(()),
+    #[prost(message, tag = "10")]
+    Ask(Ask),
+    #[prost(message, tag = "11")]
+    Answer(Answered),
+    /// The sender works at these questions of the recipient.
+    #[prost(message, tag = "12")]
+    Accepted(Ids),
+    /// The sender does not wait for the answers to these questions of its own any more.
+    #[prost(message, tag = "13")]
+    Cancel(Ids),
+    #[prost(message, tag = "14")]
+    Notice(Notify),
 }
 
 /// A broadcast to the subscribers of a topic.
@@ -196,6 +214,9 @@ pub(crate) struct Part {
     /// The topic of a broadcast, to be named if a part is lost.
     #[prost(string, tag = "5")]
     pub(crate) topic: String,
+    /// The body is for the recipient alone, which misses no broadcast without it.
+    #[prost(bool, tag = "6")]
+    pub(crate) is_private: bool,
 }
 
 impl Versions {

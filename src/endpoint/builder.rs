@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tower_channels_transports::peers::Peers;
 use tower_channels_transports::{
     Acceptor, CheckOrigin, ConfigError, ConnectInfo, Limits, LongPoll, LongPollConfig, Rate,
     Rejected, ResumeConfig, WebSocket, WebSocketConfig,
@@ -11,6 +12,7 @@ use tower_channels_transports::{
 
 use super::Endpoint;
 use super::connect::{ConnectFn, ConnectHandler, ExpiresFn, IdFn};
+use super::local::Local;
 use crate::adapter::Adapter;
 use crate::channel::callbacks::Channel;
 use crate::cluster::ClusterConfig;
@@ -317,9 +319,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
         let pubsub = Self::choose_pubsub(self.pubsub, self.own_pubsub, &self.own_options)?;
         pubsub.registry().allow_outbox(self.limits.outbox_limit());
         let sessions = SessionRegistry::new(self.max_sessions, pubsub.socket_registry().clone());
-        if let Some(cluster) = pubsub.cluster() {
-            cluster.add_sessions(sessions.for_cluster());
-        }
+        let local = Arc::new(Local::new(sessions.clone(), self.long_poll.longest_poll()));
+        let peers = pubsub.cluster().map(|cluster| cluster.add_endpoint(local.clone()));
         let endpoint = Arc::new(EndpointContext {
             router: self.router,
             refresh: self.refresh,
@@ -335,10 +336,13 @@ impl<A: Send + Sync + 'static> Builder<A> {
         };
         let Self { check_origin, limits, resume, .. } = self;
         let memory = pubsub.memory().clone();
-        let acceptor = Acceptor::with_memory(handler, check_origin, limits, resume, memory);
+        let peers = peers.map(|peers| -> Arc<dyn Peers> { peers });
+        let acceptor = Acceptor::with_peers(handler, check_origin, limits, resume, memory, peers);
+        let long_poll = LongPoll::new(acceptor.clone(), self.long_poll);
+        local.begin(&acceptor, &long_poll);
         Ok(Endpoint {
             websocket: WebSocket::new(acceptor.clone(), self.websocket),
-            long_poll: LongPoll::new(acceptor.clone(), self.long_poll),
+            long_poll,
             acceptor,
             pubsub,
             sessions,

@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod connect;
 pub(crate) mod layer;
+mod local;
 
 use std::fmt;
 use std::sync::Arc;

@@ -41,6 +41,10 @@ impl Announcer {
         }
     }
 
+    pub(crate) fn linger(self: &Arc<Self>, _ticket: u64, owner: Owner, topic: &SmolStr) {
+        self.untrack_all(owner, topic);
+    }
+
     /// How long the entries stay of a client that has closed its connection itself.
     pub(crate) fn leave_grace(&self) -> Duration {
         self.config.leave_grace

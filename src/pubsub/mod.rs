@@ -20,6 +20,7 @@ use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::topics::Topics;
 pub use crate::topics::broadcast::Broadcast;
+use crate::topics::heard::Origin;
 use crate::topics::subscriber::Inbox;
 
 /// The topics, the presence and the socket ids that endpoints share. A cheap clone, from
@@ -111,8 +112,8 @@ impl PubSub {
     ///
     /// As in Phoenix, the event `disconnect` on a socket id disconnects its sockets.
     ///
-    /// If there are several nodes, it reaches the subscribers on all of them; those on this node first. A payload of more
-    /// than 6 MiB reaches this node alone.
+    /// If there are several nodes, it reaches the subscribers on all of them; those on this node before anything that
+    /// another node answers on the topic. A payload of more than 6 MiB reaches this node alone.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         self.disconnect_on(topic, event);
         self.publish(Broadcast::new(topic.into(), event.into(), payload.into()), None);
@@ -205,16 +206,53 @@ impl PubSub {
         let Some(cluster) = &self.0.cluster else {
             return self.0.topics.broadcast(broadcast, from);
         };
-        // The clients of this node come first: they see no answer of another node before what it answers.
-        let frame = cluster.encode_broadcast(&broadcast);
+        let frames = cluster.encode_broadcast(&broadcast);
         let topic = broadcast.topic_name();
-        self.0.topics.broadcast(broadcast, from);
-        cluster.publish(&topic, frame);
+        // The topic is locked until the clients of this node have it: on this topic they see no answer of another node
+        // before what it answers.
+        let mut sent = None;
+        let send = || {
+            let now_sent = cluster.publish(&topic, frames);
+            sent = Some(now_sent);
+            now_sent.origin()
+        };
+        self.0.topics.broadcast_from_node(broadcast, from, send);
+        sent.into_iter().for_each(|sent| cluster.report_sent(&topic, sent));
+    }
+
+    /// Returns what a node has to have heard that is to go on where this one begins: of each node, this one included,
+    /// the highest number of its broadcasts that has come, with or without having reached its subscribers. Empty
+    /// without other nodes; this one alone if it does not notice what is lost.
+    pub(crate) fn heard(&self) -> Vec<Origin> {
+        self.0.cluster.as_ref().map(|cluster| cluster.heard()).unwrap_or_default()
+    }
+
+    /// Returns whether all of these broadcasts have reached their subscribers on this node, and all before them. True
+    /// if this node does not notice what is lost.
+    pub(crate) fn has_heard(&self, numbers: &[Origin]) -> bool {
+        self.0.cluster.as_ref().is_none_or(|cluster| cluster.has_heard(numbers))
     }
 
     /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].
     pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
         self.0.cluster.as_ref()?.hear(topic)
+    }
+
+    /// Returns whether clients of this node have yet to learn that they may have missed broadcasts.
+    pub(crate) fn has_pending_gaps(&self) -> bool {
+        self.0.cluster.as_ref().is_some_and(|cluster| cluster.has_pending_gaps())
+    }
+
+    /// Tells a node that all channels which have moved from there with this ticket go on here, or end.
+    pub(crate) fn settle(&self, node: NodeId, ticket: u64) {
+        if let Some(cluster) = &self.0.cluster {
+            cluster.settle(node, ticket);
+        }
+    }
+
+    /// This node, if there may be others.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.0.cluster.as_ref().map(|cluster| cluster.node())
     }
 
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {

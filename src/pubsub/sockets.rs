@@ -32,7 +32,7 @@ impl Sockets {
         info: &Arc<SocketInfo>,
     ) -> Membership<Socket> {
         let socket = Socket { outbox: outbox.clone(), info: Arc::clone(info) };
-        self.0.add(id, socket, || ())
+        self.0.add(id, |()| socket)
     }
 
     /// Closes every session with this id.

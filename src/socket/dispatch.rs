@@ -11,6 +11,7 @@ use tracing::Span;
 
 use super::context::EndpointContext;
 use super::joined_channel::JoinedChannel;
+use super::moving::arriving::{Arriving, ArrivingTopic};
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
@@ -28,18 +29,20 @@ use crate::telemetry::{JoinResult, MESSAGES_REPEATED, MESSAGES_UNMATCHED, PAYLOA
 
 /// Dispatches the messages of one client to its channels.
 pub(super) struct Dispatcher<A> {
-    endpoint: Arc<EndpointContext<A>>,
+    pub(super) endpoint: Arc<EndpointContext<A>>,
     assigns: Arc<Guarded<A>>,
     info: Arc<SocketInfo>,
-    responder: Responder,
+    pub(super) responder: Responder,
     /// The span of the socket, the parent of those of its channels.
     span: Span,
     /// Boxed, because the map reserves more slots than most clients have channels.
-    channels: HashMap<SmolStr, Box<JoinedChannel>>,
+    pub(super) channels: HashMap<SmolStr, Box<JoinedChannel>>,
     /// The connection epoch of a resumable session; 0 for any other.
     epoch: u64,
     /// Whether the rejoin deadline of this connection has passed.
     rejoin_over: bool,
+    /// What the client had joined on another node, which the session comes from, and not yet here.
+    pub(super) arriving: Option<Box<Arriving>>,
 }
 
 /// What became of a message for a channel.
@@ -68,6 +71,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             channels: HashMap::new(),
             epoch: 0,
             rejoin_over: false,
+            arriving: None,
         }
     }
 
@@ -113,6 +117,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     pub(super) fn end_unjoined(&mut self) {
         self.rejoin_over = true;
         self.channels.retain(|_, channel| channel.epoch == self.epoch);
+        self.arriving.take().into_iter().for_each(|arriving| arriving.end());
     }
 
     /// Applies the protocol rule for a message. Returns whether the message is done with: `false` if
@@ -147,6 +152,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             (Delivery::Ignored, _) => {}
             // Leaving a topic that is not joined succeeds.
             (Delivery::NotJoined, Some("phx_leave")) => {
+                if let (Some(arriving), Some(topic)) = (&mut self.arriving, topic.as_text()) {
+                    arriving.leave(topic, join_ref);
+                }
                 self.responder.reply(join_ref, reference, topic, &Reply::ack());
             }
             // Anything else is an error.
@@ -192,14 +200,15 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         if self.epoch > 0 && self.is_joined(topic) && self.resume(topic, message) {
             return;
         }
-        if !self.is_joined(topic) && self.is_full() {
+        let arriving = self.arriving.as_mut().and_then(|arriving| arriving.take(topic));
+        if arriving.is_none() && !self.is_joined(topic) && self.is_full() {
             channel.metrics.count_join(JoinResult::Full);
             self.span.in_scope(|| limited!(INFO, ?topic, "join refused: too many channels"));
             let full = Reply::reason("too many channels joined");
             return self.responder.reply(join_ref, reference, &Topic::from(topic), &full);
         }
         // A second join of a topic replaces its channel.
-        self.start(channel, topic.into(), message);
+        self.start(channel, topic.into(), message, arriving);
     }
 
     /// Returns whether the topic has a channel, perhaps one that is still joining. Removes a channel
@@ -215,7 +224,8 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
 
     /// Returns whether the client has as many living channels as it may join.
     fn is_full(&mut self) -> bool {
-        let limit = self.endpoint.limits.channels;
+        let arriving = self.arriving.as_ref().map_or(0, |arriving| arriving.len());
+        let limit = self.endpoint.limits.channels.saturating_sub(arriving);
         if self.channels.len() < limit {
             return false;
         }
@@ -247,9 +257,16 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         !matches!(sent, Err(SendError::Closed))
     }
 
-    /// Starts a channel. One that is joined on the topic already is replaced.
-    fn start(&mut self, channel: RoutedChannel<A>, topic: SmolStr, message: &ClientMessage<'_>) {
-        let RoutedChannel { start, metrics } = channel;
+    /// Starts a channel. One that is joined on the topic already is replaced, and one that has come from another node
+    /// continued.
+    fn start(
+        &mut self,
+        channel: RoutedChannel<A>,
+        topic: SmolStr,
+        message: &ClientMessage<'_>,
+        arriving: Option<Box<ArrivingTopic>>,
+    ) {
+        let RoutedChannel { start, metrics, .. } = channel;
         let ClientMessage { join_ref, reference, payload, .. } = message;
         let old = self.channels.remove(&topic);
         let permit = old.as_ref().map_or_else(TopicPermit::default, |old| Arc::clone(&old.permit));
@@ -259,8 +276,18 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         });
         let account = self.responder.outbox.account();
         let (mailbox, commands) = mailbox::channel(self.endpoint.limits.mailbox, account);
-        let client = Responder { outbox: self.responder.outbox.stream(), ..self.responder.clone() };
-        let outbox = client.outbox.clone();
+        let ownership = Ownership::default();
+        let (outbox, arrival, continued) = match arriving {
+            None => (self.responder.outbox.stream(), None, None),
+            Some(arriving) => {
+                if arriving.follows() {
+                    ownership.follow();
+                }
+                let (arrival, outbox, continued) = arriving.land();
+                (outbox, Some(Box::new(arrival)), Some(Box::new(continued)))
+            }
+        };
+        let client = Responder { outbox: outbox.clone(), ..self.responder.clone() };
         let context = ChannelContext {
             assigns: Arc::clone(&self.assigns),
             info: Arc::clone(&self.info),
@@ -268,11 +295,12 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             join_ref: if join_ref.is_null() { reference.clone() } else { join_ref.clone() },
             client,
             pubsub: self.endpoint.pubsub.clone(),
-            ownership: Ownership::default(),
+            ownership,
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
             metrics,
             resources: Resources::default(),
+            arrival,
         };
         let task = start(Join {
             span: tracing::info_span!(parent: &self.span, "channel", ?topic),
@@ -285,6 +313,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             epoch: self.epoch,
             permit: Arc::clone(&permit),
             previous,
+            continued,
         });
         let channel = JoinedChannel {
             sent_join_ref: join_ref.clone(),

@@ -22,6 +22,24 @@ impl HandledRefs {
     /// The most that it holds outside of itself, in bytes.
     pub(super) const MAX_SIZE: usize = MAX_RANGES * size_of::<(u64, u64)>();
 
+    /// Creates them from ranges as [`ranges`](Self::ranges) returns them. What follows a wrong one is left out.
+    pub(super) fn from_ranges(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut valid = Vec::<(u64, u64)>::new();
+        for (first, last) in ranges.into_iter().take(MAX_RANGES) {
+            let follows = valid.last().is_none_or(|(_, before)| first.saturating_sub(1) > *before);
+            if !follows || first > last || last > MAX_SAFE_INTEGER {
+                break;
+            }
+            valid.push((first, last));
+        }
+        Self { ranges: valid }
+    }
+
+    /// The ranges, ascending, with both ends included.
+    pub(super) fn ranges(&self) -> &[(u64, u64)] {
+        &self.ranges
+    }
+
     /// Adds a ref.
     pub(super) fn insert(&mut self, number: u64) {
         // Mostly it is the one after the last.

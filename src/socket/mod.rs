@@ -5,6 +5,7 @@ mod dispatch;
 pub(crate) mod expiry;
 mod handled_refs;
 mod joined_channel;
+mod moving;
 pub(crate) mod registry;
 mod repeats;
 pub(crate) mod shutdown;
@@ -12,6 +13,8 @@ pub(crate) mod shutdown;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tower_channels_transports::peers::BoxFuture;
 use tower_channels_transports::{
     Close, DetachReason, FixedReservation, Inbound, Rejected, Session, Transport,
 };
@@ -171,6 +174,27 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
 
     fn rejoin_deadline(&mut self) {
         self.dispatcher.end_unjoined();
+    }
+
+    fn outline(&self) -> Bytes {
+        self.dispatcher.outline()
+    }
+
+    fn pack(&mut self, prepared: Option<Bytes>) -> BoxFuture<Bytes> {
+        self.dispatcher.pack(prepared, self.repeats.handled())
+    }
+
+    fn prepare(&mut self, outline: Bytes) -> BoxFuture<Bytes> {
+        self.dispatcher.prepare(&outline)
+    }
+
+    fn unpack(&mut self, packed: Bytes) -> bool {
+        let handled = self.dispatcher.unpack(&packed);
+        let can_continue = handled.is_some();
+        if let Some(handled) = handled {
+            self.repeats.continue_with(handled);
+        }
+        can_continue
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sessions of an endpoint: their number and limit, and shutdown.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -12,7 +12,6 @@ use tower_channels_transports::telemetry::{Level, QUEUED, UNLABELED};
 use tower_channels_transports::{Close, Rejected, outbox};
 
 use super::shutdown::ShutdownConfig;
-use crate::cluster::Sessions;
 use crate::pubsub::sockets::{Socket, Sockets};
 use crate::socket_info::SocketInfo;
 use crate::topics::registry::Membership;
@@ -99,12 +98,6 @@ impl SessionRegistry {
         self.0.count()
     }
 
-    /// Returns what tells the other nodes of the sessions, for as long as the endpoint exists.
-    pub(crate) fn for_cluster(&self) -> Weak<dyn Sessions> {
-        let shared: Weak<Shared> = Arc::downgrade(&self.0);
-        shared
-    }
-
     /// Updates the gauge of the bytes that wait for clients.
     pub(crate) async fn record_gauges(&self) {
         let mut bytes = 0_usize;
@@ -186,7 +179,7 @@ impl SessionRegistry {
     }
 }
 
-impl Sessions for Shared {
+impl Shared {
     fn count(&self) -> usize {
         self.sessions.lock().outboxes.len()
     }

@@ -56,6 +56,20 @@ impl Repeats {
         self.report().map(|report| Report { is_resumed, ..report })
     }
 
+    /// Returns the refs that are not handled again, as ranges, if they are counted.
+    pub(super) fn handled(&self) -> Option<Vec<(u64, u64)>> {
+        match &self.once {
+            Once::Yes(handled) => Some(handled.ranges().to_vec()),
+            Once::No | Once::Requested => None,
+        }
+    }
+
+    /// Continues for a session that was on another node, with what [`handled`](Self::handled) has returned there.
+    pub(super) fn continue_with(&mut self, handled: Option<Vec<(u64, u64)>>) {
+        let handled = handled.map(HandledRefs::from_ranges);
+        self.once = handled.map_or(Once::No, Once::Yes);
+    }
+
     /// Returns what a client that asks for it is told. `None` if nothing is counted.
     pub(super) fn report(&self) -> Option<Report> {
         match &self.once {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use smol_str::SmolStr;
 use tower_channels_transports::{Account, Cost, Message, Reservation, is_counted};
 
+use super::heard::Origin;
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
 use crate::serializer::{ServerMessage, Version};
@@ -17,6 +18,8 @@ pub struct Broadcast {
     event: SmolStr,
     payload: Payload,
     volatile: bool,
+    /// Known when its delivery begins, if several nodes hear it.
+    origin: OnceLock<Origin>,
     /// For a large payload, which many queues share.
     reservation: Option<Reservation>,
     /// By [`Version::index`]; `None` where the version cannot carry it.
@@ -30,6 +33,7 @@ impl Broadcast {
             event,
             payload,
             volatile: false,
+            origin: OnceLock::new(),
             reservation: None,
             encoded: Default::default(),
         }
@@ -38,6 +42,17 @@ impl Broadcast {
     /// Makes it volatile: worthless to a client that was away and is sent its subject anew.
     pub(crate) fn volatile(self) -> Self {
         Self { volatile: true, ..self }
+    }
+
+    /// Several nodes hear it.
+    pub(super) fn set_origin(&self, origin: Origin) {
+        // It is delivered once.
+        let _ = self.origin.set(origin);
+    }
+
+    /// Where it was sent, if several nodes hear it.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.origin.get().copied()
     }
 
     /// Reserves what is shared by all that hold it, unless the payload is small.

@@ -1,8 +1,10 @@
 //! [`Topics`]: broadcasts and their subscribers.
 
 pub(crate) mod broadcast;
+pub(crate) mod heard;
 pub(crate) mod registry;
 mod replay;
+pub(crate) mod resting;
 pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -16,8 +18,10 @@ use tower_channels_transports::telemetry::{Level, UNLABELED};
 use tower_channels_transports::{Account, Memory};
 
 use self::broadcast::Broadcast;
+use self::heard::{Heard, Origin};
 use self::registry::Registry;
 use self::replay::ReplayLog;
+use self::resting::Resting;
 use self::subscriber::{Inbox, Subscriber};
 use crate::effects::Effects;
 use crate::telemetry::{BROADCASTS, SUBSCRIBERS, TOPICS};
@@ -29,7 +33,7 @@ type Log = ReplayLog<Arc<Broadcast>>;
 pub(crate) struct Topics(Arc<Shared>);
 
 struct Shared {
-    registry: Arc<Registry<Subscriber, Log>>,
+    registry: Arc<Registry<Subscriber, Topic>>,
     /// The most bytes kept on one topic for its dormant subscribers.
     max_log: AtomicUsize,
     /// The protocol versions of all subscribers so far: what is kept is encoded for these.
@@ -40,8 +44,24 @@ struct Shared {
     gauges: [Level; 2],
 }
 
+/// What the subscribers of a topic share.
+#[derive(Default)]
+struct Topic {
+    log: Log,
+    heard: Heard,
+    /// The address of the inbox that the broadcast under way leaves out, or 0.
+    from: usize,
+}
+
+impl Topic {
+    /// Returns whether the broadcast under way leaves out this inbox.
+    fn is_from(&self, inbox: &Arc<dyn Inbox>) -> bool {
+        self.from == Arc::as_ptr(inbox).addr()
+    }
+}
+
 /// The membership of a subscriber in a topic, which ends when it is dropped.
-pub(crate) struct Membership(registry::Membership<Subscriber, Log>);
+pub(crate) struct Membership(registry::Membership<Subscriber, Topic>);
 
 impl Topics {
     pub(crate) fn new(memory: &Memory) -> Self {
@@ -74,49 +94,83 @@ impl Topics {
         subscriber: Subscriber,
         first: impl FnOnce(&mut Effects),
     ) -> Membership {
+        self.add_version(&subscriber);
+        let mut effects = Effects::default();
+        let membership = self.0.registry.add(topic, |_| {
+            first(&mut effects);
+            subscriber
+        });
+        effects.run();
+        Membership(membership)
+    }
+
+    /// Keeps what is broadcast on a topic from now on, for a subscriber that is to come.
+    pub(crate) fn rest(&self, topic: &SmolStr) -> Resting {
+        let membership = self.0.registry.add(topic, |topic| Subscriber::resting(&mut topic.log));
+        Resting::new(self.clone(), Membership(membership))
+    }
+
+    /// What is kept from now on is encoded for this subscriber's client, too.
+    fn add_version(&self, subscriber: &Subscriber) {
         let version = subscriber.version().map_or(0, |version| 1 << version.index());
         if self.0.versions.load(Ordering::Relaxed) & version != version {
             self.0.versions.fetch_or(version, Ordering::Relaxed);
         }
-        let mut effects = Effects::default();
-        let membership = self.0.registry.add(topic, subscriber, || first(&mut effects));
-        effects.run();
-        Membership(membership)
     }
 
     /// Subscribes an inbox, which receives every broadcast of a topic from now on. Calls no foreign
     /// code, and so may be called under a lock, but not under one that the inbox takes.
     pub(crate) fn add_inbox(&self, topic: &SmolStr, inbox: Arc<dyn Inbox>) -> Membership {
-        Membership(self.0.registry.add(topic, Subscriber::inbox(inbox), || ()))
+        Membership(self.0.registry.add(topic, |_| Subscriber::inbox(inbox)))
     }
 
     /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
     /// receive concurrent broadcasts in the same order.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
+        self.broadcast_from_node(broadcast, from, || None);
+    }
+
+    /// As [`broadcast`](Self::broadcast), if several nodes hear it. `send` returns its origin, having sent it to the
+    /// others if this node does; it is called once, before any subscriber is reached and under the topic's lock, so that
+    /// all nodes see the broadcasts of this one on a topic in the same order.
+    pub(crate) fn broadcast_from_node(
+        &self,
+        broadcast: Broadcast,
+        from: Option<&Arc<dyn Inbox>>,
+        send: impl FnOnce() -> Option<Origin>,
+    ) {
         let Shared { registry, max_log, versions, account, broadcasts, .. } = &*self.0;
         let broadcast = Arc::new(broadcast.hold(account));
         let mut effects = Effects::default();
-        let begin = |log: &mut Log| {
+        let mut send = Some(send);
+        let begin = |topic: &mut Topic| {
+            if let Some(origin) = send.take().and_then(|send| send()) {
+                broadcast.set_origin(origin);
+                topic.heard.add(origin);
+            }
+            topic.from = from.map_or(0, |inbox| Arc::as_ptr(inbox).addr());
             if !broadcast.is_volatile() {
                 let versions = versions.load(Ordering::Relaxed).count_ones();
                 let cost = broadcast.cost(versions as usize);
                 let max_log = max_log.load(Ordering::Relaxed);
-                log.begin_delivery(Arc::clone(&broadcast), cost, max_log);
+                topic.log.begin_delivery(Arc::clone(&broadcast), cost, max_log);
             }
         };
-        let end = |log: &mut Log| {
+        let end = |topic: &mut Topic| {
+            topic.from = 0;
             if !broadcast.is_volatile() {
-                log.end_delivery(Some(account));
+                topic.log.end_delivery(Some(account));
             }
         };
-        registry.walk(
-            broadcast.topic(),
-            begin,
-            Subscriber::prefetch,
-            |subscriber, log| subscriber.receive(&broadcast, from, log, &mut effects),
-            end,
-        );
+        let visit = |subscriber: &mut Subscriber, topic: &mut Topic| {
+            subscriber.receive(&broadcast, from, &mut topic.log, &mut effects);
+        };
+        registry.walk(broadcast.topic(), begin, Subscriber::prefetch, visit, end);
         drop(broadcast);
+        // Nobody is here.
+        if let Some(send) = send {
+            send();
+        }
         broadcasts.increment(1);
         let memory = account.memory();
         effects.relieve(memory.is_exceeded().then(|| memory.clone()));
@@ -136,11 +190,11 @@ impl Topics {
         self.0.registry.count(topic)
     }
 
-    /// Returns the inboxes of those subscribers of a topic whose clients have resumable sessions.
-    pub(crate) fn resumable(&self, topic: &str) -> Vec<Weak<dyn Inbox>> {
+    /// Broadcasts on a topic may have been missed. Returns the inboxes of those subscribers that have to be told: whose
+    /// clients have resumable sessions. Those that rest remember it.
+    pub(crate) fn miss(&self, topic: &str) -> Vec<Weak<dyn Inbox>> {
         let mut inboxes = Vec::new();
-        let visit =
-            |subscriber: &mut Subscriber, _: &mut Log| inboxes.extend(subscriber.resumable());
+        let visit = |subscriber: &mut Subscriber, _: &mut Topic| inboxes.extend(subscriber.miss());
         self.0.registry.walk(topic, |_| (), |_| (), visit, |_| ());
         inboxes
     }
@@ -159,8 +213,8 @@ impl Membership {
     /// With `resends_volatile`, volatile broadcasts are not kept: the channel sends their subject
     /// anew.
     pub(crate) fn make_dormant(&self, resends_volatile: bool) -> bool {
-        let make_dormant = |subscriber: &mut Subscriber, log: &mut Log, reached| {
-            subscriber.make_dormant(resends_volatile, log, reached)
+        let make_dormant = |subscriber: &mut Subscriber, topic: &mut Topic, reached| {
+            subscriber.make_dormant(resends_volatile, &mut topic.log, reached)
         };
         self.0.with(make_dormant).unwrap_or(false)
     }
@@ -169,16 +223,29 @@ impl Membership {
     /// live again.
     pub(crate) fn catch_up(&self) -> Effects {
         let mut effects = Effects::default();
-        self.0.with(|subscriber, log, reached| {
-            let end = log.end(reached);
-            subscriber.catch_up(log, end, &mut effects);
+        self.0.with(|subscriber, topic, reached| {
+            let end = topic.log.end(reached);
+            subscriber.catch_up(&mut topic.log, end, &mut effects);
         });
         effects
+    }
+
+    /// Ends it, and returns what the subscriber has received of each node: all that was broadcast on the topic until
+    /// now, also what was kept for it and what is being delivered, and what it had received elsewhere before. The caller
+    /// holds no lock.
+    pub(crate) fn leave(self) -> Heard {
+        let mut effects = Effects::default();
+        let heard = self
+            .0
+            .with(|subscriber, topic, reached| subscriber.finish(topic, reached, &mut effects));
+        drop(self);
+        effects.run();
+        heard.unwrap_or_default()
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.0.with(|subscriber, log, _| subscriber.close(log));
+        self.0.with(|subscriber, topic, _| subscriber.close(&mut topic.log));
     }
 }

@@ -61,17 +61,16 @@ impl<T, S: Default> Registry<T, S> {
         Self { shards, hasher: RandomState::new(), memberships: AtomicUsize::new(0) }
     }
 
-    /// Adds a member. `first` runs under the lock, before a walk can reach the member.
+    /// Adds a member, which `create` returns under the lock, before a walk can reach it.
     pub(crate) fn add(
         self: &Arc<Self>,
         name: &SmolStr,
-        member: T,
-        first: impl FnOnce(),
+        create: impl FnOnce(&mut S) -> T,
     ) -> Membership<T, S> {
         let shard = self.shard(name);
         let insert = |entry: &Arc<Entry<T, S>>| {
             let mut members = entry.members.lock();
-            first();
+            let member = create(&mut members.shared);
             let key = members.list.insert(member);
             drop(members);
             self.memberships.fetch_add(1, Ordering::Relaxed);
@@ -167,6 +166,14 @@ impl<T, S: Default> Membership<T, S> {
         let Members { list, shared } = &mut *self.entry.members.lock();
         let (member, visited) = list.get_mut(self.key)?;
         Some(work(member, shared, visited))
+    }
+
+    /// Replaces the member, under the lock. A walk under way does not visit the new one.
+    pub(crate) fn replace(&mut self, replace: impl FnOnce(T, &mut S) -> T) {
+        let Members { list, shared } = &mut *self.entry.members.lock();
+        if let Some(old) = list.remove(self.key) {
+            self.key = list.insert(replace(old, shared));
+        }
     }
 }
 

@@ -102,6 +102,23 @@ impl<T> ReplayLog<T> {
         if self.delivering && !reached { end - 1 } else { end }
     }
 
+    /// The message that is being delivered.
+    pub(super) fn delivered(&self) -> Option<&T> {
+        let last = self.messages.back().filter(|_| self.delivering);
+        last.map(|(message, _)| message)
+    }
+
+    /// Returns whether the message at this position is being delivered.
+    pub(super) fn is_delivering(&self, position: u64) -> bool {
+        self.delivering && position == self.end(false)
+    }
+
+    /// The messages from a position on that were not evicted, with their positions.
+    pub(super) fn since(&self, start: u64) -> impl Iterator<Item = (u64, &T)> {
+        let start = start.max(self.first);
+        (start..).zip(self.range(start, self.end(true)))
+    }
+
     /// Returns whether a message at this position or after it was evicted.
     pub(super) fn has_evicted(&self, position: u64) -> bool {
         position < self.first

@@ -3,8 +3,11 @@
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
+use super::Topic;
 use super::broadcast::Broadcast;
+use super::heard::Heard;
 use super::replay::ReplayLog;
+use super::resting::{NoInbox, Rest};
 use crate::effects::Effects;
 use crate::responder::Responder;
 use crate::serializer::Version;
@@ -34,16 +37,19 @@ pub(crate) struct Subscriber {
     /// The events that go to the inbox instead of the client.
     intercept: &'static [&'static str],
     delivery: Delivery,
+    /// What the client has received on another node, and may not have come here yet.
+    ahead: Option<Box<Heard>>,
 }
 
 /// How broadcasts reach a subscriber.
-#[derive(Clone, Copy, Debug)]
 enum Delivery {
     /// Each at once.
     Live,
     /// Not until it catches up: the client is away. `since` is the position in the topic's log of
     /// the first broadcast that it has not received.
     Dormant { since: u64, resends_volatile: bool },
+    /// Not until there is a client: another subscriber takes its place.
+    Resting(Box<Rest>),
     /// Not at all: the subscription has ended, or the log no longer holds what the client has
     /// missed.
     Closed,
@@ -55,12 +61,36 @@ impl Subscriber {
         inbox: Arc<dyn Inbox>,
         intercept: &'static [&'static str],
     ) -> Self {
-        Self { client: Some(client), inbox, intercept, delivery: Delivery::Live }
+        Self { client: Some(client), inbox, intercept, delivery: Delivery::Live, ahead: None }
     }
 
     /// Creates a subscriber without a client, which is never dormant.
     pub(super) fn inbox(inbox: Arc<dyn Inbox>) -> Self {
-        Self { client: None, inbox, intercept: &[], delivery: Delivery::Live }
+        Self { client: None, inbox, intercept: &[], delivery: Delivery::Live, ahead: None }
+    }
+
+    /// Creates a subscriber that rests from its first moment.
+    pub(super) fn resting(log: &mut ReplayLog<Arc<Broadcast>>) -> Self {
+        let delivery = Delivery::Resting(Box::new(Rest::begin(log)));
+        Self { client: None, inbox: Arc::new(NoInbox), intercept: &[], delivery, ahead: None }
+    }
+
+    /// Leaves out what the client has received on another node.
+    pub(super) fn set_ahead(&mut self, heard: &Heard) {
+        self.ahead = (!heard.is_empty()).then(|| Box::new(heard.clone()));
+    }
+
+    /// What rests.
+    pub(super) fn rest_mut(&mut self) -> Option<&mut Rest> {
+        match &mut self.delivery {
+            Delivery::Resting(rest) => Some(rest),
+            _ => None,
+        }
+    }
+
+    /// The inbox.
+    pub(super) fn inbox_ref(&self) -> &Arc<dyn Inbox> {
+        &self.inbox
     }
 
     /// The protocol version of the client.
@@ -68,15 +98,18 @@ impl Subscriber {
         self.client.as_ref().map(|client| client.version)
     }
 
-    /// The inbox, if the client has a resumable session.
-    pub(super) fn resumable(&self) -> Option<Weak<dyn Inbox>> {
+    /// A broadcast may have been missed. Returns the inbox that has to be told: if the client has a resumable session.
+    pub(super) fn miss(&mut self) -> Option<Weak<dyn Inbox>> {
+        if let Some(rest) = self.rest_mut() {
+            rest.miss();
+        }
         let is_resumable = self.client.as_ref().is_some_and(|client| client.resumable);
         is_resumable.then(|| Arc::downgrade(&self.inbox))
     }
 
     /// See [`outbox::Sender::prefetch`](tower_channels_transports::outbox::Sender::prefetch).
     pub(super) fn prefetch(&self) {
-        if let (Delivery::Live, Some(client)) = (self.delivery, &self.client) {
+        if let (Delivery::Live, Some(client)) = (&self.delivery, &self.client) {
             client.outbox.prefetch();
         }
     }
@@ -97,10 +130,17 @@ impl Subscriber {
             // It misses a volatile broadcast that is not sent anew, or sends one itself.
             self.catch_up(log, log.end(false), effects);
         }
-        if let Delivery::Live = self.delivery
-            && !self.is(from)
+        if let Delivery::Live = self.delivery {
+            if !self.is(from) {
+                self.deliver(broadcast, effects);
+            }
+            if self.ahead.is_some() {
+                self.fall_behind(broadcast);
+            }
+        } else if let Some(rest) = self.rest_mut()
+            && !broadcast.is_volatile()
         {
-            self.deliver(broadcast, effects);
+            rest.receive(from, log);
         }
     }
 
@@ -143,15 +183,53 @@ impl Subscriber {
         log.release();
     }
 
+    /// A broadcast has come: the client may not be ahead any more.
+    fn fall_behind(&mut self, broadcast: &Broadcast) {
+        if let (Some(ahead), Some(origin)) = (&mut self.ahead, broadcast.origin())
+            && !ahead.remove_reached(origin)
+        {
+            self.ahead = None;
+        }
+    }
+
+    /// Receives what it has missed and what is being delivered, and then nothing any more. `reached` is whether the
+    /// delivery has reached it already. Returns what it has received, here and before.
+    pub(super) fn finish(
+        &mut self,
+        topic: &mut Topic,
+        reached: bool,
+        effects: &mut Effects,
+    ) -> Heard {
+        match self.delivery {
+            Delivery::Dormant { .. } => {
+                let end = topic.log.end(reached || !topic.is_from(&self.inbox));
+                self.catch_up(&mut topic.log, end, effects);
+            }
+            Delivery::Live if !reached && !topic.is_from(&self.inbox) => {
+                topic.log.delivered().into_iter().for_each(|it| self.deliver(it, effects));
+            }
+            _ => {}
+        }
+        self.close(&mut topic.log);
+        let mut heard = topic.heard.clone();
+        self.ahead.iter().flat_map(|ahead| ahead.iter()).for_each(|origin| heard.add(origin));
+        heard
+    }
+
     /// Receives nothing any more.
     pub(super) fn close(&mut self, log: &mut ReplayLog<Arc<Broadcast>>) {
-        if let Delivery::Dormant { .. } = self.delivery {
+        if let Delivery::Dormant { .. } | Delivery::Resting(_) = self.delivery {
             log.release();
         }
         self.delivery = Delivery::Closed;
     }
 
-    fn deliver(&self, broadcast: &Arc<Broadcast>, effects: &mut Effects) {
+    pub(super) fn deliver(&self, broadcast: &Arc<Broadcast>, effects: &mut Effects) {
+        if let Some(ahead) = &self.ahead
+            && broadcast.origin().is_some_and(|origin| ahead.covers(origin))
+        {
+            return;
+        }
         match &self.client {
             Some(client) if !self.intercept.contains(&broadcast.event()) => {
                 match broadcast.encode(client.version) {

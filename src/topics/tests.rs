@@ -26,10 +26,10 @@ impl Inbox for Unused {
 }
 
 /// A client that reads what it has received.
-struct Client(outbox::Receiver);
+pub(super) struct Client(outbox::Receiver);
 
 impl Client {
-    fn new() -> (Self, Subscriber, Arc<dyn Inbox>) {
+    pub(super) fn new() -> (Self, Subscriber, Arc<dyn Inbox>) {
         let (outbox, receiver) = outbox::channel(usize::MAX);
         let client = Responder { outbox, version: Version::V2, resumable: false };
         let inbox: Arc<dyn Inbox> = Arc::new(Unused::default());
@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// The numbers of the broadcasts that it has received, or why it was closed.
-    fn receive(&mut self) -> Result<Vec<u32>, Close> {
+    pub(super) fn receive(&mut self) -> Result<Vec<u32>, Close> {
         let mut batch = VecDeque::new();
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(close)) = self.0.poll_take(&mut cx, &mut batch) {
@@ -53,13 +53,13 @@ impl Client {
 }
 
 /// Topics whose logs keep at most this many bytes.
-fn topics(max_log: usize) -> Topics {
+pub(super) fn topics(max_log: usize) -> Topics {
     let topics = Topics::new(&Memory::new(1 << 30));
     topics.allow_outbox(max_log / 2);
     topics
 }
 
-fn broadcast(number: u32) -> Broadcast {
+pub(super) fn broadcast(number: u32) -> Broadcast {
     Broadcast::new("room".into(), "new_msg".into(), serde_json::json!(number).into())
 }
 

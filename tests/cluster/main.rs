@@ -4,6 +4,7 @@ mod broadcasts;
 mod disconnects;
 mod failures;
 mod listening;
+mod moving;
 mod nodes;
 mod presence;
 mod simulation;

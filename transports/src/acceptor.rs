@@ -57,8 +57,6 @@ struct Shared<H: Handler> {
     scarce_since: Mutex<Option<Instant>>,
     /// How many connects wait for the handler.
     connecting: AtomicUsize,
-    /// The other nodes, if there may be any.
-    peers: Option<Arc<dyn Peers>>,
 }
 
 impl<H: Handler> Acceptor<H> {
@@ -98,7 +96,7 @@ impl<H: Handler> Acceptor<H> {
         memory: Memory,
         peers: Option<Arc<dyn Peers>>,
     ) -> Self {
-        let resumable = ResumeRegistry::new(resume);
+        let resumable = ResumeRegistry::with_peers(resume, peers);
         Self(Arc::new(Shared {
             handler,
             check_origin,
@@ -109,13 +107,22 @@ impl<H: Handler> Acceptor<H> {
             gauges: Gauges::new(),
             scarce_since: Mutex::default(),
             connecting: AtomicUsize::new(0),
-            peers,
         }))
     }
 
     /// The limits of every connection.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// The memory that all sessions share.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// The other nodes, if there may be any.
+    pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.0.resumable.peers()
     }
 
     /// The metrics that are recorded often.
@@ -125,18 +132,17 @@ impl<H: Handler> Acceptor<H> {
 
     /// Offers the session that a client asks another node for. Its connection ends if it is offered.
     pub fn offer(&self, wanted: &Wanted) -> Offering {
-        let _ = (wanted, &self.0.peers);
-        Offering::None
+        self.0.resumable.offer(wanted)
     }
 
     /// Ends the session of this id, which another node has by now.
     pub fn end_moved(&self, id: &str) {
-        let _ = id;
+        self.0.resumable.end_moved(id);
     }
 
     /// The resumable sessions that have no connection, by their ids and socket ids.
     pub fn detached(&self) -> Vec<(Arc<str>, Option<Box<str>>)> {
-        Vec::new()
+        self.0.resumable.detached_ids()
     }
 
     /// Returns a handle that does not keep the acceptor alive.
@@ -276,8 +282,13 @@ impl<H: Handler> Acceptor<H> {
         let transport = info.transport();
         let accepted = self.accept(info).await?;
         let connected = self.admit(accepted, transport)?;
+        let attached = if connected.may_be_elsewhere() {
+            tokio::spawn(connected.claim(transport)).await.unwrap_or(None)
+        } else {
+            connected.attach(transport)
+        };
         // The session that it would resume has ended in this moment.
-        connected.attach(transport).ok_or(ConnectError::Busy)
+        attached.ok_or(ConnectError::Busy)
     }
 
     /// Counts a connect as being in progress, until the result is dropped.

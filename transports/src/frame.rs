@@ -1,9 +1,13 @@
 //! What crosses the session contract: inbound messages, outbound messages and close reasons.
 
+mod parts;
+
 use bytes::Bytes;
 use fastwebsockets::OpCode;
 
 use crate::memory::{Cost, Memory};
+
+pub(crate) use self::parts::{Kind, Parts};
 
 /// A complete message from a client, borrowed from the buffer it was read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, unconstrained};
 use tokio::time::timeout;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached, SendQueue,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
+    SendQueue, Store,
 };
 
 use crate::backoff;
@@ -22,6 +23,7 @@ use crate::connection::{Connection, End, Ended};
 use crate::error::ConnectError;
 use crate::hearing::Hearing;
 use crate::interest::{Interest, Selection};
+use crate::records::Records;
 use crate::sender::{Question, Sender};
 use crate::subjects::Subjects;
 
@@ -40,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) servers: Vec<ServerAddr>,
     pub(crate) subjects: Subjects,
     pub(crate) queue: SendQueue,
+    pub(crate) records: Records,
     pub(crate) interest: Mutex<Interest>,
     /// The interest has changed.
     pub(crate) changed: Notify,
@@ -98,6 +101,7 @@ impl Nats {
         let (questions, asked) = mpsc::channel(MAX_QUESTIONS);
         let shared = Arc::new(Shared {
             queue: SendQueue::new(config.max_queue, config.max_age),
+            records: Records::new(config.records()),
             config,
             servers,
             subjects,
@@ -192,6 +196,10 @@ impl Adapter for Nats {
         let limits =
             AdapterLimits::new(self.shared.max_payload.load(Ordering::Relaxed).min(MAX_FRAME));
         if self.shared.is_unordered.load(Ordering::Relaxed) { limits.unordered() } else { limits }
+    }
+
+    fn store(&self) -> Option<&dyn Store> {
+        Some(&self.shared.records)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, ServerAddr};
 
 use crate::error::ConnectError;
+use crate::records;
 
 /// Where NATS is, and how it is used.
 ///
@@ -29,6 +30,20 @@ pub struct NatsConfig {
     tls_first: bool,
     root_certificates: Option<PathBuf>,
     client_certificate: Option<(PathBuf, PathBuf)>,
+    record_storage: RecordStorage,
+    record_replicas: usize,
+    record_max_age: Duration,
+}
+
+/// Where NATS keeps records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordStorage {
+    /// In memory. They are lost with their server.
+    #[default]
+    Memory,
+    /// In files.
+    File,
 }
 
 /// How the adapter logs in.
@@ -71,6 +86,9 @@ impl NatsConfig {
             tls_first: false,
             root_certificates: None,
             client_certificate: None,
+            record_storage: RecordStorage::Memory,
+            record_replicas: 1,
+            record_max_age: Duration::from_secs(3600),
         }
     }
 
@@ -187,6 +205,37 @@ impl NatsConfig {
         self
     }
 
+    /// Sets where the bucket of the [records](crate#records) is kept, if there is none yet. Default: in memory.
+    #[must_use]
+    pub fn record_storage(mut self, storage: RecordStorage) -> Self {
+        self.record_storage = storage;
+        self
+    }
+
+    /// Sets how many servers of a NATS cluster keep a copy of the records, if there is no bucket yet: 1 to 5. Default 1.
+    #[must_use]
+    pub fn record_replicas(mut self, replicas: usize) -> Self {
+        self.record_replicas = replicas;
+        self
+    }
+
+    /// Sets for how long a record is kept after it was written, if there is no bucket yet. Should be at least the time
+    /// for which sessions wait for their clients. Default 1 h.
+    #[must_use]
+    pub fn record_max_age(mut self, age: Duration) -> Self {
+        self.record_max_age = age;
+        self
+    }
+
+    pub(crate) fn records(&self) -> records::Settings {
+        records::Settings {
+            bucket: format!("tc-{}", self.app),
+            max_age: self.record_max_age,
+            replicas: self.record_replicas,
+            is_in_files: self.record_storage == RecordStorage::File,
+        }
+    }
+
     /// Checks the configuration and returns the servers.
     pub(crate) fn servers(&self) -> Result<Vec<ServerAddr>, ConnectError> {
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -196,6 +245,10 @@ impl NatsConfig {
             "`max_queue` must be greater than zero"
         } else if self.connect_timeout.is_zero() {
             "`connect_timeout` must be greater than zero"
+        } else if !(1..=5).contains(&self.record_replicas) {
+            "`record_replicas` must be 1 to 5"
+        } else if self.record_max_age < Duration::from_secs(1) {
+            "`record_max_age` must be at least a second"
         } else {
             let urls = self.urls.iter().flat_map(|urls| urls.split(',')).map(str::trim);
             return urls.enumerate().map(|(index, url)| parse(index + 1, url)).collect();
@@ -211,6 +264,8 @@ impl NatsConfig {
     ) -> Result<ConnectOptions, ConnectError> {
         let mut options = ConnectOptions::new()
             .name(format!("tower-channels {}", self.app))
+            // Where the user may subscribe.
+            .custom_inbox_prefix(format!("tc.{}.i", self.app))
             .connection_timeout(self.connect_timeout)
             .max_reconnects(1)
             .ignore_discovered_servers()

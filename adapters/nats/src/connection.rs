@@ -148,7 +148,11 @@ pub(crate) fn name(server: &ServerAddr) -> String {
 
 /// Whether a connection has ended, and why: the first reason. A cheap clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ended(watch::Sender<Option<End>>);
+pub(crate) struct Ended {
+    end: watch::Sender<Option<End>>,
+    /// What the user may not do with records, which does not end the connection.
+    refused: watch::Sender<Option<String>>,
+}
 
 /// Why a connection has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +172,7 @@ pub(crate) enum End {
 
 impl Ended {
     pub(crate) fn end(&self, why: End) {
-        self.0.send_if_modified(|end| {
+        self.end.send_if_modified(|end| {
             let is_first = end.is_none();
             end.get_or_insert(why);
             is_first
@@ -177,7 +181,7 @@ impl Ended {
 
     /// Resolves when it has ended.
     pub(crate) async fn wait(&self) -> End {
-        let mut ended = self.0.subscribe();
+        let mut ended = self.end.subscribe();
         let end = ended.wait_for(Option::is_some).await;
         end.ok().and_then(|end| end.clone()).unwrap_or(End::Disconnected)
     }
@@ -186,9 +190,27 @@ impl Ended {
         match event {
             Event::Disconnected | Event::Closed => self.end(End::Disconnected),
             Event::SlowConsumer(_) => self.end(End::SlowConsumer),
-            Event::ServerError(error) => self.end(End::Refused(error.to_string())),
+            Event::ServerError(error) => {
+                let reason = error.to_string();
+                if ["\"$JS.", "\"$KV."].iter().any(|subject| reason.contains(subject)) {
+                    self.refused.send_replace(Some(reason));
+                } else {
+                    self.end(End::Refused(reason));
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Resolves when the server has refused something about records, with its words.
+    pub(crate) async fn records_refused(&self) -> String {
+        let mut refused = self.refused.subscribe();
+        let reason = refused.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.borrow().is_some()
     }
 }
 
@@ -231,6 +253,15 @@ mod tests {
         tokio::task::yield_now().await;
         ended.notice(Event::ServerError(ServerError::Other("Permissions Violation".into())));
         assert!(waiting.await.unwrap().to_string().contains("Permissions Violation"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_records_does_not_end_the_connection() {
+        let ended = Ended::default();
+        let reason = "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.KV_tc-chat\"";
+        ended.notice(Event::ServerError(ServerError::Other(reason.into())));
+        assert!(ended.is_refused() && ended.records_refused().await.contains(reason));
+        assert!(ended.end.borrow().is_none());
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Hearing {
         self.inbox.link(Link::Up);
         let mut backlog = Backlog::default();
         backlog.emptied(client.statistics().in_bytes.load(Ordering::Relaxed));
+        let keeper = client.clone();
         let mut receiver = Receiver {
             shared,
             inbox: &self.inbox,
@@ -85,9 +86,13 @@ impl Hearing {
             propagation,
             propagating: VecDeque::new(),
         };
-        let end = receiver.run(&ended).await;
+        let end = tokio::select! {
+            end = receiver.run(&ended) => end,
+            never = shared.records.keep(&keeper, &ended) => match never {},
+        };
         ended.end(end.clone());
-        drop(receiver);
+        shared.records.disconnected();
+        drop((receiver, keeper));
         shared.applied.send_replace(u64::MAX);
         self.inbox.link(Link::Down);
         let reason = end.to_string();

@@ -28,9 +28,14 @@
 //!
 //! # Requirements
 //!
-//! A NATS server of version 2.2 or later, or a cluster of them; JetStream is not used. The user must be permitted to
+//! A NATS server of version 2.2 or later, or a cluster of them. The user must be permitted to
 //! publish and to subscribe to `tc.{app}.>`, which [`Nats::connect`] checks. Whoever may publish there speaks for
 //! the application.
+//!
+//! For resumable sessions to move between nodes, a server of version 2.10 or later with JetStream, and permission to
+//! publish to `$KV.tc-{app}.>` and to `$JS.API.STREAM.INFO.KV_tc-{app}`, `$JS.API.STREAM.CREATE.KV_tc-{app}` and
+//! `$JS.API.DIRECT.GET.KV_tc-{app}.>`, or `$JS.API.STREAM.MSG.GET.KV_tc-{app}` if the bucket has replicas. Without them
+//! all the rest works, and a warning is logged. See [records](#records).
 //!
 //! | subject | content |
 //! | --- | --- |
@@ -38,6 +43,8 @@
 //! | `tc.{app}.t.{00..ff}` | broadcasts to the topics of one of 256 partitions |
 //! | `tc.{app}.n.{node}` | frames for one node |
 //! | `tc.{app}.m.{node}` | what a node sends to itself, to learn that the server has taken the messages before |
+//! | `tc.{app}.i.>` | answers of JetStream |
+//! | `$KV.tc-{app}.>` | records |
 //!
 //! # What is guaranteed
 //!
@@ -58,6 +65,16 @@
 //! [`NatsConfig::interest_propagation`] before it says that it hears the others, or a topic. While servers are not
 //! connected to each other, what crosses between them is lost; a node that hears all topics notices it.
 //!
+//! # Records
+//!
+//! Which node has a resumable session, and sessions that a node has left behind in a deploy, are in the key-value bucket
+//! `tc-{app}`. A node that finds none creates it: in memory, on one server, with an age of at most an hour
+//! ([`NatsConfig::record_storage`], [`record_replicas`](NatsConfig::record_replicas),
+//! [`record_max_age`](NatsConfig::record_max_age)). A bucket that is there is used as it is; `nats kv` shows and changes
+//! it. Records that are lost with their server are written again by the nodes that have the sessions.
+//!
+//! A call takes at most a second, and fails at once without a connection or a bucket.
+//!
 //! # Memory
 //!
 //! Up to [`NatsConfig::max_queue`] bytes wait to be sent, and 64 MiB or 16,384 messages to be delivered. A node that
@@ -77,11 +94,12 @@ mod error;
 mod hearing;
 mod interest;
 mod receiver;
+mod records;
 mod sender;
 mod subjects;
 mod topics;
 
 pub use self::adapter::Nats;
 use self::adapter::Shared;
-pub use self::config::NatsConfig;
+pub use self::config::{NatsConfig, RecordStorage};
 pub use self::error::ConnectError;

@@ -10,7 +10,7 @@ use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
-use tower_channels::adapter::Adapter;
+use tower_channels::adapter::{Adapter, Link, Record, Replaced, Store};
 use tower_channels_adapter_tests::engines::NatsConfig as ServerConfig;
 use tower_channels_nats::{ConnectError, Nats, NatsConfig};
 
@@ -145,6 +145,81 @@ async fn all_subjects_of_the_application_must_be_permitted() {
             &["must be permitted", "`tc.chat.>`", "Permissions Violation", subject],
         );
     }
+}
+
+/// Waits until the records of a node can be used.
+async fn until_kept(store: &dyn Store) {
+    let kept = async {
+        while store.read("k").await.is_err() {
+            tokio::time::sleep(10 * MS).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), kept).await.expect("a bucket");
+}
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough_for_records() {
+    let publish = [
+        "tc.chat.>",
+        "$KV.tc-chat.>",
+        "$JS.API.STREAM.INFO.KV_tc-chat",
+        "$JS.API.STREAM.CREATE.KV_tc-chat",
+        "$JS.API.DIRECT.GET.KV_tc-chat.>",
+    ];
+    let permissions = format!("permissions: {{ publish: {publish:?}, subscribe: \"tc.chat.>\" }}");
+    let user = format!("authorization {{ users: [{{ user: chat, password: p, {permissions} }}] }}");
+    let Some(server) = ServerConfig::new().jetstream().line(&user).start().await else { return };
+    let node = Node::start(1, config(server.address()).user_and_password("chat", "p")).await;
+    let store = node.nats.store().expect("it has one");
+    until_kept(store).await;
+    let ttl = Duration::from_secs(60);
+    let put = store.replace("k", None, Some("v".into()), ttl).await;
+    let Ok(Replaced::Yes(revision)) = put else { panic!("{put:?}") };
+    assert_eq!(store.read("k").await, Ok(Some(Record { value: "v".into(), revision })));
+    let removed = store.replace("k", Some(revision), None, ttl).await;
+    assert!(matches!(removed, Ok(Replaced::Yes(_))), "{removed:?}");
+    node.is_told(&[Link::Up]).await;
+}
+
+#[tokio::test]
+async fn without_jetstream_or_the_permission_for_it_all_but_records_works() {
+    let user = "authorization { users: [{ user: chat, password: p, \
+                permissions: { publish: \"tc.chat.>\", subscribe: \"tc.chat.>\" } }] }";
+    let without = ServerConfig::new();
+    let forbidden = ServerConfig::new().jetstream().line(user);
+    for server in [without, forbidden] {
+        let Some(server) = server.start().await else { return };
+        let node = Node::start(1, config(server.address()).user_and_password("chat", "p")).await;
+        let store = node.nats.store().expect("it is there");
+        for number in 0..20 {
+            let error = store.read("k").await.expect_err("no records").to_string();
+            assert!(error.contains("JetStream"), "{error}");
+            node.topic("room:1", format!("{number}"));
+            node.hears(format!("{number}")).await;
+            tokio::time::sleep(20 * MS).await;
+        }
+        node.is_told(&[Link::Up]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_deleted_is_created_again() {
+    let Some(server) = ServerConfig::new().jetstream().start().await else { return };
+    let node = Node::start(1, config(server.address())).await;
+    let store = node.nats.store().expect("it has one");
+    until_kept(store).await;
+    let ttl = Duration::from_secs(60);
+    let put = store.replace("k", None, Some("v".into()), ttl).await;
+    let Ok(Replaced::Yes(first)) = put else { panic!("{put:?}") };
+    let client = async_nats::connect(server.address().to_string()).await.expect("connects");
+    let jetstream = async_nats::jetstream::new(client);
+    jetstream.delete_stream("KV_tc-chat").await.expect("it is there");
+    assert!(store.read("k").await.is_err());
+    until_kept(store).await;
+    assert_eq!(store.read("k").await, Ok(None));
+    let put = store.replace("k", None, Some("v".into()), ttl).await;
+    let Ok(Replaced::Yes(second)) = put else { panic!("{put:?}") };
+    assert!(second.0 > first.0);
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ struct NatsHarness(NatsServer);
 
 impl Harness for NatsHarness {
     async fn start() -> Option<Self> {
-        Some(Self(ServerConfig::new().start().await?))
+        Some(Self(ServerConfig::new().jetstream().start().await?))
     }
 
     async fn connect(&self, settings: Settings) -> (Box<dyn Adapter>, Box<dyn Line>) {
@@ -105,6 +105,7 @@ impl ClusterHarness {
 
 mod alone {
     tower_channels_adapter_tests::contract!(super::NatsHarness);
+    tower_channels_adapter_tests::records_contract!(super::NatsHarness);
 }
 
 mod on_several_threads {

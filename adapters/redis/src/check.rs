@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{PushKind, RedisError, Value, cmd};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tower_channels::adapter::NodeId;
 
@@ -13,12 +13,14 @@ use crate::backoff::random;
 use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
 use crate::names::Names;
+use crate::records::Records;
+use crate::sending::Publisher;
 
-/// Runs every command that a node will and subscribes every kind of channel. A channel that may be subscribed may be
+/// Runs every command that a node will, writes a record and subscribes every kind of channel. A channel that may be subscribed may be
 /// published to, so no other node hears of it.
 pub(crate) async fn check(
     connector: &Connector,
-    names: &Names,
+    names: &Arc<Names>,
     patience: Duration,
 ) -> Result<(), ConnectError> {
     let heard = Arc::new(Notify::new());
@@ -31,7 +33,14 @@ pub(crate) async fn check(
         }
     };
     let mut connection = connector.open(receive).await?;
-    let checked = timeout(patience, run(&mut connection, names, &heard)).await;
+    let checked = timeout(patience, async {
+        run(&mut connection, names, &heard).await?;
+        let Connection { redis, server, .. } = &connection;
+        let publisher = Publisher { redis: redis.clone(), is_cluster: server.is_cluster };
+        let (_sender, publisher) = watch::channel(Some(publisher));
+        Records::new(connector.clone(), names.clone(), publisher).check().await
+    })
+    .await;
     connection.close().await;
     let late = format!("it answers, but does not deliver a message within {patience:?}");
     checked.unwrap_or(Err(ConnectError::Unreachable(late)))

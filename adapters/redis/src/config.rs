@@ -52,7 +52,7 @@ impl RedisConfig {
     /// The url is `redis://user:password@host:port`, with `rediss` for TLS (needs the feature `tls`), or
     /// `unix:///path?user=..&pass=..`. User, password and port (6379) are optional. A host name is looked up at
     /// each connect; of several addresses the first that answers is used. The number of a database has no
-    /// meaning: Redis delivers messages across them.
+    /// meaning: Redis delivers messages across them, and records are in database 0.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self::at(Address::Url(url.into()))

@@ -62,19 +62,38 @@ impl Connector {
         &self,
         receive: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Connection, ConnectError> {
-        let patience = self.config.connect_timeout;
-        let too_late = || ConnectError::Unreachable(format!("no answer within {patience:?}"));
-        timeout(patience, self.open_patiently(receive)).await.unwrap_or_else(|_| Err(too_late()))
+        self.in_time(async { self.connect(self.find().await?, receive).await }).await
     }
 
-    async fn open_patiently(
+    /// Opens a connection to another server of the Redis Cluster, which this one has named: `host:port`, without a host
+    /// if it is the same.
+    pub(crate) async fn open_at(&self, address: &str) -> Result<Connection, ConnectError> {
+        let invalid = || ConnectError::Unreachable(format!("no address: {address:?}"));
+        let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
+        let port = port.parse().map_err(|_| invalid())?;
+        self.in_time(async { self.connect(moved(self.find().await?, host, port), |_| {}).await })
+            .await
+    }
+
+    async fn in_time(
         &self,
+        opening: impl Future<Output = Result<Connection, ConnectError>>,
+    ) -> Result<Connection, ConnectError> {
+        let patience = self.config.connect_timeout;
+        let too_late = || ConnectError::Unreachable(format!("no answer within {patience:?}"));
+        timeout(patience, opening).await.unwrap_or_else(|_| Err(too_late()))
+    }
+
+    async fn connect(
+        &self,
+        info: ConnectionInfo,
         receive: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> Result<Connection, ConnectError> {
-        let info = self.find().await?;
         let settings = info
             .redis_settings()
             .clone()
+            // Channels know no databases. Records have one, which has to be the same for all nodes.
+            .set_db(0)
             .set_protocol(ProtocolVersion::RESP3)
             .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         let client = self.client(info.set_redis_settings(settings))?;
@@ -130,15 +149,7 @@ impl Connector {
         for sentinel in sentinels {
             let client = self.client(parse(sentinel)?)?;
             match timeout(SENTINEL_PATIENCE, ask_sentinel(&client, name)).await {
-                Ok(Ok(Some((host, port)))) => {
-                    let addr = match info.addr().clone() {
-                        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-                            ConnectionAddr::TcpTls { host, port, insecure, tls_params }
-                        }
-                        _ => ConnectionAddr::Tcp(host, port),
-                    };
-                    return Ok(info.set_addr(addr));
-                }
+                Ok(Ok(Some((host, port)))) => return Ok(moved(info, &host, port)),
                 Ok(Ok(None)) => reasons += &format!("; a Sentinel knows no master {name:?}"),
                 Ok(Err(error)) => reasons += &format!("; {error}"),
                 Err(_) => reasons += "; a Sentinel did not answer",
@@ -183,6 +194,20 @@ pub(crate) async fn ask_for_server(
         return Err(ConnectError::Unsupported(reason.into()));
     }
     Ok(server)
+}
+
+/// The same login at another address.
+fn moved(info: ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
+    let host = |same: &String| if host.is_empty() { same.clone() } else { host.to_owned() };
+    let addr = match info.addr() {
+        ConnectionAddr::TcpTls { host: same, insecure, tls_params, .. } => {
+            let (insecure, tls_params) = (*insecure, tls_params.clone());
+            ConnectionAddr::TcpTls { host: host(same), port, insecure, tls_params }
+        }
+        ConnectionAddr::Tcp(same, _) => ConnectionAddr::Tcp(host(same), port),
+        _ => ConnectionAddr::Tcp(host(&"127.0.0.1".to_owned()), port),
+    };
+    info.set_addr(addr)
 }
 
 /// Waits for answers as long as its caller does.

@@ -17,18 +17,22 @@
 //! # Requirements
 //!
 //! Redis 6 or Valkey, as one server, as a master with replicas (see [`RedisConfig::sentinel`]) or as a Redis Cluster,
-//! where messages go over its bus. Nothing is stored: no persistence is needed, and no memory beyond that of
-//! the subscriptions, about 220 bytes per topic and node.
+//! where messages go over its bus. A topic takes about 220 bytes per node, the record of a resumable session about
+//! 300 bytes for an hour after its last use; a session that a node has left behind in a deploy up to 64 KiB. Records are in
+//! database 0, under `tc:{app}:r:`, with the braces: so that a Redis Cluster keeps them on one server. They need no
+//! persistence, and should not be evicted: `maxmemory-policy noeviction`, or one of `volatile-ttl`.
 //!
 //! A server with access control needs this user; Redis compares a pattern that is subscribed to
-//! with the rules literally, so the last one is needed as it stands:
+//! with the rules literally, so those with `&` are needed as they stand:
 //!
 //! ```text
 //! ACL SETUSER chat on >secret +publish +subscribe +psubscribe +unsubscribe +punsubscribe
 //!     resetchannels &tc:chat:all &tc:chat:n:* &tc:chat:t:*
+//!     +eval +evalsha +get +set +del ~tc:{chat}:r:*
 //! ```
 //!
-//! Anyone who can publish there can impersonate the application: keep the server away from others.
+//! Anyone who can publish there can impersonate the application, and who reads its keys reads what was sent to its
+//! clients: keep the server away from others.
 //!
 //! # Failures
 //!
@@ -37,6 +41,9 @@
 //! What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
 //! again could deliver it twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
 //! then is its own affair.
+//!
+//! A call for a record takes at most a second, and fails at once while the node is not connected. A record that the
+//! server loses, in a failover or with its memory, is a session that cannot move to another node.
 //!
 //! A node that reads too slowly is cut off by the server (`client-output-buffer-limit pubsub`, 32 MiB).
 //!
@@ -53,6 +60,7 @@ mod error;
 mod hearing;
 mod listening;
 mod names;
+mod records;
 mod sending;
 #[cfg(feature = "tls")]
 mod tls;
@@ -65,7 +73,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached, SendQueue,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
+    SendQueue, Store,
 };
 
 use self::backoff::Retries;
@@ -74,6 +83,7 @@ use self::connector::Connector;
 pub use self::error::ConnectError;
 use self::hearing::{Hearing, Interest};
 use self::names::Names;
+use self::records::Records;
 use self::sending::{Publisher, Sending};
 
 /// The largest frame. Redis allows 512 MiB, but a frame delays those behind it.
@@ -87,6 +97,7 @@ pub struct Redis {
     interest: Arc<Interest>,
     /// The connection that sends, while there is one.
     publisher: watch::Sender<Option<Publisher>>,
+    records: Records,
     /// Counts the wishes for new connections.
     renewals: watch::Sender<u64>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -105,12 +116,15 @@ impl Redis {
         let patience = config.connect_timeout;
         let connector = Connector::new(config);
         check::check(&connector, &names, patience).await?;
+        let publisher = watch::Sender::new(None);
+        let records = Records::new(connector.clone(), names.clone(), publisher.subscribe());
         Ok(Self {
             connector,
             names,
             queue,
             interest: Arc::new(Interest::new()),
-            publisher: watch::Sender::new(None),
+            publisher,
+            records,
             renewals: watch::Sender::new(0),
             tasks: Mutex::default(),
         })
@@ -174,6 +188,10 @@ impl Adapter for Redis {
 
     fn limits(&self) -> AdapterLimits {
         AdapterLimits::new(MAX_FRAME)
+    }
+
+    fn store(&self) -> Option<&dyn Store> {
+        Some(&self.records)
     }
 }
 

@@ -1,11 +1,11 @@
-//! [`Names`]: which Redis channel carries what.
+//! [`Names`]: which Redis channel carries what, and which key has what.
 
 use std::sync::Arc;
 
 use redis::{RedisWrite, ToRedisArgs};
 use tower_channels::adapter::{Channel, NodeId};
 
-/// The channels of one application in Redis. Their names are the same on all of its nodes.
+/// The channels and the keys of one application in Redis. Their names are the same on all of its nodes.
 #[derive(Debug)]
 pub(crate) struct Names {
     /// What all nodes hear.
@@ -14,6 +14,7 @@ pub(crate) struct Names {
     pub(crate) pattern: String,
     nodes: String,
     pub(crate) topic_prefix: String,
+    records: String,
 }
 
 impl Names {
@@ -24,12 +25,19 @@ impl Names {
             pattern: format!("tc:{app}:t:*"),
             nodes: format!("tc:{app}:n:"),
             topic_prefix: format!("tc:{app}:t:"),
+            // What is in braces chooses the slot of a Redis Cluster: one for all records.
+            records: format!("tc:{{{app}}}:r:"),
         }
     }
 
     /// The channel that one node hears.
     pub(crate) fn node(&self, node: NodeId) -> String {
         format!("{}{node}", self.nodes)
+    }
+
+    /// The key of a record.
+    pub(crate) fn record(&self, key: &str) -> String {
+        format!("{}{key}", self.records)
     }
 
     /// The channel of a topic.
@@ -121,6 +129,7 @@ mod tests {
         assert_eq!(args(names.channel(Channel::All)), ["tc:chat:all"]);
         assert_eq!(args(names.channel(Channel::Topic("room:1"))), ["tc:chat:t:room:1"]);
         assert_eq!(names.node(NodeId(0xab)), "tc:chat:n:00000000000000ab");
+        assert_eq!(names.record("s.1.abc"), "tc:{chat}:r:s.1.abc");
         let topics = [Arc::from("a"), Arc::from("b")];
         assert_eq!(args(names.topics(&topics)), ["tc:chat:t:a", "tc:chat:t:b"]);
         assert_eq!(names.topics(&topics).num_of_args(), 2);

@@ -45,12 +45,12 @@ pub(crate) struct Sending {
     pub(crate) was_connected: bool,
 }
 
-/// The connection that sends, for frames to one node, which do not wait behind those in the queue.
+/// The connection that sends, for frames to one node and for records, which do not wait behind the frames in the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Publisher {
-    redis: MultiplexedConnection,
-    /// Whether the server's count of receivers is not that of the cluster.
-    is_cluster: bool,
+    pub(crate) redis: MultiplexedConnection,
+    /// Whether it is to one server of several: its count of receivers is not that of all, and it has some keys alone.
+    pub(crate) is_cluster: bool,
 }
 
 /// Why a connection ended.

@@ -20,8 +20,8 @@ impl Command {
                 broadcast.cost(0).bytes()
             }
             Self::Info(info) => size_of_val(&**info) + ALLOCATION,
-            // Reserved by its timer; never refused.
-            Self::Tick(_) | Self::Missed => return Cost::default(),
+            // Reserved by its timer, or one at most; never refused.
+            Self::Tick(_) | Self::Missed | Self::Pack(_) => return Cost::default(),
             Self::Leave { reference } => reference.heap_size(),
             Self::Detached(_) | Self::Reattached | Self::InvalidEvent => 0,
         };

@@ -1,4 +1,11 @@
+use std::time::Duration;
+
+use smol_str::SmolStr;
+use tower_channels_transports::DetachReason;
+
 use super::*;
+use crate::message::Ref;
+use crate::payload::Payload;
 
 fn push(size: usize) -> Command {
     let payload = Payload::binary(vec![0; size]);

@@ -82,6 +82,7 @@ impl Running {
             subscription: TopicSubscription::default(),
             metrics: Arc::clone(&metrics),
             resources: Resources::default(),
+            arrival: None,
         };
         let task = start::<Follower>(Join {
             context,
@@ -93,6 +94,7 @@ impl Running {
             epoch: 0,
             permit: TopicPermit::default(),
             previous: None,
+            continued: None,
             span: Span::none(),
         });
         Self { mailbox, pubsub, receiver, task, metrics }

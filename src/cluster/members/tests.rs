@@ -14,6 +14,10 @@ fn members() -> Members {
     Members::new(&ClusterConfig::new(), VERSIONS, true)
 }
 
+fn receive(members: &mut Members, number: u64) -> bool {
+    members.receive(Header { from: ANN, number }, true)
+}
+
 /// The beat of a node that is so old, in seconds.
 fn beat(age: u64, topics: u64, disconnects: u64) -> Beat {
     Beat { age: age * 1000, topics, disconnects, max_version: 1, min_version: 1, ..Beat::default() }
@@ -150,12 +154,12 @@ fn frames_that_did_not_come_are_missed_two_beats_later_unless_the_sender_explain
     members.hear(ANN, at(0));
     members.beat(ANN, beat(9, 10, 0), at(100));
     assert_eq!(
-        [11, 12, 14, 12].map(|number| members.receive(ANN, number)),
+        [11, 12, 14, 12].map(|number| receive(&mut members, number)),
         [true, true, true, false]
     );
     assert_eq!(members.beat(ANN, beat(10, 14, 0), at(6000)), None);
     assert_eq!(members.beat(ANN, beat(11, 14, 0), at(7000)), Some(Change::Missing(ANN)));
-    assert!(members.receive(ANN, 16));
+    assert!(receive(&mut members, 16));
     assert_eq!(members.beat(ANN, beat(12, 16, 0), at(8000)), None);
     members.explain(ANN, &[15]);
     assert_eq!(members.beat(ANN, beat(13, 16, 0), at(9000)), None);
@@ -183,7 +187,7 @@ fn nothing_is_expected_of_what_an_older_node_did_before() {
 fn an_older_node_that_was_not_heard_for_long_may_have_said_something() {
     let mut members = members();
     members.hear(ANN, at(4000));
-    members.receive(ANN, 7);
+    receive(&mut members, 7);
     assert_eq!(members.beat(ANN, beat(9, 7, 0), at(4000)), Some(Change::Missing(ANN)));
     assert_eq!(members.beat(ANN, beat(10, 7, 0), at(5000)), None);
 }
@@ -222,11 +226,11 @@ fn a_node_that_dies_while_this_one_is_deaf_may_have_said_something() {
 fn who_hears_only_some_topics_misses_no_numbers() {
     let mut members = Members::new(&ClusterConfig::new(), VERSIONS, false);
     members.hear(ANN, at(0));
-    assert_eq!([1, 5, 3].map(|number| members.receive(ANN, number)), [true; 3]);
+    assert_eq!([1, 5, 3].map(|number| receive(&mut members, number)), [true; 3]);
     assert_eq!(members.beat(ANN, beat(1, 9, 0), at(5000)), None);
     assert_eq!(members.beat(ANN, beat(2, 9, 0), at(6000)), None);
     members.set_hears_all(true);
-    assert_eq!([20, 22].map(|number| members.receive(ANN, number)), [true; 2]);
+    assert_eq!([20, 22].map(|number| receive(&mut members, number)), [true; 2]);
     assert_eq!(members.beat(ANN, beat(3, 22, 0), at(7000)), None);
     assert_eq!(members.beat(ANN, beat(4, 22, 0), at(8000)), Some(Change::Missing(ANN)));
 }
@@ -252,7 +256,7 @@ fn what_a_node_sent_last_is_missed_when_it_leaves_or_dies() {
         let mut members = members();
         members.hear(ANN, at(0));
         members.beat(ANN, beat(9, 0, 0), at(100));
-        members.receive(ANN, 2);
+        receive(&mut members, 2);
         if is_leaving {
             assert_eq!(members.bye(ANN, 2), [Change::Gone(ANN), Change::Missing(ANN)]);
         } else {
@@ -284,4 +288,44 @@ fn what_may_be_missing_when_only_topics_are_heard_from_then_on_counts_as_missing
     unconfirmed.link_down();
     unconfirmed.link_up(at(1000));
     assert!(unconfirmed.set_hears_all(false));
+}
+
+#[test]
+fn a_frame_is_heard_once_it_is_delivered_and_nothing_before_it_is_missing() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    assert_eq!(members.heard().count(), 0);
+    assert!(!members.has_heard((ANN, 1)), "nothing is known of it");
+    members.beat(ANN, beat(9, 10, 0), at(100));
+    assert_eq!(members.heard().collect::<Vec<_>>(), [(ANN, 10)]);
+    let has_heard = |members: &Members| [10, 11, 12].map(|number| members.has_heard((ANN, number)));
+    assert_eq!(has_heard(&members), [true, false, false]);
+    assert!(receive(&mut members, 11));
+    assert_eq!(members.heard().collect::<Vec<_>>(), [(ANN, 11)], "it has come");
+    assert_eq!(has_heard(&members), [true, false, false]);
+    members.deliver(Header { from: ANN, number: 11 });
+    assert_eq!(has_heard(&members), [true, true, false]);
+    assert!(members.receive(Header { from: ANN, number: 12 }, false));
+    assert_eq!(has_heard(&members), [true; 3], "nobody wants it");
+    receive(&mut members, 14);
+    members.deliver(Header { from: ANN, number: 14 });
+    assert!(members.has_heard((ANN, 12)) && !members.has_heard((ANN, 13)));
+    assert!(!members.has_heard((ANN, 14)));
+    members.explain(ANN, &[13]);
+    assert!(members.has_heard((ANN, 14)));
+}
+
+#[test]
+fn nobody_waits_for_a_node_that_is_not_there() {
+    let mut members = members();
+    members.hear(ANN, at(0));
+    members.beat(ANN, beat(9, 10, 0), at(100));
+    assert_eq!(tick(&mut members, 5000).changes, [Change::Down(ANN)]);
+    assert_eq!(members.heard().count(), 0);
+    members.bye(ANN, 20);
+    assert!(members.has_heard((ANN, 20)));
+    let mut deaf = Members::new(&ClusterConfig::new(), VERSIONS, false);
+    deaf.hear(ANN, at(0));
+    receive(&mut deaf, 5);
+    assert!(deaf.has_heard((ANN, 9)) && deaf.heard().count() == 0);
 }

@@ -99,3 +99,38 @@ fn what_is_no_frame_is_malformed() {
     }
     assert_eq!(decode_body(Bytes::from_static(b"\x0a\xff")), Err(DecodeError::Malformed));
 }
+
+/// What other releases rely on.
+#[test]
+fn the_layout_of_a_question_and_its_answer_is_fixed() {
+    let post = questions::Post { token: "t".into(), is_ndjson: true, body: "[]".into() };
+    let ask = Ask { id: 7, endpoint: 1, question: Some(questions::Question::Post(post)) };
+    let body = |body| body_of(encode(1, NODE, body));
+    let expected = b"\x52\x0f\x08\x07\x10\x01\x22\x09\x0a\x01t\x10\x01\x1a\x02[]";
+    assert_eq!(body(Body::Ask(ask)), &expected[..]);
+    let relayed = questions::Relayed { status: 200, retry_after: Some(0), body: "{}".into() };
+    let answer = Answered { id: 7, answer: Some(questions::Answer::Relayed(relayed)) };
+    let expected = b"\x5a\x0d\x08\x07\x22\x09\x08\xc8\x01\x10\x00\x1a\x02{}";
+    assert_eq!(body(Body::Answer(answer)), &expected[..]);
+    let ids = Ids { ids: vec![1, 300] };
+    assert_eq!(body(Body::Accepted(ids.clone())), &b"\x62\x05\x0a\x03\x01\xac\x02"[..]);
+    assert_eq!(body(Body::Cancel(ids)), &b"\x6a\x05\x0a\x03\x01\xac\x02"[..]);
+}
+
+#[test]
+fn the_body_of_an_answer_is_a_slice_of_the_frame() {
+    let answer = questions::Answer::Given(Bytes::from_static(b"state"));
+    let frame = encode(1, NODE, Body::Answer(Answered { id: 7, answer: Some(answer) })).freeze();
+    let range = frame.as_ptr_range();
+    let (_, body) = decode_header(frame, VERSIONS).unwrap();
+    let Ok(Some(Body::Answer(Answered { answer, .. }))) = decode_body(body) else { panic!() };
+    let Some(questions::Answer::Given(state)) = answer else { panic!() };
+    assert!(range.contains(&state.as_ptr()));
+}
+
+#[test]
+fn a_question_that_a_later_release_asks_is_known_by_its_id() {
+    let ask = b"\x52\x07\x08\x07\x7a\x03abc";
+    let known = Ask { id: 7, endpoint: 0, question: None };
+    assert_eq!(decode_body(Bytes::from_static(ask)), Ok(Some(Body::Ask(known))));
+}

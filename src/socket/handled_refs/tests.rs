@@ -91,3 +91,15 @@ proptest! {
         prop_assert!(handled.iter().all(|number| refs.contains(*number)));
     }
 }
+
+#[test]
+fn ranges_of_another_node_are_taken_as_far_as_they_are_valid() {
+    let valid = [(0, 0), (2, 5), (7, 9)];
+    assert_eq!(HandledRefs::from_ranges(valid).ranges(), valid);
+    for wrong in [(5, 4), (9, 12), (10, 12), (1, 2), (20, u64::MAX)] {
+        let ranges = [(0, 0), (2, 5), (7, 9), wrong, (30, 31)];
+        assert_eq!(HandledRefs::from_ranges(ranges).ranges(), valid, "{wrong:?}");
+    }
+    let many = (0..1000).map(|n| (2 * n, 2 * n));
+    assert_eq!(HandledRefs::from_ranges(many).ranges().len(), MAX_RANGES);
+}

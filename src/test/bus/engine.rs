@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::records::Records;
 use crate::adapter::{Channel, Link, NodeId, PublishError, Reached};
 
 /// Names a node's line to the engine: 0 for the first adapter that was created, then 1.
@@ -61,6 +62,7 @@ pub(super) struct Engine {
     /// Numbers what is due, so that it keeps its order.
     count: u64,
     woken: Vec<Arc<Notify>>,
+    pub(super) records: Records,
 }
 
 /// One node, as the engine sees it.
@@ -179,6 +181,16 @@ impl Engine {
         self.paths.insert((from, to), path);
     }
 
+    /// Whether a node's calls reach the engine; `None` if the node cannot tell.
+    pub(super) fn is_reachable(&self, place: Place) -> Option<bool> {
+        let Node { line, back_at, .. } = &self.nodes[place];
+        match line {
+            Line::Stalled => None,
+            Line::Cut => Some(false),
+            Line::Whole | Line::Deaf => Some(!self.is_away && back_at.is_none()),
+        }
+    }
+
     pub(super) fn is_waiting(&self, place: Place) -> bool {
         !self.nodes[place].waiting.is_empty()
     }
@@ -210,13 +222,8 @@ impl Engine {
 
     /// `None` if the line is stalled, so that the node has to wait until it gives up.
     pub(super) fn reach(&mut self, from: Place, id: NodeId, frame: &Bytes) -> Option<Reached> {
-        match self.nodes[from].line {
-            Line::Stalled => return None,
-            Line::Cut => return Some(Reached::Unknown),
-            Line::Whole | Line::Deaf if self.is_away || self.nodes[from].back_at.is_some() => {
-                return Some(Reached::Unknown);
-            }
-            Line::Whole | Line::Deaf => {}
+        if !self.is_reachable(from)? {
+            return Some(Reached::Unknown);
         }
         let to = self.nodes.iter().position(|node| node.id == Some(id) && node.hears(None));
         let Some(to) = to else { return Some(Reached::Nobody) };

@@ -1,6 +1,7 @@
 //! [`Bus`]: an engine in memory.
 
 mod engine;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -16,12 +17,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::engine::{Engine, Entry, Line, Settings};
 pub use self::engine::{Path, Place};
+pub use self::records::StorePath;
 use crate::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
+    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached, Store,
 };
 
 /// An engine in memory: what Redis or NATS is to nodes in several processes, for several nodes in one test.
-/// A cheap clone.
+/// A cheap clone. It keeps records, too, which [stay](Bus::forget_records) when it is started again.
 ///
 /// Works with paused time, and then the same steps lead to the same deliveries.
 #[derive(Clone, Default)]
@@ -42,6 +44,7 @@ impl Bus {
             bus: self.clone(),
             place,
             settings: Settings::default(),
+            has_store: true,
             task: Mutex::default(),
         }
     }
@@ -106,6 +109,16 @@ impl Bus {
         self.0.lock().set_path(from, to, path);
     }
 
+    /// Sets what happens to a node's calls of the store from now on.
+    pub fn set_store(&self, place: Place, path: StorePath) {
+        self.0.lock().records.set_path(place, path);
+    }
+
+    /// Loses the records, as an engine does that is started again and keeps nothing.
+    pub fn forget_records(&self) {
+        self.0.lock().records.forget();
+    }
+
     /// How many nodes are connected.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -124,6 +137,7 @@ pub struct BusAdapter {
     bus: Bus,
     place: Place,
     settings: Settings,
+    has_store: bool,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -157,6 +171,13 @@ impl BusAdapter {
     #[must_use]
     pub fn max_frame(mut self, bytes: usize) -> Self {
         self.settings.max_frame = bytes;
+        self
+    }
+
+    /// Is of an engine that keeps no records.
+    #[must_use]
+    pub fn without_store(mut self) -> Self {
+        self.has_store = false;
         self
     }
 
@@ -225,9 +246,13 @@ impl Adapter for BusAdapter {
         let limits = AdapterLimits::new(self.settings.max_frame);
         if self.settings.is_ordered { limits } else { limits.unordered() }
     }
+
+    fn store(&self) -> Option<&dyn Store> {
+        self.has_store.then_some(self)
+    }
 }
 
-/// How long a node waits for the answer of an engine that does not answer.
+/// How long a node waits for an engine that does not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The task of a node: hands over what is due.

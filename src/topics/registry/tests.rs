@@ -17,8 +17,8 @@ fn sorted(registry: &Registry<u8>, name: &str) -> Vec<u8> {
 #[test]
 fn a_member_is_visited_until_it_is_dropped() {
     let registry = Arc::new(Registry::<u8>::new());
-    let a = registry.add(&"t".into(), 1, || ());
-    let b = registry.add(&"t".into(), 2, || ());
+    let a = registry.add(&"t".into(), |()| 1);
+    let b = registry.add(&"t".into(), |()| 2);
     assert_eq!(sorted(&registry, "t"), [1, 2]);
     drop(a);
     assert_eq!(sorted(&registry, "t"), [2]);
@@ -31,7 +31,7 @@ fn a_member_is_visited_until_it_is_dropped() {
 fn a_name_without_members_is_forgotten() {
     let registry = Arc::new(Registry::<u8>::new());
     for _ in 0..3 {
-        drop(registry.add(&"t".into(), 1, || ()));
+        drop(registry.add(&"t".into(), |()| 1));
     }
     assert_eq!(registry.shards.iter().map(|shard| shard.read().len()).sum::<usize>(), 0);
 }
@@ -40,7 +40,10 @@ fn a_name_without_members_is_forgotten() {
 fn what_comes_first_runs_before_the_member_can_be_visited() {
     let registry = Arc::new(Registry::<u8>::new());
     let mut ran = false;
-    let member = registry.add(&"t".into(), 1, || ran = true);
+    let member = registry.add(&"t".into(), |()| {
+        ran = true;
+        1
+    });
     assert!(ran);
     drop(member);
 }
@@ -130,7 +133,7 @@ proptest! {
 fn a_member_joins_and_leaves_while_a_walk_is_under_way() {
     const SIZE: usize = 20_000;
     let registry = Arc::new(Registry::<usize>::new());
-    let members: Vec<_> = (0..SIZE).map(|n| registry.add(&"t".into(), n, || ())).collect();
+    let members: Vec<_> = (0..SIZE).map(|n| registry.add(&"t".into(), |()| n)).collect();
     let walk = {
         let registry = Arc::clone(&registry);
         thread::spawn(move || {
@@ -149,7 +152,7 @@ fn a_member_joins_and_leaves_while_a_walk_is_under_way() {
     let mut joins = 0;
     while !walk.is_finished() {
         let began = Instant::now();
-        drop(registry.add(&"t".into(), SIZE, || ()));
+        drop(registry.add(&"t".into(), |()| SIZE));
         longest = longest.max(began.elapsed());
         joins += 1;
     }

@@ -168,7 +168,7 @@ mod tests {
         runtime.block_on(answer.into_body().collect()).unwrap().to_bytes()
     }
 
-    const TOKEN: Token = Token { id: *b"0123456789abcdefghijkl", cursor: 7 };
+    const TOKEN: Token = Token { id: *b"0123456789abcdefghijkl", node: None, cursor: 7 };
 
     #[test]
     fn the_response_to_a_poll_has_messages_status_and_token_in_this_order() {

@@ -44,19 +44,22 @@ pub(super) async fn read<B: Body>(
             bytes.extend_from_slice(chunk);
             data.advance(chunk.len());
         }
-        if let Some(held) = &mut held {
-            held.set(bytes.capacity());
-            if let Some(memory) = held.take_exceeded() {
-                memory.relieve();
-                if memory.is_exceeded() {
-                    return Err(BodyError::NoMemory);
-                }
-            }
-        }
-        Ok(())
+        held.as_mut().map_or(Ok(()), |held| reserve(held, bytes.capacity()))
     });
     read.await?;
     Ok(bytes.into())
+}
+
+/// Reserves what a body holds. The caller holds no lock.
+pub(super) fn reserve(held: &mut Reservation, bytes: usize) -> Result<(), BodyError> {
+    held.set(bytes);
+    if let Some(memory) = held.take_exceeded() {
+        memory.relieve();
+        if memory.is_exceeded() {
+            return Err(BodyError::NoMemory);
+        }
+    }
+    Ok(())
 }
 
 /// Reads and drops the rest of a body: until it ends, exceeds `limit`, or for as long as `timeout`.

@@ -121,6 +121,12 @@ impl LongPollConfig {
         Ok(())
     }
 
+    /// Returns how long a poll waits for a message.
+    #[must_use]
+    pub fn longest_poll(&self) -> Duration {
+        self.poll_timeout
+    }
+
     /// Returns how long a session may go without a poll.
     pub(super) fn session_timeout(&self) -> Duration {
         self.poll_timeout.saturating_add(self.poll_timeout / 2)

@@ -28,6 +28,11 @@ impl ResponseFuture {
         Self { answer: Box::pin(answer), closes: false, cors: true }
     }
 
+    /// The answer alone, which the caller sends.
+    pub(super) fn answer(self) -> impl Future<Output = Answer> + Send {
+        self.answer
+    }
+
     /// Closes the connection after the answer, if `closes`.
     pub(super) fn closing_if(self, closes: bool) -> Self {
         Self { closes, ..self }

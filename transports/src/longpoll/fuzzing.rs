@@ -37,14 +37,17 @@ pub fn read_body(
     }
 }
 
-pub fn write_token(id: [u8; 22], cursor: u64) -> Vec<u8> {
+/// The session, the node and the cursor of a token.
+pub type TokenParts = ([u8; 22], Option<u64>, u64);
+
+pub fn write_token((id, node, cursor): TokenParts) -> Vec<u8> {
     let mut text = Vec::new();
-    Token { id, cursor }.write(&mut text);
+    Token { id, node, cursor }.write(&mut text);
     text
 }
 
-pub fn read_token(text: &str) -> Option<([u8; 22], u64)> {
-    Token::parse(text).map(|token| (token.id, token.cursor))
+pub fn read_token(text: &str) -> Option<TokenParts> {
+    Token::parse(text).map(|token| (token.id, token.node, token.cursor))
 }
 
 pub fn parse_query(query: &str) -> Result<Map<String, Value>, BadQuery> {

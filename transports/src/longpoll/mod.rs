@@ -8,12 +8,15 @@ mod answer;
 mod batch;
 mod body;
 mod config;
+mod first_use;
 mod future;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 pub mod fuzzing;
 mod pause;
 mod pending_poll;
+mod post;
 mod registry;
+mod relay;
 mod repeats;
 mod session;
 mod shared_answer;
@@ -22,7 +25,6 @@ mod token;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,8 +34,6 @@ use http::{Method, Request, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
-use self::batch::{Batch, BatchError};
-use self::body::BodyError;
 pub use self::config::LongPollConfig;
 pub use self::future::ResponseFuture;
 use self::future::ready;
@@ -45,18 +45,13 @@ use self::state::Gone;
 use self::token::Token;
 use crate::acceptor::Acceptor;
 use crate::connect_info::{ConnectInfo, Transport};
-use crate::error::ConnectError;
-use crate::frame::Close;
 use crate::limited;
-use crate::memory::Reservation;
 use crate::params;
-use crate::peers::{BoxFuture, Relayed, RelayedAnswer};
+use crate::peers::{BoxFuture, NodeId, Relayed, RelayedAnswer};
 use crate::response::{self, Answer};
 use crate::resume::sweeper::Sweep;
 use crate::session::Handler;
-use crate::telemetry::{
-    LONGPOLL_BODIES_TIMED_OUT, LONGPOLL_REPEATS_REFUSED, LONGPOLL_TOKENS_REFUSED,
-};
+use crate::telemetry::{LONGPOLL_REPEATS_REFUSED, LONGPOLL_TOKENS_REFUSED};
 
 /// Long polling as a Tower service. It answers every request, whatever its path. Clones share their
 /// sessions.
@@ -95,15 +90,15 @@ impl<H: Handler> LongPoll<H> {
         self.0.registry.sweep_now();
     }
 
-    /// Answers a request that another node passes on. Cancel safe: dropping the future withdraws a poll; a POST is
-    /// handled as a whole, or not at all.
+    /// Answers a request that another node passes on, as if its client had sent it here, and within three seconds
+    /// if it is a POST. A token that names another node is unknown here: no request is passed on twice.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing happens before the future is polled. Dropping it withdraws a poll; a POST is handled as a whole, or
+    /// not at all.
     pub fn relayed(&self, request: Relayed) -> BoxFuture<RelayedAnswer> {
-        let _ = request;
-        Box::pin(std::future::ready(RelayedAnswer {
-            status: 200,
-            retry_after: None,
-            body: bytes::Bytes::new(),
-        }))
+        Box::pin(Arc::clone(&self.0).answer_relayed(request))
     }
 
     /// Returns a handle that does not keep the sessions alive.
@@ -163,6 +158,9 @@ impl<H: Handler> Server<H> {
     /// Begins a poll or, without a token, connects.
     fn get(self: &Arc<Self>, mut parts: Parts) -> ResponseFuture {
         if let Some(token) = token::of(&parts) {
+            if let Some(owner) = self.other_node(&token) {
+                return ResponseFuture::new(Arc::clone(self).relay_poll(owner));
+            }
             return match self.begin_poll(&token) {
                 Ok(answer) => answer,
                 Err(refused) => ResponseFuture::new(Arc::clone(self).refuse(refused)),
@@ -182,6 +180,17 @@ impl<H: Handler> Server<H> {
             limited!(DEBUG, "poll answered without messages: its token is repeated too often");
             return Ok(ready(answer::empty(StatusCode::NO_CONTENT, token)));
         }
+        match self.claim(&session) {
+            None => self.poll(token, session),
+            Some(claiming) => Ok(Arc::clone(self).poll_after(claiming, token, session)),
+        }
+    }
+
+    fn poll(
+        self: &Arc<Self>,
+        token: Token,
+        session: SharedSession<H>,
+    ) -> Result<ResponseFuture, Refused> {
         match session.begin_poll(token.cursor) {
             Ok(id) => {
                 let registry = Arc::clone(&self.registry);
@@ -192,17 +201,13 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Finds the session of a POST.
-    fn find_for_post(&self, token: &str) -> Result<SharedSession<H>, Refused> {
-        let (token, session) = self.find(token)?;
-        match session.check(token.cursor) {
-            Ok(()) => Ok(session),
-            Err(Gone) => Err(self.end(&token, &session)),
-        }
+    fn check(&self, token: &Token, session: &LongPollSession<H::Session>) -> Result<(), Refused> {
+        session.check(token.cursor).map_err(|Gone| self.end(token, session))
     }
 
     fn find(&self, token: &str) -> Result<(Token, SharedSession<H>), Refused> {
-        let token = Token::parse(token).ok_or(Refused::Unknown)?;
+        let token = Token::parse(token).filter(|token| token.node == self.node());
+        let token = token.ok_or(Refused::Unknown)?;
         let session = self.registry.find(&token.id).ok_or(Refused::Unknown)?;
         Ok((token, session))
     }
@@ -216,19 +221,18 @@ impl<H: Handler> Server<H> {
         if is_superseded { Refused::Superseded } else { Refused::Unknown }
     }
 
-    /// Refuses a token: with 500, on which every client connects anew and rejoins. The 410 of a new
-    /// session would leave older ones believing that they are joined.
+    /// The node that tokens name, if there may be others.
+    fn node(&self) -> Option<NodeId> {
+        self.acceptor.peers().map(|peers| peers.node())
+    }
+
+    /// Refuses a token, an unknown one after a pause.
     async fn refuse(self: Arc<Self>, refused: Refused) -> Answer {
-        let reason = match refused {
-            Refused::Superseded => "superseded",
-            Refused::Unknown => "unknown",
-        };
-        LONGPOLL_TOKENS_REFUSED.increment([reason], 1);
-        limited!(DEBUG, reason, "long-poll token refused");
+        let answer = refused.answer();
         if refused == Refused::Unknown {
             self.pauses.pause().await;
         }
-        answer::status(StatusCode::INTERNAL_SERVER_ERROR)
+        answer
     }
 
     /// Connects. The first token of a session comes with status 410, as Phoenix clients expect.
@@ -252,117 +256,7 @@ impl<H: Handler> Server<H> {
             }
         };
         self.registry.insert(id, connected, reads_binary);
-        answer::empty(StatusCode::GONE, Token { id, cursor: 0 })
-    }
-
-    /// Receives messages from a client.
-    ///
-    /// # Errors
-    /// Returns the answer if the body is not to be read.
-    fn post<B>(self: &Arc<Self>, parts: &Parts, body: B) -> Result<ResponseFuture, ResponseFuture>
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Send,
-    {
-        let session = match token::of(parts).map(|token| self.find_for_post(&token)) {
-            Some(Ok(session)) => session,
-            Some(Err(refused)) => {
-                self.discard_unless_expected(parts, body);
-                return Err(ResponseFuture::new(Arc::clone(self).refuse(refused)));
-            }
-            None => {
-                self.discard_unless_expected(parts, body);
-                return Err(ready(answer::status(StatusCode::GONE)));
-            }
-        };
-        if body.size_hint().lower() > self.largest_body() as u64 {
-            self.discard_unless_expected(parts, body);
-            return Err(ready(answer::too_large()));
-        }
-        let ndjson = batch::is_ndjson(&parts.headers);
-        Ok(ResponseFuture::new(Arc::clone(self).receive(session, ndjson, body)))
-    }
-
-    async fn receive<B>(self: Arc<Self>, session: SharedSession<H>, ndjson: bool, body: B) -> Answer
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Send,
-    {
-        let mut body = Box::pin(body);
-        let mut held = session.account().map(Reservation::new);
-        let (limit, timeout) = (self.largest_body(), self.config.body_timeout);
-        let read = body::read(body.as_mut(), limit, timeout, held.as_mut());
-        let bytes = match read.await {
-            Ok(bytes) => bytes,
-            Err(BodyError::NoMemory) => {
-                self.spawn_discard(body);
-                return answer::refused(&ConnectError::Busy);
-            }
-            Err(BodyError::TooLarge) => {
-                self.spawn_discard(body);
-                return answer::too_large();
-            }
-            Err(BodyError::Broken) => return answer::status(StatusCode::BAD_REQUEST),
-            Err(BodyError::TooSlow) => {
-                LONGPOLL_BODIES_TIMED_OUT.add(1);
-                limited!(DEBUG, "the body of a POST timed out");
-                return answer::status(StatusCode::REQUEST_TIMEOUT);
-            }
-        };
-        let batch = match Batch::new(bytes, ndjson, self.acceptor.limits().message) {
-            Ok(batch) => batch,
-            Err(BatchError::TooLarge) => return answer::too_large(),
-            Err(BatchError::Undecodable) => return answer::status(StatusCode::BAD_REQUEST),
-        };
-        let Ok(waits_until) = session.throttle(self.acceptor.limits().rate, &batch) else {
-            return answer::status(StatusCode::INTERNAL_SERVER_ERROR);
-        };
-        let handled = Arc::clone(&session).handle_batch(batch).await;
-        drop(held);
-        if let Some(until) = waits_until {
-            tokio::time::sleep_until(until).await;
-        }
-        match handled {
-            // `Normal` is the end that the client asked for.
-            Ok(Ok(()) | Err(Close::Normal)) => answer::status(StatusCode::OK),
-            Ok(Err(_)) => answer::status(StatusCode::INTERNAL_SERVER_ERROR),
-            Err(Gone) if session.is_superseded() => self.refuse(Refused::Superseded).await,
-            Err(Gone) => self.refuse(Refused::Unknown).await,
-        }
-    }
-
-    fn largest_body(&self) -> usize {
-        Batch::largest_body(self.acceptor.limits().message)
-    }
-
-    /// Reads a body whose request is answered early, unless its client waits to be asked for it.
-    fn discard_unless_expected<B>(&self, parts: &Parts, body: B)
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Send,
-    {
-        if !response::expects_continue(parts) {
-            self.spawn_discard(Box::pin(body));
-        }
-    }
-
-    /// Reads the rest of a body whose request is answered early. A client that writes everything before
-    /// it reads would find the connection reset, and never see the response.
-    fn spawn_discard<B>(&self, mut body: Pin<Box<B>>)
-    where
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Send,
-    {
-        if body.is_end_stream() {
-            return;
-        }
-        let limit = self.largest_body().saturating_mul(8);
-        let timeout = self.config.body_timeout;
-        tokio::spawn(async move { body::discard(body.as_mut(), limit, timeout).await });
+        answer::empty(StatusCode::GONE, Token { id, node: self.node(), cursor: 0 })
     }
 }
 
@@ -373,6 +267,20 @@ enum Refused {
     Superseded,
     /// Its session is gone, or was never here.
     Unknown,
+}
+
+impl Refused {
+    /// Counts the refusal, and returns the answer: 500, on which every client connects anew and rejoins. The 410 of
+    /// a new session would leave older ones believing that they are joined.
+    fn answer(self) -> Answer {
+        let reason = match self {
+            Self::Superseded => "superseded",
+            Self::Unknown => "unknown",
+        };
+        LONGPOLL_TOKENS_REFUSED.increment([reason], 1);
+        limited!(DEBUG, reason, "long-poll token refused");
+        answer::status(StatusCode::INTERNAL_SERVER_ERROR)
+    }
 }
 
 /// The delay before the response with the first token of a resumable session: phoenix.js 1.8.12 sets its

@@ -1,8 +1,8 @@
 //! The pause before an unknown token is answered.
 //!
 //! After a restart every client presents a token that is gone, and behind a load balancer without
-//! sticky sessions so does every second request. The pause spreads the clients, and slows each of them
-//! down.
+//! sticky sessions so does every second request, if no adapter connects the servers. The pause spreads
+//! the clients, and slows each of them down.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A poll while it waits.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -23,18 +23,22 @@ pub(super) struct PendingPoll<S: Session> {
 }
 
 impl<S: Session> PendingPoll<S> {
-    pub(super) async fn wait(self) -> Answer {
-        let answered = poll_fn(|cx| self.session.poll_answer(self.id, cx));
-        let answered = tokio::time::timeout(self.registry.poll_timeout, answered).await;
-        let token = self.token;
-        match answered.unwrap_or(Answered::Nothing) {
-            Answered::Messages(body) => answer::json(body),
-            Answered::Nothing => answer::empty(StatusCode::NO_CONTENT, token),
-            Answered::Over => {
-                if !self.session.is_superseded() {
-                    self.registry.remove(&token.id);
+    /// Waits for the answer.
+    #[expect(clippy::manual_async_fn, reason = "its future would have room for `self` twice")]
+    pub(super) fn wait(self) -> impl Future<Output = Answer> + Send {
+        async move {
+            let Self { registry, session, token, id } = &self;
+            let answered = poll_fn(|cx| session.poll_answer(*id, *token, cx));
+            let answered = tokio::time::timeout(registry.poll_timeout, answered).await;
+            match answered.unwrap_or(Answered::Nothing) {
+                Answered::Messages(body) => answer::json(body),
+                Answered::Nothing => answer::empty(StatusCode::NO_CONTENT, *token),
+                Answered::Over => {
+                    if !session.is_superseded() {
+                        registry.remove(&token.id);
+                    }
+                    answer::empty(StatusCode::NO_CONTENT, *token)
                 }
-                answer::empty(StatusCode::NO_CONTENT, token)
             }
         }
     }
@@ -70,7 +74,7 @@ mod tests {
         let handles = Arc::new(Handles::new());
         let registry = Registry::new(Duration::MAX, Duration::MAX, Arc::clone(&handles));
         let (_outbox, receiver) = outbox::channel(1000);
-        let token = Token { id: [0; 22], cursor: 0 };
+        let token = Token { id: [0; 22], node: None, cursor: 0 };
         let timer = Timer::new(Arc::default(), token.id);
         let connected = Connected::own(Silent, receiver);
         let session = LongPollSession::new(connected, false, Duration::MAX, timer, handles);

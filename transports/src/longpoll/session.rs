@@ -10,7 +10,7 @@
 //! browser repeats a GET whose connection was lost, and an answer may be lost with it.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::answer;
 use super::batch::Batch;
 pub(super) use super::state::{Answered, Gone, PollId};
-use super::state::{AttachState, State};
+use super::state::{AttachState, Closed, State};
 use super::token::{Id, Token};
 use crate::connect_info::Transport;
 use crate::frame::Close;
@@ -44,9 +44,9 @@ pub(super) struct LongPollSession<S: Session> {
     handles: Arc<Handles>,
     /// Held for a few instructions, and never while application code runs. The locks of the outbox and
     /// of a resumable session's state may be taken under it.
-    state: Mutex<State<S>>,
+    pub(super) state: Mutex<State<S>>,
     /// The turn: held while the session attaches or handles a slice of a batch.
-    turn: Mutex<Option<Attached<S>>>,
+    pub(super) turn: Mutex<Option<Attached<S>>>,
     /// Held while a batch is handled, which keeps the order of POSTs. It is tokio's mutex, because it is
     /// awaited.
     order: Arc<tokio::sync::Mutex<()>>,
@@ -135,15 +135,18 @@ impl<S: Session> LongPollSession<S> {
         };
         self.unlock(state, collected);
         begun.map(|(poll, older)| {
-            if let Some(older) = older {
-                older.wake();
-            }
+            older.into_iter().for_each(Waker::wake);
             poll
         })
     }
 
-    /// Answers a poll as soon as there is an answer.
-    pub(super) fn poll_answer(&self, poll: PollId, cx: &mut Context<'_>) -> Poll<Answered> {
+    /// Answers a poll with this token as soon as there is an answer.
+    pub(super) fn poll_answer(
+        &self,
+        poll: PollId,
+        token: Token,
+        cx: &mut Context<'_>,
+    ) -> Poll<Answered> {
         let mut state = self.state.lock();
         if poll != state.newest {
             return Poll::Ready(Answered::Nothing);
@@ -163,7 +166,7 @@ impl<S: Session> LongPollSession<S> {
         self.unlock(state, collected);
         polled.map(|()| {
             if rendered.is_none() && !unread.is_empty() {
-                let token = Token { id: *self.timer.key(), cursor: collected.position };
+                let token = Token { cursor: collected.position, ..token };
                 let body = answer::render(StatusCode::OK, &unread, token);
                 self.handles.longpoll.sent.increment(unread.len() as u64);
                 let mut state = self.state.lock();
@@ -328,9 +331,7 @@ impl<S: Session> LongPollSession<S> {
             state.schedule(&self.timer, next);
         }
         self.unlock(state, collected);
-        if let Some(closed) = closed {
-            closed.finish();
-        }
+        closed.into_iter().for_each(Closed::finish);
         if let Some(epoch) = detached {
             epoch.report_detached();
         }
@@ -355,7 +356,7 @@ impl<S: Session> LongPollSession<S> {
         };
     }
 
-    fn set_idle(&self, state: &mut State<S>, now: Instant) {
+    pub(super) fn set_idle(&self, state: &mut State<S>, now: Instant) {
         state.set_idle(now);
         let timeout = after(now, self.session_timeout);
         state.schedule(&self.timer, if self.ends_with_server(state) { now } else { timeout });

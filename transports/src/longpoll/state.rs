@@ -6,6 +6,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::first_use::Claiming;
 use super::repeats::Repeats;
 use super::shared_answer::{BUFFERED, SharedAnswer};
 use super::token::Id;
@@ -41,6 +42,8 @@ pub(super) enum AttachState<S: Session> {
     Unused(Connected<S>),
     /// The first use is under way, in the turn.
     Attaching,
+    /// The first use waits until the session was looked for on the other nodes.
+    Claiming(Claiming),
     /// `epoch` is that of a resumable session.
     Attached { receiver: outbox::Receiver, epoch: Option<Epoch<S>> },
     /// The session is over. What was not acknowledged can still be polled.
@@ -87,7 +90,10 @@ impl<S: Session> State<S> {
             AttachState::Attached { receiver, .. } | AttachState::Ended(Some(receiver)) => {
                 Some(receiver)
             }
-            AttachState::Unused(_) | AttachState::Attaching | AttachState::Ended(None) => None,
+            AttachState::Unused(_)
+            | AttachState::Attaching
+            | AttachState::Claiming(_)
+            | AttachState::Ended(None) => None,
         }
     }
 
@@ -159,7 +165,7 @@ impl<S: Session> State<S> {
     pub(super) fn collect(&mut self, reads_binary: bool) -> Collected {
         let is_open = match &self.attach {
             AttachState::Unused(connected) => connected.is_open(),
-            AttachState::Attaching => true,
+            AttachState::Attaching | AttachState::Claiming(_) => true,
             AttachState::Attached { .. } | AttachState::Ended(_) => false,
         };
         let unattached = Collected { is_open, ..Collected::default() };

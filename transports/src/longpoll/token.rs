@@ -1,6 +1,7 @@
 //! The token that a client carries from one request to the next.
 //!
-//! It names the session and the last message that an answer carried, which the next poll acknowledges.
+//! It names the session, the node that has it if there may be others, and the last message that an answer carried,
+//! which the next poll acknowledges.
 //!
 //! A client sends it in a header or in the query, where an application may have a parameter `token` of its
 //! own: phoenix.js appends the transport's behind it, or nothing before the first answer. Old clients
@@ -15,15 +16,19 @@ use http::request::Parts;
 use http::{HeaderName, Uri};
 
 use crate::params;
+use crate::peers::NodeId;
 
 /// The id of a session: 128 random bits in base64url. It cannot be guessed, so knowing it authenticates
 /// the client.
 pub(super) type Id = [u8; 22];
 
-/// A token; its text is [`PREFIX`], the id, and the cursor in decimal.
+/// A token; its text is [`PREFIX`], the id, the node in base64url between two dots if there is one, and the cursor in
+/// decimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) id: Id,
+    /// The node that has the session; `None` without other nodes.
+    pub(super) node: Option<NodeId>,
     /// The position behind the last message of the answer that carried this token; 0 before any.
     pub(super) cursor: u64,
 }
@@ -76,41 +81,114 @@ impl Token {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(PREFIX.as_bytes());
         out.extend_from_slice(&self.id);
+        if let Some(node) = self.node {
+            let mut text = [b'.'; NODE + 2];
+            // 8 bytes are encoded in exactly 11 characters.
+            let _ = URL_SAFE_NO_PAD.encode_slice(node.to_be_bytes(), &mut text[1..=NODE]);
+            out.extend_from_slice(&text);
+        }
         // Writing into memory cannot fail.
         let _ = write!(out, "{}", self.cursor);
+    }
+
+    /// Returns the text of the token.
+    pub(super) fn to_text(self) -> String {
+        let mut text = Vec::with_capacity(64);
+        self.write(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Parses the text of a token. Returns `None` for text that [`write`](Self::write) never produces.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix(PREFIX)?;
-        let (id, cursor) = (text.as_bytes().first_chunk()?, text.get(size_of::<Id>()..)?);
+        let (id, rest) = (text.as_bytes().first_chunk()?, text.get(size_of::<Id>()..)?);
+        let (node, cursor) = match rest.strip_prefix('.') {
+            Some(rest) => {
+                let (node, cursor) = rest.split_once('.')?;
+                (Some(parse_node(node)?), cursor)
+            }
+            None => (None, rest),
+        };
         let canonical = cursor == "0" || matches!(cursor.bytes().next(), Some(b'1'..=b'9'));
-        Some(Self { id: *id, cursor: cursor.parse().ok().filter(|_| canonical)? })
+        Some(Self { id: *id, node, cursor: cursor.parse().ok().filter(|_| canonical)? })
     }
+}
+
+/// How many characters name a node.
+const NODE: usize = 11;
+
+/// Parses the name of a node. The decoder rejects what is not canonical.
+fn parse_node(text: &str) -> Option<NodeId> {
+    // One byte more than a node has, so that the estimate of a decoder fits.
+    let mut bytes = [0; 9];
+    let size = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+    bytes[..size].try_into().ok().map(NodeId::from_be_bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(id: Id, cursor: u64) -> String {
+    fn text(token: &Token) -> String {
         let mut text = Vec::new();
-        Token { id, cursor }.write(&mut text);
+        token.write(&mut text);
         String::from_utf8(text).unwrap()
     }
+
+    const NODES: [Option<NodeId>; 5] = [None, Some(0), Some(1), Some(1 << 63), Some(u64::MAX)];
 
     #[test]
     fn a_token_that_is_written_is_parsed_back() {
         let id = draw_id().unwrap();
-        for cursor in [0, 1, 9, 10, 1234567890, u64::MAX] {
-            assert_eq!(Token::parse(&text(id, cursor)), Some(Token { id, cursor }));
+        for node in NODES {
+            for cursor in [0, 1, 9, 10, 1234567890, u64::MAX] {
+                let token = Token { id, node, cursor };
+                assert_eq!(Token::parse(&text(&token)), Some(token));
+            }
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_token_names_the_node_only_if_there_is_one() {
+        let token = Token { id: *b"0123456789abcdefghijkl", node: None, cursor: 7 };
+        assert_eq!(text(&token), "phx-lp.0123456789abcdefghijkl7");
+        let token = Token { node: Some(0x0123_4567_89ab_cdef), ..token };
+        assert_eq!(text(&token), "phx-lp.0123456789abcdefghijkl.ASNFZ4mrze8.7");
+    }
+
+    #[test]
+    fn each_node_has_one_name() {
+        let parse = |node: &str| {
+            Token::parse(&format!("phx-lp.0123456789abcdefghijkl{node}7")).map(|token| token.node)
+        };
+        assert_eq!(parse(".ASNFZ4mrze8."), Some(Some(0x0123_4567_89ab_cdef)));
+        for node in [
+            ".",
+            "..",
+            ".ASNFZ4mrze8",
+            "ASNFZ4mrze8.",
+            ".ASNFZ4mrze9.",
+            ".ASNFZ4mrze8=.",
+            ".ASNFZ4mrze.",
+            ".ASNFZ4mrze8A.",
+            ".ASNFZ4mrze8AAAA.",
+            ".ASNFZ4mrz+8.",
+            ".ASNFZ4mrzé.",
+            ".ASNFZ4mrze8..",
+            "..ASNFZ4mrze8.",
+            ".ASNFZ4mrze8.0",
+        ] {
+            assert_eq!(parse(node), None, "{node}");
         }
     }
 
     #[test]
     fn a_token_needs_no_escaping_in_a_query() {
-        let text = text(draw_id().unwrap(), u64::MAX);
-        assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
+        for node in NODES {
+            let text = text(&Token { id: draw_id().unwrap(), node, cursor: u64::MAX });
+            let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            assert!(text.bytes().all(is_safe), "{text}");
+        }
     }
 
     fn parts(query: &str, header: Option<&str>) -> Parts {

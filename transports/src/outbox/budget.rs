@@ -50,11 +50,7 @@ impl ByteBudget {
     pub fn try_acquire(&mut self, cost: impl Into<Cost>) -> bool {
         let has_room = self.bytes.saturating_sub(self.largest as usize) <= self.limit as usize;
         if has_room {
-            let cost = cost.into();
-            self.count(cost);
-            if let Some(reservation) = &mut self.reservation {
-                reservation.add(cost.own());
-            }
+            self.import(cost.into());
         }
         has_room
     }
@@ -91,6 +87,14 @@ impl ByteBudget {
         self.count(cost);
     }
 
+    /// Counts a message that comes from another node, regardless of the limit.
+    pub(crate) fn import(&mut self, cost: Cost) {
+        self.count(cost);
+        if let Some(reservation) = &mut self.reservation {
+            reservation.add(cost.own());
+        }
+    }
+
     /// Ends the reservation: the queue is closed, and what it held is being freed.
     pub fn end_reservation(&mut self) {
         self.reservation = None;
@@ -101,6 +105,11 @@ impl ByteBudget {
     #[must_use]
     pub fn take_exceeded(&mut self) -> Option<Memory> {
         self.reservation.as_mut()?.take_exceeded()
+    }
+
+    /// The limit, in bytes.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit as usize
     }
 
     /// The number of bytes in use.

@@ -12,6 +12,7 @@ mod loss;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub mod model;
+mod moved;
 mod poll;
 mod priority;
 mod queue;
@@ -28,10 +29,12 @@ use crate::memory::{Memory, Relievable};
 
 pub use self::budget::ByteBudget;
 pub(crate) use self::loss::Loss;
+pub(crate) use self::moved::{MovedOutbox, MovedStream};
 pub(crate) use self::poll::Collected;
 use self::queue::{Session, Shared};
 pub use self::receiver::Receiver;
 pub use self::sender::Sender;
+pub(crate) use self::sent::MAX_RETAINED;
 pub use self::wakeup::{Enqueued, Wakeup};
 
 /// Creates a plain outbox whose backlog is limited to `limit` bytes, and the side that empties it.

@@ -5,6 +5,7 @@
 //! arrives, loses connections in every way, and comes back. It panics if the buffer misbehaves.
 
 mod checks;
+mod moves;
 mod stream;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -25,22 +26,33 @@ use crate::frame::Message;
 ///
 /// If a message is lost, duplicated, reordered or sent too early, or if costs are counted wrongly.
 pub fn walk(bytes: &[u8]) {
+    walk_on(bytes, true);
+}
+
+/// Walks on one node, or on several. Returns what was sent.
+fn walk_on(bytes: &[u8], moves: bool) -> Vec<Message> {
     let mut bytes = bytes.iter().copied();
     let start = bytes.next().unwrap_or(0);
     let mut walk = Walk::new(start & 1 == 1, if start & 2 == 2 { 4_000 } else { 1 << 30 });
+    walk.moves = moves;
     while let Some(step) = bytes.next() {
         walk.step(step % 22, usize::from(bytes.next().unwrap_or(0)));
         if walk.has_ended {
-            return;
+            return walk.all_sent;
         }
         walk.check();
     }
     walk.finish();
+    walk.all_sent
 }
 
 struct Walk {
     buffer: ReplayBuffer,
     budget: ByteBudget,
+    /// Whether the session moves to other nodes.
+    moves: bool,
+    /// Messages that were sent in any epoch, as they were.
+    all_sent: Vec<Message>,
     limit: usize,
     largest: usize,
     /// Whether the session has ended: its outbox overflowed, or its client came back too late.
@@ -80,6 +92,8 @@ impl Walk {
         Self {
             buffer,
             budget,
+            moves: false,
+            all_sent: Vec::new(),
             limit,
             largest: 0,
             has_ended: false,
@@ -113,7 +127,7 @@ impl Walk {
             12 if self.attached => self.acknowledge(value),
             13 if self.attached => self.detach(value),
             13 => self.reactivate(),
-            14 => self.attach(),
+            14 => self.attach_on(if self.moves { value % 4 } else { 0 }),
             15..=16 => self.resume(value),
             17 => self.pause(value),
             18 if self.streams.len() < 4 => {
@@ -209,6 +223,7 @@ impl Walk {
                 assert_eq!(is_resumed, Some(true), "{name:?} came before its stream was resumed");
                 assert!(self.sent.insert(name), "{name:?} was sent twice in one epoch");
             }
+            self.all_sent.push(message.clone());
             self.wire.push_back(message);
         }
     }
@@ -319,13 +334,20 @@ impl Walk {
 
     /// The client reconnects, unless it would miss messages.
     fn attach(&mut self) {
-        self.stale = self.buffer.epoch();
+        self.attach_on(0);
+    }
+
+    /// The client reconnects after the session has moved several times.
+    fn attach_on(&mut self, moves: usize) {
+        let has_missed = self.read_to() < self.acked;
         let has_arrived = |buffer: &ReplayBuffer, stream: &_| buffer.has_reply_arrived(*stream);
         let arrived = self.streams.keys().copied().filter(|it| has_arrived(&self.buffer, it));
         let arrived: Vec<_> = arrived.collect();
+        (0..moves).for_each(|_| self.change_node());
+        self.stale = self.buffer.epoch();
         let received = self.numbered.then_some(self.received);
         if self.buffer.attach(received, &mut self.budget).is_none() {
-            assert!(self.read_to() < self.acked, "a client that has read everything may resume");
+            assert!(has_missed, "a client that has read everything may resume");
             self.has_ended = true;
             return;
         }

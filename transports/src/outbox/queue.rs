@@ -46,6 +46,14 @@ pub(super) struct Resumable {
     pub(super) buffer: ReplayBuffer,
     /// Woken by a close while no receiver waits: the session has no task of its own.
     pub(super) on_close: Option<Waker>,
+    /// Whether another node has it now.
+    pub(super) has_moved: bool,
+}
+
+impl Resumable {
+    pub(super) fn new(buffer: ReplayBuffer) -> Self {
+        Self { buffer, on_close: None, has_moved: false }
+    }
 }
 
 impl Shared {

@@ -108,6 +108,11 @@ impl Receiver {
         self.shared.account()
     }
 
+    /// The limit of the backlog, in bytes.
+    pub(crate) fn limit(&self) -> usize {
+        self.shared.state.lock().budget.limit()
+    }
+
     /// The cost of everything that was pushed and not yet released.
     pub fn backlog(&self) -> usize {
         self.shared.state.lock().budget.bytes()
@@ -123,7 +128,7 @@ impl Receiver {
                 for message in queue.drain(..) {
                     buffer.push(PRIORITY, message);
                 }
-                state.queue = Queue::Resumable(Box::new(Resumable { buffer, on_close: None }));
+                state.queue = Queue::Resumable(Box::new(Resumable::new(buffer)));
             }
             Queue::Resumable(resumable) => resumable.buffer.begin_after(received),
         }
@@ -134,11 +139,16 @@ impl Receiver {
         self.shared.state.lock().close.is_some()
     }
 
-    /// Returns whether a newer connection has taken over a session that is still there.
+    /// Returns whether a newer connection has taken over a session that is still there, or on another node.
     pub(crate) fn is_superseded(&self) -> bool {
-        let mut state = self.shared.state.lock();
-        let is_open = state.close.is_none();
-        is_open && state.replay().is_some_and(|(buffer, _)| buffer.epoch() != self.epoch)
+        let state = self.shared.state.lock();
+        match &state.queue {
+            Queue::Plain(_) => false,
+            Queue::Resumable(resumable) => {
+                let is_there = state.close.is_none() || resumable.has_moved;
+                is_there && resumable.buffer.epoch() != self.epoch
+            }
+        }
     }
 
     /// Wakes `waker` when the resumable outbox is closed while no receiver waits.

@@ -25,7 +25,7 @@ use crate::telemetry::MESSAGES_REPLAYED;
 /// Sending never blocks and never fails: a message for a client that is gone is dropped.
 #[derive(Clone)]
 pub struct Sender {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     stream: StreamId,
 }
 

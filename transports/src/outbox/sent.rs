@@ -207,6 +207,56 @@ impl Sent {
         messages
     }
 
+    /// The highest number that was evicted although the client may not have seen it.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Returns the messages that `keeps` selects, and how many of these are before `acked`. Each has the lowest number
+    /// that shows that it has arrived: its own, or that of a later message.
+    pub(super) fn export(
+        &self,
+        keeps: impl Fn(StreamId, &Message) -> bool,
+    ) -> (Vec<(StreamId, Message)>, usize) {
+        let (mut exported, mut kept_acked) = (Vec::new(), 0);
+        let (acked, mut number) = ((self.acked - self.first) as usize, 0);
+        for (index, (stream, message)) in self.messages.iter().enumerate().rev() {
+            if message.number() != 0 {
+                number = message.number();
+            }
+            if keeps(*stream, message) {
+                let mut message = message.clone();
+                message.set_number(number);
+                exported.push((*stream, message));
+                kept_acked += usize::from(index < acked);
+            }
+        }
+        exported.reverse();
+        (exported, kept_acked)
+    }
+
+    /// Keeps messages that another node has sent, of which the first `acked` have reached the client's network.
+    pub(super) fn import(
+        &mut self,
+        messages: Vec<(StreamId, Message)>,
+        acked: usize,
+        evicted: u64,
+        budget: &mut ByteBudget,
+    ) {
+        self.evicted = evicted;
+        for (index, (stream, message)) in messages.into_iter().enumerate() {
+            let cost = message.cost();
+            budget.import(cost);
+            self.push(stream, message);
+            if index < acked {
+                budget.retain(cost);
+                self.in_flight -= cost.bytes();
+                self.retained += cost.bytes();
+                self.acked += 1;
+            }
+        }
+    }
+
     /// The messages that the client's transport has not acknowledged.
     pub(super) fn unacknowledged(&self) -> impl Iterator<Item = &Message> {
         let acked = (self.acked - self.first) as usize;
@@ -224,7 +274,7 @@ impl Sent {
 }
 
 /// How many bytes are retained at most after the client's network has acknowledged them.
-pub(super) const MAX_RETAINED: usize = 256 * 1024;
+pub(crate) const MAX_RETAINED: usize = 256 * 1024;
 
 /// The size above which a message may never arrive: as much as is in flight on the slowest line.
 const LARGE: usize = 32 * 1024;

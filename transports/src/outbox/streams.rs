@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::mem;
 
+use super::budget::ByteBudget;
+use super::moved::MovedStream;
 use crate::frame::Message;
 use crate::memory::Cost;
 
@@ -248,6 +250,57 @@ impl Streams {
             self.ready = VecDeque::new();
         }
         Some(next)
+    }
+
+    /// The last id that was given.
+    pub(super) fn last(&self) -> StreamId {
+        self.last
+    }
+
+    /// Returns whether a message of this stream is of use to the next connection.
+    pub(super) fn keeps(&self, id: StreamId, message: &Message) -> bool {
+        index(&self.streams, id).is_some_and(|at| !self.streams[at].discards(message))
+    }
+
+    /// Returns all streams, each with what waits in it for the next connection.
+    pub(super) fn export(&self, arrived: impl Fn(u64) -> bool) -> Vec<MovedStream> {
+        let export = |stream: &Stream| MovedStream {
+            id: stream.id,
+            has_reply_arrived: self.has_reply_arrived(stream.id, &arrived),
+            discards_volatile: stream.discards_volatile,
+            waiting: {
+                let ready = self.ready.iter().filter(|(id, _)| *id == stream.id);
+                let waiting = ready.map(|(_, message)| message).chain(&stream.paused);
+                waiting.filter(|message| !stream.discards(message)).cloned().collect()
+            },
+        };
+        self.streams.iter().map(export).collect()
+    }
+
+    /// Continues the streams of another node, paused, in place of those here.
+    pub(super) fn import(
+        &mut self,
+        last: StreamId,
+        streams: Vec<MovedStream>,
+        budget: &mut ByteBudget,
+    ) {
+        self.last = self.last.max(last);
+        self.pauses_new = true;
+        let import = |moved: MovedStream| {
+            moved.waiting.iter().for_each(|message| budget.import(message.cost()));
+            Stream {
+                id: moved.id,
+                is_resumed: false,
+                reply: if moved.has_reply_arrived {
+                    ResumeReply::Arrived
+                } else {
+                    ResumeReply::Missing
+                },
+                discards_volatile: moved.discards_volatile,
+                paused: moved.waiting.into(),
+            }
+        };
+        self.streams = streams.into_iter().map(import).collect();
     }
 
     /// How many messages wait in paused streams.

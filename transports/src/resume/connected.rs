@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::census::{Census, Present};
 use super::connection::Attached;
+use super::moved::MovedSession;
 use super::registry::{Opened, ResumeRegistry};
 use super::session::{ResumableSession, TokenId};
 use crate::connect_info::Transport;
@@ -30,12 +31,14 @@ pub(crate) struct Accepted<S> {
 
 /// The session that an accepted client is going to use.
 pub(crate) struct Connected<S> {
-    received: Option<u64>,
+    pub(super) received: Option<u64>,
     census: Arc<Census>,
-    kind: Kind<S>,
+    /// What another node has left of the session.
+    pub(super) moved: Option<Box<MovedSession>>,
+    pub(super) kind: Kind<S>,
 }
 
-enum Kind<S> {
+pub(super) enum Kind<S> {
     /// Lives as long as its connection.
     Own(S, outbox::Receiver),
     /// Becomes resumable under this id with its first connection.
@@ -66,13 +69,14 @@ impl<S: Session> Connected<S> {
                 None => Kind::Own(session, receiver),
             }
         };
-        Ok(Self { received, census: Arc::clone(registry.census()), kind })
+        Ok(Self { received, census: Arc::clone(registry.census()), moved: None, kind })
     }
 
     /// Creates a session that lives as long as its connection.
     #[cfg(test)]
     pub(crate) fn own(session: S, receiver: outbox::Receiver) -> Self {
-        Self { received: None, census: Arc::default(), kind: Kind::Own(session, receiver) }
+        let kind = Kind::Own(session, receiver);
+        Self { received: None, census: Arc::default(), moved: None, kind }
     }
 
     /// Whether the session lives as long as its connection.
@@ -107,9 +111,18 @@ impl<S: Session> Connected<S> {
         }
     }
 
+    /// Lets a new session live as long as its connection.
+    pub(super) fn become_own(self) -> Self {
+        let kind = match self.kind {
+            Kind::New(_, _, session, receiver) => Kind::Own(session, receiver),
+            kind => kind,
+        };
+        Self { kind, ..self }
+    }
+
     /// Begins to use the session on a connection. Returns `None` if it has ended meanwhile.
     pub(crate) fn attach(self, transport: Transport) -> Option<(Attached<S>, outbox::Receiver)> {
-        let Self { received, census, kind } = self;
+        let Self { received, census, moved, kind } = self;
         let own = |session, receiver| {
             Some((Attached::Own(session, Present::new(census, transport)), receiver))
         };
@@ -117,7 +130,7 @@ impl<S: Session> Connected<S> {
             Kind::Own(session, receiver) => return own(session, receiver),
             Kind::Resumed(session, newer) => (session, Some(newer)),
             Kind::New(registry, id, session, receiver) => {
-                match registry.open(&id, received, session, receiver) {
+                match registry.open(&id, received, moved, session, receiver) {
                     Opened::Own(session, receiver) => return own(session, receiver),
                     Opened::Resumable(session) => (session, None),
                     Opened::Resumed(session, newer) => (session, Some(newer)),

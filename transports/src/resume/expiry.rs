@@ -58,11 +58,6 @@ impl<K: Ord + Clone> Timer<K> {
     pub(crate) fn new(deadlines: Arc<Mutex<Deadlines<K>>>, key: K) -> Self {
         Self { deadlines, key }
     }
-
-    /// The key of the session.
-    pub(crate) fn key(&self) -> &K {
-        &self.key
-    }
 }
 
 impl<K: Ord + Clone + Send + Sync + 'static> Wake for Timer<K> {

@@ -11,10 +11,13 @@
 //! ```
 
 pub(crate) mod census;
+mod claim;
 mod config;
 mod connected;
 mod connection;
 pub(crate) mod expiry;
+mod moved;
+mod offer;
 mod registry;
 mod session;
 mod state;

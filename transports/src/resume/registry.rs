@@ -10,8 +10,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::census::Census;
+use super::claim::{Claim, Elsewhere};
 use super::config::ResumeConfig;
 use super::expiry::{Deadlines, Timer};
+use super::moved::MovedSession;
 use super::session::{ResumableSession, Visited};
 use super::state::{SessionId, Shared};
 use super::sweeper::{self, Sweep};
@@ -19,8 +21,9 @@ use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::limited;
 use crate::outbox;
+use crate::peers::Peers;
 use crate::session::Session;
-use crate::telemetry::{SESSIONS_EXPIRED, SESSIONS_STUCK};
+use crate::telemetry::SESSIONS_EXPIRED;
 
 /// The result of [`ResumeRegistry::open`].
 pub(super) enum Opened<S> {
@@ -39,6 +42,7 @@ pub(crate) struct ResumeRegistry<S> {
     /// turn.
     sessions: Mutex<Sessions<S>>,
     deadlines: Arc<Mutex<Deadlines<SessionId>>>,
+    elsewhere: Option<Elsewhere>,
 }
 
 struct Sessions<S> {
@@ -51,8 +55,14 @@ struct Sessions<S> {
 }
 
 impl<S: Session> ResumeRegistry<S> {
+    #[cfg(test)]
     pub(crate) fn new(config: ResumeConfig) -> Arc<Self> {
+        Self::with_peers(config, None)
+    }
+
+    pub(crate) fn with_peers(config: ResumeConfig, peers: Option<Arc<dyn Peers>>) -> Arc<Self> {
         Arc::new(Self {
+            elsewhere: peers.map(Elsewhere::new),
             shared: Arc::new(Shared { config, census: Arc::default() }),
             sessions: Mutex::new(Sessions::new()),
             deadlines: Arc::default(),
@@ -93,22 +103,55 @@ impl<S: Session> ResumeRegistry<S> {
         })
     }
 
+    /// The other nodes, if there may be any.
+    pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
+        self.elsewhere.as_ref().map(|elsewhere| &elsewhere.peers)
+    }
+
+    /// The other nodes and the claims of this one.
+    pub(super) fn elsewhere(&self) -> Option<&Elsewhere> {
+        self.elsewhere.as_ref()
+    }
+
+    /// Waits until no other task looks for the session elsewhere, or gives it away.
+    pub(super) async fn claim(&self, id: &SessionId) -> Option<Claim> {
+        match &self.elsewhere {
+            Some(elsewhere) => Some(elsewhere.claim(id).await),
+            None => None,
+        }
+    }
+
+    /// Tells the other nodes that the session has ended here, unless another one has begun. No lock may be held.
+    pub(super) fn release(&self, id: &SessionId) {
+        if let Some(elsewhere) = &self.elsewhere
+            && !self.knows(id)
+        {
+            elsewhere.peers.release(id);
+        }
+    }
+
+    /// All sessions.
+    pub(super) fn all(&self) -> Vec<(SessionId, Arc<ResumableSession<S>>)> {
+        let sessions = self.sessions.lock();
+        sessions.by_id.iter().map(|(id, it)| (Arc::clone(id), Arc::clone(it))).collect()
+    }
+
     /// Returns whether there is such a session, whoever owns it.
-    #[cfg(test)]
     pub(super) fn knows(&self, id: &str) -> bool {
         self.find(id).is_some_and(|session| session.is_alive())
     }
 
-    fn find(&self, id: &str) -> Option<Arc<ResumableSession<S>>> {
+    pub(super) fn find(&self, id: &str) -> Option<Arc<ResumableSession<S>>> {
         self.sessions.lock().by_id.get(id).map(Arc::clone)
     }
 
     /// Finds the session that a new connection asks for. If there is none, the new one becomes the
-    /// session of that id.
+    /// session of that id, and continues the one that has `moved` from another node.
     pub(super) fn open(
         self: &Arc<Self>,
         id: &str,
         received: Option<u64>,
+        moved: Option<Box<MovedSession>>,
         session: S,
         receiver: outbox::Receiver,
     ) -> Opened<S> {
@@ -138,13 +181,17 @@ impl<S: Session> ResumeRegistry<S> {
             Some(socket_id) => sessions.make_room(socket_id, config.max_per_id),
             None => Ok(None),
         };
-        let opened = if room.is_ok() {
+        // One that has moved had its place on another node.
+        let opened = if room.is_ok() || moved.is_some() {
             let id = SessionId::from(id);
             let outbox = receiver.into_resumable(received.unwrap_or(0));
             let timer = Timer::new(Arc::clone(&self.deadlines), Arc::clone(&id));
             let shared = Arc::clone(&self.shared);
             let new = ResumableSession::new(shared, timer, socket_id, session, outbox);
             let new = Arc::new(new);
+            if let Some(moved) = moved {
+                new.import(*moved);
+            }
             sessions.insert(id, Arc::clone(&new));
             if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
                 let sweeper = sweeper::run(Arc::downgrade(self), self.tick());
@@ -155,18 +202,17 @@ impl<S: Session> ResumeRegistry<S> {
             Opened::Own(session, receiver)
         };
         drop(sessions);
-        let has_ended = replaced.is_some_and(|replaced| replaced.end(Close::Restart));
-        if has_ended && is_stuck {
-            SESSIONS_STUCK.add(1);
-            limited!(WARN, "session restarted: three connections were lost over one message");
-        } else if has_ended {
-            limited!(INFO, "session restarted: its client has missed too much");
+        if replaced.is_some_and(|replaced| replaced.end(Close::Restart)) {
+            Self::report_restart(is_stuck);
         }
         match room {
-            Ok(Some(evicted)) if evicted.end(Close::GoingAway) => {
-                limited!(INFO, "detached session ended: its socket id has too many");
+            Ok(Some((id, evicted))) => {
+                if evicted.end(Close::GoingAway) {
+                    limited!(INFO, "detached session ended: its socket id has too many");
+                }
+                self.release(&id);
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(Full) => limited!(INFO, "session not resumable: its socket id has too many"),
         }
         opened
@@ -178,12 +224,14 @@ impl<S: Session> ResumeRegistry<S> {
         shortest.clamp(Duration::from_millis(10), Duration::from_secs(5))
     }
 
-    /// Removes the session, unless another one has taken its id.
-    fn remove(&self, id: &str, session: &Arc<ResumableSession<S>>) {
+    /// Removes the session, unless another one has taken its id. Returns whether it was there.
+    pub(super) fn remove(&self, id: &str, session: &Arc<ResumableSession<S>>) -> bool {
         let mut sessions = self.sessions.lock();
-        if sessions.by_id.get(id).is_some_and(|known| Arc::ptr_eq(known, session)) {
+        let is_there = sessions.by_id.get(id).is_some_and(|known| Arc::ptr_eq(known, session));
+        if is_there {
             sessions.remove(id);
         }
+        is_there
     }
 }
 
@@ -197,7 +245,9 @@ impl<S: Session> Sweep for ResumeRegistry<S> {
     fn visit(&self, id: &SessionId, now: Instant) {
         let Some(session) = self.find(id) else { return };
         if let Visited::Ended { expired } = session.visit(now) {
-            self.remove(id, &session);
+            if self.remove(id, &session) && !session.is_given() {
+                self.release(id);
+            }
             if expired {
                 SESSIONS_EXPIRED.add(1);
                 limited!(DEBUG, "detached session expired");
@@ -254,7 +304,7 @@ impl<S: Session> Sessions<S> {
         &mut self,
         socket_id: &str,
         max: usize,
-    ) -> Result<Option<Arc<ResumableSession<S>>>, Full> {
+    ) -> Result<Option<Evicted<S>>, Full> {
         let ids = self.by_socket_id.get(socket_id).map_or(&[][..], Vec::as_slice);
         if ids.len() < max {
             return Ok(None);
@@ -262,9 +312,12 @@ impl<S: Session> Sessions<S> {
         let unused = ids.iter().filter_map(|id| Some((self.by_id.get(id)?.eviction_order()?, id)));
         let longest = unused.min_by_key(|(order, _)| *order).map(|(_, id)| Arc::clone(id));
         let id = longest.ok_or(Full)?;
-        Ok(self.remove(&id))
+        Ok(self.remove(&id).map(|session| (id, session)))
     }
 }
+
+/// A session that has to end for another one.
+type Evicted<S> = (SessionId, Arc<ResumableSession<S>>);
 
 /// All sessions of a socket id are connected.
 struct Full;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::expiry::Timer;
+use super::moved::MovedSession;
 use super::state::{SessionEvent, SessionId, Shared, State};
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound};
@@ -23,12 +24,12 @@ use crate::telemetry::{SESSIONS_ATTACHED, SESSIONS_DETACHED};
 /// A session that outlives its connections.
 pub(crate) struct ResumableSession<S> {
     socket_id: Option<Box<str>>,
-    outbox: outbox::Sender,
+    pub(super) outbox: outbox::Sender,
     /// Held for a few instructions, and never while application code runs. The lock of the outbox may
     /// be taken under it.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// The turn: held while a callback of the session runs. `None` once the session has ended.
-    turn: Mutex<Option<S>>,
+    pub(super) turn: Mutex<Option<S>>,
     /// What the newest connect would have been without this session, until the session has seen it. Set
     /// under the lock of the state.
     newer: Mutex<Option<Box<S>>>,
@@ -66,6 +67,17 @@ impl<S: Session> ResumableSession<S> {
         let (state, turn) = (Mutex::new(state), Mutex::new(Some(session)));
         let (newer, newest_token) = (Mutex::new(None), Mutex::default());
         Self { socket_id, outbox, state, turn, newer, newest_token }
+    }
+
+    /// Continues a session of another node, before the first connection uses it.
+    pub(super) fn import(&self, moved: MovedSession) {
+        self.state.lock().set_conduct(&moved.conduct, Instant::now());
+        self.outbox.import(moved.outbox);
+    }
+
+    /// Returns whether another node has the session, or is about to.
+    pub(super) fn is_given(&self) -> bool {
+        self.state.lock().is_given()
     }
 
     /// Remembers the token of a long-poll connect, and returns the one before.
@@ -282,7 +294,7 @@ impl<S: Session> ResumableSession<S> {
 
     /// Applies the queued events. Returns the epoch that they lead to, and the session if it has
     /// ended: it is dropped once the turn is over.
-    fn apply_pending(&self, turn: &mut Option<S>) -> (u64, Option<S>) {
+    pub(super) fn apply_pending(&self, turn: &mut Option<S>) -> (u64, Option<S>) {
         let mut gone = None;
         loop {
             let mut state = self.state.lock();

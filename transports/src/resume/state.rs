@@ -51,6 +51,8 @@ pub(super) struct State {
     short_lived: u32,
     /// When the last of them was cut.
     last_lost: Instant,
+    /// Whether the session has ended because it is given to another node.
+    is_given: bool,
     /// Not yet applied, in order.
     pending: VecDeque<SessionEvent>,
     scheduled: Scheduled,
@@ -65,6 +67,17 @@ enum Connection {
     Detached(Instant),
     /// The session is over.
     Ended,
+}
+
+/// How the clients of a session have behaved, which another node has to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Conduct {
+    /// How long ago there were conflicts.
+    pub(crate) conflicts: Vec<Duration>,
+    /// How many WebSockets in a row were cut young.
+    pub(crate) short_lived: u32,
+    /// How long ago the last of them was cut.
+    pub(crate) last_lost: Duration,
 }
 
 impl Connection {
@@ -93,6 +106,7 @@ impl State {
             conflicts: Vec::new(),
             short_lived: 0,
             last_lost: now,
+            is_given: false,
             pending: VecDeque::new(),
             scheduled: Scheduled::default(),
         }
@@ -112,6 +126,11 @@ impl State {
             Connection::Idle(since) | Connection::Detached(since) => Some(since),
             Connection::Attached | Connection::Ended => None,
         }
+    }
+
+    /// Returns whether there is no connection.
+    pub(super) fn is_detached(&self) -> bool {
+        matches!(self.connection, Connection::Detached(_))
     }
 
     /// Orders the sessions of a socket id for eviction, the first one first: sessions that have ended,
@@ -145,6 +164,47 @@ impl State {
     pub(super) fn add_conflict(&mut self, now: Instant) {
         self.conflicts.retain(|at| now.duration_since(*at) < CONFLICT_WINDOW);
         self.conflicts.push(now);
+    }
+
+    /// Returns how the clients have behaved.
+    pub(super) fn conduct(&self, now: Instant) -> Conduct {
+        Conduct {
+            conflicts: self.conflicts.iter().map(|at| now.duration_since(*at)).collect(),
+            short_lived: self.short_lived,
+            last_lost: now.duration_since(self.last_lost),
+        }
+    }
+
+    /// Takes over how the clients have behaved on another node.
+    pub(super) fn set_conduct(&mut self, conduct: &Conduct, now: Instant) {
+        let recent = conduct.conflicts.iter().filter(|age| **age < CONFLICT_WINDOW);
+        let conflicts = recent.filter_map(|age| now.checked_sub(*age)).take(MAX_CONFLICTS);
+        self.conflicts = conflicts.collect();
+        // A loss that is longer ago than anyone remembers has no effect.
+        if let Some(last_lost) = now.checked_sub(conduct.last_lost) {
+            (self.short_lived, self.last_lost) = (conduct.short_lived, last_lost);
+        }
+    }
+
+    /// Begins an epoch without a connection, unless a newer one has begun or the session has ended. Returns whether
+    /// there was a connection.
+    pub(super) fn fence(&mut self, epoch: u64, now: Instant) -> bool {
+        if epoch <= self.epoch {
+            return false;
+        }
+        self.epoch = epoch;
+        self.detach(DetachReason::Lost, now)
+    }
+
+    /// Ends the session for another node, which continues it: its callbacks are not told.
+    pub(super) fn give_away(&mut self) {
+        self.set_connection(Connection::Ended, self.transport);
+        self.is_given = true;
+    }
+
+    /// Returns whether another node has the session, or is about to.
+    pub(super) fn is_given(&self) -> bool {
+        self.is_given
     }
 
     /// Begins an epoch, unless a newer one has begun or the session has ended. Returns whether it has
@@ -249,8 +309,7 @@ impl State {
 
     /// How long acknowledged messages are retained. Without a connection they do not grow old.
     pub(super) fn acknowledged_ttl(&self) -> Option<Duration> {
-        let is_detached = matches!(self.connection, Connection::Detached(_));
-        (!is_detached).then_some(self.shared.config.acknowledged_ttl)
+        (!self.is_detached()).then_some(self.shared.config.acknowledged_ttl)
     }
 
     /// Queues the end of the rejoin grace, if that is due.

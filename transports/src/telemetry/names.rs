@@ -52,6 +52,12 @@ define_metrics! {
     pub Counter SESSIONS_EXPIRED = "tower_channels_sessions_expired_total" by [];
     /// Resumable sessions that started anew because three connections were lost over one message.
     pub Counter SESSIONS_STUCK = "tower_channels_sessions_stuck_total" by [];
+    /// Resumable sessions that another node has taken, and that were taken from another node.
+    pub Counter SESSIONS_MOVED = "tower_channels_sessions_moved_total"
+        by [("direction", &["out", "in"])];
+    /// Sessions of another node that began anew on this one, by the reason.
+    pub Counter SESSIONS_NOT_MOVED = "tower_channels_sessions_not_moved_total"
+        by [("reason", &["lost", "unreadable", "refused", "failed"])];
     /// Session ids of the wrong form, whose clients work as without one.
     pub Counter SESSION_IDS_IGNORED = "tower_channels_session_ids_ignored_total" by [];
     /// Messages from clients.
@@ -84,6 +90,11 @@ define_metrics! {
     pub Counter LONGPOLL_PAUSES_SKIPPED = "tower_channels_longpoll_pauses_skipped_total" by [];
     /// Polls answered without messages because they repeated a token too often.
     pub Counter LONGPOLL_REPEATS_REFUSED = "tower_channels_longpoll_repeats_refused_total" by [];
+    /// Long-poll requests that were for a session of another node, by what came of them.
+    pub Counter LONGPOLL_RELAYED = "tower_channels_longpoll_relayed_total" by [
+        ("kind", &["poll", "post"]),
+        ("result", &["answered", "gone", "late", "busy", "memory", "too_large"]),
+    ];
     /// POSTs whose body did not arrive in time.
     pub Counter LONGPOLL_BODIES_TIMED_OUT = "tower_channels_longpoll_bodies_timed_out_total" by [];
     /// Binary messages that a long-poll client could not read.

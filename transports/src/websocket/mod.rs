@@ -142,7 +142,11 @@ impl<H: Handler> WebSocket<H> {
                     let Self { acceptor, config, .. } = self;
                     let limits = acceptor.limits();
                     // Only now does the client have the connection. It may use another until then.
-                    let attached = connected.attach(Transport::WebSocket);
+                    let attached = if connected.may_be_elsewhere() {
+                        Box::pin(connected.claim(Transport::WebSocket)).await
+                    } else {
+                        connected.attach(Transport::WebSocket)
+                    };
                     let Some((session, receiver)) = attached else { return };
                     let connection = Connection::new(io, session, receiver, &config, limits);
                     tokio::spawn(connection.metered(acceptor.handles()));

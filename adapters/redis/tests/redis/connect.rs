@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tower_channels::adapter::{Adapter, Channel, Reached};
+use tower_channels::adapter::{Adapter, Channel, Reached, Record, Replaced};
 use tower_channels_adapter_tests::engines::{Kind, RedisConfig as Server};
 use tower_channels_redis::{ConnectError, Redis, RedisConfig};
 
@@ -76,11 +76,12 @@ async fn a_wrong_password_and_none_are_refused_in_words() {
 /// The rules of the documentation.
 const COMMANDS: &str = "+publish +subscribe +psubscribe +unsubscribe +punsubscribe";
 const CHANNELS: &str = "resetchannels &tc:chat:all &tc:chat:n:* &tc:chat:t:*";
+const RECORDS: &str = "+eval +evalsha +get +set +del ~tc:{chat}:r:*";
 
 #[tokio::test]
 async fn a_user_with_the_documented_rules_is_enough() {
     for kind in [Kind::Redis, Kind::Valkey] {
-        let rules = format!("{COMMANDS} {CHANNELS}");
+        let rules = format!("{COMMANDS} {CHANNELS} {RECORDS}");
         let Some(server) = Server::new(kind).user("chat", "secret", &rules).start().await else {
             continue;
         };
@@ -96,16 +97,24 @@ async fn a_user_with_the_documented_rules_is_enough() {
         a.redis.ignore("room:1");
         a.redis.hear_all(true).await;
         a.hears_itself().await;
+        let store = a.redis.store().expect("it has one");
+        let put = store.replace("k", None, Some("v".into()), Duration::from_secs(60)).await;
+        let Ok(Replaced::Yes(revision)) = put else { panic!("{put:?}") };
+        let record = Record { value: "v".into(), revision };
+        assert_eq!(store.read("k").await, Ok(Some(record)));
+        let removed = store.replace("k", Some(revision), None, Duration::ZERO).await;
+        assert!(matches!(removed, Ok(Replaced::Yes(_))), "{removed:?}");
     }
 }
 
 #[tokio::test]
 async fn a_missing_permission_is_refused_with_the_command_and_the_channel() {
+    const RECORD: &str = "EVAL, EVALSHA, GET, SET and DEL on tc:{chat}:r:*";
     let without = |rules: &str, rule: &str| {
         let rest: Vec<_> = rules.split(' ').filter(|it| *it != rule).collect();
         rest.join(" ")
     };
-    let rules = format!("{COMMANDS} {CHANNELS}");
+    let rules = format!("{COMMANDS} {CHANNELS} {RECORDS}");
     let mut server = Server::new(Kind::Redis);
     let missing = [
         ("+publish", "PUBLISH tc:chat:n:"),
@@ -116,12 +125,18 @@ async fn a_missing_permission_is_refused_with_the_command_and_the_channel() {
         ("&tc:chat:all", "SUBSCRIBE tc:chat:all"),
         ("&tc:chat:n:*", "SUBSCRIBE tc:chat:n:"),
         ("&tc:chat:t:*", "PSUBSCRIBE tc:chat:t:*"),
+        ("+eval", RECORD),
+        ("+evalsha", RECORD),
+        ("+get", RECORD),
+        ("+set", RECORD),
+        ("+del", RECORD),
+        ("~tc:{chat}:r:*", RECORD),
     ];
     for (number, (rule, _)) in missing.iter().enumerate() {
         server = server.user(&format!("user{number}"), "secret", &without(&rules, rule));
     }
     // A pattern within the rule is not enough: it must be the rule.
-    let wide = format!("{COMMANDS} resetchannels &tc:chat:*");
+    let wide = format!("{COMMANDS} resetchannels &tc:chat:* {RECORDS}");
     let Some(server) = server.user("wide", "secret", &wide).start().await else { return };
     let url = |user: &str| format!("redis://{user}:secret@{}", server.address());
     let mut refusals = Vec::new();

@@ -85,15 +85,19 @@ harness!(OnValkey, Server::new(Kind::Valkey).start().await.map(|server| Servers:
 harness!(OnCluster, Server::new(Kind::Redis).start_cluster().await.map(Servers::new));
 
 mod redis {
-    use tower_channels_adapter_tests::contract;
+    use tower_channels_adapter_tests::{contract, records_contract};
 
     contract!(super::OnRedis);
+    records_contract!(super::OnRedis);
+    contract! { @tests super::OnRedis, () a_record_is_forgotten_after_its_time }
 }
 
 mod valkey {
-    use tower_channels_adapter_tests::contract;
+    use tower_channels_adapter_tests::{contract, records_contract};
 
     contract!(super::OnValkey);
+    records_contract!(super::OnValkey);
+    contract! { @tests super::OnValkey, () a_record_is_forgotten_after_its_time }
 }
 
 /// What does not depend on the count of receivers, which is that of one server in a cluster.
@@ -111,5 +115,16 @@ mod cluster {
         topics_are_heard_again_after_a_reconnection
         a_cut_line_loses_no_frame_in_silence
         a_dropped_adapter_leaves_nothing_behind
+
+        a_record_that_one_node_writes_is_read_replaced_and_removed_by_another
+        a_replacement_that_has_seen_another_record_is_refused_and_shown_it
+        one_of_fifty_that_race_for_a_record_wins
+        a_revision_is_not_repeated_after_a_removal
+        values_up_to_128_kib_are_kept_unchanged
+        records_of_two_applications_do_not_meet
+        a_record_outlives_the_node_that_wrote_it
+        a_record_is_forgotten_after_its_time
+        calls_fail_soon_while_the_engine_is_dead
+        calls_over_a_stalled_line_fail_soon_and_work_when_it_is_healed
     }
 }

@@ -37,6 +37,7 @@ impl Harness for BusHarness {
     }
 
     async fn restart(&mut self) {
+        self.buses().iter().for_each(Bus::forget_records);
         self.buses().iter().for_each(Bus::restart);
     }
 

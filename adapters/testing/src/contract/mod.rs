@@ -8,6 +8,9 @@
 //!   to [`lost`](tower_channels::adapter::NodeInbox::lost), or both.
 //! - [`flush`](Adapter::flush) and [`reach`](Adapter::reach) come back within seconds, whatever the engine does.
 //! - A dropped adapter closes its connections and lets go of its inbox.
+//!
+//! What the contract says of records is asked by [`records_contract!`](crate::records_contract!), of engines that keep
+//! some: they are lost with the engine, and revisions come never again even then.
 
 mod bus;
 #[allow(missing_docs, reason = "the names of tests say what they ask")]
@@ -19,6 +22,8 @@ mod failures;
 #[allow(missing_docs, reason = "the names of tests say what they ask")]
 mod listening;
 mod node;
+#[allow(missing_docs, reason = "the names of tests say what they ask")]
+mod records;
 
 use std::time::Duration;
 
@@ -30,6 +35,7 @@ pub use self::ending::*;
 pub use self::failures::*;
 pub use self::listening::*;
 use self::node::Node;
+pub use self::records::*;
 use crate::proxy::Proxy;
 
 /// An engine, and adapters for it.
@@ -182,6 +188,27 @@ macro_rules! contract {
             if let Some(world) = $crate::contract::World::<$harness>::start().await {
                 $crate::contract::bounded($crate::contract::$test(world)).await;
             }
+        }
+    };
+}
+
+/// Runs the tests of records over a [`Harness`], as [`contract!`](crate::contract!) does with the others. An engine that
+/// forgets each record in its time is asked `a_record_is_forgotten_after_its_time`, too.
+#[macro_export]
+macro_rules! records_contract {
+    ($harness:ty $(, $option:ident = $value:tt)*) => {
+        $crate::contract! { @tests $harness, ($($option = $value),*)
+            a_record_that_one_node_writes_is_read_replaced_and_removed_by_another
+            a_replacement_that_has_seen_another_record_is_refused_and_shown_it
+            one_of_fifty_that_race_for_a_record_wins
+            a_revision_is_not_repeated_after_a_removal
+            values_up_to_128_kib_are_kept_unchanged
+            records_with_different_keys_do_not_meet
+            records_of_two_applications_do_not_meet
+            a_record_outlives_the_node_that_wrote_it
+            calls_fail_soon_while_the_engine_is_dead
+            an_engine_that_is_back_without_records_keeps_new_ones
+            calls_over_a_stalled_line_fail_soon_and_work_when_it_is_healed
         }
     };
 }

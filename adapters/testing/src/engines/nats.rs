@@ -29,6 +29,11 @@ impl NatsConfig {
         self.line(&format!("authorization {{ user: {name:?}, password: {password:?} }}"))
     }
 
+    /// Enables JetStream.
+    pub fn jetstream(self) -> Self {
+        self.line("jetstream { store_dir: \"jetstream\" }")
+    }
+
     /// Adds a line to the server's configuration.
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push(line.to_owned());

@@ -10,11 +10,14 @@ use bytes::Bytes;
 use tokio::time::sleep;
 use tower_channels::adapter::{
     Adapter, AdapterLimits, BoxFuture, Channel, Link, NodeId, NodeInbox, PublishError, Reached,
+    Store,
 };
 use tower_channels_adapter_tests::contract::{BusHarness, Harness, Line, Settings};
 
+use crate::broken_store::BrokenStore;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Defect {
+pub(crate) enum Defect {
     DropsFrames,
     RepeatsFrames,
     SwapsFrames,
@@ -27,6 +30,7 @@ enum Defect {
     NeverLosesFrames,
     WaitsWithoutBound,
     SharesApplications,
+    SharesRecords,
     ReachesEverybody,
     ReachesAll,
     TakesAwayForGone,
@@ -44,6 +48,14 @@ enum Defect {
     NeverFlushes,
     FlushesNothing,
     OutlivesItsDrop,
+    OverwritesRecords,
+    RemovesBlindly,
+    ShowsNothing,
+    RepeatsRevisions,
+    CutsValues,
+    ForgetsNothing,
+    AnswersFromMemory,
+    WaitsForTheEngine,
 }
 
 use Defect::*;
@@ -129,13 +141,26 @@ breaks! {
     NeverFlushes: nothing_hangs_on_a_stalled_line frames_that_have_waited_for_too_long_are_lost;
     FlushesNothing: what_was_flushed_arrives_although_its_node_is_gone;
     OutlivesItsDrop: a_dropped_adapter_leaves_nothing_behind reach_knows_that_there_is_nobody;
+    SharesRecords: records_of_two_applications_do_not_meet;
+    OverwritesRecords: a_replacement_that_has_seen_another_record_is_refused_and_shown_it
+        one_of_fifty_that_race_for_a_record_wins;
+    RemovesBlindly: a_replacement_that_has_seen_another_record_is_refused_and_shown_it;
+    ShowsNothing: a_replacement_that_has_seen_another_record_is_refused_and_shown_it
+        one_of_fifty_that_race_for_a_record_wins;
+    RepeatsRevisions: a_revision_is_not_repeated_after_a_removal;
+    CutsValues: values_up_to_128_kib_are_kept_unchanged;
+    ForgetsNothing: a_record_is_forgotten_after_its_time;
+    AnswersFromMemory: a_record_that_one_node_writes_is_read_replaced_and_removed_by_another
+        calls_fail_soon_while_the_engine_is_dead an_engine_that_is_back_without_records_keeps_new_ones;
+    WaitsForTheEngine: calls_fail_soon_while_the_engine_is_dead
+        calls_over_a_stalled_line_fail_soon_and_work_when_it_is_healed;
 }
 
 impl Defect {
     fn settings(self, settings: Settings) -> Settings {
         match self {
             WaitsWithoutBound => Settings { max_waiting: usize::MAX / 2, ..settings },
-            SharesApplications => Settings { app: "all", ..settings },
+            SharesApplications | SharesRecords => Settings { app: "all", ..settings },
             NeverLosesFrames => Settings { max_age: Duration::from_secs(3600), ..settings },
             _ => settings,
         }
@@ -149,6 +174,7 @@ struct Wrapper {
     /// Taken when it is dropped.
     inner: Option<Arc<dyn Adapter>>,
     state: Arc<State>,
+    store: BrokenStore,
 }
 
 #[derive(Debug, Default)]
@@ -170,7 +196,9 @@ struct Inbox {
 
 impl Wrapper {
     fn new(defect: Defect, inner: Box<dyn Adapter>) -> Self {
-        Self { defect, inner: Some(inner.into()), state: Arc::default() }
+        let inner: Arc<dyn Adapter> = inner.into();
+        let store = BrokenStore::new(defect, Arc::downgrade(&inner));
+        Self { defect, inner: Some(inner), state: Arc::default(), store }
     }
 
     fn inner(&self) -> &Arc<dyn Adapter> {
@@ -285,6 +313,10 @@ impl Adapter for Wrapper {
 
     fn limits(&self) -> AdapterLimits {
         self.inner().limits()
+    }
+
+    fn store(&self) -> Option<&dyn Store> {
+        Some(&self.store)
     }
 }
 

@@ -42,6 +42,8 @@ impl Wakes {
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 
+const TOKEN: Token = Token { id: [b'a'; 22], node: None, cursor: 0 };
+
 fn session(reads_binary: bool) -> (LongPollSession<Echo>, outbox::Sender) {
     with_limit(reads_binary, 1000)
 }
@@ -49,7 +51,7 @@ fn session(reads_binary: bool) -> (LongPollSession<Echo>, outbox::Sender) {
 fn with_limit(reads_binary: bool, limit: usize) -> (LongPollSession<Echo>, outbox::Sender) {
     let (outbox, receiver) = outbox::channel(limit);
     let connected = Connected::own(Echo(outbox.clone()), receiver);
-    let timer = Timer::new(Arc::default(), [b'a'; 22]);
+    let timer = Timer::new(Arc::default(), TOKEN.id);
     let handles = Arc::new(Handles::new());
     (LongPollSession::new(connected, reads_binary, SESSION_TIMEOUT, timer, handles), outbox)
 }
@@ -63,7 +65,7 @@ fn messages<const N: usize>(texts: [&'static str; N], cursor: u64) -> Answered {
 }
 
 fn rendered(messages: &[Message], cursor: u64) -> Answered {
-    let token = Token { id: [b'a'; 22], cursor };
+    let token = Token { cursor, ..TOKEN };
     Answered::Messages(answer::render(StatusCode::OK, messages, token).into())
 }
 
@@ -76,7 +78,7 @@ fn cursor(answered: &Answered) -> Option<u64> {
 
 /// What a poll is answered by now.
 fn answer(session: &LongPollSession<Echo>, poll: PollId) -> Answered {
-    match session.poll_answer(poll, &mut Context::from_waker(Waker::noop())) {
+    match session.poll_answer(poll, TOKEN, &mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answered) => answered,
         Poll::Pending => Answered::Nothing,
     }
@@ -91,11 +93,11 @@ fn poll(session: &LongPollSession<Echo>, cursor: u64) -> Result<Answered, Gone> 
 }
 
 fn is_ready(session: &LongPollSession<Echo>, poll: PollId) -> bool {
-    session.poll_answer(poll, &mut Context::from_waker(Waker::noop())).is_ready()
+    session.poll_answer(poll, TOKEN, &mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 fn wait(session: &LongPollSession<Echo>, poll: PollId, waker: &Waker) {
-    assert!(session.poll_answer(poll, &mut Context::from_waker(waker)).is_pending());
+    assert!(session.poll_answer(poll, TOKEN, &mut Context::from_waker(waker)).is_pending());
 }
 
 fn backlog(session: &LongPollSession<Echo>) -> usize {

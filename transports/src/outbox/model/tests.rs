@@ -27,3 +27,11 @@ fn long_walks() {
             .unwrap_or_else(|_| panic!("seed {seed}"));
     }
 }
+
+#[test]
+fn a_client_sees_nothing_of_it_that_its_session_moves() {
+    for seed in 1..=2_000 {
+        let bytes = bytes(seed, 300);
+        assert!(walk_on(&bytes, true) == walk_on(&bytes, false), "seed {seed}");
+    }
+}

@@ -52,7 +52,7 @@ fn a_handler_that_blocks_delays_no_poll() {
         let poll = session.begin_poll(0).unwrap();
         outbox.push(Message::text("a"));
         let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(session.poll_answer(poll, &mut cx), Poll::Ready(messages(["a"], 1)));
+        assert_eq!(session.poll_answer(poll, TOKEN, &mut cx), Poll::Ready(messages(["a"], 1)));
         session.end_poll(poll, Instant::now());
         assert!(!session.visit(Instant::now()));
         unblock.send(()).unwrap();

@@ -1,0 +1,49 @@
+//! The end of a channel whose client goes on on another node.
+
+use std::sync::Arc;
+
+use tower_channels_transports::{excerpt, limited};
+
+use super::{ChannelTask, TaskExit};
+use crate::channel::callbacks::Channel;
+use crate::channel::mailbox::Command;
+use crate::channel::moving::{PackRequest, PackedChannel};
+use crate::channel::result::Reason;
+
+impl<C: Channel> ChannelTask<C> {
+    /// Ends the channel, which has handled all that its client has sent, and answers with what goes along. Does not
+    /// answer if the channel ends otherwise.
+    pub(super) async fn move_away(self, request: PackRequest) {
+        let Self { mut guard, socket, mut channel, .. } = self;
+        let PackRequest { ticket, reply } = request;
+        let context = Arc::clone(&guard.context);
+        let heard = context.subscription.leave();
+        // What it has received counts as heard, and is lost unless it is handled here.
+        while let Some(command) = guard.commands.try_recv() {
+            let Command::Broadcast(broadcast) = command else { continue };
+            let (topic, event) = (broadcast.topic(), broadcast.event());
+            let payload = broadcast.payload().clone();
+            let handled = if topic == socket.topic() {
+                channel.handle_out(event, payload, &socket).await
+            } else {
+                channel.handle_broadcast(topic, event, payload, &socket).await
+            };
+            match handled.err().and_then(|error| TaskExit::after(error, topic)) {
+                Some(TaskExit::Crashed(error)) => {
+                    limited!(ERROR, ?topic, error = ?excerpt(&error.to_string()), "channel crashed");
+                    return;
+                }
+                Some(_) => return,
+                None => {}
+            }
+        }
+        let packed = channel.pack(&socket).await;
+        channel.terminate(Reason::Moved, &socket).await;
+        drop(channel);
+        let follows = context.ownership.follows();
+        guard.finish_move(ticket);
+        // If nobody waits any more, the presence goes when its time is over.
+        let _ = reply.send(PackedChannel { packed, heard, follows });
+        limited!(DEBUG, topic = ?context.topic, "moved to another node");
+    }
+}

@@ -1,0 +1,237 @@
+//! [`Claim`]: how a node comes to have a session.
+
+use super::record::{SessionRecord, generation_after};
+use crate::adapter::{NodeId, Record, Revision};
+use bytes::Bytes;
+
+/// A node's attempt to have a session that it does not have. Plain code: it says what to do, and is told what came of
+/// it.
+///
+/// The store decides who is first, by comparing revisions; as long as an owner lives, that decides what becomes of the
+/// session.
+#[derive(Debug)]
+pub(super) struct Claim {
+    node: NodeId,
+    /// The hash of the socket id of its client.
+    socket: u64,
+    /// The time, in milliseconds since the Unix epoch.
+    time: u64,
+    state: State,
+    /// How many replacements were refused.
+    refused: u8,
+    /// How many nodes were asked.
+    asked: u8,
+    cause: Cause,
+    /// A node that may still believe to have the session.
+    unheard: Option<NodeId>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A record of this node is being written.
+    Replacing {
+        seen: Option<Revision>,
+        generation: u64,
+        deposit: Option<Bytes>,
+    },
+    /// The node with this record is being asked.
+    Asking {
+        owner: NodeId,
+        seen: Revision,
+        generation: u64,
+    },
+    Done,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Write that this node has the session, with this generation, in place of what was seen.
+    Replace { seen: Option<Revision>, generation: u64 },
+    /// Ask this node for the session.
+    Ask(NodeId),
+    Done(Outcome),
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Replaced(Revision),
+    /// This is there instead.
+    Refused(Option<Record>),
+    /// The store did not answer, or the time is over.
+    Failed,
+    Answered(Answer),
+}
+
+/// What the owner of a session answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Offered,
+    Taken,
+    Flapping,
+    /// It does not have the session.
+    None,
+    /// There is no such node.
+    Gone,
+    /// Nothing, in time.
+    Silent,
+}
+
+/// How a claim ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// This node begins the session.
+    New { cause: Cause, held: Held, unheard: Option<NodeId> },
+    /// Its node has left it behind, and this one has it now.
+    Deposited { held: Held, state: Bytes },
+    /// Its node offers it. The record is still that of its node: this is what takes its place.
+    Offered { owner: NodeId, held: Held },
+    /// It is another client's, or contested.
+    Taken,
+    Flapping,
+}
+
+/// Why a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// No other node has it.
+    Unknown,
+    /// The node that had it is gone or silent.
+    DeadNode,
+}
+
+/// What a node knows of the record of a session that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) generation: u64,
+    /// The record that was seen last.
+    pub(super) seen: Option<Revision>,
+    /// Whether that is of this node, and of this generation.
+    pub(super) is_recorded: bool,
+}
+
+/// How many replacements may be refused.
+const MAX_REFUSED: u8 = 3;
+
+/// How many nodes are asked. A session that moves on faster than that begins anew.
+const MAX_ASKED: u8 = 3;
+
+impl Claim {
+    /// Begins. `time` is in milliseconds since the Unix epoch.
+    pub(super) fn new(node: NodeId, socket: u64, time: u64) -> (Self, Step) {
+        let mut claim = Self {
+            node,
+            socket,
+            time,
+            state: State::Done,
+            refused: 0,
+            asked: 0,
+            cause: Cause::Unknown,
+            unheard: None,
+        };
+        let step = claim.replace(None, 0, None);
+        (claim, step)
+    }
+
+    /// Takes what came of the last step.
+    pub(super) fn on(&mut self, event: Event) -> Step {
+        match (std::mem::replace(&mut self.state, State::Done), event) {
+            (State::Replacing { generation, deposit, .. }, Event::Replaced(revision)) => {
+                let held = Held { generation, seen: Some(revision), is_recorded: true };
+                Step::Done(match deposit {
+                    Some(state) => Outcome::Deposited { held, state },
+                    None => self.begin(held),
+                })
+            }
+            (State::Replacing { generation, .. }, Event::Refused(there)) => {
+                self.refused += 1;
+                if self.refused >= MAX_REFUSED {
+                    // Whose session it is will show when it is recorded.
+                    return self.begin_unrecorded(None, generation);
+                }
+                self.go_on_from(there)
+            }
+            (State::Asking { owner, seen, generation }, Event::Answered(answer)) => {
+                self.go_on_after(answer, owner, seen, generation)
+            }
+            (State::Replacing { seen, generation, .. }, _) => {
+                self.begin_unrecorded(seen, generation)
+            }
+            (State::Asking { owner, seen, generation }, _) => {
+                self.unheard = Some(owner);
+                self.begin_unrecorded(Some(seen), generation_after(generation, self.time))
+            }
+            (State::Done, _) => self.begin_unrecorded(None, self.time),
+        }
+    }
+
+    /// Returns whether an owner is being asked.
+    #[cfg(any(test, feature = "unstable-internals"))]
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking { .. })
+    }
+
+    /// Goes on from what is in the store.
+    fn go_on_from(&mut self, there: Option<Record>) -> Step {
+        let Some(Record { value, revision }) = there else { return self.replace(None, 0, None) };
+        let seen = Some(revision);
+        let Some(record) = SessionRecord::decode(value) else { return self.replace(seen, 0, None) };
+        let (owner, generation) = (record.owner(), record.generation);
+        if record.socket != self.socket {
+            return Step::Done(Outcome::Taken);
+        }
+        if let Some(deposit) = record.deposit {
+            let is_there = self.time < deposit.expires;
+            return self.replace(seen, generation, is_there.then_some(deposit.state));
+        }
+        if owner == self.node {
+            // A session that has ended here meanwhile.
+            return self.replace(seen, generation, None);
+        }
+        if self.asked == MAX_ASKED {
+            self.unheard = Some(owner);
+            return self.replace(seen, generation, None);
+        }
+        self.asked += 1;
+        self.state = State::Asking { owner, seen: revision, generation };
+        Step::Ask(owner)
+    }
+
+    fn go_on_after(&mut self, answer: Answer, owner: NodeId, seen: Revision, before: u64) -> Step {
+        match answer {
+            Answer::Offered => {
+                let generation = generation_after(before, self.time);
+                let held = Held { generation, seen: Some(seen), is_recorded: false };
+                return Step::Done(Outcome::Offered { owner, held });
+            }
+            Answer::Taken => return Step::Done(Outcome::Taken),
+            Answer::Flapping => return Step::Done(Outcome::Flapping),
+            // If the session has moved on, the replacement is refused and shows where to.
+            Answer::None => {}
+            Answer::Gone => self.cause = Cause::DeadNode,
+            Answer::Silent => {
+                self.cause = Cause::DeadNode;
+                self.unheard = Some(owner);
+            }
+        }
+        self.replace(Some(seen), before, None)
+    }
+
+    fn replace(&mut self, seen: Option<Revision>, before: u64, deposit: Option<Bytes>) -> Step {
+        let generation = generation_after(before, self.time);
+        self.state = State::Replacing { seen, generation, deposit };
+        Step::Replace { seen, generation }
+    }
+
+    fn begin(&self, held: Held) -> Outcome {
+        Outcome::New { cause: self.cause, held, unheard: self.unheard }
+    }
+
+    fn begin_unrecorded(&self, seen: Option<Revision>, generation: u64) -> Step {
+        Step::Done(self.begin(Held { generation, seen, is_recorded: false }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

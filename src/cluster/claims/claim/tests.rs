@@ -1,0 +1,200 @@
+use super::super::record::Deposit;
+use super::*;
+
+const ME: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
+const THIRD: NodeId = NodeId(3);
+const SOCKET: u64 = 7;
+const NOW: u64 = 1000;
+
+fn record(owner: NodeId, generation: u64, revision: u64) -> Record {
+    let value = SessionRecord::new(owner, generation, SOCKET).encode();
+    Record { value, revision: Revision(revision) }
+}
+
+fn deposit(expires: u64) -> Record {
+    let mut record = SessionRecord::new(OTHER, 2000, SOCKET);
+    record.deposit = Some(Deposit { state: "state".into(), expires });
+    Record { value: record.encode(), revision: Revision(5) }
+}
+
+fn replaced(revision: u64) -> Event {
+    Event::Replaced(Revision(revision))
+}
+
+fn refused(record: Record) -> Event {
+    Event::Refused(Some(record))
+}
+
+fn replace(seen: u64, generation: u64) -> Step {
+    let seen = (seen > 0).then_some(Revision(seen));
+    Step::Replace { seen, generation }
+}
+
+fn held(generation: u64, seen: u64, is_recorded: bool) -> Held {
+    Held { generation, seen: (seen > 0).then_some(Revision(seen)), is_recorded }
+}
+
+fn new(cause: Cause, held: Held, unheard: Option<NodeId>) -> Step {
+    Step::Done(Outcome::New { cause, held, unheard })
+}
+
+/// Tells a claim what came of each step, and returns what it does next.
+fn steps(events: impl IntoIterator<Item = Event>) -> Vec<Step> {
+    let (mut claim, first) = Claim::new(ME, SOCKET, NOW);
+    assert_eq!(first, replace(0, NOW));
+    events.into_iter().map(|event| claim.on(event)).collect()
+}
+
+#[test]
+fn an_id_that_nobody_has_belongs_to_the_node() {
+    let new = new(Cause::Unknown, held(NOW, 9, true), None);
+    assert_eq!(steps([replaced(9)]), [new]);
+}
+
+#[test]
+fn an_id_of_another_client_is_taken() {
+    let value = SessionRecord::new(OTHER, 1, SOCKET + 1).encode();
+    let record = Record { value, revision: Revision(5) };
+    assert_eq!(steps([refused(record)]), [Step::Done(Outcome::Taken)]);
+}
+
+#[test]
+fn a_record_of_an_unknown_version_is_replaced() {
+    let garbage = Record { value: "\x02..".into(), revision: Revision(5) };
+    let new = new(Cause::Unknown, held(NOW, 9, true), None);
+    assert_eq!(steps([refused(garbage), replaced(9)]), [replace(5, NOW), new]);
+}
+
+#[test]
+fn a_deposit_is_offered_once_it_belongs_to_the_node() {
+    let deposited = Outcome::Deposited { held: held(2001, 9, true), state: "state".into() };
+    let done = Step::Done(deposited);
+    assert_eq!(steps([refused(deposit(NOW + 1)), replaced(9)]), [replace(5, 2001), done]);
+}
+
+#[test]
+fn a_deposit_goes_to_whoever_replaces_it_first() {
+    let (first, then) = (refused(deposit(NOW + 1)), refused(record(OTHER, 2001, 6)));
+    assert_eq!(steps([first, then]), [replace(5, 2001), Step::Ask(OTHER)]);
+}
+
+#[test]
+fn an_expired_deposit_is_that_of_a_node_that_is_gone() {
+    let new = new(Cause::Unknown, held(2001, 9, true), None);
+    assert_eq!(steps([refused(deposit(NOW)), replaced(9)]), [replace(5, 2001), new]);
+}
+
+#[test]
+fn a_session_that_has_ended_on_the_node_itself_begins_anew() {
+    let new = new(Cause::Unknown, held(3001, 9, true), None);
+    assert_eq!(steps([refused(record(ME, 3000, 5)), replaced(9)]), [replace(5, 3001), new]);
+}
+
+#[test]
+fn the_owner_decides_what_becomes_of_its_session() {
+    let offered = Outcome::Offered { owner: OTHER, held: held(NOW, 5, false) };
+    for (answer, outcome) in [
+        (Answer::Offered, offered),
+        (Answer::Taken, Outcome::Taken),
+        (Answer::Flapping, Outcome::Flapping),
+    ] {
+        let steps = steps([refused(record(OTHER, 10, 5)), Event::Answered(answer)]);
+        assert_eq!(steps, [Step::Ask(OTHER), Step::Done(outcome)]);
+    }
+}
+
+#[test]
+fn a_session_that_its_owner_does_not_have_begins_anew() {
+    for (answer, cause, unheard) in [
+        (Answer::None, Cause::Unknown, None),
+        (Answer::Gone, Cause::DeadNode, None),
+        (Answer::Silent, Cause::DeadNode, Some(OTHER)),
+    ] {
+        let events = [refused(record(OTHER, 3000, 5)), Event::Answered(answer), replaced(9)];
+        let done = new(cause, held(3001, 9, true), unheard);
+        assert_eq!(steps(events), [Step::Ask(OTHER), replace(5, 3001), done]);
+    }
+}
+
+#[test]
+fn a_session_that_has_moved_on_is_followed() {
+    let events = [
+        refused(record(OTHER, 10, 5)),
+        Event::Answered(Answer::None),
+        refused(record(THIRD, 1100, 6)),
+        Event::Answered(Answer::Offered),
+    ];
+    let offered = Outcome::Offered { owner: THIRD, held: held(1101, 6, false) };
+    let expected = [Step::Ask(OTHER), replace(5, NOW), Step::Ask(THIRD), Step::Done(offered)];
+    assert_eq!(steps(events), expected);
+}
+
+#[test]
+fn a_session_whose_record_was_removed_meanwhile_begins_anew() {
+    let events = [
+        refused(record(OTHER, 10, 5)),
+        Event::Answered(Answer::None),
+        Event::Refused(None),
+        replaced(9),
+    ];
+    let new = new(Cause::Unknown, held(NOW, 9, true), None);
+    assert_eq!(steps(events), [Step::Ask(OTHER), replace(5, NOW), replace(0, NOW), new]);
+}
+
+#[test]
+fn a_claim_that_is_refused_three_times_begins_unrecorded() {
+    let none = || Event::Answered(Answer::None);
+    let events = [
+        refused(record(OTHER, 10, 5)),
+        none(),
+        refused(record(THIRD, 1100, 6)),
+        none(),
+        refused(record(OTHER, 1101, 7)),
+    ];
+    let expected = [
+        Step::Ask(OTHER),
+        replace(5, NOW),
+        Step::Ask(THIRD),
+        replace(6, 1101),
+        new(Cause::Unknown, held(1101, 0, false), None),
+    ];
+    assert_eq!(steps(events), expected);
+}
+
+#[test]
+fn a_store_that_fails_leaves_a_session_unrecorded() {
+    let unrecorded = |generation, seen| new(Cause::Unknown, held(generation, seen, false), None);
+    assert_eq!(steps([Event::Failed]), [unrecorded(NOW, 0)]);
+    let events = [refused(record(ME, 3000, 5)), Event::Failed];
+    assert_eq!(steps(events), [replace(5, 3001), unrecorded(3001, 5)]);
+    // The time is over while the owner is asked.
+    let events = [refused(record(OTHER, 3000, 5)), Event::Failed];
+    let silent = new(Cause::Unknown, held(3001, 5, false), Some(OTHER));
+    assert_eq!(steps(events), [Step::Ask(OTHER), silent]);
+}
+
+#[test]
+fn every_claim_ends_whatever_it_is_told() {
+    let events = |choice: usize| match choice {
+        0 => refused(record(OTHER, u64::MAX, 5)),
+        1 => refused(record(ME, 10, 5)),
+        2 => Event::Refused(None),
+        3 => refused(deposit(NOW + 1)),
+        4 => Event::Answered(Answer::None),
+        5 => Event::Answered(Answer::Silent),
+        6 => Event::Answered(Answer::Gone),
+        7 => Event::Failed,
+        _ => replaced(9),
+    };
+    // All sequences of events, until the claim ends.
+    let mut open = vec![Vec::new()];
+    while let Some(choices) = open.pop() {
+        let (mut claim, _) = Claim::new(ME, SOCKET, NOW);
+        let last = choices.iter().map(|choice| claim.on(events(*choice))).last();
+        if !matches!(last, Some(Step::Done(_))) {
+            assert!(choices.len() < 6, "{choices:?}");
+            open.extend((0..=8).map(|choice| [&choices[..], &[choice]].concat()));
+        }
+    }
+}

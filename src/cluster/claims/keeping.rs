@@ -1,0 +1,249 @@
+//! How a node keeps the records of its sessions, and leaves sessions behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tower_channels_transports::limited;
+use tower_channels_transports::peers::{BoxFuture, Handover};
+
+use super::record::{Deposit, SessionRecord, hash_socket, key};
+use super::records::{Answer, Call, Next, TTL, Task};
+use super::{MAX_CALLS, PATIENCE, unix_time};
+use crate::adapter::{NodeId, Replaced};
+use crate::cluster::questions::{Notice, Took};
+use crate::cluster::{Cluster, WeakCluster};
+use crate::telemetry::{DEPOSITS, SESSIONS_SUPERSEDED};
+
+/// A pause of the process after which other nodes may have taken its sessions for lost, in milliseconds.
+const PAUSE: u64 = 1000;
+
+/// How many sessions are checked per step of the node's task.
+const CHECKS: usize = 64;
+
+/// The longest state of a session that is left behind, in bytes.
+const MAX_DEPOSIT: usize = 64 << 10;
+
+/// How often a deposit is written again if the record is another one of this node.
+const ROUNDS: u8 = 3;
+
+impl Cluster {
+    /// The session of this id, which this node had, has ended here: its record is removed soon.
+    pub(in crate::cluster) fn release(&self, endpoint: u32, id: &str) {
+        let now = self.elapsed();
+        let mut state = self.claims.state.lock();
+        if let Some(records) = state.endpoints.get_mut(endpoint as usize) {
+            records.release(id, now);
+        }
+    }
+
+    /// Another node says that it has this session. Returns whether that ends it here.
+    pub(in crate::cluster) fn is_taken(&self, endpoint: u32, id: &str, generation: u64) -> bool {
+        let mut state = self.claims.state.lock();
+        let records = state.endpoints.get_mut(endpoint as usize);
+        let is_taken = records.is_some_and(|records| records.is_taken(id, generation));
+        drop(state);
+        SESSIONS_SUPERSEDED.add(u64::from(is_taken));
+        is_taken
+    }
+
+    /// Other nodes may have taken sessions for theirs that this one believes to have.
+    pub(in crate::cluster) fn check_records(&self) {
+        let mut state = self.claims.state.lock();
+        state.endpoints.iter_mut().for_each(|records| records.check_all());
+    }
+
+    /// Does what is due by the clock. To be called every 50 ms.
+    pub(in crate::cluster) fn step_claims(self: &Arc<Self>) {
+        let now = self.elapsed();
+        let mut state = self.claims.state.lock();
+        let pause = now.saturating_sub(std::mem::replace(&mut state.last_step, now));
+        drop(state);
+        if pause >= PAUSE {
+            self.check_records();
+        }
+        self.begin_tasks(CHECKS);
+    }
+
+    /// Begins what is due for records.
+    pub(super) fn keep_records(self: &Arc<Self>) {
+        self.begin_tasks(0);
+    }
+
+    /// Begins as many tasks as there is room for, among them so many checks.
+    fn begin_tasks(self: &Arc<Self>, checks: usize) {
+        let now = self.elapsed();
+        let mut begun = Vec::new();
+        let mut state = self.claims.state.lock();
+        for index in 0..state.endpoints.len() {
+            let mut room = MAX_CALLS.saturating_sub(state.tasks);
+            let before = begun.len();
+            let records = &mut state.endpoints[index];
+            while let Some(task) = (room > 0).then(|| records.next(now)).flatten() {
+                begun.push((index as u32, task));
+                room -= 1;
+            }
+            room = room.min(checks);
+            while let Some(task) = (room > 0).then(|| records.next_check()).flatten() {
+                begun.push((index as u32, task));
+                room -= 1;
+            }
+            state.tasks += begun.len() - before;
+        }
+        drop(state);
+        for (endpoint, task) in begun {
+            self.runtime.spawn(run(Arc::downgrade(self), endpoint, task));
+        }
+    }
+
+    /// Does a task, and what follows from it.
+    async fn run_task(self: &Arc<Self>, endpoint: u32, mut task: Task) {
+        loop {
+            let id = Arc::clone(&task.id);
+            let answer = self.call(&key(endpoint, &id), &task.call).await;
+            let (now, time) = (self.elapsed(), unix_time());
+            let next = self.claims.state.lock().of(endpoint).done(task, answer, now, time);
+            match next {
+                Next::Again(next) => task = next,
+                Next::Nothing => return,
+                Next::Tell { loser, generation } => {
+                    return self.tell_took(loser, endpoint, &id, generation);
+                }
+                Next::End => {
+                    SESSIONS_SUPERSEDED.add(1);
+                    limited!(INFO, session = ?id, "session ended: another node has it by now");
+                    if let Some(endpoint) = self.endpoint(endpoint) {
+                        endpoint.end_moved(&id);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn call(&self, key: &str, call: &Call) -> Answer {
+        let (seen, value) = match call {
+            Call::Read => {
+                return self.read_record(key).await.map_or(Answer::Failed, Answer::There);
+            }
+            Call::Write { seen, record } => (*seen, Some(record.encode())),
+            Call::Remove { seen } => (Some(*seen), None),
+        };
+        let deadline = Instant::now() + PATIENCE;
+        match self.replace_record(key, seen, value, TTL, deadline).await {
+            Ok(Replaced::Yes(revision)) => Answer::Replaced(revision),
+            Ok(Replaced::No(there)) => Answer::There(there),
+            Err(_) => Answer::Failed,
+        }
+    }
+
+    /// Tells a node that this one has a session which it may believe to have.
+    pub(super) fn tell_took(
+        self: &Arc<Self>,
+        node: NodeId,
+        endpoint: u32,
+        id: &str,
+        generation: u64,
+    ) {
+        let took = Took { endpoint, id: id.to_owned(), generation };
+        self.notify(node, Notice::Took(took));
+    }
+
+    /// Leaves a session behind in the store, for the node to which its client comes: its `state`, as
+    /// [`Handover::give`] has returned it, for so long. It must have ended here. Returns whether that has worked. If not,
+    /// the session is lost, because its state is too long, another node has it already, or the store is unavailable.
+    ///
+    /// Takes a second at most for each of three attempts.
+    #[allow(dead_code, reason = "for the shutdown of a node")]
+    pub(crate) async fn deposit(
+        &self,
+        endpoint: u32,
+        id: &str,
+        socket_id: Option<&str>,
+        state: Bytes,
+        ttl: Duration,
+    ) -> bool {
+        let held = self.claims.state.lock().of(endpoint).forget(id);
+        let result = if state.len() > MAX_DEPOSIT {
+            "too_large"
+        } else {
+            let time = unix_time();
+            let generation = held.map_or(time, |held| held.generation);
+            let socket = hash_socket(id, socket_id);
+            let mut record = SessionRecord::new(self.node, generation, socket);
+            let expires = time.saturating_add(super::millis(ttl));
+            record.deposit = Some(Deposit { state, expires });
+            let seen = held.and_then(|held| held.seen);
+            self.write_deposit(&key(endpoint, id), seen, &record, ttl).await
+        };
+        DEPOSITS.increment([result], 1);
+        if result != "ok" {
+            limited!(WARN, session = ?id, result, "session could not be left behind for another node");
+        }
+        result == "ok"
+    }
+
+    async fn write_deposit(
+        &self,
+        key: &str,
+        mut seen: Option<crate::adapter::Revision>,
+        record: &SessionRecord,
+        ttl: Duration,
+    ) -> &'static str {
+        for _ in 0..ROUNDS {
+            let deadline = Instant::now() + PATIENCE;
+            let value = Some(record.encode());
+            seen = match self.replace_record(key, seen, value, ttl, deadline).await {
+                Ok(Replaced::Yes(_)) => return "ok",
+                // The session has been released already.
+                Ok(Replaced::No(None)) => None,
+                Ok(Replaced::No(Some(there))) => {
+                    let other = SessionRecord::decode(there.value);
+                    if other.is_some_and(|other| other.owner() != self.node) {
+                        return "superseded";
+                    }
+                    Some(there.revision)
+                }
+                Err(_) => return "failed",
+            };
+        }
+        "failed"
+    }
+}
+
+/// Does a task, and then whatever else is due.
+async fn run(cluster: WeakCluster, endpoint: u32, task: Task) {
+    let Some(cluster) = cluster.upgrade() else { return };
+    cluster.run_task(endpoint, task).await;
+    cluster.claims.state.lock().tasks -= 1;
+    cluster.keep_records();
+}
+
+/// A session that is about to move. Once it is given away, its record is the other node's affair.
+#[derive(Debug)]
+pub(in crate::cluster) struct Watched {
+    pub(in crate::cluster) session: Box<dyn Handover>,
+    pub(in crate::cluster) cluster: WeakCluster,
+    pub(in crate::cluster) endpoint: u32,
+    pub(in crate::cluster) id: Arc<str>,
+}
+
+impl Handover for Watched {
+    fn outline(&self) -> Bytes {
+        self.session.outline()
+    }
+
+    fn give(self: Box<Self>, prepared: Option<Bytes>) -> BoxFuture<Option<Bytes>> {
+        let Self { session, cluster, endpoint, id } = *self;
+        let given = session.give(prepared);
+        Box::pin(async move {
+            let state = given.await?;
+            if let Some(cluster) = cluster.upgrade() {
+                // Its removal would only get in the way of the other node.
+                cluster.claims.state.lock().of(endpoint).forget(&id);
+            }
+            Some(state)
+        })
+    }
+}

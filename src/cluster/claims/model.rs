@@ -1,0 +1,399 @@
+//! A model of three nodes that claim one session, through a store that answers late, fails and forgets. Used by the tests
+//! and the fuzz targets; not part of the API.
+//!
+//! Bytes drive it: the client connects to any node, often to several at a time, nodes die, stall, are cut off and come
+//! back, and questions to them are answered, late or not at all. In the end everything is mended, and then one node
+//! has the session.
+
+mod node;
+mod store;
+
+use std::collections::BTreeMap;
+
+use self::node::{Message, Node};
+use self::store::{Faults, Request, Store};
+use super::claim::{Answer, Claim, Event, Outcome, Step};
+use super::record::{Deposit, SessionRecord};
+use super::records::{self, Call, Next};
+use crate::adapter::NodeId;
+
+const NODES: usize = 3;
+const ID: &str = "0123456789abcdefghij";
+const SOCKET: u64 = 7;
+
+/// How long one answer is waited for, in milliseconds.
+const PATIENCE: u64 = 1000;
+
+/// How long a claim takes at most, and then the taking.
+const LONGEST: u64 = 3 * PATIENCE;
+
+/// Runs the steps that the bytes encode, then mends everything and waits.
+///
+/// # Panics
+/// If a claim takes too long or does not end, if a record is overwritten by an older one, or if in the end there is not
+/// one node that has the session, with its record in the store.
+pub fn walk(bytes: &[u8]) {
+    let mut world = World::new();
+    for step in bytes.chunks_exact(2) {
+        world.step(step[0], u64::from(step[1]));
+    }
+    world.settle();
+}
+
+struct World {
+    now: u64,
+    nodes: Vec<Node>,
+    store: Store,
+    /// What is on its way, by the time of its arrival.
+    due: BTreeMap<(u64, u64), InFlight>,
+    /// Numbers claims, tasks, offers and what is on its way.
+    count: u64,
+    last_node: u64,
+}
+
+enum InFlight {
+    ToStore(NodeId, Request),
+    ToNode(NodeId, Message),
+}
+
+impl World {
+    fn new() -> Self {
+        let nodes = (0..NODES).map(|place| Node::new(NodeId(place as u64), 0)).collect();
+        Self {
+            now: 0,
+            nodes,
+            store: Store::default(),
+            due: BTreeMap::new(),
+            count: 0,
+            last_node: NODES as u64,
+        }
+    }
+
+    fn step(&mut self, step: u8, value: u64) {
+        let place = value as usize % NODES;
+        let rest = value / NODES as u64;
+        match step % 20 {
+            0..=5 => self.connect(place),
+            6..=8 => self.advance(rest),
+            9..=10 => self.advance(rest * 50),
+            11 => self.store.faults = Faults::new(rest),
+            12 => self.store.faults = Faults::default(),
+            13 if value < 128 => self.store.forget(),
+            13 if value < 160 => self.store.spoil(),
+            14 if value < 200 => self.kill(place, rest),
+            15 => self.stall(place),
+            16 => self.nodes[place].is_cut = true,
+            17 => self.mend(place),
+            18 => self.release(place),
+            19 if value < 128 => self.deposit(place),
+            _ => {}
+        }
+    }
+
+    /// The client comes to a node.
+    fn connect(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        if node.is_stalled {
+            return;
+        }
+        node.ticket = None;
+        if !node.has_session && node.running.is_none() && node.taking.is_none() {
+            self.count += 1;
+            let (claim, step) = Claim::new(node.id, SOCKET, node.time(self.now));
+            node.begin(self.count, claim, self.now);
+            self.follow(place, step);
+        }
+    }
+
+    /// Does what the claim of a node says.
+    fn follow(&mut self, place: usize, step: Step) {
+        let (now, node) = (self.now, &mut self.nodes[place]);
+        let from = node.id;
+        let Some(running) = &mut node.running else { return };
+        running.stage += 1;
+        assert!(running.stage < 20, "a claim does not end");
+        let token = running.token();
+        let patience = PATIENCE.min((running.started + LONGEST).saturating_sub(now));
+        match step {
+            Step::Replace { seen, generation } => {
+                let value = Some(SessionRecord::new(from, generation, SOCKET).encode());
+                self.send_to_store(from, Request::claim(token, seen, value));
+            }
+            Step::Ask(owner) => self.send(from, owner, 2, Message::Ask { from, token }),
+            Step::Done(outcome) => return self.finish(place, outcome),
+        }
+        self.after(patience, InFlight::ToNode(from, Message::Overdue(token)));
+    }
+
+    fn finish(&mut self, place: usize, outcome: Outcome) {
+        let (now, node) = (self.now, &mut self.nodes[place]);
+        let Some(running) = node.running.take() else { return };
+        let took = now - running.started;
+        assert!(running.was_stalled || took <= LONGEST, "a claim has taken {took} ms");
+        match outcome {
+            Outcome::New { held, unheard, .. } => {
+                node.has_session = true;
+                node.records.own(&ID.into(), SOCKET, held, now);
+                if let Some(loser) = unheard {
+                    let (from, generation) = (node.id, held.generation);
+                    self.send(from, loser, 2, Message::Took(generation));
+                }
+            }
+            Outcome::Deposited { held, .. } => {
+                node.has_session = true;
+                node.records.own(&ID.into(), SOCKET, held, now);
+            }
+            Outcome::Offered { owner, held } => {
+                let (from, token) = (node.id, running.token());
+                let ticket = running.ticket;
+                node.taking = Some((held, running));
+                self.send(from, owner, 2, Message::Take { from, token, ticket });
+                self.after(2 * PATIENCE, InFlight::ToNode(from, Message::Overdue(token)));
+            }
+            Outcome::Taken | Outcome::Flapping => panic!("there is one client"),
+        }
+    }
+
+    /// The owner has given the session away, or not.
+    fn taken(&mut self, place: usize, has_state: bool) {
+        let node = &mut self.nodes[place];
+        let Some((held, _)) = node.taking.take() else { return };
+        node.has_session = true;
+        node.records.take(&ID.into(), SOCKET, held, has_state, self.now);
+        self.work(place);
+    }
+
+    /// A message has come to a node that is there.
+    fn receive(&mut self, place: usize, message: Message) {
+        let node = &mut self.nodes[place];
+        let id = node.id;
+        match message {
+            Message::Claimed(token, event) => {
+                if let Some(step) = node.on(token, event) {
+                    self.follow(place, step);
+                }
+            }
+            Message::Overdue(token) => {
+                let event = match node.is_asking(token) {
+                    true => Event::Answered(Answer::Silent),
+                    false => Event::Failed,
+                };
+                if let Some(step) = node.on(token, event) {
+                    self.follow(place, step);
+                } else if node.is_taking(token) {
+                    self.taken(place, false);
+                }
+            }
+            Message::Ask { from, token } => {
+                self.count += 1;
+                node.ticket = node.has_session.then_some(self.count);
+                let answer = if node.has_session { Answer::Offered } else { Answer::None };
+                let ticket = self.count;
+                self.send(id, from, 2, Message::Answered { token, answer, ticket });
+            }
+            Message::Answered { token, answer, ticket } => {
+                if let Some(step) = node.on(token, Event::Answered(answer)) {
+                    node.running.iter_mut().for_each(|running| running.ticket = ticket);
+                    self.follow(place, step);
+                }
+            }
+            Message::Take { from, token, ticket } => {
+                let is_given = node.has_session && node.ticket == Some(ticket);
+                if is_given {
+                    node.has_session = false;
+                    node.records.forget(ID);
+                }
+                self.send(id, from, 2, Message::Given { token, is_given });
+            }
+            Message::Given { token, is_given } => {
+                if node.is_taking(token) {
+                    self.taken(place, is_given);
+                }
+            }
+            Message::Took(generation) => {
+                if node.records.is_taken(ID, generation) {
+                    node.has_session = false;
+                }
+            }
+            Message::Done(number, answer) => {
+                let Some(task) = node.tasks.remove(&number) else { return };
+                let time = node.time(self.now);
+                match node.records.done(task, answer, self.now, time) {
+                    Next::Nothing => {}
+                    Next::Again(task) => self.run(place, task),
+                    Next::Tell { loser, generation } => {
+                        self.send(id, loser, 2, Message::Took(generation));
+                    }
+                    Next::End => node.has_session = false,
+                }
+            }
+        }
+    }
+
+    /// Does what is due for the records of a node.
+    fn work(&mut self, place: usize) {
+        while let Some(task) = self.nodes[place].records.next(self.now) {
+            self.run(place, task);
+        }
+        while let Some(task) = self.nodes[place].records.next_check() {
+            self.run(place, task);
+        }
+    }
+
+    fn run(&mut self, place: usize, task: records::Task) {
+        self.count += 1;
+        let (number, node) = (self.count, &mut self.nodes[place]);
+        let id = node.id;
+        let request = match &task.call {
+            Call::Read => Request::read(number),
+            Call::Write { seen, record } => Request::task(number, *seen, Some(record.encode())),
+            Call::Remove { seen } => Request::task(number, Some(*seen), None),
+        };
+        node.tasks.insert(number, task);
+        self.send_to_store(id, request);
+        let failed = Message::Done(number, records::Answer::Failed);
+        self.after(PATIENCE, InFlight::ToNode(id, failed));
+    }
+
+    fn send_to_store(&mut self, from: NodeId, request: Request) {
+        if !self.is_cut(from) {
+            self.after(self.store.faults.before, InFlight::ToStore(from, request));
+        }
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, delay: u64, message: Message) {
+        if !self.is_cut(from) {
+            self.after(delay, InFlight::ToNode(to, message));
+        }
+    }
+
+    fn after(&mut self, delay: u64, what: InFlight) {
+        self.count += 1;
+        self.due.insert((self.now + delay, self.count), what);
+    }
+
+    fn is_cut(&self, node: NodeId) -> bool {
+        self.nodes.iter().any(|it| it.id == node && it.is_cut)
+    }
+
+    fn advance(&mut self, time: u64) {
+        let end = self.now + time;
+        loop {
+            let next = self.due.first_key_value().map(|((at, _), _)| *at);
+            let Some(at) = next.filter(|at| *at <= end) else { break };
+            self.now = self.now.max(at);
+            let Some((_, what)) = self.due.pop_first() else { break };
+            self.arrive(what);
+        }
+        self.now = end;
+        for place in 0..NODES {
+            if !self.nodes[place].is_stalled {
+                self.work(place);
+            }
+        }
+    }
+
+    fn arrive(&mut self, what: InFlight) {
+        match what {
+            InFlight::ToStore(from, request) => {
+                let reply = self.store.apply(request);
+                let reply = InFlight::ToNode(from, reply);
+                self.after(self.store.faults.after, reply);
+            }
+            InFlight::ToNode(to, message) => {
+                let Some(place) = self.nodes.iter().position(|node| node.id == to) else {
+                    return self.bounce(message);
+                };
+                let node = &mut self.nodes[place];
+                if node.is_stalled {
+                    node.held_back.push(message);
+                } else if !node.is_cut || message.is_own() {
+                    self.receive(place, message);
+                }
+            }
+        }
+    }
+
+    /// The engine says that there is no such node.
+    fn bounce(&mut self, message: Message) {
+        let (to, message) = match message {
+            Message::Ask { from, token } => {
+                (from, Message::Answered { token, answer: Answer::Gone, ticket: 0 })
+            }
+            Message::Take { from, token, .. } => (from, Message::Given { token, is_given: false }),
+            _ => return,
+        };
+        self.after(1, InFlight::ToNode(to, message));
+    }
+
+    /// The process of a node ends, and another begins.
+    fn kill(&mut self, place: usize, skew: u64) {
+        self.last_node += 1;
+        self.nodes[place] = Node::new(NodeId(self.last_node), skew % 4 * 3000);
+    }
+
+    /// The process of a node stands still.
+    fn stall(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        node.is_stalled = true;
+        node.running.iter_mut().for_each(|running| running.was_stalled = true);
+    }
+
+    /// A node goes on, or hears the engine again.
+    fn mend(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        if std::mem::take(&mut node.is_stalled) | std::mem::take(&mut node.is_cut) {
+            node.records.check_all();
+        }
+        for message in std::mem::take(&mut node.held_back) {
+            self.receive(place, message);
+        }
+    }
+
+    /// The session ends.
+    fn release(&mut self, place: usize) {
+        let (now, node) = (self.now, &mut self.nodes[place]);
+        if !node.is_stalled && std::mem::take(&mut node.has_session) {
+            node.records.release(ID, now);
+        }
+    }
+
+    /// A node leaves the session in the store.
+    fn deposit(&mut self, place: usize) {
+        let (now, node) = (self.now, &mut self.nodes[place]);
+        if !node.is_stalled && std::mem::take(&mut node.has_session) {
+            let Some(held) = node.records.forget(ID) else { return };
+            let mut record = SessionRecord::new(node.id, held.generation, SOCKET);
+            let expires = node.time(now) + 60_000;
+            record.deposit = Some(Deposit { state: "state".into(), expires });
+            let (id, value) = (node.id, Some(record.encode()));
+            self.send_to_store(id, Request::task(0, held.seen, value));
+        }
+    }
+
+    /// Mends everything, lets the client come once more, and checks what is there in the end.
+    fn settle(&mut self) {
+        self.store.faults = Faults::default();
+        (0..NODES).for_each(|place| self.mend(place));
+        (0..4).for_each(|_| self.advance(2000));
+        let before = self.count;
+        // It comes again if its session ends: the node that had a later one may have died since.
+        for _ in 0..2 {
+            self.connect(0);
+            (0..45).for_each(|_| self.advance(60_000));
+        }
+        assert!(self.count - before < 1000, "the nodes do not come to rest");
+        let has_it = |node: &&mut Node| node.has_session;
+        let owners: Vec<_> = self.nodes.iter_mut().filter(has_it).collect();
+        assert_eq!(owners.len(), 1, "nodes have the session");
+        for owner in owners {
+            let held = owner.records.forget(ID).expect("it has a record");
+            let record = self.store.session().expect("the store has a record");
+            assert!(held.is_recorded);
+            assert_eq!((record.owner(), record.generation), (owner.id, held.generation));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! [`Records`]: the sessions that this node has, and the store's records of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claim::Held;
+use super::record::{SessionRecord, generation_after};
+use crate::adapter::{NodeId, Record, Revision};
+
+/// The sessions of an endpoint that this node has found or begun, and what is due to keep the store right about them.
+/// Plain code: it hands out tasks, and is told what came of them.
+#[derive(Debug)]
+pub(super) struct Records {
+    node: NodeId,
+    owned: BTreeMap<Arc<str>, Owned>,
+    /// When the next write is due of those that nobody is working at.
+    due: BTreeSet<(u64, Arc<str>)>,
+    /// After which id the check of all sessions goes on.
+    checking: Option<Option<Arc<str>>>,
+    /// Tells one holding of an id from the next.
+    last_serial: u32,
+    unrecorded: usize,
+}
+
+#[derive(Debug)]
+struct Owned {
+    generation: u64,
+    seen: Option<Revision>,
+    socket: u64,
+    due: u64,
+    serial: u32,
+    standing: Standing,
+    is_busy: bool,
+    /// How often the store has failed since it last answered.
+    failed: u8,
+    /// How often a later generation of another node may still be overruled.
+    insists: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Recorded,
+    Unrecorded,
+    /// The session has ended: its record is to be removed.
+    Ended,
+}
+
+/// Something to do in the store.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) id: Arc<str>,
+    pub(super) call: Call,
+    serial: u32,
+    /// The node whose record is overwritten.
+    over: Option<NodeId>,
+    /// How many tasks of the same turn came before.
+    round: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Read,
+    Write { seen: Option<Revision>, record: SessionRecord },
+    Remove { seen: Revision },
+}
+
+/// What came of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Replaced(Revision),
+    /// This is there: it was read, or a write was refused for it.
+    There(Option<Record>),
+    Failed,
+}
+
+/// What follows from it.
+#[derive(Debug)]
+pub(super) enum Next {
+    Nothing,
+    /// This is to be done at once.
+    Again(Task),
+    /// The other node is to be told that this one has the session, with this generation.
+    Tell { loser: NodeId, generation: u64 },
+    /// Another node has the session: it ends here.
+    End,
+}
+
+/// For how long the store keeps a record.
+pub(super) const TTL: Duration = Duration::from_secs(3600);
+
+/// After how many milliseconds a record is written again, so that the store keeps it.
+const REFRESH: u64 = 20 * 60 * 1000;
+
+/// How often a node overrules others that has just taken a session with its state.
+const INSISTS: u8 = 3;
+
+/// How often a removal is tried. A record that stays names a node that will not know the session.
+const REMOVALS: u8 = 3;
+
+/// How many tasks follow each other at once, if other nodes keep writing.
+const ROUNDS: u8 = 3;
+
+impl Records {
+    pub(super) fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            owned: BTreeMap::new(),
+            due: BTreeSet::new(),
+            checking: None,
+            last_serial: 0,
+            unrecorded: 0,
+        }
+    }
+
+    /// How many sessions have no record yet.
+    pub(super) fn unrecorded(&self) -> usize {
+        self.unrecorded
+    }
+
+    /// This node has the session. `now` is the time in milliseconds since any moment.
+    pub(super) fn own(&mut self, id: &Arc<str>, socket: u64, held: Held, now: u64) {
+        let (standing, due) = match held.is_recorded {
+            true => (Standing::Recorded, now + REFRESH),
+            false => (Standing::Unrecorded, now + pause(0)),
+        };
+        self.insert(id, socket, held, standing, due, 0);
+    }
+
+    /// This node has the session that was offered by its owner, whose record it has seen; with its state, unless the
+    /// owner has not given it in the end.
+    pub(super) fn take(
+        &mut self,
+        id: &Arc<str>,
+        socket: u64,
+        held: Held,
+        has_state: bool,
+        now: u64,
+    ) {
+        let insists = if has_state { INSISTS } else { 0 };
+        self.insert(id, socket, held, Standing::Unrecorded, now, insists);
+    }
+
+    fn insert(
+        &mut self,
+        id: &Arc<str>,
+        socket: u64,
+        held: Held,
+        standing: Standing,
+        due: u64,
+        insists: u8,
+    ) {
+        self.forget(id);
+        self.last_serial = self.last_serial.wrapping_add(1);
+        let Held { generation, seen, .. } = held;
+        let serial = self.last_serial;
+        let owned = Owned {
+            generation,
+            seen,
+            socket,
+            due,
+            serial,
+            standing,
+            is_busy: false,
+            failed: 0,
+            insists,
+        };
+        self.unrecorded += usize::from(standing == Standing::Unrecorded);
+        self.owned.insert(Arc::clone(id), owned);
+        self.due.insert((due, Arc::clone(id)));
+    }
+
+    /// The session has ended here: its record is removed.
+    pub(super) fn release(&mut self, id: &str, now: u64) {
+        let Some(owned) = self.owned.get_mut(id) else { return };
+        if owned.standing == Standing::Ended {
+            return;
+        }
+        if owned.seen.is_none() && !owned.is_busy {
+            // Probably there is none.
+            self.forget(id);
+            return;
+        }
+        self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
+        (owned.standing, owned.failed) = (Standing::Ended, 0);
+        self.schedule(id, now);
+    }
+
+    /// The session is no longer here, and its record is somebody else's affair. Returns what is known of that.
+    pub(super) fn forget(&mut self, id: &str) -> Option<Held> {
+        let (id, owned) = self.owned.remove_entry(id)?;
+        self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
+        let Owned { generation, seen, standing, .. } = owned;
+        self.due.remove(&(owned.due, id));
+        Some(Held { generation, seen, is_recorded: standing == Standing::Recorded })
+    }
+
+    /// Another node says that it has the session. Returns whether that ends it here.
+    pub(super) fn is_taken(&mut self, id: &str, generation: u64) -> bool {
+        let is_older = |owned: &Owned| owned.generation < generation;
+        let is_taken = self.owned.get(id).is_some_and(is_older);
+        if is_taken {
+            self.forget(id);
+        }
+        is_taken
+    }
+
+    /// All sessions are to be checked: the node did not hear the others, who may have taken some for theirs.
+    pub(super) fn check_all(&mut self) {
+        self.checking = Some(None);
+    }
+
+    /// Returns the next task that is due.
+    pub(super) fn next(&mut self, now: u64) -> Option<Task> {
+        let (due, id) = self.due.pop_first()?;
+        if due > now {
+            self.due.insert((due, id));
+            return None;
+        }
+        let owned = self.owned.get_mut(&id)?;
+        owned.is_busy = true;
+        let call = match (owned.standing, owned.seen) {
+            (Standing::Ended, Some(seen)) => Call::Remove { seen },
+            _ => owned.write(self.node),
+        };
+        Some(Task { id, call, serial: owned.serial, over: None, round: 0 })
+    }
+
+    /// Returns the next task of a check of all sessions.
+    pub(super) fn next_check(&mut self) -> Option<Task> {
+        let after = self.checking.as_ref()?.clone();
+        let after = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        // The others are about to be written anyway.
+        let is_idle = |owned: &Owned| owned.standing == Standing::Recorded && !owned.is_busy;
+        let mut rest = self.owned.range_mut::<str, _>((after, Bound::Unbounded));
+        let next = rest.find(|(_, owned)| is_idle(owned));
+        self.checking = next.as_ref().map(|(id, _)| Some(Arc::clone(id)));
+        let (id, owned) = next?;
+        let id = Arc::clone(id);
+        owned.is_busy = true;
+        self.due.remove(&(owned.due, Arc::clone(&id)));
+        Some(Task { id, call: Call::Read, serial: owned.serial, over: None, round: 0 })
+    }
+
+    /// Takes what came of a task. `now` is as for [`own`](Self::own), `time` in milliseconds since the Unix epoch.
+    pub(super) fn done(&mut self, task: Task, answer: Answer, now: u64, time: u64) -> Next {
+        let is_same = |owned: &&mut Owned| owned.serial == task.serial;
+        let Some(owned) = self.owned.get_mut(&task.id).filter(is_same) else {
+            return Next::Nothing;
+        };
+        owned.is_busy = false;
+        if owned.standing == Standing::Ended {
+            self.done_ended(&task, answer, now);
+            return Next::Nothing;
+        }
+        match answer {
+            Answer::Failed => {
+                owned.failed = owned.failed.saturating_add(1);
+                let due = now + pause(owned.failed);
+                self.schedule(&task.id, due);
+                Next::Nothing
+            }
+            Answer::Replaced(revision) => {
+                let generation = owned.generation;
+                self.record(&task.id, revision, now);
+                task.over.map_or(Next::Nothing, |loser| Next::Tell { loser, generation })
+            }
+            Answer::There(there) => self.judge(task, there, now, time),
+        }
+    }
+
+    /// A task for a session that has ended since is done.
+    fn done_ended(&mut self, task: &Task, answer: Answer, now: u64) {
+        let Some(owned) = self.owned.get_mut(&task.id) else { return };
+        let is_removal = matches!(task.call, Call::Remove { .. });
+        match answer {
+            Answer::Failed => {
+                owned.failed += 1;
+                if owned.failed < REMOVALS && owned.seen.is_some() {
+                    let due = now + pause(owned.failed);
+                    return self.schedule(&task.id, due);
+                }
+            }
+            Answer::Replaced(revision) if !is_removal => {
+                owned.seen = Some(revision);
+                return self.schedule(&task.id, now);
+            }
+            Answer::There(Some(there)) if owned.failed < REMOVALS => {
+                let record = SessionRecord::decode(there.value);
+                let is_own = record.is_some_and(|it| {
+                    it.owner() == self.node && it.generation == owned.generation
+                });
+                if is_own {
+                    owned.seen = Some(there.revision);
+                    owned.failed += 1;
+                    return self.schedule(&task.id, now);
+                }
+            }
+            _ => {}
+        }
+        self.forget(&task.id);
+    }
+
+    /// Decides about what is in the store.
+    fn judge(&mut self, task: Task, there: Option<Record>, now: u64, time: u64) -> Next {
+        let Some(owned) = self.owned.get_mut(&task.id) else { return Next::Nothing };
+        owned.failed = 0;
+        let seen = there.as_ref().map(|there| there.revision);
+        let is_unchanged = seen.is_some() && seen == owned.seen;
+        if owned.standing == Standing::Recorded && task.call == Call::Read && is_unchanged {
+            let due = owned.due;
+            self.schedule(&task.id, due);
+            return Next::Nothing;
+        }
+        let record = there.and_then(|there| SessionRecord::decode(there.value));
+        let other = record.as_ref().map(SessionRecord::owner).filter(|owner| *owner != self.node);
+        match (record, seen) {
+            (Some(record), Some(seen)) if record.generation >= owned.generation => {
+                if other.is_none() {
+                    // It was written though the store did not say so.
+                    owned.generation = record.generation;
+                    self.record(&task.id, seen, now);
+                    return Next::Nothing;
+                }
+                if owned.insists == 0 {
+                    self.forget(&task.id);
+                    return Next::End;
+                }
+                owned.insists -= 1;
+                owned.generation = generation_after(record.generation, time);
+            }
+            _ => {}
+        }
+        owned.seen = seen;
+        if owned.standing == Standing::Recorded {
+            owned.standing = Standing::Unrecorded;
+            self.unrecorded += 1;
+        }
+        if task.round == ROUNDS {
+            self.schedule(&task.id, now + pause(0));
+            return Next::Nothing;
+        }
+        owned.is_busy = true;
+        let call = owned.write(self.node);
+        Next::Again(Task { call, over: other, round: task.round + 1, ..task })
+    }
+
+    /// The record of the session is in the store.
+    fn record(&mut self, id: &str, revision: Revision, now: u64) {
+        let Some(owned) = self.owned.get_mut(id) else { return };
+        self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
+        owned.standing = Standing::Recorded;
+        (owned.seen, owned.failed, owned.insists) = (Some(revision), 0, 0);
+        self.schedule(id, now + REFRESH);
+    }
+
+    /// Sets when the next task for the session is due, unless somebody is working at one.
+    fn schedule(&mut self, id: &str, due: u64) {
+        let Some((id, _)) = self.owned.get_key_value(id) else { return };
+        let id = Arc::clone(id);
+        let Some(owned) = self.owned.get_mut(&id) else { return };
+        if !owned.is_busy {
+            self.due.remove(&(owned.due, Arc::clone(&id)));
+            self.due.insert((due, id));
+        }
+        owned.due = due;
+    }
+}
+
+impl Owned {
+    fn write(&self, node: NodeId) -> Call {
+        let record = SessionRecord::new(node, self.generation, self.socket);
+        Call::Write { seen: self.seen, record }
+    }
+}
+
+/// How long to wait, in milliseconds, after so many failures.
+fn pause(failed: u8) -> u64 {
+    1000 << failed.min(6)
+}
+
+#[cfg(test)]
+mod tests;

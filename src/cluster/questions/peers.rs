@@ -1,0 +1,81 @@
+//! [`EndpointPeers`]: the other nodes, as an endpoint of this one reaches them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tower_channels_transports::peers::{
+    self, BoxFuture, Found, NotRelayed, Peers, RelayedAnswer, Wanted,
+};
+
+use super::{Answer, AskError, LocalEndpoint, Question};
+use crate::adapter::NodeId;
+use crate::cluster::Cluster;
+use crate::cluster::wire::questions::{Poll, Post, Relayed};
+
+/// The other nodes, as an endpoint of this one reaches them.
+pub(crate) struct EndpointPeers {
+    pub(in crate::cluster) cluster: Arc<Cluster>,
+    /// The index of the endpoint.
+    pub(in crate::cluster) index: u32,
+    /// Kept for as long as the endpoint keeps its peers.
+    #[allow(dead_code, reason = "the cluster refers to it weakly")]
+    local: Arc<dyn LocalEndpoint>,
+}
+
+impl EndpointPeers {
+    pub(super) fn new(cluster: Arc<Cluster>, index: u32, local: Arc<dyn LocalEndpoint>) -> Self {
+        Self { cluster, index, local }
+    }
+}
+
+impl Peers for EndpointPeers {
+    fn node(&self) -> peers::NodeId {
+        self.cluster.node.0
+    }
+
+    fn relay(
+        &self,
+        node: peers::NodeId,
+        request: peers::Relayed,
+    ) -> BoxFuture<Result<RelayedAnswer, NotRelayed>> {
+        let (cluster, index) = (Arc::clone(&self.cluster), self.index);
+        Box::pin(async move {
+            let question = match request {
+                peers::Relayed::Poll { token } => Question::Poll(Poll { token }),
+                peers::Relayed::Post { token, ndjson, body } => {
+                    Question::Post(Post { token, is_ndjson: ndjson, body })
+                }
+                _ => return Err(NotRelayed::Gone),
+            };
+            match cluster.ask(NodeId(node), index, question).await {
+                Ok(Answer::Relayed(answer)) => answer.check().ok_or(NotRelayed::Gone),
+                // It has no such endpoint any more.
+                Ok(_) | Err(AskError::Gone | AskError::Silent) => Err(NotRelayed::Gone),
+                Err(AskError::Late) => Err(NotRelayed::Late),
+                Err(AskError::Busy) => Err(NotRelayed::Busy),
+            }
+        })
+    }
+
+    fn find(&self, wanted: Wanted) -> BoxFuture<Found> {
+        self.cluster.find(self.index, wanted)
+    }
+
+    fn release(&self, id: &Arc<str>) {
+        self.cluster.release(self.index, id);
+    }
+}
+
+impl Relayed {
+    /// Returns the answer, if its status is one.
+    fn check(self) -> Option<RelayedAnswer> {
+        let status = u16::try_from(self.status).ok().filter(|it| (200..600).contains(it))?;
+        Some(RelayedAnswer { status, retry_after: self.retry_after, body: self.body })
+    }
+}
+
+impl fmt::Debug for EndpointPeers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointPeers").field("endpoint", &self.index).finish_non_exhaustive()
+    }
+}

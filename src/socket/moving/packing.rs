@@ -1,0 +1,242 @@
+//! [`Packing`]: ends the channels of a session that goes on on another node, and packs what goes along.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use smol_str::SmolStr;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+use tower_channels_transports::limited;
+
+use super::arriving::{Arriving, ArrivingTopic};
+use super::wire::{self, Handled, Outline, Packed, Prepared, State, Topic};
+use crate::channel::mailbox::Command;
+use crate::channel::moving::{PackRequest, PackedChannel};
+use crate::message::Ref;
+use crate::payload::Payload;
+use crate::pubsub::PubSub;
+use crate::responder::Responder;
+use crate::socket::joined_channel::JoinedChannel;
+use crate::telemetry::{CHANNELS_LEFT_BEHIND, PACKED_TOO_LARGE};
+use crate::topics::broadcast::Broadcast;
+use crate::topics::subscriber::{Inbox, Subscriber, Undelivered};
+
+/// The most that one channel may pack, and all channels of a client, in bytes.
+const LARGEST: usize = 64 << 10;
+const LARGEST_SUM: usize = 256 << 10;
+
+/// How long the channels have to end.
+const PACKED_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long it may take until this node has heard what the new one had.
+const HEARD_WITHIN: Duration = Duration::from_millis(300);
+
+/// How often it looks whether it has.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A session that ends on this node.
+pub(in crate::socket) struct Packing {
+    pub(in crate::socket) pubsub: PubSub,
+    pub(in crate::socket) responder: Responder,
+    pub(in crate::socket) channels: Vec<(SmolStr, Box<JoinedChannel>)>,
+    /// What it has brought from a node before, and its client has not joined here, with the events that their channels
+    /// intercept.
+    pub(in crate::socket) arriving: Vec<(SmolStr, Box<ArrivingTopic>, Intercepted)>,
+    /// The refs that are not handled again.
+    pub(in crate::socket) handled: Option<Vec<(u64, u64)>>,
+}
+
+type Intercepted = &'static [&'static str];
+
+/// Encodes what a session hears.
+pub(in crate::socket) fn outline<'a>(
+    responder: &Responder,
+    topics: impl Iterator<Item = &'a SmolStr>,
+) -> Bytes {
+    let topics = topics.map(|topic| topic.to_string()).collect();
+    Outline { version: wire::version(responder.version), topics }.encode_to_vec().into()
+}
+
+impl Packing {
+    /// Ends the channels, within about a second. `prepared` is what [`Arriving::prepare`] has returned on the new node.
+    pub(in crate::socket) async fn run(self, prepared: Option<Bytes>) -> Bytes {
+        let Self { pubsub, responder, channels, arriving, handled } = self;
+        let deadline = Instant::now() + PACKED_WITHIN;
+        let has_gap = !has_heard(&pubsub, prepared).await;
+        let ticket = next_ticket();
+        let mut topics = Topics { all: Vec::new(), has_gap, size: 0 };
+        // All of them at once.
+        let request = |(topic, channel): (SmolStr, Box<JoinedChannel>)| {
+            let (reply, packed) = oneshot::channel();
+            if channel.mailbox.has_joined() {
+                // One that has ended meanwhile drops it.
+                let _ = channel.mailbox.send(Command::Pack(PackRequest { ticket, reply }));
+            }
+            (topic, channel, packed)
+        };
+        let requests: Vec<_> = channels.into_iter().map(request).collect();
+        for (topic, channel, packed) in requests {
+            match timeout_at(deadline, packed).await {
+                Ok(Ok(packed)) => topics.add(topic, &channel, packed),
+                Ok(Err(_)) => leave_behind(&topic, &channel, "ended"),
+                Err(_) => leave_behind(&topic, &channel, "late"),
+            }
+        }
+        let mut lingering: Vec<_> = pubsub.node().map(|node| (node, ticket)).into_iter().collect();
+        for (topic, arriving, intercepted) in arriving {
+            lingering.extend(arriving.lingering.pass_on());
+            topics.pass_on(topic, *arriving, &responder, intercepted);
+        }
+        lingering.truncate(MAX_LINGERING);
+        let handled = handled.map(|ranges| Handled {
+            bounds: ranges.into_iter().flat_map(|(first, last)| [first, last]).collect(),
+        });
+        let packed = Packed {
+            version: wire::version(responder.version),
+            lingering: wire::numbers(lingering),
+            topics: topics.all,
+            handled,
+        };
+        packed.encode_to_vec().into()
+    }
+}
+
+/// On how many nodes a client's presence lingers that has joined nothing on its way: those before let it go by themselves.
+const MAX_LINGERING: usize = 16;
+
+/// Waits until this node has heard what another one had heard when it prepared. Returns whether nothing is missed in
+/// between.
+async fn has_heard(pubsub: &PubSub, prepared: Option<Bytes>) -> bool {
+    let Some(Ok(prepared)) = prepared.map(Prepared::decode) else { return false };
+    let numbers = wire::by_node(&prepared.heard);
+    let heard = async {
+        while !pubsub.has_heard(&numbers) {
+            sleep(PAUSE).await;
+        }
+    };
+    let has_heard = tokio::time::timeout(HEARD_WITHIN, heard).await.is_ok();
+    has_heard && !prepared.is_late && !pubsub.has_pending_gaps()
+}
+
+/// Returns a number under which presence lingers on this node.
+fn next_ticket() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Ends a channel that does not go along. Its client joins anew.
+fn leave_behind(topic: &SmolStr, channel: &JoinedChannel, reason: &'static str) {
+    channel.mailbox.abandon();
+    channel.task.abort();
+    channel.outbox.end_stream();
+    CHANNELS_LEFT_BEHIND.increment([reason], 1);
+    limited!(INFO, ?topic, reason, "channel does not move with its client");
+}
+
+/// The topics that go along.
+struct Topics {
+    all: Vec<Topic>,
+    /// Whether broadcasts of any of them may be lost.
+    has_gap: bool,
+    /// What their channels have packed, in bytes.
+    size: usize,
+}
+
+impl Topics {
+    /// Adds a topic whose channel has ended.
+    fn add(&mut self, topic: SmolStr, channel: &JoinedChannel, packed: PackedChannel) {
+        let PackedChannel { packed, heard, follows } = packed;
+        let state = packed.filter(|packed| self.admit(&topic, packed)).as_ref().map(State::from);
+        let has_arrived = channel.join_acked || channel.outbox.has_reply_arrived();
+        let joined = channel.sent_join_ref.as_json().filter(|_| has_arrived);
+        self.all.push(Topic {
+            topic: topic.into(),
+            stream: channel.outbox.stream_id(),
+            state,
+            heard: wire::numbers(heard.iter()),
+            follows,
+            has_gap: self.has_gap,
+            joined: joined.map(str::to_owned),
+        });
+    }
+
+    /// Adds a topic that came from another node and was not joined here: what was kept of it goes ahead in its stream.
+    fn pass_on(
+        &mut self,
+        topic: SmolStr,
+        arriving: ArrivingTopic,
+        responder: &Responder,
+        intercepted: Intercepted,
+    ) {
+        let ArrivingTopic {
+            outbox, packed, mut has_gap, mut heard, follows, joined, resting, ..
+        } = arriving;
+        has_gap |= self.has_gap;
+        let stream = outbox.stream_id();
+        if let Some(resting) = resting {
+            has_gap |= resting.missed();
+            let unhandled = Arc::new(Unhandled::default());
+            let inbox = Arc::clone(&unhandled) as Arc<dyn Inbox>;
+            let client = Responder { outbox, resumable: true, ..responder.clone() };
+            let subscriber = Subscriber::new(client, inbox, intercepted);
+            heard = resting.wake(subscriber, &heard, |_| ()).leave();
+            has_gap |= unhandled.0.load(Ordering::Relaxed);
+        }
+        let state = packed.filter(|packed| self.admit(&topic, packed)).as_ref().map(State::from);
+        self.all.push(Topic {
+            topic: topic.into(),
+            stream,
+            state,
+            heard: wire::numbers(heard.iter()),
+            follows,
+            has_gap,
+            joined: joined.as_ref().and_then(Ref::as_json).map(str::to_owned),
+        });
+    }
+
+    /// Returns whether what a channel has packed goes along.
+    fn admit(&mut self, topic: &SmolStr, packed: &Payload) -> bool {
+        let bytes = packed.len();
+        let fits = bytes <= LARGEST && self.size + bytes <= LARGEST_SUM;
+        if fits {
+            self.size += bytes;
+        } else {
+            PACKED_TOO_LARGE.add(1);
+            limited!(WARN, ?topic, bytes, "what a channel has packed is too large to move");
+        }
+        fits
+    }
+}
+
+/// Takes the place of a channel that would handle broadcasts itself: whether there were any, or some were missed.
+#[derive(Default)]
+struct Unhandled(AtomicBool);
+
+impl Inbox for Unhandled {
+    fn deliver(&self, _: &Arc<Broadcast>) -> Result<Option<Waker>, Undelivered> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(None)
+    }
+
+    fn miss(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Arriving {
+    /// Returns what the client has not joined, to be packed again, with the events that `intercepted` returns.
+    pub(in crate::socket) fn into_packing(
+        self,
+        intercepted: impl Fn(&str) -> Intercepted,
+    ) -> Vec<(SmolStr, Box<ArrivingTopic>, Intercepted)> {
+        let with_events = |(topic, arriving): (SmolStr, _)| {
+            let intercepted = intercepted(&topic);
+            (topic, arriving, intercepted)
+        };
+        self.into_topics().map(with_events).collect()
+    }
+}

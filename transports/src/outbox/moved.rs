@@ -1,0 +1,88 @@
+//! An outbox on its way to another node.
+
+use super::Sender;
+use super::queue::Queue;
+use super::streams::StreamId;
+use super::wakeup::Wakeup;
+use crate::frame::{Close, Message};
+
+/// All that a resumable outbox holds for its client. Priority messages are not part of it: they end with the
+/// connection, wherever the next one is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MovedOutbox {
+    /// Above all numbers that were given.
+    pub(crate) next_number: u64,
+    /// The highest number that was evicted although the client may not have seen it.
+    pub(crate) evicted: u64,
+    /// Whether the connection was cut, so that the client has read what reached its network.
+    pub(crate) was_cut: bool,
+    /// The last id that was given to a stream.
+    pub(crate) last_stream: StreamId,
+    /// In the order of their ids.
+    pub(crate) streams: Vec<MovedStream>,
+    /// What was sent and may not have arrived. The number of a message is the lowest one that shows, once the client
+    /// has seen it, that the message has arrived.
+    pub(crate) sent: Vec<(StreamId, Message)>,
+    /// How many of `sent`, from the first, have reached the client's network.
+    pub(crate) acked: usize,
+}
+
+/// A stream on its way to another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MovedStream {
+    pub(crate) id: StreamId,
+    /// Whether the last reply that resumed it has arrived.
+    pub(crate) has_reply_arrived: bool,
+    pub(crate) discards_volatile: bool,
+    pub(crate) waiting: Vec<Message>,
+}
+
+impl Sender {
+    /// Supersedes the connection of a resumable outbox, if there is one, and every older one. Returns the epoch that
+    /// begins without a connection; `None` if the outbox is closed.
+    pub(crate) fn fence(&self) -> Option<u64> {
+        let mut state = self.shared.state.lock();
+        if state.close.is_some() {
+            return None;
+        }
+        let epoch = state.replay()?.0.fence();
+        let superseded = state.waker.take();
+        drop(state);
+        Wakeup(superseded).wake();
+        Some(epoch)
+    }
+
+    /// Returns the current epoch; 0 of a plain outbox.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.shared.state.lock().replay().map_or(0, |(buffer, _)| buffer.epoch())
+    }
+
+    /// Takes everything out for another node, and closes the outbox. `None` if it is closed already.
+    pub(crate) fn export(&self) -> Option<MovedOutbox> {
+        let mut state = self.shared.state.lock();
+        if state.close.is_some() {
+            return None;
+        }
+        let Queue::Resumable(resumable) = &mut state.queue else { return None };
+        let moved = resumable.buffer.export();
+        resumable.has_moved = true;
+        let waker = state.close_quietly(Close::Restart);
+        state.clear();
+        drop(state);
+        Wakeup(waker).wake();
+        Some(moved)
+    }
+
+    /// Continues the outbox of another node, in place of what a new one has.
+    pub(crate) fn import(&self, moved: MovedOutbox) {
+        let mut state = self.shared.state.lock();
+        if let Some((buffer, budget)) = state.replay() {
+            buffer.import(moved, budget);
+        }
+        let exceeded = state.budget.take_exceeded();
+        drop(state);
+        if let Some(memory) = exceeded {
+            memory.relieve();
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The node that a client has come to: it looks for the session on the other nodes, and continues it.
+//!
+//! One task at a time does so for each id. Any other that asks for it waits, and then finds it here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
+
+use super::connected::{Connected, Kind};
+use super::connection::Attached;
+use super::moved::MovedSession;
+use super::state::SessionId;
+use crate::connect_info::Transport;
+use crate::limited;
+use crate::outbox;
+use crate::panics;
+use crate::peers::{Found, Offer, Peers, Wanted};
+use crate::session::Session;
+use crate::telemetry::{SESSIONS_MOVED, SESSIONS_NOT_MOVED, refuse};
+
+/// The other nodes, and the claims of this one.
+#[derive(Debug)]
+pub(super) struct Elsewhere {
+    pub(super) peers: Arc<dyn Peers>,
+    claims: Arc<Claims>,
+}
+
+/// The ids that tasks have claimed, or wait for.
+#[derive(Debug, Default)]
+struct Claims(Mutex<HashMap<SessionId, Arc<Lock>>>);
+
+type Lock = tokio::sync::Mutex<()>;
+
+/// The exclusive use of an id.
+pub(super) struct Claim {
+    claims: Arc<Claims>,
+    id: SessionId,
+    lock: Option<Arc<Lock>>,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl Elsewhere {
+    pub(super) fn new(peers: Arc<dyn Peers>) -> Self {
+        Self { peers, claims: Arc::default() }
+    }
+
+    /// Returns whether a task has claimed the id, or waits for it.
+    pub(super) fn is_claimed(&self, id: &str) -> bool {
+        self.claims.0.lock().contains_key(id)
+    }
+
+    /// Waits until no other task has the id.
+    pub(super) async fn claim(&self, id: &SessionId) -> Claim {
+        let lock = Arc::clone(self.claims.0.lock().entry(Arc::clone(id)).or_default());
+        let (claims, id) = (Arc::clone(&self.claims), Arc::clone(id));
+        // It is given up if this future is dropped, too.
+        let mut claim = Claim { claims, id, lock: Some(Arc::clone(&lock)), guard: None };
+        claim.guard = Some(lock.lock_owned().await);
+        claim
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.guard = None;
+        let mut claims = self.claims.0.lock();
+        let lock = self.lock.take();
+        // Besides this one only the map has it.
+        if lock.is_some_and(|lock| Arc::strong_count(&lock) == 2) {
+            claims.remove(&self.id);
+            if claims.is_empty() {
+                *claims = HashMap::new();
+            }
+        }
+    }
+}
+
+impl<S: Session> Connected<S> {
+    /// Returns whether another node may have the session: then [`claim`](Self::claim) takes the place of
+    /// [`attach`](Self::attach).
+    pub(crate) fn may_be_elsewhere(&self) -> bool {
+        matches!(&self.kind, Kind::New(registry, ..) if registry.elsewhere().is_some())
+    }
+
+    /// Begins to use the session on a connection, after it was looked for on the other nodes. Returns `None` if it has
+    /// ended meanwhile, or may not be used over this transport.
+    ///
+    /// A session that was found moves in any case: the caller runs this in a task of its own.
+    pub(crate) async fn claim(
+        mut self,
+        transport: Transport,
+    ) -> Option<(Attached<S>, outbox::Receiver)> {
+        let Kind::New(registry, id, session, receiver) = &mut self.kind else {
+            return self.attach(transport);
+        };
+        let (registry, id) = (Arc::clone(registry), SessionId::from(id.as_str()));
+        let Some(elsewhere) = registry.elsewhere() else { return self.attach(transport) };
+        let _claim = elsewhere.claim(&id).await;
+        // Another connection was faster.
+        if registry.find(&id).is_some_and(|session| session.is_alive()) {
+            return self.attach(transport);
+        }
+        let wanted = Wanted {
+            id: Arc::clone(&id),
+            socket_id: session.id().map(Into::into),
+            received: self.received,
+            transport,
+        };
+        match elsewhere.peers.find(wanted).await {
+            Found::None => {}
+            Found::Taken => {
+                limited!(INFO, "session id in use by another client, on another node");
+                return self.become_own().attach(transport);
+            }
+            Found::Flapping => {
+                refuse("flapping");
+                limited!(DEBUG, "WebSocket ended: its session keeps losing them");
+                return None;
+            }
+            // Such a connect resumes no session.
+            Found::Offered(_) if session.has_expired() => return None,
+            Found::Offered(offer) => match take(session, offer, receiver.limit()).await {
+                Ok(moved) => self.moved = Some(Box::new(moved)),
+                Err(reason) => {
+                    SESSIONS_NOT_MOVED.increment([reason.label()], 1);
+                    limited!(WARN, ?reason, "session of another node begins anew");
+                    if reason == NotMoved::Failed {
+                        registry.release(&id);
+                        return None;
+                    }
+                }
+            },
+        }
+        let attached = self.attach(transport);
+        // It is not resumable, or has ended in this moment.
+        if !registry.knows(&id) {
+            registry.release(&id);
+        }
+        attached
+    }
+}
+
+/// Takes a session from another node, and lets `session` continue it.
+async fn take<S: Session>(
+    session: &mut S,
+    offer: Box<dyn Offer>,
+    limit: usize,
+) -> Result<MovedSession, NotMoved> {
+    let outline = offer.outline().clone();
+    let preparing = panics::catch_async("session", async { session.prepare(outline).await });
+    let prepared = timeout(PREPARE_TIMEOUT, preparing).await.ok().and_then(Result::ok);
+    // This node has the id by now, so the other has to end its session in any case.
+    let taken = offer.take(prepared.clone().unwrap_or_default()).await;
+    let moved = taken.ok_or(NotMoved::Lost)?;
+    let moved = MovedSession::decode(moved, limit).map_err(|_| NotMoved::Unreadable)?;
+    prepared.ok_or(NotMoved::Failed)?;
+    let packed = Bytes::clone(&moved.packed);
+    match panics::catch("session", || session.unpack(packed)) {
+        Ok(true) => {
+            SESSIONS_MOVED.increment(["in"], 1);
+            limited!(DEBUG, "session taken from another node");
+            Ok(moved)
+        }
+        Ok(false) => Err(NotMoved::Refused),
+        // What it has left behind is not used.
+        Err(_) => Err(NotMoved::Failed),
+    }
+}
+
+/// Why a session of another node is not continued here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotMoved {
+    /// The other node has not given it away, or is gone.
+    Lost,
+    /// It is in a form that this release does not read, or too large.
+    Unreadable,
+    /// The new session could not unpack it.
+    Refused,
+    /// The new session panicked, or was not prepared in time.
+    Failed,
+}
+
+impl NotMoved {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Unreadable => "unreadable",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Claim").field(&self.id).finish()
+    }
+}
+
+/// How long a session may take to be prepared, at most: it is meant to take a second.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(2);
