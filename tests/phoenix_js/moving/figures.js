@@ -4,7 +4,7 @@ import { by, missing, repeated, upTo } from "../continuity/writers.js";
 /** How long nobody may be without an answer, or away from the room. */
 export const HUNG_MS = 2000;
 /** What a busy machine is granted beyond every bound. */
-export const GRANTED_MS = Number(process.env.GRANTED_MS ?? 5000);
+export const GRANTED_MS = Number(process.env.GRANTED_MS ?? 10_000);
 
 export const COLUMNS = [
   ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew"],

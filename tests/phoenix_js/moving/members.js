@@ -10,6 +10,10 @@ import { ok, outcome } from "../support/promises.js";
  */
 export const MODES = ["plain", "session", "kept"];
 
+/** Those of phoenix.js. Clients that try again sooner than a server answers give up each attempt. */
+const RECONNECT_AFTER_MS = [10, 50, 100, 150, 200, 250, 500, 1000, 2000];
+const reconnectAfterMs = (tries) => RECONNECT_AFTER_MS[tries - 1] ?? 5000;
+
 const MARKED_WITHIN_MS = 60_000;
 
 /**
@@ -18,7 +22,8 @@ const MARKED_WITHIN_MS = 60_000;
 export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, askEveryMs }) {
   const session = mode === "plain" ? null : undefined;
   const longPollFallbackMs = fallsBack ? 300 : undefined;
-  const me = await members(client, mode === "kept")(t, { to, topic, session, longPollFallbackMs });
+  const options = { to, topic, session, longPollFallbackMs, reconnectAfterMs };
+  const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
   Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], anew: [], isHere: true });
   socket.onOpen(() => (me.connection += 1));
