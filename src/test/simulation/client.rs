@@ -26,6 +26,8 @@ pub(super) struct Client {
     is_on_dead_node: bool,
     /// Whether its session was left in the store.
     is_deposited: bool,
+    /// Whether its node is shutting down.
+    expects_restart: bool,
     /// Whether it is told if something is missing.
     is_exact: bool,
     inner: test::Client<User>,
@@ -98,6 +100,7 @@ impl Client {
             is_resumable,
             is_on_dead_node: false,
             is_deposited: false,
+            expects_restart: false,
             is_exact: is_resumable && node.ends_channels,
             inner,
             away: None,
@@ -207,6 +210,7 @@ impl Client {
         connecting.await.expect("a connect has taken too long").expect("it is accepted");
         // Its session may be a new one.
         (self.away, self.closed_by, self.is_on_dead_node) = (None, None, false);
+        self.expects_restart = false;
         self.at = node.origin();
         if moves {
             self.is_exact = node.ends_channels;
@@ -234,6 +238,11 @@ impl Client {
             self.may_lose_channels = true;
             self.closed_by.get_or_insert(by);
         }
+    }
+
+    /// A node shuts down.
+    pub(super) fn expect_restart(&mut self, node: Origin) {
+        self.expects_restart |= self.at == node;
     }
 
     /// Something breaks.
@@ -323,7 +332,16 @@ impl Client {
                 let span = record.begin(topic, self.number, self.at, self.is_exact);
                 it.join = Some(Join { reference, span });
             }
-            Some("resumed") => assert!(self.topics[topic].join.is_some()),
+            Some("resumed") => {
+                let join = self.topics[topic].join.as_mut().expect("it was joined");
+                if join.span.at() != self.at {
+                    // It has begun anew on another node while this one could not be asked, and did not know that.
+                    assert!(self.may_lose_channels, "{} resumes an old session", self.key);
+                    let span = record.begin(topic, self.number, self.at, self.is_exact);
+                    let old = std::mem::replace(&mut join.span, span.returned());
+                    record.finish(old, since);
+                }
+            }
             Some(moved @ ("moved" | "moved with a gap")) => {
                 let has_gap = moved != "moved";
                 assert!(!has_gap || self.may_lose_channels, "{} has a gap", self.key);
@@ -350,6 +368,14 @@ impl Client {
         }
         if close.is_some() {
             record.trace(format_args!("{} closed", self.key));
+            if self.expects_restart && self.is_resumable {
+                self.inner.drop_connection();
+                self.away = Some((Instant::now(), false));
+                return true;
+            }
+            if self.expects_restart {
+                self.may_close.get_or_insert_with(Instant::now);
+            }
             let Some(since) = self.may_close else {
                 panic!("{} was disconnected: {close:?}", self.key);
             };

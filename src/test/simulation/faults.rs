@@ -1,8 +1,9 @@
 //! What breaks, and what mends it.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::node::Node;
 use super::{NODES, Simulation};
@@ -48,8 +49,13 @@ impl Simulation {
 
     pub(super) async fn shut_down(&mut self, slot: usize) {
         let Some(node) = &self.nodes[slot] else { return };
-        let before = Instant::now();
-        node.endpoint.shutdown(SHUTDOWN).await;
+        let (before, endpoint, origin) = (Instant::now(), node.endpoint.clone(), node.origin());
+        self.clients.iter_mut().flatten().for_each(|client| client.expect_restart(origin));
+        let mut shutdown = pin!(endpoint.shutdown(SHUTDOWN));
+        // Clients whose connections end do not come back before it is over.
+        while timeout(Duration::from_millis(10), &mut shutdown).await.is_err() {
+            self.read();
+        }
         assert!(before.elapsed() <= 2 * SHUTDOWN + Duration::from_secs(1));
         self.end(slot, true);
     }

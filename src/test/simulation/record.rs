@@ -93,6 +93,16 @@ struct End {
 }
 
 impl Span {
+    /// Where the client is.
+    pub(super) fn at(&self) -> Origin {
+        self.at
+    }
+
+    /// That of a client which is back on a node that has kept its channel: what it has heard elsewhere may come again.
+    pub(super) fn returned(self) -> Self {
+        Self { before: vec![(self.at, self.first)], ..self }
+    }
+
     /// Where the client is, and was.
     fn places(&self) -> impl Iterator<Item = Origin> {
         self.before.iter().map(|(at, _)| *at).chain([self.at])
