@@ -140,7 +140,7 @@ impl<S: Session> Connected<S> {
             transport,
         };
         match elsewhere.peers.find(wanted).await {
-            Found::None => {}
+            Found::None | Found::Here => {}
             Found::Taken => {
                 limited!(INFO, "session id in use by another client, on another node");
                 return self.become_own().attach(transport);
