@@ -5,6 +5,7 @@
 
 mod base64;
 mod chunks;
+pub mod claims;
 pub mod cluster;
 pub mod cluster_frame;
 mod json;
@@ -27,7 +28,8 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
+    ("claims", claims::check),
     ("cluster", cluster::check),
     ("cluster_frame", cluster_frame::check),
     ("moved_session", moved_session::check),

@@ -13,6 +13,11 @@ const FEW_MUTATIONS: u64 = 200;
 const MAX_SIZE: usize = 8192;
 
 #[test]
+fn one_node_has_a_session() {
+    run("claims");
+}
+
+#[test]
 fn nodes_lose_nothing_in_silence() {
     run_for("cluster", FEW_MUTATIONS);
 }

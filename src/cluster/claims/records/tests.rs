@@ -207,6 +207,34 @@ fn a_check_reaches_every_session_and_begins_anew_if_there_is_another_reason() {
 }
 
 #[test]
+fn a_session_to_which_its_client_returns_is_checked() {
+    let mut records = recorded();
+    let task = records.check(ID).expect("a check");
+    assert_eq!(task.call, Call::Read);
+    assert!(records.check(ID).is_none(), "it is being checked");
+    records.done(task, there(ME, 100, 5), 0, TIME);
+    records.release(ID, 0);
+    assert!(records.check(ID).is_none(), "it has ended");
+    records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
+    assert_eq!(records.check(ID).map(|task| task.call), Some(write(None, 100)));
+}
+
+#[test]
+fn a_session_that_cannot_be_checked_begins_a_generation() {
+    let mut records = recorded();
+    let task = records.check(ID).expect("a check");
+    records.renew(ID, TIME);
+    records.done(task, Answer::Failed, 0, TIME);
+    assert_eq!(records.owned[ID].generation, 100, "somebody was working at it");
+    records.renew(ID, TIME);
+    assert_eq!(records.unrecorded(), 1);
+    let task = records.next(2000).expect("a try");
+    assert_eq!(task.call, write(Some(5), TIME));
+    let next = records.done(task, there(OTHER, 101, 6), 0, TIME);
+    assert_eq!(again(next).call, write(Some(6), TIME));
+}
+
+#[test]
 fn another_node_ends_a_session_with_a_higher_generation_alone() {
     let mut records = recorded();
     assert!(!records.is_taken(ID, 99));
