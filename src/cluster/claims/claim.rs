@@ -220,8 +220,9 @@ impl Claim {
             }
             Answer::Taken => return Step::Done(Outcome::Taken),
             Answer::Flapping => return Step::Done(Outcome::Flapping),
-            // If the session has moved on, the replacement is refused and shows where to.
-            Answer::None => {}
+            // If the session has moved on, the replacement is refused and shows where to. If the node is just beginning it,
+            // its client has come here since.
+            Answer::None => self.unheard = Some(owner),
             Answer::Gone => self.cause = Cause::DeadNode,
             Answer::Silent => {
                 self.cause = Cause::DeadNode;

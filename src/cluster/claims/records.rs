@@ -201,12 +201,17 @@ impl Records {
 
     /// Another node says that it has the session. Returns whether that ends it here.
     pub(super) fn is_taken(&mut self, id: &str, generation: u64) -> bool {
-        let is_older = |owned: &Owned| owned.generation < generation;
-        let is_taken = self.owned.get(id).is_some_and(is_older);
+        let owned = self.owned.get(id).filter(|owned| owned.generation < generation);
+        let is_taken = owned.is_some_and(|owned| owned.standing != Standing::Ended);
         if is_taken {
             self.forget(id);
         }
         is_taken
+    }
+
+    /// Returns whether this node has the session.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.owned.get(id).is_some_and(|owned| owned.standing != Standing::Ended)
     }
 
     /// All sessions are to be checked: the node did not hear the others, who may have taken some for theirs.

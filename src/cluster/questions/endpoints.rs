@@ -7,8 +7,7 @@ use std::time::Duration;
 use tower_channels_transports::limited;
 use tower_channels_transports::peers::{BoxFuture, Offering, Relayed, RelayedAnswer, Wanted};
 
-use super::{EndpointPeers, Took};
-use crate::adapter::NodeId;
+use super::EndpointPeers;
 use crate::cluster::Cluster;
 
 /// An endpoint of this node, as the other nodes reach it.
@@ -64,17 +63,6 @@ impl Cluster {
 
     pub(super) fn longest_poll(&self, endpoint: u32) -> Duration {
         self.endpoint(endpoint).map(|endpoint| endpoint.longest_poll()).unwrap_or_default()
-    }
-
-    /// Another node has a session that this one may believe to have.
-    pub(super) fn hear_took(&self, from: NodeId, took: &Took) {
-        if !self.is_taken(took.endpoint, &took.id, took.generation) {
-            return;
-        }
-        limited!(INFO, node = ?from, session = ?took.id, "another node has taken a session over");
-        if let Some(endpoint) = self.endpoint(took.endpoint) {
-            endpoint.end_moved(&took.id);
-        }
     }
 
     /// Returns how many sessions this node has, and whether it is shutting down.

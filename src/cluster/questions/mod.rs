@@ -116,7 +116,7 @@ impl Cluster {
         drop(cancels);
     }
 
-    pub(super) fn hear_notice(&self, from: NodeId, Notify { notice }: Notify) {
+    pub(super) fn hear_notice(self: &Arc<Self>, from: NodeId, Notify { notice }: Notify) {
         match notice {
             Some(Notice::Took(took)) => self.hear_took(from, &took),
             Some(Notice::Settled(ticket)) => self.local.presence.release(ticket),

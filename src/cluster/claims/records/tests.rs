@@ -215,6 +215,10 @@ fn another_node_ends_a_session_with_a_higher_generation_alone() {
     assert!(records.is_taken(ID, 101));
     assert!(!records.is_taken(ID, 102));
     assert!(is_idle(&mut records));
+    let mut records = recorded();
+    assert!(records.has(ID));
+    records.release(ID, 0);
+    assert!(!records.has(ID) && !records.is_taken(ID, 101), "it has ended already");
 }
 
 #[test]
