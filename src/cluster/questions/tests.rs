@@ -56,7 +56,7 @@ impl LocalEndpoint for Fake {
     }
 
     fn has_shut_down(&self) -> bool {
-        false
+        self.is_over.load(Ordering::Relaxed)
     }
 
     fn longest_poll(&self) -> Duration {
