@@ -5,11 +5,11 @@ mod polls;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tower_channels::channel::Result;
+use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Bus, Client, Message, connect};
 use tower_channels::{
-    Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Reason, Rejected, Reply,
-    Socket,
+    Arrival, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Reason, Rejected,
+    Reply, Socket,
 };
 
 use crate::support::{moment, seconds};
@@ -27,8 +27,10 @@ impl Channel for Counter {
 
     async fn join(_: &str, payload: Payload, it: &Socket<Self>) -> Result<Joined<Self>> {
         let mood = payload.parse::<String>().unwrap_or_default();
-        if mood == "slow join" {
-            seconds(2).await;
+        match mood.as_str() {
+            "slow join" => seconds(2).await,
+            "refused" => return Err(Error::reason("refused")),
+            _ => {}
         }
         let (count, response) = match it.arrival() {
             Arrival::Moved { packed, has_gap } => {
@@ -371,4 +373,57 @@ async fn a_node_that_dies_leaves_a_session_that_begins_anew() {
     ann.reconnect_to(&two).await.expect("accepted");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(ann.join("count:1", "").await, Reply::ok(json!("new")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_to_the_old_node_ends() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut old = member(&one, "").await;
+    let mut new = connect(&two, &SESSION).await.expect("accepted");
+    assert_eq!(old.expect_closed().await, Close::Restart);
+    assert_eq!(new.join("count:1", "").await, moved(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_channel_has_sent_to_all_others_does_not_come_back_to_it() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut ann = member(&one, "").await;
+    ann.send("count:1", "whisper", json!({}));
+    ann.reconnect_to(&two).await.expect("accepted");
+    assert_eq!(ann.join("count:1", "").await, moved(1));
+    ann.push("count:1", "whisper", json!({})).await;
+    ann.refute("whisper", Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_is_refused_on_the_new_node_drops_what_waited() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut ann = member(&one, "").await;
+    ann.drop_connection();
+    one.broadcast("count:1", "n", json!(1));
+    ann.reconnect_to(&two).await.expect("accepted");
+    assert_eq!(ann.join("count:1", "refused").await, Reply::reason("refused"));
+    assert_eq!(ann.join("count:1", "").await, Reply::ok(json!("new")));
+    assert!(numbers(&mut ann).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_join_on_the_new_node_misses_nothing() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut ann = member(&one, "").await;
+    ann.drop_connection();
+    one.broadcast("count:1", "n", json!(1));
+    ann.reconnect_to(&two).await.expect("accepted");
+    let joined = ann.send("count:1", "phx_join", "slow join");
+    moment().await;
+    one.broadcast("count:1", "n", json!(2));
+    two.broadcast("count:1", "n", json!(3));
+    assert_eq!(ann.expect_reply(&joined).await, moved(0));
+    let mut numbers = numbers(&mut ann).await;
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3]);
 }
