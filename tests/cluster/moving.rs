@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tower_channels::channel::{Error, Result};
-use tower_channels::test::{Bus, Client, Message, connect};
+use tower_channels::test::{Bus, BusAdapter, Client, Message, Path, connect};
 use tower_channels::{
-    Arrival, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Reason, Rejected,
-    Reply, Socket,
+    Arrival, Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Reason,
+    Rejected, Reply, Socket,
 };
 
 use crate::support::{moment, seconds};
@@ -79,16 +79,16 @@ impl Channel for Counter {
 
 type Node = Endpoint<String>;
 
+fn builder() -> Builder<String> {
+    Endpoint::builder(async |info: ConnectInfo| {
+        Ok::<_, Rejected>(info.param("name").unwrap_or("ann").to_owned())
+    })
+    .id(|name| Some(name.clone()))
+    .channel::<Counter>("count:*")
+}
+
 async fn nodes<const N: usize>(bus: &Bus) -> [Node; N] {
-    let nodes = std::array::from_fn(|_| {
-        Endpoint::builder(async |info: ConnectInfo| {
-            Ok::<_, Rejected>(info.param("name").unwrap_or("ann").to_owned())
-        })
-        .id(|name| Some(name.clone()))
-        .channel::<Counter>("count:*")
-        .adapter(bus.adapter())
-        .build()
-    });
+    let nodes = std::array::from_fn(|_| builder().adapter(bus.adapter()).build());
     seconds(2).await;
     nodes
 }
@@ -360,11 +360,7 @@ async fn a_node_that_dies_leaves_a_session_that_begins_anew() {
     let bus = Bus::new();
     let adapter = bus.adapter();
     let place = adapter.place();
-    let one = Endpoint::builder(async |_: ConnectInfo| Ok::<_, Rejected>("ann".to_owned()))
-        .id(|name: &String| Some(name.clone()))
-        .channel::<Counter>("count:*")
-        .adapter(adapter)
-        .build();
+    let one = builder().adapter(adapter).build();
     let [two] = nodes(&bus).await;
     let mut ann = member(&one, "").await;
     seconds(1).await;
@@ -373,6 +369,28 @@ async fn a_node_that_dies_leaves_a_session_that_begins_anew() {
     ann.reconnect_to(&two).await.expect("accepted");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(ann.join("count:1", "").await, Reply::ok(json!("new")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lags_behind_is_waited_for_or_there_may_be_a_gap() {
+    for (lag, expected) in [(200, [1].as_slice()), (2000, &[])] {
+        let bus = Bus::new();
+        let adapters = [bus.adapter(), bus.adapter(), bus.adapter()];
+        let [from, _, to] = adapters.each_ref().map(BusAdapter::place);
+        let [three, two, one] = adapters.map(|adapter| builder().adapter(adapter).build());
+        seconds(2).await;
+        let mut ann = member(&one, "").await;
+        let delay = Duration::from_millis(lag);
+        bus.set_path(from, to, Path { delay, ..Path::default() });
+        ann.drop_connection();
+        three.broadcast("count:1", "n", json!(1));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ann.reconnect_to(&two).await.expect("accepted");
+        let has_gap = expected.is_empty();
+        let reply = json!({ "count": 0, "has_gap": has_gap });
+        assert_eq!(ann.join("count:1", "").await, Reply::ok(reply));
+        assert_eq!(numbers(&mut ann).await, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
