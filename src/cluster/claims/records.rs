@@ -82,10 +82,7 @@ pub(super) enum Next {
     /// This is to be done at once.
     Again(Task),
     /// The other node is to be told that this one has the session, with this generation.
-    Tell {
-        loser: NodeId,
-        generation: u64,
-    },
+    Tell { loser: NodeId, generation: u64 },
     /// Another node has the session: it ends here.
     End,
 }
@@ -291,8 +288,9 @@ impl Records {
             }
             Answer::There(Some(there)) if owned.failed < REMOVALS => {
                 let record = SessionRecord::decode(there.value);
-                let is_own = record
-                    .is_some_and(|it| it.owner() == self.node && it.generation == owned.generation);
+                let is_own = record.is_some_and(|it| {
+                    it.owner() == self.node && it.generation == owned.generation
+                });
                 if is_own {
                     owned.seen = Some(there.revision);
                     owned.failed += 1;
