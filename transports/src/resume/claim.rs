@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connected::{Connected, Kind};
 use super::connection::Attached;
 use super::moved::MovedSession;
-use super::state::SessionId;
+use super::state::{CONFLICT_WINDOW, SessionId};
 use crate::connect_info::Transport;
 use crate::limited;
 use crate::outbox;
@@ -29,6 +29,16 @@ use crate::telemetry::{SESSIONS_MOVED, SESSIONS_NOT_MOVED, refuse};
 pub(super) struct Elsewhere {
     pub(super) peers: Arc<dyn Peers>,
     claims: Arc<Claims>,
+    given: Mutex<Given>,
+}
+
+/// Sessions that this node has given away. If the client of such a session turns out to be there still, two clients
+/// share the id, and the next connection knows.
+#[derive(Debug, Default)]
+struct Given {
+    by_id: HashMap<SessionId, (Instant, outbox::Sender)>,
+    /// How many there may be before those are removed that are too old.
+    full: usize,
 }
 
 /// The ids that tasks have claimed, or wait for.
@@ -47,12 +57,29 @@ pub(super) struct Claim {
 
 impl Elsewhere {
     pub(super) fn new(peers: Arc<dyn Peers>) -> Self {
-        Self { peers, claims: Arc::default() }
+        Self { peers, claims: Arc::default(), given: Mutex::default() }
     }
 
     /// Returns whether a task has claimed the id, or waits for it.
     pub(super) fn is_claimed(&self, id: &str) -> bool {
         self.claims.0.lock().contains_key(id)
+    }
+
+    /// Remembers the outbox of a session that was given away.
+    pub(super) fn remember(&self, id: &SessionId, outbox: outbox::Sender, now: Instant) {
+        let mut given = self.given.lock();
+        if given.by_id.len() >= given.full.max(FEW) {
+            given.by_id.retain(|_, (at, _)| now.duration_since(*at) < CONFLICT_WINDOW);
+            given.by_id.shrink_to_fit();
+            given.full = given.by_id.len().saturating_mul(2);
+        }
+        given.by_id.insert(Arc::clone(id), (now, outbox));
+    }
+
+    /// Returns whether the client of a session that was given away was still there afterwards.
+    fn had_conflict(&self, id: &str) -> bool {
+        let given = self.given.lock().by_id.remove(id);
+        given.is_some_and(|(_, outbox)| outbox.take_conflict())
     }
 
     /// Waits until no other task has the id.
@@ -126,7 +153,12 @@ impl<S: Session> Connected<S> {
             // Such a connect resumes no session.
             Found::Offered(_) if session.has_expired() => return None,
             Found::Offered(offer) => match take(session, offer, receiver.limit()).await {
-                Ok(moved) => self.moved = Some(Box::new(moved)),
+                Ok(mut moved) => {
+                    if elsewhere.had_conflict(&id) {
+                        moved.conduct.conflicts.push(Duration::ZERO);
+                    }
+                    self.moved = Some(Box::new(moved));
+                }
                 Err(reason) => {
                     SESSIONS_NOT_MOVED.increment([reason.label()], 1);
                     limited!(WARN, ?reason, "session of another node begins anew");
@@ -202,6 +234,9 @@ impl fmt::Debug for Claim {
         f.debug_tuple("Claim").field(&self.id).finish()
     }
 }
+
+/// So many sessions are remembered without a look at their age.
+const FEW: usize = 64;
 
 /// How long a session may take to be prepared, at most: it is meant to take a second.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::moved::MovedSession;
 use super::registry::ResumeRegistry;
 use super::session::ResumableSession;
-use super::state::SessionId;
+use super::state::{Conduct, SessionId};
 use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::limited;
@@ -117,6 +117,15 @@ impl<S: Session> ResumableSession<S> {
         Some((epoch, outline?.ok()?))
     }
 
+    /// Returns how the clients have behaved until now.
+    fn conduct(&self, now: Instant) -> Conduct {
+        let mut state = self.state.lock();
+        if self.outbox.take_conflict() {
+            state.add_conflict(now);
+        }
+        state.conduct(now)
+    }
+
     /// Takes the value out, unless the epoch is over or the session has ended. From then on nobody uses the session.
     fn give_away(&self, epoch: u64) -> Option<S> {
         let mut turn = self.turn.lock();
@@ -158,7 +167,11 @@ impl<S: Session> Offered<S> {
             return None;
         };
         let outbox = session.outbox.export()?;
-        let conduct = session.state.lock().conduct(Instant::now());
+        let now = Instant::now();
+        let conduct = session.conduct(now);
+        if let Some(elsewhere) = registry.elsewhere() {
+            elsewhere.remember(&id, session.outbox.clone(), now);
+        }
         giving.is_given = true;
         SESSIONS_MOVED.increment(["out"], 1);
         limited!(DEBUG, epoch, "session given to another node");

@@ -360,4 +360,4 @@ const DELIVERY: Duration = Duration::from_secs(1);
 /// gets a session of its own. A client that reconnects after its connection was lost, or that has
 /// given it up, causes no conflict: nobody answers on the old connection that it was taken over.
 const MAX_CONFLICTS: usize = 8;
-const CONFLICT_WINDOW: Duration = Duration::from_secs(10);
+pub(super) const CONFLICT_WINDOW: Duration = Duration::from_secs(10);

@@ -448,3 +448,6 @@ async fn of_several_connects_in_one_turn_a_session_learns_of_the_newest() {
     let _ = session.handle_in(Inbound::Text("x"));
     assert_eq!(*events.lock().unwrap(), ["attached", "third", "attached", "attached"]);
 }
+
+mod moves;
+mod nodes;

@@ -1,0 +1,369 @@
+//! Sessions that move between nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::nodes::{Client, Fault, Frame, ID, TTL, Ws, event, nodes};
+use crate::connect_info::Transport;
+use crate::peers::{Offering, Wanted};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn wanted(received: Option<u64>, transport: Transport) -> Wanted {
+    Wanted { id: ID.into(), socket_id: Some("ann".into()), received, transport }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_at_another_node_loses_and_repeats_nothing() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    let mut first = a.join(&mut client, 0).await;
+    ["1", "2"].into_iter().for_each(|text| a.push(text));
+    first.read(&mut client, 2).await;
+    // It is sent, and the client does not read it.
+    a.push("3");
+    tokio::task::yield_now().await;
+    let pusher = a.tabs.outbox.lock().clone().unwrap();
+    *cluster.before_take.lock() =
+        Some(Box::new(move || Box::pin(async move { pusher.push(event("meanwhile")) })));
+    let mut second = b.join(&mut client, 3).await;
+    assert_eq!(client.take_seen(), ["joined", "1", "2", "joined", "3", "meanwhile", "last"]);
+    assert_eq!(a.record(), ["detached", "packed for Some(b\"prepared\")", "dropped"]);
+    assert_eq!(b.record(), ["unpacked"]);
+    b.push("4");
+    second.read(&mut client, 1).await;
+    assert_eq!(client.take_seen(), ["4"]);
+    // What was written before the move, and the end.
+    assert_eq!(first.next().await, Frame::Text("\"s:3\" 3".into()));
+    assert_eq!(first.next().await, Frame::Close(1012));
+    assert_eq!((a.acceptor.detached_sessions(), a.acceptor.detached().len()), (0, 0));
+    assert!(cluster.released.lock().is_empty());
+    // And back.
+    drop(second);
+    let _third = a.join(&mut client, 1).await;
+    assert_eq!(client.take_seen(), ["joined", "last"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_no_numbers_gets_everything_at_least_once() {
+    let (_cluster, [a, b, _]) = nodes();
+    let mut client = Client::default();
+    let mut first = a.join(&mut client, 0).await;
+    ["1", "2", "3"].into_iter().for_each(|text| a.push(text));
+    first.read(&mut client, 2).await;
+    let _second = b.join(&mut client, 4).await;
+    assert_eq!(client.take_seen(), ["joined", "1", "2", "joined", "1", "2", "3", "last"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_at_another_node_takes_the_session_with_its_first_use() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    let token = a.longpoll(&client).await;
+    for text in ["join", "1"] {
+        assert_eq!(a.request(Some(&token), Some(text), &client).await.status, 200);
+    }
+    let token = a.poll(&token, &mut client).await;
+    assert_eq!(client.take_seen(), ["joined", "1"]);
+    let (waiting, ()) = tokio::join!(a.request(Some(&token), None, &client), async {
+        tokio::time::sleep(SECOND).await;
+        let unused = b.longpoll(&client).await;
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(*cluster.finds.lock(), 1, "a token that is not used claims nothing");
+        assert_eq!(b.request(Some(&unused), Some("join"), &client).await.status, 200);
+        let mut other = Client { received: client.received, ..Client::default() };
+        b.poll(&unused, &mut other).await;
+        assert_eq!(other.take_seen(), ["joined", "last"]);
+    });
+    assert_eq!((waiting.status, waiting.token.as_str()), (204, token.as_str()));
+    let began = tokio::time::Instant::now();
+    assert_eq!(a.request(Some(&token), None, &client).await.status, 500);
+    assert_eq!(began.elapsed(), Duration::ZERO, "its session is known to be elsewhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_while_the_session_is_looked_for_wait_for_it() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    let first = a.join(&mut client, 0).await;
+    a.push("1");
+    drop(first);
+    let gate = Arc::default();
+    *cluster.gate.lock() = Some(Arc::clone(&gate));
+    let token = b.longpoll(&client).await;
+    let mut other = Client { received: client.received, ..Client::default() };
+    let ((), posted, _) = tokio::join!(
+        async {
+            tokio::time::sleep(SECOND).await;
+            gate.notify_one();
+        },
+        b.request(Some(&token), Some("join"), &client),
+        b.poll(&token, &mut other),
+    );
+    assert_eq!(posted.status, 200);
+    if other.seen.len() < 3 {
+        b.poll(&token, &mut other).await;
+    }
+    assert_eq!(other.seen[..3], ["joined", "1", "last"]);
+    assert_eq!(*cluster.finds.lock(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_meanwhile_finds_its_session_at_the_new_node() {
+    let (cluster, [a, b, _]) = nodes();
+    for is_websocket in [true, false] {
+        let mut client = Client::numbered();
+        drop(a.join(&mut client, 0).await);
+        client.seen.clear();
+        a.push("1");
+        let gate: Arc<tokio::sync::Notify> = Arc::default();
+        *cluster.gate.lock() = Some(Arc::clone(&gate));
+        if is_websocket {
+            drop(b.websocket(&client).await);
+        } else {
+            let token = b.longpoll(&client).await;
+            let poll = b.request(Some(&token), None, &client);
+            assert!(tokio::time::timeout(SECOND, poll).await.is_err());
+        }
+        *cluster.gate.lock() = None;
+        gate.notify_one();
+        // A long-poll client may still come.
+        tokio::time::sleep(TTL / 2).await;
+        assert_eq!(b.acceptor.detached(), [(Arc::from(ID), Some("ann".into()))]);
+        assert_eq!(a.acceptor.detached(), []);
+        let _ws = b.join(&mut client, 2).await;
+        assert_eq!(client.take_seen(), ["joined", "1", "last"]);
+        b.acceptor.end_moved(ID);
+        cluster.released.lock().clear();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_take_one_session_one_gets_it() {
+    let (_cluster, [a, b, c]) = nodes();
+    let mut client = Client::numbered();
+    let _first = a.join(&mut client, 0).await;
+    let (mut at_b, mut at_c) = (b.websocket(&client).await, c.websocket(&client).await);
+    at_b.send("join").await;
+    at_c.send("join").await;
+    tokio::time::sleep(SECOND).await;
+    let taken = [b.record(), c.record()].concat();
+    assert_eq!(taken.iter().filter(|it| *it == "unpacked").count(), 1, "{taken:?}");
+    assert!(a.record().contains(&"dropped".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_connects_with_one_id_at_one_node_look_for_it_once() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    drop(a.join(&mut client, 0).await);
+    let older = b.websocket(&client).await;
+    let _newer = b.join(&mut client, 1).await;
+    assert_eq!(client.take_seen(), ["joined", "joined", "last"]);
+    assert_eq!(*cluster.finds.lock(), 2, "by A, and by B");
+    drop(older);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_come_back_keeps_its_session() {
+    let (cluster, [a, b, _]) = nodes();
+    let (cluster_nodes, mut client) = (Arc::clone(&cluster), Client::numbered());
+    let _first = a.join(&mut client, 0).await;
+    a.push("1");
+    let back = Arc::new(tokio::sync::Mutex::new(None));
+    let (a, hold) = (Arc::new(a), Arc::clone(&back));
+    let node = Arc::clone(&a);
+    *cluster_nodes.before_take.lock() = Some(Box::new(move || {
+        Box::pin(async move {
+            let mut client = Client::numbered();
+            let ws = node.join(&mut client, 1).await;
+            *hold.lock().await = Some((client, ws));
+        })
+    }));
+    let mut other = Client::numbered();
+    let mut elsewhere = b.join(&mut other, 0).await;
+    assert_eq!(other.take_seen(), ["joined"], "it has begun anew");
+    b.push("new");
+    elsewhere.read(&mut other, 1).await;
+    let (mut client, mut ws) = back.lock().await.take().unwrap();
+    a.push("2");
+    ws.read(&mut client, 1).await;
+    assert_eq!(client.take_seen(), ["joined", "1", "2"]);
+    assert_eq!(a.record(), ["detached", "dropped"], "what the second connect has made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_that_nobody_takes_leaves_the_session_without_a_connection() {
+    let (_cluster, [a, ..]) = nodes();
+    let mut client = Client::numbered();
+    let mut first = a.join(&mut client, 0).await;
+    let offering = a.acceptor.offer(&wanted(Some(0), Transport::WebSocket));
+    assert!(matches!(offering, Offering::Offered(_)));
+    assert_eq!(first.next().await, Frame::Close(1012));
+    drop(offering);
+    a.push("1");
+    assert_eq!(a.acceptor.detached().len(), 1);
+    let _second = a.join(&mut client, 1).await;
+    assert_eq!(client.take_seen(), ["joined", "joined", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_deposited_is_packed_for_nobody() {
+    let (_cluster, [a, ..]) = nodes();
+    let mut client = Client::numbered();
+    drop(a.join(&mut client, 0).await);
+    let Offering::Offered(offer) = a.acceptor.offer(&wanted(Some(0), Transport::InMemory)) else {
+        panic!("an offer")
+    };
+    assert_eq!(offer.outline(), "outline");
+    assert!(offer.give(None).await.is_some());
+    assert_eq!(a.record(), ["detached", "packed for None", "dropped"]);
+    assert!(matches!(a.acceptor.offer(&wanted(None, Transport::InMemory)), Offering::None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_for_the_client_is_not_offered() {
+    let (_cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    let mut first = a.join(&mut client, 0).await;
+    // Another user gets a session of its own, and does not find this one later either.
+    let mut other = Client { user: Some("bob"), ..Client::numbered() };
+    let mut theirs = b.join(&mut other, 0).await;
+    b.push("theirs");
+    theirs.read(&mut other, 1).await;
+    assert_eq!(other.take_seen(), ["joined", "theirs"]);
+    drop(theirs);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(b.acceptor.detached(), []);
+    a.push("1");
+    first.read(&mut client, 1).await;
+    assert_eq!(client.take_seen(), ["joined", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn websockets_that_keep_dying_are_ended_at_every_node() {
+    let (_cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    for count in 0..5 {
+        // They wander, and the count goes along.
+        let node = if count % 2 == 0 { &a } else { &b };
+        let ws = node.join(&mut client, usize::from(count > 0)).await;
+        drop(ws);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut ws = b.websocket(&client).await;
+    assert_eq!(ws.next().await, Frame::Eof);
+    // Long poll takes it.
+    let token = b.longpoll(&client).await;
+    b.request(Some(&token), Some("join"), &client).await;
+    b.poll(&token, &mut client).await;
+    assert_eq!(client.seen.last().unwrap(), "last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clients_with_one_id_on_two_nodes_are_parted() {
+    let (_cluster, [a, b, _]) = nodes();
+    let mut client = Client::default();
+    let mut last: Option<Ws> = None;
+    for round in 0..12 {
+        let node = if round % 2 == 0 { &a } else { &b };
+        let ws = node.join(&mut client, 0).await;
+        if !node.record().contains(&"unpacked".to_owned()) && round > 0 {
+            assert!(round >= 8, "parted in round {round}");
+            return;
+        }
+        // The client that has lost it is still there.
+        if let Some(mut other) = last.replace(ws) {
+            while other.next().await != Frame::Close(1012) {}
+            other.answer_close().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    panic!("they are not parted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_cannot_be_continued_begins_anew() {
+    let faults = [
+        (None, true),
+        (Some((0, Fault::PackPanics)), false),
+        (Some((0, Fault::PackHangs)), false),
+        (Some((1, Fault::Refuses)), false),
+    ];
+    for (fault, garbles) in faults {
+        let (cluster, [a, b, _]) = nodes();
+        let mut client = Client::numbered();
+        drop(a.join(&mut client, 0).await);
+        a.push("1");
+        *cluster.garbles.lock() = garbles;
+        match fault {
+            Some((0, fault)) => a.fails(fault),
+            Some((_, fault)) => b.fails(fault),
+            None => {}
+        }
+        let mut ws = b.join(&mut client, 0).await;
+        b.push("new");
+        ws.read(&mut client, 1).await;
+        assert_eq!(client.take_seen(), ["joined", "joined", "new"], "{fault:?}");
+        assert!(a.record().contains(&"dropped".to_owned()), "{fault:?}");
+        assert_eq!((a.acceptor.detached_sessions(), b.record().len()), (0, 0), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_panics_while_it_is_continued_ends_and_the_next_begins_anew() {
+    for fault in [Fault::PreparePanics, Fault::UnpackPanics] {
+        let (cluster, [a, b, _]) = nodes();
+        let mut client = Client::numbered();
+        drop(a.join(&mut client, 0).await);
+        b.fails(fault);
+        let mut ws = b.websocket(&client).await;
+        assert_eq!(ws.next().await, Frame::Eof);
+        assert_eq!(*cluster.released.lock(), [ID.into()]);
+        *b.tabs.fault.lock() = None;
+        let _ws = b.join(&mut client, 0).await;
+        assert_eq!(client.take_seen(), ["joined", "joined"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_is_too_old_takes_nothing() {
+    let (_cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    drop(a.join(&mut client, 0).await);
+    b.fails(Fault::HasExpired);
+    let mut ws = b.websocket(&client).await;
+    assert_eq!(ws.next().await, Frame::Eof);
+    assert_eq!(a.acceptor.detached().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_is_released_and_one_that_moves_is_not() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    drop(a.join(&mut client, 0).await);
+    drop(b.join(&mut client, 1).await);
+    tokio::time::sleep(TTL / 2).await;
+    assert!(cluster.released.lock().is_empty());
+    tokio::time::sleep(TTL).await;
+    assert_eq!(*cluster.released.lock(), [ID.into()]);
+    let mut last = a.join(&mut client, 0).await;
+    a.acceptor.end_moved(ID);
+    assert_eq!(last.next().await, Frame::Close(1012));
+    tokio::time::sleep(TTL).await;
+    assert_eq!(cluster.released.lock().len(), 1, "another node has it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_would_miss_messages_begins_anew_everywhere() {
+    let (_cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    let mut first = a.join(&mut client, 0).await;
+    a.push("1");
+    first.read(&mut client, 1).await;
+    // The pong shows that it has reached the network, and it is evicted with time.
+    tokio::time::sleep(4 * TTL).await;
+    client.received = Some(0);
+    let _second = b.join(&mut client, 0).await;
+    assert_eq!(client.take_seen()[2..], ["joined"]);
+}
