@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench cluster`, with the programs of the engines in `REDIS_SERVER`, `VALKEY_SERVER` and
 //! `NATS_SERVER`; one that is not set is skipped. Arguments choose parts: `in_memory`, `latency`, `cpu`, `waits`,
-//! `memory`.
+//! `memory`, `relay`.
 
 mod cpu;
 mod engine;
@@ -10,6 +10,7 @@ mod frames;
 mod in_memory;
 mod latency;
 mod memory;
+mod relay;
 #[path = "../support/mod.rs"]
 mod support;
 mod waits;
@@ -33,6 +34,9 @@ fn main() {
         }
         if is_chosen("cpu") {
             cpu::run(engine.address());
+        }
+        if is_chosen("relay") {
+            relay::run(engine.address());
         }
         if is_chosen("memory") {
             memory::run(engine.address());

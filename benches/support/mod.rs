@@ -6,6 +6,7 @@ pub(crate) mod baseline;
 pub(crate) mod by_hand;
 pub(crate) mod crowd;
 pub(crate) mod local;
+pub(crate) mod long_poll;
 pub(crate) mod room;
 pub(crate) mod server;
 

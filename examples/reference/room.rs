@@ -1,20 +1,21 @@
 //! The channel `room:*`: one event for each thing that a channel can do.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::JoinSet;
 use tower_channels::channel::{Error, Result};
-use tower_channels::{Channel, Joined, Payload, Reply, Socket};
+use tower_channels::{Arrival, Channel, Joined, Payload, Reply, Socket};
 
 use super::User;
 
-/// A member of a room. Stores values set by `assign` under the JSON text of their keys.
+/// A member of a room. Stores values set by `assign` under the JSON text of their keys; they go along when its session
+/// moves to another node.
 #[derive(Default)]
 pub struct Room {
-    assigned: HashMap<String, Box<RawValue>>,
+    assigned: BTreeMap<String, Box<RawValue>>,
     /// The replies that are yet to come. They end with the channel.
     delayed: JoinSet<()>,
 }
@@ -25,7 +26,7 @@ impl Channel for Room {
 
     const INTERCEPT: &'static [&'static str] = &["shout"];
 
-    async fn join(topic: &str, payload: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
+    async fn join(topic: &str, payload: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         if topic.starts_with("room:closed") {
             return Err(Error::reason("unauthorized"));
         }
@@ -33,7 +34,11 @@ impl Channel for Room {
         if payload.get("crash").is_some_and(|crash| crash.get() == "true") {
             panic!("crash requested by the client");
         }
-        let joined = Joined::new(Self::default());
+        let assigned = match socket.arrival() {
+            Arrival::Moved { packed: Some(packed), .. } => packed.parse()?,
+            _ => BTreeMap::new(),
+        };
+        let joined = Joined::new(Self { assigned, ..Self::default() });
         Ok(match payload.remove("echo") {
             Some(echo) => joined.reply(Payload::json(&BTreeMap::from([("echo", echo)]))?),
             None => joined,
@@ -96,6 +101,10 @@ impl Channel for Room {
             "stop_reply" => return Err(Error::stop_with(Reply::Ok(payload))),
             _ => return Err(Error::unmatched(event)),
         })
+    }
+
+    async fn pack(&mut self, _: &Socket<Self>) -> Option<Payload> {
+        Payload::json(&self.assigned).ok()
     }
 
     async fn handle_out(

@@ -14,11 +14,12 @@ use tower_channels::internals::frames;
 use tower_channels::{Channel, Endpoint, Joined, Payload, Presence, Rejected, Socket};
 
 /// Asserts that whatever can be read as a frame survives encoding and decoding, that parts give back
-/// their body and hold a bounded number of bytes, and that a node which hears arbitrary frames neither
+/// their body and hold a bounded number of bytes, that questions end once and in time, and that a node which hears arbitrary frames neither
 /// panics nor remembers more nodes than it may.
 pub fn check(data: &[u8]) {
     frames::decode(data);
     frames::reassemble(data);
+    frames::ask(data);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(hear(data));

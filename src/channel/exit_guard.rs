@@ -11,7 +11,7 @@ use super::context::ChannelContext;
 use super::error::{Result, join_crashed};
 use super::instance::{Permit, PreviousInstance};
 use super::mailbox::{self, Command, Ended, Ending, Rejoin, Succession};
-use super::moving::{Continued, Lingering};
+use super::moving::{Continued, Settlement};
 use super::result::{Joined, Reason};
 use super::running::RunningChannel;
 use crate::effects::Effects;
@@ -45,7 +45,7 @@ pub(super) struct Finished<C> {
     /// The response to the client.
     pub(super) response: Payload,
     /// Of a channel that has moved here: held until its presence can be here.
-    pub(super) lingering: Option<Arc<Lingering>>,
+    pub(super) settlement: Option<Arc<Settlement>>,
 }
 
 /// How far a channel has come, which decides how it ends.
@@ -105,9 +105,9 @@ impl<A> ExitGuard<A> {
         if continued.is_some() {
             CHANNELS_MOVED.add(1);
         }
-        let (resting, heard, lingering) = continued.map_or_else(Default::default, |continued| {
-            let Continued { resting, heard, lingering } = *continued;
-            (resting, heard, Some(lingering))
+        let (resting, heard, settlement) = continued.map_or_else(Default::default, |continued| {
+            let Continued { resting, heard, settlement } = *continued;
+            (resting, heard, Some(settlement))
         });
         let subscription = match resting {
             // It takes its place.
@@ -117,7 +117,7 @@ impl<A> ExitGuard<A> {
         context.subscription.set(Some(subscription));
         self.commands.set_joined();
         close_previous(&self.context, previous);
-        Ok(Finished { channel, response, lingering })
+        Ok(Finished { channel, response, settlement })
     }
 
     /// Replies to the join with an error, and to the commands behind it as though there had been no

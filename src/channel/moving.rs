@@ -38,18 +38,18 @@ pub(crate) struct Continued {
     /// What was received on the old node.
     pub(crate) heard: Heard,
     /// Held until the channel has joined.
-    pub(crate) lingering: Arc<Lingering>,
+    pub(crate) settlement: Arc<Settlement>,
 }
 
 /// The presence of channels that have moved here, which lingers on the nodes that they have left. Those let it go once this
 /// is dropped: all topics were joined here, or will not be.
-pub(crate) struct Lingering {
+pub(crate) struct Settlement {
     pubsub: PubSub,
     /// The nodes, and the tickets under which it lingers there.
     origins: Mutex<Vec<(NodeId, u64)>>,
 }
 
-impl Lingering {
+impl Settlement {
     pub(crate) fn new(pubsub: PubSub, origins: Vec<(NodeId, u64)>) -> Self {
         Self { pubsub, origins: Mutex::new(origins) }
     }
@@ -60,7 +60,7 @@ impl Lingering {
     }
 }
 
-impl Drop for Lingering {
+impl Drop for Settlement {
     fn drop(&mut self) {
         for (node, ticket) in self.pass_on() {
             self.pubsub.settle(node, ticket);

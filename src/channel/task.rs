@@ -143,7 +143,7 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     let joined = tokio::time::timeout(timeout, join).await;
     report_join::<C, _, _>(&context, &joined, began.elapsed());
     let joined = joined.unwrap_or_else(|_| Err(Error::reason("join timed out")));
-    let Finished { channel, response, lingering } = match guard.finish_join::<C>(joined) {
+    let Finished { channel, response, settlement } = match guard.finish_join::<C>(joined) {
         Ok(joined) => joined,
         Err(rejoin) => return Err(Instance::following(guard, rejoin)),
     };
@@ -153,7 +153,7 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     let channel = Guarded::new(channel);
     let mut task = ChannelTask { channel, socket, response, guard };
     let after_join = task.channel.after_join(&task.socket).await;
-    drop(lingering);
+    drop(settlement);
     if let Some(exit) = after_join.err().and_then(|error| TaskExit::after(error, &context.topic)) {
         return Err(Box::pin(task.end(exit)).await);
     }
@@ -296,10 +296,14 @@ impl<C: Channel> ChannelTask<C> {
 
     /// Ends the channel, without a panic. Returns the instance that follows.
     async fn end(self, exit: TaskExit) -> Next<C> {
-        if let TaskExit::Moving(request) = exit {
-            self.move_away(request).await;
-            return None;
-        }
+        let exit = match exit {
+            // Unless nobody waits for it any more.
+            TaskExit::Moving(request) if !request.reply.is_closed() => {
+                self.move_away(request).await;
+                return None;
+            }
+            exit => exit,
+        };
         // Dropped from right to left.
         let Self { mut guard, socket, mut channel, .. } = self;
         let context = Arc::clone(&guard.context);

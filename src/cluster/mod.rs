@@ -46,7 +46,7 @@ use self::members::Members;
 pub use self::node::Node;
 use self::parts::Parts;
 use self::questions::{LocalEndpoint, Questions};
-use self::send::Outgoing;
+use self::send::Permits;
 pub(crate) use self::wire::Versions;
 use crate::adapter::{Adapter, AdapterLimits, BoxFuture, NodeId};
 use crate::presence::announcer::Announcer;
@@ -86,7 +86,7 @@ pub(crate) struct Cluster {
     /// The endpoints of this node, in the order in which they were built.
     endpoints: Mutex<Vec<Weak<dyn LocalEndpoint>>>,
     /// Bounds what is on its way to other nodes.
-    outgoing: Outgoing,
+    permits: Permits,
     metrics: Metrics,
 }
 
@@ -174,7 +174,7 @@ impl Cluster {
             questions: Mutex::default(),
             claims: Claims::new(node, &*adapter),
             endpoints: Mutex::default(),
-            outgoing: Outgoing::new(),
+            permits: Permits::new(),
             metrics: Metrics {
                 sent: FRAMES_SENT.handle(UNLABELED),
                 received: FRAMES_RECEIVED.handle(UNLABELED),
@@ -256,9 +256,10 @@ impl Cluster {
     /// Says goodbye to the others if all endpoints of this node have been shut down. Waits a second at most. After that
     /// the node is no longer one of the cluster.
     pub(crate) async fn leave(&self) {
-        if !self.count_sessions().1 || self.has_left.swap(true, Ordering::Relaxed) {
+        if !self.have_shut_down() || self.has_left.swap(true, Ordering::Relaxed) {
             return;
         }
+        self.leave_questions();
         self.send_presence();
         self.say_goodbye();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.adapter.flush()).await;

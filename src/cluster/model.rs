@@ -72,6 +72,8 @@ pub fn reassemble(bytes: &[u8]) {
     assert_eq!(all.size(), (0, 0));
 }
 
+pub use super::questions::model::walk as ask;
+
 /// Returns frames of each kind, as seeds.
 pub fn frames() -> Vec<Vec<u8>> {
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());

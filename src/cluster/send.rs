@@ -54,7 +54,7 @@ const SLACK: usize = 1024;
 const PART: usize = 256 << 10;
 
 /// Bounds what is on its way to single nodes, which the queue of the adapter does not.
-pub(super) struct Outgoing {
+pub(super) struct Permits {
     /// Short messages that nobody waits for.
     messages: Arc<Semaphore>,
     /// KiB of long bodies. A node that gets all of them has room for them, beside the longest broadcast.
@@ -67,7 +67,7 @@ const MAX_MESSAGES: usize = 256;
 /// How many KiB of long bodies may be on their way.
 const MAX_LONG: u32 = 8 << 10;
 
-impl Outgoing {
+impl Permits {
     pub(super) fn new() -> Self {
         let messages = Arc::new(Semaphore::new(MAX_MESSAGES));
         Self { messages, long: Semaphore::new(MAX_LONG as usize) }
@@ -236,7 +236,7 @@ impl Cluster {
 
     /// Sends a short body to one node.
     pub(super) fn answer(self: &Arc<Self>, node: NodeId, body: Body) {
-        let Ok(permit) = Arc::clone(&self.outgoing.messages).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.permits.messages).try_acquire_owned() else {
             FRAMES_LOST.increment(["overflow"], 1);
             return limited!(WARN, ?node, "too much waits for other nodes: a message is dropped");
         };
@@ -254,7 +254,7 @@ impl Cluster {
         let len = body.encoded_len();
         let _permit = if len.saturating_add(SLACK) > self.limits.max_frame {
             let kib = u32::try_from(len.div_ceil(1 << 10)).unwrap_or(MAX_LONG).min(MAX_LONG);
-            self.outgoing.long.acquire_many(kib).await.ok()
+            self.permits.long.acquire_many(kib).await.ok()
         } else {
             None
         };
@@ -262,7 +262,6 @@ impl Cluster {
             if self.adapter.reach(node, frame.freeze()).await == Reached::Nobody {
                 let now = self.now();
                 self.state.lock().members.nobody(node, now);
-                self.end_asked(node);
                 return false;
             }
         }

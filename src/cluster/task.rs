@@ -61,6 +61,7 @@ impl Cluster {
         self.discard(discarded);
         due.changes.into_iter().for_each(|change| self.change(change));
         due.probe.into_iter().for_each(|node| self.answer(node, Body::Probe(())));
+        self.local.presence.expire_lingering(now);
         self.send_presence();
         if let Some(hello) = beats {
             self.beat(hello == Some(Hello::Ask));

@@ -12,6 +12,7 @@ use tower_channels_transports::{
 
 use super::Endpoint;
 use super::connect::{ConnectFn, ConnectHandler, ExpiresFn, IdFn};
+use super::leaving::Leaving;
 use super::local::Local;
 use crate::adapter::Adapter;
 use crate::channel::callbacks::Channel;
@@ -336,10 +337,11 @@ impl<A: Send + Sync + 'static> Builder<A> {
         };
         let Self { check_origin, limits, resume, .. } = self;
         let memory = pubsub.memory().clone();
-        let peers = peers.map(|peers| -> Arc<dyn Peers> { peers });
-        let acceptor = Acceptor::with_peers(handler, check_origin, limits, resume, memory, peers);
+        let others: Option<Arc<dyn Peers>> = peers.clone().map(|it| it as _);
+        let acceptor = Acceptor::with_peers(handler, check_origin, limits, resume, memory, others);
         let long_poll = LongPoll::new(acceptor.clone(), self.long_poll);
         local.begin(&acceptor, &long_poll);
+        let leaving = Leaving::new(&acceptor, &long_poll, &pubsub, peers);
         Ok(Endpoint {
             websocket: WebSocket::new(acceptor.clone(), self.websocket),
             long_poll,
@@ -347,6 +349,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
             pubsub,
             sessions,
             channels,
+            leaving,
         })
     }
 

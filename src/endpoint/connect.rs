@@ -13,7 +13,7 @@ use crate::message::LONGEST_NAME;
 use crate::responder::Responder;
 use crate::serializer::Version;
 use crate::socket::expiry::Expiry;
-use crate::socket::registry::{NotAdmitted, SessionRegistry};
+use crate::socket::registry::{NotAdmitted, Phase, SessionRegistry};
 use crate::socket::{EndpointContext, SocketSession};
 use crate::socket_info::SocketInfo;
 
@@ -49,7 +49,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         if id.as_ref().is_some_and(|id| id.len() > LONGEST_NAME) {
             return Err(Rejected::reason("the socket id is too long").with_label("socket_id"));
         }
-        if self.sessions.is_shutting_down() {
+        if self.sessions.is_in(Phase::Closed) {
             // Also a client that would resume its session, which is about to close.
             return Err(NotAdmitted::ShuttingDown.refuse());
         }

@@ -8,18 +8,19 @@ use tower_channels_transports::{Acceptor, LongPoll, WeakAcceptor, WeakLongPoll};
 
 use super::connect::ConnectHandler;
 use crate::cluster::questions::LocalEndpoint;
-use crate::socket::registry::SessionRegistry;
+use crate::socket::registry::{Phase, SessionRegistry};
 
 /// An endpoint, as the other nodes reach it. It does not keep the acceptor alive, which keeps it.
 pub(super) struct Local<A: Send + Sync + 'static> {
     sessions: SessionRegistry,
     longest_poll: Duration,
-    parts: OnceLock<(WeakAcceptor<ConnectHandler<A>>, WeakLongPoll<ConnectHandler<A>>)>,
+    acceptor: OnceLock<WeakAcceptor<ConnectHandler<A>>>,
+    long_poll: OnceLock<WeakLongPoll<ConnectHandler<A>>>,
 }
 
 impl<A: Send + Sync + 'static> Local<A> {
     pub(super) fn new(sessions: SessionRegistry, longest_poll: Duration) -> Self {
-        Self { sessions, longest_poll, parts: OnceLock::new() }
+        Self { sessions, longest_poll, acceptor: OnceLock::new(), long_poll: OnceLock::new() }
     }
 
     /// Begins to answer questions.
@@ -28,11 +29,12 @@ impl<A: Send + Sync + 'static> Local<A> {
         acceptor: &Acceptor<ConnectHandler<A>>,
         long_poll: &LongPoll<ConnectHandler<A>>,
     ) {
-        let _ = self.parts.set((acceptor.downgrade(), long_poll.downgrade()));
+        let _ = self.acceptor.set(acceptor.downgrade());
+        let _ = self.long_poll.set(long_poll.downgrade());
     }
 
     fn acceptor(&self) -> Option<Acceptor<ConnectHandler<A>>> {
-        self.parts.get().and_then(|(acceptor, _)| acceptor.upgrade())
+        self.acceptor.get()?.upgrade()
     }
 }
 
@@ -42,7 +44,11 @@ impl<A: Send + Sync + 'static> LocalEndpoint for Local<A> {
     }
 
     fn is_shutting_down(&self) -> bool {
-        self.sessions.is_shutting_down()
+        self.sessions.is_in(Phase::Draining)
+    }
+
+    fn has_shut_down(&self) -> bool {
+        self.sessions.is_in(Phase::ShutDown)
     }
 
     fn longest_poll(&self) -> Duration {
@@ -50,8 +56,7 @@ impl<A: Send + Sync + 'static> LocalEndpoint for Local<A> {
     }
 
     fn relayed(&self, request: Relayed) -> Option<BoxFuture<RelayedAnswer>> {
-        let (_, long_poll) = self.parts.get()?;
-        Some(long_poll.upgrade()?.relayed(request))
+        Some(self.long_poll.get()?.upgrade()?.relayed(request))
     }
 
     fn offer(&self, wanted: &Wanted) -> Offering {

@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 pub(crate) mod connect;
 pub(crate) mod layer;
+mod leaving;
 mod local;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use tower_channels_transports::{Acceptor, Handler, LongPoll, WebSocket};
 
 use self::connect::ConnectHandler;
 use self::layer::{Layer, LongPollService, Service, WebSocketService};
+use self::leaving::Leaving;
 use crate::cluster::Node;
 use crate::payload::Payload;
 use crate::presence::Presence;
@@ -50,6 +52,8 @@ pub struct Endpoint<A: Send + Sync + 'static> {
     websocket: WebSocket<ConnectHandler<A>>,
     /// Shared by all services: the polls of one client may reach different ones.
     long_poll: LongPoll<ConnectHandler<A>>,
+    /// The sessions, for the other nodes, if there may be any.
+    leaving: Option<Arc<Leaving<A>>>,
 }
 
 /// The number of an endpoint's sessions, from [`Endpoint::sessions`].
@@ -216,8 +220,8 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
 
     /// Ends all sessions and rejects new ones: WebSockets close with code 1012, waiting polls are
     /// answered, and the clients reconnect, to another server if there is one. Stop accepting
-    /// connections before, and let the HTTP server finish its responses afterwards; see the example
-    /// `hyper`.
+    /// connections before, unless there are [other nodes](#with-other-nodes), and let the HTTP server finish its responses
+    /// afterwards; see the example `hyper`.
     ///
     /// Takes a timeout or a [`ShutdownConfig`]. Connections are closed at its pace, by default evenly
     /// over half of the timeout, so that the clients do not all come back in one moment. A session
@@ -229,15 +233,41 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     /// returns; with a timeout of zero that is all of them. A WebSocket whose client does not answer the CLOSE ends after
     /// [`close_timeout`](crate::WebSocketConfig::close_timeout).
     ///
-    /// If there are other nodes, they learn that this one leaves, once all endpoints of its [`PubSub`] are shut down.
+    /// # With other nodes
     ///
-    /// Cancel safety: the sessions that were closed stay closed, and new ones are still rejected.
+    /// If the engine keeps records, resumable sessions move to the other nodes, with all that waits for their clients:
+    ///
+    /// - Their connections end at the pace above, and other nodes take them when their clients come there. One whose client
+    ///   comes back here is resumed here. Other sessions end as above.
+    /// - Clients are accepted until the last quarter of the timeout. The connections of those that have come meanwhile end
+    ///   at that moment.
+    /// - In the last quarter the sessions whose clients have not come, such as those of sleeping tabs, are left behind in
+    ///   the engine, up to 64 KiB each, and continued by the node to which their client comes within
+    ///   [`session_ttl`](crate::ResumeConfig::session_ttl). Their channels are told that broadcasts may be missing. A
+    ///   session that is larger, or that the engine does not take, ends.
+    /// - The other nodes learn that this one leaves, once all endpoints of its [`PubSub`] have been shut down.
+    ///
+    /// It returns as soon as no session is left, and with `true` if all have ended, moved or been left behind. With a timeout
+    /// of zero all end at once, and nothing is left behind.
+    ///
+    /// Cancel safety: the sessions that were closed stay closed, and new ones are still rejected. With other nodes, sessions
+    /// without a connection stay so, sessions that are being left behind end, and new ones are rejected if the last quarter
+    /// has begun.
     pub async fn shutdown(&self, config: impl Into<ShutdownConfig>) -> bool {
-        let sweep = || {
-            self.acceptor.sweep();
-            self.long_poll.sweep();
+        let config = config.into();
+        let has_ended = match &self.leaving {
+            Some(leaving) if config.lasts() => {
+                self.sessions.drain(config, Arc::clone(leaving)).await
+            }
+            _ => {
+                let sweep = || {
+                    self.acceptor.sweep();
+                    self.long_poll.sweep();
+                };
+                self.sessions.shutdown(config, sweep).await
+            }
         };
-        let has_ended = self.sessions.shutdown(config.into(), sweep).await;
+        self.sessions.end_shutdown();
         if let Some(cluster) = self.pubsub.cluster() {
             cluster.leave().await;
         }
@@ -254,6 +284,7 @@ impl<A: Send + Sync + 'static> Clone for Endpoint<A> {
             channels: Arc::clone(&self.channels),
             websocket: self.websocket.clone(),
             long_poll: self.long_poll.clone(),
+            leaving: self.leaving.clone(),
         }
     }
 }

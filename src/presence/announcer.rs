@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -11,6 +12,7 @@ use tower_channels_transports::{limited, panics};
 
 use super::changes::Changes;
 use super::config::{Fetched, PresenceConfig};
+use super::lingering::Lingering;
 use super::store::{Announcement, PresenceStore, StateRecipient};
 use super::tracker::Owner;
 use crate::adapter::NodeId;
@@ -22,6 +24,8 @@ use crate::topics::broadcast::Broadcast;
 pub(crate) struct Announcer {
     pub(crate) store: PresenceStore,
     pub(super) changes: Changes,
+    /// Of sessions that have moved to another node. Nothing else is locked meanwhile.
+    pub(super) lingering: Mutex<Lingering>,
     config: PresenceConfig,
     topics: Topics,
     /// The runtime for changes that are made outside of one: that of the first task.
@@ -31,7 +35,8 @@ pub(crate) struct Announcer {
 impl Announcer {
     pub(super) fn new(config: PresenceConfig, topics: Topics, node: Option<NodeId>) -> Self {
         let store = PresenceStore::new(config.max_meta, topics.account(), node);
-        Self { store, changes: Changes::default(), config, topics, runtime: OnceLock::new() }
+        let (changes, lingering) = Default::default();
+        Self { store, changes, lingering, config, topics, runtime: OnceLock::new() }
     }
 
     /// Removes all entries of an owner, which are on one topic.
@@ -39,10 +44,6 @@ impl Announcer {
         if self.store.untrack_all(owner, topic) {
             self.schedule_diff(topic);
         }
-    }
-
-    pub(crate) fn linger(self: &Arc<Self>, _ticket: u64, owner: Owner, topic: &SmolStr) {
-        self.untrack_all(owner, topic);
     }
 
     /// How long the entries stay of a client that has closed its connection itself.

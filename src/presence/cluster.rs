@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use super::announcer::Announcer;
 pub(crate) use super::store::Outgoing;
 use super::store::SHARDS;
+use super::tracker::Owner;
 pub(crate) use super::tracker::replication::DecodeError;
 use super::tracker::replication::Standing;
 use crate::adapter::NodeId;
@@ -55,6 +56,32 @@ impl Announcer {
         let (topics, replies) = self.store.receive(from, shard, json, now)?;
         self.schedule_diffs(topics);
         Ok(replies)
+    }
+
+    /// Lets the entries of an owner stay, which are on one topic: its channel has moved to another node, with the session
+    /// that `ticket` names. They leave a second after the [release](Self::release) of the ticket, or after 20 s. Those
+    /// that are hidden already do not come back.
+    pub(crate) fn linger(&self, ticket: u64, owner: Owner, topic: &SmolStr) {
+        if self.store.forget_hidden(owner, topic) {
+            return;
+        }
+        self.lingering.lock().add(ticket, owner, topic.clone());
+    }
+
+    /// The channels of a session that has moved have been joined elsewhere, or will not be.
+    pub(crate) fn release(&self, ticket: u64) {
+        self.lingering.lock().release(ticket);
+    }
+
+    /// Returns whether any entries [linger](Self::linger).
+    pub(crate) fn is_lingering(&self) -> bool {
+        !self.lingering.lock().is_empty()
+    }
+
+    /// Removes the entries that have [lingered](Self::linger) for long enough. To be called several times a second.
+    pub(crate) fn expire_lingering(self: &Arc<Self>, now: Duration) {
+        let expired = self.lingering.lock().expire(now);
+        expired.iter().for_each(|(owner, topic)| self.untrack_all(*owner, topic));
     }
 
     /// Another node is heard, for the first time or again: shows its entries.

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 mod config;
 mod error;
 mod hidden;
+mod lingering;
 mod pending_diff;
 pub(crate) mod store;
 pub(crate) mod tracked;

@@ -227,6 +227,12 @@ impl PresenceStore {
         !entries.is_empty()
     }
 
+    /// Removes the entries of an owner if they are hidden, and returns whether they were.
+    pub(super) fn forget_hidden(&self, owner: Owner, topic: &SmolStr) -> bool {
+        let hidden = self.shard(topic).take_hidden(owner);
+        hidden.is_some()
+    }
+
     /// Adds the hidden entries of an owner again, which are on one topic. Returns whether there were
     /// any.
     pub(super) fn show_all(&self, owner: Owner, topic: &SmolStr) -> bool {

@@ -66,7 +66,8 @@ impl PubSubConfig {
         self
     }
 
-    /// Connects this node with others, through an engine; see [`Builder::adapter`](crate::Builder::adapter).
+    /// Connects this node with others, through an engine; see [`Builder::adapter`](crate::Builder::adapter). Several
+    /// endpoints that share it must be built in the same order on all nodes: by that they reach each other.
     pub fn adapter(mut self, adapter: impl Adapter) -> Self {
         self.adapter = Some(Arc::new(Mutex::new(Some(Box::new(adapter)))));
         self

@@ -289,3 +289,6 @@ impl fmt::Debug for PubSub {
         f.debug_struct("PubSub").field("memory", self.memory()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod context;
 mod dispatch;
+pub(crate) mod drain;
 pub(crate) mod expiry;
 mod handled_refs;
 mod joined_channel;

@@ -31,7 +31,19 @@ struct Shared {
 
 struct Open {
     outboxes: Slab<outbox::Sender>,
-    shutting_down: bool,
+    phase: Phase,
+}
+
+/// How far a shutdown is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Sessions are leaving for other nodes, and new ones are still admitted.
+    Draining,
+    /// None is admitted any more.
+    Closed,
+    /// It is over.
+    ShutDown,
 }
 
 /// The right of one session to exist. Dropping it releases its place.
@@ -64,7 +76,7 @@ impl NotAdmitted {
 impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
     pub(crate) fn new(limit: usize, sockets: Sockets) -> Self {
-        let sessions = Mutex::new(Open { outboxes: Slab::new(), shutting_down: false });
+        let sessions = Mutex::new(Open { outboxes: Slab::new(), phase: Phase::Serving });
         let queued = Level::new(QUEUED.handle(UNLABELED));
         Self(Arc::new(Shared { limit, sessions, sockets, queued }))
     }
@@ -76,7 +88,7 @@ impl SessionRegistry {
         info: &Arc<SocketInfo>,
     ) -> Result<SessionPermit, NotAdmitted> {
         let mut sessions = self.0.sessions.lock();
-        if sessions.shutting_down {
+        if sessions.phase >= Phase::Closed {
             return Err(NotAdmitted::ShuttingDown);
         }
         if sessions.outboxes.len() >= self.0.limit {
@@ -88,9 +100,21 @@ impl SessionRegistry {
         Ok(SessionPermit { registry: self.clone(), key, _socket: socket })
     }
 
-    /// Returns whether a shutdown has begun.
-    pub(crate) fn is_shutting_down(&self) -> bool {
-        self.0.is_shutting_down()
+    /// Returns whether a shutdown has come so far.
+    pub(crate) fn is_in(&self, phase: Phase) -> bool {
+        self.0.sessions.lock().phase >= phase
+    }
+
+    /// Goes on with a shutdown. Returns the sessions that there are.
+    pub(super) fn enter(&self, phase: Phase) -> Vec<outbox::Sender> {
+        let mut sessions = self.0.sessions.lock();
+        sessions.phase = sessions.phase.max(phase);
+        sessions.outboxes.iter().map(|(_, outbox)| outbox.clone()).collect()
+    }
+
+    /// Notes that a shutdown is over.
+    pub(crate) fn end_shutdown(&self) {
+        self.enter(Phase::ShutDown);
     }
 
     /// Returns the number of sessions.
@@ -129,31 +153,18 @@ impl SessionRegistry {
     ///
     /// Cancel safety: sessions that were closed stay closed, and new ones are still rejected.
     pub(crate) async fn shutdown(&self, config: ShutdownConfig, sweep: impl Fn()) -> bool {
-        let outboxes = {
-            let mut sessions = self.0.sessions.lock();
-            sessions.shutting_down = true;
-            sessions.outboxes.iter().map(|(_, outbox)| outbox.clone()).collect::<Vec<_>>()
-        };
+        let outboxes = self.enter(Phase::Closed);
         let (idle, connected) =
             outboxes.into_iter().partition::<Vec<_>, _>(outbox::Sender::is_idle);
-        let close = |outboxes: &[outbox::Sender]| {
-            outboxes.iter().for_each(|outbox| outbox.close(Close::Restart));
-            sweep();
-        };
-        let close_all = async |outboxes: &[outbox::Sender]| {
-            for batch in outboxes.chunks(BATCH) {
-                close(batch);
-                tokio::task::yield_now().await;
-            }
-        };
         let shutdown = async {
-            close_all(&idle).await;
+            Self::close_all(&idle, &sweep).await;
             let (pace, began) = (config.pace(connected.len()), Instant::now());
             let mut waiting = &connected[..];
             loop {
                 let left = connected.len() - pace.due(began.elapsed());
                 let (due, rest) = waiting.split_at(waiting.len() - left);
-                close(due);
+                due.iter().for_each(|outbox| outbox.close(Close::Restart));
+                sweep();
                 waiting = rest;
                 if waiting.is_empty() {
                     break;
@@ -172,20 +183,24 @@ impl SessionRegistry {
         };
         let has_ended = tokio::time::timeout(config.timeout, shutdown).await.is_ok();
         if !has_ended {
-            close_all(&idle).await;
-            close_all(&connected).await;
+            Self::close_all(&idle, &sweep).await;
+            Self::close_all(&connected, &sweep).await;
         }
         has_ended
+    }
+
+    pub(super) async fn close_all(outboxes: &[outbox::Sender], sweep: impl Fn()) {
+        for batch in outboxes.chunks(BATCH) {
+            batch.iter().for_each(|outbox| outbox.close(Close::Restart));
+            sweep();
+            tokio::task::yield_now().await;
+        }
     }
 }
 
 impl Shared {
     fn count(&self) -> usize {
         self.sessions.lock().outboxes.len()
-    }
-
-    fn is_shutting_down(&self) -> bool {
-        self.sessions.lock().shutting_down
     }
 }
 
@@ -203,13 +218,13 @@ impl fmt::Debug for SessionRegistry {
 }
 
 /// How many sessions a shutdown ends at once before other tasks get their turn.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 /// How many sessions are looked at for the gauge before other tasks get their turn.
 const SLICE: usize = 1000;
 
 /// How often a shutdown closes what is due, and looks for what has ended.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {

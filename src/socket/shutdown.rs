@@ -23,13 +23,17 @@ pub struct ShutdownConfig {
 impl ShutdownConfig {
     /// Creates a configuration. A shutdown that is not done after `timeout` closes the connections that
     /// are left all at once, and returns `false`. With a `timeout` of zero it closes all of them.
+    ///
+    /// With other nodes that can take the sessions, the timeout is divided: over the first half connections are ended, until
+    /// the last quarter begins clients are accepted, and in that quarter sessions are left behind for which no client has
+    /// come. Give it half a minute or more, and the process as long before it is killed.
     pub fn new(timeout: Duration) -> Self {
         Self { timeout, sessions_per_second: None }
     }
 
     /// Sets how many connections are closed in a second, at least 1. Their clients reconnect at this
     /// pace, except for those that are left when the timeout has passed: choose a timeout that suffices
-    /// for the number of connections. By default all are closed evenly over half of the timeout, but at least 10 in a second;
+    /// for the number of connections; with other nodes, three quarters of it. By default all are closed evenly over half of the timeout, but at least 10 in a second;
     /// the other half is left for the last ones to end.
     pub fn sessions_per_second(mut self, sessions: u32) -> Self {
         self.sessions_per_second = Some(sessions.max(1));
@@ -47,6 +51,40 @@ impl ShutdownConfig {
             None => (self.timeout / 2).min(at(SLOWEST)),
         };
         Pace { total, over }
+    }
+
+    /// Returns whether it does not do everything at once.
+    pub(crate) fn lasts(&self) -> bool {
+        !self.timeout.is_zero()
+    }
+
+    /// Returns what is done when, if there are other nodes.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule { timeout: self.timeout }
+    }
+}
+
+/// When a node that shuts down does what, if there are others which can take its sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Schedule {
+    timeout: Duration,
+}
+
+impl Schedule {
+    /// How long after the start the last quarter begins, in which nobody is admitted.
+    pub(super) fn last_quarter(self) -> Duration {
+        self.timeout / 4 * 3
+    }
+
+    /// Into the last quarter, how long the sessions have that have just lost their connection. The other half of it is left
+    /// for leaving them behind.
+    pub(super) fn patience(self) -> Duration {
+        self.timeout / 8
+    }
+
+    /// Returns the pace at which so many sessions are left behind that have slept before the last quarter.
+    pub(super) fn deposits(self, total: usize) -> Pace {
+        Pace { total, over: self.patience() }
     }
 }
 
@@ -107,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_sleep_are_left_behind_over_an_eighth_of_the_timeout() {
+        let schedule = ShutdownConfig::new(80 * SECOND).schedule();
+        assert_eq!(schedule.last_quarter(), 60 * SECOND);
+        let pace = schedule.deposits(100);
+        let due = [0, 1, 5, 9, 10].map(|second| pace.due(second * SECOND));
+        assert_eq!(due, [1, 11, 51, 91, 100]);
+        assert_eq!(schedule.patience(), 10 * SECOND);
+        assert_eq!(schedule.deposits(0).due(SECOND), 0);
+    }
+
+    #[test]
     fn extreme_timeouts_and_numbers_are_no_problem() {
         for timeout in [Duration::ZERO, Duration::MAX] {
             for total in [0, 1, usize::MAX] {
@@ -115,6 +164,9 @@ mod tests {
                     assert!(pace.due(Duration::ZERO) <= total);
                     assert_eq!(pace.due(Duration::MAX), total);
                 }
+                let schedule = config.schedule();
+                assert!(schedule.last_quarter() <= timeout && schedule.patience() <= timeout);
+                assert_eq!(schedule.deposits(total).due(Duration::MAX), total);
             }
         }
     }

@@ -7,5 +7,6 @@ mod listening;
 mod moving;
 mod nodes;
 mod presence;
+mod shutdown;
 mod simulation;
 mod support;

@@ -339,6 +339,8 @@ async fn a_push_is_handled_once_over_all_nodes() {
     let [one, two] = nodes(&bus).await;
     let params = [SESSION[0], SESSION[1], ("pushes", "once")];
     let mut ann = connect(&one, &params).await.expect("accepted");
+    let report = ann.expect_reply("handled").await;
+    assert_eq!(report, Reply::ok(json!({ "resumed": false, "refs": [] })));
     ann.join("count:1", "").await;
     let first: Vec<String> = (0..5).map(|_| ann.send("count:1", "add", json!({}))).collect();
     ann.reconnect_to(&two).await.expect("accepted");

@@ -145,6 +145,11 @@ impl<H: Handler> Acceptor<H> {
         self.0.resumable.detached_ids()
     }
 
+    /// How long a resumable session is kept without a connection.
+    pub fn session_ttl(&self) -> Duration {
+        self.0.resumable.session_ttl()
+    }
+
     /// Returns a handle that does not keep the acceptor alive.
     pub fn downgrade(&self) -> WeakAcceptor<H> {
         WeakAcceptor(Arc::downgrade(&self.0))

@@ -47,7 +47,10 @@ enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Write that this node has the session, with this generation, in place of what was seen.
-    Replace { seen: Option<Revision>, generation: u64 },
+    Replace {
+        seen: Option<Revision>,
+        generation: u64,
+    },
     /// Ask this node for the session.
     Ask(NodeId),
     Done(Outcome),
@@ -82,11 +85,21 @@ pub(super) enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// This node begins the session.
-    New { cause: Cause, held: Held, unheard: Option<NodeId> },
+    New {
+        cause: Cause,
+        held: Held,
+        unheard: Option<NodeId>,
+    },
     /// Its node has left it behind, and this one has it now.
-    Deposited { held: Held, state: Bytes },
+    Deposited {
+        held: Held,
+        state: Bytes,
+    },
     /// Its node offers it. The record is still that of its node: this is what takes its place.
-    Offered { owner: NodeId, held: Held },
+    Offered {
+        owner: NodeId,
+        held: Held,
+    },
     /// It is another client's, or contested.
     Taken,
     Flapping,
@@ -207,8 +220,9 @@ impl Claim {
             }
             Answer::Taken => return Step::Done(Outcome::Taken),
             Answer::Flapping => return Step::Done(Outcome::Flapping),
-            // If the session has moved on, the replacement is refused and shows where to.
-            Answer::None => {}
+            // If the session has moved on, the replacement is refused and shows where to. If the node is just beginning it,
+            // its client has come here since.
+            Answer::None => self.unheard = Some(owner),
             Answer::Gone => self.cause = Cause::DeadNode,
             Answer::Silent => {
                 self.cause = Cause::DeadNode;

@@ -4,20 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tower_channels_transports::limited;
 use tower_channels_transports::peers::{BoxFuture, Handover};
 
 use super::record::{Deposit, SessionRecord, hash_socket, key};
 use super::records::{Answer, Call, Next, TTL, Task};
 use super::{MAX_CALLS, PATIENCE, unix_time};
-use crate::adapter::{NodeId, Replaced};
+use crate::adapter::{NodeId, Replaced, Revision};
 use crate::cluster::questions::{Notice, Took};
 use crate::cluster::{Cluster, WeakCluster};
 use crate::telemetry::{DEPOSITS, SESSIONS_SUPERSEDED};
 
 /// A pause of the process after which other nodes may have taken its sessions for lost, in milliseconds.
 const PAUSE: u64 = 1000;
+
+/// How long a session takes to begin that was found.
+const BEGINNING: Duration = Duration::from_secs(5);
 
 /// How many sessions are checked per step of the node's task.
 const CHECKS: usize = 64;
@@ -38,14 +41,38 @@ impl Cluster {
         }
     }
 
-    /// Another node says that it has this session. Returns whether that ends it here.
-    pub(in crate::cluster) fn is_taken(&self, endpoint: u32, id: &str, generation: u64) -> bool {
+    /// Another node says that it has a session, which ends here if that is of a later generation.
+    pub(in crate::cluster) fn hear_took(self: &Arc<Self>, from: NodeId, took: &Took) {
+        let Took { endpoint, id, generation } = took;
         let mut state = self.claims.state.lock();
-        let records = state.endpoints.get_mut(endpoint as usize);
-        let is_taken = records.is_some_and(|records| records.is_taken(id, generation));
+        let records = state.endpoints.get_mut(*endpoint as usize);
+        let is_taken = records.is_some_and(|records| records.is_taken(id, *generation));
         drop(state);
-        SESSIONS_SUPERSEDED.add(u64::from(is_taken));
-        is_taken
+        if is_taken {
+            limited!(INFO, node = ?from, session = ?id, "session ended: another node has taken it over");
+            self.end_moved(*endpoint, id.as_str().into());
+        }
+    }
+
+    /// Ends a session that another node has.
+    fn end_moved(self: &Arc<Self>, endpoint: u32, id: Arc<str>) {
+        SESSIONS_SUPERSEDED.add(1);
+        let end = move |cluster: &Self, id: &str| {
+            if let Some(endpoint) = cluster.endpoint(endpoint) {
+                endpoint.end_moved(id);
+            }
+        };
+        end(self, &id);
+        // One that was found in this moment begins after that.
+        let cluster = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            sleep(BEGINNING).await;
+            let Some(cluster) = cluster.upgrade() else { return };
+            let has_it = cluster.claims.state.lock().of(endpoint).has(&id);
+            if !has_it {
+                end(&cluster, &id);
+            }
+        });
     }
 
     /// Other nodes may have taken sessions for theirs that this one believes to have.
@@ -111,12 +138,8 @@ impl Cluster {
                     return self.tell_took(loser, endpoint, &id, generation);
                 }
                 Next::End => {
-                    SESSIONS_SUPERSEDED.add(1);
                     limited!(INFO, session = ?id, "session ended: another node has it by now");
-                    if let Some(endpoint) = self.endpoint(endpoint) {
-                        endpoint.end_moved(&id);
-                    }
-                    return;
+                    return self.end_moved(endpoint, id);
                 }
             }
         }
@@ -155,7 +178,6 @@ impl Cluster {
     /// the session is lost, because its state is too long, another node has it already, or the store is unavailable.
     ///
     /// Takes a second at most for each of three attempts.
-    #[allow(dead_code, reason = "for the shutdown of a node")]
     pub(crate) async fn deposit(
         &self,
         endpoint: u32,
@@ -187,7 +209,7 @@ impl Cluster {
     async fn write_deposit(
         &self,
         key: &str,
-        mut seen: Option<crate::adapter::Revision>,
+        mut seen: Option<Revision>,
         record: &SessionRecord,
         ttl: Duration,
     ) -> &'static str {

@@ -82,7 +82,10 @@ pub(super) enum Next {
     /// This is to be done at once.
     Again(Task),
     /// The other node is to be told that this one has the session, with this generation.
-    Tell { loser: NodeId, generation: u64 },
+    Tell {
+        loser: NodeId,
+        generation: u64,
+    },
     /// Another node has the session: it ends here.
     End,
 }
@@ -198,12 +201,17 @@ impl Records {
 
     /// Another node says that it has the session. Returns whether that ends it here.
     pub(super) fn is_taken(&mut self, id: &str, generation: u64) -> bool {
-        let is_older = |owned: &Owned| owned.generation < generation;
-        let is_taken = self.owned.get(id).is_some_and(is_older);
+        let owned = self.owned.get(id).filter(|owned| owned.generation < generation);
+        let is_taken = owned.is_some_and(|owned| owned.standing != Standing::Ended);
         if is_taken {
             self.forget(id);
         }
         is_taken
+    }
+
+    /// Returns whether this node has the session.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.owned.get(id).is_some_and(|owned| owned.standing != Standing::Ended)
     }
 
     /// All sessions are to be checked: the node did not hear the others, who may have taken some for theirs.
@@ -288,9 +296,8 @@ impl Records {
             }
             Answer::There(Some(there)) if owned.failed < REMOVALS => {
                 let record = SessionRecord::decode(there.value);
-                let is_own = record.is_some_and(|it| {
-                    it.owner() == self.node && it.generation == owned.generation
-                });
+                let is_own = record
+                    .is_some_and(|it| it.owner() == self.node && it.generation == owned.generation);
                 if is_own {
                     owned.seen = Some(there.revision);
                     owned.failed += 1;

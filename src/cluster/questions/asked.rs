@@ -47,7 +47,7 @@ pub(crate) enum AskError {
     Gone,
     /// It has neither answered nor accepted the question within a second.
     Silent,
-    /// It has accepted the question, and not answered in time.
+    /// It has accepted the question, and not answered in time; or this node leaves the cluster.
     Late,
     /// Too much is asked by this node or of the other, or the question is too long.
     Busy,
@@ -95,6 +95,11 @@ impl<W> Asked<W> {
         waiting.waiter.is_none() && self.remove(id).is_some()
     }
 
+    /// The question has not reached anybody. Returns who waits.
+    pub(crate) fn unsent(&mut self, id: u64) -> Option<W> {
+        self.remove(id)?.waiter
+    }
+
     /// A node works at a question. Once more is as good as once.
     pub(crate) fn accept(&mut self, node: NodeId, id: u64, now: Duration) {
         let waiting = self.waiting.get_mut(&id).filter(|it| it.node == node);
@@ -119,11 +124,17 @@ impl<W> Asked<W> {
         ended.is_sent.then_some(ended.node)
     }
 
-    /// Ends the questions to a node that does not hear them.
+    /// Ends the questions to a node that is gone.
     pub(crate) fn gone(&mut self, node: NodeId) -> Vec<Unanswered<W>> {
         let ids = self.waiting.iter().filter(|(_, waiting)| waiting.node == node);
         let ids: Vec<_> = ids.map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| self.end(id, AskError::Gone)).collect()
+    }
+
+    /// Ends all questions: this node leaves, and hears no answers.
+    pub(crate) fn leave(&mut self) -> Vec<Unanswered<W>> {
+        let ids: Vec<_> = self.waiting.keys().copied().collect();
+        ids.into_iter().filter_map(|id| self.end(id, AskError::Late)).collect()
     }
 
     /// Ends the questions whose time is over.
@@ -246,6 +257,16 @@ mod tests {
     }
 
     #[test]
+    fn all_questions_of_a_node_that_leaves_are_late() {
+        let mut asked = Asked::default();
+        let unsent = begin(&mut asked, ANN, 0, "a");
+        ask(&mut asked, BOB, 0, "b");
+        assert_eq!(errors(asked.leave()), [("a", AskError::Late), ("b", AskError::Late)]);
+        assert!(asked.sent(unsent));
+        assert_eq!((asked.leave(), asked.expire(ms(9999)), asked.bytes()), (vec![], vec![], 0));
+    }
+
+    #[test]
     fn a_node_learns_that_a_question_is_withdrawn_once_it_has_the_question() {
         let mut asked = Asked::default();
         let early = begin(&mut asked, ANN, 0, "a");
@@ -268,6 +289,15 @@ mod tests {
         assert!(asked.expire(ms(9999)).is_empty() && asked.gone(ANN).is_empty());
         assert!(asked.bytes() > 0);
         assert!(asked.sent(id), "the node is to learn that it was given up");
+        assert_eq!(asked.bytes(), 0);
+    }
+
+    #[test]
+    fn a_question_that_reaches_nobody_ends_alone() {
+        let mut asked = Asked::default();
+        let (first, second) = (begin(&mut asked, ANN, 0, "a"), ask(&mut asked, ANN, 0, "b"));
+        assert_eq!([asked.unsent(first), asked.unsent(first)], [Some("a"), None]);
+        assert_eq!(asked.answer(ANN, second), Some("b"));
         assert_eq!(asked.bytes(), 0);
     }
 

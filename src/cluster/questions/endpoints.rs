@@ -7,8 +7,7 @@ use std::time::Duration;
 use tower_channels_transports::limited;
 use tower_channels_transports::peers::{BoxFuture, Offering, Relayed, RelayedAnswer, Wanted};
 
-use super::{EndpointPeers, Took};
-use crate::adapter::NodeId;
+use super::EndpointPeers;
 use crate::cluster::Cluster;
 
 /// An endpoint of this node, as the other nodes reach it.
@@ -18,6 +17,9 @@ pub(crate) trait LocalEndpoint: Send + Sync + 'static {
 
     /// Returns whether a shutdown has begun.
     fn is_shutting_down(&self) -> bool;
+
+    /// Returns whether a shutdown is over.
+    fn has_shut_down(&self) -> bool;
 
     /// Returns how long a poll waits for a message.
     fn longest_poll(&self) -> Duration;
@@ -63,17 +65,6 @@ impl Cluster {
         self.endpoint(endpoint).map(|endpoint| endpoint.longest_poll()).unwrap_or_default()
     }
 
-    /// Another node has a session that this one may believe to have.
-    pub(super) fn hear_took(&self, from: NodeId, took: &Took) {
-        if !self.is_taken(took.endpoint, &took.id, took.generation) {
-            return;
-        }
-        limited!(INFO, node = ?from, session = ?took.id, "another node has taken a session over");
-        if let Some(endpoint) = self.endpoint(took.endpoint) {
-            endpoint.end_moved(&took.id);
-        }
-    }
-
     /// Returns how many sessions this node has, and whether it is shutting down.
     pub(in crate::cluster) fn count_sessions(&self) -> (u64, bool) {
         let endpoints: Vec<_> = self.endpoints.lock().iter().filter_map(Weak::upgrade).collect();
@@ -81,5 +72,11 @@ impl Cluster {
         let is_draining =
             !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.is_shutting_down());
         (count, is_draining)
+    }
+
+    /// Returns whether there are endpoints, and all have been shut down.
+    pub(in crate::cluster) fn have_shut_down(&self) -> bool {
+        let endpoints: Vec<_> = self.endpoints.lock().iter().filter_map(Weak::upgrade).collect();
+        !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.has_shut_down())
     }
 }

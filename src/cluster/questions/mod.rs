@@ -5,6 +5,8 @@
 
 pub(super) mod asked;
 pub(super) mod endpoints;
+#[cfg(feature = "unstable-internals")]
+pub(in crate::cluster) mod model;
 mod peers;
 mod serve;
 pub(super) mod serving;
@@ -114,25 +116,29 @@ impl Cluster {
         drop(cancels);
     }
 
-    pub(super) fn hear_notice(&self, from: NodeId, Notify { notice }: Notify) {
+    pub(super) fn hear_notice(self: &Arc<Self>, from: NodeId, Notify { notice }: Notify) {
         match notice {
             Some(Notice::Took(took)) => self.hear_took(from, &took),
-            // No presence waits yet; and a later release may tell more.
-            Some(Notice::Settled(_)) | None => {}
+            Some(Notice::Settled(ticket)) => self.local.presence.release(ticket),
+            // A later release may tell more.
+            None => {}
         }
-    }
-
-    /// Another node does not hear what it is asked.
-    pub(super) fn end_asked(&self, node: NodeId) {
-        let ended = self.questions.lock().asked.gone(node);
-        ended.into_iter().for_each(Unanswered::tell);
     }
 
     /// Another node is silent or gone: it answers nothing, and nobody waits for what it has asked.
     pub(super) fn end_questions(&self, node: NodeId) {
-        self.end_asked(node);
-        let cancels = self.questions.lock().serving.gone(node);
+        let mut questions = self.questions.lock();
+        let unanswered = questions.asked.gone(node);
+        let cancels = questions.serving.gone(node);
+        drop(questions);
+        unanswered.into_iter().for_each(Unanswered::tell);
         drop(cancels);
+    }
+
+    /// This node leaves: it hears no answers any more. Whoever waits for one may ask again at another node.
+    pub(super) fn leave_questions(&self) {
+        let unanswered = self.questions.lock().asked.leave();
+        unanswered.into_iter().for_each(Unanswered::tell);
     }
 
     /// Does what is due by the clock. To be called every 50 ms, which is the whole cost of the deadlines: one lock.
@@ -189,7 +195,7 @@ impl Asking<'_> {
         question: Question,
     ) -> Result<Answer, AskError> {
         let cluster = self.cluster;
-        if node == cluster.node || cluster.has_left.load(Ordering::Relaxed) {
+        if node == cluster.node {
             return Err(AskError::Gone);
         }
         let patience = match question {
@@ -211,11 +217,12 @@ impl Asking<'_> {
             return Err(AskError::Busy);
         };
         (self.id, ask.id) = (Some(id), id);
-        // Behind the insertion, so that it ends with the node in any case.
-        if cluster.state.lock().members.is_away(node) {
-            // Nothing is sent.
-            cluster.questions.lock().asked.answer(node, id);
-            return Err(AskError::Gone);
+        // Behind the insertion, so that it ends in any case, with the other node or with this one.
+        let is_away = cluster.state.lock().members.is_away(node);
+        let has_left = cluster.has_left.load(Ordering::Relaxed);
+        if is_away || has_left {
+            cluster.questions.lock().asked.unsent(id);
+            return Err(if has_left { AskError::Late } else { AskError::Gone });
         }
         cluster.send_question(node, id, ask);
         answer.await.unwrap_or(Err(AskError::Gone))
@@ -239,9 +246,14 @@ impl Cluster {
         let cluster = Arc::downgrade(self);
         self.runtime.spawn(async move {
             let Some(cluster) = cluster.upgrade() else { return };
-            cluster.reach(node, Body::Ask(ask)).await;
-            let is_withdrawn = cluster.questions.lock().asked.sent(id);
-            if is_withdrawn {
+            if !cluster.reach(node, Body::Ask(ask)).await {
+                // Others that it has accepted may still be answered, as long as it is not down.
+                let waiter = cluster.questions.lock().asked.unsent(id);
+                let _ = waiter.map(|waiter| waiter.send(Err(AskError::Gone)));
+                return;
+            }
+            let is_given_up = cluster.questions.lock().asked.sent(id);
+            if is_given_up {
                 cluster.answer(node, Body::Cancel(Ids { ids: vec![id] }));
             }
         });

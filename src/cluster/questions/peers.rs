@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tower_channels_transports::peers::{
     self, BoxFuture, Found, NotRelayed, Peers, RelayedAnswer, Wanted,
 };
@@ -17,14 +19,29 @@ pub(crate) struct EndpointPeers {
     pub(in crate::cluster) cluster: Arc<Cluster>,
     /// The index of the endpoint.
     pub(in crate::cluster) index: u32,
-    /// Kept for as long as the endpoint keeps its peers.
-    #[allow(dead_code, reason = "the cluster refers to it weakly")]
-    local: Arc<dyn LocalEndpoint>,
+    /// The cluster refers to it weakly.
+    _local: Arc<dyn LocalEndpoint>,
 }
 
 impl EndpointPeers {
     pub(super) fn new(cluster: Arc<Cluster>, index: u32, local: Arc<dyn LocalEndpoint>) -> Self {
-        Self { cluster, index, local }
+        Self { cluster, index, _local: local }
+    }
+
+    /// Returns whether sessions can move: the engine keeps records.
+    pub(crate) fn can_take_sessions(&self) -> bool {
+        self.cluster.adapter.store().is_some()
+    }
+
+    /// Leaves a session behind in the store. See [`Cluster::deposit`].
+    pub(crate) async fn deposit(
+        &self,
+        id: &str,
+        socket_id: Option<&str>,
+        state: Bytes,
+        ttl: Duration,
+    ) -> bool {
+        self.cluster.deposit(self.index, id, socket_id, state, ttl).await
     }
 }
 

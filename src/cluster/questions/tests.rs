@@ -1,5 +1,5 @@
 use std::future::pending;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -34,6 +34,7 @@ struct Fake {
     dropped: Arc<AtomicUsize>,
     given: Arc<AtomicUsize>,
     begun: AtomicUsize,
+    is_over: AtomicBool,
     ended: Mutex<Vec<String>>,
 }
 
@@ -51,6 +52,10 @@ impl LocalEndpoint for Fake {
     }
 
     fn is_shutting_down(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn has_shut_down(&self) -> bool {
         false
     }
 
@@ -247,6 +252,37 @@ async fn a_node_that_nobody_is_is_gone_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_node_has_accepted_that_is_down_ends_with_it() {
+    let bus = Bus::new();
+    let [ann, bob] = two(&bus).await;
+    let die = async {
+        sleep(MS * 500).await;
+        bus.cut(bob.place);
+        timed(ann.ask(&bob, poll("now"))).await
+    };
+    let ((waiting, after), asked) = tokio::join!(timed(ann.ask(&bob, poll("hang"))), die);
+    assert_eq!((waiting, asked), (Err(AskError::Gone), (Err(AskError::Gone), 0)));
+    // Nobody was there for half a second.
+    assert!((1000..=1300).contains(&after), "{after} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_nobody_hears_for_a_moment_answers_what_it_has_accepted() {
+    let bus = Bus::new();
+    let [ann, bob] = two(&bus).await;
+    let blink = async {
+        sleep(MS * 500).await;
+        bus.cut(bob.place);
+        let asked = ann.ask(&bob, poll("now")).await;
+        sleep(MS * 100).await;
+        bus.heal(bob.place);
+        asked
+    };
+    let (waiting, asked) = tokio::join!(ann.ask(&bob, poll("wait 2000")), blink);
+    assert_eq!((waiting, asked), (relayed("body"), Err(AskError::Gone)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_without_a_word_is_silent_after_a_second() {
     let bus = Bus::new();
     let [ann, bob] = two(&bus).await;
@@ -371,6 +407,22 @@ async fn a_node_that_leaves_ends_what_it_was_asked() {
     assert_eq!(gone, (Err(AskError::Gone), 700));
     assert_eq!(answered, relayed("body"));
     assert_eq!(timed(ann.ask(&bob, poll("now"))).await, (Err(AskError::Gone), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_waits_for_no_answer() {
+    let bus = Bus::new();
+    let [ann, bob] = two(&bus).await;
+    let leave = async {
+        sleep(MS * 700).await;
+        ann.fake.is_over.store(true, Ordering::Relaxed);
+        ann.cluster.leave().await;
+    };
+    let (waiting, ()) = tokio::join!(timed(ann.ask(&bob, poll("hang"))), leave);
+    assert_eq!(waiting, (Err(AskError::Late), 700));
+    assert_eq!(timed(ann.ask(&bob, poll("now"))).await, (Err(AskError::Late), 0));
+    sleep(MS).await;
+    assert_eq!((bob.dropped(), bob.in_flight(), ann.in_flight()), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
@@ -7,9 +8,11 @@ use super::*;
 use crate::presence::changes::PresenceChanges;
 use crate::presence::config::PresenceConfig;
 use crate::presence::tracked::TrackGuard;
+use crate::test::Bus;
 use crate::topics::Topics;
 use crate::topics::broadcast::Broadcast;
 use crate::topics::subscriber::{Inbox, Undelivered};
+use crate::{PubSub, PubSubConfig};
 
 const ONE: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
@@ -105,4 +108,107 @@ async fn a_topic_is_announced_to_subscribers_and_not_without_any() {
     update(&one, ONE, &other);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(subscriber.0.load(Ordering::Relaxed), 1);
+}
+
+/// Tracks a key as a channel does, on a node with others.
+fn track_on(node: &PubSub, key: &str) -> Owner {
+    let announcer = &node.presence().0;
+    let owner = announcer.store.new_owner();
+    announcer.store.track(owner, &"lobby".into(), &key.into(), "{}").expect("a valid entry");
+    announcer.schedule_diff(&"lobby".into());
+    owner
+}
+
+/// How many metas of each key a follower of the diffs knows.
+#[derive(Default)]
+struct Follower(BTreeMap<String, usize>);
+
+impl Follower {
+    /// Applies all diffs of the next second, as clients do: joins first.
+    async fn follow(&mut self, changes: &mut PresenceChanges) {
+        let until = tokio::time::Instant::now() + Duration::from_secs(1);
+        while let Ok(Some(diff)) = tokio::time::timeout_at(until, changes.next()).await {
+            let diff = diff.expect("none is dropped");
+            for (key, metas) in diff.joins.iter() {
+                *self.0.entry(key.into()).or_default() += metas.metas().len();
+            }
+            for (key, metas) in diff.leaves.iter() {
+                *self.0.get_mut(key).expect("it was there") -= metas.metas().len();
+                assert!(self.0[key] > 0 || key != "ann", "ann has left, who stays");
+            }
+            self.0.retain(|_, metas| *metas > 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_sees_a_key_leave_whose_session_moves() {
+    let bus = Bus::new();
+    let node = || {
+        let config = PubSubConfig::new().adapter(bus.adapter());
+        PubSub::with_config(config).expect("a valid configuration")
+    };
+    let (owner, other, third) = (node(), node(), node());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut all =
+        [&owner, &other, &third].map(|node| (Follower::default(), node.presence().changes()));
+    let (ann, bob) = (track_on(&owner, "ann"), track_on(&owner, "bob"));
+    for (follower, changes) in &mut all {
+        follower.follow(changes).await;
+    }
+    for (owner_of, ticket) in [(ann, 1), (bob, 2)] {
+        owner.presence().0.linger(ticket, owner_of, &"lobby".into());
+    }
+    // Longer than a second, but not than twenty.
+    for _ in 0..3 {
+        for (follower, changes) in &mut all {
+            follower.follow(changes).await;
+            assert_eq!(follower.0.values().sum::<usize>(), 2);
+        }
+    }
+    track_on(&other, "ann");
+    owner.presence().0.release(1);
+    for _ in 0..2 {
+        for (follower, changes) in &mut all {
+            follower.follow(changes).await;
+        }
+    }
+    for (follower, _) in &all {
+        assert_eq!(follower.0, BTreeMap::from([("ann".into(), 1), ("bob".into(), 1)]));
+    }
+    assert_eq!(third.presence().0.store.count("lobby"), 2, "the older entry of ann has left");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for (follower, changes) in &mut all {
+        follower.follow(changes).await;
+        assert_eq!(follower.0, BTreeMap::from([("ann".into(), 1)]), "bob has not come back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_client_whose_session_moves_does_not_come_back_by_it() {
+    let (one, _) = announcer(ONE);
+    let topic: SmolStr = "lobby".into();
+    let owner = one.store.new_owner();
+    one.store.track(owner, &topic, &"ann".into(), "{}").expect("a valid entry");
+    one.hide_all(owner, &topic, || true);
+    one.linger(1, owner, &topic);
+    one.show_all(owner, &topic);
+    assert_eq!(one.store.count("lobby"), 0);
+    assert!(one.lingering.lock().expire(Duration::from_secs(60)).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_absence_has_just_begun_stays_with_its_session() {
+    let (one, _) = announcer(ONE);
+    let topic: SmolStr = "lobby".into();
+    let ownership = crate::presence::tracked::Ownership::default();
+    let owner = ownership.get_or_create(&one);
+    one.store.track(owner, &topic, &"ann".into(), "{}").expect("a valid entry");
+    let absence = ownership.begin_absence();
+    ownership.end_absence();
+    one.linger(1, owner, &topic);
+    one.hide_all(owner, &topic, || ownership.is_absent(absence));
+    assert_eq!(one.store.count("lobby"), 1);
+    one.expire_lingering(Duration::from_secs(20));
+    assert_eq!(one.store.count("lobby"), 0);
 }

@@ -12,7 +12,7 @@ use tower_channels_transports::{FixedReservation, outbox};
 
 use super::wire::{self, Outline, Packed, Prepared};
 use crate::channel::arrival::Arrival;
-use crate::channel::moving::{Continued, Lingering};
+use crate::channel::moving::{Continued, Settlement};
 use crate::message::{LONGEST_NAME, Ref};
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
@@ -45,7 +45,7 @@ pub(in crate::socket) struct ArrivingTopic {
     pub(super) joined: Option<Ref>,
     /// `None` if there were too many topics, or they have no channel here.
     pub(super) resting: Option<Resting>,
-    pub(super) lingering: Arc<Lingering>,
+    pub(super) settlement: Arc<Settlement>,
 }
 
 impl Arriving {
@@ -91,11 +91,11 @@ impl Arriving {
         responder: &Responder,
     ) -> Option<Option<Vec<(u64, u64)>>> {
         let Packed { version, lingering, topics, handled } = Packed::decode(&**packed).ok()?;
-        let lingering = Lingering::new(pubsub.clone(), wire::by_node(&lingering));
+        let settlement = Settlement::new(pubsub.clone(), wire::by_node(&lingering));
         if version != wire::version(responder.version) {
             return None;
         }
-        let lingering = Arc::new(lingering);
+        let settlement = Arc::new(settlement);
         let mut prepared = std::mem::take(&mut self.prepared);
         for topic in topics {
             let wire::Topic { topic, stream, state, heard, follows, has_gap, joined } = topic;
@@ -109,7 +109,7 @@ impl Arriving {
                 follows,
                 joined: joined.as_deref().and_then(Ref::from_json),
                 resting,
-                lingering: Arc::clone(&lingering),
+                settlement: Arc::clone(&settlement),
             };
             self.topics.insert(topic, Box::new(arriving));
         }
@@ -163,14 +163,14 @@ impl ArrivingTopic {
 
     /// Returns why the topic is joined, the stream, and what the join continues.
     pub(in crate::socket) fn land(self) -> (Arrival, outbox::Sender, Continued) {
-        let Self { outbox, packed, has_gap, heard, follows, resting, lingering, .. } = self;
+        let Self { outbox, packed, has_gap, heard, follows, resting, settlement, .. } = self;
         let has_gap = has_gap || resting.as_ref().is_some_and(Resting::missed);
         outbox.expect_reply();
         if follows {
             outbox.discard_volatile();
         }
         let arrival = Arrival::Moved { packed, has_gap };
-        (arrival, outbox, Continued { resting, heard, lingering })
+        (arrival, outbox, Continued { resting, heard, settlement })
     }
 
     /// Whether the client follows the presence of the topic.

@@ -88,7 +88,7 @@ impl Packing {
         }
         let mut lingering: Vec<_> = pubsub.node().map(|node| (node, ticket)).into_iter().collect();
         for (topic, arriving, intercepted) in arriving {
-            lingering.extend(arriving.lingering.pass_on());
+            lingering.extend(arriving.settlement.pass_on());
             topics.pass_on(topic, *arriving, &responder, intercepted);
         }
         lingering.truncate(MAX_LINGERING);

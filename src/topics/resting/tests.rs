@@ -242,8 +242,6 @@ impl Move {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
-
     #[test]
     fn a_client_that_moves_receives_every_broadcast_once_and_those_of_each_sender_in_order(
         others in 0..4usize,

@@ -40,8 +40,7 @@ impl Poller {
             "/socket/longpoll?vsn={version}&name=bob&session=bob-0123456789012345678&token={token}"
         );
         let request = Request::builder().method(method).uri(uri);
-        let request =
-            request.header("host", "localhost").header("content-type", "application/x-ndjson");
+        let request = request.header("host", "localhost");
         let request = request.body(Full::new(Bytes::from(body))).expect("a request");
         let Ok(response) = self.node.service().oneshot(request).await;
         let body = response.into_body().collect().await.expect("a body").to_bytes();

@@ -1,36 +1,19 @@
 // Three processes of the reference application over one engine, each through a proxy of its own, with clients and load.
 import { setTimeout as passing } from "node:timers/promises";
-import { clients, unique } from "../support/client.js";
-import { example, startServer } from "../support/server.js";
+import { clients } from "../support/client.js";
 import { until } from "../support/until.js";
-import { startLink } from "./link.js";
 import { enter } from "./members.js";
-
-const NODES = 3;
+import { startNodes } from "./nodes.js";
 
 /** `CLUSTER=full`: more clients, more messages. */
 const [GROUPS, SEND_EVERY_MS] = process.env.CLUSTER === "full" ? [3, 20] : [1, 40];
 
 /** Starts the nodes, the clients and the load, and returns when all is well. */
 export async function startCluster(t, engine) {
-  const app = unique("processes-");
   const [websocket, longpoll] = await clients("phoenix-1.8", null);
   const cluster = { nodes: [], members: [], sent: [] };
 
-  cluster.nodes = await Promise.all(
-    Array.from({ length: NODES }, async (_, index) => {
-      const link = await startLink(engine.port);
-      t.after(link.stop);
-      const env = { ENGINE: engine.url(link.host), APP: app };
-      const node = Object.assign(await startServer(example("reference"), { env }), { index, link, isUp: true });
-      t.after(node.kill);
-      return node;
-    }),
-  );
-  await until("the nodes know each other", async () => {
-    const known = await Promise.all(cluster.nodes.map((node) => node.get("/nodes")));
-    return known.every(({ length }) => length === NODES);
-  });
+  cluster.nodes = await startNodes(t, engine);
 
   /** Adds one client of each kind to a node. */
   const join = async (node) => {

@@ -22,7 +22,7 @@ const ENGINES = {
   nats: {
     variable: "NATS_SERVER",
     url: (host) => `nats://${host}`,
-    parameters: (port) => ["-a", "127.0.0.1", "-p", port],
+    parameters: (port) => ["-a", "127.0.0.1", "-p", port, "-js", "-sd", "."],
     ask: "",
     answer: "INFO ",
   },

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, describe } from "node:test";
 import { setTimeout as passing } from "node:timers/promises";
+import { print } from "../support/table.js";
 import { test } from "../support/test.js";
 import { until } from "../support/until.js";
 import { count, flowsSince, startCluster } from "./cluster.js";
@@ -18,12 +19,14 @@ const GRANTED_MS = Number(process.env.GRANTED_MS ?? 5000);
 
 const LONG = { timeout: 60_000 };
 
+const COLUMNS = ["fault", "sent", "due", "received", "lost", "silent", "twice", "flow", "right", "answer", "stopped", "join", "interrupted", "rejoins"];
+
 export function processes(name) {
   const skip = missing(name);
   const table = [];
 
   describe(`three processes over ${name}`, { skip }, () => {
-    after(() => print(name, table));
+    after(() => print(`over ${name}; times in ms`, COLUMNS, table));
 
     for (const seconds of process.env.CLUSTER === "full" ? [2, 12] : [2]) engineKilled(seconds);
 
@@ -166,13 +169,4 @@ function judge(figures) {
   atMost("messages flow", figures.flow, FLOW_MS);
   atMost("presence is right", figures.right, RIGHT_MS);
   figures.check?.(figures);
-}
-
-/** Prints the figures of all faults. */
-function print(name, table) {
-  const columns = ["fault", "sent", "due", "received", "lost", "silent", "twice", "flow", "right", "answer", "stopped", "join", "interrupted", "rejoins"];
-  const rows = [columns, ...table.map((figures) => columns.map((column) => String(figures[column] ?? "")))];
-  const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index].length)));
-  const line = (row) => row.map((cell, index) => (index ? cell.padStart(widths[index]) : cell.padEnd(widths[index]))).join("  ");
-  console.log([`over ${name}; times in ms`, ...rows.map(line)].join("\n"));
 }

@@ -25,6 +25,7 @@ export async function enter(t, client, node, { isKept = false } = {}) {
   room.on("load", ({ from, n, at }) => me.received.push({ from, n, at, now: Date.now() }));
   presence.onLeave((key, { metas }) => metas.length === 0 && me.left.push(key));
   follow(me, room);
+  room.onError(() => me.interrupt?.());
   room.onError(() => (me.rejoins += Number(socket.isConnected())));
 
   const joins = [room, lobby].map((channel) => timed(outcome(channel.join())));
@@ -53,18 +54,17 @@ export async function enter(t, client, node, { isKept = false } = {}) {
 }
 
 /** Records when a member was not in the room. */
-function follow(me, room) {
+export function follow(me, room) {
   room.onError(() => {
     if (me.away.at(-1)?.length !== 1) me.away.push([Date.now()]);
-    me.interrupt?.();
   });
   room.joinPush.receive("ok", () => {
     if (me.away.at(-1)?.length === 1) me.away.at(-1).push(Date.now());
   });
 }
 
-/** Asks for answers all the time, and records how long they took. A lost connection ends a wait: the answer is lost too. */
-async function ask(me, room) {
+/** Asks for answers all the time, and records how long they took. What calls `me.interrupt` ends a wait for an answer that is lost. */
+export async function ask(me, room, everyMs = ASK_EVERY_MS) {
   while (me.isHere) {
     if (room.state === "joined") {
       const interrupted = new Promise((resolve) => (me.interrupt = () => resolve(["interrupted"])));
@@ -72,7 +72,7 @@ async function ask(me, room) {
       const [status, ms] = await timed(Promise.race([outcome(room.push("ping", {}, GIVEN_UP_MS)), interrupted]));
       me.waits.push({ at, ms, status, node: me.node });
     }
-    await passing(ASK_EVERY_MS);
+    await passing(everyMs);
   }
 }
 

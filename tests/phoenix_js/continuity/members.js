@@ -9,9 +9,12 @@ const SOON = { returnAfterMs: () => 200, steadyAfterMs: 200 };
 export function members(client, kept) {
   const { LongPoll } = client.phoenix;
 
-  /** Joins `topic` as a member. With `longPollFallbackMs`, clients without fallback support fall back by hand. */
+  /**
+   * Joins `topic` as a member. With `longPollFallbackMs`, clients without fallback support fall back by hand. A `session`
+   * of `null` is none.
+   */
   async function member(t, { to, topic, user = unique("user"), session = newId(), ...options }) {
-    const params = kept ? { user_id: user } : { user_id: user, session };
+    const params = kept || !session ? { user_id: user } : { user_id: user, session };
     const unsent = [];
     const onUnsent = (pushes) => unsent.push(...pushes);
     const keep = (options) => withId(keepSession({ onUnsent, ...options, ...SOON }), session);

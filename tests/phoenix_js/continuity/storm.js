@@ -4,12 +4,10 @@ import assert from "node:assert/strict";
 import { unique } from "../support/client.js";
 import { startFaultProxy } from "../support/fault_proxy.js";
 import { until } from "../support/until.js";
+import { by, missing, repeated, upTo, write } from "./writers.js";
 
 const SHORT = { messages: 60, kills: 6, withinMs: 30_000 };
 const LONG = { messages: 200, kills: 20, withinMs: 90_000 };
-const WRITE_EVERY_MS = 20;
-const ASK_EVERY = 5; // messages
-const PUSH_TIMEOUT_MS = 60_000; // longer than any absence, so that nothing is given up
 
 export function storm(test, client, member, full) {
   const { messages, kills, withinMs } = full ? LONG : SHORT;
@@ -30,6 +28,7 @@ export function storm(test, client, member, full) {
     const through = { to: proxy, topic, longPollFallbackMs: 300 };
     const writers = await Promise.all(["a", "b"].map((user) => member(t, { ...through, user: unique(user) })));
 
+    const heard = observer.received.new_msg;
     const stop = writers.map((writer) => write(writer));
     await cut(kills / 2);
 
@@ -41,21 +40,21 @@ export function storm(test, client, member, full) {
     await proxy.truncate({ count: 3, one_in: 5 });
     await cut(kills / 2);
     await proxy.refuseUpgrades(false);
-    await all("have written enough", ({ user }) => by(user, observer).length >= messages);
+    await all("have written enough", ({ user }) => by(user, heard).length >= messages);
     stop.forEach((end) => end());
     await proxy.truncate({ count: 0 });
     // messages in flight have arrived, at the server and then at the observer
     await all("are answered", (writer) => writer.isAnswered());
-    if (member.kept) await all("have been heard", ({ user, written }) => by(user, observer).length >= written);
+    if (member.kept) await all("have been heard", ({ user, written }) => by(user, heard).length >= written);
     await until("the observer is answered", () => observer.isAnswered());
-    await all("have received everything", (writer) => missing(writer).length === 0).finally(report);
+    await all("have received everything", (writer) => missing(heard, writer.received.new_msg).length === 0).finally(report);
 
     if (!member.kept) return;
     if (forced) await all("are back on WebSocket", (writer) => writer.isThere() && !writer.isOnLongPoll());
     for (const writer of writers) {
-      for (const { user } of writers) assert.deepEqual(by(user, writer), by(user, observer));
+      for (const { user } of writers) assert.deepEqual(by(user, writer.received.new_msg), by(user, heard));
       assert.deepEqual(writer.received.joined, [{ user_id: writer.user }]);
-      const arrived = by(writer.user, observer);
+      const arrived = by(writer.user, heard);
       if (!isOrdered) arrived.sort((a, b) => a - b);
       assert.deepEqual(arrived, upTo(writer.written));
       assert.deepEqual([await Promise.all(writer.answers), writer.unsent], [writer.answers.map(() => "ok"), []]);
@@ -66,21 +65,13 @@ export function storm(test, client, member, full) {
       return until(`both ${what}`, both, withinMs);
     }
 
-    function missing({ received }) {
-      return observer.received.new_msg.filter((sent) => !received.new_msg.some((message) => same(message, sent)));
-    }
-
     function report() {
-      for (const writer of writers) {
-        const { length } = observer.received.new_msg;
-        const lost = missing(writer).length;
-        const twice = writer.received.new_msg.length - (length - lost);
-        const { written, user } = writer;
-        const arrived = by(user, observer);
-        const repeated = arrived.length - new Set(arrived).size;
-        t.diagnostic(`received ${length - lost} of ${length}, ${twice} of them twice`);
-        t.diagnostic(`wrote ${written}, ${arrived.length} arrived, ${repeated} of them twice; ${writer.unsent.length} given up`);
-        if (lost) t.diagnostic(`lost ${JSON.stringify(missing(writer))}`);
+      for (const { user, received, written, unsent } of writers) {
+        const lost = missing(heard, received.new_msg);
+        const arrived = by(user, heard);
+        t.diagnostic(`received ${heard.length - lost.length} of ${heard.length}, ${repeated(received.new_msg).length} of them twice`);
+        t.diagnostic(`wrote ${written}, ${arrived.length} arrived, ${arrived.length - new Set(arrived).size} of them twice; ${unsent.length} given up`);
+        if (lost.length) t.diagnostic(`lost ${JSON.stringify(lost)}`);
       }
     }
 
@@ -92,19 +83,3 @@ export function storm(test, client, member, full) {
     }
   });
 }
-
-/** Writes until the returned function is called. Some messages are questions. */
-function write(writer) {
-  writer.written = 0;
-  writer.answers = [];
-  const timer = setInterval(() => {
-    const n = (writer.written += 1);
-    writer.room.push("new_msg", { user: writer.user, n }, PUSH_TIMEOUT_MS);
-    if (n % ASK_EVERY === 0) writer.answers.push(writer.ask(PUSH_TIMEOUT_MS));
-  }, WRITE_EVERY_MS);
-  return () => clearInterval(timer);
-}
-
-const same = (one, other) => one.user === other.user && one.n === other.n;
-const by = (user, { received }) => received.new_msg.filter((sent) => sent.user === user).map(({ n }) => n);
-const upTo = (last) => Array.from({ length: last }, (_, index) => index + 1);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as passing } from "node:timers/promises";
 import { startProxy } from "./proxy.js";
+import { random } from "./random.js";
 import { until } from "./until.js";
 
 /**
@@ -148,15 +149,6 @@ export async function walk(t, { server, enter, topic, keep, seed = chosenSeed() 
 
 /** Determines what the clients attempt, not when they get to it. */
 const chosenSeed = () => Number(process.env.WALK_SEED ?? Date.now() % 1e6);
-
-/** Returns a generator of numbers below a limit, determined by the seed alone. */
-function random(seed) {
-  let state = Math.imul(seed, 2654435761) >>> 0;
-  return (limit) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * limit);
-  };
-}
 
 /** Keys and names present in a list. */
 const named = (list) => list.flatMap(([key, metas]) => metas.map(({ name }) => `${key}: ${name}`)).sort();

@@ -46,9 +46,9 @@ export async function startServer(binary, { addr = "127.0.0.1:0", env = {} } = {
       await ended;
     },
     /** Asks the process to terminate, kills it after a timeout, and returns its exit code. */
-    async stop() {
+    async stop(withinMs = STOP_WITHIN_MS) {
       child.kill("SIGTERM");
-      const killTimer = setTimeout(() => child.kill("SIGKILL"), STOP_WITHIN_MS);
+      const killTimer = setTimeout(() => child.kill("SIGKILL"), withinMs);
       const [code] = await ended;
       clearTimeout(killTimer);
       return code;

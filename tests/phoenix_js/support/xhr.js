@@ -2,7 +2,8 @@
 // an abort or failure first fires `readystatechange` to 4 with an empty text.
 import http from "node:http";
 
-const agent = new http.Agent({ keepAlive: true, maxSockets: 6 });
+/** As the pages of one browser, all clients of a process share six connections; many clients need more. */
+export const agent = new http.Agent({ keepAlive: true, maxSockets: 6 });
 const DONE = 4;
 
 export class XMLHttpRequest {

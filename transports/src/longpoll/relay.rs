@@ -11,7 +11,7 @@ use super::token::Token;
 use super::{Refused, Server, answer, body};
 use crate::error::ConnectError;
 use crate::limited;
-use crate::memory::{Reservation, is_counted};
+use crate::memory::Reservation;
 use crate::peers::{NodeId, NotRelayed, Peers, Relayed, RelayedAnswer};
 use crate::response::{self, Answer};
 use crate::session::Handler;
@@ -88,13 +88,13 @@ impl<H: Handler> Server<H> {
         let body = match memory.hold(relayed.body) {
             Ok(held) => {
                 memory.relieve();
+                if memory.is_exceeded() {
+                    return None;
+                }
                 held
             }
             Err(small) => small,
         };
-        if memory.is_exceeded() && is_counted(body.len()) {
-            return None;
-        }
         let mut answer = answer::json(body);
         let status = StatusCode::from_u16(relayed.status).ok();
         *answer.status_mut() = status

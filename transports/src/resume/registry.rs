@@ -69,6 +69,10 @@ impl<S: Session> ResumeRegistry<S> {
         })
     }
 
+    pub(crate) fn session_ttl(&self) -> Duration {
+        self.shared.config.session_ttl
+    }
+
     /// How many sessions have no connection.
     pub(crate) fn detached(&self) -> usize {
         self.shared.census.detached()

@@ -107,7 +107,7 @@ fn the_owner_decides_what_becomes_of_its_session() {
 #[test]
 fn a_session_that_its_owner_does_not_have_begins_anew() {
     for (answer, cause, unheard) in [
-        (Answer::None, Cause::Unknown, None),
+        (Answer::None, Cause::Unknown, Some(OTHER)),
         (Answer::Gone, Cause::DeadNode, None),
         (Answer::Silent, Cause::DeadNode, Some(OTHER)),
     ] {
@@ -138,7 +138,7 @@ fn a_session_whose_record_was_removed_meanwhile_begins_anew() {
         Event::Refused(None),
         replaced(9),
     ];
-    let new = new(Cause::Unknown, held(NOW, 9, true), None);
+    let new = new(Cause::Unknown, held(NOW, 9, true), Some(OTHER));
     assert_eq!(steps(events), [Step::Ask(OTHER), replace(5, NOW), replace(0, NOW), new]);
 }
 
@@ -157,7 +157,7 @@ fn a_claim_that_is_refused_three_times_begins_unrecorded() {
         replace(5, NOW),
         Step::Ask(THIRD),
         replace(6, 1101),
-        new(Cause::Unknown, held(1101, 0, false), None),
+        new(Cause::Unknown, held(1101, 0, false), Some(THIRD)),
     ];
     assert_eq!(steps(events), expected);
 }

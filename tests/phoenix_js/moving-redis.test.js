@@ -1,0 +1,3 @@
+import { moving } from "./moving/index.js";
+
+moving("redis");

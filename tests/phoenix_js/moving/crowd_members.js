@@ -1,0 +1,40 @@
+// A part of a crowd: a process with many clients, every tenth over long poll, all with `keepSession`.
+import { clients } from "../support/client.js";
+import { until } from "../support/until.js";
+import { agent } from "../support/xhr.js";
+import { lacks, tally } from "./figures.js";
+import { enter } from "./members.js";
+import { ONLY, SETTLED_MS } from "./world.js";
+
+const AT_ONCE = 50;
+const ASK_EVERY_MS = 5000;
+
+agent.maxSockets = Infinity;
+const members = [];
+
+process.on("message", async ({ enter: entering, end }) => {
+  if (entering) return process.send(await come(entering));
+  process.send(await leave(end));
+});
+
+/** Connects a client for each place, and returns the users. */
+async function come({ host, places }) {
+  const [webSocket, longPoll] = await clients("phoenix-1.8", null);
+  const t = { after() {} };
+  for (let first = 0; first < places.length; first += AT_ONCE) {
+    const few = places.slice(first, first + AT_ONCE).map(({ room: topic, lobby: lobbyTopic }, n) => {
+      const client = n % 10 === 0 && !ONLY ? longPoll : webSocket;
+      return enter(t, { client, mode: "kept", to: { host }, topic, lobbyTopic, askEveryMs: ASK_EVERY_MS });
+    });
+    members.push(...(await Promise.all(few)));
+  }
+  return members.map(({ user }) => user);
+}
+
+/** Waits until all have what was heard, and returns what they have seen. */
+async function leave({ heard }) {
+  const hasAll = (member) => member.isBack() && lacks(member, heard[member.topic]).length === 0;
+  await until("all have everything", () => members.every(hasAll), SETTLED_MS).catch(() => {}); // that is counted
+  await Promise.all(members.map((member) => member.leave()));
+  return members.map((member) => tally(member, heard[member.topic]));
+}

@@ -1,0 +1,90 @@
+// Counts what became of what was sent, and how long anyone waited.
+import { by, missing, repeated, upTo } from "../continuity/writers.js";
+
+/** How long nobody may be without an answer, or away from the room. */
+export const HUNG_MS = 2000;
+/** What a busy machine is granted beyond every bound. */
+export const GRANTED_MS = Number(process.env.GRANTED_MS ?? 10_000);
+
+export const COLUMNS = [
+  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew"],
+  ...["answer", "hung", "away", "left", "back", "p99"],
+];
+
+/** Messages that a member lacks, and was not told of. */
+export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
+
+/** What a member has seen, of what was heard in its room. The messages of some users may come in another order. */
+export function tally(member, heard, unordered = []) {
+  const { mode, isHeldToAll, arrivals, away, waits, anew } = member;
+  const isKept = mode === "kept";
+  const lost = isHeldToAll ? lacks(member, heard).length : 0;
+  const onConnections = arrivals.map(({ user, n, connection }) => ({ user: `${connection} ${user}`, n }));
+  return {
+    due: isHeldToAll ? heard.length : 0,
+    lost,
+    missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
+    twice: isKept ? repeated(arrivals).length : 0,
+    again: isHeldToAll ? repeated(arrivals).length : 0,
+    order: isKept ? disorder(arrivals, unordered) : 0,
+    onOneConnection: repeated(onConnections).length,
+    unheard: isKept ? unheard(member, heard).length : 0,
+    anew: isHeldToAll ? anew.length : 0,
+    answers: waits.filter(({ status }) => status !== "interrupted").map(({ ms }) => ms),
+    absences: away.map(([from, to = Date.now()]) => to - from),
+    returns: isHeldToAll ? returnsOf(member) : [],
+  };
+}
+
+/** A row of the table. */
+export function total(tallies) {
+  const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
+  const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
+  const tooLong = (ms) => ms > HUNG_MS + GRANTED_MS;
+  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "anew"];
+  return {
+    clients: tallies.length,
+    ...Object.fromEntries(sums.map((what) => [what, sum(what)])),
+    answer: longest(answers),
+    hung: answers.filter(tooLong).length + absences.filter(tooLong).length,
+    away: longest(absences),
+    returns: absences.length,
+    back: quantile(returns, 0.5),
+    p99: quantile(returns, 0.99),
+  };
+}
+
+/** How often a message of a user came after a later one. */
+function disorder(arrivals, unordered) {
+  const last = new Map();
+  let times = 0;
+  for (const { user, n } of arrivals) {
+    if (n < last.get(user) && !unordered.includes(user)) times += 1;
+    last.set(user, n);
+  }
+  return times;
+}
+
+/** What a writer has written and nobody has heard, unless it was told that this may be: its session may have ended with its node. */
+function unheard({ user, written = 0, unsent, anew }, heard) {
+  if (anew.length > 0) return [];
+  const numbers = new Set([...by(user, heard), ...unsent.map(({ payload }) => payload.n)]);
+  return upTo(written).filter((n) => !numbers.has(n));
+}
+
+/** How long it took, each time, from a lost connection until the member was back with all that was sent meanwhile. */
+function returnsOf({ away, arrivals }) {
+  return away
+    .filter(([, to]) => to)
+    .map(([from, to]) => {
+      const meanwhile = arrivals.filter(({ at, now }) => at > from - 1000 && at <= to && now >= from);
+      return longest([to, ...meanwhile.map(({ now }) => now)]) - from;
+    });
+}
+
+const longest = (times) => times.reduce((one, other) => Math.max(one, other), 0);
+
+function quantile(values, part) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? "";
+}

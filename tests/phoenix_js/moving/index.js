@@ -1,0 +1,134 @@
+// A session on any node: clients behind a balancer that sends each connection and each request to another node, while
+// connections are cut and nodes are restarted, killed or stopped. Each trouble happens to a cluster of its own, under
+// load, and its figures are a row of a table.
+import assert from "node:assert/strict";
+import { after, describe } from "node:test";
+import { setTimeout as passing } from "node:timers/promises";
+import { missing as unavailable } from "../cluster/engines.js";
+import { knowEachOther, start } from "../cluster/nodes.js";
+import { random } from "../support/random.js";
+import { print } from "../support/table.js";
+import { test } from "../support/test.js";
+import { crowd } from "./crowd.js";
+import { COLUMNS, GRANTED_MS, HUNG_MS } from "./figures.js";
+import { FULL, SHUTDOWN_MS, count, everyone, populate, settle, startBalanced } from "./world.js";
+
+/** How often connections are cut. */
+const CUTS = FULL ? 20 : 6;
+/** By when all but one in a hundred are back with everything. */
+const BACK_MS = 1000;
+
+export function moving(name) {
+  const table = [];
+  const seed = Number(process.env.MOVING_SEED ?? Date.now() % 1e6);
+
+  describe(`a session on any node, over ${name}`, { skip: unavailable(name) }, () => {
+    after(() => print(`a session on any node, over ${name}; times in ms`, COLUMNS, table));
+
+    scenario("connections cut", async ({ world }) => {
+      await cut(world);
+      return nobodyIsTold;
+    });
+
+    scenario("WebSockets blocked", { fallsBack: true }, async ({ world }) => {
+      const { balancer, members } = world;
+      balancer.blockWebSockets(true);
+      balancer.cut();
+      await everyone(members, "is on long poll", (member) => member.isBack() && member.isOnLongPoll());
+      await cut(world, CUTS / 2);
+      balancer.blockWebSockets(false);
+      const returning = members.filter(({ client, mode }) => client.overWebSocket && mode === "kept");
+      await everyone(returning, "is back on WebSocket", (member) => member.isBack() && !member.isOnLongPoll());
+      await cut(world, CUTS / 2);
+      return nobodyIsTold;
+    });
+
+    scenario("rolling restart", async ({ nodes }) => {
+      await restart(nodes);
+      return nobodyNotices;
+    });
+
+    scenario("node killed with -9", async ({ nodes: [node] }) => {
+      const { connected, detached } = await node.get("/sessions");
+      node.isUp = false;
+      await node.kill();
+      await passing(2000);
+      return ({ anew }) => assert.ok(anew <= connected + detached, `${anew} sessions begin anew`);
+    });
+
+    scenario("node stopped for 8 s", async ({ nodes: [node], balancer }) => {
+      node.signal("SIGSTOP");
+      balancer.takeOut(node.index);
+      await passing(8000);
+      node.signal("SIGCONT");
+      balancer.putIn(node.index);
+    });
+
+    scenario("engine killed for 2 s", async ({ world, engine }) => {
+      await engine.kill();
+      await Promise.all([cut(world, CUTS / 2), passing(2000)]);
+      await engine.start();
+      await passing(1000);
+    });
+
+    test("rolling restart under a crowd: nobody notices", { skip: !FULL && "in the full form", timeout: 400_000 }, async (t) => {
+      const figures = { trouble: "rolling restart" };
+      table.push(figures);
+      Object.assign(figures, await crowd(t, name, restart));
+      judge(figures);
+      nobodyNotices(figures);
+    });
+  });
+
+  /** Lets a trouble happen, and judges what the clients have seen; `run` may return what to judge beyond. */
+  function scenario(trouble, ...rest) {
+    const run = rest.pop();
+    const [options = {}] = rest;
+    test(`${trouble}: nothing is lost, and nobody hangs`, { timeout: FULL ? 240_000 : 90_000 }, async (t) => {
+      t.diagnostic(`MOVING_SEED=${seed}`);
+      const world = { ...(await startBalanced(t, name)), dice: random(seed) };
+      await populate(t, world, options);
+      const figures = { trouble };
+      table.push(figures);
+      let judgeMore;
+      try {
+        judgeMore = await run({ world, ...world });
+        await settle(world);
+      } finally {
+        Object.assign(figures, count(world));
+      }
+      judge(figures);
+      judgeMore?.(figures);
+    });
+  }
+}
+
+/** Cuts connections, each time about half of them. */
+async function cut({ balancer, dice }, times = CUTS) {
+  for (let n = 0; n < times; n += 1) {
+    balancer.cut(() => dice(2) === 0);
+    await passing(150 + dice(400));
+  }
+}
+
+/** Restarts all nodes, one after the other. */
+async function restart(nodes) {
+  for (const node of nodes) {
+    assert.equal(await node.stop(SHUTDOWN_MS + 10_000), 0, "a node ends by itself");
+    await start(node);
+    await knowEachOther(nodes);
+  }
+}
+
+function judge(figures) {
+  for (const never of ["lost", "twice", "order", "onOneConnection", "unheard", "hung"]) assert.equal(figures[never], 0, never);
+  assert.ok(figures.answer <= HUNG_MS + GRANTED_MS, `the slowest answer: ${figures.answer} ms`);
+}
+
+const nobodyIsTold = ({ anew }) => assert.equal(anew, 0, "no session begins anew");
+
+function nobodyNotices(figures) {
+  nobodyIsTold(figures);
+  assert.equal(figures.left, 0, "nobody leaves");
+  assert.ok(figures.p99 <= BACK_MS + GRANTED_MS, `back and caught up: ${figures.p99} ms`);
+}

@@ -1,0 +1,68 @@
+// Clients that reach any node: each writes in a room, is asked for nothing but questions of its own, and is in a lobby.
+import { follow, ask } from "../cluster/members.js";
+import { members } from "../continuity/members.js";
+import { ok, outcome } from "../support/promises.js";
+
+/**
+ * - `plain`: the client without a session id, which may lose what is sent while it is away.
+ * - `session`: the unmodified client with `session`, which loses nothing, and may receive something twice.
+ * - `kept`: with `keepSession`, which neither loses nor repeats anything, in either direction.
+ */
+export const MODES = ["plain", "session", "kept"];
+
+/** Those of phoenix.js. Clients that try again sooner than a server answers give up each attempt. */
+const RECONNECT_AFTER_MS = [10, 50, 100, 150, 200, 250, 500, 1000, 2000];
+const reconnectAfterMs = (tries) => RECONNECT_AFTER_MS[tries - 1] ?? 5000;
+
+const MARKED_WITHIN_MS = 60_000;
+
+/**
+ * Connects a client through the balancer, and joins. With `fallsBack` it goes to long poll where WebSockets do not work.
+ */
+export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, askEveryMs }) {
+  const session = mode === "plain" ? null : undefined;
+  const longPollFallbackMs = fallsBack ? 300 : undefined;
+  const options = { to, topic, session, longPollFallbackMs, reconnectAfterMs };
+  const me = await members(client, mode === "kept")(t, options);
+  const { socket, room } = me;
+  Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], anew: [], isHere: true });
+  socket.onOpen(() => (me.connection += 1));
+  room.on("new_msg", ({ user, n, at }) => me.arrivals.push({ user, n, at, now: Date.now(), connection: me.connection }));
+  follow(me, room);
+  // With `keepSession` a push is answered over the next connection.
+  if (mode !== "kept") room.onError(() => me.interrupt?.());
+
+  const lobby = socket.channel(lobbyTopic, { name: me.user });
+  const presence = new client.phoenix.Presence(lobby);
+  await ok(lobby.join());
+  await ok(room.push("assign", { k: "mark", v: me.user }));
+  room.joinPush.receive("ok", () => findMark(me));
+  const asking = ask(me, room, askEveryMs);
+  t.after(() => (me.isHere = false));
+
+  return Object.assign(me, {
+    isHeldToAll: mode !== "plain",
+    list: () => Object.fromEntries(presence.list((key, { metas }) => [key, metas.length])),
+    isBack: () => me.isThere() && lobby.state === "joined",
+    /** Whether a session was begun anew since then, and so its client was told that something may be missing. */
+    wasToldAfter: (at) => me.anew.some((moment) => moment > at - 200),
+    async leave() {
+      me.isHere = false;
+      me.interrupt?.();
+      await asking;
+    },
+  });
+}
+
+/**
+ * Looks for what this member has stored in its channel. It travels with the session; where it is not found, the session
+ * was begun anew.
+ */
+async function findMark(me) {
+  const at = Date.now();
+  const [status, response] = await outcome(me.room.push("fetch", { k: "mark" }, MARKED_WITHIN_MS));
+  if (status !== "ok" || response.v === me.user) return;
+  me.anew.push(at);
+  me.interrupt?.();
+  me.room.push("assign", { k: "mark", v: me.user }, MARKED_WITHIN_MS);
+}
