@@ -28,6 +28,11 @@ fn frames_between_nodes_harm_no_node() {
 }
 
 #[test]
+fn sessions_of_other_nodes_harm_no_node() {
+    run("moved_session");
+}
+
+#[test]
 fn ndjson_bodies_decode_to_their_messages() {
     run("ndjson");
 }

@@ -214,7 +214,9 @@ impl<S: Session> ResumeRegistry<S> {
                 if evicted.end(Close::GoingAway) {
                     limited!(INFO, "detached session ended: its socket id has too many");
                 }
-                self.release(&id);
+                if !evicted.is_given() {
+                    self.release(&id);
+                }
             }
             Ok(None) => {}
             Err(Full) => limited!(INFO, "session not resumable: its socket id has too many"),
