@@ -89,8 +89,9 @@ export function haveSessions(nodes, number) {
 /** What all have seen, as a row of the table. */
 export function count({ members, watchers }) {
   const heard = new Map(members.map(({ topic }) => [topic, heardOn(topic, watchers)]));
-  // Before 1.7 the POSTs of a long poll overtake each other.
-  const unordered = members.filter(({ client }) => !client.can.batchOverLongPoll).map(({ user }) => user);
+  // Before 1.7 the POSTs of a long poll overtake each other. And a node that was out of reach may still handle what a
+  // client sent before it began another session.
+  const unordered = members.filter(({ client, anew }) => !client.can.batchOverLongPoll || anew.length > 0).map(({ user }) => user);
   const row = total(members.map((member) => tally(member, heard.get(member.topic), unordered)));
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);
