@@ -11,7 +11,7 @@ import { print } from "../support/table.js";
 import { test } from "../support/test.js";
 import { crowd } from "./crowd.js";
 import { COLUMNS, GRANTED_MS, HUNG_MS } from "./figures.js";
-import { FULL, SHUTDOWN_MS, count, everyone, populate, settle, startBalanced } from "./world.js";
+import { FULL, SHUTDOWN_MS, count, everyone, oddities, populate, settle, startBalanced } from "./world.js";
 
 /** How often connections are cut. */
 const CUTS = FULL ? 20 : 6;
@@ -84,7 +84,7 @@ export function moving(name) {
   function scenario(trouble, ...rest) {
     const run = rest.pop();
     const [options = {}] = rest;
-    test(`${trouble}: nothing is lost, and nobody hangs`, { timeout: FULL ? 240_000 : 90_000 }, async (t) => {
+    test(`${trouble}: nothing is lost, and nobody hangs`, { timeout: FULL ? 400_000 : 200_000 }, async (t) => {
       t.diagnostic(`MOVING_SEED=${seed}`);
       const world = { ...(await startBalanced(t, name)), dice: random(seed) };
       await populate(t, world, options);
@@ -96,6 +96,7 @@ export function moving(name) {
         await settle(world);
       } finally {
         Object.assign(figures, count(world));
+        oddities(world).forEach((line) => t.diagnostic(line));
       }
       judge(figures);
       judgeMore?.(figures);
