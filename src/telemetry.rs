@@ -116,10 +116,10 @@ define_metrics! {
     /// Answers of other nodes that nobody waited for any more.
     pub(crate) Counter ANSWERS_IGNORED = "tower_channels_cluster_answers_ignored_total" by [];
     /// Sessions that were asked for on this node: begun, since no other had them or since their node is gone or silent;
-    /// begun though the store did not answer; offered by their node, or left behind by it; in use by another client; and
-    /// those whose WebSockets keep dying.
+    /// begun though the store did not answer; here already; offered by their node, or left behind by it; in use by another
+    /// client; and those whose WebSockets keep dying.
     pub(crate) Counter CLAIMS = "tower_channels_cluster_claims_total"
-        by [("result", &["new", "dead_node", "unrecorded", "offered", "deposited", "taken", "flapping"])];
+        by [("result", &["new", "dead_node", "unrecorded", "here", "offered", "deposited", "taken", "flapping"])];
     /// Sessions that ended because another node has them.
     pub(crate) Counter SESSIONS_SUPERSEDED = "tower_channels_cluster_sessions_superseded_total" by [];
     /// Sessions that the store does not know yet.

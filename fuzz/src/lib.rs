@@ -5,9 +5,11 @@
 
 mod base64;
 mod chunks;
+pub mod claims;
 pub mod cluster;
 pub mod cluster_frame;
 mod json;
+pub mod moved_session;
 pub mod ndjson;
 pub mod presence_message;
 pub mod presence_replicas;
@@ -26,9 +28,11 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 16] = [
+    ("claims", claims::check),
     ("cluster", cluster::check),
     ("cluster_frame", cluster_frame::check),
+    ("moved_session", moved_session::check),
     ("ndjson", ndjson::check),
     ("presence_message", presence_message::check),
     ("presence_replicas", presence_replicas::check),

@@ -13,6 +13,11 @@ const FEW_MUTATIONS: u64 = 200;
 const MAX_SIZE: usize = 8192;
 
 #[test]
+fn one_node_has_a_session() {
+    run("claims");
+}
+
+#[test]
 fn nodes_lose_nothing_in_silence() {
     run_for("cluster", FEW_MUTATIONS);
 }
@@ -20,6 +25,11 @@ fn nodes_lose_nothing_in_silence() {
 #[test]
 fn frames_between_nodes_harm_no_node() {
     run("cluster_frame");
+}
+
+#[test]
+fn sessions_of_other_nodes_harm_no_node() {
+    run("moved_session");
 }
 
 #[test]

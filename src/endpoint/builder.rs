@@ -278,8 +278,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// Sets how many clients may wait for `connect` at a time. Default 1024. Another one is answered
-    /// with HTTP 503.
+    /// Sets how many clients may wait for `connect` at a time. Default 1024. Another one is answered with HTTP 503.
     pub fn max_connecting(mut self, clients: usize) -> Self {
         self.limits = self.limits.max_connecting(clients);
         self
@@ -292,8 +291,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
     }
 
     /// Sets how long [`Channel::join`] may take, including the wait until the previous instance of the
-    /// channel has ended. Default 10 s. After that the join gets an error
-    /// reply.
+    /// channel has ended. Default 10 s. After that the join gets an error reply.
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.channel_limits.join_timeout = timeout;
         self

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use tower_channels_transports::{Acceptor, Handler, LongPoll, WebSocket};
 
 use self::connect::ConnectHandler;
-use self::leaving::Leaving;
 use self::layer::{Layer, LongPollService, Service, WebSocketService};
+use self::leaving::Leaving;
 use crate::cluster::Node;
 use crate::payload::Payload;
 use crate::presence::Presence;

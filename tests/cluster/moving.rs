@@ -5,11 +5,11 @@ mod polls;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tower_channels::channel::Result;
-use tower_channels::test::{Bus, Client, Message, connect};
+use tower_channels::channel::{Error, Result};
+use tower_channels::test::{Bus, BusAdapter, Client, Message, Path, connect};
 use tower_channels::{
-    Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Reason, Rejected, Reply,
-    Socket,
+    Arrival, Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Reason,
+    Rejected, Reply, Socket,
 };
 
 use crate::support::{moment, seconds};
@@ -27,8 +27,10 @@ impl Channel for Counter {
 
     async fn join(_: &str, payload: Payload, it: &Socket<Self>) -> Result<Joined<Self>> {
         let mood = payload.parse::<String>().unwrap_or_default();
-        if mood == "slow join" {
-            seconds(2).await;
+        match mood.as_str() {
+            "slow join" => seconds(2).await,
+            "refused" => return Err(Error::reason("refused")),
+            _ => {}
         }
         let (count, response) = match it.arrival() {
             Arrival::Moved { packed, has_gap } => {
@@ -77,16 +79,16 @@ impl Channel for Counter {
 
 type Node = Endpoint<String>;
 
+fn builder() -> Builder<String> {
+    Endpoint::builder(async |info: ConnectInfo| {
+        Ok::<_, Rejected>(info.param("name").unwrap_or("ann").to_owned())
+    })
+    .id(|name| Some(name.clone()))
+    .channel::<Counter>("count:*")
+}
+
 async fn nodes<const N: usize>(bus: &Bus) -> [Node; N] {
-    let nodes = std::array::from_fn(|_| {
-        Endpoint::builder(async |info: ConnectInfo| {
-            Ok::<_, Rejected>(info.param("name").unwrap_or("ann").to_owned())
-        })
-        .id(|name| Some(name.clone()))
-        .channel::<Counter>("count:*")
-        .adapter(bus.adapter())
-        .build()
-    });
+    let nodes = std::array::from_fn(|_| builder().adapter(bus.adapter()).build());
     seconds(2).await;
     nodes
 }
@@ -358,11 +360,7 @@ async fn a_node_that_dies_leaves_a_session_that_begins_anew() {
     let bus = Bus::new();
     let adapter = bus.adapter();
     let place = adapter.place();
-    let one = Endpoint::builder(async |_: ConnectInfo| Ok::<_, Rejected>("ann".to_owned()))
-        .id(|name: &String| Some(name.clone()))
-        .channel::<Counter>("count:*")
-        .adapter(adapter)
-        .build();
+    let one = builder().adapter(adapter).build();
     let [two] = nodes(&bus).await;
     let mut ann = member(&one, "").await;
     seconds(1).await;
@@ -371,4 +369,79 @@ async fn a_node_that_dies_leaves_a_session_that_begins_anew() {
     ann.reconnect_to(&two).await.expect("accepted");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(ann.join("count:1", "").await, Reply::ok(json!("new")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lags_behind_is_waited_for_or_there_may_be_a_gap() {
+    for (lag, expected) in [(200, [1].as_slice()), (2000, &[])] {
+        let bus = Bus::new();
+        let adapters = [bus.adapter(), bus.adapter(), bus.adapter()];
+        let [from, _, to] = adapters.each_ref().map(BusAdapter::place);
+        let [three, two, one] = adapters.map(|adapter| builder().adapter(adapter).build());
+        seconds(2).await;
+        let mut ann = member(&one, "").await;
+        let delay = Duration::from_millis(lag);
+        bus.set_path(from, to, Path { delay, ..Path::default() });
+        ann.drop_connection();
+        three.broadcast("count:1", "n", json!(1));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ann.reconnect_to(&two).await.expect("accepted");
+        let has_gap = expected.is_empty();
+        let reply = json!({ "count": 0, "has_gap": has_gap });
+        assert_eq!(ann.join("count:1", "").await, Reply::ok(reply));
+        assert_eq!(numbers(&mut ann).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_to_the_old_node_ends() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut old = member(&one, "").await;
+    let mut new = connect(&two, &SESSION).await.expect("accepted");
+    assert_eq!(old.expect_closed().await, Close::Restart);
+    assert_eq!(new.join("count:1", "").await, moved(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_channel_has_sent_to_all_others_does_not_come_back_to_it() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut ann = member(&one, "").await;
+    ann.send("count:1", "whisper", json!({}));
+    ann.reconnect_to(&two).await.expect("accepted");
+    assert_eq!(ann.join("count:1", "").await, moved(1));
+    ann.push("count:1", "whisper", json!({})).await;
+    ann.refute("whisper", Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_is_refused_on_the_new_node_drops_what_waited() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut ann = member(&one, "").await;
+    ann.drop_connection();
+    one.broadcast("count:1", "n", json!(1));
+    ann.reconnect_to(&two).await.expect("accepted");
+    assert_eq!(ann.join("count:1", "refused").await, Reply::reason("refused"));
+    assert_eq!(ann.join("count:1", "").await, Reply::ok(json!("new")));
+    assert!(numbers(&mut ann).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_join_on_the_new_node_misses_nothing() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut ann = member(&one, "").await;
+    ann.drop_connection();
+    one.broadcast("count:1", "n", json!(1));
+    ann.reconnect_to(&two).await.expect("accepted");
+    let joined = ann.send("count:1", "phx_join", "slow join");
+    moment().await;
+    one.broadcast("count:1", "n", json!(2));
+    two.broadcast("count:1", "n", json!(3));
+    assert_eq!(ann.expect_reply(&joined).await, moved(0));
+    let mut numbers = numbers(&mut ann).await;
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3]);
 }

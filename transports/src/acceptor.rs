@@ -233,7 +233,7 @@ impl<H: Handler> Acceptor<H> {
         let has_id = accepted.id.is_some();
         let (took, socket_id) = (accepted.took, accepted.session.id().map(str::to_owned));
         let connected = Connected::new(&self.0.resumable, accepted).map_err(reject)?;
-        if has_id && connected.receiver().is_some() {
+        if has_id && connected.is_new() {
             self.check_memory()?;
         }
         let transport = transport.name();

@@ -63,5 +63,6 @@ pub mod future {
 pub mod internals {
     pub use crate::longpoll::fuzzing;
     pub use crate::outbox::model;
+    pub use crate::resume::fuzzing as moving;
     pub use crate::websocket::{Connection, Decoder, Event};
 }

@@ -31,7 +31,8 @@ pub trait Peers: fmt::Debug + Send + Sync + 'static {
     fn relay(&self, node: NodeId, request: Relayed)
     -> BoxFuture<Result<RelayedAnswer, NotRelayed>>;
 
-    /// Finds the session of this id among the other nodes. If there is none, the id belongs to this node from then on.
+    /// Finds the node that has the session of this id, which may be this one. If there is none, the id belongs to this
+    /// node from then on.
     /// Resolves within a few seconds, also if the others or the store do not answer.
     fn find(&self, wanted: Wanted) -> BoxFuture<Found>;
 
@@ -101,6 +102,8 @@ pub struct Wanted {
 pub enum Found {
     /// No other node has it: this one may begin it.
     None,
+    /// This node has it.
+    Here,
     /// Another client has the id, or the session is contested: the client gets a session of its own.
     Taken,
     /// The session's WebSockets keep dying, and this is another.

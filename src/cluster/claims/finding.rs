@@ -17,7 +17,7 @@ use super::{PATIENCE, unix_time};
 use crate::adapter::{NodeId, Replaced};
 use crate::cluster::Cluster;
 use crate::cluster::questions::{self, AskError, Question};
-use crate::cluster::wire::questions::{Offer, Offered, Take};
+use crate::cluster::wire::questions::Offered;
 use crate::telemetry::CLAIMS;
 
 /// How long a claim may take, whatever fails.
@@ -41,7 +41,7 @@ impl Cluster {
         wanted: Wanted,
     ) -> BoxFuture<Found> {
         if self.adapter.store().is_none() {
-            return Box::pin(ready(Found::None));
+            return Box::pin(ready(Found::Here));
         }
         let cluster = Arc::clone(self);
         Box::pin(async move {
@@ -63,6 +63,10 @@ struct Session {
 
 impl Session {
     async fn find(self, wanted: &Wanted) -> Found {
+        if self.cluster.is_here(self.endpoint, &self.id).await {
+            CLAIMS.increment(["here"], 1);
+            return Found::Here;
+        }
         let mut offered = None;
         let outcome = self.claim(wanted, &mut offered).await;
         let result = match &outcome {
@@ -141,14 +145,8 @@ impl Session {
 
     /// Asks a node for the session.
     async fn ask(&self, owner: NodeId, wanted: &Wanted) -> (Answer, Option<Offered>) {
-        let offer = Offer {
-            id: self.id.to_string(),
-            socket_id: wanted.socket_id.as_deref().map(Into::into),
-            received: wanted.received,
-            transport: wanted.transport.name().to_owned(),
-        };
         loop {
-            let question = Question::Offer(offer.clone());
+            let question = Question::offer(wanted);
             let answer = match self.cluster.ask(owner, self.endpoint, question).await {
                 Ok(questions::Answer::Offered(offered)) => {
                     return (Answer::Offered, Some(offered));
@@ -194,7 +192,7 @@ impl peers::Offer for FromOwner {
         let Self { session, owner, held, ticket, .. } = *self;
         Box::pin(async move {
             let Session { cluster, endpoint, id, socket } = session;
-            let question = Question::Take(Take { ticket, prepared });
+            let question = Question::take(ticket, prepared);
             let taking = cluster.ask(owner, endpoint, question);
             let state = match timeout_at(Instant::now() + TAKING, taking).await {
                 Ok(Ok(questions::Answer::Given(state))) => Some(state),

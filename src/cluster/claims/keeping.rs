@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower_channels_transports::limited;
 use tower_channels_transports::peers::{BoxFuture, Handover};
 
@@ -18,6 +18,9 @@ use crate::telemetry::{DEPOSITS, SESSIONS_SUPERSEDED};
 
 /// A pause of the process after which other nodes may have taken its sessions for lost, in milliseconds.
 const PAUSE: u64 = 1000;
+
+/// How long a client waits for the check of a session that is here.
+const CHECKING: Duration = Duration::from_millis(1500);
 
 /// How long a session takes to begin that was found.
 const BEGINNING: Duration = Duration::from_secs(5);
@@ -124,22 +127,51 @@ impl Cluster {
         }
     }
 
+    /// Returns whether this node has the session, as far as the store says. If that says nothing, it has.
+    pub(super) async fn is_here(self: &Arc<Self>, endpoint: u32, id: &str) -> bool {
+        let task = {
+            let mut state = self.claims.state.lock();
+            let records = state.of(endpoint);
+            if !records.has(id) {
+                return false;
+            }
+            let task = records.check(id);
+            state.tasks += usize::from(task.is_some());
+            task
+        };
+        let Some(task) = task else { return true };
+        // It is done to its end, whoever waits for it.
+        let check = self.runtime.spawn(run(Arc::downgrade(self), endpoint, task));
+        match timeout(CHECKING, check).await {
+            Ok(Ok(Ran::Ended)) => false,
+            Ok(Ok(Ran::Kept)) => true,
+            _ => {
+                self.claims.state.lock().of(endpoint).renew(id, unix_time());
+                true
+            }
+        }
+    }
+
     /// Does a task, and what follows from it.
-    async fn run_task(self: &Arc<Self>, endpoint: u32, mut task: Task) {
+    async fn run_task(self: &Arc<Self>, endpoint: u32, mut task: Task) -> Ran {
         loop {
             let id = Arc::clone(&task.id);
             let answer = self.call(&key(endpoint, &id), &task.call).await;
+            let has_failed = answer == Answer::Failed;
             let (now, time) = (self.elapsed(), unix_time());
             let next = self.claims.state.lock().of(endpoint).done(task, answer, now, time);
             match next {
                 Next::Again(next) => task = next,
-                Next::Nothing => return,
+                Next::Nothing if has_failed => return Ran::Failed,
+                Next::Nothing => return Ran::Kept,
                 Next::Tell { loser, generation } => {
-                    return self.tell_took(loser, endpoint, &id, generation);
+                    self.tell_took(loser, endpoint, &id, generation);
+                    return Ran::Kept;
                 }
                 Next::End => {
                     limited!(INFO, session = ?id, "session ended: another node has it by now");
-                    return self.end_moved(endpoint, id);
+                    self.end_moved(endpoint, id);
+                    return Ran::Ended;
                 }
             }
         }
@@ -235,11 +267,21 @@ impl Cluster {
 }
 
 /// Does a task, and then whatever else is due.
-async fn run(cluster: WeakCluster, endpoint: u32, task: Task) {
-    let Some(cluster) = cluster.upgrade() else { return };
-    cluster.run_task(endpoint, task).await;
+async fn run(cluster: WeakCluster, endpoint: u32, task: Task) -> Ran {
+    let Some(cluster) = cluster.upgrade() else { return Ran::Failed };
+    let ran = cluster.run_task(endpoint, task).await;
     cluster.claims.state.lock().tasks -= 1;
     cluster.keep_records();
+    ran
+}
+
+/// What came of a task.
+pub(super) enum Ran {
+    Kept,
+    /// The session has ended: another node has it.
+    Ended,
+    /// The store is unavailable.
+    Failed,
 }
 
 /// A session that is about to move. Once it is given away, its record is the other node's affair.

@@ -1,10 +1,13 @@
 //! [`Records`]: the sessions that this node has, and the store's records of them.
 
+mod task;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use self::task::{Answer, Call, Next, Task};
 use super::claim::Held;
 use super::record::{SessionRecord, generation_after};
 use crate::adapter::{NodeId, Record, Revision};
@@ -45,49 +48,6 @@ enum Standing {
     Unrecorded,
     /// The session has ended: its record is to be removed.
     Ended,
-}
-
-/// Something to do in the store.
-#[derive(Debug)]
-pub(super) struct Task {
-    pub(super) id: Arc<str>,
-    pub(super) call: Call,
-    serial: u32,
-    /// The node whose record is overwritten.
-    over: Option<NodeId>,
-    /// How many tasks of the same turn came before.
-    round: u8,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Call {
-    Read,
-    Write { seen: Option<Revision>, record: SessionRecord },
-    Remove { seen: Revision },
-}
-
-/// What came of a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Replaced(Revision),
-    /// This is there: it was read, or a write was refused for it.
-    There(Option<Record>),
-    Failed,
-}
-
-/// What follows from it.
-#[derive(Debug)]
-pub(super) enum Next {
-    Nothing,
-    /// This is to be done at once.
-    Again(Task),
-    /// The other node is to be told that this one has the session, with this generation.
-    Tell {
-        loser: NodeId,
-        generation: u64,
-    },
-    /// Another node has the session: it ends here.
-    End,
 }
 
 /// For how long the store keeps a record.
@@ -251,6 +211,29 @@ impl Records {
         Some(Task { id, call: Call::Read, serial: owned.serial, over: None, round: 0 })
     }
 
+    /// Returns the task that shows whether a session that this node has is still its own. `None` if another one is under
+    /// way, which will.
+    pub(super) fn check(&mut self, id: &str) -> Option<Task> {
+        let (id, _) = self.owned.get_key_value(id)?;
+        let id = Arc::clone(id);
+        let owned = self.owned.get_mut(&id).filter(|owned| owned.is_settled())?;
+        owned.is_busy = true;
+        self.due.remove(&(owned.due, Arc::clone(&id)));
+        let is_recorded = owned.standing == Standing::Recorded;
+        let call = if is_recorded { Call::Read } else { owned.write(self.node) };
+        Some(Task { id, call, serial: owned.serial, over: None, round: 0 })
+    }
+
+    /// The client of a session has come, and the store does not say whether the session is still this node's: it begins
+    /// another generation, so that it is.
+    pub(super) fn renew(&mut self, id: &str, time: u64) {
+        if let Some(owned) = self.owned.get_mut(id).filter(|owned| owned.is_settled()) {
+            owned.generation = generation_after(owned.generation, time);
+            self.unrecorded += usize::from(owned.standing == Standing::Recorded);
+            owned.standing = Standing::Unrecorded;
+        }
+    }
+
     /// Takes what came of a task. `now` is as for [`own`](Self::own), `time` in milliseconds since the Unix epoch.
     pub(super) fn done(&mut self, task: Task, answer: Answer, now: u64, time: u64) -> Next {
         let is_same = |owned: &&mut Owned| owned.serial == task.serial;
@@ -376,6 +359,11 @@ impl Records {
 }
 
 impl Owned {
+    /// Whether nobody works at it, and it has not ended.
+    fn is_settled(&self) -> bool {
+        !self.is_busy && self.standing != Standing::Ended
+    }
+
     fn write(&self, node: NodeId) -> Call {
         let record = SessionRecord::new(node, self.generation, self.socket);
         Call::Write { seen: self.seen, record }

@@ -10,7 +10,7 @@ use tower_channels_transports::peers::{
 use super::record::{SessionRecord, key};
 use super::*;
 use crate::cluster::questions::{EndpointPeers, LocalEndpoint};
-use crate::test::{Bus, Place, StorePath};
+use crate::test::{Bus, Path, Place, StorePath};
 use crate::{PubSub, PubSubConfig};
 
 const MS: Duration = Duration::from_millis(1);
@@ -96,6 +96,7 @@ async fn nodes<const N: usize>(bus: &Bus) -> [Node; N] {
 #[derive(Debug, PartialEq, Eq)]
 enum Got {
     New,
+    Here,
     Taken,
     State(Bytes),
 }
@@ -106,6 +107,8 @@ impl Node {
         let began = Instant::now();
         let got = match self.find("ann").await {
             Found::None => Got::New,
+            Found::Here if self.has_it() => Got::Here,
+            Found::Here => Got::New,
             Found::Taken => return (Got::Taken, began.elapsed().as_millis()),
             Found::Offered(offer) => {
                 offer.take("prepared".into()).await.map_or(Got::New, Got::State)
@@ -275,6 +278,44 @@ async fn a_node_that_was_cut_off_ends_its_own_when_it_hears_the_others_again() {
     bus.heal(a.place);
     sleep(MS * 500).await;
     assert!(!a.has_it() && b.has_it());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_an_old_session_does_not_resume_it() {
+    let bus = Bus::new();
+    let [a, b] = nodes(&bus).await;
+    a.connect().await;
+    assert_eq!(a.connect().await, (Got::Here, 0));
+    // Nothing of what the other node asks and tells arrives.
+    bus.set_path(b.place, a.place, Path { is_cut: true, ..Path::default() });
+    assert_eq!(b.connect().await.0, Got::New);
+    assert!(a.has_it());
+    bus.set_path(b.place, a.place, Path::default());
+    assert_eq!(a.connect().await, (state(), 0), "of the other node");
+    assert_eq!(*a.endpoint.ended.lock(), [ID]);
+    assert!(a.has_it() && !b.has_it());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_returns_while_the_store_is_away_keeps_its_session() {
+    let bus = Bus::new();
+    let [a, b] = nodes(&bus).await;
+    a.connect().await;
+    let before = b.record().await.expect("a record").generation;
+    for path in [
+        StorePath { is_failing: true, ..StorePath::default() },
+        StorePath { delay: MS * 60_000, ..StorePath::default() },
+    ] {
+        bus.set_store(a.place, path);
+        let (got, took) = a.connect().await;
+        assert!(got == Got::Here && took <= 1500, "{got:?} {took}");
+        assert_eq!(a.unrecorded(), 1);
+        bus.set_store(a.place, StorePath::default());
+        sleep(MS * 10_000).await;
+        assert_eq!(a.unrecorded(), 0);
+    }
+    assert!(b.record().await.expect("a record").generation > before);
+    assert_eq!(b.connect().await, (state(), 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,7 +56,7 @@ impl LocalEndpoint for Fake {
     }
 
     fn has_shut_down(&self) -> bool {
-        false
+        self.is_over.load(Ordering::Relaxed)
     }
 
     fn longest_poll(&self) -> Duration {
@@ -551,7 +551,9 @@ async fn a_request_is_relayed() {
 async fn a_node_learns_that_another_has_its_session() {
     let bus = Bus::new();
     let [ann, bob] = two(&bus).await;
-    let took = Took { endpoint: 0, id: "session".into(), generation: 2 };
+    let found = bob.peers.find(wanted("session")).await;
+    assert!(matches!(found, peers::Found::None), "it is a session of this node");
+    let took = Took { endpoint: 0, id: "session".into(), generation: u64::MAX };
     ann.cluster.notify(bob.cluster.node, Notice::Took(took.clone()));
     ann.cluster.notify(bob.cluster.node, Notice::Took(Took { endpoint: 9, ..took }));
     ann.cluster.settle(bob.cluster.node, 1);

@@ -13,6 +13,7 @@ use crate::support::moment;
 /// A client that polls.
 struct Poller {
     node: Node,
+    name: &'static str,
     version: &'static str,
     token: String,
     last_ref: u64,
@@ -22,8 +23,9 @@ struct Poller {
 type Message = (Value, String, Value);
 
 impl Poller {
-    async fn connect(node: &Node, version: &'static str) -> Self {
-        let mut poller = Self { node: node.clone(), version, token: String::new(), last_ref: 0 };
+    async fn connect(node: &Node, name: &'static str, version: &'static str) -> Self {
+        let (node_of, token) = (node.clone(), String::new());
+        let mut poller = Self { node: node_of, name, version, token, last_ref: 1000 };
         poller.reconnect_to(node).await;
         poller
     }
@@ -35,9 +37,9 @@ impl Poller {
     }
 
     async fn request(&mut self, method: &str, body: String) -> Value {
-        let Self { version, token, .. } = self;
+        let Self { name, version, token, .. } = self;
         let uri = format!(
-            "/socket/longpoll?vsn={version}&name=bob&session=bob-0123456789012345678&token={token}"
+            "/socket/longpoll?vsn={version}&name={name}&session={name}-0123456789012345678&token={token}"
         );
         let request = Request::builder().method(method).uri(uri);
         let request = request.header("host", "localhost");
@@ -94,7 +96,7 @@ async fn a_session_moves_when_its_client_polls_another_node_with_a_token_of_that
     for version in VERSIONS {
         let bus = Bus::new();
         let [one, two] = nodes(&bus).await;
-        let mut bob = Poller::connect(&one, version).await;
+        let mut bob = Poller::connect(&one, "bob", version).await;
         assert_eq!(bob.join().await, json!("new"));
         one.broadcast("count:1", "n", json!(1));
         moment().await;
@@ -110,5 +112,34 @@ async fn a_session_moves_when_its_client_polls_another_node_with_a_token_of_that
         assert_eq!(received[0].2["response"], json!({ "count": 0, "has_gap": false }));
         assert_eq!([&received[1].2, &received[2].2], [&json!(1), &json!(2)]);
         assert_eq!((one.sessions().total(), two.sessions().total()), (0, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_moves_to_another_node_and_another_transport_and_back() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let params = [super::SESSION[0]];
+    let mut ann = tower_channels::test::connect(&one, &params).await.expect("accepted");
+    ann.skip_presence();
+    ann.join("count:1", "").await;
+    for hop in 0..3 {
+        ann.push("count:1", "add", json!({})).await;
+        ann.drop_connection();
+        one.broadcast("count:1", "n", json!(hop));
+        moment().await;
+        let mut polling = Poller::connect(&two, "ann", "2.0.0").await;
+        polling.send("phx_join", json!("")).await;
+        moment().await;
+        let mut received = polling.poll().await;
+        received.retain(|(_, event, _)| event != "presence_diff");
+        assert_eq!(received[0].2["response"], json!({ "count": hop + 1, "has_gap": false }));
+        assert_eq!(received[1].2, json!(hop), "{received:?}");
+        two.broadcast("count:1", "n", json!(10 + hop));
+        moment().await;
+        ann.reconnect_to(&one).await.expect("accepted");
+        assert_eq!(ann.join("count:1", "").await, super::moved(hop + 1));
+        // What was polled before is repeated: without numbers it is not known to have arrived.
+        assert_eq!(super::numbers(&mut ann).await, [hop, 10 + hop]);
     }
 }

@@ -112,7 +112,10 @@ impl<S: Session> Connected<S> {
     /// Returns whether another node may have the session: then [`claim`](Self::claim) takes the place of
     /// [`attach`](Self::attach).
     pub(crate) fn may_be_elsewhere(&self) -> bool {
-        matches!(&self.kind, Kind::New(registry, ..) if registry.elsewhere().is_some())
+        match &self.kind {
+            Kind::New(registry, ..) | Kind::Known(registry, ..) => registry.peers().is_some(),
+            Kind::Own(..) | Kind::Resumed(..) => false,
+        }
     }
 
     /// Begins to use the session on a connection, after it was looked for on the other nodes. Returns `None` if it has
@@ -120,59 +123,79 @@ impl<S: Session> Connected<S> {
     ///
     /// A session that was found moves in any case: the caller runs this in a task of its own.
     pub(crate) async fn claim(
-        mut self,
+        self,
         transport: Transport,
     ) -> Option<(Attached<S>, outbox::Receiver)> {
-        let Kind::New(registry, id, session, receiver) = &mut self.kind else {
-            return self.attach(transport);
+        let Self { received, census, mut moved, kind } = self;
+        let (registry, id, mut session, receiver, is_admitted) = match kind {
+            Kind::New(registry, id, session, receiver) => (registry, id, session, receiver, true),
+            Kind::Known(registry, id, _, session, receiver) => {
+                (registry, id, session, receiver, false)
+            }
+            kind => return Self { received, census, moved, kind }.attach(transport),
         };
-        let (registry, id) = (Arc::clone(registry), SessionId::from(id.as_str()));
-        let Some(elsewhere) = registry.elsewhere() else { return self.attach(transport) };
-        let _claim = elsewhere.claim(&id).await;
-        // Another connection was faster.
-        if registry.find(&id).is_some_and(|session| session.is_alive()) {
-            return self.attach(transport);
+        let again = Arc::clone(&registry);
+        let elsewhere = again.elsewhere()?;
+        let name = SessionId::from(id.as_str());
+        let _claim = elsewhere.claim(&name).await;
+        let socket_id = session.id().map(Into::into);
+        let wanted = Wanted { id: Arc::clone(&name), socket_id, received, transport };
+        let found = elsewhere.peers.find(wanted).await;
+        if matches!(found, Found::Here)
+            && let Some(known) = registry.find_own(&id, session.id(), received)
+        {
+            let kind = Kind::Resumed(known, session);
+            return Self { received, census, moved, kind }.attach(transport);
         }
-        let wanted = Wanted {
-            id: Arc::clone(&id),
-            socket_id: session.id().map(Into::into),
-            received: self.received,
-            transport,
-        };
-        match elsewhere.peers.find(wanted).await {
-            Found::None => {}
+        if matches!(found, Found::Flapping) {
+            refuse("flapping");
+            limited!(DEBUG, "WebSocket ended: its session keeps losing them");
+            return None;
+        }
+        // Such a connect resumes no session.
+        if matches!(found, Found::Offered(_)) && session.has_expired() {
+            return None;
+        }
+        if !is_admitted && let Err(rejected) = session.admit() {
+            refuse(rejected.report());
+            if !matches!(found, Found::Offered(_) | Found::Taken) {
+                registry.release(&name);
+            }
+            return None;
+        }
+        let kind = match found {
             Found::Taken => {
                 limited!(INFO, "session id in use by another client, on another node");
-                return self.become_own().attach(transport);
+                Kind::Own(session, receiver)
             }
-            Found::Flapping => {
-                refuse("flapping");
-                limited!(DEBUG, "WebSocket ended: its session keeps losing them");
-                return None;
-            }
-            // Such a connect resumes no session.
-            Found::Offered(_) if session.has_expired() => return None,
-            Found::Offered(offer) => match take(session, offer, receiver.limit()).await {
-                Ok(mut moved) => {
-                    if elsewhere.had_conflict(&id) {
-                        moved.conduct.conflicts.push(Duration::ZERO);
+            Found::Offered(offer) => {
+                match take(&mut session, offer, receiver.limit()).await {
+                    Ok(mut taken) => {
+                        if elsewhere.had_conflict(&name) {
+                            taken.conduct.conflicts.push(Duration::ZERO);
+                        }
+                        moved = Some(Box::new(taken));
                     }
-                    self.moved = Some(Box::new(moved));
-                }
-                Err(reason) => {
-                    SESSIONS_NOT_MOVED.increment([reason.label()], 1);
-                    limited!(WARN, ?reason, "session of another node begins anew");
-                    if reason == NotMoved::Failed {
-                        registry.release(&id);
-                        return None;
+                    Err(reason) => {
+                        SESSIONS_NOT_MOVED.increment([reason.label()], 1);
+                        limited!(WARN, ?reason, "session of another node begins anew");
+                        if reason == NotMoved::Failed {
+                            registry.release(&name);
+                            return None;
+                        }
                     }
                 }
-            },
-        }
-        let attached = self.attach(transport);
+                Kind::New(registry, id, session, receiver)
+            }
+            Found::None | Found::Here | Found::Flapping => {
+                Kind::New(registry, id, session, receiver)
+            }
+        };
+        let is_taken = matches!(kind, Kind::Own(..));
+        let attached = Self { received, census, moved, kind }.attach(transport);
         // It is not resumable, or has ended in this moment.
-        if !registry.knows(&id) {
-            registry.release(&id);
+        if !is_taken && !again.knows(&name) {
+            again.release(&name);
         }
         attached
     }

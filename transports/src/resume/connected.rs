@@ -32,7 +32,7 @@ pub(crate) struct Accepted<S> {
 /// The session that an accepted client is going to use.
 pub(crate) struct Connected<S> {
     pub(super) received: Option<u64>,
-    census: Arc<Census>,
+    pub(super) census: Arc<Census>,
     /// What another node has left of the session.
     pub(super) moved: Option<Box<MovedSession>>,
     pub(super) kind: Kind<S>,
@@ -45,6 +45,8 @@ pub(super) enum Kind<S> {
     New(Arc<ResumeRegistry<S>>, String, S, outbox::Receiver),
     /// Is there already. The new one lets it take over what has changed.
     Resumed(Arc<ResumableSession<S>>, S),
+    /// Is there already, unless another node has a newer one by now. The new one is not admitted.
+    Known(Arc<ResumeRegistry<S>>, String, Arc<ResumableSession<S>>, S, outbox::Receiver),
 }
 
 impl<S: Session> Connected<S> {
@@ -61,7 +63,10 @@ impl<S: Session> Connected<S> {
         let id = id.filter(|_| registry.is_eligible(session.id()));
         let known = id.as_ref().and_then(|id| registry.find_own(id, session.id(), received));
         let kind = if let Some(known) = known {
-            Kind::Resumed(known, session)
+            match id.filter(|_| registry.peers().is_some()) {
+                Some(id) => Kind::Known(Arc::clone(registry), id, known, session, receiver),
+                None => Kind::Resumed(known, session),
+            }
         } else {
             session.admit()?;
             match id {
@@ -84,10 +89,17 @@ impl<S: Session> Connected<S> {
         matches!(self.kind, Kind::Own(..))
     }
 
-    /// The outbox of a new session.
+    /// Whether the client finds no session on this node.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.kind, Kind::Own(..) | Kind::New(..))
+    }
+
+    /// The outbox of a session that is new, or may turn out to be.
     pub(crate) fn receiver(&self) -> Option<&outbox::Receiver> {
         match &self.kind {
-            Kind::Own(_, receiver) | Kind::New(_, _, _, receiver) => Some(receiver),
+            Kind::Own(_, receiver)
+            | Kind::New(_, _, _, receiver)
+            | Kind::Known(_, _, _, _, receiver) => Some(receiver),
             Kind::Resumed(..) => None,
         }
     }
@@ -95,9 +107,9 @@ impl<S: Session> Connected<S> {
     /// Returns whether the session can still be used, if only to read what waits.
     pub(crate) fn is_open(&self) -> bool {
         match &self.kind {
-            Kind::Own(_, receiver) | Kind::New(_, _, _, receiver) => {
-                !receiver.is_closed() || receiver.backlog() > 0
-            }
+            Kind::Own(_, receiver)
+            | Kind::New(_, _, _, receiver)
+            | Kind::Known(_, _, _, _, receiver) => !receiver.is_closed() || receiver.backlog() > 0,
             Kind::Resumed(session, _) => session.is_alive(),
         }
     }
@@ -106,18 +118,9 @@ impl<S: Session> Connected<S> {
     /// one before.
     pub(crate) fn replace_token(&self, id: TokenId) -> Option<TokenId> {
         match &self.kind {
-            Kind::Resumed(session, _) => session.replace_token(id),
+            Kind::Resumed(session, _) | Kind::Known(_, _, session, ..) => session.replace_token(id),
             Kind::Own(..) | Kind::New(..) => None,
         }
-    }
-
-    /// Lets a new session live as long as its connection.
-    pub(super) fn become_own(self) -> Self {
-        let kind = match self.kind {
-            Kind::New(_, _, session, receiver) => Kind::Own(session, receiver),
-            kind => kind,
-        };
-        Self { kind, ..self }
     }
 
     /// Begins to use the session on a connection. Returns `None` if it has ended meanwhile.
@@ -128,7 +131,9 @@ impl<S: Session> Connected<S> {
         };
         let (session, newer) = match kind {
             Kind::Own(session, receiver) => return own(session, receiver),
-            Kind::Resumed(session, newer) => (session, Some(newer)),
+            Kind::Resumed(session, newer) | Kind::Known(_, _, session, newer, _) => {
+                (session, Some(newer))
+            }
             Kind::New(registry, id, session, receiver) => {
                 match registry.open(&id, received, moved, session, receiver) {
                     Opened::Own(session, receiver) => return own(session, receiver),
@@ -150,6 +155,7 @@ impl<S> fmt::Debug for Connected<S> {
             Kind::Own(..) => "Own",
             Kind::New(..) => "New",
             Kind::Resumed(..) => "Resumed",
+            Kind::Known(..) => "Known",
         })
     }
 }

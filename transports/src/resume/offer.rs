@@ -156,17 +156,15 @@ impl<S: Session> Offered<S> {
         registry.remove(&id, &session);
         let mut giving =
             Giving { registry: &registry, id: &id, session: &session, is_given: false };
-        let pack = async move {
-            let packed = value.pack(prepared).await;
-            drop(value);
-            packed
-        };
+        let pack = async move { (value.pack(prepared).await, value) };
         let packed = timeout(PACK_TIMEOUT, panics::catch_async("session", pack)).await;
-        let Ok(Ok(packed)) = packed else {
+        let Ok(Ok((packed, value))) = packed else {
             limited!(WARN, "session ended: it could not be packed for another node");
             return None;
         };
-        let outbox = session.outbox.export()?;
+        let outbox = session.outbox.export();
+        let _ = panics::catch("drop", || drop(value));
+        let outbox = outbox?;
         let now = Instant::now();
         let conduct = session.conduct(now);
         if let Some(elsewhere) = registry.elsewhere() {

@@ -214,7 +214,9 @@ impl<S: Session> ResumeRegistry<S> {
                 if evicted.end(Close::GoingAway) {
                     limited!(INFO, "detached session ended: its socket id has too many");
                 }
-                self.release(&id);
+                if !evicted.is_given() {
+                    self.release(&id);
+                }
             }
             Ok(None) => {}
             Err(Full) => limited!(INFO, "session not resumable: its socket id has too many"),
@@ -304,7 +306,11 @@ impl<S: Session> Sessions<S> {
 
     /// Makes room for another session of a socket id that may have `max`. Returns the session that has
     /// to end for it: the one that has been without a connection for longest.
-    fn make_room(&mut self, socket_id: &str, max: usize) -> Result<Option<Evicted<S>>, Full> {
+    fn make_room(
+        &mut self,
+        socket_id: &str,
+        max: usize,
+    ) -> Result<Option<Evicted<S>>, Full> {
         let ids = self.by_socket_id.get(socket_id).map_or(&[][..], Vec::as_slice);
         if ids.len() < max {
             return Ok(None);

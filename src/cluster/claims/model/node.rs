@@ -18,6 +18,8 @@ pub(super) struct Node {
     pub(super) ticket: Option<u64>,
     pub(super) records: Records,
     pub(super) tasks: BTreeMap<u64, Task>,
+    /// The task that checks the session because its client has come.
+    pub(super) visit: Option<u64>,
     pub(super) running: Option<Running>,
     /// The claim whose session is offered, and is being taken.
     pub(super) taking: Option<(Held, Running)>,
@@ -82,6 +84,7 @@ impl Node {
             ticket: None,
             records: Records::new(id),
             tasks: BTreeMap::new(),
+            visit: None,
             running: None,
             taking: None,
             held_back: Vec::new(),
@@ -94,7 +97,8 @@ impl Node {
     }
 
     pub(super) fn begin(&mut self, number: u64, claim: Claim, started: u64) {
-        let running = Running { number, claim, started, stage: 0, ticket: 0, was_stalled: false };
+        let running =
+            Running { number, claim, started, stage: 0, ticket: 0, was_stalled: false };
         self.running = Some(running);
     }
 

@@ -105,8 +105,7 @@ fn a_session_that_was_taken_from_a_living_owner_is_recorded_at_once_and_above_ot
         task = again(records.done(task, there(OTHER, theirs, theirs), 0, TIME));
         assert_eq!(task.call, write(Some(theirs), generation));
     }
-    let Next::Tell { loser, generation } =
-        records.done(task, Answer::Replaced(Revision(9)), 0, TIME)
+    let Next::Tell { loser, generation } = records.done(task, Answer::Replaced(Revision(9)), 0, TIME)
     else {
         panic!("the other node is told");
     };
@@ -142,7 +141,10 @@ fn a_record_that_the_store_has_lost_is_written_again() {
     let task = check(&mut records);
     let task = again(records.done(task, Answer::There(None), 0, TIME));
     assert_eq!((&task.call, records.unrecorded()), (&write(None, 100), 1));
-    assert!(matches!(records.done(task, Answer::Replaced(Revision(9)), 0, TIME), Next::Nothing));
+    assert!(matches!(
+        records.done(task, Answer::Replaced(Revision(9)), 0, TIME),
+        Next::Nothing
+    ));
     assert_eq!(records.forget(ID), Some(held(100, 9)));
     assert_eq!(records.unrecorded(), 0);
 }
@@ -204,6 +206,34 @@ fn a_check_reaches_every_session_and_begins_anew_if_there_is_another_reason() {
     assert_eq!(checked(3), ["0", "1", "2"]);
     assert_eq!(checked(9), ["0", "1", "2", "3", "4"]);
     assert!(checked(9).is_empty());
+}
+
+#[test]
+fn a_session_to_which_its_client_returns_is_checked() {
+    let mut records = recorded();
+    let task = records.check(ID).expect("a check");
+    assert_eq!(task.call, Call::Read);
+    assert!(records.check(ID).is_none(), "it is being checked");
+    records.done(task, there(ME, 100, 5), 0, TIME);
+    records.release(ID, 0);
+    assert!(records.check(ID).is_none(), "it has ended");
+    records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
+    assert_eq!(records.check(ID).map(|task| task.call), Some(write(None, 100)));
+}
+
+#[test]
+fn a_session_that_cannot_be_checked_begins_a_generation() {
+    let mut records = recorded();
+    let task = records.check(ID).expect("a check");
+    records.renew(ID, TIME);
+    records.done(task, Answer::Failed, 0, TIME);
+    assert_eq!(records.owned[ID].generation, 100, "somebody was working at it");
+    records.renew(ID, TIME);
+    assert_eq!(records.unrecorded(), 1);
+    let task = records.next(2000).expect("a try");
+    assert_eq!(task.call, write(Some(5), TIME));
+    let next = records.done(task, there(OTHER, 101, 6), 0, TIME);
+    assert_eq!(again(next).call, write(Some(6), TIME));
 }
 
 #[test]

@@ -99,3 +99,9 @@ fn a_session_is_as_large_as_an_outbox_of_the_limit_and_no_larger() {
     let many = MovedOutbox { streams: streams.collect(), last_stream: LIMIT as u64, ..outbox() };
     assert!(!reads(&session(many), LIMIT));
 }
+
+#[test]
+fn a_decoded_outbox_can_be_used() {
+    let encoded = session(outbox()).encode();
+    crate::resume::fuzzing::move_session(&encoded);
+}

@@ -153,14 +153,15 @@ async fn of_two_that_take_one_session_one_gets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_connects_with_one_id_at_one_node_look_for_it_once() {
+async fn of_two_connects_with_one_id_at_one_node_the_second_finds_it_there() {
     let (cluster, [a, b, _]) = nodes();
     let mut client = Client::numbered();
     drop(a.join(&mut client, 0).await);
     let older = b.websocket(&client).await;
     let _newer = b.join(&mut client, 1).await;
     assert_eq!(client.take_seen(), ["joined", "joined", "last"]);
-    assert_eq!(*cluster.finds.lock(), 2, "by A, and by B");
+    assert_eq!(*cluster.finds.lock(), 3);
+    assert_eq!(b.record(), ["unpacked", "dropped"], "what the second connect has made");
     drop(older);
 }
 
@@ -190,6 +191,24 @@ async fn a_client_that_has_come_back_keeps_its_session() {
     ws.read(&mut client, 1).await;
     assert_eq!(client.take_seen(), ["joined", "1", "2"]);
     assert_eq!(a.record(), ["detached", "dropped"], "what the second connect has made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_had_a_newer_session_elsewhere_goes_on_with_that() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    drop(a.join(&mut client, 0).await);
+    a.push("stale");
+    // A is thought dead, and is not.
+    cluster.forget();
+    let mut second = b.join(&mut client, 0).await;
+    b.push("1");
+    second.read(&mut client, 1).await;
+    drop(second);
+    b.push("2");
+    let _third = a.join(&mut client, 2).await;
+    assert_eq!(client.take_seen(), ["joined", "joined", "1", "joined", "2", "last"]);
+    assert!(a.record().contains(&"unpacked".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,6 +173,13 @@ pub(super) struct Cluster {
     pub(super) gate: Mutex<Option<Arc<Notify>>>,
 }
 
+impl Cluster {
+    /// Forgets which node has which session.
+    pub(super) fn forget(&self) {
+        self.owners.lock().clear();
+    }
+}
+
 pub(super) type Hook = Box<dyn FnOnce() -> BoxFuture<()> + Send>;
 
 struct Link(NodeId, Weak<Cluster>);
@@ -205,7 +212,15 @@ impl Peers for Link {
                 gate.notified().await;
             }
             let id = Arc::clone(&wanted.id);
-            let owner = cluster.owners.lock().get(&id).copied().filter(|owner| *owner != to);
+            let owner = cluster.owners.lock().get(&id).copied();
+            if owner == Some(to) {
+                return Found::Here;
+            }
+            // A session that is here as well is an older one.
+            let here = cluster.nodes.lock()[to as usize].clone();
+            if owner.is_some() {
+                here.end_moved(&id);
+            }
             let offering = match owner {
                 Some(owner) => {
                     let acceptor = cluster.nodes.lock()[owner as usize].clone();
