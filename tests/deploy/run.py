@@ -3,8 +3,9 @@
 
     tests/deploy/run.py [nginx] [caddy]
 
-Needs the programs in PATH, and `cargo build --example reference`. Takes half a minute, as a poll has to wait for
-its whole timeout. Everything listens on loopback only, and ends with this script.
+Needs the programs in PATH, and `cargo build --example reference`; nginx is also driven in front of three nodes, for which
+REDIS_SERVER names the program of Redis. Takes half a minute, as a poll has to wait for its whole timeout. Everything listens
+on loopback only, and ends with this script.
 """
 
 import base64
@@ -68,27 +69,29 @@ def wait_for(port, process):
 
 
 @contextlib.contextmanager
-def server():
+def server(address="127.0.0.1:0", **settings):
     binary = TARGET / "debug" / "examples" / "reference"
-    environment = {**os.environ, "ADDR": "127.0.0.1:0"}
+    environment = {**os.environ, "ADDR": address, **settings}
     with running([binary], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert select.select([process.stdout], [], [], SOON)[0], "the server does not start"
         yield process, int(re.search(r":(\d+)$", process.stdout.readline().strip())[1])
 
 
-def configuration(name, port, backend):
+def configuration(name, port, backends):
     """A file of docs/deploy/ with these ports in place of its own."""
     text = (DEPLOY / name).read_text()
+    (own,) = re.findall(r"^.*127\.0\.0\.1:4000.*\n", text, re.MULTILINE)
+    lines = "".join(own.replace(":4000", f":{backend}") for backend in backends)
     for own, ours in [("listen 8080", f"listen 127.0.0.1:{port}"), (":8080 {", f":{port} {{\n\tbind 127.0.0.1"),
-                      ("127.0.0.1:4000", f"127.0.0.1:{backend}"), ("/var/log/nginx/", "")]:
+                      (own, lines), ("/var/log/nginx/", "")]:
         text = text.replace(own, ours)
-    assert str(port) in text and str(backend) in text, text
+    assert all(str(number) in text for number in [port, *backends]), text
     return text
 
 
 @contextlib.contextmanager
-def nginx(folder, port, backend):
-    (folder / "channels.conf").write_text(configuration("nginx.conf", port, backend))
+def nginx(folder, port, *backends):
+    (folder / "channels.conf").write_text(configuration("nginx.conf", port, backends))
     paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in
                     ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
     user = "user root;\n" if os.geteuid() == 0 else ""
@@ -101,7 +104,7 @@ def nginx(folder, port, backend):
 
 @contextlib.contextmanager
 def caddy(folder, port, backend):
-    (folder / "Caddyfile").write_text("{\n\tadmin off\n}\n" + configuration("Caddyfile", port, backend))
+    (folder / "Caddyfile").write_text("{\n\tadmin off\n}\n" + configuration("Caddyfile", port, [backend]))
     environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     command = ["caddy", "run", "--config", folder / "Caddyfile", "--adapter", "caddyfile"]
     with running(command, env=environment, stderr=(folder / "log").open("w")) as process:
@@ -134,6 +137,9 @@ class WebSocket:
 
     def receive(self):
         opcode, payload = self.frame()
+        while opcode == 9:
+            self.socket.sendall(bytes([0x8A, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+            opcode, payload = self.frame()
         assert opcode == 1, (opcode, payload)
         return json.loads(payload)
 
@@ -149,8 +155,8 @@ class WebSocket:
 
 
 class LongPoll:
-    def __init__(self, port):
-        self.port, self.token = port, ""
+    def __init__(self, port, parameters=""):
+        self.port, self.parameters, self.token, self.waiting = port, parameters, "", []
         answer = self.request("GET")
         assert answer["status"] == 410, answer
 
@@ -159,7 +165,7 @@ class LongPoll:
         headers = {"Host": f"{HOST}:{self.port}", "Origin": f"http://{HOST}"}
         if body is not None:
             headers["Content-Type"] = "application/x-ndjson"
-        connection.request(method, f"/socket/longpoll?vsn=2.0.0&token={self.token}", body, headers)
+        connection.request(method, f"/socket/longpoll?vsn=2.0.0{self.parameters}&token={self.token}", body, headers)
         response = connection.getresponse()
         text = response.read()
         connection.close()
@@ -171,6 +177,18 @@ class LongPoll:
     def send(self, *message):
         answer = self.request("POST", json.dumps(message))
         assert answer == {"status": 200}, answer
+
+    def expect(self, event):
+        """Polls until a message has this event, and returns its payload; others before it are dropped."""
+        while True:
+            self.waiting += self.request("GET").get("messages", []) if not self.waiting else []
+            while self.waiting:
+                message = json.loads(self.waiting.pop(0))
+                if message[3] == event:
+                    return message[4]
+
+    def cut(self):
+        pass
 
 
 def ok(response):
@@ -253,7 +271,75 @@ def drive(name, proxy):
             print(f"{name}: {a_shutdown_closes_the_websockets.__name__}", flush=True)
 
 
+@contextlib.contextmanager
+def redis(folder):
+    port = free_port()
+    program = os.environ.get("REDIS_SERVER") or "redis-server"
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with running(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        wait_for(port, process)
+        yield f"redis://127.0.0.1:{port}"
+
+
+def broadcast(port, n):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SOON)
+    connection.request("POST", "/broadcast", json.dumps({"topic": "room:a", "event": "news", "payload": {"n": n}}))
+    assert connection.getresponse().status == 204
+    connection.close()
+
+
+def join(client, number):
+    client.send(number, number, "room:a", "phx_join", {})
+    assert client.expect("phx_reply") == ok({})
+
+
+def fetch(client, number):
+    client.send(number, f"{number}0", "room:a", "fetch", {"k": "color"})
+    return client.expect("phx_reply")
+
+
+def a_long_poll_has_its_session_on_any_node(port, nodes):
+    client = LongPoll(port)
+    join(client, "1")
+    for n in range(9):
+        broadcast(nodes[n % 3], n)
+        assert client.expect("news") == {"n": n}
+
+
+def a_session_follows_its_client_to_any_node(port, nodes):
+    parameters = "&user_id=ann&session=a-session-of-the-proxy-test"
+    client = WebSocket(port, parameters)
+    join(client, "1")
+    client.send("1", "2", "room:a", "assign", {"k": "color", "v": "red"})
+    assert client.expect("phx_reply") == ok({})
+    for n, kind in enumerate([WebSocket, WebSocket, LongPoll, WebSocket, LongPoll, LongPoll], 1):
+        client.cut()
+        broadcast(nodes[n % 3], n)
+        client = kind(port, parameters)
+        join(client, str(10 * n))
+        while client.expect("news") != {"n": n}:
+            pass
+        assert fetch(client, str(10 * n)) == ok({"v": "red"}), "the session began anew"
+    return client
+
+
+def drive_nodes():
+    """nginx in front of three nodes, without stickiness."""
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        engine = stack.enter_context(redis(folder))
+        servers = [stack.enter_context(server(ENGINE=engine, APP="proxies")) for _ in range(3)]
+        nodes = [backend for _, backend in servers]
+        wait_for(port, stack.enter_context(nginx(folder, port, *nodes)))
+        for check in [a_long_poll_has_its_session_on_any_node, a_session_follows_its_client_to_any_node]:
+            check(port, nodes)
+            print(f"nginx, three nodes: {check.__name__}", flush=True)
+
+
 if __name__ == "__main__":
     PROXIES = {"nginx": nginx, "caddy": caddy}
     for name in sys.argv[1:] or PROXIES:
         drive(name, PROXIES[name])
+    if "nginx" in (sys.argv[1:] or PROXIES):
+        drive_nodes()

@@ -1,5 +1,6 @@
 // Clients that reach any node: each writes in a room, is asked for nothing but questions of its own, and is in a lobby.
-import { follow, ask } from "../cluster/members.js";
+import { WebSocket } from "ws";
+import { ask, follow } from "../cluster/members.js";
 import { members } from "../continuity/members.js";
 import { ok, outcome } from "../support/promises.js";
 
@@ -10,9 +11,8 @@ import { ok, outcome } from "../support/promises.js";
  */
 export const MODES = ["plain", "session", "kept"];
 
-/** Those of phoenix.js. Clients that try again sooner than a server answers give up each attempt. */
-const RECONNECT_AFTER_MS = [10, 50, 100, 150, 200, 250, 500, 1000, 2000];
-const reconnectAfterMs = (tries) => RECONNECT_AFTER_MS[tries - 1] ?? 5000;
+/** Before 1.8, a client gives up an attempt that is not answered when the next one is due: it must be able to wait. */
+const reconnectAfterMs = (tries) => [20, 100, 250, 500][tries - 1] ?? 1000;
 
 const MARKED_WITHIN_MS = 60_000;
 
@@ -22,7 +22,9 @@ const MARKED_WITHIN_MS = 60_000;
 export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, askEveryMs }) {
   const session = mode === "plain" ? null : undefined;
   const longPollFallbackMs = fallsBack ? 300 : undefined;
-  const options = { to, topic, session, longPollFallbackMs, reconnectAfterMs };
+  const opened = [];
+  const transport = client.overWebSocket && remembering(opened);
+  const options = { to, topic, session, longPollFallbackMs, reconnectAfterMs, ...(transport && { transport }) };
   const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
   Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], anew: [], isHere: true });
@@ -43,6 +45,8 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   return Object.assign(me, {
     isHeldToAll: mode !== "plain",
     list: () => Object.fromEntries(presence.list((key, { metas }) => [key, metas.length])),
+    /** Who it is, and where it stands. */
+    toString: () => `${client.name} (${mode}): ${socket.connectionState()}, ${room.state}, ${lobby.state}, attempt ${socket.reconnectTimer.tries}`,
     isBack: () => me.isThere() && lobby.state === "joined",
     /** Whether a session was begun anew since then, and so its client was told that something may be missing. */
     wasToldAfter: (at) => me.anew.some((moment) => moment > at - 200),
@@ -50,6 +54,7 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
       me.isHere = false;
       me.interrupt?.();
       await asking;
+      opened.filter((webSocket) => webSocket !== socket.conn).forEach((webSocket) => webSocket.close());
     },
   });
 }
@@ -66,3 +71,12 @@ async function findMark(me) {
   me.interrupt?.();
   me.room.push("assign", { k: "mark", v: me.user }, MARKED_WITHIN_MS);
 }
+
+/** WebSockets that are remembered: a client that connects again at once after a disconnect may forget to close one. */
+const remembering = (opened) =>
+  class extends WebSocket {
+    constructor(...parameters) {
+      super(...parameters);
+      opened.push(this);
+    }
+  };

@@ -14,15 +14,15 @@ export const FULL = process.env.MOVING === "full";
 export const SHUTDOWN_MS = FULL ? 8000 : 3000;
 
 const VERSIONS = ["phoenix-1.8", "phoenix-1.8.0", "phoenix-1.7", "phoenix-1.6"];
-/** Members of each kind, and the time between their messages. */
-const [EACH, WRITE_EVERY_MS] = FULL ? [3, 100] : [1, 200];
+/** Members of each kind, and the time between their messages, and between their questions. */
+const [EACH, EVERY_MS] = FULL ? [2, 200] : [1, 400];
 /** Part of the names of the only clients to run, such as `1.7` or `longpoll`. */
 export const ONLY = process.env.MOVING_ONLY ?? "";
 /** Settings of the nodes. */
 const ENV = { SHUTDOWN_MS, WINDOW_MS: 2000 };
 
-/** After which everybody has everything, or was told. */
-export const SETTLED_MS = 20_000;
+/** After which everybody has everything, or was told, also on a busy machine. */
+export const SETTLED_MS = 60_000;
 
 agent.maxSockets = Infinity;
 
@@ -46,8 +46,8 @@ export async function populate(t, world, { fallsBack }) {
   const topics = { rooms: rooms.map(({ topic }) => topic), lobbies: rooms.map(({ lobbyTopic }) => lobbyTopic) };
   world.watchers = await Promise.all(nodes.map((node) => watch(t, all[0], node, topics)));
   const kinds = rooms.flatMap((room) => MODES.map((mode) => ({ ...room, mode })));
-  world.members = await Promise.all(kinds.flatMap((kind) => Array.from({ length: EACH }, () => enter(t, kind))));
-  const stops = world.members.map((member) => write(member, WRITE_EVERY_MS));
+  world.members = await Promise.all(kinds.flatMap((kind) => Array.from({ length: EACH }, () => enter(t, { ...kind, askEveryMs: EVERY_MS }))));
+  const stops = world.members.map((member) => write(member, EVERY_MS));
   world.stopWriting = () => stops.forEach((stop) => stop());
   t.after(world.stopWriting);
   await everyone(world.members, "receives", ({ arrivals }) => arrivals.length > 0);
@@ -99,11 +99,20 @@ export function count({ members, watchers }) {
   return { ...row, sent, twice: row.twice + pushedTwice, left: left(users(({ isHeldToAll }) => isHeldToAll), watchers) };
 }
 
+/** A line for each member that lacks something, has something twice or has begun a session anew. */
+export function oddities({ members, watchers }) {
+  return members.filter(({ isHeldToAll }) => isHeldToAll).flatMap((member) => {
+    const { lost, missed, twice, order, unheard, anew } = tally(member, heardOn(member.topic, watchers));
+    const odd = Object.entries({ lost, missed, twice, order, unheard, anew }).filter(([, count]) => count > 0);
+    return odd.length ? [`${member}: ${odd.map(([what, count]) => `${count} ${what}`).join(", ")}`] : [];
+  });
+}
+
 /** Waits until each of these is or does something. */
 export function everyone(members, what, condition) {
   let others = [];
   return until(
-    () => `everyone ${what}, but ${others.map(({ client, mode }) => `${client.name} (${mode})`)}`,
+    () => `everyone ${what}, but ${others.join("; ")}`,
     async () => {
       const answers = await Promise.all(members.map(condition));
       others = members.filter((_, index) => !answers[index]);
