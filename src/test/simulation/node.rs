@@ -127,7 +127,7 @@ impl Channel for Room {
         if let Some(meta) = &tracked {
             Presence::track(socket, &socket.assigns().key, meta)?;
         }
-        Ok(Joined::new(Self(tracked)).reply(json!(arrival)))
+        Ok(Joined::new(Self(tracked.clone())).reply(json!([arrival, tracked])))
     }
 
     async fn pack(&mut self, _: &Socket<Self>) -> Option<Payload> {
@@ -135,7 +135,7 @@ impl Channel for Room {
     }
 
     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
-        Ok(Some(json!("resumed").into()))
+        Ok(Some(json!(["resumed", self.0]).into()))
     }
 
     async fn handle_in(

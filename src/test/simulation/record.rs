@@ -18,6 +18,8 @@ pub(super) struct Record {
     era: usize,
     /// Whether nothing was broken since.
     is_whole: bool,
+    /// When something broke last.
+    broken_at: Option<Instant>,
     /// Between which nodes frames may have been lost without their noticing.
     silent: [[bool; NODES]; NODES],
     /// Between which nodes frames may have come twice.
@@ -39,6 +41,9 @@ pub(super) struct Record {
     /// What each client has noticed of each topic. What happens at one moment on several has no order.
     noticed: BTreeMap<(u64, usize), DefaultHasher>,
 }
+
+/// How long it takes until clients are told of what was lost.
+const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a node may lose something of which it does not know.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -122,6 +127,7 @@ impl Record {
             sent: Vec::new(),
             era: 0,
             is_whole: false,
+            broken_at: None,
             silent: Default::default(),
             repeated: Default::default(),
             unsteady: Default::default(),
@@ -150,6 +156,11 @@ impl Record {
         self.disconnected.clear();
     }
 
+    /// Returns whether anything was broken a while ago, of which clients may be told now.
+    pub(super) fn was_broken(&self) -> bool {
+        self.broken_at.is_some_and(|at| at.elapsed() < TOLD_WITHIN)
+    }
+
     /// Returns whether nothing was broken since everything was found to be whole.
     pub(super) fn is_whole(&self) -> bool {
         self.is_whole
@@ -157,6 +168,7 @@ impl Record {
 
     /// Something breaks.
     pub(super) fn trouble(&mut self) {
+        self.broken_at = Some(Instant::now());
         if std::mem::take(&mut self.is_whole) {
             let now = Instant::now();
             let on_the_way = self.sent.iter_mut().rev().take_while(|sent| now < sent.at + SLOW);
