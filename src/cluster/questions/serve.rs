@@ -86,6 +86,7 @@ impl Cluster {
                     }
                     Offering::Taken => Answer::InUse(()),
                     Offering::Flapping => Answer::Flapping(()),
+                    Offering::Busy => Answer::Busy(()),
                     _ => Answer::NotHere(()),
                 });
             }
