@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use http::StatusCode;
+use tokio::time::{Instant, sleep, timeout_at};
 use tower_channels_transports::Close;
 
 use super::node::{LEAVE_GRACE, Node, Origin, User};
@@ -28,6 +29,8 @@ pub(super) struct Client {
     is_deposited: bool,
     /// Whether its node is shutting down.
     expects_restart: bool,
+    /// Since when it has been away, while it joins its topics again.
+    returning: Option<Instant>,
     /// Whether it is told if something is missing.
     is_exact: bool,
     inner: test::Client<User>,
@@ -106,6 +109,7 @@ impl Client {
             is_on_dead_node: false,
             is_deposited: false,
             expects_restart: false,
+            returning: None,
             is_exact: is_resumable && node.ends_channels,
             inner,
             away: None,
@@ -211,11 +215,15 @@ impl Client {
         let Some((since, _)) = self.away else { return true };
         let moves = self.at != node.origin();
         record.trace(format_args!("{} comes back to {:?}", self.key, node.origin()));
-        let connecting = timeout_at(Instant::now() + CLAIM, self.inner.reconnect_to(&node.endpoint));
-        connecting.await.expect("a connect has taken too long").expect("it is accepted");
+        let until = Instant::now() + CLAIM;
+        // It is refused for a moment while its session is on its way.
+        while let Err(refused) = self.reconnect(node, until).await {
+            assert_eq!(refused.status_code(), StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
         // Its session may be a new one.
         (self.away, self.closed_by, self.is_on_dead_node) = (None, None, false);
-        self.expects_restart = false;
+        (self.expects_restart, self.returning) = (false, Some(since));
         self.at = node.origin();
         if moves {
             self.is_exact = node.ends_channels;
@@ -233,7 +241,13 @@ impl Client {
             }
         }
         (self.may_lose_channels, self.is_deposited) = (!record.is_whole(), false);
+        self.returning = None;
         true
+    }
+
+    async fn reconnect(&mut self, node: &Node, until: Instant) -> Result<(), Rejected> {
+        let connecting = timeout_at(until, self.inner.reconnect_to(&node.endpoint));
+        connecting.await.expect("a connect has taken too long")
     }
 
     /// Somebody disconnects a user.
@@ -395,6 +409,7 @@ impl Client {
     }
 
     fn finish_all(&mut self, at: Instant, record: &mut Record) {
+        let at = self.returning.map_or(at, |since| since.min(at));
         let joins = self.topics.iter_mut().filter_map(|topic| topic.join.take());
         joins.for_each(|join| record.finish(join.span, at));
     }
