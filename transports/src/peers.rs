@@ -133,6 +133,8 @@ pub enum Offering {
     Taken,
     /// Its WebSockets keep dying.
     Flapping,
+    /// It is on its way here, or away, for another connection. The answer is known in a moment.
+    Busy,
     /// It is given away. Its connection has ended.
     Offered(Box<dyn Handover>),
 }
