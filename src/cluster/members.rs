@@ -102,6 +102,11 @@ impl Members {
         self.members.values().filter(|member| member.is_up).count()
     }
 
+    /// Returns whether a node is known, also if it is silent.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node)
+    }
+
     /// Returns whether a node has left, or is silent.
     pub(crate) fn is_away(&self, node: NodeId) -> bool {
         let member = self.members.get(&node);

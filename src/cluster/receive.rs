@@ -235,6 +235,8 @@ impl Cluster {
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);
+                // What was for this node alone may be lost, too.
+                self.check_records();
             }
         }
         self.write_version(&self.state.lock());
