@@ -113,9 +113,9 @@ impl Members {
         member.map_or_else(|| self.left.contains(&node), |member| !member.is_up)
     }
 
-    /// Returns whether a node is or was one of the cluster.
-    pub(crate) fn knows(&self, node: NodeId) -> bool {
-        self.members.contains_key(&node) || self.left.contains(&node)
+    /// Returns whether a node has said goodbye, of the latest that have.
+    pub(crate) fn has_left(&self, node: NodeId) -> bool {
+        self.left.contains(&node)
     }
 
     /// The version to write: the highest that all nodes read, also those that may come back. The lowest as long as one
