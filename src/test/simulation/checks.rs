@@ -116,7 +116,11 @@ impl Simulation {
                     most += usize::from(!must_close);
                 }
                 let sockets = node.endpoint.sockets(user);
-                assert!((least..=most).contains(&sockets), "{sockets} of {user}");
+                assert!(
+                    (least..=most).contains(&sockets),
+                    "node {} has {sockets} of {user}, not {least} to {most}",
+                    node.number
+                );
             }
         }
     }

@@ -2,11 +2,12 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use serde_json::{Value, json};
 use http::StatusCode;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
-use tower_channels_transports::Close;
+use tower_channels_transports::{Close, Rejected};
 
 use super::node::{LEAVE_GRACE, Node, Origin, User};
 use super::record::{Reach, Record, Span};
@@ -74,10 +75,10 @@ impl Topic {
 }
 
 /// How long a connect may take that looks for a session on other nodes.
-const CLAIM: std::time::Duration = std::time::Duration::from_secs(5);
+const CLAIM: Duration = Duration::from_secs(5);
 
 /// How long a presence is tracked before everyone has heard of it, and of what was before.
-const SETTLED: std::time::Duration = SLOW.saturating_mul(4);
+const SETTLED: Duration = SLOW.saturating_mul(4);
 
 /// What a client may track, as far as the others can know.
 pub(super) enum Tracked {

@@ -66,7 +66,8 @@ impl Simulation {
         self.record.end(node.number);
         let mut keys = Vec::new();
         for place in &mut self.clients {
-            let Some(client) = place.as_mut().filter(|client| client.at.number == node.number) else {
+            let Some(client) = place.as_mut().filter(|client| client.at.number == node.number)
+            else {
                 continue;
             };
             keys.push(client.key.clone());

@@ -9,8 +9,8 @@ use crate::channel::error::{Error, Result};
 use crate::cluster::{ClusterConfig, Listen, OnGap, Versions};
 use crate::test::{BusAdapter, Place};
 use crate::{
-    Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, PresenceConfig, Rejected, Reply,
-    ResumeConfig, Socket,
+    Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, PresenceConfig, Rejected,
+    Reply, ResumeConfig, Socket,
 };
 use std::time::Duration;
 

@@ -325,10 +325,10 @@ impl Record {
             assert!(!sent.is_safe || !has_come, "nothing was broken: {}", what());
             // A node is known to the others, and has clients, only after a while.
             let is_young = sent.at < self.began[&at_that_time.number] + YOUNG;
-            let is_silent = |at: Origin| self.silent[sent.from.slot][at.slot] && self.unsteady[at.slot];
-            let is_excused = is_young
-                || self.ended.contains(&sent.from.number)
-                || span.places().any(is_silent);
+            let is_silent =
+                |at: Origin| self.silent[sent.from.slot][at.slot] && self.unsteady[at.slot];
+            let is_excused =
+                is_young || self.ended.contains(&sent.from.number) || span.places().any(is_silent);
             let is_told = span.end.is_some();
             assert!(!span.is_exact || is_told || is_excused, "it was not told: {}", what());
         }
