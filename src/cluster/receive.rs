@@ -61,8 +61,9 @@ impl Cluster {
         self.metrics.received.increment(1);
         // Most of what a node hears that hears all topics is wanted by nobody.
         let topic = wire::topic_of(&body);
-        let is_wanted = topic.is_none_or(|topic| self.local.topics.subscribers(topic) > 0);
         let mut state = self.state.lock();
+        // Under the lock: a subscriber that comes later, for a session that moves, finds the number of the frame there.
+        let is_wanted = topic.is_none_or(|topic| self.local.topics.subscribers(topic) > 0);
         let change = state.members.hear(header.from, now);
         self.set_standing(change.as_slice());
         let is_new = header.number == 0 || state.members.receive(header, is_wanted);

@@ -9,6 +9,7 @@ pub(crate) mod subscriber;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -127,7 +128,7 @@ impl Topics {
     /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
     /// receive concurrent broadcasts in the same order.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        self.broadcast_from_node(broadcast, from, || None);
+        self.deliver(broadcast, from, None::<fn() -> Option<Origin>>);
     }
 
     /// As [`broadcast`](Self::broadcast), if several nodes hear it. `send` returns its origin, having sent it to the
@@ -139,10 +140,19 @@ impl Topics {
         from: Option<&Arc<dyn Inbox>>,
         send: impl FnOnce() -> Option<Origin>,
     ) {
+        self.deliver(broadcast, from, Some(send));
+    }
+
+    fn deliver(
+        &self,
+        broadcast: Broadcast,
+        from: Option<&Arc<dyn Inbox>>,
+        send: Option<impl FnOnce() -> Option<Origin>>,
+    ) {
         let Shared { registry, max_log, versions, account, broadcasts, .. } = &*self.0;
         let broadcast = Arc::new(broadcast.hold(account));
         let mut effects = Effects::default();
-        let mut send = Some(send);
+        let (is_sent, send) = (send.is_none(), Cell::new(send));
         let begin = |topic: &mut Topic| {
             if let Some(origin) = send.take().and_then(|send| send()) {
                 broadcast.set_origin(origin);
@@ -162,15 +172,20 @@ impl Topics {
                 topic.log.end_delivery(Some(account));
             }
         };
-        let visit = |subscriber: &mut Subscriber, topic: &mut Topic| {
+        let mut visit = |subscriber: &mut Subscriber, topic: &mut Topic| {
             subscriber.receive(&broadcast, from, &mut topic.log, &mut effects);
         };
-        registry.walk(broadcast.topic(), begin, Subscriber::prefetch, visit, end);
-        drop(broadcast);
-        // Nobody is here.
-        if let Some(send) = send {
-            send();
+        let name = broadcast.topic();
+        while !registry.walk(name, &begin, Subscriber::prefetch, &mut visit, &end) {
+            // Nobody is here, nor comes while it is sent: who begins to rest later knows of its number.
+            let send = || {
+                let _ = send.take().map(|send| send());
+            };
+            if is_sent || registry.if_nobody(name, send) {
+                break;
+            }
         }
+        drop(broadcast);
         broadcasts.increment(1);
         let memory = account.memory();
         effects.relieve(memory.is_exceeded().then(|| memory.clone()));

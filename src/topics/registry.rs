@@ -90,7 +90,7 @@ impl<T, S: Default> Registry<T, S> {
     /// Visits every member of a name that was there when the walk began and has not left meanwhile,
     /// and no member twice. `begin` and `end` bound the walk; `prefetch` is called for some members
     /// in a row before they are visited. All of these run under a lock and must not call foreign
-    /// code.
+    /// code. Returns `false`, having called nothing, if there is no member.
     pub(crate) fn walk(
         &self,
         name: &str,
@@ -98,21 +98,39 @@ impl<T, S: Default> Registry<T, S> {
         prefetch: impl Fn(&T),
         mut visit: impl FnMut(&mut T, &mut S),
         end: impl FnOnce(&mut S),
-    ) {
-        let Some(entry) = self.shard(name).read().get(name).cloned() else { return };
+    ) -> bool {
+        let Some(entry) = self.shard(name).read().get(name).cloned() else { return false };
         let _order = entry.order.lock();
         let mut members = entry.members.lock();
+        // It may be on its way out of the map.
+        if members.list.is_empty() {
+            return false;
+        }
         members.list.begin_walk();
         begin(&mut members.shared);
         loop {
             let Members { list, shared } = &mut *members;
             list.next_members(CHUNK).for_each(&prefetch);
             for _ in 0..CHUNK {
-                let Some(member) = list.next() else { return end(shared) };
+                let Some(member) = list.next() else {
+                    end(shared);
+                    return true;
+                };
                 visit(member, shared);
             }
             MutexGuard::bump(&mut members);
         }
+    }
+
+    /// Calls `work` if the name has no members, before it can get one. Returns whether it had none. `work` runs under a
+    /// lock and must not call foreign code.
+    pub(crate) fn if_nobody(&self, name: &str, work: impl FnOnce()) -> bool {
+        let known = self.shard(name).write();
+        let is_empty = known.get(name).is_none_or(|entry| entry.members.lock().list.is_empty());
+        if is_empty {
+            work();
+        }
+        is_empty
     }
 
     /// Clones every member of a name.

@@ -47,7 +47,10 @@ enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Write that this node has the session, with this generation, in place of what was seen.
-    Replace { seen: Option<Revision>, generation: u64 },
+    Replace {
+        seen: Option<Revision>,
+        generation: u64,
+    },
     /// Ask this node for the session.
     Ask(NodeId),
     Done(Outcome),
@@ -82,11 +85,21 @@ pub(super) enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// This node begins the session.
-    New { cause: Cause, held: Held, unheard: Option<NodeId> },
+    New {
+        cause: Cause,
+        held: Held,
+        unheard: Option<NodeId>,
+    },
     /// Its node has left it behind, and this one has it now.
-    Deposited { held: Held, state: Bytes },
+    Deposited {
+        held: Held,
+        state: Bytes,
+    },
     /// Its node offers it. The record is still that of its node: this is what takes its place.
-    Offered { owner: NodeId, held: Held },
+    Offered {
+        owner: NodeId,
+        held: Held,
+    },
     /// It is another client's, or contested.
     Taken,
     Flapping,

@@ -43,6 +43,10 @@ impl LocalEndpoint for Sessions {
         false
     }
 
+    fn has_shut_down(&self) -> bool {
+        false
+    }
+
     fn longest_poll(&self) -> Duration {
         Duration::ZERO
     }

@@ -306,11 +306,7 @@ impl<S: Session> Sessions<S> {
 
     /// Makes room for another session of a socket id that may have `max`. Returns the session that has
     /// to end for it: the one that has been without a connection for longest.
-    fn make_room(
-        &mut self,
-        socket_id: &str,
-        max: usize,
-    ) -> Result<Option<Evicted<S>>, Full> {
+    fn make_room(&mut self, socket_id: &str, max: usize) -> Result<Option<Evicted<S>>, Full> {
         let ids = self.by_socket_id.get(socket_id).map_or(&[][..], Vec::as_slice);
         if ids.len() < max {
             return Ok(None);

@@ -97,8 +97,7 @@ impl Node {
     }
 
     pub(super) fn begin(&mut self, number: u64, claim: Claim, started: u64) {
-        let running =
-            Running { number, claim, started, stage: 0, ticket: 0, was_stalled: false };
+        let running = Running { number, claim, started, stage: 0, ticket: 0, was_stalled: false };
         self.running = Some(running);
     }
 

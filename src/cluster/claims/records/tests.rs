@@ -105,7 +105,8 @@ fn a_session_that_was_taken_from_a_living_owner_is_recorded_at_once_and_above_ot
         task = again(records.done(task, there(OTHER, theirs, theirs), 0, TIME));
         assert_eq!(task.call, write(Some(theirs), generation));
     }
-    let Next::Tell { loser, generation } = records.done(task, Answer::Replaced(Revision(9)), 0, TIME)
+    let Next::Tell { loser, generation } =
+        records.done(task, Answer::Replaced(Revision(9)), 0, TIME)
     else {
         panic!("the other node is told");
     };
@@ -141,10 +142,7 @@ fn a_record_that_the_store_has_lost_is_written_again() {
     let task = check(&mut records);
     let task = again(records.done(task, Answer::There(None), 0, TIME));
     assert_eq!((&task.call, records.unrecorded()), (&write(None, 100), 1));
-    assert!(matches!(
-        records.done(task, Answer::Replaced(Revision(9)), 0, TIME),
-        Next::Nothing
-    ));
+    assert!(matches!(records.done(task, Answer::Replaced(Revision(9)), 0, TIME), Next::Nothing));
     assert_eq!(records.forget(ID), Some(held(100, 9)));
     assert_eq!(records.unrecorded(), 0);
 }
