@@ -25,7 +25,9 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   const longPollFallbackMs = fallsBack ? 300 : undefined;
   const opened = [];
   const transport = client.overWebSocket && remembering(opened);
-  const options = { to, topic, session, longPollFallbackMs, reconnectAfterMs, ...(transport && { transport }) };
+  let joins = 0;
+  const payload = () => ({ echo: (joins += 1) });
+  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, ...(transport && { transport }) };
   const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
   Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], told: [], unpacked: 0, isHere: true });
@@ -39,7 +41,7 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   const presence = new client.phoenix.Presence(lobby);
   await ok(lobby.join());
   await mark(me);
-  room.joinPush.receive("ok", ({ arrival }) => arrive(me, arrival));
+  room.joinPush.receive("ok", ({ echo, arrival }) => arrive(me, echo === joins ? arrival : "back"));
   const asking = ask(me, room, askEveryMs);
   t.after(() => (me.isHere = false));
 
@@ -61,9 +63,9 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
 }
 
 /**
- * Learns from the answer to a join whether the session goes on: on the same node it does not say; `moved` from another; or
- * something may be missing, since it was begun anew (`new`), or moved with a `gap`. What this member has stored in its channel
- * must have travelled along.
+ * Learns from the answer to a join whether the session goes on: on the same node, which repeats an earlier answer (`back`),
+ * or `moved` from another; or something may be missing, since it was begun anew (`new`), or has moved with a `gap`. What this
+ * member has stored in its channel must have travelled along.
  */
 async function arrive(me, arrival) {
   if (!me.hasArrived) return void (me.hasArrived = true);
