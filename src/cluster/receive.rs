@@ -151,6 +151,12 @@ impl Cluster {
         heard
     }
 
+    /// Returns whether a node is or was one of the cluster, as far as this one can know: it may not have heard of it yet.
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        let state = self.state.lock();
+        !state.is_linked || self.started.elapsed() < ACQUAINTED || state.members.knows(node)
+    }
+
     /// See [`PubSub::has_heard`](crate::PubSub::has_heard).
     pub(crate) fn has_heard(&self, numbers: &[Origin]) -> bool {
         let state = self.state.lock();
@@ -229,6 +235,8 @@ impl Cluster {
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);
+                // What was for this node alone may be lost, too.
+                self.check_records();
             }
         }
         self.write_version(&self.state.lock());
@@ -271,6 +279,9 @@ impl Cluster {
         }
     }
 }
+
+/// From which age on a node has heard of all others.
+const ACQUAINTED: Duration = Duration::from_secs(5);
 
 /// Counts a frame that cannot be read.
 pub(super) fn refuse(error: DecodeError) {

@@ -141,7 +141,7 @@ impl<S: Session> Connected<S> {
         let socket_id = session.id().map(Into::into);
         let wanted = Wanted { id: Arc::clone(&name), socket_id, received, transport };
         let found = elsewhere.peers.find(wanted).await;
-        if matches!(found, Found::Here)
+        if matches!(found, Found::None | Found::Here)
             && let Some(known) = registry.find_own(&id, session.id(), received)
         {
             let kind = Kind::Resumed(known, session);
@@ -156,9 +156,11 @@ impl<S: Session> Connected<S> {
         if matches!(found, Found::Offered(_)) && session.has_expired() {
             return None;
         }
-        if !is_admitted && let Err(rejected) = session.admit() {
-            refuse(rejected.report());
-            if !matches!(found, Found::Offered(_) | Found::Taken) {
+        // A connect that has found its session may go on with that and with no other: it may have been disconnected with
+        // it, and then its client connects again.
+        let is_offered = matches!(found, Found::Offered(_));
+        if !(is_admitted || is_offered && admit(&mut session)) {
+            if matches!(found, Found::None | Found::Here) {
                 registry.release(&name);
             }
             return None;
@@ -179,7 +181,7 @@ impl<S: Session> Connected<S> {
                     Err(reason) => {
                         SESSIONS_NOT_MOVED.increment([reason.label()], 1);
                         limited!(WARN, ?reason, "session of another node begins anew");
-                        if reason == NotMoved::Failed {
+                        if reason == NotMoved::Failed || !is_admitted {
                             registry.release(&name);
                             return None;
                         }
@@ -199,6 +201,11 @@ impl<S: Session> Connected<S> {
         }
         attached
     }
+}
+
+/// Takes a place for a session that continues one. Returns `false` if there is none.
+fn admit<S: Session>(session: &mut S) -> bool {
+    session.admit().map_err(|rejected| refuse(rejected.report())).is_ok()
 }
 
 /// Takes a session from another node, and lets `session` continue it.

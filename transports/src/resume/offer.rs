@@ -39,8 +39,7 @@ impl<S: Session> ResumeRegistry<S> {
         let known = self.find(&wanted.id).filter(|session| session.is_alive());
         let Some(session) = known else {
             let is_claimed = self.elsewhere().is_some_and(|it| it.is_claimed(&wanted.id));
-            // It is on its way here or away, for another connection.
-            return if is_claimed { Offering::Taken } else { Offering::None };
+            return if is_claimed { Offering::Busy } else { Offering::None };
         };
         if session.socket_id() != wanted.socket_id.as_deref() || session.is_in_conflict() {
             limited!(INFO, "session id in use by another client, on another node");

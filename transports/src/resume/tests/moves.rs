@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::nodes::{Client, Fault, Frame, ID, TTL, Ws, event, nodes};
 use crate::connect_info::Transport;
+use crate::frame::Close;
 use crate::peers::{Offering, Wanted};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -209,6 +210,39 @@ async fn a_client_that_had_a_newer_session_elsewhere_goes_on_with_that() {
     let _third = a.join(&mut client, 2).await;
     assert_eq!(client.take_seen(), ["joined", "joined", "1", "joined", "2", "last"]);
     assert!(a.record().contains(&"unpacked".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_giving_a_session_away_or_looks_for_it_is_busy() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    drop(a.join(&mut client, 0).await);
+    let asked = wanted(Some(0), Transport::InMemory);
+    a.fails(Fault::PackHangs);
+    let _second = b.websocket(&client).await;
+    tokio::time::sleep(SECOND).await;
+    assert!(matches!(a.acceptor.offer(&asked), Offering::Busy), "it is being packed");
+    assert!(matches!(b.acceptor.offer(&asked), Offering::Busy), "it is being taken");
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(matches!(a.acceptor.offer(&asked), Offering::None));
+    assert!(matches!(b.acceptor.offer(&asked), Offering::Offered(_)));
+    assert_eq!(cluster.released.lock().len(), 1, "by A, which has lost it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_found_its_session_begins_no_other() {
+    let (cluster, [a, ..]) = nodes();
+    let mut client = Client::numbered();
+    let mut first = a.join(&mut client, 0).await;
+    let token = a.longpoll(&client).await;
+    // Its user is banned.
+    a.tabs.outbox.lock().take().unwrap().close(Close::GoingAway);
+    assert_eq!(first.next().await, Frame::Close(1001));
+    drop(first);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(a.request(Some(&token), Some("join"), &client).await.status, 500);
+    assert_eq!((a.acceptor.detached_sessions(), a.acceptor.detached()), (0, vec![]));
+    drop(cluster);
 }
 
 #[tokio::test(start_paused = true)]

@@ -233,7 +233,7 @@ impl Peers for Link {
                     cluster.owners.lock().insert(id, to);
                     Found::None
                 }
-                Offering::Taken => Found::Taken,
+                Offering::Taken | Offering::Busy => Found::Taken,
                 Offering::Flapping => Found::Flapping,
                 Offering::Offered(handover) => {
                     let outline = handover.outline();
