@@ -58,11 +58,13 @@ export function total(tallies) {
   };
 }
 
-/** A line for each member that lacks something, has something twice or has begun a session anew. */
+/** A line for each member that lacks something, has something twice, has begun a session anew or had to wait. */
 export function oddities(tallies) {
-  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps }) => {
-    const odd = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps }).filter(([, count]) => count > 0);
-    return odd.length ? [`${name}: ${odd.map(([what, count]) => `${count} ${what}`).join(", ")}`] : [];
+  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps, answers, absences }) => {
+    const waits = Object.entries({ answer: longest(answers), away: longest(absences) }).filter(([, ms]) => ms > HUNG_MS);
+    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps }).filter(([, count]) => count > 0);
+    const odd = [...counts, ...waits].map(([what, number]) => `${number} ${what}`);
+    return odd.length ? [`${name}: ${odd.join(", ")}`] : [];
   });
 }
 

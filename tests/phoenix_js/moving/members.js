@@ -1,5 +1,4 @@
 // Clients that reach any node: each writes in a room, is asked for nothing but questions of its own, and is in a lobby.
-import { WebSocket } from "ws";
 import { ask, follow } from "../cluster/members.js";
 import { members } from "../continuity/members.js";
 import { ok, outcome } from "../support/promises.js";
@@ -14,6 +13,9 @@ export const MODES = ["plain", "session", "kept"];
 /** Before 1.8, a client gives up an attempt that is not answered when the next one is due: it must be able to wait. */
 const reconnectAfterMs = (tries) => [20, 100, 250, 500][tries - 1] ?? 1000;
 
+/** More often than the nodes allow a WebSocket to be silent. */
+export const HEARTBEAT_MS = 5000;
+
 /** How long an answer may take that is not measured. */
 const ANSWERED_MS = 60_000;
 
@@ -23,11 +25,9 @@ const ANSWERED_MS = 60_000;
 export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, askEveryMs }) {
   const session = mode === "plain" ? null : undefined;
   const longPollFallbackMs = fallsBack ? 300 : undefined;
-  const opened = [];
-  const transport = client.overWebSocket && remembering(opened);
   let joins = 0;
   const payload = () => ({ echo: (joins += 1) });
-  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, ...(transport && { transport }) };
+  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, heartbeatIntervalMs: HEARTBEAT_MS };
   const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
   Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], told: [], unpacked: 0, isHere: true });
@@ -57,7 +57,6 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
       me.isHere = false;
       me.interrupt?.();
       await asking;
-      opened.filter((webSocket) => webSocket !== socket.conn).forEach((webSocket) => webSocket.close());
     },
   });
 }
@@ -85,12 +84,3 @@ async function mark(me) {
   const [status] = await outcome(me.room.push("assign", { k: "mark", v: me.user }, ANSWERED_MS));
   me.isMarked = status === "ok";
 }
-
-/** WebSockets that are remembered: a client that connects again at once after a disconnect may forget to close one. */
-const remembering = (opened) =>
-  class extends WebSocket {
-    constructor(...parameters) {
-      super(...parameters);
-      opened.push(this);
-    }
-  };

@@ -18,8 +18,8 @@ const VERSIONS = ["phoenix-1.8", "phoenix-1.8.0", "phoenix-1.7", "phoenix-1.6"];
 const [EACH, EVERY_MS] = FULL ? [2, 200] : [1, 400];
 /** Part of the names of the only clients to run, such as `1.7` or `longpoll`. */
 export const ONLY = process.env.MOVING_ONLY ?? "";
-/** Settings of the nodes. */
-const ENV = { SHUTDOWN_MS, WINDOW_MS: 2000 };
+/** Settings of the nodes. A WebSocket that a client has forgotten to close ends soon. */
+const ENV = { SHUTDOWN_MS, WINDOW_MS: 2000, IDLE_MS: 12_000 };
 
 /** After which everybody has everything, or was told, also on a busy machine. */
 export const SETTLED_MS = 60_000;
