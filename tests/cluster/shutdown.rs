@@ -425,6 +425,7 @@ async fn a_client_that_was_accepted_before_the_last_quarter_and_comes_in_it_is_s
     let mut late = Poller::connect(&one).await;
     seconds(2).await;
     assert_eq!(late.join().await, "new", "it was resumed");
+    while late.request("GET", "").await["status"] != 500 {}
     let (has_ended, took) = shutdown.await.expect("no panic");
     assert!(has_ended && (LAST_QUARTER..TIMEOUT).contains(&took), "{took:?}");
     let mut eve = Poller::connect(&two).await;
