@@ -127,6 +127,8 @@ define_metrics! {
     /// Sessions that were to be left behind in the store at a shutdown.
     pub(crate) Counter DEPOSITS = "tower_channels_cluster_deposits_total"
         by [("result", &["ok", "too_large", "superseded", "failed"])];
+    /// Nodes whose sessions were taken over, and that are told so once, because too many do not answer.
+    pub(crate) Counter NOTICES_DROPPED = "tower_channels_cluster_notices_dropped_total" by [];
     /// Calls of the store that failed.
     pub(crate) Counter STORE_ERRORS = "tower_channels_cluster_store_errors_total" by [];
     /// Bytes of the questions to and of other nodes that are not answered yet, and of the answers on their way.

@@ -102,15 +102,20 @@ impl Members {
         self.members.values().filter(|member| member.is_up).count()
     }
 
+    /// Returns whether a node is known, also if it is silent.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node)
+    }
+
     /// Returns whether a node has left, or is silent.
     pub(crate) fn is_away(&self, node: NodeId) -> bool {
         let member = self.members.get(&node);
         member.map_or_else(|| self.left.contains(&node), |member| !member.is_up)
     }
 
-    /// Returns whether a node is or was one of the cluster.
-    pub(crate) fn knows(&self, node: NodeId) -> bool {
-        self.members.contains_key(&node) || self.left.contains(&node)
+    /// Returns whether a node has said goodbye, of the latest that have.
+    pub(crate) fn has_left(&self, node: NodeId) -> bool {
+        self.left.contains(&node)
     }
 
     /// The version to write: the highest that all nodes read, also those that may come back. The lowest as long as one

@@ -154,7 +154,8 @@ impl Cluster {
     /// Returns whether a node is or was one of the cluster, as far as this one can know: it may not have heard of it yet.
     pub(super) fn knows(&self, node: NodeId) -> bool {
         let state = self.state.lock();
-        !state.is_linked || self.started.elapsed() < ACQUAINTED || state.members.knows(node)
+        let is_known = state.members.knows(node) || state.members.has_left(node);
+        is_known || !state.is_linked || self.started.elapsed() < ACQUAINTED
     }
 
     /// See [`PubSub::has_heard`](crate::PubSub::has_heard).
@@ -235,6 +236,8 @@ impl Cluster {
             Change::Missing(node) => {
                 limited!(WARN, ?node, "broadcasts of another node were lost");
                 self.miss("numbers", Scope::All);
+                // What was for this node alone may be lost, too.
+                self.check_records();
             }
         }
         self.write_version(&self.state.lock());

@@ -14,7 +14,7 @@ pub(super) struct Claim {
     node: NodeId,
     /// The hash of the socket id of its client.
     socket: u64,
-    /// The time, in milliseconds since the Unix epoch.
+    /// The time, in microseconds since the Unix epoch.
     time: u64,
     state: State,
     /// How many replacements were refused.
@@ -24,6 +24,8 @@ pub(super) struct Claim {
     cause: Cause,
     /// A node that may still believe to have the session.
     unheard: Option<NodeId>,
+    /// The node to which this one has given the session lately, and which may not have written its record yet.
+    given_to: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -131,8 +133,14 @@ const MAX_REFUSED: u8 = 3;
 const MAX_ASKED: u8 = 3;
 
 impl Claim {
-    /// Begins. `time` is in milliseconds since the Unix epoch.
-    pub(super) fn new(node: NodeId, socket: u64, time: u64) -> (Self, Step) {
+    /// Begins. `time` is in microseconds since the Unix epoch. `given_to` is the node to which this one has given the
+    /// session lately.
+    pub(super) fn new(
+        node: NodeId,
+        socket: u64,
+        time: u64,
+        given_to: Option<NodeId>,
+    ) -> (Self, Step) {
         let mut claim = Self {
             node,
             socket,
@@ -142,6 +150,7 @@ impl Claim {
             asked: 0,
             cause: Cause::Unknown,
             unheard: None,
+            given_to,
         };
         let step = claim.replace(None, 0, None);
         (claim, step)
@@ -198,10 +207,12 @@ impl Claim {
             let is_there = self.time < deposit.expires;
             return self.replace(seen, generation, is_there.then_some(deposit.state));
         }
-        if owner == self.node {
+        let owner = match (owner == self.node, self.given_to.take()) {
+            (false, _) => owner,
+            (true, Some(other)) => other,
             // A session that has ended here meanwhile.
-            return self.replace(seen, generation, None);
-        }
+            (true, None) => return self.replace(seen, generation, None),
+        };
         if self.asked == MAX_ASKED {
             self.unheard = Some(owner);
             return self.replace(seen, generation, None);

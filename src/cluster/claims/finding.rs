@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower_channels_transports::limited;
 use tower_channels_transports::peers::{self, BoxFuture, Found, Wanted};
 
 use super::claim::{Answer, Cause, Claim, Event, Held, Outcome, Step};
 use super::record::{SessionRecord, hash_socket, key};
-use super::records::TTL;
+use super::records::{GIVEN, TTL};
 use super::{PATIENCE, unix_time};
 use crate::adapter::{NodeId, Replaced};
 use crate::cluster::Cluster;
@@ -23,8 +23,8 @@ use crate::telemetry::CLAIMS;
 /// How long a claim may take, whatever fails.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// How long to wait before a node is asked again that was too busy.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long to wait before a node is asked again that was too busy, or about to begin the session or to give it away.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the taking of a session may take.
 const TAKING: Duration = Duration::from_secs(2);
@@ -113,7 +113,11 @@ impl Session {
         let cluster = &self.cluster;
         let key = key(self.endpoint, &self.id);
         let end = Instant::now() + LONGEST;
-        let (mut claim, mut step) = Claim::new(cluster.node, self.socket, unix_time());
+        let given_to = {
+            let now = cluster.elapsed();
+            cluster.claims.state.lock().of(self.endpoint).given_to(&self.id, GIVEN, now)
+        };
+        let (mut claim, mut step) = Claim::new(cluster.node, self.socket, unix_time(), given_to);
         loop {
             let deadline = end.min(Instant::now() + PATIENCE);
             let event = match step {
@@ -132,7 +136,7 @@ impl Session {
                     }
                 }
                 Step::Ask(owner) => {
-                    let asked = timeout_at(deadline, self.ask(owner, wanted)).await;
+                    let asked = timeout_at(end, self.ask(owner, wanted)).await;
                     let (answer, offer) = asked.unwrap_or((Answer::Silent, None));
                     *offered = offer;
                     Event::Answered(answer)
@@ -146,8 +150,9 @@ impl Session {
     /// Asks a node for the session.
     async fn ask(&self, owner: NodeId, wanted: &Wanted) -> (Answer, Option<Offered>) {
         loop {
-            let question = Question::offer(wanted);
-            let answer = match self.cluster.ask(owner, self.endpoint, question).await {
+            let asking = self.cluster.ask(owner, self.endpoint, Question::offer(wanted));
+            let asked = timeout(PATIENCE, asking).await.unwrap_or(Err(AskError::Silent));
+            let answer = match asked {
                 Ok(questions::Answer::Offered(offered)) => {
                     return (Answer::Offered, Some(offered));
                 }
@@ -192,12 +197,19 @@ impl peers::Offer for FromOwner {
         let Self { session, owner, held, ticket, .. } = *self;
         Box::pin(async move {
             let Session { cluster, endpoint, id, socket } = session;
-            let question = Question::take(ticket, prepared);
-            let taking = cluster.ask(owner, endpoint, question);
-            let state = match timeout_at(Instant::now() + TAKING, taking).await {
-                Ok(Ok(questions::Answer::Given(state))) => Some(state),
+            let taking = cluster.ask(owner, endpoint, Question::take(ticket, prepared));
+            let taken = timeout(TAKING, taking).await.unwrap_or(Err(AskError::Late));
+            let state = match taken {
+                Ok(questions::Answer::Given(state)) => Some(state),
+                Ok(questions::Answer::InUse(())) => {
+                    limited!(INFO, session = ?id, "session stays on its node: its client has returned there");
+                    // Whatever begins for this connection is superseded already.
+                    cluster.end_moved(endpoint, id);
+                    return None;
+                }
                 _ => {
                     limited!(WARN, session = ?id, "session begun anew: its node has not given it away");
+                    cluster.tell_took(owner, endpoint, &id, held.generation);
                     None
                 }
             };

@@ -1,20 +1,17 @@
-//! How a node keeps the records of its sessions, and leaves sessions behind.
+//! How a node keeps the records of its sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 use tower_channels_transports::limited;
-use tower_channels_transports::peers::{BoxFuture, Handover};
 
-use super::record::{Deposit, SessionRecord, hash_socket, key};
+use super::record::key;
 use super::records::{Answer, Call, Next, TTL, Task};
 use super::{MAX_CALLS, PATIENCE, unix_time};
-use crate::adapter::{NodeId, Replaced, Revision};
-use crate::cluster::questions::{Notice, Took};
+use crate::adapter::Replaced;
 use crate::cluster::{Cluster, WeakCluster};
-use crate::telemetry::{DEPOSITS, SESSIONS_SUPERSEDED};
+use crate::telemetry::SESSIONS_SUPERSEDED;
 
 /// A pause of the process after which other nodes may have taken its sessions for lost, in milliseconds.
 const PAUSE: u64 = 1000;
@@ -28,12 +25,6 @@ const BEGINNING: Duration = Duration::from_secs(5);
 /// How many sessions are checked per step of the node's task.
 const CHECKS: usize = 64;
 
-/// The longest state of a session that is left behind, in bytes.
-const MAX_DEPOSIT: usize = 64 << 10;
-
-/// How often a deposit is written again if the record is another one of this node.
-const ROUNDS: u8 = 3;
-
 impl Cluster {
     /// The session of this id, which this node had, has ended here: its record is removed soon.
     pub(in crate::cluster) fn release(&self, endpoint: u32, id: &str) {
@@ -44,21 +35,8 @@ impl Cluster {
         }
     }
 
-    /// Another node says that it has a session, which ends here if that is of a later generation.
-    pub(in crate::cluster) fn hear_took(self: &Arc<Self>, from: NodeId, took: &Took) {
-        let Took { endpoint, id, generation } = took;
-        let mut state = self.claims.state.lock();
-        let records = state.endpoints.get_mut(*endpoint as usize);
-        let is_taken = records.is_some_and(|records| records.is_taken(id, *generation));
-        drop(state);
-        if is_taken {
-            limited!(INFO, node = ?from, session = ?id, "session ended: another node has taken it over");
-            self.end_moved(*endpoint, id.as_str().into());
-        }
-    }
-
     /// Ends a session that another node has.
-    fn end_moved(self: &Arc<Self>, endpoint: u32, id: Arc<str>) {
+    pub(super) fn end_moved(self: &Arc<Self>, endpoint: u32, id: Arc<str>) {
         SESSIONS_SUPERSEDED.add(1);
         let end = move |cluster: &Self, id: &str| {
             if let Some(endpoint) = cluster.endpoint(endpoint) {
@@ -94,6 +72,7 @@ impl Cluster {
             self.check_records();
         }
         self.begin_tasks(CHECKS);
+        self.repeat_took(now);
     }
 
     /// Begins what is due for records.
@@ -192,78 +171,6 @@ impl Cluster {
             Err(_) => Answer::Failed,
         }
     }
-
-    /// Tells a node that this one has a session which it may believe to have.
-    pub(super) fn tell_took(
-        self: &Arc<Self>,
-        node: NodeId,
-        endpoint: u32,
-        id: &str,
-        generation: u64,
-    ) {
-        let took = Took { endpoint, id: id.to_owned(), generation };
-        self.notify(node, Notice::Took(took));
-    }
-
-    /// Leaves a session behind in the store, for the node to which its client comes: its `state`, as
-    /// [`Handover::give`] has returned it, for so long. It must have ended here. Returns whether that has worked. If not,
-    /// the session is lost, because its state is too long, another node has it already, or the store is unavailable.
-    ///
-    /// Takes a second at most for each of three attempts.
-    pub(crate) async fn deposit(
-        &self,
-        endpoint: u32,
-        id: &str,
-        socket_id: Option<&str>,
-        state: Bytes,
-        ttl: Duration,
-    ) -> bool {
-        let held = self.claims.state.lock().of(endpoint).forget(id);
-        let result = if state.len() > MAX_DEPOSIT {
-            "too_large"
-        } else {
-            let time = unix_time();
-            let generation = held.map_or(time, |held| held.generation);
-            let socket = hash_socket(id, socket_id);
-            let mut record = SessionRecord::new(self.node, generation, socket);
-            let expires = time.saturating_add(super::millis(ttl));
-            record.deposit = Some(Deposit { state, expires });
-            let seen = held.and_then(|held| held.seen);
-            self.write_deposit(&key(endpoint, id), seen, &record, ttl).await
-        };
-        DEPOSITS.increment([result], 1);
-        if result != "ok" {
-            limited!(WARN, session = ?id, result, "session could not be left behind for another node");
-        }
-        result == "ok"
-    }
-
-    async fn write_deposit(
-        &self,
-        key: &str,
-        mut seen: Option<Revision>,
-        record: &SessionRecord,
-        ttl: Duration,
-    ) -> &'static str {
-        for _ in 0..ROUNDS {
-            let deadline = Instant::now() + PATIENCE;
-            let value = Some(record.encode());
-            seen = match self.replace_record(key, seen, value, ttl, deadline).await {
-                Ok(Replaced::Yes(_)) => return "ok",
-                // The session has been released already.
-                Ok(Replaced::No(None)) => None,
-                Ok(Replaced::No(Some(there))) => {
-                    let other = SessionRecord::decode(there.value);
-                    if other.is_some_and(|other| other.owner() != self.node) {
-                        return "superseded";
-                    }
-                    Some(there.revision)
-                }
-                Err(_) => return "failed",
-            };
-        }
-        "failed"
-    }
 }
 
 /// Does a task, and then whatever else is due.
@@ -282,32 +189,4 @@ pub(super) enum Ran {
     Ended,
     /// The store is unavailable.
     Failed,
-}
-
-/// A session that is about to move. Once it is given away, its record is the other node's affair.
-#[derive(Debug)]
-pub(in crate::cluster) struct Watched {
-    pub(in crate::cluster) session: Box<dyn Handover>,
-    pub(in crate::cluster) cluster: WeakCluster,
-    pub(in crate::cluster) endpoint: u32,
-    pub(in crate::cluster) id: Arc<str>,
-}
-
-impl Handover for Watched {
-    fn outline(&self) -> Bytes {
-        self.session.outline()
-    }
-
-    fn give(self: Box<Self>, prepared: Option<Bytes>) -> BoxFuture<Option<Bytes>> {
-        let Self { session, cluster, endpoint, id } = *self;
-        let given = session.give(prepared);
-        Box::pin(async move {
-            let state = given.await?;
-            if let Some(cluster) = cluster.upgrade() {
-                // Its removal would only get in the way of the other node.
-                cluster.claims.state.lock().of(endpoint).forget(&id);
-            }
-            Some(state)
-        })
-    }
 }

@@ -6,12 +6,14 @@
 
 mod claim;
 mod finding;
+mod giving;
 mod keeping;
 #[cfg(any(test, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub mod model;
 mod record;
 mod records;
+mod told;
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -24,8 +26,9 @@ use tokio::time::{Instant, timeout_at};
 use tower_channels_transports::limited;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
-pub(super) use self::keeping::Watched;
+pub(super) use self::giving::Watched;
 use self::records::Records;
+use self::told::Told;
 use super::Cluster;
 use crate::adapter::{Adapter, NodeId, Record, Replaced, Revision, Store, StoreError};
 use crate::telemetry::{SESSIONS_UNRECORDED, STORE_ERRORS};
@@ -42,6 +45,7 @@ struct State {
     node: NodeId,
     /// By the index of the endpoint.
     endpoints: Vec<Records>,
+    told: Told,
     /// How many tasks are under way.
     tasks: usize,
     /// When the task of the node was last here, in milliseconds since its start.
@@ -59,7 +63,8 @@ impl Claims {
         if adapter.store().is_none() {
             limited!(INFO, "the engine keeps no records: resumable sessions stay on their nodes");
         }
-        let state = State { node, endpoints: Vec::new(), tasks: 0, last_step: 0 };
+        let state =
+            State { node, endpoints: Vec::new(), told: Told::default(), tasks: 0, last_step: 0 };
         Self {
             state: Mutex::new(state),
             calls: Semaphore::new(MAX_CALLS),
@@ -127,15 +132,19 @@ async fn bounded<T>(
     })
 }
 
-/// The time in milliseconds since the Unix epoch. It does not go back.
+/// The time in microseconds since the Unix epoch. It does not go back.
 fn unix_time() -> u64 {
     static BEGAN: LazyLock<(Duration, Instant)> = LazyLock::new(|| (clock(), Instant::now()));
     let (began, at) = *BEGAN;
-    millis(clock().max(began.saturating_add(at.elapsed())))
+    micros(clock().max(began.saturating_add(at.elapsed())))
 }
 
 fn clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

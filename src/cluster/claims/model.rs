@@ -108,7 +108,8 @@ impl World {
         }
         if node.running.is_none() && node.taking.is_none() {
             self.count += 1;
-            let (claim, step) = Claim::new(node.id, SOCKET, node.time(self.now));
+            let given_to = node.records.given_to(ID, records::GIVEN, self.now);
+            let (claim, step) = Claim::new(node.id, SOCKET, node.time(self.now), given_to);
             node.begin(self.count, claim, self.now);
             self.follow(place, step);
         }
@@ -155,7 +156,7 @@ impl World {
             Outcome::Offered { owner, held } => {
                 let (from, token) = (node.id, running.token());
                 let ticket = running.ticket;
-                node.taking = Some((held, running));
+                node.taking = Some((held, owner, running));
                 self.send(from, owner, 2, Message::Take { from, token, ticket });
                 self.after(2 * PATIENCE, InFlight::ToNode(from, Message::Overdue(token)));
             }
@@ -166,9 +167,13 @@ impl World {
     /// The owner has given the session away, or not.
     fn taken(&mut self, place: usize, has_state: bool) {
         let node = &mut self.nodes[place];
-        let Some((held, _)) = node.taking.take() else { return };
+        let Some((held, owner, _)) = node.taking.take() else { return };
         node.has_session = true;
+        let id = node.id;
         node.records.take(&ID.into(), SOCKET, held, has_state, self.now);
+        if !has_state {
+            self.send(id, owner, 2, Message::Took(held.generation));
+        }
         self.work(place);
     }
 
@@ -210,12 +215,15 @@ impl World {
                 let is_given = node.has_session && node.ticket == Some(ticket);
                 if is_given {
                     node.has_session = false;
-                    node.records.forget(ID);
+                    node.records.give(&ID.into(), from, self.now);
                 }
-                self.send(id, from, 2, Message::Given { token, is_given });
+                let is_withdrawn = !is_given && node.records.has(ID);
+                self.send(id, from, 2, Message::Given { token, is_given, is_withdrawn });
             }
-            Message::Given { token, is_given } => {
-                if node.is_taking(token) {
+            Message::Given { token, is_given, is_withdrawn } => {
+                if node.is_taking(token) && is_withdrawn {
+                    node.taking = None;
+                } else if node.is_taking(token) {
                     self.taken(place, is_given);
                 }
             }
@@ -337,7 +345,9 @@ impl World {
             Message::Ask { from, token } => {
                 (from, Message::Answered { token, answer: Answer::Gone, ticket: 0 })
             }
-            Message::Take { from, token, .. } => (from, Message::Given { token, is_given: false }),
+            Message::Take { from, token, .. } => {
+                (from, Message::Given { token, is_given: false, is_withdrawn: false })
+            }
             _ => return,
         };
         self.after(1, InFlight::ToNode(to, message));

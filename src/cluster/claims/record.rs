@@ -28,7 +28,7 @@ pub(super) struct Deposit {
     /// What continues it on another node.
     #[prost(bytes = "bytes", tag = "1")]
     pub(super) state: Bytes,
-    /// When the session ends, in milliseconds since the Unix epoch.
+    /// When the session ends, in microseconds since the Unix epoch.
     #[prost(uint64, tag = "2")]
     pub(super) expires: u64,
 }
@@ -76,7 +76,7 @@ pub(super) fn hash_socket(id: &str, socket_id: Option<&str>) -> u64 {
     hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
 }
 
-/// The generation that follows on another: at least the time, in milliseconds since the Unix epoch, so that a later owner
+/// The generation that follows on another: at least the time, in microseconds since the Unix epoch, so that a later owner
 /// has the higher one even if the store has lost the record of an earlier one.
 pub(super) fn generation_after(generation: u64, time: u64) -> u64 {
     time.max(generation.saturating_add(1))

@@ -2,7 +2,7 @@
 
 mod task;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,10 @@ pub(super) struct Records {
     owned: BTreeMap<Arc<str>, Owned>,
     /// When the next write is due of those that nobody is working at.
     due: BTreeSet<(u64, Arc<str>)>,
+    /// The sessions that were given to other nodes lately, and when.
+    given: BTreeMap<Arc<str>, (NodeId, u64)>,
+    /// The same in order, those included that have come back since.
+    given_at: VecDeque<(u64, Arc<str>)>,
     /// After which id the check of all sessions goes on.
     checking: Option<Option<Arc<str>>>,
     /// Tells one holding of an id from the next.
@@ -56,6 +60,9 @@ pub(super) const TTL: Duration = Duration::from_secs(3600);
 /// After how many milliseconds a record is written again, so that the store keeps it.
 const REFRESH: u64 = 20 * 60 * 1000;
 
+/// For how many milliseconds a node knows to whom it has given a session: by then the other has written its record.
+pub(super) const GIVEN: u64 = 5000;
+
 /// How often a node overrules others that has just taken a session with its state.
 const INSISTS: u8 = 3;
 
@@ -71,6 +78,8 @@ impl Records {
             node,
             owned: BTreeMap::new(),
             due: BTreeSet::new(),
+            given: BTreeMap::new(),
+            given_at: VecDeque::new(),
             checking: None,
             last_serial: 0,
             unrecorded: 0,
@@ -115,6 +124,7 @@ impl Records {
         insists: u8,
     ) {
         self.forget(id);
+        self.given.remove(id);
         self.last_serial = self.last_serial.wrapping_add(1);
         let Held { generation, seen, .. } = held;
         let serial = self.last_serial;
@@ -159,6 +169,32 @@ impl Records {
         Some(Held { generation, seen, is_recorded: standing == Standing::Recorded })
     }
 
+    /// The session was given to another node, which will write a record of its own.
+    pub(super) fn give(&mut self, id: &Arc<str>, to: NodeId, now: u64) {
+        self.forget(id);
+        self.forget_given(now);
+        self.given.insert(Arc::clone(id), (to, now));
+        self.given_at.push_back((now, Arc::clone(id)));
+    }
+
+    /// Returns to which node the session was given in the last `time` milliseconds, but no more than 5 seconds.
+    pub(super) fn given_to(&mut self, id: &str, time: u64, now: u64) -> Option<NodeId> {
+        self.forget_given(now);
+        let (to, at) = self.given.get(id)?;
+        (now.saturating_sub(*at) < time).then_some(*to)
+    }
+
+    fn forget_given(&mut self, now: u64) {
+        while let Some((at, id)) = self.given_at.front()
+            && now.saturating_sub(*at) >= GIVEN
+        {
+            if self.given.get(id).is_some_and(|(_, latest)| latest == at) {
+                self.given.remove(id);
+            }
+            self.given_at.pop_front();
+        }
+    }
+
     /// Another node says that it has the session. Returns whether that ends it here.
     pub(super) fn is_taken(&mut self, id: &str, generation: u64) -> bool {
         let owned = self.owned.get(id).filter(|owned| owned.generation < generation);
@@ -181,6 +217,7 @@ impl Records {
 
     /// Returns the next task that is due.
     pub(super) fn next(&mut self, now: u64) -> Option<Task> {
+        self.forget_given(now);
         let (due, id) = self.due.pop_first()?;
         if due > now {
             self.due.insert((due, id));
@@ -234,7 +271,7 @@ impl Records {
         }
     }
 
-    /// Takes what came of a task. `now` is as for [`own`](Self::own), `time` in milliseconds since the Unix epoch.
+    /// Takes what came of a task. `now` is as for [`own`](Self::own), `time` in microseconds since the Unix epoch.
     pub(super) fn done(&mut self, task: Task, answer: Answer, now: u64, time: u64) -> Next {
         let is_same = |owned: &&mut Owned| owned.serial == task.serial;
         let Some(owned) = self.owned.get_mut(&task.id).filter(is_same) else {

@@ -28,6 +28,10 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 struct Sessions {
     here: Arc<Mutex<BTreeSet<String>>>,
+    /// Those that are on their way.
+    busy: Arc<Mutex<BTreeSet<String>>>,
+    /// How long a session takes to be given away, in milliseconds.
+    slow: Arc<Mutex<u64>>,
     ended: Arc<Mutex<Vec<String>>>,
 }
 
@@ -56,6 +60,9 @@ impl LocalEndpoint for Sessions {
     }
 
     fn offer(&self, wanted: &Wanted) -> Offering {
+        if self.busy.lock().contains(&*wanted.id) {
+            return Offering::Busy;
+        }
         match self.here.lock().get(&*wanted.id) {
             Some(id) => Offering::Offered(Box::new(Session(self.clone(), id.clone()))),
             None => Offering::None,
@@ -76,7 +83,13 @@ impl Handover for Session {
 
     fn give(self: Box<Self>, _: Option<Bytes>) -> BoxFuture<Option<Bytes>> {
         let is_here = self.0.here.lock().remove(&self.1);
-        Box::pin(std::future::ready(is_here.then(|| "state".into())))
+        self.0.busy.lock().insert(self.1.clone());
+        let slow = MS * u32::try_from(*self.0.slow.lock()).expect("not so long");
+        Box::pin(async move {
+            sleep(slow).await;
+            self.0.busy.lock().remove(&self.1);
+            is_here.then(|| "state".into())
+        })
     }
 }
 
@@ -182,6 +195,85 @@ async fn a_session_moves_and_its_record_follows() {
     assert_eq!(c.owner().await, Some(b.cluster.node));
     assert_eq!(c.connect().await, (state(), 0));
     assert_eq!([&a, &b, &c].map(Node::has_it), [false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_being_given_away_is_found_where_it_goes() {
+    let bus = Bus::new();
+    for back in [false, true] {
+        let [a, b, c] = nodes(&bus).await;
+        a.connect().await;
+        *a.endpoint.slow.lock() = 1200;
+        let later = async {
+            sleep(MS * 500).await;
+            // At the node that gives it away its client waits until that is done.
+            if back {
+                sleep(MS * 700).await;
+            }
+            let path = StorePath { delay: MS * 200, ..StorePath::default() };
+            bus.set_store(b.place, path);
+            if back { a.connect().await } else { c.connect().await }
+        };
+        let (first, (second, took)) = tokio::join!(b.connect(), later);
+        assert_eq!((first.0, second), (state(), state()), "{back}");
+        assert!(took <= 1300, "{took} ms");
+        sleep(MS * 1000).await;
+        let last = if back { &a } else { &c };
+        assert_eq!(last.owner().await, Some(last.cluster.node));
+        assert!([&a, &b, &c].iter().filter(|node| node.has_it()).count() == 1 && last.has_it());
+        last.end();
+        sleep(MS * 100).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_client_returns_while_it_is_offered_stays() {
+    let bus = Bus::new();
+    let [a, b] = nodes(&bus).await;
+    a.connect().await;
+    let before = a.record().await;
+    let Found::Offered(offer) = b.find("ann").await else { panic!("it is offered") };
+    // As the endpoint does when its client has come back.
+    let session = a.endpoint.here.lock().take(ID);
+    assert_eq!(offer.take("prepared".into()).await, None);
+    a.endpoint.here.lock().extend(session);
+    b.endpoint.here.lock().insert(ID.to_owned());
+    sleep(MS * 6000).await;
+    assert!(a.has_it());
+    assert_eq!(*b.endpoint.ended.lock(), [ID], "what has begun for the old connection");
+    assert_eq!(a.record().await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_give_a_session_away_learns_that_it_has_lost_it() {
+    let bus = Bus::new();
+    let [a, b] = nodes(&bus).await;
+    a.connect().await;
+    let Found::Offered(offer) = b.find("ann").await else { panic!("it is offered") };
+    bus.stall(a.place);
+    assert_eq!(offer.take("prepared".into()).await, None);
+    b.endpoint.here.lock().insert(ID.to_owned());
+    bus.heal(a.place);
+    sleep(MS * 1000).await;
+    assert!(!a.has_it() && b.has_it());
+    assert_eq!(a.owner().await, Some(b.cluster.node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_told_until_it_hears_that_it_has_lost_a_session() {
+    let bus = Bus::new();
+    let [a, b] = nodes(&bus).await;
+    a.connect().await;
+    // It does not notice that it hears nothing.
+    bus.set_path(b.place, a.place, Path { is_cut: true, ..Path::default() });
+    assert_eq!(b.connect().await.0, Got::New);
+    sleep(MS * 20_000).await;
+    assert!(a.has_it() && b.has_it());
+    bus.set_path(b.place, a.place, Path::default());
+    sleep(MS * 4000).await;
+    assert!(!a.has_it() && b.has_it());
+    let mut told = b.cluster.claims.state.lock();
+    assert_eq!(told.told.next(u64::MAX / 2), None, "it has heard it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -477,6 +569,9 @@ async fn a_session_cannot_be_left_behind_that_is_too_large_or_another_nodes() {
     assert!(!a.cluster.deposit(0, ID, Some("ann"), long.into(), ttl).await);
     a.connect().await;
     b.connect().await;
+    // Before and after the other node has written its record.
+    assert!(!a.cluster.deposit(0, ID, Some("ann"), "old".into(), ttl).await);
+    sleep(MS * 100).await;
     assert!(!a.cluster.deposit(0, ID, Some("ann"), "old".into(), ttl).await);
     bus.set_store(b.place, StorePath { is_failing: true, ..StorePath::default() });
     assert!(!b.cluster.deposit(0, ID, Some("ann"), "state".into(), ttl).await);

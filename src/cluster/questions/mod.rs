@@ -20,7 +20,6 @@ use std::time::Duration;
 use prost::Message;
 use tokio::sync::oneshot;
 use tower_channels_transports::limited;
-use tower_channels_transports::peers::Handover;
 
 pub(crate) use self::asked::AskError;
 use self::asked::{Asked, Unanswered};
@@ -28,6 +27,7 @@ pub(crate) use self::endpoints::LocalEndpoint;
 pub(crate) use self::peers::EndpointPeers;
 use self::serving::Serving;
 use self::tickets::Tickets;
+use super::claims::Watched;
 use super::wire::Body;
 pub(crate) use super::wire::questions::{Answer, Notice, Question, Took};
 use super::wire::questions::{Answered, Ask, Ids, Notify};
@@ -40,7 +40,7 @@ use crate::telemetry::{ANSWERS_IGNORED, FRAMES_LOST, QUESTIONS_ASKED};
 pub(super) struct Questions {
     asked: Asked<oneshot::Sender<Result<Answer, AskError>>>,
     serving: Serving<oneshot::Sender<()>>,
-    tickets: Tickets<Box<dyn Handover>>,
+    tickets: Tickets<Watched>,
 }
 
 /// What a question takes beside its bytes.
@@ -122,7 +122,8 @@ impl Cluster {
 
     pub(super) fn hear_notice(self: &Arc<Self>, from: NodeId, Notify { notice }: Notify) {
         match notice {
-            Some(Notice::Took(took)) => self.hear_took(from, &took),
+            Some(Notice::Took(took)) => self.hear_took(from, took),
+            Some(Notice::TookHeard(took)) => self.hear_took_heard(from, took),
             Some(Notice::Settled(ticket)) => self.local.presence.release(ticket),
             // A later release may tell more.
             None => {}

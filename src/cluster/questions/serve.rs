@@ -10,7 +10,7 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tower_channels_transports::limited;
 use tower_channels_transports::panics::{self, Panicked};
-use tower_channels_transports::peers::{self, BoxFuture, Handover, Offering, Wanted};
+use tower_channels_transports::peers::{self, BoxFuture, Offering, Wanted};
 
 use super::serving::Begun;
 use super::{Answer, Question};
@@ -79,10 +79,13 @@ impl Cluster {
                     return now(Answer::Busy(()));
                 }
                 let wanted = Wanted::from(offer);
+                if self.is_moving(index, &wanted.id) {
+                    return now(Answer::Busy(()));
+                }
                 return now(match endpoint.offer(&wanted) {
                     Offering::Offered(session) => {
                         let (cluster, endpoint, id) = (Arc::downgrade(self), index, wanted.id);
-                        self.offer(from, Box::new(Watched { session, cluster, endpoint, id }))
+                        self.offer(Watched { session, cluster, endpoint, id, to: from })
                     }
                     Offering::Taken => Answer::InUse(()),
                     Offering::Flapping => Answer::Flapping(()),
@@ -93,8 +96,7 @@ impl Cluster {
             Question::Take(take) => {
                 let session = self.questions.lock().tickets.take(from, take.ticket);
                 let Some(session) = session else { return now(Answer::NotHere(())) };
-                let given = session.give(Some(take.prepared));
-                return Box::pin(async { given.await.map_or(Answer::NotHere(()), Answer::Given) });
+                return Box::pin(session.give(take.prepared));
             }
         };
         let Some(answer) = endpoint.relayed(request) else { return now(Answer::NotHere(())) };
@@ -105,8 +107,8 @@ impl Cluster {
     }
 
     /// Keeps a session for the node that may take it.
-    fn offer(&self, to: NodeId, session: Box<dyn Handover>) -> Answer {
-        let outline = session.outline();
+    fn offer(&self, session: Watched) -> Answer {
+        let (outline, to) = (session.outline(), session.to);
         let now = self.now();
         let ticket = self.questions.lock().tickets.offer(to, session, now);
         Answer::Offered(Offered { ticket, outline })

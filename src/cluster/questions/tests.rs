@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tower_channels_transports::Transport;
 use tower_channels_transports::peers::{
-    self, BoxFuture, NotRelayed, Offering, Peers, RelayedAnswer, Wanted,
+    self, BoxFuture, Handover, NotRelayed, Offering, Peers, RelayedAnswer, Wanted,
 };
 
 use super::*;

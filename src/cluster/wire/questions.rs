@@ -140,7 +140,7 @@ pub(crate) struct Ids {
 /// Tells the recipient something that needs no answer.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Notify {
-    #[prost(oneof = "Notice", tags = "1, 2")]
+    #[prost(oneof = "Notice", tags = "1, 2, 3")]
     pub(crate) notice: Option<Notice>,
 }
 
@@ -152,6 +152,9 @@ pub(crate) enum Notice {
     /// of its presence.
     #[prost(uint64, tag = "2")]
     Settled(u64),
+    /// The sender has heard what the recipient has told it by [`Took`](Self::Took).
+    #[prost(message, tag = "3")]
+    TookHeard(Took),
 }
 
 /// The sender has the session, which the recipient may believe to have.

@@ -41,7 +41,7 @@ fn new(cause: Cause, held: Held, unheard: Option<NodeId>) -> Step {
 
 /// Tells a claim what came of each step, and returns what it does next.
 fn steps(events: impl IntoIterator<Item = Event>) -> Vec<Step> {
-    let (mut claim, first) = Claim::new(ME, SOCKET, NOW);
+    let (mut claim, first) = Claim::new(ME, SOCKET, NOW, None);
     assert_eq!(first, replace(0, NOW));
     events.into_iter().map(|event| claim.on(event)).collect()
 }
@@ -89,6 +89,22 @@ fn an_expired_deposit_is_that_of_a_node_that_is_gone() {
 fn a_session_that_has_ended_on_the_node_itself_begins_anew() {
     let new = new(Cause::Unknown, held(3001, 9, true), None);
     assert_eq!(steps([refused(record(ME, 3000, 5)), replaced(9)]), [replace(5, 3001), new]);
+}
+
+#[test]
+fn a_session_that_the_node_has_just_given_away_is_asked_for_where_it_is() {
+    for (answer, done) in [
+        (Answer::Offered, Outcome::Offered { owner: OTHER, held: held(3001, 5, false) }),
+        (Answer::Taken, Outcome::Taken),
+    ] {
+        let (mut claim, _) = Claim::new(ME, SOCKET, NOW, Some(OTHER));
+        assert_eq!(claim.on(refused(record(ME, 3000, 5))), Step::Ask(OTHER));
+        assert_eq!(claim.on(Event::Answered(answer)), Step::Done(done));
+    }
+    let (mut claim, _) = Claim::new(ME, SOCKET, NOW, Some(OTHER));
+    assert_eq!(claim.on(refused(record(ME, 3000, 5))), Step::Ask(OTHER));
+    assert_eq!(claim.on(Event::Answered(Answer::None)), replace(5, 3001));
+    assert_eq!(claim.on(refused(record(ME, 3000, 6))), replace(6, 3001), "it is asked once");
 }
 
 #[test]
@@ -190,7 +206,7 @@ fn every_claim_ends_whatever_it_is_told() {
     // All sequences of events, until the claim ends.
     let mut open = vec![Vec::new()];
     while let Some(choices) = open.pop() {
-        let (mut claim, _) = Claim::new(ME, SOCKET, NOW);
+        let (mut claim, _) = Claim::new(ME, SOCKET, NOW, None);
         let last = choices.iter().map(|choice| claim.on(events(*choice))).last();
         if !matches!(last, Some(Step::Done(_))) {
             assert!(choices.len() < 6, "{choices:?}");

@@ -22,7 +22,7 @@ pub(super) struct Node {
     pub(super) visit: Option<u64>,
     pub(super) running: Option<Running>,
     /// The claim whose session is offered, and is being taken.
-    pub(super) taking: Option<(Held, Running)>,
+    pub(super) taking: Option<(Held, NodeId, Running)>,
     /// What came while it was stalled.
     pub(super) held_back: Vec<Message>,
 }
@@ -61,6 +61,7 @@ pub(super) enum Message {
     Given {
         token: Token,
         is_given: bool,
+        is_withdrawn: bool,
     },
     Took(u64),
     Done(u64, records::Answer),
@@ -114,7 +115,7 @@ impl Node {
     }
 
     pub(super) fn is_taking(&self, token: Token) -> bool {
-        self.taking.as_ref().is_some_and(|(_, running)| running.token() == token)
+        self.taking.as_ref().is_some_and(|(_, _, running)| running.token() == token)
     }
 }
 

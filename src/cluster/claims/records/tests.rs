@@ -320,6 +320,22 @@ fn what_concerned_an_earlier_session_of_the_id_does_not_concern_the_next() {
 }
 
 #[test]
+fn a_node_knows_for_five_seconds_to_whom_it_has_given_a_session() {
+    let mut records = recorded();
+    records.give(&ID.into(), OTHER, 1000);
+    assert!(!records.has(ID));
+    assert_eq!(records.given_to(ID, 300, 1299), Some(OTHER));
+    assert_eq!(records.given_to(ID, 300, 1300), None);
+    records.give(&ID.into(), NodeId(3), 4000);
+    assert_eq!(records.given_to(ID, GIVEN, 8999), Some(NodeId(3)));
+    assert_eq!(records.given_to(ID, GIVEN, 9000), None);
+    assert!(records.given.is_empty() && records.given_at.is_empty());
+    records.give(&ID.into(), OTHER, 10_000);
+    records.own(&ID.into(), SOCKET, held(200, 8), 10_000);
+    assert_eq!(records.given_to(ID, GIVEN, 10_000), None, "it has come back");
+}
+
+#[test]
 fn two_nodes_that_keep_writing_do_not_keep_each_other_busy() {
     let mut records = Records::new(ME);
     records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);

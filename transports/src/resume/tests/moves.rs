@@ -9,6 +9,7 @@ use super::nodes::{Client, Fault, Frame, ID, TTL, Ws, event, nodes};
 use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::peers::{Offering, Wanted};
+use crate::resume::{ResumeConfig, ResumeRegistry};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -315,6 +316,18 @@ async fn a_session_that_ends_while_its_id_is_claimed_releases_nothing() {
     gate.notify_one();
     ws.read(&mut client, 1).await;
     assert!(cluster.released.lock().is_empty());
+}
+
+#[tokio::test]
+async fn an_offer_waits_for_no_callback() {
+    let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true));
+    drop(super::connect(&registry, ID));
+    let asked = Wanted { socket_id: None, ..wanted(None, Transport::InMemory) };
+    let session = registry.find(ID).unwrap();
+    let turn = session.turn.lock();
+    assert!(matches!(registry.offer(&asked), Offering::Busy));
+    drop(turn);
+    assert!(matches!(registry.offer(&asked), Offering::Offered(_)));
 }
 
 #[tokio::test(start_paused = true)]
