@@ -117,9 +117,15 @@ impl Cluster {
         loop {
             let next = self.claims.state.lock().told.next(now);
             let Some((losing, generation)) = next else { return };
-            let is_known = self.state.lock().members.knows(losing.node);
+            let state = self.state.lock();
+            let is_known = state.members.knows(losing.node);
+            let is_away = state.members.is_away(losing.node);
+            drop(state);
             if !is_known {
                 self.claims.state.lock().told.remove(&losing);
+            }
+            // One that is silent is told when it is heard again.
+            if is_away || !is_known {
                 continue;
             }
             let Losing { node, endpoint, id } = losing;
