@@ -43,8 +43,11 @@ impl Watched {
     /// Gives the session away: its record is the other node's affair from then on.
     pub(in crate::cluster) async fn give(self, prepared: Bytes) -> Answer {
         let Self { session, cluster, endpoint, id, to } = self;
-        let state = session.give(Some(prepared)).await;
         let Some(cluster) = cluster.upgrade() else { return Answer::NotHere(()) };
+        // Whoever finds the session here from now on is to ask the other node.
+        let now = cluster.elapsed();
+        cluster.claims.state.lock().of(endpoint).begin_giving(&id, to, now);
+        let state = session.give(Some(prepared)).await;
         let now = cluster.elapsed();
         let mut claims = cluster.claims.state.lock();
         let records = claims.of(endpoint);
@@ -53,9 +56,11 @@ impl Watched {
                 records.give(&id, to, now);
                 Answer::Given(state)
             }
-            // Its client has come back here.
-            None if records.has(&id) => Answer::InUse(()),
-            None => Answer::NotHere(()),
+            None => {
+                records.keep(&id);
+                // Its client has come back here, unless it has ended.
+                if records.has(&id) { Answer::InUse(()) } else { Answer::NotHere(()) }
+            }
         }
     }
 }

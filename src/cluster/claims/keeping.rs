@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_channels_transports::limited;
 
 use super::record::key;
-use super::records::{Answer, Call, Next, TTL, Task};
+use super::records::{Answer, Call, GIVEN, Next, TTL, Task};
 use super::{MAX_CALLS, PATIENCE, unix_time};
 use crate::adapter::Replaced;
 use crate::cluster::{Cluster, WeakCluster};
@@ -108,10 +108,11 @@ impl Cluster {
 
     /// Returns whether this node has the session, as far as the store says. If that says nothing, it has.
     pub(super) async fn is_here(self: &Arc<Self>, endpoint: u32, id: &str) -> bool {
+        let now = self.elapsed();
         let task = {
             let mut state = self.claims.state.lock();
             let records = state.of(endpoint);
-            if !records.has(id) {
+            if !records.has(id) || records.given_to(id, GIVEN, now).is_some() {
                 return false;
             }
             let task = records.check(id);

@@ -172,9 +172,19 @@ impl Records {
     /// The session was given to another node, which will write a record of its own.
     pub(super) fn give(&mut self, id: &Arc<str>, to: NodeId, now: u64) {
         self.forget(id);
+        self.begin_giving(id, to, now);
+    }
+
+    /// The session is being given to another node.
+    pub(super) fn begin_giving(&mut self, id: &Arc<str>, to: NodeId, now: u64) {
         self.forget_given(now);
         self.given.insert(Arc::clone(id), (to, now));
         self.given_at.push_back((now, Arc::clone(id)));
+    }
+
+    /// The session stays here after all, or has ended.
+    pub(super) fn keep(&mut self, id: &str) {
+        self.given.remove(id);
     }
 
     /// Returns to which node the session was given in the last `time` milliseconds, but no more than 5 seconds.

@@ -330,6 +330,10 @@ fn a_node_knows_for_five_seconds_to_whom_it_has_given_a_session() {
     assert_eq!(records.given_to(ID, GIVEN, 8999), Some(NodeId(3)));
     assert_eq!(records.given_to(ID, GIVEN, 9000), None);
     assert!(records.given.is_empty() && records.given_at.is_empty());
+    records.begin_giving(&ID.into(), OTHER, 9500);
+    assert_eq!(records.given_to(ID, GIVEN, 9500), Some(OTHER));
+    records.keep(ID);
+    assert_eq!(records.given_to(ID, GIVEN, 9500), None, "it has stayed");
     records.give(&ID.into(), OTHER, 10_000);
     records.own(&ID.into(), SOCKET, held(200, 8), 10_000);
     assert_eq!(records.given_to(ID, GIVEN, 10_000), None, "it has come back");
