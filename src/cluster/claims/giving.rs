@@ -23,6 +23,9 @@ const MAX_DEPOSIT: usize = 64 << 10;
 /// How often a deposit is written again if the record is another one of this node.
 const ROUNDS: u8 = 3;
 
+/// How many notices are repeated per step of the node's task.
+const REPEATS: usize = 64;
+
 /// For how many milliseconds the node to which a session was given may not have written its record yet.
 const WRITING: u64 = 300;
 
@@ -115,12 +118,16 @@ impl Cluster {
 
     /// Tells again what was not heard, unless the node is none of the cluster any more.
     pub(super) fn repeat_took(self: &Arc<Self>, now: u64) {
-        loop {
+        for _ in 0..REPEATS {
             let next = self.claims.state.lock().told.next(now);
             let Some((losing, generation)) = next else { return };
-            let is_known = self.state.lock().members.knows(losing.node);
+            let members = &self.state.lock().members;
+            let (is_known, is_away) = (members.knows(losing.node), members.is_away(losing.node));
             if !is_known {
                 self.claims.state.lock().told.remove(&losing);
+            }
+            // One that is silent is told when it is heard again.
+            if !is_known || is_away {
                 continue;
             }
             let Losing { node, endpoint, id } = losing;

@@ -150,10 +150,13 @@ impl Records {
         if owned.standing == Standing::Ended {
             return;
         }
-        if owned.seen.is_none() && !owned.is_busy {
-            // Probably there is none.
-            self.forget(id);
-            return;
+        if owned.standing == Standing::Unrecorded {
+            if !owned.is_busy {
+                // There is none, or not of this generation.
+                self.forget(id);
+                return;
+            }
+            owned.seen = None;
         }
         self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
         (owned.standing, owned.failed) = (Standing::Ended, 0);

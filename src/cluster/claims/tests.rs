@@ -443,12 +443,12 @@ async fn nobody_waits_for_a_store_that_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_claims_of_a_store_that_does_not_answer_take_no_longer_than_one() {
+async fn many_claims_of_a_store_that_does_not_answer_wait_no_longer_than_any_may() {
     let bus = Bus::new();
     let [a] = nodes(&bus).await;
     bus.set_store(a.place, StorePath { delay: MS * 60_000, ..StorePath::default() });
     let began = Instant::now();
-    let claims = (0..500).map(|number| {
+    let claims = (0..2000).map(|number| {
         let id = format!("{number:020}").into();
         let transport = Transport::WebSocket;
         tokio::spawn(a.peers.find(Wanted { id, socket_id: None, received: None, transport }))
@@ -456,8 +456,8 @@ async fn many_claims_of_a_store_that_does_not_answer_take_no_longer_than_one() {
     for claim in claims.collect::<Vec<_>>() {
         assert!(matches!(claim.await, Ok(Found::None)));
     }
-    assert!(began.elapsed() <= MS * 1010, "{:?}", began.elapsed());
-    assert_eq!(a.unrecorded(), 500);
+    assert!(began.elapsed() <= MS * 3010, "{:?}", began.elapsed());
+    assert_eq!(a.unrecorded(), 2000);
     bus.set_store(a.place, StorePath::default());
     sleep(MS * 10_000).await;
     assert_eq!(a.unrecorded(), 0);
