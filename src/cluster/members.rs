@@ -113,6 +113,11 @@ impl Members {
         member.map_or_else(|| self.left.contains(&node), |member| !member.is_up)
     }
 
+    /// Returns whether a node has said goodbye, of the latest that have.
+    pub(crate) fn has_left(&self, node: NodeId) -> bool {
+        self.left.contains(&node)
+    }
+
     /// The version to write: the highest that all nodes read, also those that may come back. The lowest as long as one
     /// has not said what it reads, or none is known.
     pub(crate) fn version(&self) -> u8 {

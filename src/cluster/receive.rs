@@ -151,6 +151,13 @@ impl Cluster {
         heard
     }
 
+    /// Returns whether a node is or was one of the cluster, as far as this one can know: it may not have heard of it yet.
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        let state = self.state.lock();
+        let is_known = state.members.knows(node) || state.members.has_left(node);
+        is_known || !state.is_linked || self.started.elapsed() < ACQUAINTED
+    }
+
     /// See [`PubSub::has_heard`](crate::PubSub::has_heard).
     pub(crate) fn has_heard(&self, numbers: &[Origin]) -> bool {
         let state = self.state.lock();
@@ -273,6 +280,9 @@ impl Cluster {
         }
     }
 }
+
+/// From which age on a node has heard of all others.
+const ACQUAINTED: Duration = Duration::from_secs(5);
 
 /// Counts a frame that cannot be read.
 pub(super) fn refuse(error: DecodeError) {

@@ -25,6 +25,13 @@ pub trait Peers: fmt::Debug + Send + Sync + 'static {
     /// This node, which long-poll tokens name.
     fn node(&self) -> NodeId;
 
+    /// Returns whether there is such a node, or was, as far as this one can know. A token that names any other is refused
+    /// as an unknown one, before a body is read for it.
+    fn knows(&self, node: NodeId) -> bool {
+        let _ = node;
+        true
+    }
+
     /// Passes a long-poll request to the node that its token names, and resolves with the answer: within a second if
     /// that node is gone, and otherwise shortly after it should have answered. Dropping the future withdraws the
     /// request.

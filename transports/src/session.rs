@@ -130,7 +130,7 @@ pub trait Session: Send + 'static {
 
     /// Prepares to continue a session of another node with this outline: from when it resolves, nothing that it
     /// hears is missed here. The result goes to the other node's [`pack`](Self::pack). Must resolve within a second.
-    /// Called before the session is used.
+    /// Called before the session is used, and again with an empty outline if there is nothing to continue after all.
     fn prepare(&mut self, outline: Bytes) -> BoxFuture<Bytes> {
         let _ = outline;
         Box::pin(std::future::ready(Bytes::new()))

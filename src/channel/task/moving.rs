@@ -25,8 +25,11 @@ impl<C: Channel> ChannelTask<C> {
             let payload = broadcast.payload().clone();
             let handled = if topic == socket.topic() {
                 channel.handle_out(event, payload, &socket).await
-            } else {
+            } else if context.resources.hears(topic) {
                 channel.handle_broadcast(topic, event, payload, &socket).await
+            } else {
+                // It has unsubscribed meanwhile.
+                Ok(())
             };
             match handled.err().and_then(|error| TaskExit::after(error, topic)) {
                 Some(TaskExit::Crashed(error)) => {

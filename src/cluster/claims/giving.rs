@@ -110,7 +110,11 @@ impl Cluster {
         let has_room = self.claims.state.lock().told.tell(losing, generation, now);
         if !has_room {
             NOTICES_DROPPED.add(1);
-            limited!(WARN, ?node, "too many sessions of silent nodes were taken over: one is told once");
+            limited!(
+                WARN,
+                ?node,
+                "too many sessions of silent nodes were taken over: one is told once"
+            );
         }
         let took = Took { endpoint, id: id.to_string(), generation };
         self.notify(node, Notice::Took(took));

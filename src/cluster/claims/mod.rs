@@ -66,7 +66,8 @@ impl Claims {
         if adapter.store().is_none() {
             limited!(INFO, "the engine keeps no records: resumable sessions stay on their nodes");
         }
-        let state = State { node, endpoints: Vec::new(), told: Told::default(), tasks: 0, last_step: 0 };
+        let state =
+            State { node, endpoints: Vec::new(), told: Told::default(), tasks: 0, last_step: 0 };
         Self {
             state: Mutex::new(state),
             calls: Semaphore::new(MAX_CLAIMS),

@@ -90,6 +90,10 @@ impl Cluster {
 
     /// Tells the node that gave a session away that its presence, which waits under this ticket, is not needed any more.
     pub(crate) fn settle(self: &Arc<Self>, node: NodeId, ticket: u64) {
+        // A session may come back to the node on which its presence waits.
+        if node == self.node {
+            return self.local.presence.release(ticket);
+        }
         self.notify(node, Notice::Settled(ticket));
     }
 

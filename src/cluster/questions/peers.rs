@@ -50,6 +50,10 @@ impl Peers for EndpointPeers {
         self.cluster.node.0
     }
 
+    fn knows(&self, node: peers::NodeId) -> bool {
+        self.cluster.knows(NodeId(node))
+    }
+
     fn relay(
         &self,
         node: peers::NodeId,

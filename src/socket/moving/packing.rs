@@ -23,6 +23,7 @@ use crate::responder::Responder;
 use crate::socket::joined_channel::JoinedChannel;
 use crate::telemetry::{CHANNELS_LEFT_BEHIND, PACKED_TOO_LARGE};
 use crate::topics::broadcast::Broadcast;
+use crate::topics::heard::Origin;
 use crate::topics::subscriber::{Inbox, Subscriber, Undelivered};
 
 /// The most that one channel may pack, and all channels of a client, in bytes.
@@ -34,6 +35,9 @@ const PACKED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long it may take until this node has heard what the new one had.
 const HEARD_WITHIN: Duration = Duration::from_millis(300);
+
+/// How long what has come already may take to reach the subscribers.
+const DELIVERED_WITHIN: Duration = Duration::from_millis(50);
 
 /// How often it looks whether it has.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -91,6 +95,7 @@ impl Packing {
             lingering.extend(arriving.settlement.pass_on());
             topics.pass_on(topic, *arriving, &responder, intercepted);
         }
+        topics.find_gaps(&pubsub).await;
         lingering.truncate(MAX_LINGERING);
         let handled = handled.map(|ranges| Handled {
             bounds: ranges.into_iter().flat_map(|(first, last)| [first, last]).collect(),
@@ -113,13 +118,18 @@ const MAX_LINGERING: usize = 16;
 async fn has_heard(pubsub: &PubSub, prepared: Option<Bytes>) -> bool {
     let Some(Ok(prepared)) = prepared.map(Prepared::decode) else { return false };
     let numbers = wire::by_node(&prepared.heard);
+    let has_heard = wait_for(pubsub, &numbers, HEARD_WITHIN).await;
+    has_heard && !prepared.is_late && !pubsub.has_pending_gaps()
+}
+
+/// Waits until everything up to these numbers is delivered here, and nothing of it missing. Returns whether it is.
+async fn wait_for(pubsub: &PubSub, numbers: &[Origin], time: Duration) -> bool {
     let heard = async {
-        while !pubsub.has_heard(&numbers) {
+        while !pubsub.has_heard(numbers) {
             sleep(PAUSE).await;
         }
     };
-    let has_heard = tokio::time::timeout(HEARD_WITHIN, heard).await.is_ok();
-    has_heard && !prepared.is_late && !pubsub.has_pending_gaps()
+    tokio::time::timeout(time, heard).await.is_ok()
 }
 
 /// Returns a number under which presence lingers on this node.
@@ -196,6 +206,23 @@ impl Topics {
             has_gap,
             joined: joined.as_ref().and_then(Ref::as_json).map(str::to_owned),
         });
+    }
+
+    /// The new node leaves out everything up to the last number that a topic has received here. Looks whether all of
+    /// it was.
+    async fn find_gaps(&mut self, pubsub: &PubSub) {
+        if self.all.iter().all(|topic| topic.has_gap) {
+            return;
+        }
+        let heard = pubsub.heard();
+        let is_known = |(node, _): &Origin| heard.iter().any(|(known, _)| known == node);
+        let deadline = Instant::now() + DELIVERED_WITHIN;
+        for topic in self.all.iter_mut().filter(|topic| !topic.has_gap) {
+            let numbers = wire::by_node(&topic.heard);
+            let numbers: Vec<_> = numbers.into_iter().filter(is_known).collect();
+            let time = deadline.saturating_duration_since(Instant::now());
+            topic.has_gap = !wait_for(pubsub, &numbers, time).await;
+        }
     }
 
     /// Returns whether what a channel has packed goes along.

@@ -25,11 +25,11 @@ pub(super) struct Owner {
 }
 
 impl<H: Handler> Server<H> {
-    /// Returns the node that has the session of a token, if it is another one.
+    /// Returns the node that has the session of a token, if it is another one that is known.
     pub(super) fn other_node(&self, token: &str) -> Option<Owner> {
         let peers = self.acceptor.peers()?;
         let token = Token::parse(token)?;
-        let node = token.node.filter(|node| *node != peers.node())?;
+        let node = token.node.filter(|node| *node != peers.node() && peers.knows(*node))?;
         Some(Owner { peers: Arc::clone(peers), node, token })
     }
 

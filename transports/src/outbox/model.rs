@@ -332,36 +332,6 @@ impl Walk {
         self.has_evicted |= self.read_to() < self.acked;
     }
 
-    /// The client reconnects, unless it would miss messages.
-    fn attach(&mut self) {
-        self.attach_on(0);
-    }
-
-    /// The client reconnects after the session has moved several times.
-    fn attach_on(&mut self, moves: usize) {
-        let has_missed = self.read_to() < self.acked;
-        let has_arrived = |buffer: &ReplayBuffer, stream: &_| buffer.has_reply_arrived(*stream);
-        let arrived = self.streams.keys().copied().filter(|it| has_arrived(&self.buffer, it));
-        let arrived: Vec<_> = arrived.collect();
-        (0..moves).for_each(|_| self.change_node());
-        self.stale = self.buffer.epoch();
-        let received = self.numbered.then_some(self.received);
-        if self.buffer.attach(received, &mut self.budget).is_none() {
-            assert!(has_missed, "a client that has read everything may resume");
-            self.has_ended = true;
-            return;
-        }
-        assert_eq!(self.buffer.epoch(), self.stale + 1);
-        self.wire.clear();
-        self.sent.clear();
-        self.streams.values_mut().for_each(|stream| stream.is_resumed = false);
-        assert!(arrived.iter().all(|it| has_arrived(&self.buffer, it)), "what arrived has arrived");
-        self.buffer.detach(self.stale, Loss::Cut);
-        assert!(self.buffer.is_attached(), "an older epoch ends nothing");
-        self.acked = self.buffer.position();
-        (self.attached, self.beating) = (true, false);
-    }
-
     fn resume(&mut self, value: usize) {
         let Some(stream) = self.stream(value) else { return };
         let reply = self.next_priority();

@@ -5,6 +5,7 @@ use super::queue::Queue;
 use super::streams::StreamId;
 use super::wakeup::Wakeup;
 use crate::frame::{Close, Message};
+use crate::memory::Memory;
 
 /// All that a resumable outbox holds for its client. Priority messages are not part of it: they end with the
 /// connection, wherever the next one is.
@@ -39,17 +40,14 @@ pub(crate) struct MovedStream {
 
 impl Sender {
     /// Supersedes the connection of a resumable outbox, if there is one, and every older one. Returns the epoch that
-    /// begins without a connection; `None` if the outbox is closed.
-    pub(crate) fn fence(&self) -> Option<u64> {
+    /// begins without a connection, and the wake-up of the one before; `None` if the outbox is closed.
+    pub(crate) fn fence(&self) -> Option<(u64, Wakeup)> {
         let mut state = self.shared.state.lock();
         if state.close.is_some() {
             return None;
         }
         let epoch = state.replay()?.0.fence();
-        let superseded = state.waker.take();
-        drop(state);
-        Wakeup(superseded).wake();
-        Some(epoch)
+        Some((epoch, Wakeup(state.waker.take())))
     }
 
     /// Returns the current epoch; 0 of a plain outbox.
@@ -73,16 +71,14 @@ impl Sender {
         Some(moved)
     }
 
-    /// Continues the outbox of another node, in place of what a new one has.
-    pub(crate) fn import(&self, moved: MovedOutbox) {
+    /// Continues the outbox of another node, in place of what a new one has. Returns the memory of the endpoint if that
+    /// is exceeded now: the caller relieves it once it holds no lock.
+    #[must_use]
+    pub(crate) fn import(&self, moved: MovedOutbox) -> Option<Memory> {
         let mut state = self.shared.state.lock();
         if let Some((buffer, budget)) = state.replay() {
             buffer.import(moved, budget);
         }
-        let exceeded = state.budget.take_exceeded();
-        drop(state);
-        if let Some(memory) = exceeded {
-            memory.relieve();
-        }
+        state.budget.take_exceeded()
     }
 }

@@ -138,10 +138,14 @@ impl<S: Session> Connected<S> {
         let elsewhere = again.elsewhere()?;
         let name = SessionId::from(id.as_str());
         let _claim = elsewhere.claim(&name).await;
+        // Nobody may use it any more, and it takes nothing.
+        if receiver.is_closed() {
+            return None;
+        }
         let socket_id = session.id().map(Into::into);
         let wanted = Wanted { id: Arc::clone(&name), socket_id, received, transport };
         let found = elsewhere.peers.find(wanted).await;
-        if matches!(found, Found::Here)
+        if matches!(found, Found::None | Found::Here)
             && let Some(known) = registry.find_own(&id, session.id(), received)
         {
             let kind = Kind::Resumed(known, session);
@@ -156,9 +160,11 @@ impl<S: Session> Connected<S> {
         if matches!(found, Found::Offered(_)) && session.has_expired() {
             return None;
         }
-        if !is_admitted && let Err(rejected) = session.admit() {
-            refuse(rejected.report());
-            if !matches!(found, Found::Offered(_) | Found::Taken) {
+        // A connect that has found its session may go on with that and with no other: it may have been disconnected with
+        // it, and then its client connects again.
+        let is_offered = matches!(found, Found::Offered(_));
+        if !(is_admitted || is_offered && admit(&mut session)) {
+            if matches!(found, Found::None | Found::Here) {
                 registry.release(&name);
             }
             return None;
@@ -169,17 +175,19 @@ impl<S: Session> Connected<S> {
                 Kind::Own(session, receiver)
             }
             Found::Offered(offer) => {
-                match take(&mut session, offer, receiver.limit()).await {
+                match take(&mut session, offer, &receiver).await {
                     Ok(mut taken) => {
                         if elsewhere.had_conflict(&name) {
                             taken.conduct.conflicts.push(Duration::ZERO);
                         }
                         moved = Some(Box::new(taken));
                     }
+                    // Nothing was taken.
+                    Err(NotMoved::Closed) => return None,
                     Err(reason) => {
                         SESSIONS_NOT_MOVED.increment([reason.label()], 1);
                         limited!(WARN, ?reason, "session of another node begins anew");
-                        if reason == NotMoved::Failed {
+                        if reason == NotMoved::Failed || !is_admitted {
                             registry.release(&name);
                             return None;
                         }
@@ -201,20 +209,35 @@ impl<S: Session> Connected<S> {
     }
 }
 
+/// Takes a place for a session that continues one. Returns `false` if there is none.
+fn admit<S: Session>(session: &mut S) -> bool {
+    session.admit().map_err(|rejected| refuse(rejected.report())).is_ok()
+}
+
 /// Takes a session from another node, and lets `session` continue it.
 async fn take<S: Session>(
     session: &mut S,
     offer: Box<dyn Offer>,
-    limit: usize,
+    receiver: &outbox::Receiver,
 ) -> Result<MovedSession, NotMoved> {
     let outline = offer.outline().clone();
     let preparing = panics::catch_async("session", async { session.prepare(outline).await });
     let prepared = timeout(PREPARE_TIMEOUT, preparing).await.ok().and_then(Result::ok);
+    if receiver.is_closed() {
+        return Err(NotMoved::Closed);
+    }
     // This node has the id by now, so the other has to end its session in any case.
     let taken = offer.take(prepared.clone().unwrap_or_default()).await;
-    let moved = taken.ok_or(NotMoved::Lost)?;
-    let moved = MovedSession::decode(moved, limit).map_err(|_| NotMoved::Unreadable)?;
     prepared.ok_or(NotMoved::Failed)?;
+    let moved = taken.ok_or(NotMoved::Lost).and_then(|moved| {
+        MovedSession::decode(moved, receiver.limit()).map_err(|_| NotMoved::Unreadable)
+    });
+    if moved.is_err() {
+        // What it has prepared is of no use.
+        panics::catch("session", || drop(session.prepare(Bytes::new())))
+            .map_err(|_| NotMoved::Failed)?;
+    }
+    let moved = moved?;
     let packed = Bytes::clone(&moved.packed);
     match panics::catch("session", || session.unpack(packed)) {
         Ok(true) => {
@@ -237,6 +260,8 @@ enum NotMoved {
     Unreadable,
     /// The new session could not unpack it.
     Refused,
+    /// The new session was closed meanwhile.
+    Closed,
     /// The new session panicked, or was not prepared in time.
     Failed,
 }
@@ -247,7 +272,7 @@ impl NotMoved {
             Self::Lost => "lost",
             Self::Unreadable => "unreadable",
             Self::Refused => "refused",
-            Self::Failed => "failed",
+            Self::Closed | Self::Failed => "failed",
         }
     }
 }

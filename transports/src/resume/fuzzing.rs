@@ -19,15 +19,16 @@ pub fn move_session(bytes: &[u8]) {
     let Ok(session) = MovedSession::decode(Bytes::copy_from_slice(bytes), LIMIT) else { return };
     assert_eq!(MovedSession::decode(session.encode(), LIMIT).as_ref(), Ok(&session));
     for received in [None, Some(0), Some(session.outbox.next_number)] {
-        let moved = session.outbox.clone();
+        let arrive = |moved| {
+            let sender = outbox::channel(LIMIT).1.into_resumable(received.unwrap_or(0));
+            let _ = sender.import(moved);
+            sender
+        };
+        // Without what no client will receive.
+        let moved = arrive(session.outbox.clone()).export().expect("an open outbox");
         let ids: Vec<_> = moved.streams.iter().map(|stream| stream.id).collect();
-        let sender = outbox::channel(LIMIT).1.into_resumable(received.unwrap_or(0));
-        sender.import(moved.clone());
-        let again = sender.export();
-        assert_eq!(again.map(|again| again.streams), Some(moved.streams.clone()));
-
-        let sender = outbox::channel(LIMIT).1.into_resumable(received.unwrap_or(0));
-        sender.import(moved);
+        assert_eq!(arrive(moved.clone()).export().as_ref(), Some(&moved));
+        let sender = arrive(moved);
         let Some(mut receiver) = sender.attach(received) else { continue };
         for id in ids {
             sender.stream_of(id).resume(receiver.epoch(), crate::Message::text("reply"));

@@ -124,6 +124,7 @@ impl MovedSession {
         let highest = encoded.next_number.max(encoded.evicted).max(encoded.last_stream);
         let mut ids = encoded.streams.iter().map(|stream| stream.id);
         let is_sound = highest < HIGHEST
+            && encoded.next_number > 0
             && ids.all(|id| (1..=encoded.last_stream).contains(&id))
             && encoded.streams.is_sorted_by(|a, b| a.id < b.id)
             && encoded.acked <= encoded.sent.len() as u64;

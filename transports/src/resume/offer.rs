@@ -39,8 +39,7 @@ impl<S: Session> ResumeRegistry<S> {
         let known = self.find(&wanted.id).filter(|session| session.is_alive());
         let Some(session) = known else {
             let is_claimed = self.elsewhere().is_some_and(|it| it.is_claimed(&wanted.id));
-            // It is on its way here or away, for another connection.
-            return if is_claimed { Offering::Taken } else { Offering::None };
+            return if is_claimed { Offering::Busy } else { Offering::None };
         };
         if session.socket_id() != wanted.socket_id.as_deref() || session.is_in_conflict() {
             limited!(INFO, "session id in use by another client, on another node");
@@ -49,8 +48,12 @@ impl<S: Session> ResumeRegistry<S> {
         if wanted.transport == Transport::WebSocket && session.is_flapping() {
             return Offering::Flapping;
         }
-        let offered = if session.can_resume(wanted.received) { session.fence() } else { None };
-        let Some((epoch, outline)) = offered else {
+        if !session.can_resume(wanted.received) {
+            self.end_unresumable(&session);
+            return Offering::None;
+        }
+        let Some(fenced) = session.fence() else { return Offering::Busy };
+        let Some((epoch, outline)) = fenced else {
             self.end_unresumable(&session);
             return Offering::None;
         };
@@ -84,20 +87,21 @@ impl<S: Session> ResumeRegistry<S> {
         }
     }
 
-    /// The sessions that have no connection, by their ids and socket ids.
+    /// The sessions that have no connection and are not offered right now, by their ids and socket ids.
     pub(crate) fn detached_ids(&self) -> Vec<(SessionId, Option<Box<str>>)> {
-        let mut sessions = self.all();
-        sessions.retain(|(_, session)| session.state.lock().is_detached());
+        let (mut sessions, now) = (self.all(), Instant::now());
+        sessions.retain(|(_, session)| session.state.lock().is_left(now));
         sessions.into_iter().map(|(id, it)| (id, it.socket_id().map(Into::into))).collect()
     }
 }
 
 impl<S: Session> ResumableSession<S> {
     /// Ends the connection, if there is one. Returns the epoch that begins without one, and the outline of the
-    /// session; `None` if it has ended.
-    fn fence(&self) -> Option<(u64, Bytes)> {
+    /// session, if that is there. `None` if a callback has the turn for too long.
+    fn fence(&self) -> Option<Option<(u64, Bytes)>> {
+        let mut turn = self.turn.try_lock_for(TURN_TIMEOUT)?;
         let has_conflict = self.outbox.take_conflict();
-        let epoch = self.outbox.fence()?;
+        let Some((epoch, superseded)) = self.outbox.fence() else { return Some(None) };
         let now = Instant::now();
         let mut state = self.state.lock();
         if has_conflict {
@@ -105,16 +109,16 @@ impl<S: Session> ResumableSession<S> {
         }
         let was_attached = state.fence(epoch, now);
         drop(state);
-        if was_attached {
-            self.report_detached(epoch);
-        }
-        let mut turn = self.turn.lock();
         let (_, gone) = self.apply_pending(&mut turn);
         let outline = turn.as_ref().map(|it| panics::catch("session", || it.outline()));
         drop(turn);
         drop(gone);
+        superseded.wake();
+        if was_attached {
+            self.report_detached(epoch);
+        }
         self.run_pending();
-        Some((epoch, outline?.ok()?))
+        Some(outline.and_then(Result::ok).map(|outline| (epoch, outline)))
     }
 
     /// Returns how the clients have behaved until now.
@@ -126,9 +130,10 @@ impl<S: Session> ResumableSession<S> {
         state.conduct(now)
     }
 
-    /// Takes the value out, unless the epoch is over or the session has ended. From then on nobody uses the session.
-    fn give_away(&self, epoch: u64) -> Option<S> {
-        let mut turn = self.turn.lock();
+    /// Takes the value out, unless the epoch is over or the session has ended: from then on nobody uses the session.
+    /// `None` if a callback has the turn.
+    fn give_away(&self, epoch: u64) -> Option<Option<S>> {
+        let mut turn = self.turn.try_lock()?;
         let (current, gone) = self.apply_pending(&mut turn);
         let mut state = self.state.lock();
         let is_current = epoch == current
@@ -143,7 +148,7 @@ impl<S: Session> ResumableSession<S> {
         drop(state);
         drop(turn);
         drop(gone);
-        session
+        Some(session)
     }
 }
 
@@ -152,7 +157,15 @@ impl<S: Session> Offered<S> {
         let Self { registry, id, session, epoch, .. } = self;
         // Whoever comes back to this node for it waits, and looks for it on the other.
         let _claim = registry.claim(&id).await;
-        let mut value = session.give_away(epoch)?;
+        let take = async {
+            loop {
+                if let Some(taken) = session.give_away(epoch) {
+                    break taken;
+                }
+                tokio::time::sleep(TURN_TIMEOUT).await;
+            }
+        };
+        let mut value = timeout(PACK_TIMEOUT, take).await.ok().flatten()?;
         registry.remove(&id, &session);
         let mut giving =
             Giving { registry: &registry, id: &id, session: &session, is_given: false };
@@ -209,6 +222,9 @@ impl<S: Session> fmt::Debug for Offered<S> {
         f.debug_struct("Offered").field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
+
+/// How long a callback of a session may take before others go on without it.
+const TURN_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// How long a session may take to be packed, at most: it is meant to take a second.
 const PACK_TIMEOUT: Duration = Duration::from_secs(2);

@@ -134,6 +134,13 @@ impl<S: Session> ResumeRegistry<S> {
         }
     }
 
+    /// Does what [`release`](Self::release) does, unless a task has claimed the id, which does it then.
+    fn release_unclaimed(&self, id: &SessionId) {
+        if self.elsewhere.as_ref().is_some_and(|elsewhere| !elsewhere.is_claimed(id)) {
+            self.release(id);
+        }
+    }
+
     /// All sessions.
     pub(super) fn all(&self) -> Vec<(SessionId, Arc<ResumableSession<S>>)> {
         let sessions = self.sessions.lock();
@@ -164,7 +171,8 @@ impl<S: Session> ResumeRegistry<S> {
         let (mut sessions, replaced, is_stuck) = loop {
             let known = self.find(id);
             let mut is_stuck = false;
-            if let Some(known) = &known {
+            // One that is here beside it is older.
+            if let Some(known) = known.as_ref().filter(|_| moved.is_none()) {
                 if known.socket_id() != socket_id.as_deref() || known.is_in_conflict() {
                     limited!(INFO, "session id in use by another client");
                     return Opened::Own(session, receiver);
@@ -185,6 +193,7 @@ impl<S: Session> ResumeRegistry<S> {
             Some(socket_id) => sessions.make_room(socket_id, config.max_per_id),
             None => Ok(None),
         };
+        let mut exceeded = None;
         // One that has moved had its place on another node.
         let opened = if room.is_ok() || moved.is_some() {
             let id = SessionId::from(id);
@@ -193,9 +202,7 @@ impl<S: Session> ResumeRegistry<S> {
             let shared = Arc::clone(&self.shared);
             let new = ResumableSession::new(shared, timer, socket_id, session, outbox);
             let new = Arc::new(new);
-            if let Some(moved) = moved {
-                new.import(*moved);
-            }
+            exceeded = moved.and_then(|moved| new.import(*moved));
             sessions.insert(id, Arc::clone(&new));
             if sessions.sweeper.as_ref().is_none_or(JoinHandle::is_finished) {
                 let sweeper = sweeper::run(Arc::downgrade(self), self.tick());
@@ -206,6 +213,9 @@ impl<S: Session> ResumeRegistry<S> {
             Opened::Own(session, receiver)
         };
         drop(sessions);
+        if let Some(memory) = exceeded {
+            memory.relieve();
+        }
         if replaced.is_some_and(|replaced| replaced.end(Close::Restart)) {
             Self::report_restart(is_stuck);
         }
@@ -215,7 +225,7 @@ impl<S: Session> ResumeRegistry<S> {
                     limited!(INFO, "detached session ended: its socket id has too many");
                 }
                 if !evicted.is_given() {
-                    self.release(&id);
+                    self.release_unclaimed(&id);
                 }
             }
             Ok(None) => {}
@@ -252,7 +262,7 @@ impl<S: Session> Sweep for ResumeRegistry<S> {
         let Some(session) = self.find(id) else { return };
         if let Visited::Ended { expired } = session.visit(now) {
             if self.remove(id, &session) && !session.is_given() {
-                self.release(id);
+                self.release_unclaimed(id);
             }
             if expired {
                 SESSIONS_EXPIRED.add(1);

@@ -17,6 +17,7 @@ use super::state::{SessionEvent, SessionId, Shared, State};
 use crate::connect_info::Transport;
 use crate::frame::{Close, Inbound};
 use crate::limited;
+use crate::memory::Memory;
 use crate::outbox::{self, Loss};
 use crate::session::{DetachReason, Session};
 use crate::telemetry::{SESSIONS_ATTACHED, SESSIONS_DETACHED};
@@ -69,10 +70,12 @@ impl<S: Session> ResumableSession<S> {
         Self { socket_id, outbox, state, turn, newer, newest_token }
     }
 
-    /// Continues a session of another node, before the first connection uses it.
-    pub(super) fn import(&self, moved: MovedSession) {
+    /// Continues a session of another node, before the first connection uses it. Returns the memory of the endpoint if
+    /// that is exceeded now.
+    #[must_use]
+    pub(super) fn import(&self, moved: MovedSession) -> Option<Memory> {
         self.state.lock().set_conduct(&moved.conduct, Instant::now());
-        self.outbox.import(moved.outbox);
+        self.outbox.import(moved.outbox)
     }
 
     /// Returns whether another node has the session, or is about to.

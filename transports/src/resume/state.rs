@@ -51,6 +51,8 @@ pub(super) struct State {
     short_lived: u32,
     /// When the last of them was cut.
     last_lost: Instant,
+    /// When the session was fenced last.
+    fenced_at: Option<Instant>,
     /// Whether the session has ended because it is given to another node.
     is_given: bool,
     /// Not yet applied, in order.
@@ -106,6 +108,7 @@ impl State {
             conflicts: Vec::new(),
             short_lived: 0,
             last_lost: now,
+            fenced_at: None,
             is_given: false,
             pending: VecDeque::new(),
             scheduled: Scheduled::default(),
@@ -128,9 +131,14 @@ impl State {
         }
     }
 
-    /// Returns whether there is no connection.
-    pub(super) fn is_detached(&self) -> bool {
+    fn is_detached(&self) -> bool {
         matches!(self.connection, Connection::Detached(_))
+    }
+
+    /// Returns whether there is no connection, and no other node is likely to take the session in a moment.
+    pub(super) fn is_left(&self, now: Instant) -> bool {
+        let is_old = |at: Instant| now.duration_since(at) >= OFFER_TTL;
+        self.is_detached() && self.fenced_at.is_none_or(is_old)
     }
 
     /// Orders the sessions of a socket id for eviction, the first one first: sessions that have ended,
@@ -192,7 +200,7 @@ impl State {
         if epoch <= self.epoch {
             return false;
         }
-        self.epoch = epoch;
+        (self.epoch, self.fenced_at) = (epoch, Some(now));
         self.detach(DetachReason::Lost, now)
     }
 
@@ -355,6 +363,9 @@ impl State {
 
 /// A connection that was lost sooner says nothing about what it was sent.
 const DELIVERY: Duration = Duration::from_secs(1);
+
+/// How long another node may take to prepare for a session that it was offered.
+const OFFER_TTL: Duration = Duration::from_secs(2);
 
 /// After so many conflicts within the window, a session id is shared by two clients and the next one
 /// gets a session of its own. A client that reconnects after its connection was lost, or that has

@@ -31,7 +31,8 @@ impl ReplayBuffer {
     /// Continues the buffer of another node, without a connection. What this one has is dropped.
     pub(in crate::outbox) fn import(&mut self, moved: MovedOutbox, budget: &mut ByteBudget) {
         self.clear(budget);
-        self.next_number = self.next_number.max(moved.next_number);
+        // What the client has seen of another session is for the next epoch to judge.
+        self.next_number = moved.next_number;
         self.connection = Connection::Lost(if moved.was_cut { Loss::Cut } else { Loss::GivenUp });
         (self.heartbeat_reply, self.has_counted_try) = (None, false);
         self.streams.import(moved.last_stream, moved.streams, budget);

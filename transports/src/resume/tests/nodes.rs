@@ -34,7 +34,9 @@ pub(super) struct Tabs(pub(super) Arc<Shared>);
 /// What the test knows of the sessions of a node.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// The outbox of the newest session and its stream.
+    /// The outbox of the newest connect.
+    pub(super) newest: Mutex<Option<Sender>>,
+    /// The stream of the newest session.
     pub(super) outbox: Mutex<Option<Sender>>,
     pub(super) record: Mutex<Vec<String>>,
     /// What goes wrong.
@@ -64,6 +66,7 @@ impl Handler for Tabs {
     type Session = Tab;
 
     async fn connect(&self, info: ConnectInfo, outbox: Sender) -> Result<Tab, Rejected> {
+        *self.0.newest.lock() = Some(outbox.clone());
         let (shared, user) = (Arc::clone(&self.0), info.param("user").unwrap_or("ann").to_owned());
         Ok(Tab { shared, user, outbox, stream: None, epoch: 0 })
     }
@@ -114,6 +117,10 @@ impl Session for Tab {
 
     fn prepare(&mut self, outline: Bytes) -> BoxFuture<Bytes> {
         assert!(!self.fails(Fault::PreparePanics), "as requested");
+        if outline.is_empty() {
+            self.note("not prepared any more");
+            return Box::pin(std::future::ready(outline));
+        }
         assert_eq!(outline, "outline");
         Box::pin(std::future::ready("prepared".into()))
     }
@@ -233,7 +240,7 @@ impl Peers for Link {
                     cluster.owners.lock().insert(id, to);
                     Found::None
                 }
-                Offering::Taken => Found::Taken,
+                Offering::Taken | Offering::Busy => Found::Taken,
                 Offering::Flapping => Found::Flapping,
                 Offering::Offered(handover) => {
                     let outline = handover.outline();

@@ -88,3 +88,23 @@ fn a_number_acknowledges_nothing_of_an_epoch_without_numbers() {
     buffer.attach(Some(2), &mut budget);
     assert_eq!(replay(&mut buffer, &mut budget, stream), ["[\"s:3\",1", "[\"s:4\",2"]);
 }
+
+#[test]
+fn a_number_of_another_session_acknowledges_nothing_on_another_node_either() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
+    assert_eq!(take(&mut buffer), ["joined", "[\"s:1\",1", "[\"s:2\",2"]);
+    buffer.fence();
+    for (received, expected) in [
+        (0, vec!["[\"s:3\",1", "[\"s:4\",2"]),
+        (1, vec!["[\"s:3\",2"]),
+        (15, vec!["[\"s:16\",1", "[\"s:17\",2"]),
+    ] {
+        let (mut there, mut budget) = (ReplayBuffer::new(received), ByteBudget::new(1000));
+        there.attach(None, &mut budget);
+        there.detach(1, Loss::GivenUp);
+        there.import(buffer.export(), &mut budget);
+        there.attach(Some(received), &mut budget);
+        assert_eq!(replay(&mut there, &mut budget, stream), expected, "{received}");
+    }
+}
