@@ -41,6 +41,8 @@ enum State {
         owner: NodeId,
         seen: Revision,
         generation: u64,
+        /// Whether the session is that of its client.
+        is_same: bool,
     },
     Done,
 }
@@ -174,13 +176,17 @@ impl Claim {
                 }
                 self.go_on_from(there)
             }
-            (State::Asking { owner, seen, generation }, Event::Answered(answer)) => {
+            // Nobody can say whether the other client is still there.
+            (State::Asking { is_same: false, .. }, Event::Answered(Answer::Silent)) => {
+                Step::Done(Outcome::Taken)
+            }
+            (State::Asking { owner, seen, generation, .. }, Event::Answered(answer)) => {
                 self.go_on_after(answer, owner, seen, generation)
             }
             (State::Replacing { seen, generation, .. }, _) => {
                 self.begin_unrecorded(seen, generation)
             }
-            (State::Asking { owner, seen, generation }, _) => {
+            (State::Asking { owner, seen, generation, .. }, _) => {
                 self.unheard = Some(owner);
                 self.begin_unrecorded(Some(seen), generation_after(generation, self.time))
             }
@@ -200,11 +206,12 @@ impl Claim {
         let seen = Some(revision);
         let Some(record) = SessionRecord::decode(value) else { return self.replace(seen, 0, None) };
         let (owner, generation) = (record.owner(), record.generation);
-        if record.socket != self.socket {
-            return Step::Done(Outcome::Taken);
-        }
+        let is_same = record.socket == self.socket;
         if let Some(deposit) = record.deposit {
             let is_there = self.time < deposit.expires;
+            if is_there && !is_same {
+                return Step::Done(Outcome::Taken);
+            }
             return self.replace(seen, generation, is_there.then_some(deposit.state));
         }
         let owner = match (owner == self.node, self.given_to.take()) {
@@ -214,11 +221,14 @@ impl Claim {
             (true, None) => return self.replace(seen, generation, None),
         };
         if self.asked == MAX_ASKED {
+            if !is_same {
+                return Step::Done(Outcome::Taken);
+            }
             self.unheard = Some(owner);
             return self.replace(seen, generation, None);
         }
         self.asked += 1;
-        self.state = State::Asking { owner, seen: revision, generation };
+        self.state = State::Asking { owner, seen: revision, generation, is_same };
         Step::Ask(owner)
     }
 
@@ -234,8 +244,8 @@ impl Claim {
             // If the session has moved on, the replacement is refused and shows where to. If the node is just beginning it,
             // its client has come here since.
             Answer::None => self.unheard = Some(owner),
-            Answer::Gone => self.cause = Cause::DeadNode,
-            Answer::Silent => {
+            // It may only not hear, and come back.
+            Answer::Gone | Answer::Silent => {
                 self.cause = Cause::DeadNode;
                 self.unheard = Some(owner);
             }

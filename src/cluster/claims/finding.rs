@@ -119,24 +119,24 @@ impl Session {
         };
         let (mut claim, mut step) = Claim::new(cluster.node, self.socket, unix_time(), given_to);
         loop {
-            let deadline = end.min(Instant::now() + PATIENCE);
             let event = match step {
                 Step::Replace { seen, generation } => {
                     let record = SessionRecord::new(cluster.node, generation, self.socket);
                     let replace = async {
                         // The semaphore is never closed.
                         let _place = cluster.claims.calls.acquire().await;
+                        let deadline = end.min(Instant::now() + PATIENCE);
                         let value = Some(record.encode());
                         cluster.replace_record(&key, seen, value, TTL, deadline).await
                     };
-                    match timeout_at(deadline, replace).await {
+                    match timeout_at(end, replace).await {
                         Ok(Ok(Replaced::Yes(revision))) => Event::Replaced(revision),
                         Ok(Ok(Replaced::No(there))) => Event::Refused(there),
                         Ok(Err(_)) | Err(_) => Event::Failed,
                     }
                 }
                 Step::Ask(owner) => {
-                    let asked = timeout_at(end, self.ask(owner, wanted)).await;
+                    let asked = timeout_at(end - PATIENCE, self.ask(owner, wanted)).await;
                     let (answer, offer) = asked.unwrap_or((Answer::Silent, None));
                     *offered = offer;
                     Event::Answered(answer)

@@ -23,6 +23,9 @@ const MAX_DEPOSIT: usize = 64 << 10;
 /// How often a deposit is written again if the record is another one of this node.
 const ROUNDS: u8 = 3;
 
+/// How many notices are repeated per step of the node's task.
+const REPEATS: usize = 64;
+
 /// For how many milliseconds the node to which a session was given may not have written its record yet.
 const WRITING: u64 = 300;
 
@@ -43,8 +46,11 @@ impl Watched {
     /// Gives the session away: its record is the other node's affair from then on.
     pub(in crate::cluster) async fn give(self, prepared: Bytes) -> Answer {
         let Self { session, cluster, endpoint, id, to } = self;
-        let state = session.give(Some(prepared)).await;
         let Some(cluster) = cluster.upgrade() else { return Answer::NotHere(()) };
+        // Whoever finds the session here from now on is to ask the other node.
+        let now = cluster.elapsed();
+        cluster.claims.state.lock().of(endpoint).begin_giving(&id, to, now);
+        let state = session.give(Some(prepared)).await;
         let now = cluster.elapsed();
         let mut claims = cluster.claims.state.lock();
         let records = claims.of(endpoint);
@@ -53,9 +59,11 @@ impl Watched {
                 records.give(&id, to, now);
                 Answer::Given(state)
             }
-            // Its client has come back here.
-            None if records.has(&id) => Answer::InUse(()),
-            None => Answer::NotHere(()),
+            None => {
+                records.keep(&id);
+                // Its client has come back here, unless it has ended.
+                if records.has(&id) { Answer::InUse(()) } else { Answer::NotHere(()) }
+            }
         }
     }
 }
@@ -114,12 +122,18 @@ impl Cluster {
 
     /// Tells again what was not heard, unless the node is none of the cluster any more.
     pub(super) fn repeat_took(self: &Arc<Self>, now: u64) {
-        loop {
+        for _ in 0..REPEATS {
             let next = self.claims.state.lock().told.next(now);
             let Some((losing, generation)) = next else { return };
-            let is_known = self.state.lock().members.knows(losing.node);
+            let state = self.state.lock();
+            let is_known = state.members.knows(losing.node);
+            let is_away = state.members.is_away(losing.node);
+            drop(state);
             if !is_known {
                 self.claims.state.lock().told.remove(&losing);
+            }
+            // One that is silent is told when it is heard again.
+            if is_away || !is_known {
                 continue;
             }
             let Losing { node, endpoint, id } = losing;

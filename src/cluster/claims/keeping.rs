@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower_channels_transports::limited;
 
 use super::record::key;
-use super::records::{Answer, Call, Next, TTL, Task};
+use super::records::{Answer, Call, GIVEN, Next, TTL, Task};
 use super::{MAX_CALLS, PATIENCE, unix_time};
 use crate::adapter::Replaced;
 use crate::cluster::{Cluster, WeakCluster};
@@ -108,22 +108,23 @@ impl Cluster {
 
     /// Returns whether this node has the session, as far as the store says. If that says nothing, it has.
     pub(super) async fn is_here(self: &Arc<Self>, endpoint: u32, id: &str) -> bool {
+        let now = self.elapsed();
         let task = {
             let mut state = self.claims.state.lock();
             let records = state.of(endpoint);
-            if !records.has(id) {
+            if !records.has(id) || records.given_to(id, GIVEN, now).is_some() {
                 return false;
             }
-            let task = records.check(id);
-            state.tasks += usize::from(task.is_some());
-            task
+            records.check(id)
         };
         let Some(task) = task else { return true };
         // It is done to its end, whoever waits for it.
-        let check = self.runtime.spawn(run(Arc::downgrade(self), endpoint, task));
+        let cluster = Arc::clone(self);
+        let check = self.runtime.spawn(async move { cluster.run_task(endpoint, task).await });
         match timeout(CHECKING, check).await {
             Ok(Ok(Ran::Ended)) => false,
-            Ok(Ok(Ran::Kept)) => true,
+            // Unless it was given away meanwhile.
+            Ok(Ok(Ran::Kept)) => self.claims.state.lock().of(endpoint).has(id),
             _ => {
                 self.claims.state.lock().of(endpoint).renew(id, unix_time());
                 true
@@ -174,12 +175,11 @@ impl Cluster {
 }
 
 /// Does a task, and then whatever else is due.
-async fn run(cluster: WeakCluster, endpoint: u32, task: Task) -> Ran {
-    let Some(cluster) = cluster.upgrade() else { return Ran::Failed };
-    let ran = cluster.run_task(endpoint, task).await;
+async fn run(cluster: WeakCluster, endpoint: u32, task: Task) {
+    let Some(cluster) = cluster.upgrade() else { return };
+    cluster.run_task(endpoint, task).await;
     cluster.claims.state.lock().tasks -= 1;
     cluster.keep_records();
-    ran
 }
 
 /// What came of a task.

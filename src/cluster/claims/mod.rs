@@ -52,7 +52,10 @@ struct State {
     last_step: u64,
 }
 
-/// How many calls of the store are under way at a time: of clients that wait, and beside them.
+/// How many calls of the store are under way at a time for clients that wait.
+const MAX_CLAIMS: usize = 256;
+
+/// How many are under way beside them.
 const MAX_CALLS: usize = 64;
 
 /// How long a call of the store may take.
@@ -67,7 +70,7 @@ impl Claims {
             State { node, endpoints: Vec::new(), told: Told::default(), tasks: 0, last_step: 0 };
         Self {
             state: Mutex::new(state),
-            calls: Semaphore::new(MAX_CALLS),
+            calls: Semaphore::new(MAX_CLAIMS),
             unrecorded: Level::new(SESSIONS_UNRECORDED.handle(UNLABELED)),
         }
     }

@@ -1,12 +1,17 @@
 //! [`Records`]: the sessions that this node has, and the store's records of them.
 
+mod given;
+mod owned;
 mod task;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::given::Given;
+pub(super) use self::given::PATIENCE as GIVEN;
+use self::owned::{Owned, Standing};
 pub(super) use self::task::{Answer, Call, Next, Task};
 use super::claim::Held;
 use super::record::{SessionRecord, generation_after};
@@ -20,10 +25,7 @@ pub(super) struct Records {
     owned: BTreeMap<Arc<str>, Owned>,
     /// When the next write is due of those that nobody is working at.
     due: BTreeSet<(u64, Arc<str>)>,
-    /// The sessions that were given to other nodes lately, and when.
-    given: BTreeMap<Arc<str>, (NodeId, u64)>,
-    /// The same in order, those included that have come back since.
-    given_at: VecDeque<(u64, Arc<str>)>,
+    given: Given,
     /// After which id the check of all sessions goes on.
     checking: Option<Option<Arc<str>>>,
     /// Tells one holding of an id from the next.
@@ -31,37 +33,11 @@ pub(super) struct Records {
     unrecorded: usize,
 }
 
-#[derive(Debug)]
-struct Owned {
-    generation: u64,
-    seen: Option<Revision>,
-    socket: u64,
-    due: u64,
-    serial: u32,
-    standing: Standing,
-    is_busy: bool,
-    /// How often the store has failed since it last answered.
-    failed: u8,
-    /// How often a later generation of another node may still be overruled.
-    insists: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Recorded,
-    Unrecorded,
-    /// The session has ended: its record is to be removed.
-    Ended,
-}
-
 /// For how long the store keeps a record.
 pub(super) const TTL: Duration = Duration::from_secs(3600);
 
 /// After how many milliseconds a record is written again, so that the store keeps it.
 const REFRESH: u64 = 20 * 60 * 1000;
-
-/// For how many milliseconds a node knows to whom it has given a session: by then the other has written its record.
-pub(super) const GIVEN: u64 = 5000;
 
 /// How often a node overrules others that has just taken a session with its state.
 const INSISTS: u8 = 3;
@@ -78,8 +54,7 @@ impl Records {
             node,
             owned: BTreeMap::new(),
             due: BTreeSet::new(),
-            given: BTreeMap::new(),
-            given_at: VecDeque::new(),
+            given: Given::default(),
             checking: None,
             last_serial: 0,
             unrecorded: 0,
@@ -150,10 +125,13 @@ impl Records {
         if owned.standing == Standing::Ended {
             return;
         }
-        if owned.seen.is_none() && !owned.is_busy {
-            // Probably there is none.
-            self.forget(id);
-            return;
+        if owned.standing == Standing::Unrecorded {
+            if !owned.is_busy {
+                // There is none, or not of this generation.
+                self.forget(id);
+                return;
+            }
+            owned.seen = None;
         }
         self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
         (owned.standing, owned.failed) = (Standing::Ended, 0);
@@ -172,27 +150,22 @@ impl Records {
     /// The session was given to another node, which will write a record of its own.
     pub(super) fn give(&mut self, id: &Arc<str>, to: NodeId, now: u64) {
         self.forget(id);
-        self.forget_given(now);
-        self.given.insert(Arc::clone(id), (to, now));
-        self.given_at.push_back((now, Arc::clone(id)));
+        self.begin_giving(id, to, now);
+    }
+
+    /// The session is being given to another node.
+    pub(super) fn begin_giving(&mut self, id: &Arc<str>, to: NodeId, now: u64) {
+        self.given.insert(id, to, now);
+    }
+
+    /// The session stays here after all, or has ended.
+    pub(super) fn keep(&mut self, id: &str) {
+        self.given.remove(id);
     }
 
     /// Returns to which node the session was given in the last `time` milliseconds, but no more than 5 seconds.
     pub(super) fn given_to(&mut self, id: &str, time: u64, now: u64) -> Option<NodeId> {
-        self.forget_given(now);
-        let (to, at) = self.given.get(id)?;
-        (now.saturating_sub(*at) < time).then_some(*to)
-    }
-
-    fn forget_given(&mut self, now: u64) {
-        while let Some((at, id)) = self.given_at.front()
-            && now.saturating_sub(*at) >= GIVEN
-        {
-            if self.given.get(id).is_some_and(|(_, latest)| latest == at) {
-                self.given.remove(id);
-            }
-            self.given_at.pop_front();
-        }
+        self.given.get(id, time, now)
     }
 
     /// Another node says that it has the session. Returns whether that ends it here.
@@ -217,7 +190,7 @@ impl Records {
 
     /// Returns the next task that is due.
     pub(super) fn next(&mut self, now: u64) -> Option<Task> {
-        self.forget_given(now);
+        self.given.expire(now);
         let (due, id) = self.due.pop_first()?;
         if due > now {
             self.due.insert((due, id));
@@ -392,18 +365,6 @@ impl Records {
             self.due.insert((due, id));
         }
         owned.due = due;
-    }
-}
-
-impl Owned {
-    /// Whether nobody works at it, and it has not ended.
-    fn is_settled(&self) -> bool {
-        !self.is_busy && self.standing != Standing::Ended
-    }
-
-    fn write(&self, node: NodeId) -> Call {
-        let record = SessionRecord::new(node, self.generation, self.socket);
-        Call::Write { seen: self.seen, record }
     }
 }
 

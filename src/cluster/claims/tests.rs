@@ -122,17 +122,21 @@ impl Node {
     /// Finds the session, begins or continues it, and returns how many milliseconds that took.
     async fn connect(&self) -> (Got, u128) {
         let began = Instant::now();
+        self.endpoint.busy.lock().insert(ID.to_owned());
         let got = match self.find("ann").await {
             Found::None => Got::New,
             Found::Here if self.has_it() => Got::Here,
             Found::Here => Got::New,
-            Found::Taken => return (Got::Taken, began.elapsed().as_millis()),
+            Found::Taken => Got::Taken,
             Found::Offered(offer) => {
                 offer.take("prepared".into()).await.map_or(Got::New, Got::State)
             }
             found => panic!("{found:?}"),
         };
-        self.endpoint.here.lock().insert(ID.to_owned());
+        if got != Got::Taken {
+            self.endpoint.here.lock().insert(ID.to_owned());
+        }
+        self.endpoint.busy.lock().remove(ID);
         (got, began.elapsed().as_millis())
     }
 
@@ -203,13 +207,10 @@ async fn a_session_that_is_being_given_away_is_found_where_it_goes() {
     for back in [false, true] {
         let [a, b, c] = nodes(&bus).await;
         a.connect().await;
-        *a.endpoint.slow.lock() = 1200;
+        // The endpoint would not let it be found on this node before it is given.
+        *a.endpoint.slow.lock() = if back { 501 } else { 1200 };
         let later = async {
             sleep(MS * 500).await;
-            // At the node that gives it away its client waits until that is done.
-            if back {
-                sleep(MS * 700).await;
-            }
             let path = StorePath { delay: MS * 200, ..StorePath::default() };
             bus.set_store(b.place, path);
             if back { a.connect().await } else { c.connect().await }
@@ -442,12 +443,12 @@ async fn nobody_waits_for_a_store_that_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_claims_of_a_store_that_does_not_answer_take_no_longer_than_one() {
+async fn many_claims_of_a_store_that_does_not_answer_wait_no_longer_than_any_may() {
     let bus = Bus::new();
     let [a] = nodes(&bus).await;
     bus.set_store(a.place, StorePath { delay: MS * 60_000, ..StorePath::default() });
     let began = Instant::now();
-    let claims = (0..500).map(|number| {
+    let claims = (0..2000).map(|number| {
         let id = format!("{number:020}").into();
         let transport = Transport::WebSocket;
         tokio::spawn(a.peers.find(Wanted { id, socket_id: None, received: None, transport }))
@@ -455,8 +456,8 @@ async fn many_claims_of_a_store_that_does_not_answer_take_no_longer_than_one() {
     for claim in claims.collect::<Vec<_>>() {
         assert!(matches!(claim.await, Ok(Found::None)));
     }
-    assert!(began.elapsed() <= MS * 1010, "{:?}", began.elapsed());
-    assert_eq!(a.unrecorded(), 500);
+    assert!(began.elapsed() <= MS * 3010, "{:?}", began.elapsed());
+    assert_eq!(a.unrecorded(), 2000);
     bus.set_store(a.place, StorePath::default());
     sleep(MS * 10_000).await;
     assert_eq!(a.unrecorded(), 0);

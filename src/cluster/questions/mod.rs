@@ -46,6 +46,9 @@ pub(super) struct Questions {
 /// What a question takes beside its bytes.
 const OVERHEAD: usize = 512;
 
+/// How many bytes of either table are left for sessions that move, which are few and short, however many polls wait.
+const FOR_MOVES: usize = 2 << 20;
+
 /// How long an answer may take that was accepted, unless the question is a poll.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -207,6 +210,7 @@ impl Asking<'_> {
             Question::Poll(_) => cluster.longest_poll(endpoint).saturating_add(POLL_SLACK),
             _ => PATIENCE,
         };
+        let moves = question.moves();
         let mut ask = Ask { id: 0, endpoint, question: Some(question) };
         let bytes = ask.encoded_len();
         if bytes > parts::LONGEST {
@@ -216,7 +220,13 @@ impl Asking<'_> {
         }
         let (waiter, answer) = oneshot::channel();
         let now = cluster.now();
-        let id = cluster.questions.lock().asked.ask(node, bytes, patience, now, waiter);
+        let room = if moves { 0 } else { FOR_MOVES };
+        let id = {
+            let asked = &mut cluster.questions.lock().asked;
+            let taken = asked.bytes().saturating_add(bytes).saturating_add(room);
+            let has_room = taken <= asked::MAX_BYTES;
+            has_room.then(|| asked.ask(node, bytes, patience, now, waiter)).flatten()
+        };
         let Some(id) = id else {
             limited!(WARN, kind = self.kind, "too many questions to other nodes wait for answers");
             return Err(AskError::Busy);

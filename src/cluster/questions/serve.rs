@@ -13,7 +13,7 @@ use tower_channels_transports::panics::{self, Panicked};
 use tower_channels_transports::peers::{self, BoxFuture, Offering, Wanted};
 
 use super::serving::Begun;
-use super::{Answer, Question};
+use super::{Answer, FOR_MOVES, Question};
 use crate::adapter::NodeId;
 use crate::cluster::claims::Watched;
 use crate::cluster::wire::Body;
@@ -41,7 +41,14 @@ impl Cluster {
             Question::Take(_) => (None, Some(cancel)),
             _ => (Some(cancel), None),
         };
-        let begun = self.questions.lock().serving.begin(from, id, bytes, now, cancel);
+        let room = if question.moves() { 0 } else { FOR_MOVES };
+        let begun = {
+            let serving = &mut self.questions.lock().serving;
+            match serving.has_room(from, bytes.saturating_add(room)) {
+                true => serving.begin(from, id, bytes, now, cancel),
+                false => Begun::Busy,
+            }
+        };
         match begun {
             Begun::Yes => {}
             Begun::Repeated => return,

@@ -119,7 +119,7 @@ impl<C> Serving<C> {
         self.bytes
     }
 
-    fn has_room(&self, from: NodeId, bytes: usize) -> bool {
+    pub(crate) fn has_room(&self, from: NodeId, bytes: usize) -> bool {
         let of_node = self.bytes_of.get(&from).copied().unwrap_or_default();
         self.bytes.saturating_add(bytes) <= MAX_BYTES
             && of_node.saturating_add(bytes) <= MAX_BYTES_OF_NODE

@@ -185,6 +185,11 @@ impl Question {
         Self::Take(Take { ticket, prepared })
     }
 
+    /// Returns whether it is about a session that is to move.
+    pub(crate) fn moves(&self) -> bool {
+        matches!(self, Self::Offer(_) | Self::Take(_))
+    }
+
     /// The name of the kind, in metrics.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

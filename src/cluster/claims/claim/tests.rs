@@ -56,7 +56,24 @@ fn an_id_that_nobody_has_belongs_to_the_node() {
 fn an_id_of_another_client_is_taken() {
     let value = SessionRecord::new(OTHER, 1, SOCKET + 1).encode();
     let record = Record { value, revision: Revision(5) };
-    assert_eq!(steps([refused(record)]), [Step::Done(Outcome::Taken)]);
+    let (ask, taken) = (Step::Ask(OTHER), Step::Done(Outcome::Taken));
+    for answer in [Answer::Taken, Answer::Silent] {
+        let events = [refused(record.clone()), Event::Answered(answer)];
+        assert_eq!(steps(events), [ask.clone(), taken.clone()]);
+    }
+    for (answer, cause, unheard) in
+        [(Answer::Gone, Cause::DeadNode, Some(OTHER)), (Answer::None, Cause::Unknown, Some(OTHER))]
+    {
+        let events = [refused(record.clone()), Event::Answered(answer), replaced(9)];
+        let new = new(cause, held(NOW, 9, true), unheard);
+        assert_eq!(steps(events), [ask.clone(), replace(5, NOW), new]);
+    }
+    let mut record = SessionRecord::new(OTHER, 1, SOCKET + 1);
+    for (expires, step) in [(NOW + 1, taken), (NOW, replace(5, NOW))] {
+        record.deposit = Some(Deposit { state: "state".into(), expires });
+        let record = Record { value: record.encode(), revision: Revision(5) };
+        assert_eq!(steps([refused(record)]), [step]);
+    }
 }
 
 #[test]
@@ -124,7 +141,7 @@ fn the_owner_decides_what_becomes_of_its_session() {
 fn a_session_that_its_owner_does_not_have_begins_anew() {
     for (answer, cause, unheard) in [
         (Answer::None, Cause::Unknown, Some(OTHER)),
-        (Answer::Gone, Cause::DeadNode, None),
+        (Answer::Gone, Cause::DeadNode, Some(OTHER)),
         (Answer::Silent, Cause::DeadNode, Some(OTHER)),
     ] {
         let events = [refused(record(OTHER, 3000, 5)), Event::Answered(answer), replaced(9)];

@@ -320,19 +320,16 @@ fn what_concerned_an_earlier_session_of_the_id_does_not_concern_the_next() {
 }
 
 #[test]
-fn a_node_knows_for_five_seconds_to_whom_it_has_given_a_session() {
+fn a_node_knows_to_whom_it_gives_a_session_until_it_has_it_again() {
     let mut records = recorded();
-    records.give(&ID.into(), OTHER, 1000);
-    assert!(!records.has(ID));
-    assert_eq!(records.given_to(ID, 300, 1299), Some(OTHER));
-    assert_eq!(records.given_to(ID, 300, 1300), None);
-    records.give(&ID.into(), NodeId(3), 4000);
-    assert_eq!(records.given_to(ID, GIVEN, 8999), Some(NodeId(3)));
-    assert_eq!(records.given_to(ID, GIVEN, 9000), None);
-    assert!(records.given.is_empty() && records.given_at.is_empty());
-    records.give(&ID.into(), OTHER, 10_000);
-    records.own(&ID.into(), SOCKET, held(200, 8), 10_000);
-    assert_eq!(records.given_to(ID, GIVEN, 10_000), None, "it has come back");
+    records.begin_giving(&ID.into(), OTHER, 0);
+    assert_eq!((records.given_to(ID, GIVEN, 0), records.has(ID)), (Some(OTHER), true));
+    records.keep(ID);
+    assert_eq!(records.given_to(ID, GIVEN, 0), None);
+    records.give(&ID.into(), OTHER, 0);
+    assert_eq!((records.given_to(ID, GIVEN, 0), records.has(ID)), (Some(OTHER), false));
+    records.own(&ID.into(), SOCKET, held(200, 8), 0);
+    assert_eq!(records.given_to(ID, GIVEN, 0), None);
 }
 
 #[test]

@@ -1,0 +1,41 @@
+//! [`Owned`]: one session of this node.
+
+use super::super::record::SessionRecord;
+use super::Call;
+use crate::adapter::{NodeId, Revision};
+
+/// A session that this node has, or whose record it has to remove.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) generation: u64,
+    pub(super) seen: Option<Revision>,
+    pub(super) socket: u64,
+    pub(super) due: u64,
+    pub(super) serial: u32,
+    pub(super) standing: Standing,
+    pub(super) is_busy: bool,
+    /// How often the store has failed since it last answered.
+    pub(super) failed: u8,
+    /// How often a later generation of another node may still be overruled.
+    pub(super) insists: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Recorded,
+    Unrecorded,
+    /// The session has ended: its record is to be removed.
+    Ended,
+}
+
+impl Owned {
+    /// Whether nobody works at it, and it has not ended.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.is_busy && self.standing != Standing::Ended
+    }
+
+    pub(super) fn write(&self, node: NodeId) -> Call {
+        let record = SessionRecord::new(node, self.generation, self.socket);
+        Call::Write { seen: self.seen, record }
+    }
+}
