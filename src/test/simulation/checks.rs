@@ -106,9 +106,11 @@ impl Simulation {
     fn check_sessions(&self) {
         for node in self.nodes.iter().flatten() {
             for user in USERS {
-                let clients = self.clients.iter().flatten();
-                let clients = clients.filter(|it| it.at == node.origin() && it.user == user);
-                let (mut least, mut most) = (0, 0);
+                let clients = self.clients.iter().flatten().filter(|it| it.user == user);
+                let elsewhere = clients.clone().filter(|it| it.at != node.origin());
+                let (mut least, mut most) =
+                    (0, elsewhere.filter(|it| it.may_be_anywhere()).count());
+                let clients = clients.filter(|it| it.at == node.origin());
                 for client in clients {
                     let (may_close, must_close) = client.is_closed(&self.record);
                     assert!(!must_close || client.is_away(), "{} was disconnected", client.key);

@@ -101,7 +101,20 @@ impl Client {
         let session = format!("session-{number:020}");
         let all = [("name", user), ("key", &key), ("session", &session), ("received", "0")];
         let params = if is_resumable { &all[..] } else { &all[..2] };
-        let inner = test::connect(&node.endpoint, params).await.expect("it is accepted");
+        // A disconnect of its user may come late, and meet it while it connects.
+        let inner = loop {
+            match test::connect(&node.endpoint, params).await {
+                Ok(inner) => break inner,
+                Err(refused) => {
+                    assert_eq!(
+                        refused.status_code(),
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "{refused:?}"
+                    );
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
         Self {
             number,
             user,
@@ -463,6 +476,12 @@ impl Client {
         let topics = self.topics.iter().enumerate();
         let stay = topics.filter(|(_, it)| it.tracked.is_some() && is_old(it));
         stay.map(|(topic, _)| (topic, self.key.clone())).collect()
+    }
+
+    /// Whether a session of it may be on any node: one of which it knows nothing, or that has begun anew elsewhere since,
+    /// where it is gone.
+    pub(super) fn may_be_anywhere(&self) -> bool {
+        self.is_resumable && self.away.is_some() && self.may_lose_channels
     }
 
     pub(super) fn is_on_dead_node(&self) -> bool {
