@@ -370,7 +370,7 @@ impl Records {
 
 /// How long to wait, in milliseconds, after so many failures.
 fn pause(failed: u8) -> u64 {
-    1000 << failed.min(6)
+    1000 << failed.min(2)
 }
 
 #[cfg(test)]

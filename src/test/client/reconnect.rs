@@ -63,4 +63,11 @@ impl<A: Send + Sync + 'static> Client<A> {
         self.endpoint = endpoint.clone();
         self.reconnect().await
     }
+
+    /// Drops the connection, and the endpoint for another.
+    #[cfg(feature = "unstable-internals")]
+    pub(in crate::test) fn let_go(&mut self, endpoint: &Endpoint<A>) {
+        self.drop_connection();
+        self.endpoint = endpoint.clone();
+    }
 }

@@ -71,7 +71,7 @@ impl Simulation {
                 continue;
             };
             keys.push(client.key.clone());
-            if !client.lose_node(in_order, &mut self.record) {
+            if !client.lose_node(in_order, &self.nowhere, &mut self.record) {
                 *place = None;
             }
         }

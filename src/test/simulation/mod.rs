@@ -21,9 +21,10 @@ use tokio::time::{Instant, sleep};
 
 use self::checks::Observer;
 use self::client::Client;
-use self::node::Node;
+use self::node::{Node, User};
 use self::record::{Reach, Record};
 use super::Bus;
+use crate::Endpoint;
 
 const NODES: usize = 3;
 const CLIENTS: usize = 8;
@@ -78,6 +79,8 @@ struct Simulation {
     nodes: [Option<Node>; NODES],
     clients: [Option<Client>; CLIENTS],
     record: Record,
+    /// Where the clients of nodes are that have ended.
+    nowhere: Endpoint<User>,
     /// The number of nodes and clients ever started.
     started: u64,
     /// The keys of the clients of nodes that are dead, and since when.
@@ -99,6 +102,7 @@ impl Simulation {
             nodes: Default::default(),
             clients: Default::default(),
             record: Record::new(is_ordered),
+            nowhere: node::nowhere(),
             started: 0,
             ghosts: Vec::new(),
             metas: 0,
@@ -245,9 +249,12 @@ impl Simulation {
 
     /// A client that is away comes to a node that is there, its own or another.
     async fn come_back(&mut self, client: usize, value: usize) {
+        let Some(it) = &mut self.clients[client] else { return };
         let slots = (0..NODES).map(|slot| (slot + value) % NODES);
         let mut nodes = slots.filter_map(|slot| self.nodes[slot].as_ref());
-        let (Some(it), Some(node)) = (&mut self.clients[client], nodes.next()) else { return };
+        // A node that cannot ask the store begins every session anew, without knowing of others.
+        let can_take = |node: &&Node| node.calm_since.is_some() || node.origin() == it.at;
+        let Some(node) = nodes.find(can_take) else { return };
         if !it.come_back(node, &mut self.record).await {
             self.clients[client] = None;
         }

@@ -100,6 +100,11 @@ pub(super) struct User {
     key: String,
 }
 
+/// An endpoint that is no node.
+pub(super) fn nowhere() -> Endpoint<User> {
+    Endpoint::builder(connect).channel::<Room>("room:*").build()
+}
+
 async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
     let text =
         |name| info.params().get(name).and_then(Value::as_str).unwrap_or_default().to_owned();

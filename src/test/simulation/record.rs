@@ -22,8 +22,9 @@ pub(super) struct Record {
     broken_at: Option<Instant>,
     /// Between which nodes frames may have been lost without their noticing.
     silent: [[bool; NODES]; NODES],
-    /// Between which nodes frames may have come twice.
+    /// Between which nodes frames may have come twice, now and ever.
     repeated: [[bool; NODES]; NODES],
+    ever_repeated: [[bool; NODES]; NODES],
     /// Which nodes did not always see gaps in the numbers.
     unsteady: [bool; NODES],
     /// When each node began.
@@ -130,6 +131,7 @@ impl Record {
             broken_at: None,
             silent: Default::default(),
             repeated: Default::default(),
+            ever_repeated: Default::default(),
             unsteady: Default::default(),
             began: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -184,6 +186,7 @@ impl Record {
 
     pub(super) fn repeat(&mut self, from: usize, to: usize) {
         self.repeated[from][to] = true;
+        self.ever_repeated[from][to] = true;
     }
 
     /// A node does not see gaps in the numbers.
@@ -279,8 +282,11 @@ impl Record {
         let has_moved = !span.before.is_empty();
         assert!(has_moved || !is_local || number >= span.first, "before the join: {}", what());
         let from = sent.from.slot;
-        let may_repeat =
-            span.places().any(|at| self.repeated[from][at.slot] && self.unsteady[at.slot]);
+        // What was sent before the era has waited for a client that was away.
+        let may_repeat = span.places().any(|at| match number < self.era {
+            true => self.ever_repeated[from][at.slot],
+            false => self.repeated[from][at.slot] && self.unsteady[at.slot],
+        });
         if !may_repeat {
             assert!(!span.received.contains(&number), "twice: {}", what());
             let last = span.last.get(&sent.from.number);
