@@ -121,6 +121,7 @@ pub async fn endpoint(config: &Config) -> io::Result<Endpoint<User>> {
     let builder = Endpoint::builder(connect)
         .id(|user| user.id.as_ref().map(|id| format!("user_socket:{id}")))
         .channel::<Room>("room:*")
+        .channel::<Room>("log:*")
         .channel::<Lobby>("lobby:*")
         .check_origin(origins)
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))

@@ -1,4 +1,4 @@
-//! The channel `room:*`: one event for each thing that a channel can do.
+//! The channels `room:*` and `log:*`: one event for each thing that a channel can do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,11 +38,15 @@ impl Channel for Room {
             Arrival::Moved { packed: Some(packed), .. } => packed.parse()?,
             _ => BTreeMap::new(),
         };
+        let mut response = BTreeMap::new();
+        if let Some(echo) = payload.remove("echo") {
+            response.insert("echo", echo);
+        }
+        if topic.starts_with("log:") {
+            response.insert("arrival", to_raw_value(name(socket.arrival()))?);
+        }
         let joined = Joined::new(Self { assigned, ..Self::default() });
-        Ok(match payload.remove("echo") {
-            Some(echo) => joined.reply(Payload::json(&BTreeMap::from([("echo", echo)]))?),
-            None => joined,
-        })
+        Ok(if response.is_empty() { joined } else { joined.reply(Payload::json(&response)?) })
     }
 
     async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
@@ -122,6 +126,15 @@ impl Channel for Room {
             socket.push(event, Payload::json(&payload)?);
         }
         Ok(())
+    }
+}
+
+/// How the join of a `log:*` topic is answered.
+fn name(arrival: &Arrival) -> &'static str {
+    match arrival {
+        Arrival::Moved { has_gap: true, .. } => "gap",
+        Arrival::Moved { .. } => "moved",
+        _ => "new",
     }
 }
 

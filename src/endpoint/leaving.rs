@@ -43,6 +43,10 @@ impl<A: Send + Sync + 'static> Leftovers for Leaving<A> {
     }
 
     async fn leave_behind(&self, id: Arc<str>, socket_id: Option<Box<str>>) {
+        // Its client may have come meanwhile, here or to another node.
+        if !self.acceptor.is_detached(&id) {
+            return;
+        }
         // Nobody asks yet; who does will say what it has received.
         let wanted = Wanted {
             id: Arc::clone(&id),

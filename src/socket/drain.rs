@@ -115,9 +115,14 @@ impl<L: Leftovers> Draining<'_, L> {
         loop {
             let now = Instant::now();
             let elapsed = now - began;
-            if waiting.is_empty() && elapsed >= schedule.patience() && now >= looked + LOOK {
-                // Whoever has not come by now.
-                (looked, waiting) = (now, self.leftovers.detached().into());
+            if now >= looked + LOOK {
+                looked = now;
+                // A client that was accepted before may have come back to its session since.
+                self.end_all(&self.sessions.enter(Phase::Closed)).await;
+                if waiting.is_empty() && elapsed >= schedule.patience() {
+                    // Whoever has not come by now.
+                    waiting = self.leftovers.detached().into();
+                }
             }
             while under_way.try_join_next().is_some() {}
             let due = |left: usize| {

@@ -411,3 +411,23 @@ async fn the_session_of_a_client_that_does_not_poll_any_more_is_left_behind() {
     let mut eve = Poller::connect(&two).await;
     assert_eq!(eve.join().await, "with a gap");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_accepted_before_the_last_quarter_and_comes_in_it_is_sent_on() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let mut eve = Poller::connect(&one).await;
+    assert_eq!(eve.join().await, "new");
+    let shutdown = shut_down(&one, TIMEOUT);
+    seconds(29).await;
+    let mut eve = Poller::connect(&one).await;
+    assert_eq!(eve.join().await, "new", "it was resumed");
+    let mut late = Poller::connect(&one).await;
+    seconds(2).await;
+    assert_eq!(late.join().await, "new", "it was resumed");
+    while late.request("GET", "").await["status"] != 500 {}
+    let (has_ended, took) = shutdown.await.expect("no panic");
+    assert!(has_ended && (LAST_QUARTER..TIMEOUT).contains(&took), "{took:?}");
+    let mut eve = Poller::connect(&two).await;
+    assert_eq!(eve.join().await, "with a gap");
+}

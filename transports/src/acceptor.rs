@@ -140,9 +140,15 @@ impl<H: Handler> Acceptor<H> {
         self.0.resumable.end_moved(id);
     }
 
-    /// The resumable sessions that have no connection, by their ids and socket ids.
+    /// The resumable sessions that have no connection and are not offered to another node right now, by their ids and
+    /// socket ids.
     pub fn detached(&self) -> Vec<(Arc<str>, Option<Box<str>>)> {
         self.0.resumable.detached_ids()
+    }
+
+    /// Returns whether [`detached`](Self::detached) would yield the session: nobody uses it, or is about to take it.
+    pub fn is_detached(&self, id: &str) -> bool {
+        self.0.resumable.is_left(id)
     }
 
     /// How long a resumable session is kept without a connection.

@@ -244,8 +244,8 @@ impl Claim {
             // If the session has moved on, the replacement is refused and shows where to. If the node is just beginning it,
             // its client has come here since.
             Answer::None => self.unheard = Some(owner),
-            Answer::Gone => self.cause = Cause::DeadNode,
-            Answer::Silent => {
+            // It may only not hear, and come back.
+            Answer::Gone | Answer::Silent => {
                 self.cause = Cause::DeadNode;
                 self.unheard = Some(owner);
             }

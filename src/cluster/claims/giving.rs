@@ -125,13 +125,15 @@ impl Cluster {
         for _ in 0..REPEATS {
             let next = self.claims.state.lock().told.next(now);
             let Some((losing, generation)) = next else { return };
-            let members = &self.state.lock().members;
-            let (is_known, is_away) = (members.knows(losing.node), members.is_away(losing.node));
+            let state = self.state.lock();
+            let is_known = state.members.knows(losing.node);
+            let is_away = state.members.is_away(losing.node);
+            drop(state);
             if !is_known {
                 self.claims.state.lock().told.remove(&losing);
             }
             // One that is silent is told when it is heard again.
-            if !is_known || is_away {
+            if is_away || !is_known {
                 continue;
             }
             let Losing { node, endpoint, id } = losing;

@@ -13,7 +13,7 @@ export function members(client, kept) {
    * Joins `topic` as a member. With `longPollFallbackMs`, clients without fallback support fall back by hand. A `session`
    * of `null` is none.
    */
-  async function member(t, { to, topic, user = unique("user"), session = newId(), ...options }) {
+  async function member(t, { to, topic, payload, user = unique("user"), session = newId(), ...options }) {
     const params = kept || !session ? { user_id: user } : { user_id: user, session };
     const unsent = [];
     const onUnsent = (pushes) => unsent.push(...pushes);
@@ -21,15 +21,15 @@ export function members(client, kept) {
     const socket = client.socket(t, { to, params, ...(kept && { keep }), ...options });
     const needsHelp = !client.can.fallBack && client.can.changeTransport;
     if (options.longPollFallbackMs && needsHelp) fallBackByHand(socket, LongPoll);
-    const me = { user, socket, unsent, ...enter(socket, topic), isOnLongPoll: () => socket.transport === LongPoll };
+    const me = { user, socket, unsent, ...enter(socket, topic, payload), isOnLongPoll: () => socket.transport === LongPoll };
     socket.connect();
     await ok(me.joined);
     return me;
   }
 
   /** Joins a topic and records the messages received on it. */
-  function enter(socket, topic) {
-    const room = socket.channel(topic);
+  function enter(socket, topic, payload) {
+    const room = socket.channel(topic, payload);
     const received = { news: [], new_msg: [], joined: [] };
     for (const event of Object.keys(received)) room.on(event, (payload) => received[event].push(payload));
     const isThere = () => socket.isConnected() && room.state === "joined";

@@ -4,8 +4,8 @@ import { fork } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as passing } from "node:timers/promises";
 import { clients, unique } from "../support/client.js";
-import { total } from "./figures.js";
-import { haveSessions, startBalanced } from "./world.js";
+import { oddities, total } from "./figures.js";
+import { startBalanced } from "./world.js";
 import { heardOn, left, watch } from "./watchers.js";
 
 const CLIENTS = Number(process.env.CROWD ?? 3000);
@@ -13,11 +13,11 @@ const PROCESSES = 3;
 const [ROOM, LOBBY] = [300, 30];
 const MESSAGES_PER_SECOND = 20;
 
-/** Lets the crowd in, and calls `run`, whose trouble it lives through. Resolves to the figures. */
+/** Lets the crowd in, and calls `run`, whose trouble it lives through. Resolves to a row of the table, and what is odd. */
 export async function crowd(t, name, run) {
   const { nodes, balancer } = await startBalanced(t, name);
   const topics = (size) => Array.from({ length: Math.ceil(CLIENTS / size) }, () => unique("crowd-"));
-  const rooms = topics(ROOM).map((topic) => `room:${topic}`);
+  const rooms = topics(ROOM).map((topic) => `log:${topic}`);
   const lobbies = topics(LOBBY).map((topic) => `lobby:${topic}`);
   const [newest] = await clients("phoenix-1.8", null);
   const watchers = await Promise.all(nodes.map((node) => watch(t, newest, node, { rooms, lobbies })));
@@ -46,12 +46,12 @@ export async function crowd(t, name, run) {
       return answer(child);
     }),
   );
-  await haveSessions(nodes, CLIENTS + watchers.length);
-  return {
+  const row = {
     ...total(tallies.flat()),
     sent: Object.values(heard).reduce((sum, { length }) => sum + length, 0),
     left: left(processes.flatMap(({ users }) => users), watchers),
   };
+  return [row, oddities(tallies.flat())];
 }
 
 /** Resolves to what a process sends next, and throws if it ends instead. */

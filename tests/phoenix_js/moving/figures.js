@@ -7,7 +7,7 @@ export const HUNG_MS = 2000;
 export const GRANTED_MS = Number(process.env.GRANTED_MS ?? 10_000);
 
 export const COLUMNS = [
-  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew"],
+  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps"],
   ...["answer", "hung", "away", "left", "back", "p99"],
 ];
 
@@ -16,11 +16,13 @@ export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arriv
 
 /** What a member has seen, of what was heard in its room. The messages of some users may come in another order. */
 export function tally(member, heard, unordered = []) {
-  const { mode, isHeldToAll, arrivals, away, waits, anew } = member;
+  const { mode, isHeldToAll, arrivals, away, waits, unpacked } = member;
+  const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
   const isKept = mode === "kept";
   const lost = isHeldToAll ? lacks(member, heard).length : 0;
   const onConnections = arrivals.map(({ user, n, connection }) => ({ user: `${connection} ${user}`, n }));
   return {
+    name: String(member),
     due: isHeldToAll ? heard.length : 0,
     lost,
     missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
@@ -29,7 +31,9 @@ export function tally(member, heard, unordered = []) {
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,
     unheard: isKept ? unheard(member, heard).length : 0,
-    anew: isHeldToAll ? anew.length : 0,
+    unpacked: isHeldToAll ? unpacked : 0,
+    anew: told("new"),
+    gaps: told("gap"),
     answers: waits.filter(({ status }) => status !== "interrupted").map(({ ms }) => ms),
     absences: away.map(([from, to = Date.now()]) => to - from),
     returns: isHeldToAll ? returnsOf(member) : [],
@@ -41,7 +45,7 @@ export function total(tallies) {
   const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
   const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
   const tooLong = (ms) => ms > HUNG_MS + GRANTED_MS;
-  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "anew"];
+  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps"];
   return {
     clients: tallies.length,
     ...Object.fromEntries(sums.map((what) => [what, sum(what)])),
@@ -52,6 +56,16 @@ export function total(tallies) {
     back: quantile(returns, 0.5),
     p99: quantile(returns, 0.99),
   };
+}
+
+/** A line for each member that lacks something, has something twice, has begun a session anew or had to wait. */
+export function oddities(tallies) {
+  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps, answers, absences }) => {
+    const waits = Object.entries({ answer: longest(answers), away: longest(absences) }).filter(([, ms]) => ms > HUNG_MS);
+    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps }).filter(([, count]) => count > 0);
+    const odd = [...counts, ...waits].map(([what, number]) => `${number} ${what}`);
+    return odd.length ? [`${name}: ${odd.join(", ")}`] : [];
+  });
 }
 
 /** How often a message of a user came after a later one. */
@@ -66,8 +80,8 @@ function disorder(arrivals, unordered) {
 }
 
 /** What a writer has written and nobody has heard, unless it was told that this may be: its session may have ended with its node. */
-function unheard({ user, written = 0, unsent, anew }, heard) {
-  if (anew.length > 0) return [];
+function unheard({ user, written = 0, unsent, told }, heard) {
+  if (told.some(({ arrival }) => arrival === "new")) return [];
   const numbers = new Set([...by(user, heard), ...unsent.map(({ payload }) => payload.n)]);
   return upTo(written).filter((n) => !numbers.has(n));
 }

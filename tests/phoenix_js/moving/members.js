@@ -1,5 +1,4 @@
 // Clients that reach any node: each writes in a room, is asked for nothing but questions of its own, and is in a lobby.
-import { WebSocket } from "ws";
 import { ask, follow } from "../cluster/members.js";
 import { members } from "../continuity/members.js";
 import { ok, outcome } from "../support/promises.js";
@@ -14,7 +13,11 @@ export const MODES = ["plain", "session", "kept"];
 /** Before 1.8, a client gives up an attempt that is not answered when the next one is due: it must be able to wait. */
 const reconnectAfterMs = (tries) => [20, 100, 250, 500][tries - 1] ?? 1000;
 
-const MARKED_WITHIN_MS = 60_000;
+/** More often than the nodes allow a WebSocket to be silent. */
+export const HEARTBEAT_MS = 5000;
+
+/** How long an answer may take that is not measured. */
+const ANSWERED_MS = 60_000;
 
 /**
  * Connects a client through the balancer, and joins. With `fallsBack` it goes to long poll where WebSockets do not work.
@@ -22,12 +25,12 @@ const MARKED_WITHIN_MS = 60_000;
 export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, askEveryMs }) {
   const session = mode === "plain" ? null : undefined;
   const longPollFallbackMs = fallsBack ? 300 : undefined;
-  const opened = [];
-  const transport = client.overWebSocket && remembering(opened);
-  const options = { to, topic, session, longPollFallbackMs, reconnectAfterMs, ...(transport && { transport }) };
+  let joins = 0;
+  const payload = () => ({ echo: (joins += 1) });
+  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, heartbeatIntervalMs: HEARTBEAT_MS };
   const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
-  Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], anew: [], isHere: true });
+  Object.assign(me, { client, mode, topic, connection: 0, arrivals: [], away: [], waits: [], told: [], unpacked: 0, isHere: true });
   socket.onOpen(() => (me.connection += 1));
   room.on("new_msg", ({ user, n, at }) => me.arrivals.push({ user, n, at, now: Date.now(), connection: me.connection }));
   follow(me, room);
@@ -37,8 +40,8 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   const lobby = socket.channel(lobbyTopic, { name: me.user });
   const presence = new client.phoenix.Presence(lobby);
   await ok(lobby.join());
-  await ok(room.push("assign", { k: "mark", v: me.user }));
-  room.joinPush.receive("ok", () => findMark(me));
+  await mark(me);
+  room.joinPush.receive("ok", ({ echo, arrival }) => arrive(me, echo === joins ? arrival : "back"));
   const asking = ask(me, room, askEveryMs);
   t.after(() => (me.isHere = false));
 
@@ -48,35 +51,36 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
     /** Who it is, and where it stands. */
     toString: () => `${client.name} (${mode}): ${socket.connectionState()}, ${room.state}, ${lobby.state}, attempt ${socket.reconnectTimer.tries}`,
     isBack: () => me.isThere() && lobby.state === "joined",
-    /** Whether a session was begun anew since then, and so its client was told that something may be missing. */
-    wasToldAfter: (at) => me.anew.some((moment) => moment > at - 200),
+    /** Whether it was told since then that something may be missing. */
+    wasToldAfter: (at) => me.told.some(({ at: moment }) => moment > at - 200),
     async leave() {
       me.isHere = false;
       me.interrupt?.();
       await asking;
-      opened.filter((webSocket) => webSocket !== socket.conn).forEach((webSocket) => webSocket.close());
     },
   });
 }
 
 /**
- * Looks for what this member has stored in its channel. It travels with the session; where it is not found, the session
- * was begun anew.
+ * Learns from the answer to a join whether the session goes on: on the same node, which repeats an earlier answer (`back`),
+ * or `moved` from another; or something may be missing, since it was begun anew (`new`), or has moved with a `gap`. What this
+ * member has stored in its channel must have travelled along.
  */
-async function findMark(me) {
-  const at = Date.now();
-  const [status, response] = await outcome(me.room.push("fetch", { k: "mark" }, MARKED_WITHIN_MS));
-  if (status !== "ok" || response.v === me.user) return;
-  me.anew.push(at);
-  me.interrupt?.();
-  me.room.push("assign", { k: "mark", v: me.user }, MARKED_WITHIN_MS);
+async function arrive(me, arrival) {
+  if (!me.hasArrived) return void (me.hasArrived = true);
+  if (arrival === "new" || arrival === "gap") me.told.push({ arrival, at: Date.now() });
+  if (arrival === "new") {
+    me.interrupt?.();
+    return mark(me);
+  }
+  if (!me.isMarked) return;
+  const [status, response] = await outcome(me.room.push("fetch", { k: "mark" }, ANSWERED_MS));
+  if (status === "ok" && response.v !== me.user) me.unpacked += 1;
 }
 
-/** WebSockets that are remembered: a client that connects again at once after a disconnect may forget to close one. */
-const remembering = (opened) =>
-  class extends WebSocket {
-    constructor(...parameters) {
-      super(...parameters);
-      opened.push(this);
-    }
-  };
+/** Stores something in the channel. */
+async function mark(me) {
+  me.isMarked = false;
+  const [status] = await outcome(me.room.push("assign", { k: "mark", v: me.user }, ANSWERED_MS));
+  me.isMarked = status === "ok";
+}

@@ -2,11 +2,12 @@
 import { repeated } from "../continuity/writers.js";
 import { unique } from "../support/client.js";
 import { ok } from "../support/promises.js";
+import { HEARTBEAT_MS } from "./members.js";
 
 /** Connects to a node itself, and joins these rooms and lobbies. */
 export async function watch(t, client, node, { rooms, lobbies }) {
   const user = unique("watcher");
-  const socket = client.connect(t, { to: node, params: { user_id: user } });
+  const socket = client.connect(t, { to: node, params: { user_id: user }, heartbeatIntervalMs: HEARTBEAT_MS });
   const watcher = { user, node, heard: new Map(), left: [] };
   const joins = [...rooms.map(enterRoom), ...lobbies.map(enterLobby)];
 

@@ -6,7 +6,7 @@ import { startBalancer } from "../support/balancer.js";
 import { clients, unique } from "../support/client.js";
 import { until } from "../support/until.js";
 import { agent } from "../support/xhr.js";
-import { lacks, tally, total } from "./figures.js";
+import { lacks, oddities, tally, total } from "./figures.js";
 import { MODES, enter } from "./members.js";
 import { handledTwice, heardOn, left, watch } from "./watchers.js";
 
@@ -18,8 +18,8 @@ const VERSIONS = ["phoenix-1.8", "phoenix-1.8.0", "phoenix-1.7", "phoenix-1.6"];
 const [EACH, EVERY_MS] = FULL ? [2, 200] : [1, 400];
 /** Part of the names of the only clients to run, such as `1.7` or `longpoll`. */
 export const ONLY = process.env.MOVING_ONLY ?? "";
-/** Settings of the nodes. */
-const ENV = { SHUTDOWN_MS, WINDOW_MS: 2000 };
+/** Settings of the nodes. A WebSocket that a client has forgotten to close ends soon. */
+const ENV = { SHUTDOWN_MS, WINDOW_MS: 2000, IDLE_MS: 12_000 };
 
 /** After which everybody has everything, or was told, also on a busy machine. */
 export const SETTLED_MS = 60_000;
@@ -42,7 +42,7 @@ export async function populate(t, world, { fallsBack }) {
   const all = (await Promise.all(VERSIONS.map((version) => clients(version, null)))).flat();
   const rooms = all
     .filter(({ name }) => name.includes(ONLY))
-    .map((client) => ({ client, to: balancer, topic: unique("room:"), lobbyTopic: unique("lobby:"), fallsBack: fallsBack && client.overWebSocket }));
+    .map((client) => ({ client, to: balancer, topic: unique("log:"), lobbyTopic: unique("lobby:"), fallsBack: fallsBack && client.overWebSocket }));
   const topics = { rooms: rooms.map(({ topic }) => topic), lobbies: rooms.map(({ lobbyTopic }) => lobbyTopic) };
   world.watchers = await Promise.all(nodes.map((node) => watch(t, all[0], node, topics)));
   const kinds = rooms.flatMap((room) => MODES.map((mode) => ({ ...room, mode })));
@@ -86,26 +86,19 @@ export function haveSessions(nodes, number) {
   );
 }
 
-/** What all have seen, as a row of the table. */
+/** What all have seen: a row of the table, and a line for each that has seen something odd. */
 export function count({ members, watchers }) {
   const heard = new Map(members.map(({ topic }) => [topic, heardOn(topic, watchers)]));
   // Before 1.7 the POSTs of a long poll overtake each other. And a node that was out of reach may still handle what a
   // client sent before it began another session.
-  const unordered = members.filter(({ client, anew }) => !client.can.batchOverLongPoll || anew.length > 0).map(({ user }) => user);
-  const row = total(members.map((member) => tally(member, heard.get(member.topic), unordered)));
+  const unordered = members.filter(({ client, told }) => !client.can.batchOverLongPoll || told.length > 0).map(({ user }) => user);
+  const tallies = members.map((member) => tally(member, heard.get(member.topic), unordered));
+  const row = total(tallies);
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);
   const pushedTwice = handledTwice(users(({ mode }) => mode === "kept"), watchers);
-  return { ...row, sent, twice: row.twice + pushedTwice, left: left(users(({ isHeldToAll }) => isHeldToAll), watchers) };
-}
-
-/** A line for each member that lacks something, has something twice or has begun a session anew. */
-export function oddities({ members, watchers }) {
-  return members.filter(({ isHeldToAll }) => isHeldToAll).flatMap((member) => {
-    const { lost, missed, twice, order, unheard, anew } = tally(member, heardOn(member.topic, watchers));
-    const odd = Object.entries({ lost, missed, twice, order, unheard, anew }).filter(([, count]) => count > 0);
-    return odd.length ? [`${member}: ${odd.map(([what, count]) => `${count} ${what}`).join(", ")}`] : [];
-  });
+  const hasLeft = left(users(({ isHeldToAll }) => isHeldToAll), watchers);
+  return [{ ...row, sent, twice: row.twice + pushedTwice, left: hasLeft }, oddities(tallies)];
 }
 
 /** Waits until each of these is or does something. */

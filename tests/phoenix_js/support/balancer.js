@@ -101,7 +101,11 @@ export async function startBalancer(servers) {
 
   async function connectTo(backend) {
     const socket = track(connect(backend.port, "127.0.0.1"), backend);
-    await once(socket, "connect");
+    await new Promise((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("error", reject);
+      socket.once("close", () => reject(new Error("the connection was cut")));
+    });
     return socket;
   }
 

@@ -126,6 +126,18 @@ impl<S: Session> Connected<S> {
         self,
         transport: Transport,
     ) -> Option<(Attached<S>, outbox::Receiver)> {
+        let (Kind::New(registry, id, ..) | Kind::Known(registry, id, ..)) = &self.kind else {
+            return self.attach(transport);
+        };
+        let (registry, id) = (Arc::clone(registry), SessionId::from(id.as_str()));
+        let _claim = registry.claim(&id).await;
+        let attached = self.find(transport).await;
+        // Unless it lives here.
+        registry.release(&id);
+        attached
+    }
+
+    async fn find(self, transport: Transport) -> Option<(Attached<S>, outbox::Receiver)> {
         let Self { received, census, mut moved, kind } = self;
         let (registry, id, mut session, receiver, is_admitted) = match kind {
             Kind::New(registry, id, session, receiver) => (registry, id, session, receiver, true),
@@ -134,17 +146,16 @@ impl<S: Session> Connected<S> {
             }
             kind => return Self { received, census, moved, kind }.attach(transport),
         };
+        // Nobody may use it any more, and it takes nothing.
+        if receiver.is_closed() || session.has_expired() {
+            return None;
+        }
         let again = Arc::clone(&registry);
         let elsewhere = again.elsewhere()?;
         let name = SessionId::from(id.as_str());
-        let _claim = elsewhere.claim(&name).await;
-        // Nobody may use it any more, and it takes nothing.
-        if receiver.is_closed() {
-            return None;
-        }
         let socket_id = session.id().map(Into::into);
         let wanted = Wanted { id: Arc::clone(&name), socket_id, received, transport };
-        let found = elsewhere.peers.find(wanted).await;
+        let mut found = elsewhere.peers.find(wanted).await;
         if matches!(found, Found::None | Found::Here)
             && let Some(known) = registry.find_own(&id, session.id(), received)
         {
@@ -156,22 +167,19 @@ impl<S: Session> Connected<S> {
             limited!(DEBUG, "WebSocket ended: its session keeps losing them");
             return None;
         }
-        // Such a connect resumes no session.
-        if matches!(found, Found::Offered(_)) && session.has_expired() {
-            return None;
+        // Another client has one of this id here: neither takes the other's place.
+        if matches!(found, Found::Offered(_)) && registry.is_foreign(&id, session.id()) {
+            found = Found::Taken;
         }
         // A connect that has found its session may go on with that and with no other: it may have been disconnected with
         // it, and then its client connects again.
         let is_offered = matches!(found, Found::Offered(_));
         if !(is_admitted || is_offered && admit(&mut session)) {
-            if matches!(found, Found::None | Found::Here) {
-                registry.release(&name);
-            }
             return None;
         }
         let kind = match found {
             Found::Taken => {
-                limited!(INFO, "session id in use by another client, on another node");
+                limited!(INFO, "session id in use by another client");
                 Kind::Own(session, receiver)
             }
             Found::Offered(offer) => {
@@ -188,7 +196,6 @@ impl<S: Session> Connected<S> {
                         SESSIONS_NOT_MOVED.increment([reason.label()], 1);
                         limited!(WARN, ?reason, "session of another node begins anew");
                         if reason == NotMoved::Failed || !is_admitted {
-                            registry.release(&name);
                             return None;
                         }
                     }
@@ -199,13 +206,7 @@ impl<S: Session> Connected<S> {
                 Kind::New(registry, id, session, receiver)
             }
         };
-        let is_taken = matches!(kind, Kind::Own(..));
-        let attached = Self { received, census, moved, kind }.attach(transport);
-        // It is not resumable, or has ended in this moment.
-        if !is_taken && !again.knows(&name) {
-            again.release(&name);
-        }
-        attached
+        Self { received, census, moved, kind }.attach(transport)
     }
 }
 

@@ -155,17 +155,22 @@ impl<S: Session> ResumableSession<S> {
 impl<S: Session> Offered<S> {
     async fn give(self, prepared: Option<Bytes>) -> Option<Bytes> {
         let Self { registry, id, session, epoch, .. } = self;
-        // Whoever comes back to this node for it waits, and looks for it on the other.
-        let _claim = registry.claim(&id).await;
         let take = async {
+            // Whoever comes back to this node for it waits, and looks for it on the other.
+            let claim = registry.claim(&id).await;
             loop {
                 if let Some(taken) = session.give_away(epoch) {
-                    break taken;
+                    break (claim, taken);
                 }
                 tokio::time::sleep(TURN_TIMEOUT).await;
             }
         };
-        let mut value = timeout(PACK_TIMEOUT, take).await.ok().flatten()?;
+        // After that, who has asked would have no time left to see it packed.
+        let (_claim, taken) = timeout(GIVE_TIMEOUT, take).await.ok()?;
+        let Some(mut value) = taken else {
+            registry.release(&id);
+            return None;
+        };
         registry.remove(&id, &session);
         let mut giving =
             Giving { registry: &registry, id: &id, session: &session, is_given: false };
@@ -226,5 +231,8 @@ impl<S: Session> fmt::Debug for Offered<S> {
 /// How long a callback of a session may take before others go on without it.
 const TURN_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// How long a session may take to be packed, at most: it is meant to take a second.
-const PACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the session may be in use otherwise when it is given away.
+const GIVE_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long a session may take to be packed, at most: it is meant to take a second. Who has asked waits for two.
+const PACK_TIMEOUT: Duration = Duration::from_millis(1500);

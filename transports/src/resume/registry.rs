@@ -107,6 +107,16 @@ impl<S: Session> ResumeRegistry<S> {
         })
     }
 
+    /// Returns whether a client of another socket id has a session of this id.
+    pub(super) fn is_foreign(&self, id: &str, socket_id: Option<&str>) -> bool {
+        self.find(id).is_some_and(|known| known.is_alive() && known.socket_id() != socket_id)
+    }
+
+    /// Whether the session has no connection, and is not offered right now.
+    pub(crate) fn is_left(&self, id: &str) -> bool {
+        self.find(id).is_some_and(|known| known.state.lock().is_left(Instant::now()))
+    }
+
     /// The other nodes, if there may be any.
     pub(crate) fn peers(&self) -> Option<&Arc<dyn Peers>> {
         self.elsewhere.as_ref().map(|elsewhere| &elsewhere.peers)

@@ -62,7 +62,7 @@ fn an_id_of_another_client_is_taken() {
         assert_eq!(steps(events), [ask.clone(), taken.clone()]);
     }
     for (answer, cause, unheard) in
-        [(Answer::Gone, Cause::DeadNode, None), (Answer::None, Cause::Unknown, Some(OTHER))]
+        [(Answer::Gone, Cause::DeadNode, Some(OTHER)), (Answer::None, Cause::Unknown, Some(OTHER))]
     {
         let events = [refused(record.clone()), Event::Answered(answer), replaced(9)];
         let new = new(cause, held(NOW, 9, true), unheard);
@@ -141,7 +141,7 @@ fn the_owner_decides_what_becomes_of_its_session() {
 fn a_session_that_its_owner_does_not_have_begins_anew() {
     for (answer, cause, unheard) in [
         (Answer::None, Cause::Unknown, Some(OTHER)),
-        (Answer::Gone, Cause::DeadNode, None),
+        (Answer::Gone, Cause::DeadNode, Some(OTHER)),
         (Answer::Silent, Cause::DeadNode, Some(OTHER)),
     ] {
         let events = [refused(record(OTHER, 3000, 5)), Event::Answered(answer), replaced(9)];

@@ -134,7 +134,7 @@ async fn a_client_that_goes_away_meanwhile_finds_its_session_at_the_new_node() {
         // A long-poll client may still come.
         tokio::time::sleep(TTL / 2).await;
         assert_eq!(b.acceptor.detached(), [(Arc::from(ID), Some("ann".into()))]);
-        assert_eq!(a.acceptor.detached(), []);
+        assert_eq!((a.acceptor.detached(), a.acceptor.is_detached(ID)), (Vec::new(), false));
         let _ws = b.join(&mut client, 2).await;
         assert_eq!(client.take_seen(), ["joined", "1", "last"]);
         b.acceptor.end_moved(ID);
@@ -260,8 +260,30 @@ async fn a_connect_that_is_closed_meanwhile_takes_nothing() {
     b.tabs.newest.lock().take().unwrap().close(Close::Restart);
     gate.notify_one();
     assert_eq!(ws.next().await, Frame::Eof);
+    assert_eq!(*cluster.released.lock(), [ID.into()], "by B, in case it has the id");
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(a.acceptor.detached().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_given_to_a_node_that_cannot_wait_for_it() {
+    let (cluster, [a, ..]) = nodes();
+    let mut client = Client::numbered();
+    drop(a.join(&mut client, 0).await);
+    let asked = wanted(client.received, Transport::InMemory);
+    let Offering::Offered(offered) = a.acceptor.offer(&asked) else { panic!("not offered") };
+    // Its client has come back, and this node is asking for the session.
+    let gate: Arc<Notify> = Arc::default();
+    *cluster.gate.lock() = Some(Arc::clone(&gate));
+    let mut ws = a.websocket(&client).await;
+    tokio::time::sleep(SECOND).await;
+    let given = tokio::time::timeout(SECOND, offered.give(Some("prepared".into()))).await;
+    assert_eq!(given, Ok(None));
+    gate.notify_one();
+    a.push("1");
+    ws.send("join").await;
+    ws.read(&mut client, 2).await;
+    assert_eq!(client.take_seen(), ["joined", "joined", "1"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,9 +294,9 @@ async fn a_session_that_was_just_offered_is_left_to_who_asked() {
     tokio::time::sleep(SECOND).await;
     assert_eq!(a.acceptor.detached().len(), 1);
     let offering = a.acceptor.offer(&wanted(Some(0), Transport::InMemory));
-    assert_eq!(a.acceptor.detached(), []);
+    assert_eq!((a.acceptor.detached(), a.acceptor.is_detached(ID)), (Vec::new(), false));
     tokio::time::sleep(2 * SECOND).await;
-    assert_eq!(a.acceptor.detached().len(), 1);
+    assert_eq!((a.acceptor.detached().len(), a.acceptor.is_detached(ID)), (1, true));
     drop(offering);
 }
 

@@ -1,0 +1,39 @@
+// The judges of the `moving` suites, behind nodes that know nothing of each other: they have to find that sessions do not move.
+import assert from "node:assert/strict";
+import { setTimeout as passing } from "node:timers/promises";
+import { write } from "./continuity/writers.js";
+import { count } from "./moving/world.js";
+import { enter } from "./moving/members.js";
+import { watch } from "./moving/watchers.js";
+import { startBalancer } from "./support/balancer.js";
+import { clients, unique } from "./support/client.js";
+import { example, startServer } from "./support/server.js";
+import { test } from "./support/test.js";
+import { until } from "./support/until.js";
+
+test("sessions that begin anew, and what is missing, are noticed", { timeout: 60_000 }, async (t) => {
+  const nodes = await Promise.all([0, 1, 2].map(() => startServer(example("reference"))));
+  t.after(() => Promise.all(nodes.map((node) => node.kill())));
+  const balancer = await startBalancer(nodes);
+  t.after(balancer.stop);
+  const [client] = await clients("phoenix-1.8", null);
+  const [topic, lobbyTopic] = [unique("log:"), unique("lobby:")];
+  const watchers = await Promise.all(nodes.map((node) => watch(t, client, node, { rooms: [topic], lobbies: [lobbyTopic] })));
+  const members = await Promise.all(["session", "kept"].map((mode) => enter(t, { client, mode, to: balancer, topic, lobbyTopic })));
+  const stops = members.map((member) => write(member));
+  for (let n = 0; n < 2; n += 1) {
+    await passing(300);
+    balancer.cut();
+    await until("both are back", () => members.every((member) => member.isBack() && member.away.every(([, to]) => to)));
+  }
+  await passing(500);
+  stops.forEach((stop) => stop());
+  await passing(300);
+  await Promise.all(members.map((member) => member.leave()));
+  const [{ lost, missed, anew, left, returns }] = count({ members, watchers });
+  assert.ok(returns >= 4, `${returns} returns`);
+  assert.ok(lost > 0, "between nodes that know nothing of each other something is lost");
+  assert.ok(missed > 0, "and some of it was to be expected");
+  assert.ok(anew > 0, "since sessions began anew");
+  assert.equal(left, 0);
+});
