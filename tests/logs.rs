@@ -165,7 +165,7 @@ fn what_a_resumable_session_and_presence_log_is_escaped() {
 }
 
 /// Fields whose values are numbers or texts of the server's own.
-const OWN: [&str; 19] = [
+const OWN: [&str; 21] = [
     "bytes",
     "channels",
     "closed",
@@ -179,10 +179,12 @@ const OWN: [&str; 19] = [
     "kind",
     "limit",
     "max_payload",
+    "private",
     "reason",
     "refused",
     "replayed",
     "result",
+    "shared",
     "size",
     "skipped",
     "transport",
