@@ -108,8 +108,9 @@ impl Simulation {
             for user in USERS {
                 let clients = self.clients.iter().flatten().filter(|it| it.user == user);
                 let elsewhere = clients.clone().filter(|it| it.at != node.origin());
-                let (mut least, mut most) =
-                    (0, elsewhere.filter(|it| it.may_be_anywhere()).count());
+                let was_silent = self.record.was_silent(node.slot);
+                let elsewhere = elsewhere.filter(|it| it.may_be_anywhere(was_silent));
+                let (mut least, mut most) = (0, elsewhere.count());
                 let clients = clients.filter(|it| it.at == node.origin());
                 for client in clients {
                     let (may_close, must_close) = client.is_closed(&self.record);

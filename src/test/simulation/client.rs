@@ -481,10 +481,10 @@ impl Client {
         stay.map(|(topic, _)| (topic, self.key.clone())).collect()
     }
 
-    /// Whether a session of it may be on any node: one of which it knows nothing, or that has begun anew elsewhere since,
-    /// where it is gone.
-    pub(super) fn may_be_anywhere(&self) -> bool {
-        self.is_resumable && self.away.is_some() && self.may_lose_channels
+    /// Whether a session of it may be on a node where it is not: one that has begun anew elsewhere since, where it is gone;
+    /// or anyone, if the node has missed something.
+    pub(super) fn may_be_anywhere(&self, was_silent: bool) -> bool {
+        self.is_resumable && (was_silent || self.away.is_some() && self.may_lose_channels)
     }
 
     pub(super) fn is_on_dead_node(&self) -> bool {

@@ -25,6 +25,8 @@ pub(super) struct Record {
     /// Between which nodes frames may have come twice, now and ever.
     repeated: [[bool; NODES]; NODES],
     ever_repeated: [[bool; NODES]; NODES],
+    /// Which nodes have ever missed frames without noticing.
+    ever_silent: [bool; NODES],
     /// Which nodes did not always see gaps in the numbers.
     unsteady: [bool; NODES],
     /// When each node began.
@@ -132,6 +134,7 @@ impl Record {
             silent: Default::default(),
             repeated: Default::default(),
             ever_repeated: Default::default(),
+            ever_silent: Default::default(),
             unsteady: Default::default(),
             began: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -182,6 +185,12 @@ impl Record {
     pub(super) fn lose_silently(&mut self, from: usize, to: usize) {
         self.trouble();
         self.silent[from][to] = true;
+        self.ever_silent[to] = true;
+    }
+
+    /// Returns whether a node may have missed that another one has taken a session, which died before it said so again.
+    pub(super) fn was_silent(&self, slot: usize) -> bool {
+        self.ever_silent[slot]
     }
 
     pub(super) fn repeat(&mut self, from: usize, to: usize) {
