@@ -130,17 +130,17 @@ impl World {
                 self.send_to_store(from, Request::claim(token, seen, value));
             }
             Step::Ask(owner) => self.send(from, owner, 2, Message::Ask { from, token }),
-            Step::Done(outcome) => return self.finish(place, outcome),
+            Step::Done(outcome) => return self.finish(place, &outcome),
         }
         self.after(patience, InFlight::ToNode(from, Message::Overdue(token)));
     }
 
-    fn finish(&mut self, place: usize, outcome: Outcome) {
+    fn finish(&mut self, place: usize, outcome: &Outcome) {
         let (now, node) = (self.now, &mut self.nodes[place]);
         let Some(running) = node.running.take() else { return };
         let took = now - running.started;
         assert!(running.was_stalled || took <= LONGEST, "a claim has taken {took} ms");
-        match outcome {
+        match *outcome {
             Outcome::New { held, unheard, .. } => {
                 node.has_session = true;
                 node.records.own(&ID.into(), SOCKET, held, now);
@@ -327,7 +327,7 @@ impl World {
             }
             InFlight::ToNode(to, message) => {
                 let Some(place) = self.nodes.iter().position(|node| node.id == to) else {
-                    return self.bounce(message);
+                    return self.bounce(&message);
                 };
                 let node = &mut self.nodes[place];
                 if node.is_stalled {
@@ -340,8 +340,8 @@ impl World {
     }
 
     /// The engine says that there is no such node.
-    fn bounce(&mut self, message: Message) {
-        let (to, message) = match message {
+    fn bounce(&mut self, message: &Message) {
+        let (to, message) = match *message {
             Message::Ask { from, token } => {
                 (from, Message::Answered { token, answer: Answer::Gone, ticket: 0 })
             }

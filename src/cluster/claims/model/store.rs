@@ -84,10 +84,10 @@ impl Store {
     pub(super) fn apply(&mut self, request: Request) -> Message {
         let Faults { fails, works, .. } = self.faults;
         let mut answer = records::Answer::There(self.record.clone());
-        if let Some((seen, value)) = request.replace.filter(|_| works || !fails) {
-            if seen == self.record.as_ref().map(|record| record.revision) {
-                answer = records::Answer::Replaced(self.replace(value));
-            }
+        if let Some((seen, value)) = request.replace.filter(|_| works || !fails)
+            && seen == self.record.as_ref().map(|record| record.revision)
+        {
+            answer = records::Answer::Replaced(self.replace(value));
         }
         if fails {
             answer = records::Answer::Failed;
