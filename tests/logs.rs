@@ -165,7 +165,7 @@ fn what_a_resumable_session_and_presence_log_is_escaped() {
 }
 
 /// Fields whose values are numbers or texts of the server's own.
-const OWN: [&str; 19] = [
+const OWN: [&str; 22] = [
     "bytes",
     "channels",
     "closed",
@@ -177,12 +177,15 @@ const OWN: [&str; 19] = [
     "id",
     "incomplete",
     "kind",
+    "kind = self.kind",
     "limit",
     "max_payload",
+    "private",
     "reason",
     "refused",
     "replayed",
     "result",
+    "shared",
     "size",
     "skipped",
     "transport",

