@@ -176,7 +176,7 @@ impl Topics {
             subscriber.receive(&broadcast, from, &mut topic.log, &mut effects);
         };
         let name = broadcast.topic();
-        while !registry.walk(name, &begin, Subscriber::prefetch, &mut visit, &end) {
+        while !registry.walk(name, begin, Subscriber::prefetch, &mut visit, end) {
             // Nobody is here, nor comes while it is sent: who begins to rest later knows of its number.
             let send = || {
                 let _ = send.take().map(|send| send());

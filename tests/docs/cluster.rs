@@ -108,6 +108,43 @@ mod records {
     }
 }
 
+mod sessions {
+    use serde::{Deserialize, Serialize};
+    use serde_json::json;
+    use tower_channels::channel::Result;
+    use tower_channels::{Arrival, Channel, Joined, Payload, Reply, Socket};
+
+    /// A form that a user fills in, page by page.
+    #[derive(Default, Deserialize, Serialize)]
+    struct Form {
+        answers: Vec<String>,
+    }
+
+    impl Channel for Form {
+        type Assigns = ();
+        type Info = ();
+
+        async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
+            match socket.arrival() {
+                // What the client has missed follows the reply: no history is needed.
+                Arrival::Moved { packed: Some(packed), has_gap: false } => {
+                    Ok(packed.parse::<Self>()?.into())
+                }
+                _ => Ok(Joined::new(Self::default()).reply(json!({ "page": 1 }))),
+            }
+        }
+
+        async fn handle_in(&mut self, _: &str, answer: Payload, _: &Socket<Self>) -> Result<Reply> {
+            self.answers.push(answer.parse()?);
+            Ok(Reply::ack())
+        }
+
+        async fn pack(&mut self, _: &Socket<Self>) -> Option<Payload> {
+            Payload::json(self).ok()
+        }
+    }
+}
+
 mod settings {
     use std::time::Duration;
 

@@ -120,7 +120,7 @@ impl Cluster {
         self.notify(node, Notice::Took(took));
     }
 
-    /// Tells again what was not heard, unless the node is none of the cluster any more.
+    /// Tells again what was not heard, unless the node has left the cluster.
     pub(super) fn repeat_took(self: &Arc<Self>, now: u64) {
         for _ in 0..REPEATS {
             let next = self.claims.state.lock().told.next(now);

@@ -65,9 +65,8 @@ impl LocalEndpoint for Fake {
 
     fn relayed(&self, request: peers::Relayed) -> Option<BoxFuture<RelayedAnswer>> {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        let token = match request {
-            peers::Relayed::Poll { token } | peers::Relayed::Post { token, .. } => token,
-            _ => return None,
+        let (peers::Relayed::Poll { token } | peers::Relayed::Post { token, .. }) = request else {
+            return None;
         };
         let (what, number) = token.split_once(' ').unwrap_or((&token, "0"));
         let (what, number) = (what.to_owned(), number.parse::<usize>().unwrap());
@@ -162,11 +161,11 @@ async fn two(bus: &Bus) -> [Node; 2] {
 }
 
 impl Node {
-    async fn ask(&self, other: &Node, question: Question) -> Result<Answer, AskError> {
+    async fn ask(&self, other: &Self, question: Question) -> Result<Answer, AskError> {
         self.cluster.ask(other.cluster.node, 0, question).await
     }
 
-    async fn take(&self, other: &Node, bytes: usize) -> Result<Answer, AskError> {
+    async fn take(&self, other: &Self, bytes: usize) -> Result<Answer, AskError> {
         let offered = self.ask(other, offer(&format!("give {bytes}"))).await;
         let Ok(Answer::Offered(Offered { ticket, outline })) = offered else { return offered };
         assert_eq!(outline, "outline");

@@ -1,5 +1,7 @@
 //! An outbox on its way to another node.
 
+use std::sync::Arc;
+
 use super::Sender;
 use super::queue::Queue;
 use super::streams::StreamId;
@@ -39,6 +41,18 @@ pub(crate) struct MovedStream {
 }
 
 impl Sender {
+    /// The id of the stream, which it keeps when its session moves to another node. 0 is the priority queue.
+    pub fn stream_id(&self) -> u64 {
+        self.stream
+    }
+
+    /// The stream of this id, as [`stream_id`](Self::stream_id) has returned it, perhaps on another node. If there is
+    /// none, what is pushed into it is dropped.
+    #[must_use]
+    pub fn stream_of(&self, id: u64) -> Self {
+        Self { shared: Arc::clone(&self.shared), stream: id }
+    }
+
     /// Supersedes the connection of a resumable outbox, if there is one, and every older one. Returns the epoch that
     /// begins without a connection, and the wake-up of the one before; `None` if the outbox is closed.
     pub(crate) fn fence(&self) -> Option<(u64, Wakeup)> {

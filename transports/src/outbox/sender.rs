@@ -26,7 +26,7 @@ use crate::telemetry::MESSAGES_REPLAYED;
 #[derive(Clone)]
 pub struct Sender {
     pub(super) shared: Arc<Shared>,
-    stream: StreamId,
+    pub(super) stream: StreamId,
 }
 
 impl Sender {
@@ -96,18 +96,6 @@ impl Sender {
     #[must_use]
     pub fn priority(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), stream: PRIORITY }
-    }
-
-    /// The id of the stream, which it keeps when its session moves to another node. 0 is the priority queue.
-    pub fn stream_id(&self) -> u64 {
-        self.stream
-    }
-
-    /// The stream of this id, as [`stream_id`](Self::stream_id) has returned it, perhaps on another node. If there is
-    /// none, what is pushed into it is dropped.
-    #[must_use]
-    pub fn stream_of(&self, id: u64) -> Self {
-        Self { shared: Arc::clone(&self.shared), stream: id }
     }
 
     /// Resumes the stream with a reply that goes before everything that waits in it. Does nothing if
