@@ -176,10 +176,8 @@ impl Client {
         let Some(reference) = self.push(topic, event, json!({ "v": meta })) else { return true };
         let is_answered = self.answer(topic, &reference, record).await;
         let it = &mut self.topics[topic];
-        if it.join.is_some() {
-            if it.tracked.replace(meta).is_none() {
-                it.tracked_since = Some(Instant::now());
-            }
+        if it.join.is_some() && it.tracked.replace(meta).is_none() {
+            it.tracked_since = Some(Instant::now());
         }
         is_answered
     }
