@@ -392,7 +392,7 @@ impl Client {
                 it.set_tracked(tracked);
                 let join = it.join.as_mut().expect("it was joined");
                 join.reference = reference;
-                record.move_on(&mut join.span, self.at, has_gap);
+                record.move_on(&mut join.span, self.at, self.is_exact, has_gap);
             }
             // The channel may just have ended.
             _ => assert!(status == Some("ok") || self.may_lose_channels, "{body}"),

@@ -247,9 +247,10 @@ impl Record {
     }
 
     /// A client's channel goes on, on a node to which its session has moved.
-    pub(super) fn move_on(&self, span: &mut Span, at: Origin, has_gap: bool) {
+    pub(super) fn move_on(&self, span: &mut Span, at: Origin, is_exact: bool, has_gap: bool) {
         span.before.push((span.at, self.sent.len()));
         span.at = at;
+        span.is_exact &= is_exact;
         if has_gap {
             span.told = self.sent.len();
         }
