@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -134,8 +135,9 @@ fn a_member_joins_and_leaves_while_a_walk_is_under_way() {
     const SIZE: usize = 20_000;
     let registry = Arc::new(Registry::<usize>::new());
     let members: Vec<_> = (0..SIZE).map(|n| registry.add(&"t".into(), |()| n)).collect();
+    let has_begun = Arc::new(AtomicBool::new(false));
     let walk = {
-        let registry = Arc::clone(&registry);
+        let (registry, has_begun) = (Arc::clone(&registry), Arc::clone(&has_begun));
         thread::spawn(move || {
             let (mut visited, began) = (0, Instant::now());
             let visit = |_: &mut usize, _: &mut ()| {
@@ -144,10 +146,14 @@ fn a_member_joins_and_leaves_while_a_walk_is_under_way() {
                 let until = Instant::now() + Duration::from_micros(10);
                 while Instant::now() < until {}
             };
-            registry.walk("t", |()| (), |_| (), visit, |()| ());
+            let begin = |(): &mut ()| has_begun.store(true, Ordering::Relaxed);
+            registry.walk("t", begin, |_| (), visit, |()| ());
             (visited, began.elapsed())
         })
     };
+    while !has_begun.load(Ordering::Relaxed) {
+        thread::yield_now();
+    }
     let mut longest = Duration::ZERO;
     let mut joins = 0;
     while !walk.is_finished() {
