@@ -107,7 +107,7 @@ impl Cluster {
     ) {
         let now = self.elapsed();
         let losing = Losing { node, endpoint, id: Arc::clone(id) };
-        let has_room = self.claims.state.lock().told.tell(losing, generation, now);
+        let has_room = self.claims.state.lock().told.tell(losing.clone(), generation, now);
         if !has_room {
             NOTICES_DROPPED.add(1);
             limited!(
@@ -116,8 +116,7 @@ impl Cluster {
                 "too many sessions of silent nodes were taken over: one is told once"
             );
         }
-        let took = Took { endpoint, id: id.to_string(), generation };
-        self.notify(node, Notice::Took(took));
+        self.send_took(&losing, generation);
     }
 
     /// Tells again what was not heard, unless the node has left the cluster.
@@ -131,15 +130,16 @@ impl Cluster {
             drop(state);
             if !is_known {
                 self.claims.state.lock().told.remove(&losing);
+            } else if !is_away {
+                // One that is silent is told when it is heard again.
+                self.send_took(&losing, generation);
             }
-            // One that is silent is told when it is heard again.
-            if is_away || !is_known {
-                continue;
-            }
-            let Losing { node, endpoint, id } = losing;
-            let took = Took { endpoint, id: id.to_string(), generation };
-            self.notify(node, Notice::Took(took));
         }
+    }
+
+    fn send_took(self: &Arc<Self>, Losing { node, endpoint, id }: &Losing, generation: u64) {
+        let took = Took { endpoint: *endpoint, id: id.to_string(), generation };
+        self.notify(*node, Notice::Took(took));
     }
 
     /// Leaves a session behind in the store, for the node to which its client comes: its `state`, as
