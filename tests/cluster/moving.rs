@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tower_channels::channel::{Error, Result};
-use tower_channels::test::{Bus, BusAdapter, Client, Message, Path, connect};
+use tower_channels::test::{Bus, BusAdapter, Client, Path, connect};
 use tower_channels::{
     Arrival, Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, Reason,
     Rejected, Reply, Socket,
 };
 
-use crate::support::{moment, seconds};
+use crate::support::{moment, numbers, seconds};
 
 /// A counter that goes along with its client.
 struct Counter {
@@ -104,21 +104,6 @@ async fn member(node: &Node, mood: &str) -> Client<String> {
 
 fn moved(count: u64) -> Reply {
     Reply::ok(json!({ "count": count, "has_gap": false }))
-}
-
-/// The numbers that a client has been sent as `n`, and has not read.
-async fn numbers(client: &mut Client<String>) -> Vec<u64> {
-    moment().await;
-    let mut numbers = Vec::new();
-    let soon = Duration::from_millis(1);
-    while let Ok(Message { event, payload, .. }) =
-        tokio::time::timeout(soon, client.next_message()).await
-    {
-        if event == "n" {
-            numbers.push(payload.parse().expect("a number"));
-        }
-    }
-    numbers
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_channels::adapter::Adapter;
 use tower_channels::channel::Result;
-use tower_channels::test::{Bus, Client, Message, StorePath, connect};
+use tower_channels::test::{Bus, Client, StorePath, connect};
 use tower_channels::{
     Arrival, Builder, Channel, Close, ConnectInfo, Endpoint, Joined, Payload, Presence, PubSub,
     PubSubConfig, Rejected, Reply, Socket,
 };
 
-use crate::support::{moment, seconds};
+use crate::support::{moment, numbers, seconds};
 
 /// Says at each join how its client has come.
 struct Room;
@@ -77,21 +77,6 @@ async fn arrival(client: &mut Client<String>, node: &Node) -> Value {
     client.reconnect_to(node).await.expect("accepted");
     let Reply::Ok(arrival) = client.join("room:1", json!({})).await else { panic!("refused") };
     arrival.parse().expect("a text")
-}
-
-/// The numbers that a client has been sent, and has not read.
-async fn numbers(client: &mut Client<String>) -> Vec<u64> {
-    moment().await;
-    let mut numbers = Vec::new();
-    let soon = Duration::from_millis(1);
-    while let Ok(Message { event, payload, .. }) =
-        tokio::time::timeout(soon, client.next_message()).await
-    {
-        if event == "n" {
-            numbers.push(payload.parse().expect("a number"));
-        }
-    }
-    numbers
 }
 
 /// Shuts down, and yields whether all sessions have ended, and how long it took.

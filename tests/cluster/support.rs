@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tower_channels::channel::{Error, Result};
 use tower_channels::cluster::ClusterConfig;
-use tower_channels::test::{Bus, Client, Place, connect};
+use tower_channels::test::{Bus, Client, Message, Place, connect};
 use tower_channels::{
     Builder, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Reply, Socket,
 };
@@ -118,4 +118,19 @@ pub(crate) async fn unread(client: &mut Client<User>) -> Vec<String> {
         events.push(message.event);
     }
     events
+}
+
+/// The numbers that a client has been sent as `n`, and has not read.
+pub(crate) async fn numbers<A: Send + Sync>(client: &mut Client<A>) -> Vec<u64> {
+    moment().await;
+    let mut numbers = Vec::new();
+    let soon = Duration::from_millis(1);
+    while let Ok(Message { event, payload, .. }) =
+        tokio::time::timeout(soon, client.next_message()).await
+    {
+        if event == "n" {
+            numbers.push(payload.parse().expect("a number"));
+        }
+    }
+    numbers
 }
