@@ -18,8 +18,8 @@ use crate::error::ConnectError;
 use crate::names::Names;
 use crate::sending::Publisher;
 
-/// Replaces a record, if the first eight bytes of the one that is there are the first argument, which is empty for none.
-/// Returns 1, or what is there.
+/// Replaces a record if its current revision, the first eight bytes of the value, equals the first argument; an empty
+/// argument stands for no record. Returns 1, or the current value.
 ///
 /// A record is one value, so that one command reads it: its revision, then what was written.
 const REPLACE: &str = r"
@@ -56,7 +56,7 @@ pub(crate) struct Records {
     /// Whether the server has been given the script, which it may have forgotten.
     is_known: AtomicBool,
     room: Semaphore,
-    /// The server that has the records, if it is not the one that frames are sent to.
+    /// The server with the records, unless frames go to the same one.
     elsewhere: Mutex<Option<Elsewhere>>,
 }
 

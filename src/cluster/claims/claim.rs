@@ -4,11 +4,9 @@ use super::record::{SessionRecord, generation_after};
 use crate::adapter::{NodeId, Record, Revision};
 use bytes::Bytes;
 
-/// A node's attempt to have a session that it does not have. Plain code: it says what to do, and is told what came of
-/// it.
+/// A node's attempt to take a session. Plain code: it returns the next step, and takes its result.
 ///
-/// The store decides who is first, by comparing revisions; as long as an owner lives, that decides what becomes of the
-/// session.
+/// The store decides who is first, by comparing revisions. A living owner decides whether it gives the session away.
 #[derive(Debug)]
 pub(super) struct Claim {
     node: NodeId,

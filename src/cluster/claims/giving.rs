@@ -131,7 +131,7 @@ impl Cluster {
             if !is_known {
                 self.claims.state.lock().told.remove(&losing);
             } else if !is_away {
-                // One that is silent is told when it is heard again.
+                // A silent node is told once it is heard again.
                 self.send_took(&losing, generation);
             }
         }

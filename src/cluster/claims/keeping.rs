@@ -118,7 +118,7 @@ impl Cluster {
             records.check(id)
         };
         let Some(task) = task else { return true };
-        // It is done to its end, whoever waits for it.
+        // The check runs to its end even if its client goes away.
         let cluster = Arc::clone(self);
         let check = self.runtime.spawn(async move { cluster.run_task(endpoint, task).await });
         match timeout(CHECKING, check).await {
