@@ -69,6 +69,7 @@ pub mod cluster;
 mod effects;
 mod endpoint;
 mod guarded;
+pub mod history;
 mod lagged;
 mod message;
 mod payload;
@@ -98,6 +99,7 @@ pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
 pub use self::endpoint::{Endpoint, SessionCount};
+pub use self::history::{History, Position};
 pub use self::lagged::Lagged;
 pub use self::payload::{EventError, InvalidPayload, Payload};
 pub use self::presence::{

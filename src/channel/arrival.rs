@@ -16,6 +16,12 @@ pub enum Arrival {
         /// Broadcasts of the topic may have been lost on the way. Otherwise the client receives all of them.
         has_gap: bool,
     },
+    /// The client has named the last message that it has received of a topic with a [history](crate::Builder::history).
+    /// What it has missed since follows the reply to the join, in order, and then what is new.
+    Recovered {
+        /// Not everything that it has missed is kept any more, so nothing of it follows. Send a snapshot.
+        has_gap: bool,
+    },
 }
 
 impl Arrival {
@@ -23,7 +29,7 @@ impl Arrival {
     pub(crate) fn heap_size(&self) -> usize {
         match self {
             Self::Moved { packed: Some(packed), .. } => packed.heap_size(),
-            Self::New | Self::Moved { .. } => 0,
+            Self::New | Self::Moved { .. } | Self::Recovered { .. } => 0,
         }
     }
 }
