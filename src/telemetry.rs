@@ -66,6 +66,10 @@ define_metrics! {
         by [("reason", &["ended", "late"])];
     /// Results of `Channel::pack` that were too large to go along.
     pub(crate) Counter PACKED_TOO_LARGE = "tower_channels_packed_too_large_total" by [];
+    /// Joins that named the last message which their clients have of a topic with a history: all that followed it was
+    /// still kept (`complete`), or not (`gap`).
+    pub(crate) Counter RECOVERIES = "tower_channels_joins_recovered_total"
+        by [("result", &["complete", "gap"])];
     /// Messages for a topic that is not joined, or has no channel.
     pub(crate) Counter MESSAGES_UNMATCHED = "tower_channels_messages_unmatched_total" by [];
     /// Messages that were handled before, and came again after their connection or request was lost.

@@ -23,7 +23,9 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
             .ok_or(DecodeError)?,
         reference: Ref::from_json(reference.ok_or(DecodeError)?.get()).ok_or(DecodeError)?,
         topic: decode_topic(topic.ok_or(DecodeError)?.get())?,
-        after: after.filter(|_| event.as_text() == Some(JOIN)).and_then(|raw| json::position(raw.get())),
+        after: after
+            .filter(|_| event.as_text() == Some(JOIN))
+            .and_then(|raw| json::position(raw.get())),
         event,
         payload: json::validate(text, payload.ok_or(DecodeError)?.get())?,
     })
@@ -86,7 +88,9 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
         | ServerMessage::Broadcast { topic, event, payload, position } => {
             let message = match position {
                 None => text("null", event, topic, payload.as_json()?),
-                Some(position) => text(&json::position_ref(*position), event, topic, payload.as_json()?),
+                Some(position) => {
+                    text(&json::position_ref(*position), event, topic, payload.as_json()?)
+                }
             };
             Some(Message::with_placeholder(message, HEAD.len()))
         }
@@ -165,8 +169,9 @@ mod tests {
     #[test]
     fn a_join_names_a_position_in_a_field() {
         let decode = |event: &str, after: &str| {
-            let text =
-                format!(r#"{{"topic":"t","event":"{event}","payload":{{}},"ref":"1","after":{after}}}"#);
+            let text = format!(
+                r#"{{"topic":"t","event":"{event}","payload":{{}},"ref":"1","after":{after}}}"#
+            );
             super::decode(&text).expect("valid").after
         };
         let position = Some(Position { epoch: 1, number: 17 });

@@ -174,9 +174,7 @@ fn numbered(
 ) -> Message {
     let message = match position {
         None => text(join_ref, "null", topic, event, payload),
-        Some(position) => {
-            text(join_ref, &json::position_ref(position), topic, event, payload)
-        }
+        Some(position) => text(join_ref, &json::position_ref(position), topic, event, payload),
     };
     Message::with_placeholder(message, "[,".len() + join_ref.len())
 }

@@ -8,8 +8,7 @@ fn encoded(message: &ServerMessage<'_>) -> String {
 
 #[test]
 fn a_text_frame_is_an_array_of_at_least_five() {
-    let frame =
-        decode_text(r#" ["1",2,"room:a","ping",{"a":[1, 2]},"more",[]] "#).expect("valid");
+    let frame = decode_text(r#" ["1",2,"room:a","ping",{"a":[1, 2]},"more",[]] "#).expect("valid");
     assert_eq!(frame.join_ref.as_json(), Some("\"1\""));
     assert_eq!(frame.reference.as_json(), Some("2"));
     assert_eq!(frame.topic, Topic::from("room:a"));
@@ -171,10 +170,7 @@ fn messages_are_encoded_as_phoenix_encodes_them() {
     let position = Some(Position { epoch: 1, number: 17 });
     assert_eq!(push(&payload, position), r#"["1","p:AAAAAAAAAAE.17","t","e",{"a":1}]"#);
     assert_eq!(push(&binary, position), "\u{0}\u{10}\u{1}\u{1}p:AAAAAAAAAAE.17ted");
-    assert_eq!(
-        broadcast(&payload, position),
-        r#"[null,"p:AAAAAAAAAAE.17","t\"","e",{"a":1}]"#
-    );
+    assert_eq!(broadcast(&payload, position), r#"[null,"p:AAAAAAAAAAE.17","t\"","e",{"a":1}]"#);
     assert_eq!(broadcast(&binary, position), "\u{0}\u{10}\u{2}\u{1}p:AAAAAAAAAAE.17t\"ed");
     let end = |reference| {
         let (event, payload) = ("phx_close", "{}");
