@@ -11,7 +11,6 @@ use crate::history::{Histories, Position, Recovery};
 use crate::payload::Payload;
 use crate::responder::Positions;
 use crate::serializer::json;
-use crate::telemetry::RECOVERIES;
 use crate::topics::broadcast::Broadcast;
 use crate::topics::resting::Resting;
 
@@ -89,10 +88,8 @@ async fn read<A>(
             last = histories.head(topic).await;
         }
     }
-    let result = if is_complete { "complete" } else { "gap" };
-    RECOVERIES.increment([result], 1);
     let messages = missed.len();
-    limited!(DEBUG, ?topic, messages, result, "joined after an earlier message");
+    limited!(DEBUG, ?topic, messages, is_complete, "joined after an earlier message");
     (Recovered { resting, missed, last }, is_complete)
 }
 
