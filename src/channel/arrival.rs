@@ -18,7 +18,25 @@ pub enum Arrival {
     },
 }
 
+/// What the reply to a join tells its client, if it depends on why the topic was joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// That it begins anew.
+    New,
+    /// That something may be missing.
+    Gap,
+}
+
 impl Arrival {
+    /// Returns what the client has to be told. `None` stands for [`Arrival::New`].
+    pub(crate) fn news(arrival: Option<&Self>) -> Option<News> {
+        match arrival {
+            None | Some(Self::New) => Some(News::New),
+            Some(Self::Moved { has_gap: true, .. }) => Some(News::Gap),
+            Some(Self::Moved { has_gap: false, .. }) => None,
+        }
+    }
+
     /// The bytes that it holds outside of itself.
     pub(crate) fn heap_size(&self) -> usize {
         match self {
