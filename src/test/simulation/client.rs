@@ -33,6 +33,8 @@ pub(super) struct Client {
     expects_restart: bool,
     /// Since when it has been away, while it joins its topics again.
     returning: Option<Instant>,
+    /// The number of its last join.
+    joins: u64,
     /// Whether it is told if something is missing.
     is_exact: bool,
     inner: test::Client<User>,
@@ -62,6 +64,8 @@ pub(super) struct Topic {
 struct Join {
     reference: String,
     span: Span,
+    /// Which of the client's joins it has heard an answer to last.
+    heard: u64,
 }
 
 impl Topic {
@@ -125,6 +129,7 @@ impl Client {
             is_deposited: false,
             expects_restart: false,
             returning: None,
+            joins: 0,
             is_exact: is_resumable && node.ends_channels,
             inner,
             away: None,
@@ -141,7 +146,7 @@ impl Client {
         if self.away.is_some() || self.topics[topic].join.is_some() {
             return true;
         }
-        let reference = self.inner.send_join(TOPICS[topic], json!({}));
+        let reference = self.send_join(topic);
         self.answer(topic, &reference, record).await
     }
 
@@ -216,6 +221,8 @@ impl Client {
         record: &mut Record,
     ) -> bool {
         self.is_deposited = in_order && record.is_whole() && self.may_close.is_none();
+        // Its session may be one that it has not heard of.
+        self.is_deposited &= !self.may_lose_channels;
         self.away.get_or_insert_with(|| (Instant::now(), false));
         self.inner.let_go(nowhere);
         // What it tracked goes with the node, and perhaps its session.
@@ -228,7 +235,43 @@ impl Client {
 
     /// Comes to a node with its session, if it is away.
     pub(super) async fn come_back(&mut self, node: &Node, record: &mut Record) -> bool {
-        let Some((since, _)) = self.away else { return true };
+        let Some(since) = self.reach(node, record).await else { return true };
+        self.returning = Some(since);
+        for topic in 0..TOPICS.len() {
+            if !self.read(record) {
+                return false;
+            }
+            let Some(reference) = self.join_again(topic) else { continue };
+            if !self.answer_after(topic, &reference, since, record).await {
+                return false;
+            }
+        }
+        (self.may_lose_channels, self.is_deposited) = (!record.is_whole(), false);
+        self.returning = None;
+        true
+    }
+
+    /// Comes to a node with its session, if it is away, and loses the connection before it hears anything.
+    pub(super) async fn pass_by(&mut self, node: &Node, record: &mut Record) {
+        let away = self.away;
+        if self.reach(node, record).await.is_none() {
+            return;
+        }
+        for topic in 0..TOPICS.len() {
+            self.join_again(topic);
+            if let Some(join) = &mut self.topics[topic].join {
+                record.move_on(&mut join.span, self.at, self.is_exact, false);
+            }
+        }
+        // A channel that has not joined does not move.
+        sleep(SLOW).await;
+        self.inner.drop_connection();
+        self.away = away;
+    }
+
+    /// Connects to a node, if it is away. Returns since when it was.
+    async fn reach(&mut self, node: &Node, record: &mut Record) -> Option<Instant> {
+        let (since, _) = self.away?;
         let moves = self.at != node.origin();
         record.trace(format_args!("{} comes back to {:?}", self.key, node.origin()));
         // No two connects of a client are at the same moment: by their times the nodes know the newer one.
@@ -241,26 +284,26 @@ impl Client {
         }
         // Its session may be a new one.
         (self.away, self.closed_by, self.is_on_dead_node) = (None, None, false);
-        (self.expects_restart, self.returning) = (false, Some(since));
+        self.expects_restart = false;
         self.at = node.origin();
         if moves {
             self.is_exact = node.ends_channels;
         }
-        for (topic, name) in TOPICS.iter().enumerate() {
-            if !self.read(record) {
-                return false;
-            }
-            let Some(join) = self.topics[topic].join.take() else { continue };
-            let reference = self.inner.send_join(name, json!({}));
-            let span = self.topics[topic].join.insert(Join { reference, ..join });
-            let reference = span.reference.clone();
-            if !self.answer_after(topic, &reference, since, record).await {
-                return false;
-            }
-        }
-        (self.may_lose_channels, self.is_deposited) = (!record.is_whole(), false);
-        self.returning = None;
-        true
+        Some(since)
+    }
+
+    /// Joins a topic again, if it was joined, and returns the ref.
+    fn join_again(&mut self, topic: usize) -> Option<String> {
+        self.topics[topic].join.as_ref()?;
+        let reference = self.send_join(topic);
+        let join = self.topics[topic].join.as_mut()?;
+        join.reference.clone_from(&reference);
+        Some(reference)
+    }
+
+    fn send_join(&mut self, topic: usize) -> String {
+        self.joins += 1;
+        self.inner.send_join(TOPICS[topic], json!(self.joins))
     }
 
     async fn reconnect(&mut self, node: &Node, until: Instant) -> Result<(), Rejected> {
