@@ -7,7 +7,7 @@ export const HUNG_MS = 2000;
 export const GRANTED_MS = Number(process.env.GRANTED_MS ?? 10_000);
 
 export const COLUMNS = [
-  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps"],
+  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps", "older"],
   ...["answer", "hung", "away", "left", "back", "p99"],
 ];
 
@@ -16,7 +16,7 @@ export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arriv
 
 /** What a member has seen, of what was heard in its room. The messages of some users may come in another order. */
 export function tally(member, heard, unordered = []) {
-  const { mode, isHeldToAll, arrivals, away, waits, unpacked } = member;
+  const { mode, isHeldToAll, arrivals, away, waits, unpacked, older } = member;
   const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
   const isKept = mode === "kept";
   const lost = isHeldToAll ? lacks(member, heard).length : 0;
@@ -26,7 +26,8 @@ export function tally(member, heard, unordered = []) {
     due: isHeldToAll ? heard.length : 0,
     lost,
     missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
-    twice: isKept ? repeated(arrivals).length : 0,
+    // An older session may send what has come from the newer one.
+    twice: isKept && older.length === 0 ? repeated(arrivals).length : 0,
     again: isHeldToAll ? repeated(arrivals).length : 0,
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,
@@ -34,6 +35,7 @@ export function tally(member, heard, unordered = []) {
     unpacked: isHeldToAll ? unpacked : 0,
     anew: told("new"),
     gaps: told("gap"),
+    older: isHeldToAll ? older.length : 0,
     answers: waits.filter(({ status }) => status !== "interrupted").map(({ ms }) => ms),
     absences: away.map(([from, to = Date.now()]) => to - from),
     returns: isHeldToAll ? returnsOf(member) : [],
@@ -45,7 +47,7 @@ export function total(tallies) {
   const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
   const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
   const tooLong = (ms) => ms > HUNG_MS + GRANTED_MS;
-  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps"];
+  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps", "older"];
   return {
     clients: tallies.length,
     ...Object.fromEntries(sums.map((what) => [what, sum(what)])),
@@ -60,9 +62,9 @@ export function total(tallies) {
 
 /** A line for each member that lacks something, has something twice, has begun a session anew or had to wait. */
 export function oddities(tallies) {
-  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps, answers, absences }) => {
+  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps, older, answers, absences }) => {
     const waits = Object.entries({ answer: longest(answers), away: longest(absences) }).filter(([, ms]) => ms > HUNG_MS);
-    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps }).filter(([, count]) => count > 0);
+    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps, older }).filter(([, count]) => count > 0);
     const odd = [...counts, ...waits].map(([what, number]) => `${number} ${what}`);
     return odd.length ? [`${name}: ${odd.join(", ")}`] : [];
   });
