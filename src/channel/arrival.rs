@@ -6,14 +6,16 @@ use crate::payload::Payload;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Arrival {
-    /// The client joins the topic anew.
+    /// The client joins the topic anew: for the first time in its session, or once more if it is not known to have read the
+    /// reply to that before its session has moved.
     New,
     /// The client had joined the topic on another node, from which its session has moved here. What it has missed follows
     /// the reply to the join, in order.
     Moved {
         /// What [`Channel::pack`](crate::Channel::pack) has returned there. `None` also if that was too large.
         packed: Option<Payload>,
-        /// Broadcasts of the topic may have been lost on the way. Otherwise the client receives all of them.
+        /// Broadcasts of the topic may have been lost, on the way or on an earlier one, and the client is not known to
+        /// have read the reply to a join that learned of it. Otherwise the client receives all of them.
         has_gap: bool,
     },
 }

@@ -192,7 +192,8 @@ async fn the_reply_to_a_join_over_long_poll_is_known_once_the_client_has_handled
         moment().await;
         let answer = bob.poll().await[0].2["response"].clone();
         // The first poll brings the reply, the second one shows that it has come, and the third one that it was handled.
-        let expected = if polls < 3 { json!("new") } else { json!({ "count": 0, "has_gap": false }) };
+        let expected =
+            if polls < 3 { json!("new") } else { json!({ "count": 0, "has_gap": false }) };
         assert_eq!(answer, expected, "{polls}");
     }
 }

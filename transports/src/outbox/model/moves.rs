@@ -50,6 +50,9 @@ impl Walk {
         buffer.import(moved.clone(), &mut budget);
         assert_eq!(buffer.export(), moved, "what arrives is what has left");
         (self.buffer, self.budget) = (buffer, budget);
+        // What resumes a stream here is another reply.
+        self.replies.clear();
+        self.streams.values_mut().for_each(|stream| stream.is_known = false);
         // Positions begin anew.
         (self.beat, self.acked) = (0, 0);
         self.check();
