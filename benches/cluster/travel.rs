@@ -17,6 +17,8 @@ pub(crate) const TOPICS: usize = 4;
 /// The messages of a topic that wait for the client, and the bytes of each.
 const MESSAGES: usize = 5;
 const SIZE: usize = 512;
+/// How often a client connects that the server closes.
+const ATTEMPTS: usize = 10;
 
 /// A channel that says where its client has come from, and sends it what is to wait.
 struct Bag;
@@ -67,6 +69,8 @@ pub(crate) enum Came {
     Resumed,
     Moved,
     Gap,
+    /// They were not: the server has closed a connection, and the client has come again.
+    Closed,
 }
 
 pub(crate) struct Traveller {
@@ -75,51 +79,65 @@ pub(crate) struct Traveller {
     /// The last number that it has received, and the one that it says when it connects.
     last: u64,
     known: u64,
+    /// Whether the server has closed a connection since it came last.
+    is_closed: bool,
 }
 
 impl Traveller {
     pub(crate) fn new(number: usize) -> Self {
-        Self { number, connection: None, last: 0, known: 0 }
+        Self { number, connection: None, last: 0, known: 0, is_closed: false }
     }
 
     /// Connects to a node, joins its topics, and receives what waits.
     pub(crate) async fn come(&mut self, node: SocketAddr) -> Came {
-        let mut connection = Connection::open(node, self.number, self.known).await;
+        for _ in 0..ATTEMPTS {
+            let mut connection = Connection::open(node, self.number, self.known).await;
+            let came = self.enter(&mut connection).await;
+            if let Some(came) = came {
+                self.connection = Some(connection);
+                return if self.is_closed { Came::Closed } else { came };
+            }
+            self.is_closed = true;
+        }
+        panic!("the server closes all connections");
+    }
+
+    /// `None` if the server closes the connection.
+    async fn enter(&mut self, connection: &mut Connection) -> Option<Came> {
         let joins = (0..TOPICS)
             .flat_map(|topic| support::push("1", &bag(self.number, topic), "phx_join", "{}"));
         connection.write(&joins.collect::<Vec<_>>()).await;
         let (mut joined, mut waited, mut came) = (0, 0, Came::Moved);
         while joined < TOPICS || (came != Came::New && waited < TOPICS * MESSAGES) {
-            let message = connection.next().await;
+            let message = connection.next().await?;
             if let Some(number) = number(&message) {
                 (self.last, waited) = (number, waited + 1);
                 continue;
             }
             joined += 1;
-            let this = [
+            let names = [
                 ("new", Came::New),
                 ("resumed", Came::Resumed),
                 ("moved", Came::Moved),
                 ("gap", Came::Gap),
             ];
-            let this = this
-                .into_iter()
-                .find(|(name, _)| message.contains(&format!(r#""response":"{name}""#)));
-            came = this.unwrap_or_else(|| panic!("not joined: {message}")).1;
+            let is_it = |name| message.contains(&format!(r#""response":"{name}""#));
+            let found = names.into_iter().find(|(name, _)| is_it(name));
+            came = found.unwrap_or_else(|| panic!("not joined: {message}")).1;
         }
-        self.connection = Some(connection);
-        came
+        Some(came)
     }
 
     /// Loses its connection after messages that it seems not to have received.
     pub(crate) async fn lose(&mut self) {
         let mut connection = self.connection.take().expect("connected");
-        self.known = self.last;
+        (self.known, self.is_closed) = (self.last, false);
         let fills = (0..TOPICS)
             .flat_map(|topic| support::push("2", &bag(self.number, topic), "fill", "{}"));
         connection.write(&fills.collect::<Vec<_>>()).await;
         for _ in 0..TOPICS * MESSAGES {
-            self.last = number(&connection.next().await).expect("a message with a number");
+            let Some(message) = connection.next().await else { return self.is_closed = true };
+            self.last = number(&message).expect("a message with a number");
         }
     }
 }
@@ -161,8 +179,8 @@ impl Connection {
         assert!(size > 0, "the server closed the connection");
     }
 
-    /// Receives the next text message.
-    async fn next(&mut self) -> String {
+    /// Receives the next text message. `None` if the server closes the connection.
+    async fn next(&mut self) -> Option<String> {
         loop {
             while let Some((kind, head, size)) = head(&self.buffer[self.read..]) {
                 let begin = self.read + head;
@@ -170,8 +188,7 @@ impl Connection {
                 let message =
                     (kind == 1).then(|| String::from_utf8(message.to_vec()).expect("text"));
                 self.read = begin + size;
-                assert_ne!(kind, 8, "the server closed the connection");
-                if let Some(message) = message {
+                if kind == 8 || message.is_some() {
                     return message;
                 }
             }
