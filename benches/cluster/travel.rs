@@ -121,7 +121,7 @@ impl Traveller {
                 ("moved", Came::Moved),
                 ("gap", Came::Gap),
             ];
-            let is_it = |name| message.contains(&format!(r#""response":"{name}""#));
+            let is_it = |name: &str| message.contains(&format!(r#""response":"{name}""#));
             let found = names.into_iter().find(|(name, _)| is_it(name));
             came = found.unwrap_or_else(|| panic!("not joined: {message}")).1;
         }

@@ -24,7 +24,8 @@ async function come({ host, places }) {
   for (let first = 0; first < places.length; first += AT_ONCE) {
     const few = places.slice(first, first + AT_ONCE).map(({ room: topic, lobby: lobbyTopic }, n) => {
       const client = n % 10 === 0 && !ONLY ? longPoll : webSocket;
-      return enter(t, { client, mode: "kept", to: { host }, topic, lobbyTopic, askEveryMs: ASK_EVERY_MS });
+      const began = Date.now();
+      return enter(t, { client, mode: "kept", to: { host }, topic, lobbyTopic, askEveryMs: ASK_EVERY_MS }).then((it) => (console.error('entered', process.pid, first + n, client.name, Date.now() - began), it), (e) => { console.error('failed', first + n, client.name, Date.now() - began); throw e; });
     });
     members.push(...(await Promise.all(few)));
   }
