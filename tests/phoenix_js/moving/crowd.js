@@ -17,7 +17,7 @@ const ENV = { SHUTDOWN_MS: 30_000 };
 
 /** Lets the crowd in, and calls `run`, whose trouble it lives through. Resolves to a row of the table, and what is odd. */
 export async function crowd(t, name, run) {
-  const { nodes, balancer } = await startBalanced(t, name, ENV);
+  const { nodes, balancer } = await startBalanced(t, name, ENV, { direct: true });
   const topics = (size) => Array.from({ length: Math.ceil(CLIENTS / size) }, () => unique("crowd-"));
   const rooms = topics(ROOM).map((topic) => `log:${topic}`);
   const lobbies = topics(LOBBY).map((topic) => `lobby:${topic}`);

@@ -27,10 +27,10 @@ export const SETTLED_MS = 60_000;
 agent.maxSockets = Infinity;
 
 /** Starts an engine, and the nodes behind the balancer. */
-export async function startBalanced(t, name, env = {}) {
+export async function startBalanced(t, name, env = {}, options = {}) {
   const engine = await startEngine(name);
   t.after(engine.stop);
-  const nodes = await startNodes(t, engine, { ...ENV, ...env });
+  const nodes = await startNodes(t, engine, { ...ENV, ...env }, options);
   const balancer = await startBalancer(nodes);
   t.after(balancer.stop);
   return { engine, nodes, balancer };
