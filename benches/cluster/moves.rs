@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tower_channels::PubSub;
+use tower_channels::{Endpoint, Payload, PubSub};
 
 use super::support::server::Server;
 use super::support::{Thread, median};
@@ -20,6 +20,8 @@ const RETURNS: usize = 40;
 const CROWDS: [usize; 2] = [16, 256];
 const CROWD_TURNS: usize = 5;
 const CROWD_TURN: Duration = Duration::from_secs(2);
+/// How often each node broadcasts.
+const PERIOD: Duration = Duration::from_millis(10);
 /// For what follows a move, such as the records.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -48,7 +50,10 @@ where
     let servers = [Server::new(1), Server::new(1)];
     let addresses = servers.each_ref().map(|server| {
         let node = server.run(node());
-        server.http(endpoint(node).service())
+        let endpoint = endpoint(node);
+        let broadcasts = endpoint.clone();
+        server.run(async move { tokio::spawn(broadcast(broadcasts)) });
+        server.http(endpoint.service())
     });
     let bench = Bench { servers, clients: Server::new(1), addresses };
     // By then each node knows the other.
@@ -145,6 +150,15 @@ impl Bench {
     /// The CPU time of both nodes, in us.
     fn cpu(&self) -> f64 {
         self.servers.iter().map(|server| server.seconds(Thread::cpu)).sum::<f64>() * 1e6
+    }
+}
+
+/// Broadcasts now and then: a session that moves waits until its old node has heard what the new one has.
+async fn broadcast(endpoint: Endpoint<String>) {
+    let mut period = tokio::time::interval(PERIOD);
+    loop {
+        period.tick().await;
+        endpoint.broadcast("news", "none", Payload::EMPTY);
     }
 }
 
