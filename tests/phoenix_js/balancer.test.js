@@ -69,7 +69,9 @@ async function behindBalancer(t) {
 
 async function startServer(t, index) {
   const server = http.createServer(async (request, response) => {
-    response.end(`${index} ${request.method} ${request.url} ${await text(request)}`);
+    const body = await text(request).catch(() => null);
+    if (body === null) return; // the connection was cut
+    response.end(`${index} ${request.method} ${request.url} ${body}`);
   });
   const webSockets = new WebSocketServer({ server });
   webSockets.on("connection", (socket) => {
@@ -108,8 +110,8 @@ async function text(stream) {
 
 function request(url, options = {}, body = "") {
   return new Promise((resolve, reject) => {
-    const request = http.request(url, options, async (response) => {
-      resolve({ status: response.statusCode, text: await text(response) });
+    const request = http.request(url, options, (response) => {
+      text(response).then((text) => resolve({ status: response.statusCode, text }), reject);
     });
     request.on("error", reject);
     request.end(body);
