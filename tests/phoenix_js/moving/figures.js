@@ -14,8 +14,12 @@ export const COLUMNS = [
 /** Messages that a member lacks, and was not told of. */
 export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
 
-/** What a member has seen, of what was heard in its room. The messages of some users may come in another order. */
-export function tally(member, heard, unordered = []) {
+/**
+ * What a member has seen, of what was heard in its room. The messages of some users may come in another order. If the store
+ * could not be asked (`mayBeOlder`), a session that had begun anew may have given way to an older one, which sends again
+ * what the newer one has sent.
+ */
+export function tally(member, heard, unordered = [], mayBeOlder = false) {
   const { mode, isHeldToAll, arrivals, away, waits, unpacked, older } = member;
   const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
   const isKept = mode === "kept";
@@ -26,8 +30,7 @@ export function tally(member, heard, unordered = []) {
     due: isHeldToAll ? heard.length : 0,
     lost,
     missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
-    // An older session may send what has come from the newer one.
-    twice: isKept && older.length === 0 ? repeated(arrivals).length : 0,
+    twice: isKept && !(mayBeOlder && (told("new") || older.length)) ? repeated(arrivals).length : 0,
     again: isHeldToAll ? repeated(arrivals).length : 0,
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,
