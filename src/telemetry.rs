@@ -120,7 +120,7 @@ define_metrics! {
     /// begun though the store did not answer; here already; offered by their node, or left behind by it; in use by another
     /// client; and those whose WebSockets keep dying.
     pub(crate) Counter CLAIMS = "tower_channels_cluster_claims_total"
-        by [("result", &["new", "dead_node", "unrecorded", "here", "offered", "deposited", "taken", "flapping"])];
+        by [("result", &["new", "dead_node", "unrecorded", "here", "offered", "deposited", "taken"])];
     /// Sessions that ended because another node has them.
     pub(crate) Counter SESSIONS_SUPERSEDED = "tower_channels_cluster_sessions_superseded_total" by [];
     /// Sessions that the store does not know yet.

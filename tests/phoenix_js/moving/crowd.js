@@ -15,7 +15,7 @@ const MESSAGES_PER_SECOND = 20;
 
 /** Lets the crowd in, and calls `run`, whose trouble it lives through. Resolves to a row of the table, and what is odd. */
 export async function crowd(t, name, run) {
-  const { nodes, balancer } = await startBalanced(t, name);
+  const { nodes, balancer, lag } = await startBalanced(t, name);
   const topics = (size) => Array.from({ length: Math.ceil(CLIENTS / size) }, () => unique("crowd-"));
   const rooms = topics(ROOM).map((topic) => `log:${topic}`);
   const lobbies = topics(LOBBY).map((topic) => `lobby:${topic}`);
@@ -47,7 +47,7 @@ export async function crowd(t, name, run) {
     }),
   );
   const row = {
-    ...total(tallies.flat()),
+    ...total(tallies.flat(), lag.longest()),
     sent: Object.values(heard).reduce((sum, { length }) => sum + length, 0),
     left: left(processes.flatMap(({ users }) => users), watchers),
   };

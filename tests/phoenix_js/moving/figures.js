@@ -1,14 +1,17 @@
 // Counts what became of what was sent, and how long anyone waited.
 import { by, missing, repeated, upTo } from "../continuity/writers.js";
 
-/** How long nobody may be without an answer, or away from the room. */
-export const HUNG_MS = 2000;
-/** What a busy machine is granted beyond every bound. */
-export const GRANTED_MS = Number(process.env.GRANTED_MS ?? 10_000);
+/** How long nobody may be without an answer, or away from the room, where nothing lags. */
+const HUNG_MS = 2000;
+/** How often one process waits for another until a client is back on another node: with room to spare. */
+const STEPS = 20;
+
+/** A bound on a machine that lags. */
+export const within = (ms, lag) => ms + STEPS * lag;
 
 export const COLUMNS = [
   ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps", "older"],
-  ...["answer", "hung", "away", "left", "back", "p99"],
+  ...["answer", "hung", "away", "refused", "left", "back", "p99", "lag"],
 ];
 
 /** Messages that a member lacks, and was not told of. */
@@ -20,7 +23,9 @@ export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arriv
  * what the newer one has sent.
  */
 export function tally(member, heard, unordered = [], mayBeOlder = false) {
-  const { mode, isHeldToAll, arrivals, away, waits, unpacked, older } = member;
+  const { mode, isHeldToAll, arrivals, away, waits, unpacked, cuts, older } = member;
+  // Whoever is cut again begins again.
+  const sinceLastCut = (from, to) => to - cuts.reduce((start, cut) => (cut <= to ? Math.max(start, cut) : start), from);
   const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
   const isKept = mode === "kept";
   const lost = isHeldToAll ? lacks(member, heard).length : 0;
@@ -39,20 +44,21 @@ export function tally(member, heard, unordered = [], mayBeOlder = false) {
     anew: told("new"),
     gaps: told("gap"),
     older: isHeldToAll ? older.length : 0,
-    answers: waits.filter(({ status }) => status !== "interrupted").map(({ ms }) => ms),
-    absences: away.map(([from, to = Date.now()]) => to - from),
+    answers: waits.filter(({ status }) => status !== "interrupted").map(({ at, ms }) => sinceLastCut(at, at + ms)),
+    absences: away.map(([from, to = Date.now()]) => sinceLastCut(from, to)),
     returns: isHeldToAll ? returnsOf(member) : [],
   };
 }
 
-/** A row of the table. */
-export function total(tallies) {
+/** A row of the table. `lag` is the longest that the machine was behind, in ms. */
+export function total(tallies, lag) {
   const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
   const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
-  const tooLong = (ms) => ms > HUNG_MS + GRANTED_MS;
+  const tooLong = (ms) => ms > within(HUNG_MS, lag);
   const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps", "older"];
   return {
     clients: tallies.length,
+    lag,
     ...Object.fromEntries(sums.map((what) => [what, sum(what)])),
     answer: longest(answers),
     hung: answers.filter(tooLong).length + absences.filter(tooLong).length,

@@ -10,7 +10,7 @@ import { random } from "../support/random.js";
 import { print } from "../support/table.js";
 import { test } from "../support/test.js";
 import { crowd } from "./crowd.js";
-import { COLUMNS, GRANTED_MS, HUNG_MS } from "./figures.js";
+import { COLUMNS, within } from "./figures.js";
 import { FULL, SHUTDOWN_MS, count, everyone, populate, settle, startBalanced } from "./world.js";
 
 /** How often connections are cut. */
@@ -25,9 +25,12 @@ export function moving(name) {
   describe(`a session on any node, over ${name}`, { skip: unavailable(name) }, () => {
     after(() => print(`a session on any node, over ${name}; times in ms`, COLUMNS, table));
 
-    scenario("connections cut", async ({ world }) => {
+    scenario("connections cut", async ({ world, nodes }) => {
       await cut(world);
-      return nobodyNotices;
+      return (figures) => {
+        nobodyNotices(figures);
+        assert.ok(figures.refused <= nodes.length, `a client was refused ${figures.refused} times`);
+      };
     });
 
     scenario("WebSockets blocked", { fallsBack: true }, async ({ world }) => {
@@ -137,20 +140,19 @@ async function restart(nodes) {
 function judge(figures, { mayBeOlder = false } = {}) {
   if (!mayBeOlder) assert.equal(figures.older, 0, "older sessions");
   for (const never of ["lost", "twice", "order", "onOneConnection", "unheard", "unpacked", "hung"]) assert.equal(figures[never], 0, never);
-  assert.ok(figures.answer <= HUNG_MS + GRANTED_MS, `the slowest answer: ${figures.answer} ms`);
 }
 
 /**
- * No session begins anew or has a gap, which its client would be told, and nobody leaves. A machine may be so busy that a
- * node counts as silent, which a few of a hundred returns are granted for.
+ * No session begins anew or has a gap, which its client would be told, and nobody leaves. But a node that does not answer
+ * for a second counts as gone: the nearer the machine comes to that, the more may begin anew.
  */
-function nobodyNotices({ left, anew, gaps, returns }) {
-  const granted = GRANTED_MS > 0 ? Math.ceil(returns / 20) : 0;
+function nobodyNotices({ left, anew, gaps, returns, lag }) {
+  const granted = Math.floor(returns * Math.min(1, lag / 1000));
   assert.ok(anew + gaps <= granted, `${anew} sessions begin anew, ${gaps} have a gap`);
   assert.ok(left <= anew, `${left} leave in the eyes of others`);
 }
 
 /** All but one of a hundred are back soon with everything. */
-function allAreBackSoon({ p99 }) {
-  assert.ok(p99 <= BACK_MS + GRANTED_MS, `back and caught up: ${p99} ms`);
+function allAreBackSoon({ p99, lag }) {
+  assert.ok(p99 <= within(BACK_MS, lag), `back and caught up: ${p99} ms`);
 }

@@ -15,7 +15,6 @@ use super::moved::MovedSession;
 use super::registry::ResumeRegistry;
 use super::session::ResumableSession;
 use super::state::{Conduct, SessionId};
-use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::limited;
 use crate::panics;
@@ -44,9 +43,6 @@ impl<S: Session> ResumeRegistry<S> {
         if session.socket_id() != wanted.socket_id.as_deref() || session.is_in_conflict() {
             limited!(INFO, "session id in use by another client, on another node");
             return Offering::Taken;
-        }
-        if wanted.transport == Transport::WebSocket && session.is_flapping() {
-            return Offering::Flapping;
         }
         if !session.can_resume(wanted.received) {
             self.end_unresumable(&session);
@@ -186,7 +182,7 @@ impl<S: Session> Offered<S> {
         let now = Instant::now();
         let conduct = session.conduct(now);
         if let Some(elsewhere) = registry.elsewhere() {
-            elsewhere.remember(&id, session.outbox.clone(), now);
+            elsewhere.remember(&id, &session, now);
         }
         giving.is_given = true;
         SESSIONS_MOVED.increment(["out"], 1);
