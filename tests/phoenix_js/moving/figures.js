@@ -17,9 +17,13 @@ export const COLUMNS = [
 /** Messages that a member lacks, and was not told of. */
 export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
 
-/** What a member has seen, of what was heard in its room. The messages of some users may come in another order. */
-export function tally(member, heard, unordered = []) {
-  const { mode, isHeldToAll, arrivals, away, waits, unpacked, older, cuts } = member;
+/**
+ * What a member has seen, of what was heard in its room. The messages of some users may come in another order. If the store
+ * could not be asked (`mayBeOlder`), a session that had begun anew may have given way to an older one, which sends again
+ * what the newer one has sent.
+ */
+export function tally(member, heard, unordered = [], mayBeOlder = false) {
+  const { mode, isHeldToAll, arrivals, away, waits, unpacked, cuts, older } = member;
   // Whoever is cut again begins again.
   const sinceLastCut = (from, to) => to - cuts.reduce((start, cut) => (cut <= to ? Math.max(start, cut) : start), from);
   const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
@@ -31,8 +35,7 @@ export function tally(member, heard, unordered = []) {
     due: isHeldToAll ? heard.length : 0,
     lost,
     missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
-    // An older session may send what has come from the newer one.
-    twice: isKept && older.length === 0 ? repeated(arrivals).length : 0,
+    twice: isKept && !(mayBeOlder && (told("new") || older.length)) ? repeated(arrivals).length : 0,
     again: isHeldToAll ? repeated(arrivals).length : 0,
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,

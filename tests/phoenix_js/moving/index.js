@@ -97,7 +97,7 @@ export function moving(name) {
     const [options = {}] = rest;
     test(`${trouble}: nothing is lost, and nobody hangs`, { timeout: FULL ? 400_000 : 200_000 }, async (t) => {
       t.diagnostic(`MOVING_SEED=${seed}`);
-      const world = { ...(await startBalanced(t, name)), dice: random(seed) };
+      const world = { ...(await startBalanced(t, name)), ...options, dice: random(seed) };
       await populate(t, world, options);
       const figures = { trouble };
       table.push(figures);

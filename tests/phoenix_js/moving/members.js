@@ -41,12 +41,11 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   const presence = new client.phoenix.Presence(lobby);
   await ok(lobby.join());
   await mark(me);
-  // An answer that is repeated is news if no later one has come, and none if a later one has.
-  let last = 0;
+  const heard = new Set(); // an answer that is repeated may be the first to arrive
   room.joinPush.receive("ok", ({ echo, arrival }) => {
-    arrive(me, echo > last ? arrival : "back");
-    if (echo < last) me.older.push(Date.now());
-    last = Math.max(last, echo);
+    arrive(me, heard.has(echo) ? "back" : arrival);
+    if (echo < Math.max(...heard)) me.older.push(Date.now());
+    heard.add(echo);
   });
   const asking = ask(me, room, askEveryMs);
   t.after(() => (me.isHere = false));

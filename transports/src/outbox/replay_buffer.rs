@@ -299,6 +299,7 @@ impl ReplayBuffer {
         self.end_stream(stream, budget);
         self.push_leftovers();
         self.sent.disown(stream);
+        self.priority.disown(stream);
         self.streams.insert(stream);
     }
 

@@ -205,6 +205,15 @@ fn a_stream_is_known_once_the_client_has_read_a_reply_and_not_only_its_network()
 }
 
 #[test]
+fn a_reply_that_is_sent_after_its_stream_was_restarted_says_nothing_of_the_next() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    buffer.restart_stream(stream, &mut budget);
+    take(&mut buffer);
+    buffer.acknowledge_all(&mut budget);
+    assert!(!buffer.is_known(stream) && !buffer.has_reply_arrived(stream));
+}
+
+#[test]
 fn a_stream_is_known_by_a_number_that_the_client_brings_to_another_node() {
     for (received, is_known) in [(None, false), (Some(0), false), (Some(1), true), (Some(9), false)]
     {
