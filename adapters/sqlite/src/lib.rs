@@ -27,6 +27,8 @@
 //!
 //! # Failures
 //!
+//! A file of up to 256 MiB is checked for damage when it is opened; a larger one shows it when the damaged part is read.
+//!
 //! A message that was kept outlives the process. It outlives the machine with [`Synchronous::Full`]; otherwise the last
 //! seconds before it lost its power may be missing, and on Linux clients then learn that. Where the system does not tell
 //! when it was started, they do not, but no position is given twice.

@@ -123,7 +123,8 @@ impl Topic {
     ) -> rusqlite::Result<()> {
         let others = clamped(keep.messages).max(1) - 1;
         let bytes = clamped(keep.bytes).saturating_sub(size);
-        let since = now.saturating_sub(milliseconds(keep.within));
+        // What was kept for a shorter time does not come back.
+        let since = now.saturating_sub(milliseconds(keep.within).min(self.within));
         self.forget_while(transaction, |topic, at| {
             topic.messages > others || topic.bytes > bytes || at < since
         })

@@ -129,6 +129,17 @@ fn what_is_too_old_is_forgotten_by_the_next_message_or_in_a_round() {
 }
 
 #[test]
+fn what_was_kept_for_a_shorter_time_does_not_come_back() {
+    let mut file = File::new();
+    file.append("t", "1", KEEP, 0);
+    file.append("t", "2", Keep { within: Duration::from_secs(3600), ..KEEP }, 10_001);
+    assert_eq!(file.read("t", Since::Newest, 10_001).0, ["2"]);
+    file.append("t", "3", KEEP, 10_002);
+    file.append("t", "4", KEEP, 20_003);
+    assert_eq!(file.read("t", Since::Newest, 20_003).0, ["4"]);
+}
+
+#[test]
 fn a_topic_is_forgotten_a_day_after_its_last_message() {
     let mut file = File::new();
     file.append("a", "1", KEEP, 0);

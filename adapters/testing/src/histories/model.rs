@@ -86,6 +86,7 @@ impl Shelf {
         self.last += 1;
         let position = Position { epoch: self.epoch, number: self.last };
         let topic = self.topics.entry(message.topic.to_string()).or_default();
+        topic.forget_old();
         let kept = Kept { position, previous: topic.last, content: message.content };
         topic.last = self.last;
         topic.within = message.keep.within;

@@ -1,6 +1,7 @@
 //! The contract over the engine in memory, and what becomes of adapters that break it.
 
 mod broken;
+mod broken_histories;
 mod broken_store;
 
 use tower_channels_adapter_tests::contract::BusHarness;
