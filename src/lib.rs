@@ -72,6 +72,7 @@ mod guarded;
 pub mod history;
 mod lagged;
 mod message;
+mod pattern;
 mod payload;
 mod presence;
 pub mod pubsub;

@@ -47,6 +47,11 @@ pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
 pub trait HistoryInbox: Send + Sync {
     /// Takes the next message of a topic. It is delivered to the clients of the node before this returns.
     fn kept(&self, topic: &str, message: Kept);
+
+    /// A message for which nobody waits was taken, and was not kept.
+    fn lost(&self, topic: &str, error: &StoreError) {
+        let _ = (topic, error);
+    }
 }
 
 /// A message to keep.
@@ -59,7 +64,7 @@ pub struct Append {
     /// For how long, among other messages of the topic.
     pub keep: Keep,
     /// Is told the position once the message is kept and before it is handed over, or why it is not. `None` if nobody
-    /// waits.
+    /// waits: then a failure is told to [`HistoryInbox::lost`].
     pub done: Option<oneshot::Sender<Result<Position, StoreError>>>,
 }
 

@@ -104,7 +104,7 @@ impl<A> ChannelContext<A> {
         self.subscription.catch_up();
         let from = except_self.then(|| self.mailbox.inbox());
         let broadcast = Broadcast::new(self.topic.clone(), event.into(), payload);
-        self.pubsub.publish(broadcast, from.as_ref());
+        self.pubsub.send(broadcast, from.as_ref());
     }
 
     /// Replies to the join of a client that has returned: from here on its messages flow again, as

@@ -22,7 +22,7 @@ impl PubSub {
     ) {
         self.disconnect_on(topic, event);
         let broadcast = Broadcast::new(topic.into(), event.into(), payload.into());
-        self.publish(broadcast, Some(&from.mailbox().inbox()));
+        self.send(broadcast, Some(&from.mailbox().inbox()));
     }
 }
 

@@ -7,6 +7,8 @@ use smol_str::SmolStr;
 use tower_channels_transports::{Account, Cost, Message, Reservation, is_counted};
 
 use super::heard::Origin;
+use super::positioned::Positioned;
+use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
 use crate::serializer::{ServerMessage, Version};
@@ -20,6 +22,8 @@ pub struct Broadcast {
     volatile: bool,
     /// Known when its delivery begins, if several nodes hear it.
     origin: OnceLock<Origin>,
+    /// Known when its delivery begins, if it is kept.
+    kept: OnceLock<Box<Positioned>>,
     /// For a large payload, which many queues share.
     reservation: Option<Reservation>,
     /// By [`Version::index`]; `None` where the version cannot carry it.
@@ -34,6 +38,7 @@ impl Broadcast {
             payload,
             volatile: false,
             origin: OnceLock::new(),
+            kept: OnceLock::new(),
             reservation: None,
             encoded: Default::default(),
         }
@@ -42,6 +47,18 @@ impl Broadcast {
     /// Makes it volatile: worthless to a client that was away and is sent its subject anew.
     pub(crate) fn volatile(self) -> Self {
         Self { volatile: true, ..self }
+    }
+
+    /// It is kept at this position of its topic, behind the one with the number `previous`.
+    pub(crate) fn kept(self, position: Position, previous: u64) -> Self {
+        self.set_kept(position, previous);
+        self
+    }
+
+    /// As [`kept`](Self::kept), when its delivery begins.
+    pub(crate) fn set_kept(&self, position: Position, previous: u64) {
+        // It is kept once.
+        let _ = self.kept.set(Box::new(Positioned { position, previous }));
     }
 
     /// Several nodes hear it.
@@ -81,6 +98,11 @@ impl Broadcast {
         &self.event
     }
 
+    /// Where it stands in the [history](crate::Builder::history) of its topic. `None` if it is not kept.
+    pub fn position(&self) -> Option<Position> {
+        self.kept.get().map(|kept| kept.position)
+    }
+
     /// The content of the message.
     pub fn payload(&self) -> &Payload {
         &self.payload
@@ -99,6 +121,7 @@ impl Broadcast {
     pub(crate) fn cost(&self, versions: usize) -> Cost {
         let Self { topic, event, payload, .. } = self;
         let own = size_of::<Self>() + heap_size(topic) + heap_size(event) + payload.heap_size();
+        let own = own + self.kept.get().map_or(0, |_| size_of::<Positioned>());
         let encoded = topic.len() + event.len() + payload.len() + ENVELOPE;
         let encoded_held = if self.held() > 0 { versions * encoded } else { 0 };
         Cost::with_shared(own + ALLOCATION + versions * encoded, self.held() + encoded_held)

@@ -2,6 +2,7 @@
 
 pub(crate) mod broadcast;
 pub(crate) mod heard;
+pub(crate) mod positioned;
 pub(crate) mod registry;
 mod replay;
 pub(crate) mod resting;
@@ -128,7 +129,7 @@ impl Topics {
     /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
     /// receive concurrent broadcasts in the same order.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        self.deliver(broadcast, from, None::<fn() -> Option<Origin>>);
+        self.deliver(broadcast, from, None::<fn(&Arc<Broadcast>) -> Option<Origin>>);
     }
 
     /// As [`broadcast`](Self::broadcast), if several nodes hear it. `send` returns its origin, having sent it to the
@@ -140,21 +141,37 @@ impl Topics {
         from: Option<&Arc<dyn Inbox>>,
         send: impl FnOnce() -> Option<Origin>,
     ) {
-        self.deliver(broadcast, from, Some(send));
+        self.deliver(broadcast, from, Some(|_: &Arc<Broadcast>| send()));
+    }
+
+    /// As [`broadcast`](Self::broadcast), on a topic whose messages are kept here. `keep` gives the broadcast its
+    /// position; it is called once, before any subscriber is reached and under the topic's lock, so that the order of the
+    /// positions is that of the delivery.
+    pub(crate) fn broadcast_and_keep(
+        &self,
+        broadcast: Broadcast,
+        from: Option<&Arc<dyn Inbox>>,
+        keep: impl FnOnce(&Arc<Broadcast>),
+    ) {
+        let keep = |broadcast: &Arc<Broadcast>| {
+            keep(broadcast);
+            None
+        };
+        self.deliver(broadcast, from, Some(keep));
     }
 
     fn deliver(
         &self,
         broadcast: Broadcast,
         from: Option<&Arc<dyn Inbox>>,
-        send: Option<impl FnOnce() -> Option<Origin>>,
+        send: Option<impl FnOnce(&Arc<Broadcast>) -> Option<Origin>>,
     ) {
         let Shared { registry, max_log, versions, account, broadcasts, .. } = &*self.0;
         let broadcast = Arc::new(broadcast.hold(account));
         let mut effects = Effects::default();
         let (is_sent, send) = (send.is_none(), Cell::new(send));
         let begin = |topic: &mut Topic| {
-            if let Some(origin) = send.take().and_then(|send| send()) {
+            if let Some(origin) = send.take().and_then(|send| send(&broadcast)) {
                 broadcast.set_origin(origin);
                 topic.heard.add(origin);
             }
@@ -179,7 +196,7 @@ impl Topics {
         while !registry.walk(name, begin, Subscriber::prefetch, &mut visit, end) {
             // Nobody is here, nor comes while it is sent: who begins to rest later knows of its number.
             let send = || {
-                let _ = send.take().map(|send| send());
+                let _ = send.take().map(|send| send(&broadcast));
             };
             if is_sent || registry.if_nobody(name, send) {
                 break;
