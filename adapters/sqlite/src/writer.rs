@@ -62,15 +62,19 @@ fn run(queue: &Queue, mut tables: Tables) {
     }
 }
 
-/// Keeps messages, tells those that wait, and hands them over, in their order.
+/// Keeps messages, tells those that wait, and hands them over, in their order. Tells of those that could not be kept.
 fn write(tables: &mut Tables, batch: Vec<Append>, inbox: Option<&dyn HistoryInbox>) {
     let positions = match tables.append(&batch, now()) {
         Ok(positions) => positions,
         Err(error) => {
-            limited!(WARN, ?error, messages = batch.len(), "SQLite did not keep messages");
+            limited!(WARN, ?error, messages = ?batch.len(), "SQLite did not keep messages");
             let error = StoreError::new(error.to_string());
-            for done in batch.into_iter().filter_map(|message| message.done) {
-                let _ = done.send(Err(error.clone()));
+            for Append { topic, done, .. } in batch {
+                match (done, inbox) {
+                    (Some(done), _) => drop(done.send(Err(error.clone()))),
+                    (None, Some(inbox)) => inbox.lost(&topic, &error),
+                    (None, None) => {}
+                }
             }
             return;
         }

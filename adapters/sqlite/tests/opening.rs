@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tower_channels::adapter::{
-    Append, HistoryInbox, HistoryStore, Keep, Kept, Since, StoreError,
-};
+use tower_channels::adapter::{Append, HistoryInbox, HistoryStore, Keep, Kept, Since, StoreError};
 use tower_channels::history::Position;
 use tower_channels_adapter_tests::folder::Folder;
 use tower_channels_sqlite::{OpenError, Sqlite, SqliteConfig};
@@ -28,13 +27,21 @@ fn sqlite(path: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(path).unwrap()
 }
 
-/// Counts what is handed over.
+/// Counts what is handed over, and what was lost.
 #[derive(Default)]
-struct Count(Mutex<usize>);
+struct Count {
+    kept: AtomicUsize,
+    lost: AtomicUsize,
+}
 
 impl HistoryInbox for Count {
     fn kept(&self, _: &str, _: Kept) {
-        *self.0.lock().unwrap() += 1;
+        self.kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lost(&self, topic: &str, _: &StoreError) {
+        assert_eq!(topic, "nobody waits");
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -164,10 +171,13 @@ async fn what_another_process_locks_is_refused_until_it_lets_go() {
     let first = append(&store, "t", "1", KEEP).await.unwrap();
     let other = sqlite(&file(&folder));
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let topic = "nobody waits".into();
+    store.append(Append { topic, content: "x".into(), keep: KEEP, done: None }).unwrap();
     assert!(append(&store, "t", "2", KEEP).await.is_err());
     let page = store.read("t", Since::After(first), 10).await.unwrap();
     assert_eq!((page.messages.len(), page.is_complete), (0, true));
-    assert_eq!(*count.0.lock().unwrap(), 1);
+    assert_eq!(count.kept.load(Ordering::Relaxed), 1);
+    assert_eq!(count.lost.load(Ordering::Relaxed), 1);
     other.execute_batch("ROLLBACK").unwrap();
     append(&store, "t", "3", KEEP).await.unwrap();
 }
@@ -204,7 +214,7 @@ async fn a_full_file_refuses_messages_until_there_is_room() {
     }
     kept += 1;
     drop(store);
-    assert_eq!(*count.0.lock().unwrap(), kept);
+    assert_eq!(count.kept.load(Ordering::Relaxed), kept);
 }
 
 /// Drops the store from within, as an inbox does that has the last reference.

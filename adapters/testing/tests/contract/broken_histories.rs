@@ -177,7 +177,9 @@ impl Broken {
         let other = |position: Position| match self.defect {
             TakesAnyEpoch => Position { epoch: self.epoch, ..position },
             KeepsItsEpoch if position.epoch == 0 => Position { epoch: self.epoch, ..position },
-            IncludesThePosition => Position { number: position.number.saturating_sub(1), ..position },
+            IncludesThePosition => {
+                Position { number: position.number.saturating_sub(1), ..position }
+            }
             _ => position,
         };
         match since {
