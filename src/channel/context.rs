@@ -12,6 +12,7 @@ use super::arrival::Arrival;
 use super::mailbox;
 use super::resources::Resources;
 use crate::guarded::Guarded;
+use crate::history::{Position, PublishError};
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::presence::tracked::Ownership;
@@ -105,6 +106,16 @@ impl<A> ChannelContext<A> {
         let from = except_self.then(|| self.mailbox.inbox());
         let broadcast = Broadcast::new(self.topic.clone(), event.into(), payload);
         self.pubsub.send(broadcast, from.as_ref());
+    }
+
+    /// Broadcasts to every subscriber of the topic, and returns once the message is kept.
+    pub(crate) async fn publish(
+        &self,
+        event: &str,
+        payload: Payload,
+    ) -> Result<Position, PublishError> {
+        self.subscription.catch_up();
+        self.pubsub.publish(&self.topic, event, payload).await
     }
 
     /// Replies to the join of a client that has returned: from here on its messages flow again, as

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tower_channels_transports::ConfigError;
 
+use crate::adapter::Keep;
+
 /// How much of the topics of a pattern is kept. See [`Builder::history`](crate::Builder::history).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "pass it to `Builder::history`"]
@@ -29,6 +31,11 @@ impl History {
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
+    }
+
+    /// The same, for a store.
+    pub(super) fn keep(&self) -> Keep {
+        Keep { messages: self.messages, bytes: self.bytes, within: self.within }
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {

@@ -32,7 +32,7 @@ pub struct PubSubConfig {
     pub(super) cluster: ClusterConfig,
     /// How much is kept of the topics that match each pattern.
     pub(super) histories: Vec<(String, History)>,
-    pub(super) history_memory: usize,
+    pub(super) history_memory: Option<usize>,
     adapter: Option<Given<dyn Adapter>>,
     store: Option<Given<dyn HistoryStore>>,
 }
@@ -49,7 +49,7 @@ impl PubSubConfig {
             max_subscription: 1 << 20,
             cluster: ClusterConfig::new(),
             histories: Vec::new(),
-            history_memory: 256 << 20,
+            history_memory: None,
             adapter: None,
             store: None,
         }
@@ -102,10 +102,10 @@ impl PubSubConfig {
     }
 
     /// Sets how many bytes the histories of all topics may take in memory together, if there is no
-    /// [`store`](Self::store). Default 256 MiB. Beyond it those of the topics that have been quiet for longest are
-    /// forgotten.
+    /// [`store`](Self::store). Default a quarter of [`memory`](Self::memory), of which they are part. Beyond it those of
+    /// the topics that have been quiet for longest are forgotten.
     pub fn history_memory(mut self, bytes: usize) -> Self {
-        self.history_memory = bytes;
+        self.history_memory = Some(bytes);
         self
     }
 
@@ -138,7 +138,7 @@ impl PubSubConfig {
         for (name, limit) in [
             ("memory", self.memory),
             ("max_subscription", self.max_subscription),
-            ("history_memory", self.history_memory),
+            ("history_memory", self.history_memory.unwrap_or(1)),
         ] {
             if limit == 0 {
                 return Err(ConfigError::new(format!("`{name}` must be greater than zero")));

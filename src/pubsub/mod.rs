@@ -1,6 +1,7 @@
 //! [`PubSub`]: broadcasts and sockets within reach of every channel, task and endpoint that shares it.
 
 mod config;
+mod history;
 pub(crate) mod sockets;
 mod subscription;
 
@@ -110,8 +111,9 @@ impl PubSub {
             let local = Local { topics, sockets, presence: Arc::clone(&presence.0) };
             Cluster::start(node, adapter, config.cluster, local)
         });
+        let history_memory = config.history_memory.unwrap_or(config.memory / 4);
         let histories = (!config.histories.is_empty())
-            .then(|| Histories::start(config.histories, config.history_memory, store, &topics));
+            .then(|| Histories::start(config.histories, history_memory, store, &topics));
         let max_subscription = config.max_subscription;
         Self(Arc::new(Shared { topics, presence, sockets, max_subscription, cluster, histories }))
     }
@@ -212,6 +214,13 @@ impl PubSub {
     /// Sends a broadcast of the application, except to the subscriber with the inbox `from`. Everything
     /// that other nodes have to send as well comes through here.
     pub(crate) fn send(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
+        let broadcast = match &self.0.histories {
+            Some(histories) => match histories.broadcast(broadcast, from) {
+                Ok(()) => return,
+                Err(broadcast) => broadcast,
+            },
+            None => broadcast,
+        };
         let Some(cluster) = &self.0.cluster else {
             return self.0.topics.broadcast(broadcast, from);
         };
@@ -269,7 +278,6 @@ impl PubSub {
     }
 
     /// What is kept, if anything is.
-    #[allow(dead_code)]
     pub(crate) fn histories(&self) -> Option<&Arc<Histories>> {
         self.0.histories.as_ref()
     }

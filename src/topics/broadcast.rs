@@ -127,6 +127,12 @@ impl Broadcast {
         Cost::with_shared(own + ALLOCATION + versions * encoded, self.held() + encoded_held)
     }
 
+    /// The most that it counts in the outbox of a client.
+    pub(crate) fn outbox_cost(&self) -> usize {
+        let encoded = self.topic.len() + self.event.len() + self.payload.len() + ENVELOPE;
+        encoded + POSITION + 2 * size_of::<Message>()
+    }
+
     /// Encodes it for clients of `version`, or returns `None` if the version cannot carry it.
     pub(super) fn encode(&self, version: Version) -> Option<&Message> {
         let Self { topic, event, payload, .. } = self;
@@ -166,6 +172,9 @@ impl fmt::Debug for Broadcast {
 
 /// What an encoded message holds beside its topic, event and payload.
 const ENVELOPE: usize = 64;
+
+/// What it holds in addition for a client that wants positions.
+const POSITION: usize = 48;
 
 #[cfg(test)]
 mod tests {

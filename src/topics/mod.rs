@@ -83,6 +83,11 @@ impl Topics {
         self.0.max_log.fetch_max(limit.saturating_mul(2), Ordering::Relaxed);
     }
 
+    /// The most bytes that may wait for any client.
+    pub(crate) fn max_outbox(&self) -> usize {
+        self.0.max_log.load(Ordering::Relaxed) / 2
+    }
+
     /// The account for what many clients share.
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.0.account

@@ -41,7 +41,7 @@ impl Channel for Counter {
             _ => {}
         }
         let (count, response) = match it.arrival() {
-            Arrival::New => (0, json!("new")),
+            Arrival::New | Arrival::Recovered { .. } => (0, json!("new")),
             Arrival::Moved { packed, has_gap } => {
                 let packed = packed.as_ref().and_then(|packed| packed.parse::<Value>().ok());
                 let count = packed.as_ref().and_then(Value::as_u64).unwrap_or_default();
