@@ -1,6 +1,7 @@
 //! What is read.
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 use tower_channels::adapter::{Kept, Since};
 use tower_channels::history::Position;
 
@@ -132,6 +133,7 @@ pub async fn pages_read_while_messages_come_have_no_holes<H: Harness>(world: Wor
     let mut read: Vec<Kept> = Vec::new();
     for text in &expected {
         node.append("t", text.clone());
+        yield_now().await;
         let after = read.last().map_or(head, |kept| kept.position);
         let page = node.read("t", Since::After(after), 100).await;
         assert!(page.is_complete);
