@@ -80,7 +80,7 @@ impl<C: Channel> Socket<C> {
     /// Why the channel was joined: in [`Channel::join`], and for as long as the channel lives. See
     /// [`Channel::pack`].
     pub fn arrival(&self) -> &Arrival {
-        self.context().arrival.as_deref().unwrap_or(&Arrival::New)
+        self.context().arrival.get().map_or(&Arrival::New, |arrival| arrival)
     }
 
     /// The topics and sockets of all endpoints that share this one's [`PubSub`]: to broadcast to any

@@ -24,7 +24,6 @@ use self::memory::Rings;
 pub use self::policy::History;
 pub use self::position::{InvalidPosition, Position};
 pub use self::reading::Page;
-#[allow(unused_imports)]
 pub(crate) use self::reading::Recovery;
 use self::receiver::Receiver;
 pub use crate::adapter::Since;

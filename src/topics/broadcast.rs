@@ -11,6 +11,7 @@ use super::positioned::Positioned;
 use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
+use crate::responder::Responder;
 use crate::serializer::{ServerMessage, Version};
 
 /// A message to every subscriber of a topic, as a task receives it through
@@ -58,7 +59,7 @@ impl Broadcast {
     /// As [`kept`](Self::kept), when its delivery begins.
     pub(crate) fn set_kept(&self, position: Position, previous: u64) {
         // It is kept once.
-        let _ = self.kept.set(Box::new(Positioned { position, previous }));
+        let _ = self.kept.set(Box::new(Positioned::new(position, previous)));
     }
 
     /// Several nodes hear it.
@@ -135,16 +136,36 @@ impl Broadcast {
 
     /// Encodes it for clients of `version`, or returns `None` if the version cannot carry it.
     pub(super) fn encode(&self, version: Version) -> Option<&Message> {
-        let Self { topic, event, payload, .. } = self;
-        let encode = || {
-            let message = version.encode(&ServerMessage::Broadcast { topic, event, payload })?;
-            let mut message = message.for_many();
-            if let Some(reservation) = &self.reservation {
-                message = message.held_in(reservation.account().memory());
-            }
-            Some(if self.volatile { message.volatile() } else { message })
-        };
+        let encode = || self.encode_for_many(version, None);
         self.encoded[version.index()].get_or_init(encode).as_ref()
+    }
+
+    /// Encodes it for a client that wants positions, if it is kept: a message, unless the client's version cannot carry
+    /// it, and the position if the message does not carry that. It neither counts nor logs.
+    pub(crate) fn encode_with_position(&self, client: &Responder) -> Option<[Option<Message>; 2]> {
+        let kept = self.kept.get().filter(|_| client.positions.are_wanted())?;
+        let version = client.version;
+        let fits = client.positions.fit(&self.payload);
+        let message = if fits {
+            let encode = || self.encode_for_many(version, Some(kept.position));
+            kept.encoded[version.index()].get_or_init(encode).as_ref()
+        } else {
+            self.encode(version)
+        };
+        let is_told = fits && message.is_some();
+        let position = || client.encode_position(&self.topic, kept.position);
+        Some([message.cloned(), if is_told { None } else { position() }])
+    }
+
+    fn encode_for_many(&self, version: Version, position: Option<Position>) -> Option<Message> {
+        let Self { topic, event, payload, .. } = self;
+        let message =
+            version.encode(&ServerMessage::Broadcast { topic, event, payload, position })?;
+        let mut message = message.for_many();
+        if let Some(reservation) = &self.reservation {
+            message = message.held_in(reservation.account().memory());
+        }
+        Some(if self.volatile { message.volatile() } else { message })
     }
 
     /// Encodes it as a push to a channel of one client. Only the join_ref is the client's own; the

@@ -26,6 +26,7 @@ use self::replay::ReplayLog;
 use self::resting::Resting;
 use self::subscriber::{Inbox, Subscriber};
 use crate::effects::Effects;
+use crate::serializer::Version;
 use crate::telemetry::{BROADCASTS, SUBSCRIBERS, TOPICS};
 
 type Log = ReplayLog<Arc<Broadcast>>;
@@ -38,7 +39,7 @@ struct Shared {
     registry: Arc<Registry<Subscriber, Topic>>,
     /// The most bytes kept on one topic for its dormant subscribers.
     max_log: AtomicUsize,
-    /// The protocol versions of all subscribers so far: what is kept is encoded for these.
+    /// The [encodings](Subscriber::encoding) of all subscribers so far: what is kept is encoded in these.
     versions: AtomicU8,
     /// For what is kept, and for what many clients share.
     account: Arc<Account>,
@@ -119,7 +120,7 @@ impl Topics {
 
     /// What is kept from now on is encoded for this subscriber's client, too.
     fn add_version(&self, subscriber: &Subscriber) {
-        let version = subscriber.version().map_or(0, |version| 1 << version.index());
+        let version = subscriber.encoding().map_or(0, |encoding| 1 << encoding);
         if self.0.versions.load(Ordering::Relaxed) & version != version {
             self.0.versions.fetch_or(version, Ordering::Relaxed);
         }
@@ -182,8 +183,8 @@ impl Topics {
             }
             topic.from = from.map_or(0, |inbox| Arc::as_ptr(inbox).addr());
             if !broadcast.is_volatile() {
-                let versions = versions.load(Ordering::Relaxed).count_ones();
-                let cost = broadcast.cost(versions as usize);
+                let encodings = encodings(versions.load(Ordering::Relaxed), &broadcast);
+                let cost = broadcast.cost(encodings);
                 let max_log = max_log.load(Ordering::Relaxed);
                 topic.log.begin_delivery(Arc::clone(&broadcast), cost, max_log);
             }
@@ -240,6 +241,14 @@ impl Topics {
     pub(crate) fn names(&self) -> impl Iterator<Item = SmolStr> + use<> {
         Arc::clone(&self.0.registry).names()
     }
+}
+
+/// Returns in how many forms a broadcast is encoded, of those that there are subscribers for.
+fn encodings(all: u8, broadcast: &Broadcast) -> usize {
+    let is_kept = broadcast.position().is_some();
+    // Without a position both forms of a version are one.
+    let plain = (all | all >> Version::COUNT) & ((1 << Version::COUNT) - 1);
+    (if is_kept { all } else { plain }).count_ones() as usize
 }
 
 impl Membership {
