@@ -28,9 +28,9 @@ function killing(client) {
     let writing = true;
     const written = writers.map((writer) => writer.write(() => writing));
     for (let kill = 0; kill < KILLS; kill += 1) {
-      const before = writers.map(({ received }) => received.length);
       await passing(Math.random() * LONGEST_MS);
       await place.restart();
+      const before = writers.map(({ received }) => received.length);
       await until("both receive again", () => writers.every(({ received }, n) => received.length > before[n] + 5));
     }
     writing = false;
@@ -45,7 +45,8 @@ function killing(client) {
     assert.deepEqual(writers[1].received, received);
     assert.equal(new Set(received).size, received.length);
     assert.ok(kept.length > 10, `${kept.length} messages`);
-    for (const name of ["ann", "bob"]) {
+    // Before 1.7 the requests of a long poll overtake each other.
+    for (const name of client.overWebSocket || client.can.batchOverLongPoll ? ["ann", "bob"] : []) {
       const numbers = received.filter((text) => text.startsWith(name)).map((text) => Number(text.split(" ")[1]));
       assert.deepEqual(numbers, numbers.toSorted((a, b) => a - b));
     }
@@ -146,7 +147,7 @@ async function enter(t, { server }, client, topic, name) {
       socket.conn.close();
       return () => {
         socket.connect = connect;
-        socket.connect();
+        socket.reconnectTimer.scheduleTimeout();
       };
     },
   };
