@@ -36,7 +36,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::{Layer, service_fn};
 use tower_channels::{
-    CheckOrigin, ConnectInfo, Endpoint, LongPollConfig, Rejected, ResumeConfig, WebSocketConfig,
+    CheckOrigin, ConnectInfo, Endpoint, History, LongPollConfig, Rejected, ResumeConfig,
+    WebSocketConfig,
 };
 
 use self::lobby::Lobby;
@@ -129,7 +130,8 @@ pub async fn endpoint(config: &Config) -> io::Result<Endpoint<User>> {
         .resume(ResumeConfig::new().session_ttl(config.session_ttl));
     let builder = match &config.engine {
         Some(engine) => engine::connect(builder, engine, &config.app).await?,
-        None => builder,
+        // Several nodes need a store that all of them share.
+        None => builder.history("log:*", History::last(1000).within(Duration::from_secs(600))),
     };
     Ok(builder.build())
 }
