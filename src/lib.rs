@@ -47,6 +47,7 @@
 //!   an enum of [events](Payload::parse_event).
 //! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
+//! - [`History`] keeps the messages of a topic for clients that return, and for [reading](PubSub::history).
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
 //! - With the feature `test-util`, `test` is a client without a network.
 //!
@@ -145,5 +146,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment from_phoenix metrics mounting presence security);
+    pages!(deployment from_phoenix history metrics mounting presence security);
 }

@@ -55,6 +55,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The part of the memory for histories that clients which return together may take beside.
 const WINDOWS: usize = 8;
 
+/// How many topics of each pattern are looked at when the gauge is updated.
+const SWEEP: usize = 1000;
+
 impl Histories {
     /// Creates the histories, in `memory` bytes if there is no store.
     pub(crate) fn start(
@@ -92,13 +95,17 @@ impl Histories {
         found.map(|(place, (_, history))| (place, history))
     }
 
-    /// Updates the gauge. The caller holds no lock.
+    /// Updates the gauge, and forgets what has become too old. The caller holds no lock.
     pub(crate) fn record_gauges(&self) {
+        let now = self.receiver.now();
         let kept = match &self.place {
-            Place::Memory(memory) => memory.with(|rings| rings.bytes()),
+            Place::Memory(memory) => memory.with(|rings| {
+                rings.sweep(now, SWEEP);
+                rings.bytes()
+            }),
             Place::Store(_) => 0,
         };
-        self.level.set(kept.saturating_add(self.receiver.windows.held()));
+        self.level.set(kept.saturating_add(self.receiver.windows.held(now)));
     }
 }
 
@@ -117,3 +124,6 @@ impl fmt::Debug for Histories {
         f.debug_struct("Histories").field("policies", &self.policies).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -100,9 +100,13 @@ impl<T: Clone> Windows<T> {
         Self { state: Mutex::new(state), capacity }
     }
 
-    /// Returns what all windows take.
-    pub(super) fn held(&self) -> usize {
-        self.state.lock().held
+    /// Returns what all windows take that are not too old.
+    pub(super) fn held(&self, now: Duration) -> usize {
+        // What it holds is dropped after the lock.
+        let mut dropped = Vec::new();
+        let state = &mut *self.state.lock();
+        state.sweep(now, &mut dropped);
+        state.held
     }
 
     /// Takes a message that is delivered now. Called under the topic's lock. What is given up is left to the caller.

@@ -125,12 +125,15 @@ impl PubSub {
     ///
     /// If there are several nodes, it reaches the subscribers on all of them; those on this node before anything that
     /// another node answers on the topic. A payload of more than 6 MiB reaches this node alone.
+    ///
+    /// On a topic with a [history](crate::Builder::history) it reaches everybody once it is kept, and nobody if it is not,
+    /// which is logged and counted; [`publish`](Self::publish) says so.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         self.disconnect_on(topic, event);
         self.send(Broadcast::new(topic.into(), event.into(), payload.into()), None);
     }
 
-    /// As [`broadcast`](Self::broadcast), but on this node only, if there are several.
+    /// As [`broadcast`](Self::broadcast), but on this node only, if there are several, and never kept.
     pub fn local_broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         if event == DISCONNECT {
             self.0.sockets.disconnect(topic);
