@@ -103,7 +103,8 @@ pub trait Channel: Sized + Send + 'static {
         socket: &Socket<Self>,
     ) -> impl Future<Output = Result<Joined<Self>>> + Send;
 
-    /// Called after the join was replied to and before anything else is handled.
+    /// Called after the join was replied to and before anything else is handled, but for what the client has missed of a
+    /// topic with a [history](crate::Builder::history).
     fn after_join(&mut self, socket: &Socket<Self>) -> impl Future<Output = Result<()>> + Send {
         let _ = socket;
         async { Ok(()) }

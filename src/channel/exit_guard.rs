@@ -21,6 +21,7 @@ use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::responder::Exit;
 use crate::telemetry::{CHANNELS_MOVED, JoinResult};
+use crate::topics::broadcast::Broadcast;
 use crate::topics::resting::Before;
 use crate::topics::subscriber::Subscriber;
 
@@ -46,6 +47,8 @@ pub(super) struct Finished<C> {
     pub(super) channel: C,
     /// The response to the client.
     pub(super) response: Payload,
+    /// What the client has missed of the topic's history, if it comes through the channel.
+    pub(super) missed: Vec<Arc<Broadcast>>,
     /// Of a channel that has moved here: held until its presence can be here.
     pub(super) settlement: Option<Arc<Settlement>>,
 }
@@ -107,6 +110,10 @@ impl<A> ExitGuard<A> {
         // Unless what it has missed tells it.
         let position = until.filter(|_| missed.is_empty() && context.client.positions.are_wanted());
         let position = position.and_then(|at| context.client.encode_position(&context.topic, at));
+        // As all that follows it does, for the order.
+        let is_handled = !C::INTERCEPT.is_empty() && context.client.positions.are_wanted();
+        let (missed, handled) =
+            if is_handled { (Vec::new(), missed) } else { (missed, Vec::new()) };
         let enqueue_reply = |effects: &mut Effects| {
             if let Some(reply) = reply {
                 effects.add(context.client.outbox.enqueue_resume(epoch, reply));
@@ -131,7 +138,7 @@ impl<A> ExitGuard<A> {
         context.subscription.set(Some(subscription));
         self.commands.set_joined();
         close_previous(&self.context, previous);
-        Ok(Finished { channel, response, settlement })
+        Ok(Finished { channel, response, missed: handled, settlement })
     }
 
     /// Replies to the join with an error, and to the commands behind it as though there had been no

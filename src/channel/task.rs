@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tower_channels_transports::{DetachReason, excerpt, limited};
 use tracing::{Instrument, Span};
 
-use self::hearing::hear;
+use self::hearing::{hear, hear_missed};
 use self::recovering::recover;
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
@@ -153,19 +153,22 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     let joined = tokio::time::timeout(timeout, join).await;
     report_join::<C, _, _>(&context, &joined, began.elapsed());
     let joined = joined.unwrap_or_else(|_| Err(Error::reason("join timed out")));
-    let Finished { channel, response, settlement } = match guard.finish_join::<C>(joined, recovered)
-    {
-        Ok(joined) => joined,
-        Err(rejoin) => return Err(Instance::following(guard, rejoin)),
-    };
+    let Finished { channel, response, missed, settlement } =
+        match guard.finish_join::<C>(joined, recovered) {
+            Ok(joined) => joined,
+            Err(rejoin) => return Err(Instance::following(guard, rejoin)),
+        };
     // A state that `join` requested may have been sent before its reply, to a client that ignored
     // it.
     context.refresh_presence();
     let channel = Guarded::new(channel);
     let mut task = ChannelTask { channel, socket, response, guard };
-    let after_join = task.channel.after_join(&task.socket).await;
+    let mut begun = hear_missed::<C>(&mut task.channel, &mut task.socket, missed).await;
+    if begun.is_ok() {
+        begun = task.channel.after_join(&task.socket).await;
+    }
     drop(settlement);
-    if let Some(exit) = after_join.err().and_then(|error| TaskExit::after(error, &context.topic)) {
+    if let Some(exit) = begun.err().and_then(|error| TaskExit::after(error, &context.topic)) {
         return Err(Box::pin(task.end(exit)).await);
     }
     Ok(task)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::channel::callbacks::{Channel, Socket};
 use crate::channel::context::Caller;
-use crate::channel::error::Result;
+use crate::channel::error::{Error, Outcome, Result};
 use crate::topics::broadcast::Broadcast;
 
 /// Handles a broadcast that has come to the channel: of its own topic, or of another one.
@@ -35,4 +35,21 @@ pub(super) async fn hear<C: Channel>(
         socket.finish_telling();
     }
     handled
+}
+
+/// Handles what the client has missed of the topic's history, in order.
+pub(super) async fn hear_missed<C: Channel>(
+    channel: &mut C,
+    socket: &mut Socket<C>,
+    missed: Vec<Arc<Broadcast>>,
+) -> Result<()> {
+    for broadcast in missed {
+        tokio::task::coop::consume_budget().await;
+        match hear(channel, socket, &broadcast).await {
+            // There is no push to reply to.
+            Err(Error(Outcome::Reply(_))) | Ok(()) => {}
+            ended => return ended,
+        }
+    }
+    Ok(())
 }
