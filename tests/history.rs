@@ -265,3 +265,27 @@ fn what_is_kept_lost_and_forgotten_is_counted_and_logged() {
     captured.expect_line(&["a message is too large to be kept", "log:1"]);
     captured.expect_line(&["the histories of topics were forgotten"]);
 }
+
+/// What is kept in memory keeps the contract of stores.
+mod contract {
+    use tower_channels::adapter::HistoryStore;
+    use tower_channels::internals::MemoryStore;
+    use tower_channels_adapter_tests::histories::Harness;
+    use tower_channels_adapter_tests::histories_contract;
+
+    struct InMemory;
+
+    impl Harness for InMemory {
+        async fn start() -> Option<Self> {
+            Some(Self)
+        }
+
+        async fn open(&self) -> Box<dyn HistoryStore> {
+            Box::new(MemoryStore::new(usize::MAX))
+        }
+
+        async fn forget(&mut self) {}
+    }
+
+    histories_contract!(@in_memory InMemory, start_paused = true);
+}

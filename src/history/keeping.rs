@@ -29,13 +29,13 @@ impl Histories {
         &self,
         broadcast: Broadcast,
         from: Option<&Arc<dyn Inbox>>,
-    ) -> Result<(), Broadcast> {
+    ) -> Option<Broadcast> {
         let Some((place, history)) = self.find_policy(broadcast.topic()) else {
-            return Err(broadcast);
+            return Some(broadcast);
         };
         // What is not kept has been counted.
         let _ = self.keep(place, history.keep(), broadcast, from, None);
-        Ok(())
+        None
     }
 
     /// Keeps a message and delivers it. Returns once it is kept.

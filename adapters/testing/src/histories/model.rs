@@ -104,8 +104,7 @@ impl Shelf {
     }
 
     fn read(&mut self, topic: &str, since: Since, limit: usize) -> Page {
-        let mut none = Topic::default();
-        none.last = self.last;
+        let mut none = Topic { last: self.last, ..Topic::default() };
         let is_new = !self.topics.contains_key(topic);
         let topic = self.topics.get_mut(topic).unwrap_or(&mut none);
         topic.forget_old();
