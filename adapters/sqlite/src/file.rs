@@ -133,9 +133,15 @@ fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
 }
 
 fn prepare(connection: &mut Connection, config: &SqliteConfig) -> rusqlite::Result<()> {
-    // Where processes cannot share memory, as on some network drives, it stays what it was.
+    // Where processes cannot share memory, as on some network drives, the journal stays what it was. A transaction that
+    // writes to a thousand topics changes as many pages: they fit into the cache of 16 MiB, and go from the log to their
+    // places once in eight transactions.
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216",
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA cache_size = -16384;
+         PRAGMA wal_autocheckpoint = 8192;
+         PRAGMA journal_size_limit = 67108864;",
     )?;
     let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     let pages = i64::try_from(config.max_size).unwrap_or(i64::MAX) / page.max(1);

@@ -15,8 +15,9 @@
 //! # The file
 //!
 //! SQLite is part of the crate. The file is for it alone, and one process at a time may open it: on a local disk, as SQLite
-//! shares memory between its connections. Beside it are `-wal`, `-shm` and `-lock`, with its name. Other programs may read
-//! it at any time, `sqlite3 FILE '.backup COPY'` among them.
+//! shares memory between its connections. Beside it are `-wal`, mostly below 64 MiB, `-shm` and `-lock`, with its name. Other
+//! programs may read it at any time, `sqlite3 FILE '.backup COPY'` among them. The store takes up to 20 MiB of memory beside
+//! what waits to be written.
 //!
 //! A message takes its bytes, those of its event and about 40 more; a topic about 60 and its name. Messages are forgotten
 //! as the history of their topic says, a topic as a whole a day after its last message was too old. The room is used again;
