@@ -95,7 +95,7 @@ async fn read<A>(
 
 /// Returns whether the client has room for what it has missed.
 fn fits<A>(context: &ChannelContext<A>, missed: &[Arc<Broadcast>]) -> bool {
-    let size: usize = missed.iter().map(|message| message.cost(1).bytes()).sum();
+    let size: usize = missed.iter().map(|message| message.outbox_cost()).sum();
     size <= context.client.outbox.room()
 }
 
