@@ -12,7 +12,7 @@
 //! | `WINDOW_MS` | how long a poll waits for messages | 10000 |
 //! | `SESSION_TTL_MS` | how long a session without a connection is retained | 60000 |
 //! | `SHUTDOWN_MS` | how long sessions may take to end on SIGTERM | 10000 |
-//! | `ENGINE` | what connects several nodes: `redis://HOST:PORT` or `nats://HOST:PORT` | none |
+//! | `ENGINE` | what connects several nodes: `redis://HOST:PORT` or `nats://HOST:PORT`; or where one keeps the history of `log:*`: `sqlite:FILE` | none: in memory |
 //! | `APP` | the name that these nodes share | `reference` |
 
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
@@ -95,7 +95,7 @@ pub struct Config {
     pub session_ttl: Duration,
     /// How long sessions may take to end when the application stops.
     pub shutdown: Duration,
-    /// What connects several nodes.
+    /// What connects several nodes, or keeps the history of one.
     pub engine: Option<String>,
     /// The name that these nodes share.
     pub app: String,
@@ -115,7 +115,7 @@ impl Default for Config {
     }
 }
 
-/// Returns the endpoint, connected with the other nodes if there is an engine.
+/// Returns the endpoint, connected with the other nodes, or with its store, if there is an engine.
 pub async fn endpoint(config: &Config) -> io::Result<Endpoint<User>> {
     let origins = ["//localhost", "//127.0.0.1", "//example.com"];
     let origins = CheckOrigin::hosts(origins).expect("valid origins").and_same_host();
@@ -128,12 +128,9 @@ pub async fn endpoint(config: &Config) -> io::Result<Endpoint<User>> {
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))
         .long_poll(LongPollConfig::default().poll_timeout(config.poll_timeout))
         .resume(ResumeConfig::new().session_ttl(config.session_ttl));
-    let builder = match &config.engine {
-        Some(engine) => engine::connect(builder, engine, &config.app).await?,
-        // Several nodes need a store that all of them share.
-        None => builder.history("log:*", History::last(1000).within(Duration::from_secs(600))),
-    };
-    Ok(builder.build())
+    let history = ("log:*", History::last(1000).within(Duration::from_secs(600)));
+    let engine = config.engine.as_deref();
+    Ok(engine::connect(builder, engine, &config.app, history).await?.build())
 }
 
 /// The assigns of a socket.

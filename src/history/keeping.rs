@@ -29,13 +29,13 @@ impl Histories {
         &self,
         broadcast: Broadcast,
         from: Option<&Arc<dyn Inbox>>,
-    ) -> Result<(), Broadcast> {
+    ) -> Option<Broadcast> {
         let Some((place, history)) = self.find_policy(broadcast.topic()) else {
-            return Err(broadcast);
+            return Some(broadcast);
         };
         // What is not kept has been counted.
         let _ = self.keep(place, history.keep(), broadcast, from, None);
-        Ok(())
+        None
     }
 
     /// Keeps a message and delivers it. Returns once it is kept.
@@ -100,19 +100,19 @@ impl Histories {
         content: Bytes,
     ) -> Position {
         let topic = broadcast.topic_name();
-        let (mut position, mut displaced) = (Position { epoch: 0, number: 0 }, 0);
+        let (mut position, mut count) = (Position { epoch: 0, number: 0 }, 0);
         self.receiver.deliver(broadcast, from, |now| {
             let placed = memory.with(|rings| {
                 let placed = rings.append(&topic, group, content, now);
-                displaced = rings.take_displaced();
+                count = rings.take_displaced();
                 placed
             });
             position = placed.0;
             placed
         });
-        if displaced > 0 {
-            HISTORY_TOPICS_FORGOTTEN.add(displaced);
-            limited!(WARN, displaced, "the histories of topics were forgotten: too much is kept");
+        if count > 0 {
+            HISTORY_TOPICS_FORGOTTEN.add(count);
+            limited!(WARN, count, "the histories of topics were forgotten: too much is kept");
         }
         position
     }

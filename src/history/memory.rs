@@ -3,6 +3,9 @@
 //! Numbers come from one counter, so that a topic of which nothing is known has a position, too: all of its messages have
 //! a higher number than the counter has now.
 
+#[cfg(feature = "unstable-internals")]
+pub(crate) mod store;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
@@ -67,8 +70,7 @@ const SWEEP: usize = 4;
 impl Rings {
     /// Creates empty rings for the topics of patterns, which are named by their places in `groups`.
     pub(super) fn new(epoch: u64, limit: usize, groups: impl Iterator<Item = Keep>) -> Self {
-        let group = |keep| Group { keep, order: BTreeMap::new(), emptied: 0, forgotten: 0 };
-        let groups = groups.map(group).collect();
+        let groups = groups.map(Group::new).collect();
         Self { epoch, last: 0, topics: HashMap::new(), groups, bytes: 0, limit, displaced: 0 }
     }
 
@@ -205,6 +207,12 @@ impl Rings {
                 None => return,
             }
         }
+    }
+}
+
+impl Group {
+    fn new(keep: Keep) -> Self {
+        Self { keep, order: BTreeMap::new(), emptied: 0, forgotten: 0 }
     }
 }
 

@@ -3,7 +3,7 @@
 mod entry;
 mod error;
 mod keeping;
-mod memory;
+pub(crate) mod memory;
 mod policy;
 mod position;
 mod reading;

@@ -68,8 +68,10 @@ impl<T: Clone> Window<T> {
         let mut window = Self::at(Position { number: since, ..last }, limit);
         window.is_final = is_final;
         let has_any = !messages.is_empty();
-        let messages = messages.into_iter();
-        let is_chain = messages.fold(true, |is_chain, item| window.push(item, dropped) && is_chain);
+        let mut is_chain = true;
+        for item in messages {
+            is_chain &= window.push(item, dropped);
+        }
         if !is_chain || window.last > last.number || (has_any && window.last < last.number) {
             dropped.extend(window.into_messages());
             return None;

@@ -196,9 +196,10 @@ impl<T: Clone> Waiter<'_, T> {
         };
         let window = Window::of(start, is_final, messages, last, limit, &mut dropped);
         let mut window = window.unwrap_or_else(|| Window::at(last, limit));
-        let items = fresh.items.into_iter();
-        let is_chain =
-            items.fold(true, |is_chain, item| window.push(item, &mut dropped) && is_chain);
+        let mut is_chain = true;
+        for item in fresh.items {
+            is_chain &= window.push(item, &mut dropped);
+        }
         let gap = Found { messages: Vec::new(), last: window.last(), is_complete: false };
         slot.give_up(&mut dropped);
         let found = if is_chain && !fresh.is_broken {

@@ -217,13 +217,11 @@ impl PubSub {
     /// Sends a broadcast of the application, except to the subscriber with the inbox `from`. Everything
     /// that other nodes have to send as well comes through here.
     pub(crate) fn send(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        let broadcast = match &self.0.histories {
-            Some(histories) => match histories.broadcast(broadcast, from) {
-                Ok(()) => return,
-                Err(broadcast) => broadcast,
-            },
-            None => broadcast,
+        let not_kept = match &self.0.histories {
+            Some(histories) => histories.broadcast(broadcast, from),
+            None => Some(broadcast),
         };
+        let Some(broadcast) = not_kept else { return };
         let Some(cluster) = &self.0.cluster else {
             return self.0.topics.broadcast(broadcast, from);
         };

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::process::{Folder, Process};
+use super::process::Process;
 use super::{free_port, loopback, program, resp, until};
+use crate::folder::Folder;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl RedisConfig {
         if arguments.is_empty() {
             lines.extend(["save \"\"".to_owned(), "repl-diskless-sync-delay 0".to_owned()]);
         }
-        fs::write(folder.0.join("redis.conf"), lines.join("\n")).expect("written");
+        fs::write(folder.path().join("redis.conf"), lines.join("\n")).expect("written");
         let address = loopback(port);
         let password = self.password;
         let mut server =
@@ -77,32 +78,43 @@ impl RedisConfig {
         Some(server)
     }
 
-    /// Starts three servers that are a Redis Cluster: no replicas, all slots assigned.
+    /// Starts three servers that are a Redis Cluster: no replicas, all slots assigned, and each connected to the others.
+    ///
+    /// A server drops its connection to another that is silent for half of `cluster-node-timeout`, and what is published
+    /// before the next one is lost. With a minute that takes more than a slow machine.
     pub async fn start_cluster(self) -> Option<[RedisServer; 3]> {
+        let config = self.line("cluster-enabled yes").line("cluster-node-timeout 60000");
         let mut servers = Vec::new();
         for number in 0..3_u32 {
             let bus = free_port();
-            let config = self.clone().line("cluster-enabled yes").line("cluster-node-timeout 2000");
-            let server = config.line(&format!("cluster-port {bus}")).start().await?;
+            let config = config.clone().line(&format!("cluster-port {bus}"));
+            let server = config.start().await?;
             let (first, last) = (number * 16384 / 3, (number + 1) * 16384 / 3 - 1);
             let epoch = (number + 1).to_string();
             server.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
             server.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await;
             servers.push((server, bus.to_string()));
         }
-        for (server, bus) in &servers {
-            let port = server.address.port().to_string();
-            servers[0].0.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
-        }
         for (server, _) in &servers {
-            until("a cluster", async || {
-                let state = server.ask(&["CLUSTER", "INFO"]).await;
-                let is_whole = state.contains("cluster_state:ok");
-                (is_whole && state.contains("cluster_known_nodes:3")).then_some(())
-            })
-            .await;
+            for (other, bus) in &servers {
+                let port = other.address.port().to_string();
+                server.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
+            }
         }
         let servers: Vec<_> = servers.into_iter().map(|(server, _)| server).collect();
+        until("a cluster", async || {
+            for server in &servers {
+                let state = server.ask(&["CLUSTER", "INFO"]).await;
+                let nodes = server.ask(&["CLUSTER", "NODES"]).await;
+                let has_all =
+                    state.contains("cluster_state:ok") && nodes.trim().lines().count() == 3;
+                if !has_all || nodes.contains("handshake") || nodes.contains("disconnected") {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
         servers.try_into().ok()
     }
 
@@ -176,7 +188,7 @@ impl RedisServer {
     /// Starts it again after a [`kill`](Self::kill), and waits until it answers. It has forgotten everything.
     pub async fn restart(&mut self) {
         let arguments = [&["redis.conf"], self.arguments].concat();
-        self.process = Some(Process::start(&self.program, &arguments, &self.folder.0));
+        self.process = Some(Process::start(&self.program, &arguments, self.folder.path()));
         until(&format!("{} answers", self.program.display()), async || {
             let answer = self.try_ask(&["PING"]).await;
             if answer.is_err() && self.folder.log().contains("Address already in use") {
