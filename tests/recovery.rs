@@ -229,7 +229,6 @@ impl Walk {
         while let Ok(message) = timeout(quiet, self.client.next_message()).await {
             assert!(self.is_joined, "nothing comes before a join has succeeded: {message:?}");
             let event = message.event.as_str();
-            if std::env::var("TRACE").is_ok() { eprintln!("  got {message} at {:?}", message.position); }
             if event == "phx_position" {
                 self.position = message.position;
                 continue;
@@ -280,7 +279,6 @@ impl Walk {
         let is_away = self.store.0.lock().is_away;
         let (reply, ()) = tokio::join!(self.client.join(TOPIC, payload), writing);
         self.sent = sent;
-        if std::env::var("TRACE").is_ok() { eprintln!("  join after {after:?}: {reply:?} was_there {was_there} away {is_away} sent {sent}"); }
         let Reply::Ok(arrival) = reply else { return };
         self.is_joined = true;
         let arrival: String = arrival.parse().expect("a name");
@@ -335,9 +333,7 @@ impl Walk {
 
     async fn step(&mut self) {
         let pause = Duration::from_millis(self.dice.roll(80) + 1);
-        let which = self.dice.roll(12);
-        if std::env::var("TRACE").is_ok() { eprintln!("step {which} joined {} received {} sent {}", self.is_joined, self.received, self.sent); }
-        match which {
+        match self.dice.roll(12) {
             0..=3 => self.say(),
             4 | 5 if self.is_joined => {
                 // Read first: a client that is gone does not know what was on its way.

@@ -375,7 +375,7 @@ fn a_delivery_on_a_topic_with_a_history_allocates_what_it_does_without() {
             (receiver, node.topics.subscribe(&topic, subscriber, |_| ()))
         });
         let members = members.collect::<Vec<_>>();
-        let mut send = || match node.histories.broadcast(message(&topic, 1), None) {
+        let send = || match node.histories.broadcast(message(&topic, 1), None) {
             None => {}
             Some(broadcast) => node.topics.broadcast(broadcast, None),
         };

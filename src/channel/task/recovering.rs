@@ -88,8 +88,8 @@ async fn read<A>(
             last = histories.head(topic).await;
         }
     }
-    let messages = missed.len();
-    limited!(DEBUG, ?topic, messages, is_complete, "joined after an earlier message");
+    let count = missed.len();
+    limited!(DEBUG, ?topic, count, is_complete, "joined after an earlier message");
     (Recovered { resting, missed, last }, is_complete)
 }
 
