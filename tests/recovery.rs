@@ -316,6 +316,7 @@ impl Walk {
             }
             self.received = message.payload.parse().expect("a number");
             self.position = message.position;
+            self.may_skip_to = None;
         }
     }
 
@@ -380,9 +381,8 @@ impl Walk {
 fn walk<const INTERCEPTS: bool>(seeds: std::ops::Range<u64>) {
     let (mut recovered, mut gaps) = (0, 0);
     for seed in seeds {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true);
-        let runtime = { runtime }.build().expect("a runtime");
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             runtime.block_on(async { Walk::new::<INTERCEPTS>(seed).await.run().await })
         }));

@@ -143,7 +143,7 @@ impl Histories {
         for kept in page.messages {
             let (position, previous) = (kept.position, kept.previous);
             match broadcast(topic.clone(), kept) {
-                Some(broadcast) => messages.push(item(&broadcast, position.number, previous)),
+                Some(broadcast) => messages.push(item(&broadcast, position, previous)),
                 None => {
                     (start, is_final) = (position.number, true);
                     messages.clear();

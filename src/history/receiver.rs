@@ -72,7 +72,7 @@ impl Receiver {
         self.topics.broadcast_and_keep(broadcast, from, |broadcast| {
             let (position, previous) = place(now);
             broadcast.set_kept(position, previous);
-            let item = item(broadcast, position.number, previous);
+            let item = item(broadcast, position, previous);
             self.windows.push(&topic, item, now, &mut dropped);
         });
         self.kept.increment(1);
@@ -112,8 +112,14 @@ impl HistoryInbox for Receiver {
 }
 
 /// A broadcast with its place, for a window.
-pub(super) fn item(broadcast: &Arc<Broadcast>, number: u64, previous: u64) -> Item<Arc<Broadcast>> {
-    Item { number, previous, bytes: broadcast.outbox_cost(), message: Arc::clone(broadcast) }
+pub(super) fn item(
+    broadcast: &Arc<Broadcast>,
+    position: Position,
+    previous: u64,
+) -> Item<Arc<Broadcast>> {
+    let Position { epoch, number } = position;
+    let (bytes, message) = (broadcast.outbox_cost(), Arc::clone(broadcast));
+    Item { epoch, number, previous, bytes, message }
 }
 
 /// Makes a broadcast of what was kept. What cannot be read is counted.

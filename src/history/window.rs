@@ -22,6 +22,7 @@ pub(super) struct Window<T> {
 /// A message with its place.
 #[derive(Clone, Debug)]
 pub(super) struct Item<T> {
+    pub(super) epoch: u64,
     pub(super) number: u64,
     pub(super) previous: u64,
     /// How many bytes a client receives.
@@ -80,14 +81,15 @@ impl<T: Clone> Window<T> {
         Some(window)
     }
 
-    /// Takes the next message of the topic. Returns `false` if one before it is missing: then the window is of no use any
-    /// more. What it gives up is left to the caller.
+    /// Takes the next message of the topic. Returns `false` if one before it is missing, or another epoch has begun: then
+    /// the window is of no use any more. What it gives up is left to the caller.
     pub(super) fn push(&mut self, item: Item<T>, dropped: &mut Vec<T>) -> bool {
-        if item.number <= self.last {
+        let is_same = item.epoch == self.epoch;
+        if is_same && item.number <= self.last {
             dropped.push(item.message);
             return true;
         }
-        if item.previous > self.last {
+        if !is_same || item.previous > self.last {
             dropped.push(item.message);
             return false;
         }

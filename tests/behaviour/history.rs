@@ -366,7 +366,7 @@ async fn a_topic_without_a_history_knows_no_positions(stage: Stage) {
 
 /// Lets a member send binary messages to all: the reference application has no other way.
 async fn binary(stage: &Stage) {
-    let mut writer = stage.client("").await;
+    let mut writer = stage.client("binary=base64").await;
     writer.join_log("1", None, "new").await;
     writer.joined("1").await;
     let (topic, event) = ("log:a", "new_msg");
@@ -377,21 +377,24 @@ async fn binary(stage: &Stage) {
 }
 
 async fn a_binary_message_is_a_push_that_carries_its_position(stage: Stage) {
-    let (mut client, first) = Client::member(&stage).await;
+    let mut client = stage.client("positions=all&binary=base64").await;
+    client.join_log("1", None, "new").await;
+    let first = client.positioned().await;
+    client.joined("1").await;
     binary(&stage).await;
     let position = format!("p:{}.{}", first.position.0, first.position.1 + 1);
     let head = [0, position.len() as u8, 5, 7];
     let expected = [&head[..], position.as_bytes(), b"log:anew_msg\xff"].concat();
     client.expect_binary(&expected).await;
     drop(client);
-    let mut client = stage.client("positions=all").await;
+    let mut client = stage.client("positions=all&binary=base64").await;
     client.join_log("1", Some(&first.after()), "recovered").await;
     client.expect_binary(&expected).await;
     client.joined("1").await;
 }
 
 async fn a_client_of_refs_is_told_the_position_of_a_binary_message_behind_it(stage: Stage) {
-    let mut client = stage.client("positions=refs").await;
+    let mut client = stage.client("positions=refs&binary=base64").await;
     client.join_log("1", None, "new").await;
     let first = client.positioned().await;
     client.joined("1").await;

@@ -14,6 +14,38 @@ import { until } from "./support/until.js";
 const SHORT = { env: { WINDOW_MS: 200, SESSION_TTL_MS: 300 } };
 const AWAY_MS = 1500; // longer than a session lives without a connection
 
+/** What a channel has received. */
+class Log {
+  numbers = [];
+  arrivals = [];
+
+  constructor(server, topic, room) {
+    Object.assign(this, { server, topic, room });
+    const number = ({ n, byteLength, ...rest }) => n ?? rest;
+    for (const event of ["new_msg", "shout"]) {
+      room.on(event, (payload) => {
+        const isBinary = payload instanceof ArrayBuffer || ArrayBuffer.isView(payload);
+        this.numbers.push(isBinary ? Number(Buffer.from(payload).toString()) : number(payload));
+      });
+    }
+    this.joined = ok(room.join().receive("ok", ({ arrival }) => this.arrivals.push(arrival)));
+  }
+
+  has(n) {
+    return until(`message ${n} has arrived`, () => this.numbers.at(-1) === n);
+  }
+
+  /** Cuts the connection, and lets something happen before the client is back. */
+  async away(proxy, meanwhile) {
+    const before = this.arrivals.length;
+    proxy.close(true);
+    proxy.cut();
+    await meanwhile();
+    proxy.close(false);
+    await until("it is back", () => this.arrivals.length > before);
+  }
+}
+
 const server = await startServer(example("reference"), SHORT);
 after(() => server.stop());
 const [writer] = await clients("phoenix-1.8", server);
@@ -141,38 +173,6 @@ function remembering(socket, topic) {
     return payload;
   };
   return channel;
-}
-
-/** What a channel has received. */
-class Log {
-  numbers = [];
-  arrivals = [];
-
-  constructor(server, topic, room) {
-    Object.assign(this, { server, topic, room });
-    const number = ({ n, byteLength, ...rest }) => n ?? rest;
-    for (const event of ["new_msg", "shout"]) {
-      room.on(event, (payload) => {
-        const isBinary = payload instanceof ArrayBuffer || ArrayBuffer.isView(payload);
-        this.numbers.push(isBinary ? Number(Buffer.from(payload).toString()) : number(payload));
-      });
-    }
-    this.joined = ok(room.join().receive("ok", ({ arrival }) => this.arrivals.push(arrival)));
-  }
-
-  has(n) {
-    return until(`message ${n} has arrived`, () => this.numbers.at(-1) === n);
-  }
-
-  /** Cuts the connection, and lets something happen before the client is back. */
-  async away(proxy, meanwhile) {
-    const before = this.arrivals.length;
-    proxy.close(true);
-    proxy.cut();
-    await meanwhile();
-    proxy.close(false);
-    await until("it is back", () => this.arrivals.length > before);
-  }
 }
 
 async function say(log, ...numbers) {

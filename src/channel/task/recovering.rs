@@ -88,14 +88,14 @@ async fn read<A>(
             last = histories.head(topic).await;
         }
     }
-    let messages = missed.len();
-    limited!(DEBUG, ?topic, messages, is_complete, "joined after an earlier message");
+    let count = missed.len();
+    limited!(DEBUG, ?topic, count, is_complete, "joined after an earlier message");
     (Recovered { resting, missed, last }, is_complete)
 }
 
 /// Returns whether the client has room for what it has missed.
 fn fits<A>(context: &ChannelContext<A>, missed: &[Arc<Broadcast>]) -> bool {
-    let size: usize = missed.iter().map(|message| message.cost(1).bytes()).sum();
+    let size: usize = missed.iter().map(|message| message.outbox_cost()).sum();
     size <= context.client.outbox.room()
 }
 

@@ -17,7 +17,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn item(number: u64, previous: u64) -> Item<u64> {
-    Item { number, previous, bytes: 10, message: number }
+    Item { epoch: at(number).epoch, number, previous, bytes: 10, message: number }
 }
 
 fn push(windows: &Windows<u64>, topic: &str, number: u64, previous: u64, now: u64) {
@@ -72,6 +72,16 @@ fn a_window_that_has_missed_a_message_is_given_up() {
     push(&windows, "t", 11, 10, 1);
     assert_eq!(windows.find("t", Some(at(7)), seconds(1)), None);
     assert_eq!(windows.held(seconds(1)), 0);
+}
+
+#[test]
+fn a_window_is_given_up_when_another_epoch_begins() {
+    let windows = windows(1 << 20);
+    fill(&windows, "t", 5, 8, 0);
+    // Its number is one of those that the window knows.
+    let other = Item { epoch: 8, ..item(6, 0) };
+    windows.push("t", other, seconds(1), &mut Vec::new());
+    assert_eq!(windows.find("t", Some(at(8)), seconds(1)), None);
 }
 
 #[test]

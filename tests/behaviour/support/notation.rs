@@ -12,7 +12,8 @@ pub(crate) fn outgoing(version: Version, message: &str) -> String {
         Version::V2 => message.to_owned(),
         Version::V1 => {
             let named = named.map_or_else(String::new, |named| {
-                format!(",{}", named.trim_start_matches('{').trim_end_matches('}'))
+                let field = named.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+                format!(",{}", field.expect("an object"))
             });
             let join_ref = match join_ref {
                 "null" => String::new(),
