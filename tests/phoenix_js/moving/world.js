@@ -99,7 +99,7 @@ export function count({ members, watchers, balancer, lag, mayBeOlder }) {
   const row = total(tallies, lag.longest());
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);
-  const pushedTwice = handledTwice(users(({ mode }) => mode === "kept"), watchers);
+  const pushedTwice = handledTwice(users(({ mode, told }) => mode === "kept" && !told.some(({ arrival }) => arrival === "new")), watchers);
   const hasLeft = left(users(({ isHeldToAll }) => isHeldToAll), watchers);
   const refused = balancer.mostTurnedAway();
   return [{ ...row, sent, twice: row.twice + pushedTwice, left: hasLeft, refused }, oddities(tallies)];
