@@ -61,9 +61,10 @@ define_metrics! {
     /// Channels that were joined again on a node that their session has moved to.
     pub(crate) Counter CHANNELS_MOVED = "tower_channels_channels_moved_total" by [];
     /// Channels that did not go along with a session to another node: they were joining, crashed or ended (`ended`), or
-    /// were not done in time (`late`). Their clients join anew.
+    /// were not done in time (`late`), or their clients had not received the reply to the join (`unanswered`). Their
+    /// clients join anew.
     pub(crate) Counter CHANNELS_LEFT_BEHIND = "tower_channels_channels_left_behind_total"
-        by [("reason", &["ended", "late"])];
+        by [("reason", &["ended", "late", "unanswered"])];
     /// Results of `Channel::pack` that were too large to go along.
     pub(crate) Counter PACKED_TOO_LARGE = "tower_channels_packed_too_large_total" by [];
     /// Messages for a topic that is not joined, or has no channel.
@@ -119,7 +120,7 @@ define_metrics! {
     /// begun though the store did not answer; here already; offered by their node, or left behind by it; in use by another
     /// client; and those whose WebSockets keep dying.
     pub(crate) Counter CLAIMS = "tower_channels_cluster_claims_total"
-        by [("result", &["new", "dead_node", "unrecorded", "here", "offered", "deposited", "taken", "flapping"])];
+        by [("result", &["new", "dead_node", "unrecorded", "here", "offered", "deposited", "taken"])];
     /// Sessions that ended because another node has them.
     pub(crate) Counter SESSIONS_SUPERSEDED = "tower_channels_cluster_sessions_superseded_total" by [];
     /// Sessions that the store does not know yet.

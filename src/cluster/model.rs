@@ -94,7 +94,6 @@ pub fn frames() -> Vec<Vec<u8>> {
         id: "abcdefghijklmnopqrstu".into(),
         socket_id: Some("ann".into()),
         received: Some(3),
-        transport: "websocket".into(),
     };
     let post = questions::Post { token: token(), is_ndjson: false, body: bytes("[]") };
     let relayed = questions::Relayed { status: 200, retry_after: Some(3), body: bytes("{}") };
@@ -123,7 +122,6 @@ pub fn frames() -> Vec<Vec<u8>> {
         answer(Answer::Relayed(relayed)),
         answer(Answer::Offered(offered)),
         answer(Answer::InUse(())),
-        answer(Answer::Flapping(())),
         answer(Answer::Given(bytes("state"))),
         Body::Accepted(ids()),
         Body::Cancel(ids()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tower_channels_transports::peers::{Offering, Wanted};
-use tower_channels_transports::{Acceptor, LongPoll, Transport};
+use tower_channels_transports::{Acceptor, LongPoll};
 
 use super::connect::ConnectHandler;
 use crate::cluster::questions::EndpointPeers;
@@ -48,12 +48,7 @@ impl<A: Send + Sync + 'static> Leftovers for Leaving<A> {
             return;
         }
         // Nobody asks yet; who does will say what it has received.
-        let wanted = Wanted {
-            id: Arc::clone(&id),
-            socket_id: socket_id.clone(),
-            received: None,
-            transport: Transport::Other("store"),
-        };
+        let wanted = Wanted { id: Arc::clone(&id), socket_id: socket_id.clone(), received: None };
         let Offering::Offered(session) = self.acceptor.offer(&wanted) else { return };
         if let Some(state) = session.give(None).await {
             let ttl = self.acceptor.session_ttl();

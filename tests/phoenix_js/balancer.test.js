@@ -59,6 +59,42 @@ test("it cuts connections, delays both directions in order, and blocks WebSocket
   assert.equal((await request(`http://${url}/`)).status, 200);
 });
 
+test("it counts how often a user is refused, or let in without a word, between two cuts", async (t) => {
+  const webSockets = new WebSocketServer({ noServer: true });
+  const server = http.createServer();
+  server.on("upgrade", (request, socket, head) => {
+    const { pathname } = new URL(request.url, "ws://server");
+    if (pathname === "/refused") return socket.end("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
+    webSockets.handleUpgrade(request, socket, head, (webSocket) => {
+      if (pathname === "/ended") return socket.destroy();
+      webSocket.send("welcome");
+      if (pathname === "/closed") webSocket.close();
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  const balancer = await startBalancer([server.address()]);
+  t.after(() => balancer.stop());
+  const comeTo = async (path, user) => {
+    const socket = new WebSocket(`ws://${balancer.host}/${path}?user_id=${user}`);
+    socket.on("error", () => {});
+    if (path === "left") socket.on("message", () => socket.close());
+    if (path === "cut") socket.on("message", () => balancer.cut());
+    await new Promise((resolve) => socket.on("close", resolve));
+    return balancer.mostTurnedAway();
+  };
+  assert.equal(await comeTo("closed", "ann"), 0);
+  assert.equal(await comeTo("left", "ann"), 0);
+  assert.equal(await comeTo("cut", "ann"), 0);
+  assert.equal(await comeTo("refused", "ann"), 1);
+  assert.equal(await comeTo("refused", "bob"), 1);
+  assert.equal(await comeTo("ended", "ann"), 2);
+  await comeTo("cut", "bob");
+  assert.equal(await comeTo("ended", "ann"), 2);
+  assert.equal(balancer.cuts.length, 2);
+});
+
 /** Three servers that answer with their number and the request, and whose WebSockets greet with the number and echo. */
 async function behindBalancer(t) {
   const servers = await Promise.all([0, 1, 2].map((index) => startServer(t, index)));
@@ -69,7 +105,9 @@ async function behindBalancer(t) {
 
 async function startServer(t, index) {
   const server = http.createServer(async (request, response) => {
-    response.end(`${index} ${request.method} ${request.url} ${await text(request)}`);
+    const body = await text(request).catch(() => null);
+    if (body === null) return; // the connection was cut
+    response.end(`${index} ${request.method} ${request.url} ${body}`);
   });
   const webSockets = new WebSocketServer({ server });
   webSockets.on("connection", (socket) => {
@@ -108,8 +146,8 @@ async function text(stream) {
 
 function request(url, options = {}, body = "") {
   return new Promise((resolve, reject) => {
-    const request = http.request(url, options, async (response) => {
-      resolve({ status: response.statusCode, text: await text(response) });
+    const request = http.request(url, options, (response) => {
+      text(response).then((text) => resolve({ status: response.statusCode, text }), reject);
     });
     request.on("error", reject);
     request.end(body);

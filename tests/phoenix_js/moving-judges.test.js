@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { setTimeout as passing } from "node:timers/promises";
 import { write } from "./continuity/writers.js";
+import { tally, total } from "./moving/figures.js";
 import { count } from "./moving/world.js";
 import { enter } from "./moving/members.js";
 import { watch } from "./moving/watchers.js";
@@ -30,10 +31,29 @@ test("sessions that begin anew, and what is missing, are noticed", { timeout: 60
   stops.forEach((stop) => stop());
   await passing(300);
   await Promise.all(members.map((member) => member.leave()));
-  const [{ lost, missed, anew, left, returns }] = count({ members, watchers });
+  const [{ lost, missed, anew, left, returns }] = count({ members, watchers, balancer, lag: { longest: () => 0 } });
   assert.ok(returns >= 4, `${returns} returns`);
   assert.ok(lost > 0, "between nodes that know nothing of each other something is lost");
   assert.ok(missed > 0, "and some of it was to be expected");
   assert.ok(anew > 0, "since sessions began anew");
   assert.equal(left, 0);
+});
+
+test("whoever waits is noticed, from the last cut on, by the lag of the machine", () => {
+  const hung = (lag, member) => {
+    const idle = { mode: "plain", isHeldToAll: false, arrivals: [], away: [], waits: [], told: [], unsent: [], cuts: [] };
+    return total([tally({ ...idle, ...member }, [])], lag).hung;
+  };
+  for (const [what, seen] of [
+    ["an answer", (from, ms) => ({ waits: [{ at: from, ms, status: "ok" }] })],
+    ["an absence", (from, ms) => ({ away: [[from, from + ms]] })],
+  ]) {
+    assert.equal(hung(0, seen(1000, 2000)), 0, what);
+    assert.equal(hung(0, seen(1000, 2001)), 1, what);
+    assert.equal(hung(100, seen(1000, 4000)), 0, what);
+    assert.equal(hung(100, seen(1000, 4001)), 1, what);
+    assert.equal(hung(0, { ...seen(1000, 3000), cuts: [500, 1800, 2000, 4001] }), 0, what);
+    assert.equal(hung(0, { ...seen(1000, 3000), cuts: [1800, 4001] }), 1, what);
+  }
+  assert.equal(hung(0, { away: [[Date.now() - 3000]] }), 1, "who is not back at all");
 });

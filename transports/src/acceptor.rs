@@ -216,7 +216,7 @@ impl<H: Handler> Acceptor<H> {
             None
         });
         let (id, received) = (id.map(str::to_owned), info.received());
-        if id.as_deref().is_some_and(|id| self.0.resumable.is_flapping(id, info.transport())) {
+        if id.as_deref().is_some_and(|id| self.0.resumable.refuses(id, info.transport())) {
             refuse("flapping");
             limited!(DEBUG, "WebSocket refused: its session keeps losing them");
             return Err(Rejected::reason("the session keeps losing its WebSockets").into());

@@ -11,8 +11,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::connect_info::Transport;
-
 /// A boxed future, so that the traits are object-safe.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -99,8 +97,6 @@ pub struct Wanted {
     pub socket_id: Option<Box<str>>,
     /// The last number that the client has seen, if it reads numbers.
     pub received: Option<u64>,
-    /// The transport of the connection.
-    pub transport: Transport,
 }
 
 /// The result of [`Peers::find`].
@@ -113,8 +109,6 @@ pub enum Found {
     Here,
     /// Another client has the id, or the session is contested: the client gets a session of its own.
     Taken,
-    /// The session's WebSockets keep dying, and this is another.
-    Flapping,
     /// Another node offers it, or has left it behind.
     Offered(Box<dyn Offer>),
 }
@@ -138,8 +132,6 @@ pub enum Offering {
     None,
     /// It is in use by another client, or contested.
     Taken,
-    /// Its WebSockets keep dying.
-    Flapping,
     /// It is on its way here, or away, for another connection. The answer is known in a moment.
     Busy,
     /// It is given away. Its connection has ended.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower_channels_adapter_tests::engines::{Kind, NatsConfig, RedisConfig};
 use tower_channels_adapter_tests::proxy::Proxy;
 
@@ -68,6 +68,29 @@ async fn three_redis_are_a_cluster() {
             assert!(slots.contains(&server.address().port().to_string()), "{slots}");
         }
     }
+}
+
+#[tokio::test]
+async fn three_redis_lose_nothing_while_one_of_them_stands_still() {
+    let Some(mut cluster) = RedisConfig::new(Kind::Redis).start_cluster().await else { return };
+    let mut stream = BufReader::new(TcpStream::connect(cluster[2].address()).await.unwrap());
+    stream.write_all(b"SUBSCRIBE room\r\nPING\r\n").await.unwrap();
+    let mut lines = stream.lines();
+    while lines.next_line().await.unwrap().expect("a line") != "pong" {}
+    cluster[2].pause();
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut sent = Vec::new();
+    while Instant::now() < until {
+        sent.push(format!("message {}", sent.len()));
+        cluster[0].ask(&["PUBLISH", "room", sent.last().expect("one")]).await;
+    }
+    cluster[2].resume();
+    let mut heard = Vec::new();
+    while heard.last() != sent.last() {
+        let line = timeout(SOON, lines.next_line()).await.expect("all in time").unwrap();
+        heard.extend(line.filter(|line| line.starts_with("message ")));
+    }
+    assert_eq!(heard, sent);
 }
 
 #[tokio::test]
@@ -174,7 +197,7 @@ async fn a_proxy_delays() {
     let proxy = echo().await;
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     proxy.delay(Duration::from_millis(40));
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     assert_eq!(comes_back(&mut stream, SOON).await, Some(true));
     assert!(start.elapsed() >= Duration::from_millis(80));
 }

@@ -75,7 +75,6 @@ pub(super) enum Event {
 pub(super) enum Answer {
     Offered,
     Taken,
-    Flapping,
     /// It does not have the session.
     None,
     /// There is no such node.
@@ -88,24 +87,13 @@ pub(super) enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// This node has the session.
-    Own {
-        cause: Cause,
-        held: Held,
-        unheard: Option<NodeId>,
-    },
+    Own { cause: Cause, held: Held, unheard: Option<NodeId> },
     /// Its node has left it behind. The record is still that of its node: this is what takes its place.
-    Deposited {
-        held: Held,
-        state: Bytes,
-    },
+    Deposited { held: Held, state: Bytes },
     /// Its node offers it. The record is still that of its node: this is what takes its place.
-    Offered {
-        owner: NodeId,
-        held: Held,
-    },
+    Offered { owner: NodeId, held: Held },
     /// It is another client's, or contested.
     Taken,
-    Flapping,
 }
 
 /// Why a node has a session.
@@ -247,7 +235,6 @@ impl Claim {
                 return Step::Done(Outcome::Offered { owner, held });
             }
             Answer::Taken => return Step::Done(Outcome::Taken),
-            Answer::Flapping => return Step::Done(Outcome::Flapping),
             // If the session has moved on, the replacement is refused and shows where to. If the node is just beginning it,
             // its client has come here since.
             Answer::None => self.unheard = Some(owner),

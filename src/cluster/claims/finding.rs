@@ -95,7 +95,6 @@ impl Session {
             Outcome::Deposited { .. } => "deposited",
             Outcome::Offered { .. } => "offered",
             Outcome::Taken => "taken",
-            Outcome::Flapping => "flapping",
         };
         CLAIMS.increment([result], 1);
         match outcome {
@@ -123,7 +122,6 @@ impl Session {
                 limited!(INFO, session = ?self.id, "session id in use by another client on another node");
                 Found::Taken
             }
-            Outcome::Flapping => Found::Flapping,
         }
     }
 
@@ -184,7 +182,6 @@ impl Session {
                     return (Answer::Offered, Some(offered));
                 }
                 Ok(questions::Answer::InUse(())) => Answer::Taken,
-                Ok(questions::Answer::Flapping(())) => Answer::Flapping,
                 Ok(_) => Answer::None,
                 Err(AskError::Gone) => Answer::Gone,
                 Err(AskError::Silent | AskError::Late) => Answer::Silent,

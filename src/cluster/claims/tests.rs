@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::sleep;
-use tower_channels_transports::Transport;
 use tower_channels_transports::peers::{
     BoxFuture, Found, Handover, Offering, Peers, Relayed, RelayedAnswer, Wanted,
 };
@@ -142,12 +141,7 @@ impl Node {
     }
 
     async fn find(&self, user: &str) -> Found {
-        let wanted = Wanted {
-            id: ID.into(),
-            socket_id: Some(user.into()),
-            received: None,
-            transport: Transport::WebSocket,
-        };
+        let wanted = Wanted { id: ID.into(), socket_id: Some(user.into()), received: None };
         self.peers.find(wanted).await
     }
 
@@ -454,8 +448,7 @@ async fn many_claims_of_a_store_that_does_not_answer_wait_no_longer_than_any_may
     let began = Instant::now();
     let claims = (0..2000).map(|number| {
         let id = format!("{number:020}").into();
-        let transport = Transport::WebSocket;
-        tokio::spawn(a.peers.find(Wanted { id, socket_id: None, received: None, transport }))
+        tokio::spawn(a.peers.find(Wanted { id, socket_id: None, received: None }))
     });
     for claim in claims.collect::<Vec<_>>() {
         assert!(matches!(claim.await, Ok(Found::None)));
@@ -519,8 +512,7 @@ async fn a_check_is_paced_and_reaches_every_session() {
     let [a] = nodes(&bus).await;
     for number in 0..1000 {
         let id = format!("{number:020}").into();
-        let transport = Transport::WebSocket;
-        a.peers.find(Wanted { id, socket_id: None, received: None, transport }).await;
+        a.peers.find(Wanted { id, socket_id: None, received: None }).await;
     }
     bus.stop();
     bus.forget_records();
@@ -604,12 +596,7 @@ async fn endpoints_of_one_node_have_records_of_their_own() {
         (peers, endpoint)
     });
     a.connect().await;
-    let wanted = || Wanted {
-        id: ID.into(),
-        socket_id: None,
-        received: None,
-        transport: Transport::WebSocket,
-    };
+    let wanted = || Wanted { id: ID.into(), socket_id: None, received: None };
     assert!(matches!(other_b.0.find(wanted()).await, Found::None));
     other_b.1.here.lock().insert(ID.to_owned());
     assert!(matches!(other_a.0.find(wanted()).await, Found::Offered(_)));

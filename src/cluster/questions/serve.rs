@@ -95,7 +95,6 @@ impl Cluster {
                         self.offer(Watched { session, cluster, endpoint, id, to: from })
                     }
                     Offering::Taken => Answer::InUse(()),
-                    Offering::Flapping => Answer::Flapping(()),
                     Offering::Busy => Answer::Busy(()),
                     _ => Answer::NotHere(()),
                 });

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tower_channels_transports::Transport;
 use tower_channels_transports::peers::{
     self, BoxFuture, Handover, NotRelayed, Offering, Peers, RelayedAnswer, Wanted,
 };
@@ -100,7 +99,6 @@ impl LocalEndpoint for Fake {
                 _dropped: CountDrop(Arc::clone(&self.dropped)),
             })),
             Some(("taken", _)) => Offering::Taken,
-            Some(("flapping", _)) => Offering::Flapping,
             _ => Offering::None,
         }
     }
@@ -191,12 +189,7 @@ fn post(token: &str, bytes: usize) -> Question {
 }
 
 fn wanted(id: &str) -> Wanted {
-    Wanted {
-        id: id.into(),
-        socket_id: Some("user:1".into()),
-        received: Some(0),
-        transport: Transport::LongPoll,
-    }
+    Wanted { id: id.into(), socket_id: Some("user:1".into()), received: Some(0) }
 }
 
 fn offer(id: &str) -> Question {
@@ -494,11 +487,7 @@ async fn a_question_for_an_endpoint_that_is_not_there_is_answered_so() {
 async fn a_session_is_offered_and_taken() {
     let bus = Bus::new();
     let [ann, bob] = two(&bus).await;
-    for (id, answer) in [
-        ("none 1", Answer::NotHere(())),
-        ("taken 1", Answer::InUse(())),
-        ("flapping 1", Answer::Flapping(())),
-    ] {
+    for (id, answer) in [("none 1", Answer::NotHere(())), ("taken 1", Answer::InUse(()))] {
         assert_eq!(ann.ask(&bob, offer(id)).await, Ok(answer));
     }
     assert_eq!(ann.take(&bob, 3).await, Ok(Answer::Given(vec![7; 3].into())));

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use prost::{Message, Oneof};
-use tower_channels_transports::Transport;
 use tower_channels_transports::peers::Wanted;
 
 /// Asks the recipient something, which it answers or [accepts](super::Body::Accepted) soon.
@@ -60,9 +59,6 @@ pub(crate) struct Offer {
     /// The last number that the client has seen.
     #[prost(uint64, optional, tag = "3")]
     pub(crate) received: Option<u64>,
-    /// The name of the transport over which the client has come.
-    #[prost(string, tag = "4")]
-    pub(crate) transport: String,
 }
 
 /// The recipient is to give away a session that it has offered.
@@ -81,7 +77,7 @@ pub(crate) struct Answered {
     /// The id of the question.
     #[prost(uint64, tag = "1")]
     pub(crate) id: u64,
-    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7")]
     pub(crate) answer: Option<Answer>,
 }
 
@@ -100,11 +96,8 @@ pub(crate) enum Answer {
     /// The session is in use by another client, or contested.
     #[prost(message, tag = "6")]
     InUse(()),
-    /// The session's WebSockets keep dying.
-    #[prost(message, tag = "7")]
-    Flapping(()),
     /// The session, which has ended on the node that says so.
-    #[prost(bytes = "bytes", tag = "8")]
+    #[prost(bytes = "bytes", tag = "7")]
     Given(Bytes),
 }
 
@@ -176,7 +169,6 @@ impl Question {
             id: wanted.id.to_string(),
             socket_id: wanted.socket_id.as_deref().map(Into::into),
             received: wanted.received,
-            transport: wanted.transport.name().into(),
         })
     }
 
@@ -203,18 +195,10 @@ impl Question {
 
 impl From<Offer> for Wanted {
     fn from(offer: Offer) -> Self {
-        let transport = match &*offer.transport {
-            "websocket" => Transport::WebSocket,
-            "longpoll" => Transport::LongPoll,
-            "memory" => Transport::InMemory,
-            // Its name is not needed.
-            _ => Transport::Other("other"),
-        };
         Self {
             id: offer.id.into(),
             socket_id: offer.socket_id.map(Into::into),
             received: offer.received,
-            transport,
         }
     }
 }

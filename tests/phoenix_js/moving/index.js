@@ -10,8 +10,8 @@ import { random } from "../support/random.js";
 import { print } from "../support/table.js";
 import { test } from "../support/test.js";
 import { crowd } from "./crowd.js";
-import { COLUMNS, GRANTED_MS, HUNG_MS } from "./figures.js";
-import { FULL, SHUTDOWN_MS, count, everyone, populate, settle, startBalanced } from "./world.js";
+import { COLUMNS, within } from "./figures.js";
+import { FULL, count, everyone, populate, settle, startBalanced } from "./world.js";
 
 /** How often connections are cut. */
 const CUTS = FULL ? 20 : 6;
@@ -25,9 +25,12 @@ export function moving(name) {
   describe(`a session on any node, over ${name}`, { skip: unavailable(name) }, () => {
     after(() => print(`a session on any node, over ${name}; times in ms`, COLUMNS, table));
 
-    scenario("connections cut", async ({ world }) => {
+    scenario("connections cut", async ({ world, nodes }) => {
       await cut(world);
-      return nobodyNotices;
+      return (figures) => {
+        nobodyNotices(figures);
+        assert.ok(figures.refused <= nodes.length, `a client was refused ${figures.refused} times`);
+      };
     });
 
     scenario("WebSockets blocked", { fallsBack: true }, async ({ world }) => {
@@ -68,9 +71,9 @@ export function moving(name) {
     });
 
     // Judged in the full form alone: clients that change their node while nobody can ask the store may begin anew on
-    // several, and hear some messages twice.
+    // several, come back to an older session, and hear some messages twice.
     if (FULL) {
-      scenario("engine killed for 2 s", async ({ world, engine }) => {
+      scenario("engine killed for 2 s", { mayBeOlder: true }, async ({ world, engine }) => {
         await engine.kill();
         await Promise.all([cut(world, CUTS / 2), passing(2000)]);
         await engine.start();
@@ -94,7 +97,7 @@ export function moving(name) {
     const [options = {}] = rest;
     test(`${trouble}: nothing is lost, and nobody hangs`, { timeout: FULL ? 400_000 : 200_000 }, async (t) => {
       t.diagnostic(`MOVING_SEED=${seed}`);
-      const world = { ...(await startBalanced(t, name)), dice: random(seed) };
+      const world = { ...(await startBalanced(t, name)), ...options, dice: random(seed) };
       await populate(t, world, options);
       const figures = { trouble };
       table.push(figures);
@@ -105,7 +108,7 @@ export function moving(name) {
       } finally {
         note(t, figures, count(world));
       }
-      judge(figures);
+      judge(figures, options);
       judgeMore?.(figures);
     });
   }
@@ -128,28 +131,28 @@ async function cut({ balancer, dice }, times = CUTS) {
 /** Restarts all nodes, one after the other. */
 async function restart(nodes) {
   for (const node of nodes) {
-    assert.equal(await node.stop(SHUTDOWN_MS + 10_000), 0, "a node ends by itself");
+    assert.equal(await node.stop(node.env.SHUTDOWN_MS + 10_000), 0, "a node ends by itself");
     await start(node);
     await knowEachOther(nodes);
   }
 }
 
-function judge(figures) {
+function judge(figures, { mayBeOlder = false } = {}) {
+  if (!mayBeOlder) assert.equal(figures.older, 0, "older sessions");
   for (const never of ["lost", "twice", "order", "onOneConnection", "unheard", "unpacked", "hung"]) assert.equal(figures[never], 0, never);
-  assert.ok(figures.answer <= HUNG_MS + GRANTED_MS, `the slowest answer: ${figures.answer} ms`);
 }
 
 /**
- * No session begins anew or has a gap, which its client would be told, and nobody leaves. A machine may be so busy that a
- * node counts as silent, which a few of a hundred returns are granted for.
+ * No session begins anew or has a gap, which its client would be told, and nobody leaves. But a node that does not answer
+ * for a second counts as gone: the nearer the machine comes to that, the more may begin anew.
  */
-function nobodyNotices({ left, anew, gaps, returns }) {
-  const granted = GRANTED_MS > 0 ? Math.ceil(returns / 20) : 0;
+function nobodyNotices({ left, anew, gaps, returns, lag }) {
+  const granted = Math.floor(returns * Math.min(1, lag / 1000));
   assert.ok(anew + gaps <= granted, `${anew} sessions begin anew, ${gaps} have a gap`);
   assert.ok(left <= anew, `${left} leave in the eyes of others`);
 }
 
 /** All but one of a hundred are back soon with everything. */
-function allAreBackSoon({ p99 }) {
-  assert.ok(p99 <= BACK_MS + GRANTED_MS, `back and caught up: ${p99} ms`);
+function allAreBackSoon({ p99, lag }) {
+  assert.ok(p99 <= within(BACK_MS, lag), `back and caught up: ${p99} ms`);
 }

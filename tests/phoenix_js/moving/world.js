@@ -4,6 +4,7 @@ import { startNodes } from "../cluster/nodes.js";
 import { write } from "../continuity/writers.js";
 import { startBalancer } from "../support/balancer.js";
 import { clients, unique } from "../support/client.js";
+import { measureLag } from "../support/lag.js";
 import { until } from "../support/until.js";
 import { agent } from "../support/xhr.js";
 import { lacks, oddities, tally, total } from "./figures.js";
@@ -11,7 +12,7 @@ import { MODES, enter } from "./members.js";
 import { handledTwice, heardOn, left, watch } from "./watchers.js";
 
 export const FULL = process.env.MOVING === "full";
-export const SHUTDOWN_MS = FULL ? 8000 : 3000;
+const SHUTDOWN_MS = FULL ? 8000 : 3000;
 
 const VERSIONS = ["phoenix-1.8", "phoenix-1.8.0", "phoenix-1.7", "phoenix-1.6"];
 /** Members of each kind, and the time between their messages, and between their questions. */
@@ -27,13 +28,15 @@ export const SETTLED_MS = 60_000;
 agent.maxSockets = Infinity;
 
 /** Starts an engine, and the nodes behind the balancer. */
-export async function startBalanced(t, name) {
+export async function startBalanced(t, name, env = {}, options = {}) {
   const engine = await startEngine(name);
   t.after(engine.stop);
-  const nodes = await startNodes(t, engine, ENV);
+  const nodes = await startNodes(t, engine, { ...ENV, ...env }, options);
   const balancer = await startBalancer(nodes);
   t.after(balancer.stop);
-  return { engine, nodes, balancer };
+  const lag = measureLag(nodes);
+  t.after(lag.stop);
+  return { engine, nodes, balancer, lag };
 }
 
 /** Lets one client of each kind in, and more in the full form. Each version over each transport has a room. */
@@ -87,18 +90,19 @@ export function haveSessions(nodes, number) {
 }
 
 /** What all have seen: a row of the table, and a line for each that has seen something odd. */
-export function count({ members, watchers }) {
+export function count({ members, watchers, balancer, lag, mayBeOlder }) {
   const heard = new Map(members.map(({ topic }) => [topic, heardOn(topic, watchers)]));
   // Before 1.7 the POSTs of a long poll overtake each other. And a node that was out of reach may still handle what a
   // client sent before it began another session.
   const unordered = members.filter(({ client, told }) => !client.can.batchOverLongPoll || told.length > 0).map(({ user }) => user);
-  const tallies = members.map((member) => tally(member, heard.get(member.topic), unordered));
-  const row = total(tallies);
+  const tallies = members.map((member) => tally(member, heard.get(member.topic), unordered, mayBeOlder));
+  const row = total(tallies, lag.longest());
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);
   const pushedTwice = handledTwice(users(({ mode }) => mode === "kept"), watchers);
   const hasLeft = left(users(({ isHeldToAll }) => isHeldToAll), watchers);
-  return [{ ...row, sent, twice: row.twice + pushedTwice, left: hasLeft }, oddities(tallies)];
+  const refused = balancer.mostTurnedAway();
+  return [{ ...row, sent, twice: row.twice + pushedTwice, left: hasLeft, refused }, oddities(tallies)];
 }
 
 /** Waits until each of these is or does something. */

@@ -18,6 +18,9 @@ export async function startBalancer(servers) {
   let delayMs = 0;
   let isBlocking = false;
   let isOver = false;
+  const cuts = []; // their times
+  const turnedAway = new Map(); // by user, since the last cut
+  let mostTurnedAway = 0;
 
   function track(socket, backend) {
     socket.backend = backend;
@@ -89,6 +92,7 @@ export async function startBalancer(servers) {
       client.backend = server.backend;
       client.on("close", () => server.destroy());
       server.on("close", () => client.end());
+      countTurnedAway(request.url, client, server);
       if (client.destroyed) return server.destroy();
       server.write(headOf(request));
       if (head.length) server.write(head);
@@ -98,6 +102,22 @@ export async function startBalancer(servers) {
       client.destroy();
     }
   });
+
+  function countTurnedAway(url, client, server) {
+    const user = new URL(url, "ws://balancer").searchParams.get("user_id");
+    let chunks = 0;
+    server.on("data", () => (chunks += 1));
+    const ended = () => {
+      const hasOnlyHead = chunks <= 1;
+      chunks = Infinity; // once is enough
+      if (!hasOnlyHead || server.isCut || client.readableEnded || client.destroyed) return;
+      const times = (turnedAway.get(user) ?? 0) + 1;
+      turnedAway.set(user, times);
+      mostTurnedAway = Math.max(mostTurnedAway, times);
+    };
+    server.on("end", ended);
+    server.on("close", ended);
+  }
 
   async function connectTo(backend) {
     const socket = track(connect(backend.port, "127.0.0.1"), backend);
@@ -136,7 +156,14 @@ export async function startBalancer(servers) {
   listener.listen(0, "127.0.0.1");
   await once(listener, "listening");
   const { port } = listener.address();
-  const cut = (which = () => true) => [...sockets].filter(which).forEach((socket) => socket.destroy());
+  function cut(which = () => true) {
+    cuts.push(Date.now());
+    turnedAway.clear();
+    for (const socket of [...sockets].filter(which)) {
+      socket.isCut = true;
+      socket.destroy();
+    }
+  }
 
   return {
     port,
@@ -145,6 +172,10 @@ export async function startBalancer(servers) {
     counts: () => backends.map(({ requests, webSockets }) => ({ requests, webSockets })),
     /** Cuts the connections that `chosen` picks, by default all. */
     cut: (chosen) => cut(chosen),
+    /** When connections were cut. */
+    cuts,
+    /** The most WebSockets of one user between two cuts that a server has refused, or ended without a message. */
+    mostTurnedAway: () => mostTurnedAway,
     /** Gives nothing more to a server, and cuts its connections, as a failed health check does. */
     takeOut(index) {
       backends[index].isIn = false;

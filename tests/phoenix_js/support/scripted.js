@@ -32,6 +32,8 @@ export async function startScripted() {
     isQuiet: () => Date.now() - arrivedAt > 30,
     /** Forgets all sessions. */
     forget: () => sessions.clear(),
+    /** Puts other sessions in their place, of which the clients have not heard. */
+    replace: () => sessions.forEach((_, id) => sessions.set(id, [])),
     send,
     cut,
     stop,
@@ -56,7 +58,8 @@ export async function startScripted() {
     const end = (body) => response.end(JSON.stringify(body));
     const known = searchParams.getAll("token").at(-1); // the application may have a parameter of that name
     if (request.method === "POST") {
-      const chunks = await request.toArray();
+      const chunks = await request.toArray().catch(() => null);
+      if (!chunks) return; // the connection was cut
       await script.uploads;
       const poll = polls.get(known);
       for (const line of Buffer.concat(chunks).toString().split("\n")) {

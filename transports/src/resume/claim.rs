@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::connected::{Connected, Kind};
 use super::connection::Attached;
 use super::moved::MovedSession;
+use super::session::ResumableSession;
 use super::state::{CONFLICT_WINDOW, SessionId};
 use crate::connect_info::Transport;
 use crate::limited;
@@ -32,13 +33,21 @@ pub(super) struct Elsewhere {
     given: Mutex<Given>,
 }
 
-/// Sessions that this node has given away. If the client of such a session turns out to be there still, two clients
-/// share the id, and the next connection knows.
+/// Sessions that this node has given away.
 #[derive(Debug, Default)]
 struct Given {
-    by_id: HashMap<SessionId, (Instant, outbox::Sender)>,
+    by_id: HashMap<SessionId, GivenSession>,
     /// How many there may be before those are removed that are too old.
     full: usize,
+}
+
+#[derive(Debug)]
+struct GivenSession {
+    at: Instant,
+    /// If its client turns out to be there still, two clients share the id, and the next connection knows.
+    outbox: outbox::Sender,
+    /// Until when its next WebSocket is refused, if that comes to this node.
+    refused_until: Option<Instant>,
 }
 
 /// The ids that tasks have claimed, or wait for.
@@ -65,21 +74,32 @@ impl Elsewhere {
         self.claims.0.lock().contains_key(id)
     }
 
-    /// Remembers the outbox of a session that was given away.
-    pub(super) fn remember(&self, id: &SessionId, outbox: outbox::Sender, now: Instant) {
+    /// Remembers a session that was given away.
+    pub(super) fn remember<S: Session>(
+        &self,
+        id: &SessionId,
+        session: &ResumableSession<S>,
+        now: Instant,
+    ) {
+        let (outbox, refused_until) = (session.outbox.clone(), session.take_refusal());
         let mut given = self.given.lock();
         if given.by_id.len() >= given.full.max(FEW) {
-            given.by_id.retain(|_, (at, _)| now.duration_since(*at) < CONFLICT_WINDOW);
+            given.by_id.retain(|_, session| now.duration_since(session.at) < CONFLICT_WINDOW);
             given.by_id.shrink_to_fit();
             given.full = given.by_id.len().saturating_mul(2);
         }
-        given.by_id.insert(Arc::clone(id), (now, outbox));
+        given.by_id.insert(Arc::clone(id), GivenSession { at: now, outbox, refused_until });
+    }
+
+    /// Until when the next WebSocket of a session that was given away is to be refused.
+    pub(super) fn take_refusal(&self, id: &str) -> Option<Instant> {
+        self.given.lock().by_id.get_mut(id)?.refused_until.take()
     }
 
     /// Returns whether the client of a session that was given away was still there afterwards.
     fn had_conflict(&self, id: &str) -> bool {
         let given = self.given.lock().by_id.remove(id);
-        given.is_some_and(|(_, outbox)| outbox.take_conflict())
+        given.is_some_and(|session| session.outbox.take_conflict())
     }
 
     /// Waits until no other task has the id.
@@ -154,18 +174,13 @@ impl<S: Session> Connected<S> {
         let elsewhere = again.elsewhere()?;
         let name = SessionId::from(id.as_str());
         let socket_id = session.id().map(Into::into);
-        let wanted = Wanted { id: Arc::clone(&name), socket_id, received, transport };
+        let wanted = Wanted { id: Arc::clone(&name), socket_id, received };
         let mut found = elsewhere.peers.find(wanted).await;
         if matches!(found, Found::None | Found::Here)
             && let Some(known) = registry.find_own(&id, session.id(), received)
         {
             let kind = Kind::Resumed(known, session);
             return Self { received, census, moved, kind }.attach(transport);
-        }
-        if matches!(found, Found::Flapping) {
-            refuse("flapping");
-            limited!(DEBUG, "WebSocket ended: its session keeps losing them");
-            return None;
         }
         // Another client has one of this id here: neither takes the other's place.
         if matches!(found, Found::Offered(_)) && registry.is_foreign(&id, session.id()) {
@@ -202,9 +217,7 @@ impl<S: Session> Connected<S> {
                 }
                 Kind::New(registry, id, session, receiver)
             }
-            Found::None | Found::Here | Found::Flapping => {
-                Kind::New(registry, id, session, receiver)
-            }
+            Found::None | Found::Here => Kind::New(registry, id, session, receiver),
         };
         Self { received, census, moved, kind }.attach(transport)
     }

@@ -99,10 +99,11 @@ impl ResumeConfig {
         self
     }
 
-    /// Sets how many short-lived WebSockets in a row a session may have before further ones are refused
-    /// for [`flapping_pause`](Self::flapping_pause), so that its client falls back to long polling.
-    /// Default 5. Zero disables the check. Those that the client closed itself, with code 1000, 1001 or
-    /// without one, do not count.
+    /// Sets after how many short-lived WebSockets in a row the next one is refused, so that its client falls back to long
+    /// polling; and after each further one again. Default 5. Zero disables the check. Those that the server ends, as
+    /// for a shutdown, do not count, nor those that the client closed itself, with code 1000, 1001 or without one.
+    ///
+    /// A client without a fallback is back with its next attempt.
     #[must_use]
     pub fn flapping_limit(mut self, connections: u32) -> Self {
         self.flapping_limit = connections;
@@ -116,7 +117,8 @@ impl ResumeConfig {
         self
     }
 
-    /// Sets how long the WebSockets of a flapping session are refused. Default 10 s.
+    /// Sets for how long the next WebSocket of a session that keeps losing them is refused. Default 10 s. One that comes
+    /// later is accepted.
     #[must_use]
     pub fn flapping_pause(mut self, pause: Duration) -> Self {
         self.flapping_pause = pause;

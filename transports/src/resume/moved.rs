@@ -38,9 +38,6 @@ struct EncodedSession {
     conflicts: Vec<u64>,
     #[prost(uint32, tag = "2")]
     short_lived: u32,
-    /// How long ago the last short-lived WebSocket was lost, in milliseconds.
-    #[prost(uint64, tag = "3")]
-    last_lost: u64,
     #[prost(bytes = "bytes", tag = "4")]
     packed: Bytes,
     #[prost(uint64, tag = "5")]
@@ -97,7 +94,6 @@ impl MovedSession {
         let encoded = EncodedSession {
             conflicts: conduct.conflicts.iter().map(|age| millis(*age)).collect(),
             short_lived: conduct.short_lived,
-            last_lost: millis(conduct.last_lost),
             packed: packed.clone(),
             next_number: outbox.next_number,
             evicted: outbox.evicted,
@@ -139,7 +135,6 @@ impl MovedSession {
             conduct: Conduct {
                 conflicts: encoded.conflicts.into_iter().map(Duration::from_millis).collect(),
                 short_lived: encoded.short_lived,
-                last_lost: Duration::from_millis(encoded.last_lost),
             },
             // It does not keep the rest of the bytes.
             packed: Bytes::copy_from_slice(&encoded.packed),

@@ -15,7 +15,6 @@ use super::moved::MovedSession;
 use super::registry::ResumeRegistry;
 use super::session::ResumableSession;
 use super::state::{Conduct, SessionId};
-use crate::connect_info::Transport;
 use crate::frame::Close;
 use crate::limited;
 use crate::panics;
@@ -45,14 +44,11 @@ impl<S: Session> ResumeRegistry<S> {
             limited!(INFO, "session id in use by another client, on another node");
             return Offering::Taken;
         }
-        if wanted.transport == Transport::WebSocket && session.is_flapping() {
-            return Offering::Flapping;
-        }
         if !session.can_resume(wanted.received) {
             self.end_unresumable(&session);
             return Offering::None;
         }
-        let Some(fenced) = session.fence() else { return Offering::Busy };
+        let Some(fenced) = session.fence(wanted.received) else { return Offering::Busy };
         let Some((epoch, outline)) = fenced else {
             self.end_unresumable(&session);
             return Offering::None;
@@ -98,10 +94,10 @@ impl<S: Session> ResumeRegistry<S> {
 impl<S: Session> ResumableSession<S> {
     /// Ends the connection, if there is one. Returns the epoch that begins without one, and the outline of the
     /// session, if that is there. `None` if a callback has the turn for too long.
-    fn fence(&self) -> Option<Option<(u64, Bytes)>> {
+    fn fence(&self, received: Option<u64>) -> Option<Option<(u64, Bytes)>> {
         let mut turn = self.turn.try_lock_for(TURN_TIMEOUT)?;
         let has_conflict = self.outbox.take_conflict();
-        let Some((epoch, superseded)) = self.outbox.fence() else { return Some(None) };
+        let Some((epoch, superseded)) = self.outbox.fence(received) else { return Some(None) };
         let now = Instant::now();
         let mut state = self.state.lock();
         if has_conflict {
@@ -186,7 +182,7 @@ impl<S: Session> Offered<S> {
         let now = Instant::now();
         let conduct = session.conduct(now);
         if let Some(elsewhere) = registry.elsewhere() {
-            elsewhere.remember(&id, session.outbox.clone(), now);
+            elsewhere.remember(&id, &session, now);
         }
         giving.is_given = true;
         SESSIONS_MOVED.increment(["out"], 1);

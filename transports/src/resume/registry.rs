@@ -83,10 +83,15 @@ impl<S: Session> ResumeRegistry<S> {
         &self.shared.census
     }
 
-    /// Returns whether the session may not be used over this transport now: its WebSockets keep dying.
-    pub(crate) fn is_flapping(&self, id: &str, transport: Transport) -> bool {
-        transport == Transport::WebSocket
-            && self.find(id).is_some_and(|session| session.is_flapping())
+    /// Returns whether a connect over this transport is refused because the session's WebSockets keep dying: once for each
+    /// that was cut, also on a node that has given the session away since.
+    pub(crate) fn refuses(&self, id: &str, transport: Transport) -> bool {
+        if transport != Transport::WebSocket {
+            return false;
+        }
+        let here = self.find(id).and_then(|session| session.take_refusal());
+        let given = || self.elsewhere.as_ref().and_then(|elsewhere| elsewhere.take_refusal(id));
+        here.or_else(given).is_some_and(|until| Instant::now() < until)
     }
 
     /// Returns whether the sessions of this socket id may be resumable.

@@ -125,9 +125,9 @@ impl<S: Session> ResumableSession<S> {
         self.state.lock().is_in_conflict(Instant::now())
     }
 
-    /// Returns whether the session's WebSockets keep dying.
-    pub(super) fn is_flapping(&self) -> bool {
-        self.state.lock().is_flapping(Instant::now())
+    /// See [`State::take_refusal`].
+    pub(super) fn take_refusal(&self) -> Option<Instant> {
+        self.state.lock().take_refusal()
     }
 
     /// Begins an epoch for a connect that has resumed the session, unless `newer` is `None`. Returns
@@ -198,7 +198,9 @@ impl<S: Session> ResumableSession<S> {
         } else {
             let is_closed = self.outbox.loss() == Some(Loss::Closed);
             let reason = if is_closed { DetachReason::ClientClosed } else { DetachReason::Lost };
-            state.lose_connection(reason, now)
+            // A newer epoch of the outbox alone means that this node has ended the connection.
+            let was_cut = !is_closed && self.outbox.epoch() == epoch;
+            state.lose_connection(reason, was_cut, now)
         };
         drop(state);
         if is_detached {

@@ -49,8 +49,8 @@ pub(super) struct State {
     conflicts: Vec<Instant>,
     /// How many WebSockets in a row were cut young.
     short_lived: u32,
-    /// When the last of them was cut.
-    last_lost: Instant,
+    /// Until when the next WebSocket is refused, since they keep dying.
+    refused_until: Option<Instant>,
     /// When the session was fenced last.
     fenced_at: Option<Instant>,
     /// Whether the session has ended because it is given to another node.
@@ -78,8 +78,6 @@ pub(crate) struct Conduct {
     pub(crate) conflicts: Vec<Duration>,
     /// How many WebSockets in a row were cut young.
     pub(crate) short_lived: u32,
-    /// How long ago the last of them was cut.
-    pub(crate) last_lost: Duration,
 }
 
 impl Connection {
@@ -107,7 +105,7 @@ impl State {
             is_rejoin_over: true,
             conflicts: Vec::new(),
             short_lived: 0,
-            last_lost: now,
+            refused_until: None,
             fenced_at: None,
             is_given: false,
             pending: VecDeque::new(),
@@ -153,12 +151,10 @@ impl State {
         self.conflicts.iter().filter(is_recent).count() >= MAX_CONFLICTS
     }
 
-    /// Returns whether the session's WebSockets keep dying.
-    pub(super) fn is_flapping(&self, now: Instant) -> bool {
-        let config = &self.shared.config;
-        config.flapping_limit > 0
-            && self.short_lived >= config.flapping_limit
-            && now.duration_since(self.last_lost) < config.flapping_pause
+    /// Until when the next WebSocket is to be refused, if they keep dying: one for each that was cut, so that a client with
+    /// no other transport is soon back.
+    pub(super) fn take_refusal(&mut self) -> Option<Instant> {
+        self.refused_until.take()
     }
 
     /// Returns whether the connection of the current epoch has lasted for long enough to deliver
@@ -179,7 +175,6 @@ impl State {
         Conduct {
             conflicts: self.conflicts.iter().map(|at| now.duration_since(*at)).collect(),
             short_lived: self.short_lived,
-            last_lost: now.duration_since(self.last_lost),
         }
     }
 
@@ -188,10 +183,7 @@ impl State {
         let recent = conduct.conflicts.iter().filter(|age| **age < CONFLICT_WINDOW);
         let conflicts = recent.filter_map(|age| now.checked_sub(*age)).take(MAX_CONFLICTS);
         self.conflicts = conflicts.collect();
-        // A loss that is longer ago than anyone remembers has no effect.
-        if let Some(last_lost) = now.checked_sub(conduct.last_lost) {
-            (self.short_lived, self.last_lost) = (conduct.short_lived, last_lost);
-        }
+        self.short_lived = conduct.short_lived;
     }
 
     /// Begins an epoch without a connection, unless a newer one has begun or the session has ended. Returns whether
@@ -228,16 +220,24 @@ impl State {
         begins
     }
 
-    /// The connection is lost. Returns whether the session was attached.
-    pub(super) fn lose_connection(&mut self, reason: DetachReason, now: Instant) -> bool {
+    /// The connection is lost. `was_cut` says whether neither the client nor this node has ended it. Returns whether the
+    /// session was attached.
+    pub(super) fn lose_connection(
+        &mut self,
+        reason: DetachReason,
+        was_cut: bool,
+        now: Instant,
+    ) -> bool {
         if self.transport == Transport::WebSocket {
+            let config = &self.shared.config;
             let lived = now.duration_since(self.attached_at);
-            if lived >= self.shared.config.flapping_age {
+            if lived >= config.flapping_age {
                 self.short_lived = 0;
-            } else if reason != DetachReason::ClientClosed {
-                // A client may close a connection as soon as it likes.
+            } else if was_cut {
                 self.short_lived = self.short_lived.saturating_add(1);
-                self.last_lost = now;
+                let is_flapping =
+                    config.flapping_limit > 0 && self.short_lived >= config.flapping_limit;
+                self.refused_until = is_flapping.then(|| after(now, config.flapping_pause));
             }
         }
         self.detach(reason, now)

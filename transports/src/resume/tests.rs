@@ -190,7 +190,7 @@ fn reentrant(
             }
             for id in ["tab", "a tab of eve"] {
                 registry.knows(id);
-                registry.is_flapping(id, Transport::WebSocket);
+                registry.refuses(id, Transport::WebSocket);
                 drop(attach(&registry, id, Silent(Some("eve")), outbox::channel(100).1));
             }
             registry.detached();
@@ -323,21 +323,44 @@ async fn only_a_client_that_resumes_its_session_needs_no_place() {
 #[tokio::test(start_paused = true)]
 async fn only_connections_that_were_cut_count_as_flapping() {
     let registry = ResumeRegistry::new(ResumeConfig::new());
-    let lose = |close: Option<Close>| {
-        let (session, receiver) = tab(&registry, "tab", 100).1.expect("it is there");
-        close.into_iter().for_each(|close| receiver.close(close));
-        drop((session, receiver));
-        registry.is_flapping("tab", Transport::WebSocket)
+    let (outbox, mut first) = tab(&registry, "tab", 100);
+    let mut lose = |how: &str| {
+        let attached = first.take().or_else(|| tab(&registry, "tab", 100).1);
+        match how {
+            "by its client" => attached.as_ref().expect("it is there").1.close(Close::Normal),
+            "by the server" => assert!(outbox.end_connection()),
+            _ => {}
+        }
+        drop(attached);
+        registry.refuses("tab", Transport::WebSocket)
     };
     for _ in 0..20 {
-        assert!(!lose(Some(Close::Normal)));
+        assert!(!lose("by its client"));
+        assert!(!lose("by the server"));
     }
-    for cuts in 1..=5 {
-        assert_eq!(lose(None), cuts == 5);
-        assert_eq!(lose(Some(Close::Normal)), cuts == 5, "a close changes nothing");
+    for cuts in 1..=8 {
+        assert!(!registry.refuses("tab", Transport::LongPoll));
+        assert_eq!(lose("cut"), cuts >= 5);
+        assert!(!registry.refuses("tab", Transport::WebSocket), "one is refused for each");
+        assert!(!lose("by its client"), "a close changes nothing");
+        assert!(!lose("by the server"), "nor does that");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_that_comes_much_later_or_after_a_long_lived_one_is_not_refused() {
+    let registry = ResumeRegistry::new(ResumeConfig::new());
+    let lose = || drop(tab(&registry, "tab", 100).1.expect("it is there"));
+    (0..5).for_each(|_| lose());
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert!(!registry.is_flapping("tab", Transport::WebSocket));
+    assert!(!registry.refuses("tab", Transport::WebSocket));
+    let long_lived = tab(&registry, "tab", 100).1.expect("it is there");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    drop(long_lived);
+    for cuts in 1..=5 {
+        lose();
+        assert_eq!(registry.refuses("tab", Transport::WebSocket), cuts == 5);
+    }
 }
 
 #[tokio::test(start_paused = true)]

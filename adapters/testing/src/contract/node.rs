@@ -13,7 +13,7 @@ use tower_channels::adapter::{Adapter, Channel, Link, NodeId, NodeInbox, Publish
 
 use super::Line;
 
-/// How long anything may take. Nothing that works comes near it.
+/// How long anything may take, and how long a node may hear nothing. Nothing that works comes near it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A node of a test.
@@ -101,15 +101,12 @@ impl Node {
         self.ear.heard.lock().expect("not poisoned")
     }
 
-    /// Waits until what it got is so.
+    /// Waits until what it got is so, for as long as it gets anything.
     pub(super) async fn until(&self, what: &str, condition: impl Fn(&Heard) -> bool) {
-        let waited = timeout(PATIENCE, async {
-            while !condition(&self.heard()) {
-                self.ear.changed.notified().await;
-            }
-        });
-        let is_so = waited.await.is_ok();
-        assert!(is_so, "node {} waited for {what} in vain; {}", self.id, all_heard());
+        while !condition(&self.heard()) {
+            let got = timeout(PATIENCE, self.ear.changed.notified()).await;
+            assert!(got.is_ok(), "node {} waited for {what} in vain; {}", self.id, all_heard());
+        }
     }
 
     /// Waits until it has heard a frame.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::PATIENCE;
 
 /// Sends commands over a connection of their own and returns the last answer as text, that of an array with an
 /// element a line. An answer that is an error is an error.
@@ -24,7 +25,7 @@ pub(super) async fn ask(to: SocketAddr, commands: &[&[&str]]) -> io::Result<Stri
         }
         Ok(last)
     };
-    timeout(Duration::from_secs(5), answer).await.map_err(io::Error::other)?
+    timeout(PATIENCE, answer).await.map_err(io::Error::other)?
 }
 
 async fn read(stream: &mut BufReader<TcpStream>) -> io::Result<String> {

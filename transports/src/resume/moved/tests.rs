@@ -28,7 +28,7 @@ fn outbox() -> MovedOutbox {
 
 fn session(outbox: MovedOutbox) -> MovedSession {
     let age = Duration::from_millis;
-    let conduct = Conduct { conflicts: vec![age(5), age(70)], short_lived: 3, last_lost: age(100) };
+    let conduct = Conduct { conflicts: vec![age(5), age(70)], short_lived: 3 };
     MovedSession { conduct, packed: "packed".into(), outbox }
 }
 

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::nodes::{Client, Fault, Frame, ID, TTL, Ws, event, nodes};
-use crate::connect_info::Transport;
+use super::nodes::{Client, Fault, Frame, ID, Node, TTL, Ws, event, nodes};
 use crate::frame::Close;
 use crate::peers::{Offering, Wanted};
 use crate::resume::{ResumeConfig, ResumeRegistry};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn wanted(received: Option<u64>, transport: Transport) -> Wanted {
-    Wanted { id: ID.into(), socket_id: Some("ann".into()), received, transport }
+fn wanted(received: Option<u64>) -> Wanted {
+    Wanted { id: ID.into(), socket_id: Some("ann".into()), received }
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +219,7 @@ async fn a_node_that_is_giving_a_session_away_or_looks_for_it_is_busy() {
     let (cluster, [a, b, _]) = nodes();
     let mut client = Client::numbered();
     drop(a.join(&mut client, 0).await);
-    let asked = wanted(Some(0), Transport::InMemory);
+    let asked = wanted(Some(0));
     a.fails(Fault::PackHangs);
     let _second = b.websocket(&client).await;
     tokio::time::sleep(SECOND).await;
@@ -270,7 +269,7 @@ async fn a_session_is_not_given_to_a_node_that_cannot_wait_for_it() {
     let (cluster, [a, ..]) = nodes();
     let mut client = Client::numbered();
     drop(a.join(&mut client, 0).await);
-    let asked = wanted(client.received, Transport::InMemory);
+    let asked = wanted(client.received);
     let Offering::Offered(offered) = a.acceptor.offer(&asked) else { panic!("not offered") };
     // Its client has come back, and this node is asking for the session.
     let gate: Arc<Notify> = Arc::default();
@@ -293,7 +292,7 @@ async fn a_session_that_was_just_offered_is_left_to_who_asked() {
     drop(a.join(&mut client, 0).await);
     tokio::time::sleep(SECOND).await;
     assert_eq!(a.acceptor.detached().len(), 1);
-    let offering = a.acceptor.offer(&wanted(Some(0), Transport::InMemory));
+    let offering = a.acceptor.offer(&wanted(Some(0)));
     assert_eq!((a.acceptor.detached(), a.acceptor.is_detached(ID)), (Vec::new(), false));
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!((a.acceptor.detached().len(), a.acceptor.is_detached(ID)), (1, true));
@@ -322,7 +321,7 @@ async fn a_session_that_ends_while_its_id_is_claimed_releases_nothing() {
 async fn an_offer_waits_for_no_callback() {
     let registry = ResumeRegistry::new(ResumeConfig::new().anonymous(true));
     drop(super::connect(&registry, ID));
-    let asked = Wanted { socket_id: None, ..wanted(None, Transport::InMemory) };
+    let asked = Wanted { socket_id: None, ..wanted(None) };
     let session = registry.find(ID).unwrap();
     let turn = session.turn.lock();
     assert!(matches!(registry.offer(&asked), Offering::Busy));
@@ -335,7 +334,7 @@ async fn an_offer_that_nobody_takes_leaves_the_session_without_a_connection() {
     let (_cluster, [a, ..]) = nodes();
     let mut client = Client::numbered();
     let mut first = a.join(&mut client, 0).await;
-    let offering = a.acceptor.offer(&wanted(Some(0), Transport::WebSocket));
+    let offering = a.acceptor.offer(&wanted(Some(0)));
     assert!(matches!(offering, Offering::Offered(_)));
     assert_eq!(first.next().await, Frame::Close(1012));
     drop(offering);
@@ -350,13 +349,11 @@ async fn a_session_that_is_deposited_is_packed_for_nobody() {
     let (_cluster, [a, ..]) = nodes();
     let mut client = Client::numbered();
     drop(a.join(&mut client, 0).await);
-    let Offering::Offered(offer) = a.acceptor.offer(&wanted(Some(0), Transport::InMemory)) else {
-        panic!("an offer")
-    };
+    let Offering::Offered(offer) = a.acceptor.offer(&wanted(Some(0))) else { panic!("an offer") };
     assert_eq!(offer.outline(), "outline");
     assert!(offer.give(None).await.is_some());
     assert_eq!(a.record(), ["detached", "packed for None", "dropped"]);
-    assert!(matches!(a.acceptor.offer(&wanted(None, Transport::InMemory)), Offering::None));
+    assert!(matches!(a.acceptor.offer(&wanted(None)), Offering::None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,23 +376,34 @@ async fn what_is_not_for_the_client_is_not_offered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn websockets_that_keep_dying_are_ended_at_every_node() {
-    let (_cluster, [a, b, _]) = nodes();
+async fn websockets_that_keep_dying_are_refused_before_they_open_and_once_by_each_node() {
+    let (_cluster, [a, b, c]) = nodes();
     let mut client = Client::numbered();
-    for count in 0..5 {
-        // They wander, and the count goes along.
-        let node = if count % 2 == 0 { &a } else { &b };
-        let ws = node.join(&mut client, usize::from(count > 0)).await;
-        drop(ws);
+    let lose = async |node: &Node, client: &mut Client| {
+        drop(node.join(client, usize::from(!client.seen.is_empty())).await);
         tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    // They wander, and the count goes along.
+    for node in [&a, &b, &a, &b] {
+        lose(node, &mut client).await;
+        assert!(!node.refuses(&client).await);
     }
-    let mut ws = b.websocket(&client).await;
-    assert_eq!(ws.next().await, Frame::Eof);
-    // Long poll takes it.
-    let token = b.longpoll(&client).await;
-    b.request(Some(&token), Some("join"), &client).await;
-    b.poll(&token, &mut client).await;
-    assert_eq!(client.seen.last().unwrap(), "last");
+    for node in [&a, &b, &c] {
+        assert!(!node.refuses(&client).await, "it has lost none of five yet");
+        lose(node, &mut client).await;
+    }
+    for node in [&a, &b, &c] {
+        assert!(
+            node.refuses(&client).await,
+            "it has lost one, and has the session or has given it away"
+        );
+        assert!(!node.refuses(&client).await, "it has refused one");
+    }
+    // A client that has nothing else goes on.
+    let mut ws = a.join(&mut client, 1).await;
+    a.push("1");
+    ws.read(&mut client, 1).await;
+    assert_eq!(client.take_seen().pop().as_deref(), Some("1"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -241,7 +241,6 @@ impl Peers for Link {
                     Found::None
                 }
                 Offering::Taken | Offering::Busy => Found::Taken,
-                Offering::Flapping => Found::Flapping,
                 Offering::Offered(handover) => {
                     let outline = handover.outline();
                     Found::Offered(Box::new(Offered { to, id, outline, handover, cluster }))
@@ -343,6 +342,12 @@ impl Client {
         format!("/?session={ID}&user={}{received}", self.user.unwrap_or("ann"))
     }
 
+    /// What it connects with over a WebSocket.
+    fn info(&self) -> ConnectInfo {
+        let parts = Request::builder().uri(self.query()).body(()).unwrap().into_parts().0;
+        ConnectInfo::from_request_parts(&parts, Transport::WebSocket).unwrap()
+    }
+
     pub(super) fn read(&mut self, text: &str) {
         let text = match text.strip_prefix("\"s:").and_then(|rest| rest.split_once('"')) {
             Some((number, text)) => {
@@ -373,12 +378,15 @@ pub(super) enum Frame {
 }
 
 impl Node {
+    /// Returns whether the node refuses a WebSocket of the session before that opens.
+    pub(super) async fn refuses(&self, client: &Client) -> bool {
+        self.acceptor.accept(client.info()).await.is_err()
+    }
+
     /// Connects over a WebSocket. The claim is under way when this returns.
     pub(super) async fn websocket(&self, client: &Client) -> Ws {
-        let parts = Request::builder().uri(client.query()).body(()).unwrap().into_parts().0;
-        let info = ConnectInfo::from_request_parts(&parts, Transport::WebSocket).unwrap();
         let acceptor = self.acceptor.clone();
-        let accepted = acceptor.accept(info).await.unwrap();
+        let accepted = acceptor.accept(client.info()).await.unwrap();
         let connected = acceptor.admit(accepted, Transport::WebSocket).unwrap();
         let (here, there) = tokio::io::duplex(1 << 20);
         tokio::spawn(async move {
