@@ -16,6 +16,7 @@ export class KeptPushes {
   #bytes = 0;
   #known = null; // the connection whose session is known
   #isTracked = false; // whether that session tracks pushes
+  #joinedAs = null; // the ref of the last join that it has answered
   #askTimer = null;
   #isAsked = false;
   #unsent = []; // to be reported
@@ -108,8 +109,12 @@ export class KeptPushes {
     this.#known = conn;
     this.#isTracked = true;
     this.#isAsked = false;
-    if (!resumed) return this.#loseSession();
     const isHandled = ({ ref }) => refs.some(([first, last]) => first <= ref && ref <= last);
+    // It may be another session: one that was begun without this client's hearing of it, or an older one.
+    if (!resumed || (this.#joinedAs && !isHandled({ ref: this.#joinedAs }))) {
+      this.#joinedAs = null;
+      return this.#loseSession();
+    }
     for (const push of this.#kept.values()) {
       if (isHandled(push)) this.#remove(push);
       else if (push.conn !== conn) this.#missed(push);
@@ -137,6 +142,7 @@ export class KeptPushes {
       this.#loseSession();
     }
     const joinRef = channel.joinRef();
+    this.#joinedAs = this.#isTracked ? joinRef : null;
     for (const push of this.#kept.values()) {
       if (push.channel !== channel || push.joinRef === joinRef || !canCarry(conn, push.encoded)) continue;
       if (push.isLate && !this.#decide(push, "timeout")) continue;

@@ -191,7 +191,7 @@ impl Client {
     async fn echo(&mut self) -> Duration {
         let start = Instant::now();
         assert!(self.send("push", 100).await, "the innocent client is served");
-        let reply = tokio::time::timeout(Duration::from_secs(10), self.receive()).await;
+        let reply = tokio::time::timeout(Duration::from_secs(30), self.receive()).await;
         let reply = reply.expect("a reply in time").expect("a connection");
         assert!(reply.contains("phx_reply"), "{reply}");
         start.elapsed()

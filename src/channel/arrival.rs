@@ -6,19 +6,39 @@ use crate::payload::Payload;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Arrival {
-    /// The client joins the topic anew.
+    /// The client joins the topic anew: for the first time in its session, or once more if it is not known to have read the
+    /// reply to that before its session has moved.
     New,
     /// The client had joined the topic on another node, from which its session has moved here. What it has missed follows
     /// the reply to the join, in order.
     Moved {
         /// What [`Channel::pack`](crate::Channel::pack) has returned there. `None` also if that was too large.
         packed: Option<Payload>,
-        /// Broadcasts of the topic may have been lost on the way. Otherwise the client receives all of them.
+        /// Broadcasts of the topic may have been lost, on the way or on an earlier one, and the client is not known to
+        /// have read the reply to a join that learned of it. Otherwise the client receives all of them.
         has_gap: bool,
     },
 }
 
+/// What the reply to a join tells its client, if it depends on why the topic was joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// That it begins anew.
+    New,
+    /// That something may be missing.
+    Gap,
+}
+
 impl Arrival {
+    /// Returns what the client has to be told. `None` stands for [`Arrival::New`].
+    pub(crate) fn news(arrival: Option<&Self>) -> Option<News> {
+        match arrival {
+            None | Some(Self::New) => Some(News::New),
+            Some(Self::Moved { has_gap: true, .. }) => Some(News::Gap),
+            Some(Self::Moved { has_gap: false, .. }) => None,
+        }
+    }
+
     /// The bytes that it holds outside of itself.
     pub(crate) fn heap_size(&self) -> usize {
         match self {

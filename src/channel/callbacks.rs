@@ -114,7 +114,8 @@ pub trait Channel: Sized + Send + 'static {
     ///
     /// No message was lost: right after the reply the client receives, in order, what it has
     /// missed. So there is no history to send here; a client whose session has ended comes through
-    /// [`join`](Channel::join). It may be called several times, also without a disconnect before.
+    /// [`join`](Channel::join). But the response to the first join may not have reached the client: a response that takes its
+    /// place has to contain what the client needs of it. It may be called several times, also without a disconnect before.
     ///
     /// This is the place to authorize again. `join` has checked the payload of the first join alone;
     /// since then a permission may have been withdrawn, and the payload of this join may be another

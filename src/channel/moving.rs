@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::arrival::News;
 use crate::adapter::NodeId;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
@@ -29,6 +30,8 @@ pub(crate) struct PackedChannel {
     pub(crate) heard: Heard,
     /// Whether the client has requested the presence of the topic.
     pub(crate) follows: bool,
+    /// What the reply to its join has told the client, if that has read it.
+    pub(crate) news: Option<News>,
 }
 
 /// What the join of a topic on the new node continues, beside the stream.

@@ -240,7 +240,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let Some(channel) = self.channels.get_mut(topic) else { return false };
         channel.sent_join_ref = join_ref.clone();
         (channel.epoch, channel.joined_at) = (self.epoch, Instant::now());
-        channel.join_acked = false;
+        if std::mem::take(&mut channel.join_acked) {
+            channel.outbox.set_known();
+        }
         channel.outbox.expect_reply();
         let rejoin = Rejoin {
             join_ref: join_ref.clone(),

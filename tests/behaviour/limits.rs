@@ -167,12 +167,12 @@ async fn endless_fragments_close_with_1009() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_million_empty_lines_are_ignored() {
+async fn a_hundred_thousand_empty_lines_are_ignored() {
     let server = Server::start().await;
     let mut other = RawWebSocket::member(&server).await;
     let mut session = LongPoll::member(&server).await;
     for line in ["\n", "\r\n"] {
-        let body = line.repeat(1_000_000 / line.len());
+        let body = line.repeat(100_000);
         assert_eq!(session.post(NDJSON, &body).await, json!({"status": 200}));
     }
     session.post(JSON, PING).await;

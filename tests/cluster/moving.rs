@@ -1,6 +1,7 @@
 //! Sessions that move from one node to another.
 
 mod polls;
+mod untold;
 
 use std::time::Duration;
 

@@ -60,6 +60,21 @@ function keeping(client) {
     assert.equal(of(server, "one").length, 1);
   });
 
+  test("a push of a session that another one has replaced is reported, and not sent again", async (t) => {
+    const { server, room, unsent } = await joined(t);
+    server.ignores = is("one");
+    room.push("one", {});
+    await until("it has arrived", () => of(server, "one").length === 1);
+    server.replace();
+    await reconnected(server, room);
+    server.loses = is("two");
+    const push = room.push("two", {});
+    await lost(server);
+    await ok(push);
+    assert.deepEqual(unsent.map(({ event, reason }) => [event, reason]), [["one", "session"]]);
+    assert.equal(of(server, "one").length, 1);
+  });
+
   if (client.overWebSocket || client.can.binaryUpOverLongPoll) {
     test("a binary push is sent again", async (t) => {
       const { server, room } = await joined(t);

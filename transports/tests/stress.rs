@@ -111,7 +111,7 @@ async fn messages_of_many_tasks_arrive_whole_and_in_order() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), receive).await.expect("everything arrives");
+        tokio::time::timeout(Duration::from_secs(30), receive).await.expect("everything arrives");
         outbox.close(Close::GoingAway);
         assert_eq!(read_frame(&mut reader).await, (8, 1001_u16.to_be_bytes().to_vec()));
         connection.abort();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower_channels_transports::{excerpt, limited};
 
 use super::{ChannelTask, TaskExit};
+use crate::channel::arrival::Arrival;
 use crate::channel::callbacks::Channel;
 use crate::channel::mailbox::Command;
 use crate::channel::moving::{PackRequest, PackedChannel};
@@ -44,9 +45,10 @@ impl<C: Channel> ChannelTask<C> {
         channel.terminate(Reason::Moved, &socket).await;
         drop(channel);
         let follows = context.ownership.follows();
+        let news = Arrival::news(context.arrival.as_deref());
         guard.finish_move(ticket);
         // If nobody waits any more, the presence goes when its time is over.
-        let _ = reply.send(PackedChannel { packed, heard, follows });
+        let _ = reply.send(PackedChannel { packed, heard, follows, news });
         limited!(DEBUG, topic = ?context.topic, "moved to another node");
     }
 }

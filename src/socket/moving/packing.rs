@@ -14,6 +14,7 @@ use tower_channels_transports::limited;
 
 use super::arriving::{Arriving, ArrivingTopic};
 use super::wire::{self, Handled, Outline, Packed, Prepared, State, Topic};
+use crate::channel::arrival::News;
 use crate::channel::mailbox::Command;
 use crate::channel::moving::{PackRequest, PackedChannel};
 use crate::message::Ref;
@@ -90,7 +91,9 @@ impl Packing {
                 Err(_) => leave_behind(&topic, &channel, "late"),
             }
         }
-        let mut lingering: Vec<_> = pubsub.node().map(|node| (node, ticket)).into_iter().collect();
+        // Most sessions have no presence, and then nobody need say when they are settled.
+        let node = pubsub.node().filter(|_| pubsub.presence().0.lingers(ticket));
+        let mut lingering: Vec<_> = node.map(|node| (node, ticket)).into_iter().collect();
         for (topic, arriving, intercepted) in arriving {
             lingering.extend(arriving.settlement.pass_on());
             topics.pass_on(topic, *arriving, &responder, intercepted);
@@ -143,6 +146,10 @@ fn leave_behind(topic: &SmolStr, channel: &JoinedChannel, reason: &'static str) 
     channel.mailbox.abandon();
     channel.task.abort();
     channel.outbox.end_stream();
+    report_left_behind(topic, reason);
+}
+
+fn report_left_behind(topic: &SmolStr, reason: &'static str) {
     CHANNELS_LEFT_BEHIND.increment([reason], 1);
     limited!(INFO, ?topic, reason, "channel does not move with its client");
 }
@@ -159,7 +166,14 @@ struct Topics {
 impl Topics {
     /// Adds a topic whose channel has ended.
     fn add(&mut self, topic: SmolStr, channel: &JoinedChannel, packed: PackedChannel) {
-        let PackedChannel { packed, heard, follows } = packed;
+        let PackedChannel { packed, heard, follows, news } = packed;
+        let is_known = channel.join_acked || channel.outbox.is_known();
+        let news = news.filter(|_| !is_known);
+        if news == Some(News::New) {
+            // It has heard nothing of the channel, and what follows would not begin where it left off.
+            channel.outbox.end_stream();
+            return report_left_behind(&topic, "unanswered");
+        }
         let state = packed.filter(|packed| self.admit(&topic, packed)).as_ref().map(State::from);
         let has_arrived = channel.join_acked || channel.outbox.has_reply_arrived();
         let joined = channel.sent_join_ref.as_json().filter(|_| has_arrived);
@@ -169,7 +183,7 @@ impl Topics {
             state,
             heard: wire::numbers(heard.iter()),
             follows,
-            has_gap: self.has_gap,
+            has_gap: self.has_gap || news == Some(News::Gap),
             joined: joined.map(str::to_owned),
         });
     }

@@ -1,13 +1,13 @@
 //! [`Client`]: a client, and what it knows.
 
+mod coming;
 mod hearing;
 
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout_at};
-use tower_channels_transports::Rejected;
+use tokio::time::{Instant, sleep};
 
 use super::node::{LEAVE_GRACE, Node, Origin, User};
 use super::record::{Reach, Record, Span};
@@ -33,6 +33,8 @@ pub(super) struct Client {
     expects_restart: bool,
     /// Since when it has been away, while it joins its topics again.
     returning: Option<Instant>,
+    /// The number of its last join.
+    joins: u64,
     /// Whether it is told if something is missing.
     is_exact: bool,
     inner: test::Client<User>,
@@ -62,6 +64,8 @@ pub(super) struct Topic {
 struct Join {
     reference: String,
     span: Span,
+    /// Which of the client's joins it has heard an answer to last.
+    heard: u64,
 }
 
 impl Topic {
@@ -74,9 +78,6 @@ impl Topic {
         (self.tracked, self.tracked_since) = (None, None);
     }
 }
-
-/// How long a connect may take that looks for a session on other nodes.
-const CLAIM: Duration = Duration::from_secs(5);
 
 /// How long a presence is tracked before everyone has heard of it, and of what was before.
 const SETTLED: Duration = SLOW.saturating_mul(4);
@@ -125,6 +126,7 @@ impl Client {
             is_deposited: false,
             expects_restart: false,
             returning: None,
+            joins: 0,
             is_exact: is_resumable && node.ends_channels,
             inner,
             away: None,
@@ -141,7 +143,7 @@ impl Client {
         if self.away.is_some() || self.topics[topic].join.is_some() {
             return true;
         }
-        let reference = self.inner.send_join(TOPICS[topic], json!({}));
+        let reference = self.send_join(topic);
         self.answer(topic, &reference, record).await
     }
 
@@ -216,6 +218,8 @@ impl Client {
         record: &mut Record,
     ) -> bool {
         self.is_deposited = in_order && record.is_whole() && self.may_close.is_none();
+        // Its session may be one that it has not heard of.
+        self.is_deposited &= !self.may_lose_channels;
         self.away.get_or_insert_with(|| (Instant::now(), false));
         self.inner.let_go(nowhere);
         // What it tracked goes with the node, and perhaps its session.
@@ -224,48 +228,6 @@ impl Client {
             self.finish_all(Instant::now(), record);
         }
         self.is_resumable
-    }
-
-    /// Comes to a node with its session, if it is away.
-    pub(super) async fn come_back(&mut self, node: &Node, record: &mut Record) -> bool {
-        let Some((since, _)) = self.away else { return true };
-        let moves = self.at != node.origin();
-        record.trace(format_args!("{} comes back to {:?}", self.key, node.origin()));
-        // No two connects of a client are at the same moment: by their times the nodes know the newer one.
-        sleep(Duration::from_millis(1)).await;
-        let until = Instant::now() + CLAIM;
-        // It is refused for a moment while its session is on its way.
-        while let Err(refused) = self.reconnect(node, until).await {
-            assert_eq!(refused.status_code(), StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
-        // Its session may be a new one.
-        (self.away, self.closed_by, self.is_on_dead_node) = (None, None, false);
-        (self.expects_restart, self.returning) = (false, Some(since));
-        self.at = node.origin();
-        if moves {
-            self.is_exact = node.ends_channels;
-        }
-        for (topic, name) in TOPICS.iter().enumerate() {
-            if !self.read(record) {
-                return false;
-            }
-            let Some(join) = self.topics[topic].join.take() else { continue };
-            let reference = self.inner.send_join(name, json!({}));
-            let span = self.topics[topic].join.insert(Join { reference, ..join });
-            let reference = span.reference.clone();
-            if !self.answer_after(topic, &reference, since, record).await {
-                return false;
-            }
-        }
-        (self.may_lose_channels, self.is_deposited) = (!record.is_whole(), false);
-        self.returning = None;
-        true
-    }
-
-    async fn reconnect(&mut self, node: &Node, until: Instant) -> Result<(), Rejected> {
-        let connecting = timeout_at(until, self.inner.reconnect_to(&node.endpoint));
-        connecting.await.expect("a connect has taken too long")
     }
 
     /// Somebody disconnects a user.
@@ -285,6 +247,11 @@ impl Client {
     /// Something breaks.
     pub(super) fn trouble(&mut self) {
         (self.may_lose_channels, self.is_deposited) = (true, false);
+    }
+
+    fn send_join(&mut self, topic: usize) -> String {
+        self.joins += 1;
+        self.inner.send_join(TOPICS[topic], json!(self.joins))
     }
 
     /// Pushes to a topic if it is joined, and returns the ref.

@@ -139,7 +139,8 @@ impl Simulation {
             19 => self.untrack(value % CLIENTS, value / CLIENTS).await,
             20 => self.detach(value % CLIENTS, value / CLIENTS),
             21..=22 => self.come_back(value % CLIENTS, value / CLIENTS).await,
-            46..=49 => self.wander(value % CLIENTS, value / CLIENTS).await,
+            46..=48 => self.wander(value % CLIENTS, value / CLIENTS).await,
+            49 => self.stray(value % CLIENTS, value / CLIENTS).await,
             23 => self.kill(slot),
             24 => self.shut_down(slot).await,
             25..=26 => self.start(slot, rest),
@@ -250,14 +251,23 @@ impl Simulation {
     /// A client that is away comes to a node that is there, its own or another.
     async fn come_back(&mut self, client: usize, value: usize) {
         let Some(it) = &mut self.clients[client] else { return };
-        let slots = (0..NODES).map(|slot| (slot + value) % NODES);
-        let mut nodes = slots.filter_map(|slot| self.nodes[slot].as_ref());
-        // A node that cannot ask the store begins every session anew, without knowing of others.
-        let can_take = |node: &&Node| node.calm_since.is_some() || node.origin() == it.at;
-        let Some(node) = nodes.find(can_take) else { return };
+        let Some(node) = find(&self.nodes, it, value) else { return };
         if !it.come_back(node, &mut self.record).await {
             self.clients[client] = None;
         }
+    }
+
+    /// A client loses its connection and comes to several nodes, of which only the last one answers in time.
+    async fn stray(&mut self, client: usize, value: usize) {
+        self.detach(client, 1);
+        for stop in 1..=1 + value / NODES % 2 {
+            if let Some(it) = &mut self.clients[client]
+                && let Some(node) = find(&self.nodes, it, value + stop)
+            {
+                it.pass_by(node, &mut self.record).await;
+            }
+        }
+        self.come_back(client, value).await;
     }
 
     /// A client loses its connection and comes to a node at once.
@@ -303,6 +313,14 @@ impl Simulation {
         }
         node.endpoint.disconnect(user);
     }
+}
+
+/// Finds a node to which a client may come: the one that `value` names, or one behind it.
+fn find<'a>(nodes: &'a [Option<Node>], client: &Client, value: usize) -> Option<&'a Node> {
+    let slots = (0..NODES).map(|slot| (slot + value) % NODES);
+    let mut nodes = slots.filter_map(|slot| nodes[slot].as_ref());
+    // A node that cannot ask the store begins every session anew, without knowing of others.
+    nodes.find(|node| node.calm_since.is_some() || node.origin() == client.at)
 }
 
 /// The length of a broadcast that does not fit into one frame.

@@ -111,8 +111,8 @@ async fn connect(info: ConnectInfo) -> Result<User, Rejected> {
     Ok(User { name: text("name"), key: text("key") })
 }
 
-/// What the client tracks here, if it does.
-struct Room(Option<Value>);
+/// What the client tracks here, if it does; and which of its joins this was, and why.
+struct Room(Option<Value>, [Value; 2]);
 
 impl Channel for Room {
     type Assigns = User;
@@ -120,7 +120,7 @@ impl Channel for Room {
     const LOG_JOIN: Option<tracing::Level> = None;
     const LOG_HANDLE_IN: Option<tracing::Level> = None;
 
-    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
+    async fn join(_: &str, join: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         Presence::push_state(socket);
         let (arrival, tracked) = match socket.arrival() {
             Arrival::Moved { packed, has_gap } => {
@@ -132,7 +132,10 @@ impl Channel for Room {
         if let Some(meta) = &tracked {
             Presence::track(socket, &socket.assigns().key, meta)?;
         }
-        Ok(Joined::new(Self(tracked.clone())).reply(json!([arrival, tracked])))
+        let join = [join.parse::<Value>()?, arrival.into()];
+        let [number, arrival] = &join;
+        let response = json!([arrival, tracked, number]);
+        Ok(Joined::new(Self(tracked, join)).reply(response))
     }
 
     async fn pack(&mut self, _: &Socket<Self>) -> Option<Payload> {
@@ -140,7 +143,8 @@ impl Channel for Room {
     }
 
     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
-        Ok(Some(json!(["resumed", self.0]).into()))
+        let Self(tracked, [number, arrival]) = self;
+        Ok(Some(json!(["resumed", tracked, number, arrival]).into()))
     }
 
     async fn handle_in(

@@ -1,10 +1,11 @@
 //! How sessions end, and what their clients receive.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::{SESSION, new_msg, witness};
+use crate::reference::Config;
 use crate::support::Transport::{LongPoll as Poll, WebSocket};
 use crate::support::longpoll::JSON;
 use crate::support::raw_websocket::CLOSE;
@@ -72,14 +73,13 @@ async fn a_malformed_message_ends_the_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_ends_detached_sessions_at_once() {
-    let mut server = Server::start().await;
+    let shutdown = Duration::from_secs(60);
+    let mut server = Server::with(Config { shutdown, ..Config::default() }).await;
     let mut conn = Connection::open(&server, WebSocket, SESSION).await;
     conn.join("1", "room:a").await;
     conn.cut().await;
-    let began = Instant::now();
     server.shut_down();
     server.ended().await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,7 +34,7 @@ export async function startCluster(t, engine) {
     async end() {
       cluster.isOver = true;
       await Promise.all(sending);
-      await passing(500);
+      await quiet(cluster);
       // Those who have missed something are told when it is certain, after a few heartbeats of the nodes.
       for (const end = Date.now() + TOLD_MS; count(cluster).silent > 0 && Date.now() < end; ) await passing(100);
       await Promise.all(cluster.members.map((member) => member.leave()));
@@ -43,6 +43,15 @@ export async function startCluster(t, engine) {
   await until("all see each other", () => cluster.isRight(cluster.members, cluster.members));
   await until("messages flow", () => flowsSince(cluster, 0, cluster.members) !== undefined);
   return cluster;
+}
+
+/** Waits until nobody has received anything for a while. */
+async function quiet({ members }) {
+  const received = () => members.reduce((sum, { received }) => sum + received.length, 0);
+  for (let before = -1; before !== received(); ) {
+    before = received();
+    await passing(QUIET_MS);
+  }
 }
 
 /** Broadcasts from outside of any channel. What the node has taken counts as sent. */
@@ -82,11 +91,14 @@ export function flowsSince(cluster, moment, members) {
   return firsts.every(Boolean) ? Math.max(...firsts.map(({ now }) => now - moment)) : undefined;
 }
 
+/** After which nothing is on its way any more. */
+const QUIET_MS = 500;
+
 /** After which a member with a resumable session has been told of a loss. */
 const TOLD_MS = 10_000;
 
 /** What a node has taken just before its death may have died with it. */
-const DIED_WITH_MS = 500;
+const DIED_WITH_MS = 1500;
 
 /**
  * Counts what was sent, and what became of it at those who were there. A loss is silent if the member has a resumable

@@ -15,9 +15,9 @@ const ANSWERED_MS = 2000;
 const FLOW_MS = 1000;
 const RIGHT_MS = 6000;
 /** What a busy machine is granted beyond. */
-const GRANTED_MS = Number(process.env.GRANTED_MS ?? 5000);
+const GRANTED_MS = Number(process.env.GRANTED_MS ?? 10_000);
 
-const LONG = { timeout: 60_000 };
+const LONG = { timeout: 200_000 };
 
 const COLUMNS = ["fault", "sent", "due", "received", "lost", "silent", "twice", "flow", "right", "answer", "stopped", "join", "interrupted", "rejoins"];
 

@@ -12,16 +12,20 @@ const STEPS = 20;
 export const within = (ms, lag) => ms + GRANTED_MS + STEPS * lag;
 
 export const COLUMNS = [
-  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps"],
+  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps", "older"],
   ...["answer", "hung", "away", "refused", "left", "back", "p99", "lag"],
 ];
 
 /** Messages that a member lacks, and was not told of. */
 export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
 
-/** What a member has seen, of what was heard in its room. The messages of some users may come in another order. */
-export function tally(member, heard, unordered = []) {
-  const { mode, isHeldToAll, arrivals, away, waits, unpacked, cuts } = member;
+/**
+ * What a member has seen, of what was heard in its room. The messages of some users may come in another order. If the store
+ * could not be asked (`mayBeOlder`), a session that had begun anew may have given way to an older one, which sends again
+ * what the newer one has sent.
+ */
+export function tally(member, heard, unordered = [], mayBeOlder = false) {
+  const { mode, isHeldToAll, arrivals, away, waits, unpacked, cuts, older } = member;
   // Whoever is cut again begins again.
   const sinceLastCut = (from, to) => to - cuts.reduce((start, cut) => (cut <= to ? Math.max(start, cut) : start), from);
   const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
@@ -36,7 +40,7 @@ export function tally(member, heard, unordered = []) {
     due: isHeldToAll ? heard.length : 0,
     lost,
     missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
-    twice: isKept ? repeated(inSessions).length : 0,
+    twice: isKept && !(mayBeOlder && (told("new") || older.length)) ? repeated(inSessions).length : 0,
     again: isHeldToAll ? repeated(arrivals).length : 0,
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,
@@ -44,6 +48,7 @@ export function tally(member, heard, unordered = []) {
     unpacked: isHeldToAll ? unpacked : 0,
     anew: told("new"),
     gaps: told("gap"),
+    older: isHeldToAll ? older.length : 0,
     answers: waits.filter(({ status }) => status !== "interrupted").map(({ at, ms }) => sinceLastCut(at, at + ms)),
     absences: away.map(([from, to = Date.now()]) => sinceLastCut(from, to)),
     returns: isHeldToAll ? returnsOf(member) : [],
@@ -55,7 +60,7 @@ export function total(tallies, lag) {
   const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
   const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
   const tooLong = (ms) => ms > within(HUNG_MS, lag);
-  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps"];
+  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps", "older"];
   return {
     clients: tallies.length,
     lag,
@@ -71,9 +76,9 @@ export function total(tallies, lag) {
 
 /** A line for each member that lacks something, has something twice, has begun a session anew or had to wait. */
 export function oddities(tallies) {
-  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps, answers, absences }) => {
+  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps, older, answers, absences }) => {
     const waits = Object.entries({ answer: longest(answers), away: longest(absences) }).filter(([, ms]) => ms > HUNG_MS);
-    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps }).filter(([, count]) => count > 0);
+    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps, older }).filter(([, count]) => count > 0);
     const odd = [...counts, ...waits].map(([what, number]) => `${number} ${what}`);
     return odd.length ? [`${name}: ${odd.join(", ")}`] : [];
   });

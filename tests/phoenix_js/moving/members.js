@@ -30,7 +30,7 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, heartbeatIntervalMs: HEARTBEAT_MS };
   const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
-  Object.assign(me, { client, mode, topic, cuts: to.cuts ?? [], connection: 0, arrivals: [], away: [], waits: [], told: [], unpacked: 0, isHere: true });
+  Object.assign(me, { client, mode, topic, cuts: to.cuts ?? [], connection: 0, arrivals: [], away: [], waits: [], told: [], older: [], unpacked: 0, isHere: true });
   socket.onOpen(() => (me.connection += 1));
   room.on("new_msg", ({ user, n, at }) => me.arrivals.push({ user, n, at, now: Date.now(), connection: me.connection }));
   follow(me, room);
@@ -41,7 +41,12 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   const presence = new client.phoenix.Presence(lobby);
   await ok(lobby.join());
   await mark(me);
-  room.joinPush.receive("ok", ({ echo, arrival }) => arrive(me, echo === joins ? arrival : "back"));
+  const heard = new Set(); // an answer that is repeated may be the first to arrive
+  room.joinPush.receive("ok", ({ echo, arrival }) => {
+    arrive(me, heard.has(echo) ? "back" : arrival);
+    if (echo < Math.max(...heard)) me.older.push(Date.now());
+    heard.add(echo);
+  });
   const asking = ask(me, room, askEveryMs);
   t.after(() => (me.isHere = false));
 

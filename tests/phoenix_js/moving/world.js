@@ -12,7 +12,7 @@ import { MODES, enter } from "./members.js";
 import { handledTwice, heardOn, left, watch } from "./watchers.js";
 
 export const FULL = process.env.MOVING === "full";
-export const SHUTDOWN_MS = FULL ? 8000 : 3000;
+const SHUTDOWN_MS = FULL ? 8000 : 3000;
 
 const VERSIONS = ["phoenix-1.8", "phoenix-1.8.0", "phoenix-1.7", "phoenix-1.6"];
 /** Members of each kind, and the time between their messages, and between their questions. */
@@ -28,10 +28,10 @@ export const SETTLED_MS = 60_000;
 agent.maxSockets = Infinity;
 
 /** Starts an engine, and the nodes behind the balancer. */
-export async function startBalanced(t, name) {
+export async function startBalanced(t, name, env = {}, options = {}) {
   const engine = await startEngine(name);
   t.after(engine.stop);
-  const nodes = await startNodes(t, engine, ENV);
+  const nodes = await startNodes(t, engine, { ...ENV, ...env }, options);
   const balancer = await startBalancer(nodes);
   t.after(balancer.stop);
   const lag = measureLag(nodes);
@@ -90,12 +90,12 @@ export function haveSessions(nodes, number) {
 }
 
 /** What all have seen: a row of the table, and a line for each that has seen something odd. */
-export function count({ members, watchers, balancer, lag }) {
+export function count({ members, watchers, balancer, lag, mayBeOlder }) {
   const heard = new Map(members.map(({ topic }) => [topic, heardOn(topic, watchers)]));
   // Before 1.7 the POSTs of a long poll overtake each other. And a node that was out of reach may still handle what a
   // client sent before it began another session.
   const unordered = members.filter(({ client, told }) => !client.can.batchOverLongPoll || told.length > 0).map(({ user }) => user);
-  const tallies = members.map((member) => tally(member, heard.get(member.topic), unordered));
+  const tallies = members.map((member) => tally(member, heard.get(member.topic), unordered, mayBeOlder));
   const row = total(tallies, lag.longest());
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);

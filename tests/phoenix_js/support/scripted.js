@@ -32,6 +32,8 @@ export async function startScripted() {
     isQuiet: () => Date.now() - arrivedAt > 30,
     /** Forgets all sessions. */
     forget: () => sessions.clear(),
+    /** Puts other sessions in their place, of which the clients have not heard. */
+    replace: () => sessions.forEach((_, id) => sessions.set(id, [])),
     send,
     cut,
     stop,

@@ -18,6 +18,7 @@ mod priority;
 mod queue;
 mod receiver;
 mod replay_buffer;
+mod replies;
 mod sender;
 mod sent;
 mod streams;

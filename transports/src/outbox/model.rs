@@ -69,6 +69,8 @@ struct Walk {
     sent: HashSet<Name>,
     /// Priority messages that were sent in any epoch.
     sent_priority: HashSet<u32>,
+    /// Those that resume a stream of this node, which the client then knows.
+    replies: BTreeMap<u32, StreamId>,
     /// How far the client's network has acknowledged.
     acked: u64,
     attached: bool,
@@ -104,6 +106,7 @@ impl Walk {
             wire: VecDeque::new(),
             sent: HashSet::new(),
             sent_priority: HashSet::new(),
+            replies: BTreeMap::new(),
             acked: 0,
             attached: true,
             closed_by_client: false,
@@ -249,6 +252,8 @@ impl Walk {
         }
         if stream == PRIORITY {
             self.beating &= !is_beat(message);
+            let resumed = self.replies.get(&place).and_then(|it| self.streams.get_mut(it));
+            resumed.into_iter().for_each(|stream| stream.is_known = true);
             return;
         }
         let ended = &mut self.ended;
@@ -346,6 +351,7 @@ impl Walk {
             self.budget.release(cost);
         } else if let Some(model) = self.streams.get_mut(&stream) {
             model.is_resumed = true;
+            self.replies.insert(self.priority, stream);
             assert!(!self.buffer.has_reply_arrived(stream), "the reply has not been sent");
         }
     }
@@ -360,6 +366,7 @@ impl Walk {
         let Some(stream) = self.stream(value) else { return };
         self.buffer.restart_stream(stream, &mut self.budget);
         self.streams.entry(stream).or_default().restart();
+        self.replies.retain(|_, resumed| *resumed != stream);
         assert!(!self.buffer.has_reply_arrived(stream), "the next reply has not been sent");
     }
 

@@ -53,14 +53,16 @@ impl Sender {
         Self { shared: Arc::clone(&self.shared), stream: id }
     }
 
-    /// Supersedes the connection of a resumable outbox, if there is one, and every older one. Returns the epoch that
-    /// begins without a connection, and the wake-up of the one before; `None` if the outbox is closed.
-    pub(crate) fn fence(&self) -> Option<(u64, Wakeup)> {
+    /// Supersedes the connection of a resumable outbox, if there is one, and every older one, for a client that has seen
+    /// the number `received`, if it reads numbers. Returns the epoch that begins without a connection, and the wake-up
+    /// of the one before; `None` if the outbox is closed.
+    pub(crate) fn fence(&self, received: Option<u64>) -> Option<(u64, Wakeup)> {
         let mut state = self.shared.state.lock();
         if state.close.is_some() {
             return None;
         }
-        let epoch = state.replay()?.0.fence();
+        let (buffer, budget) = state.replay()?;
+        let epoch = buffer.fence(received, budget);
         Some((epoch, Wakeup(state.waker.take())))
     }
 

@@ -40,6 +40,15 @@ impl PriorityQueue {
         Some(next)
     }
 
+    /// Lets what was to resume a stream resume it no more, which has ended.
+    pub(super) fn disown(&mut self, stream: StreamId) {
+        for (_, kind) in &mut self.0 {
+            if matches!(kind, Kind::ResumeReply(of) if *of == stream) {
+                *kind = Kind::Plain;
+            }
+        }
+    }
+
     /// Drops all messages, and returns their cost.
     pub(super) fn clear(&mut self) -> Cost {
         mem::take(self).cost()

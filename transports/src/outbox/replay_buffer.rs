@@ -19,6 +19,7 @@
 //! This is plain code: it knows no task, no socket, and no clock but the time that it is given.
 
 mod moved;
+mod replies;
 mod take;
 
 use std::mem;
@@ -135,7 +136,7 @@ impl ReplayBuffer {
             None => {}
         }
         budget.release(self.priority.clear());
-        self.streams.end_epoch(|position| self.sent.is_acked(position));
+        self.streams.end_epoch(self.read_to(), |position| self.sent.is_acked(position));
         let sent = self.sent.restart(budget);
         budget.release(self.streams.pause_all(sent));
         self.heartbeat_reply = None;
@@ -270,7 +271,7 @@ impl ReplayBuffer {
         let is_current = epoch == self.epoch;
         if is_current {
             self.push_leftovers();
-            self.streams.resume(stream);
+            self.streams.resume(stream, self.read_to());
             self.push_priority(reply, Kind::ResumeReply(stream));
         }
         is_current
@@ -279,22 +280,6 @@ impl ReplayBuffer {
     /// Pauses a stream until it is resumed.
     pub(super) fn pause(&mut self, stream: StreamId, budget: &mut ByteBudget) {
         budget.release(self.streams.pause(stream));
-    }
-
-    /// Records that the client has asked again for a stream to be resumed.
-    pub(super) fn expect_reply(&mut self, stream: StreamId) {
-        self.streams.expect_reply(stream);
-    }
-
-    /// Returns whether the reply to the last request to resume a stream has arrived, in this epoch or
-    /// an earlier one.
-    pub(super) fn has_reply_arrived(&self, stream: StreamId) -> bool {
-        self.streams.has_reply_arrived(stream, |position| self.sent.is_acked(position))
-    }
-
-    /// Returns whether anything that this epoch sent has been acknowledged.
-    pub(super) fn has_acked(&self) -> bool {
-        self.sent.has_acked()
     }
 
     /// Pushes the last message of a stream that the client has asked to end: it does not wait for the
@@ -314,6 +299,7 @@ impl ReplayBuffer {
         self.end_stream(stream, budget);
         self.push_leftovers();
         self.sent.disown(stream);
+        self.priority.disown(stream);
         self.streams.insert(stream);
     }
 

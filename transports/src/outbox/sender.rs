@@ -133,28 +133,6 @@ impl Sender {
         }
     }
 
-    /// Records that the client has asked again for the stream to be resumed, and waits for the reply.
-    pub fn expect_reply(&self) {
-        if let Some((buffer, _)) = self.shared.state.lock().replay() {
-            buffer.expect_reply(self.stream);
-        }
-    }
-
-    /// Returns whether the reply that resumed the stream is known to have arrived, on this connection
-    /// or an earlier one.
-    pub fn has_reply_arrived(&self) -> bool {
-        match self.shared.state.lock().replay() {
-            None => true,
-            Some((buffer, _)) => buffer.has_reply_arrived(self.stream),
-        }
-    }
-
-    /// Returns whether anything that was sent on this connection has been acknowledged, so that more
-    /// acknowledgements can be expected.
-    pub fn has_acked(&self) -> bool {
-        self.shared.state.lock().replay().is_none_or(|(buffer, _)| buffer.has_acked())
-    }
-
     /// Appends the last message of a stream that the client has asked to end, as
     /// [`enqueue`](Self::enqueue) does: it does not wait for the stream to be resumed.
     pub fn enqueue_last(&self, message: Message) -> Enqueued {

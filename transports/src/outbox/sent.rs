@@ -40,6 +40,11 @@ pub(super) struct Sent {
 }
 
 impl Sent {
+    /// The position of the first message that is kept.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
     /// The position behind the last message.
     pub(super) fn position(&self) -> u64 {
         self.first + self.messages.len() as u64

@@ -36,6 +36,8 @@ struct Stream {
     id: StreamId,
     is_resumed: bool,
     reply: ResumeReply,
+    /// Whether the client has read a reply that resumed it.
+    is_known: bool,
     /// Whether its owner sends the current state each time it is resumed.
     discards_volatile: bool,
     paused: VecDeque<Message>,
@@ -53,6 +55,17 @@ enum ResumeReply {
 }
 
 impl Stream {
+    /// Returns whether the client has read a reply, if it has read what was sent before `read_to`.
+    fn is_known(&self, read_to: u64) -> bool {
+        let is_read = |reply| matches!(reply, ResumeReply::Sent(position) if position < read_to);
+        self.is_known || is_read(self.reply)
+    }
+
+    fn expect_reply(&mut self, read_to: u64) {
+        self.is_known = self.is_known(read_to);
+        self.reply = ResumeReply::Missing;
+    }
+
     fn discards(&self, message: &Message) -> bool {
         self.discards_volatile && message.is_volatile()
     }
@@ -84,6 +97,7 @@ impl Streams {
             id,
             is_resumed: !self.pauses_new,
             reply: ResumeReply::Missing,
+            is_known: false,
             discards_volatile: false,
             paused: VecDeque::new(),
         };
@@ -119,18 +133,31 @@ impl Streams {
         self.ready.push_back((PRIORITY, message));
     }
 
-    /// Resumes a stream: its messages join those that are ready.
-    pub(super) fn resume(&mut self, id: StreamId) {
+    /// Resumes a stream: its messages join those that are ready. The client has read what was sent before `read_to`.
+    pub(super) fn resume(&mut self, id: StreamId, read_to: u64) {
         let Some(stream) = find(&mut self.streams, id) else { return };
-        (stream.is_resumed, stream.reply) = (true, ResumeReply::Missing);
+        stream.expect_reply(read_to);
+        stream.is_resumed = true;
         self.ready.extend(mem::take(&mut stream.paused).into_iter().map(|message| (id, message)));
     }
 
-    /// Records that the client asks anew for a stream to be resumed.
-    pub(super) fn expect_reply(&mut self, id: StreamId) {
+    /// Records that the client asks anew for a stream to be resumed. It has read what was sent before `read_to`.
+    pub(super) fn expect_reply(&mut self, id: StreamId, read_to: u64) {
         if let Some(stream) = find(&mut self.streams, id) {
-            stream.reply = ResumeReply::Missing;
+            stream.expect_reply(read_to);
         }
+    }
+
+    /// Records that the client has read a reply that resumed a stream.
+    pub(super) fn set_known(&mut self, id: StreamId) {
+        if let Some(stream) = find(&mut self.streams, id) {
+            stream.is_known = true;
+        }
+    }
+
+    /// Returns whether the client has read a reply that resumed a stream, if it has read what was sent before `read_to`.
+    pub(super) fn is_known(&self, id: StreamId, read_to: u64) -> bool {
+        index(&self.streams, id).is_some_and(|at| self.streams[at].is_known(read_to))
     }
 
     /// Records where the reply that resumed a stream was sent.
@@ -149,10 +176,12 @@ impl Streams {
         })
     }
 
-    /// Keeps beyond the epoch which replies have arrived. The others are lost with it.
-    pub(super) fn end_epoch(&mut self, arrived: impl Fn(u64) -> bool) {
-        for Stream { reply, .. } in &mut self.streams {
-            *reply = match *reply {
+    /// Keeps beyond the epoch which replies have arrived, and whether any was read, as what was sent before `read_to`.
+    /// The others are lost with it.
+    pub(super) fn end_epoch(&mut self, read_to: u64, arrived: impl Fn(u64) -> bool) {
+        for stream in &mut self.streams {
+            stream.is_known = stream.is_known(read_to);
+            stream.reply = match stream.reply {
                 ResumeReply::Sent(position) if !arrived(position) => ResumeReply::Missing,
                 ResumeReply::Sent(_) => ResumeReply::Arrived,
                 other => other,
@@ -296,6 +325,8 @@ impl Streams {
                 } else {
                     ResumeReply::Missing
                 },
+                // What resumes it here is another reply.
+                is_known: false,
                 discards_volatile: moved.discards_volatile,
                 paused: moved.waiting.into(),
             }

@@ -48,7 +48,7 @@ impl<S: Session> ResumeRegistry<S> {
             self.end_unresumable(&session);
             return Offering::None;
         }
-        let Some(fenced) = session.fence() else { return Offering::Busy };
+        let Some(fenced) = session.fence(wanted.received) else { return Offering::Busy };
         let Some((epoch, outline)) = fenced else {
             self.end_unresumable(&session);
             return Offering::None;
@@ -94,10 +94,10 @@ impl<S: Session> ResumeRegistry<S> {
 impl<S: Session> ResumableSession<S> {
     /// Ends the connection, if there is one. Returns the epoch that begins without one, and the outline of the
     /// session, if that is there. `None` if a callback has the turn for too long.
-    fn fence(&self) -> Option<Option<(u64, Bytes)>> {
+    fn fence(&self, received: Option<u64>) -> Option<Option<(u64, Bytes)>> {
         let mut turn = self.turn.try_lock_for(TURN_TIMEOUT)?;
         let has_conflict = self.outbox.take_conflict();
-        let Some((epoch, superseded)) = self.outbox.fence() else { return Some(None) };
+        let Some((epoch, superseded)) = self.outbox.fence(received) else { return Some(None) };
         let now = Instant::now();
         let mut state = self.state.lock();
         if has_conflict {

@@ -86,7 +86,15 @@ impl Client {
         let status = body["status"].as_str();
         // What the channel tracks for the client. What it has asked for last may be lost with an old session.
         let tracked = body["response"][1]["v"].as_u64();
-        match body["response"][0].as_str() {
+        let response = &body["response"];
+        let (mut arrival, number) = (response[0].as_str(), response[2].as_u64());
+        let heard = self.topics[topic].join.as_ref().map(|join| join.heard);
+        let is_repeated = arrival == Some("resumed");
+        if is_repeated && number > heard {
+            // The first answer to arrive of those that this channel has given.
+            arrival = response[3].as_str();
+        }
+        match arrival {
             Some("joined") => {
                 let it = &mut self.topics[topic];
                 if let Some(join) = it.join.take() {
@@ -98,7 +106,10 @@ impl Client {
                 it.view.clear();
                 let reference = answer.reference.clone().expect("an answer has a ref");
                 let span = record.begin(topic, self.number, self.at, self.is_exact);
-                it.join = Some(Join { reference, span });
+                // What was sent since that join follows.
+                let span = if is_repeated { span.returned() } else { span };
+                let heard = number.expect("a number");
+                it.join = Some(Join { reference, span, heard });
             }
             Some("resumed") => {
                 let join = self.topics[topic].join.as_mut().expect("it was joined");
@@ -121,6 +132,7 @@ impl Client {
                 it.set_tracked(tracked);
                 let join = it.join.as_mut().expect("it was joined");
                 join.reference = reference;
+                join.heard = number.expect("a number");
                 record.move_on(&mut join.span, self.at, self.is_exact, has_gap);
             }
             // The channel may just have ended.

@@ -17,6 +17,13 @@ impl Walk {
             self.streams.len(),
             "streams that ended leave nothing behind"
         );
+        for (stream, model) in &self.streams {
+            let may_be_known = model.is_known || self.has_evicted;
+            assert!(
+                may_be_known || !self.buffer.is_known(*stream),
+                "no reply of {stream} was read"
+            );
+        }
     }
 
     /// The client reconnects, resumes all streams and reads everything: nothing is missing.

@@ -39,7 +39,8 @@ impl Walk {
     /// Continues the session in a new buffer, to which the client has not come yet.
     fn change_node(&mut self) {
         let epoch = self.buffer.epoch();
-        assert_eq!(self.buffer.fence(), epoch + 1);
+        let received = self.numbered.then_some(self.received);
+        assert_eq!(self.buffer.fence(received, &mut self.budget), epoch + 1);
         self.buffer.set_active(epoch);
         assert!(!self.buffer.is_attached(), "an older epoch is over");
         let moved = self.buffer.export();
@@ -49,6 +50,9 @@ impl Walk {
         buffer.import(moved.clone(), &mut budget);
         assert_eq!(buffer.export(), moved, "what arrives is what has left");
         (self.buffer, self.budget) = (buffer, budget);
+        // What resumes a stream here is another reply.
+        self.replies.clear();
+        self.streams.values_mut().for_each(|stream| stream.is_known = false);
         // Positions begin anew.
         (self.beat, self.acked) = (0, 0);
         self.check();

@@ -12,6 +12,8 @@ pub(super) struct StreamModel {
     /// The client has read everything before this place.
     pub(super) seen: u32,
     pub(super) is_resumed: bool,
+    /// The client has read a reply that resumed it on this node.
+    pub(super) is_known: bool,
     /// The places at which the stream was restarted. Those before each may be lost.
     restarts: Vec<u32>,
 }
@@ -30,7 +32,7 @@ impl StreamModel {
 
     pub(super) fn restart(&mut self) {
         self.restarts.push(self.pushed);
-        self.is_resumed = false;
+        (self.is_resumed, self.is_known) = (false, false);
     }
 
     /// Returns whether the place was pushed before the stream was restarted.

@@ -6,9 +6,18 @@ use super::super::moved::MovedOutbox;
 use super::{Connection, ReplayBuffer};
 
 impl ReplayBuffer {
-    /// Begins an epoch without a connection. The connection before is superseded, as by one that follows.
-    pub(in crate::outbox) fn fence(&mut self) -> u64 {
+    /// Begins an epoch without a connection. The connection before is superseded, as by one that follows, whose client has
+    /// seen the number `received`, if it reads numbers.
+    pub(in crate::outbox) fn fence(
+        &mut self,
+        received: Option<u64>,
+        budget: &mut ByteBudget,
+    ) -> u64 {
         self.detach(self.epoch, Loss::GivenUp);
+        // A number that was not given here acknowledges nothing.
+        if let Some(received) = received.filter(|received| *received < self.next_number) {
+            self.sent.forget_seen(received, budget);
+        }
         self.epoch += 1;
         self.epoch
     }

@@ -179,6 +179,53 @@ fn a_number_that_the_client_brings_back_shows_that_the_reply_before_it_has_arriv
 }
 
 #[test]
+fn a_stream_is_known_once_the_client_has_read_a_reply_and_not_only_its_network() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    take(&mut buffer);
+    buffer.acknowledge_network(buffer.position(), &mut budget);
+    assert!(!buffer.is_known(stream), "the page may close its connection");
+    buffer.detach(1, Loss::Closed);
+    buffer.attach(None, &mut budget);
+    assert!(!buffer.is_known(stream));
+    resume(&mut buffer, &mut budget, stream);
+    take(&mut buffer);
+    buffer.acknowledge_network(buffer.position(), &mut budget);
+    buffer.detach(2, Loss::Cut);
+    assert!(
+        buffer.is_known(stream),
+        "what reaches the network of a client that is cut off is read"
+    );
+    buffer.attach(None, &mut budget);
+    buffer.expect_reply(stream);
+    assert!(buffer.is_known(stream), "the client asks again");
+    buffer.restart_stream(stream, &mut budget);
+    assert!(!buffer.is_known(stream), "it is another one");
+    buffer.set_known(stream);
+    assert!(buffer.is_known(stream));
+}
+
+#[test]
+fn a_reply_that_is_sent_after_its_stream_was_restarted_says_nothing_of_the_next() {
+    let (mut buffer, mut budget, stream) = first_epoch(None);
+    buffer.restart_stream(stream, &mut budget);
+    take(&mut buffer);
+    buffer.acknowledge_all(&mut budget);
+    assert!(!buffer.is_known(stream) && !buffer.has_reply_arrived(stream));
+}
+
+#[test]
+fn a_stream_is_known_by_a_number_that_the_client_brings_to_another_node() {
+    for (received, is_known) in [(None, false), (Some(0), false), (Some(1), true), (Some(9), false)]
+    {
+        let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+        push(&mut buffer, &mut budget, stream, ",a");
+        take(&mut buffer);
+        buffer.fence(received, &mut budget);
+        assert_eq!(buffer.is_known(stream), is_known, "{received:?}");
+    }
+}
+
+#[test]
 fn what_a_stream_leaves_behind_goes_before_the_reply_to_the_next_join() {
     let (mut buffer, mut budget, stream) = first_epoch(None);
     let (next, other) = (buffer.stream(), buffer.stream());

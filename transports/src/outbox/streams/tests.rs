@@ -31,10 +31,10 @@ fn a_paused_stream_waits_aside_and_keeps_its_order_when_it_is_resumed() {
     let sent = [(a, Message::text("a1")), (PRIORITY, Message::text("priority"))];
     assert_eq!(streams.pause_all(sent.into()), Message::text("priority").cost());
     push(&mut streams, a, "a3");
-    streams.resume(b);
+    streams.resume(b, 0);
     push(&mut streams, b, "b2");
     assert_eq!((pop_all(&mut streams), streams.paused()), (vec!["b1".into(), "b2".into()], 3));
-    streams.resume(a);
+    streams.resume(a, 0);
     push(&mut streams, a, "a4");
     assert_eq!(pop_all(&mut streams), ["a1", "a2", "a3", "a4"]);
 }
@@ -44,14 +44,14 @@ fn pausing_a_stream_takes_its_messages_out_of_the_queue() {
     let mut streams = Streams::default();
     streams.pause_all(VecDeque::new());
     let (a, b) = (streams.add(), streams.add());
-    streams.resume(a);
-    streams.resume(b);
+    streams.resume(a, 0);
+    streams.resume(b, 0);
     push(&mut streams, a, "a1");
     push(&mut streams, b, "b1");
     push(&mut streams, a, "a2");
     streams.pause(a);
     assert_eq!(pop_all(&mut streams), ["b1"]);
-    streams.resume(a);
+    streams.resume(a, 0);
     assert_eq!(pop_all(&mut streams), ["a1", "a2"]);
 }
 
@@ -71,7 +71,7 @@ fn the_last_messages_of_a_resumed_stream_are_sent_and_those_of_a_paused_one_are_
     let mut streams = Streams::default();
     streams.pause_all(VecDeque::new());
     let (resumed, paused) = (streams.add(), streams.add());
-    streams.resume(resumed);
+    streams.resume(resumed, 0);
     push(&mut streams, resumed, "resumed");
     push(&mut streams, paused, "paused");
     let lost = Message::text("paused").cost();

@@ -94,7 +94,7 @@ fn a_number_of_another_session_acknowledges_nothing_on_another_node_either() {
     let (mut buffer, mut budget, stream) = first_epoch(Some(0));
     texts(2).iter().for_each(|text| push(&mut buffer, &mut budget, stream, text));
     assert_eq!(take(&mut buffer), ["joined", "[\"s:1\",1", "[\"s:2\",2"]);
-    buffer.fence();
+    buffer.fence(None, &mut budget);
     for (received, expected) in [
         (0, vec!["[\"s:3\",1", "[\"s:4\",2"]),
         (1, vec!["[\"s:3\",2"]),
