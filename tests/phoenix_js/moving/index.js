@@ -71,7 +71,7 @@ export function moving(name) {
     });
 
     // Judged in the full form alone: clients that change their node while nobody can ask the store may begin anew on
-    // several, come back to an older session, and hear some messages twice.
+    // several, come back to an older session, and hear some messages twice. It takes a second until they can again.
     if (FULL) {
       scenario("engine killed for 2 s", { apartMs: 3000 }, async ({ world, engine }) => {
         await engine.kill();
