@@ -43,7 +43,7 @@ impl Engine {
         let server = match name {
             "Redis" => Server::Redis(runtime.block_on(redis(Kind::Redis))?),
             "Valkey" => Server::Redis(runtime.block_on(redis(Kind::Valkey))?),
-            _ => Server::Nats(runtime.block_on(engines::NatsConfig::new().start())?),
+            _ => Server::Nats(runtime.block_on(engines::NatsConfig::new().jetstream().start())?),
         };
         Some(Self { server, runtime })
     }

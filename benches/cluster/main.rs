@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench cluster`, with the programs of the engines in `REDIS_SERVER`, `VALKEY_SERVER` and
 //! `NATS_SERVER`; one that is not set is skipped. Arguments choose parts: `in_memory`, `latency`, `cpu`, `waits`,
-//! `memory`, `relay`.
+//! `memory`, `relay`, `moves`.
 
 mod cpu;
 mod engine;
@@ -10,10 +10,16 @@ mod frames;
 mod in_memory;
 mod latency;
 mod memory;
+mod moves;
 mod relay;
 #[path = "../support/mod.rs"]
 mod support;
+mod travel;
 mod waits;
+
+use tower_channels::cluster::Listen;
+use tower_channels::test::Bus;
+use tower_channels::{PubSub, PubSubConfig};
 
 use self::engine::Engine;
 
@@ -22,6 +28,14 @@ fn main() {
     let is_chosen = |part: &str| arguments.is_empty() || arguments.iter().any(|it| it == part);
     if is_chosen("in_memory") {
         in_memory::run();
+    }
+    if is_chosen("moves") {
+        println!("an engine in memory\n");
+        let bus = Bus::new();
+        moves::run(|| {
+            let config = PubSubConfig::new().adapter(bus.adapter());
+            async { PubSub::with_config(config).expect("it is valid") }
+        });
     }
     for name in Engine::NAMES {
         let Some(mut engine) = Engine::start(name) else {
@@ -37,6 +51,10 @@ fn main() {
         }
         if is_chosen("relay") {
             relay::run(engine.address());
+        }
+        if is_chosen("moves") {
+            let address = engine.address();
+            moves::run(|| async move { address.node("moves", Listen::All).await });
         }
         if is_chosen("memory") {
             memory::run(engine.address());

@@ -73,6 +73,11 @@ impl Announcer {
         self.lingering.lock().release(ticket);
     }
 
+    /// Returns whether any entries [linger](Self::linger) under this ticket.
+    pub(crate) fn lingers(&self, ticket: u64) -> bool {
+        self.lingering.lock().has(ticket)
+    }
+
     /// Returns whether any entries [linger](Self::linger).
     pub(crate) fn is_lingering(&self) -> bool {
         !self.lingering.lock().is_empty()

@@ -48,6 +48,11 @@ impl Lingering {
         self.tickets.is_empty()
     }
 
+    /// Returns whether entries of this session stay.
+    pub(super) fn has(&self, ticket: u64) -> bool {
+        self.tickets.contains_key(&ticket)
+    }
+
     /// The session has its channels again, or will not have them.
     pub(super) fn release(&mut self, ticket: u64) {
         let due = self.now.saturating_add(OVERLAP);
@@ -99,8 +104,10 @@ mod tests {
         all.release(1);
         all.release(1);
         all.release(3);
+        assert_eq!([1, 2, 3].map(|ticket| all.has(ticket)), [true, true, false]);
         assert!(expire(&mut all, 7999).is_empty());
         assert_eq!(expire(&mut all, 8000), [10, 11]);
+        assert!(!all.has(1));
         assert!(expire(&mut all, 24_999).is_empty());
         assert_eq!(expire(&mut all, 25_000), [20]);
         assert!(all.due.is_empty() && all.is_empty() && all.tickets.capacity() == 0);

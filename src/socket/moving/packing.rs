@@ -91,7 +91,9 @@ impl Packing {
                 Err(_) => leave_behind(&topic, &channel, "late"),
             }
         }
-        let mut lingering: Vec<_> = pubsub.node().map(|node| (node, ticket)).into_iter().collect();
+        // Most sessions have no presence, and then nobody need say when they are settled.
+        let node = pubsub.node().filter(|_| pubsub.presence().0.lingers(ticket));
+        let mut lingering: Vec<_> = node.map(|node| (node, ticket)).into_iter().collect();
         for (topic, arriving, intercepted) in arriving {
             lingering.extend(arriving.settlement.pass_on());
             topics.pass_on(topic, *arriving, &responder, intercepted);

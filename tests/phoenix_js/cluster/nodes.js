@@ -7,14 +7,17 @@ import { startLink } from "./link.js";
 const NODES = 3;
 const KNOWN_WITHIN_MS = 30_000;
 
-/** Starts the nodes, each with a link to the engine of its own, and returns them when they know each other. */
-export async function startNodes(t, engine, env = {}) {
+/**
+ * Starts the nodes, each with a link to the engine of its own unless they are `direct`, and returns them when they know
+ * each other.
+ */
+export async function startNodes(t, engine, env = {}, { direct = false } = {}) {
   const app = unique("processes-");
   const nodes = await Promise.all(
     Array.from({ length: NODES }, async (_, index) => {
-      const link = await startLink(engine.port);
-      t.after(link.stop);
-      const node = { index, link, env: { ENGINE: engine.url(link.host), APP: app, ...env } };
+      const link = direct ? undefined : await startLink(engine.port);
+      t.after(() => link?.stop());
+      const node = { index, link, env: { ENGINE: engine.url(link?.host), APP: app, ...env } };
       await start(node);
       t.after(() => node.kill());
       return node;

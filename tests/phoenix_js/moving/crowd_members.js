@@ -6,7 +6,7 @@ import { lacks, tally } from "./figures.js";
 import { enter } from "./members.js";
 import { ONLY, SETTLED_MS } from "./world.js";
 
-const AT_ONCE = 50;
+const AT_ONCE = 10;
 const ASK_EVERY_MS = 5000;
 
 agent.maxSockets = Infinity;

@@ -31,12 +31,15 @@ export function tally(member, heard, unordered = [], apart = false) {
   const isKept = mode === "kept";
   const lost = isHeldToAll ? lacks(member, heard).length : 0;
   const onConnections = arrivals.map(({ user, n, connection }) => ({ user: `${connection} ${user}`, n }));
+  // One that was begun anew does not know what the one before has brought.
+  const session = (now) => member.told.filter(({ arrival, at }) => arrival === "new" && at <= now).length;
+  const inSessions = arrivals.map(({ user, n, now }) => ({ user: `${session(now)} ${user}`, n }));
   return {
     name: String(member),
     due: isHeldToAll ? heard.length : 0,
     lost,
     missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
-    twice: isKept && !mayGoBack ? repeated(arrivals).length : 0,
+    twice: isKept && !mayGoBack ? repeated(inSessions).length : 0,
     again: isHeldToAll ? repeated(arrivals).length : 0,
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,

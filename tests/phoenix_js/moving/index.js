@@ -11,7 +11,7 @@ import { print } from "../support/table.js";
 import { test } from "../support/test.js";
 import { crowd } from "./crowd.js";
 import { COLUMNS, within } from "./figures.js";
-import { FULL, SHUTDOWN_MS, count, everyone, populate, settle, startBalanced } from "./world.js";
+import { FULL, count, everyone, populate, settle, startBalanced } from "./world.js";
 
 /** How often connections are cut. */
 const CUTS = FULL ? 20 : 6;
@@ -131,7 +131,7 @@ async function cut({ balancer, dice }, times = CUTS) {
 /** Restarts all nodes, one after the other. */
 async function restart(nodes) {
   for (const node of nodes) {
-    assert.equal(await node.stop(SHUTDOWN_MS + 10_000), 0, "a node ends by itself");
+    assert.equal(await node.stop(node.env.SHUTDOWN_MS + 10_000), 0, "a node ends by itself");
     await start(node);
     await knowEachOther(nodes);
   }

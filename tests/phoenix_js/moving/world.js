@@ -12,7 +12,7 @@ import { MODES, enter } from "./members.js";
 import { handledTwice, heardOn, left, watch } from "./watchers.js";
 
 export const FULL = process.env.MOVING === "full";
-export const SHUTDOWN_MS = FULL ? 8000 : 3000;
+const SHUTDOWN_MS = FULL ? 8000 : 3000;
 
 const VERSIONS = ["phoenix-1.8", "phoenix-1.8.0", "phoenix-1.7", "phoenix-1.6"];
 /** Members of each kind, and the time between their messages, and between their questions. */
@@ -28,10 +28,10 @@ export const SETTLED_MS = 60_000;
 agent.maxSockets = Infinity;
 
 /** Starts an engine, and the nodes behind the balancer. */
-export async function startBalanced(t, name) {
+export async function startBalanced(t, name, env = {}, options = {}) {
   const engine = await startEngine(name);
   t.after(engine.stop);
-  const nodes = await startNodes(t, engine, ENV);
+  const nodes = await startNodes(t, engine, { ...ENV, ...env }, options);
   const balancer = await startBalancer(nodes);
   t.after(balancer.stop);
   const lag = measureLag(nodes);
@@ -99,7 +99,7 @@ export function count({ members, watchers, balancer, lag, apartMs = 0 }) {
   const row = total(tallies, lag.longest(), apartMs);
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);
-  const pushedTwice = handledTwice(users(({ mode }) => mode === "kept"), watchers);
+  const pushedTwice = handledTwice(users(({ mode, told }) => mode === "kept" && !told.some(({ arrival }) => arrival === "new")), watchers);
   const hasLeft = left(users(({ isHeldToAll }) => isHeldToAll), watchers);
   const refused = balancer.mostTurnedAway();
   return [{ ...row, sent, twice: row.twice + pushedTwice, left: hasLeft, refused }, oddities(tallies)];

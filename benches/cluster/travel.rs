@@ -1,0 +1,218 @@
+//! A WebSocket client with a resumable session, which goes from node to node.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tower_channels::channel::Result;
+use tower_channels::{
+    Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, PubSub, Rejected, Reply,
+    ResumeConfig, Socket,
+};
+
+use super::support;
+
+/// The topics of a client.
+pub(crate) const TOPICS: usize = 4;
+/// The messages of a topic that wait for the client, and the bytes of each.
+const MESSAGES: usize = 5;
+const SIZE: usize = 512;
+/// How often a client connects that the server closes.
+const ATTEMPTS: usize = 10;
+
+/// A channel that says where its client has come from, and sends it what is to wait.
+struct Bag;
+
+impl Channel for Bag {
+    type Assigns = String;
+    type Info = ();
+
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
+        let arrival = match socket.arrival() {
+            Arrival::Moved { has_gap: false, .. } => "moved",
+            Arrival::Moved { .. } => "gap",
+            _ => "new",
+        };
+        Ok(Joined::new(Self).reply(Payload::json(&arrival)?))
+    }
+
+    async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
+        Ok(Some(Payload::json(&"resumed")?))
+    }
+
+    async fn handle_in(&mut self, _: &str, _: Payload, socket: &Socket<Self>) -> Result<Reply> {
+        let message = Payload::json(&"x".repeat(SIZE))?;
+        (0..MESSAGES).for_each(|_| socket.push("waits", message.clone()));
+        Ok(Reply::None)
+    }
+
+    async fn pack(&mut self, _: &Socket<Self>) -> Option<Payload> {
+        Payload::json(&"packed").ok()
+    }
+}
+
+/// Serves a node's part of such sessions.
+pub(crate) fn endpoint(node: PubSub) -> Endpoint<String> {
+    let connect = async |info: ConnectInfo| {
+        Ok::<_, Rejected>(info.param("user").unwrap_or_default().to_owned())
+    };
+    // Its clients lose every connection soon.
+    let resume = ResumeConfig::new().flapping_limit(0);
+    let builder = Endpoint::builder(connect).id(|user| Some(user.clone())).resume(resume);
+    builder.channel::<Bag>("bag:*").pubsub(node).build()
+}
+
+/// Why its channels were joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Came {
+    New,
+    Resumed,
+    Moved,
+    Gap,
+    /// They were not: the server has closed a connection, and the client has come again.
+    Closed,
+}
+
+pub(crate) struct Traveller {
+    number: usize,
+    connection: Option<Connection>,
+    /// The last number that it has received, and the one that it says when it connects.
+    last: u64,
+    known: u64,
+    /// Whether the server has closed a connection since it came last.
+    is_closed: bool,
+}
+
+impl Traveller {
+    pub(crate) fn new(number: usize) -> Self {
+        Self { number, connection: None, last: 0, known: 0, is_closed: false }
+    }
+
+    /// Connects to a node, joins its topics, and receives what waits.
+    pub(crate) async fn come(&mut self, node: SocketAddr) -> Came {
+        for _ in 0..ATTEMPTS {
+            let mut connection = Connection::open(node, self.number, self.known).await;
+            let came = self.enter(&mut connection).await;
+            if let Some(came) = came {
+                self.connection = Some(connection);
+                return if self.is_closed { Came::Closed } else { came };
+            }
+            self.is_closed = true;
+        }
+        panic!("the server closes all connections");
+    }
+
+    /// `None` if the server closes the connection.
+    async fn enter(&mut self, connection: &mut Connection) -> Option<Came> {
+        let joins = (0..TOPICS)
+            .flat_map(|topic| support::push("1", &bag(self.number, topic), "phx_join", "{}"));
+        connection.write(&joins.collect::<Vec<_>>()).await;
+        let (mut joined, mut waited, mut came) = (0, 0, Came::Moved);
+        while joined < TOPICS || (came != Came::New && waited < TOPICS * MESSAGES) {
+            let message = connection.next().await?;
+            if let Some(number) = number(&message) {
+                (self.last, waited) = (number, waited + 1);
+                continue;
+            }
+            joined += 1;
+            let names = [
+                ("new", Came::New),
+                ("resumed", Came::Resumed),
+                ("moved", Came::Moved),
+                ("gap", Came::Gap),
+            ];
+            let is_it = |name: &str| message.contains(&format!(r#""response":"{name}""#));
+            let found = names.into_iter().find(|(name, _)| is_it(name));
+            came = found.unwrap_or_else(|| panic!("not joined: {message}")).1;
+        }
+        Some(came)
+    }
+
+    /// Loses its connection after messages that it seems not to have received.
+    pub(crate) async fn lose(&mut self) {
+        let mut connection = self.connection.take().expect("connected");
+        (self.known, self.is_closed) = (self.last, false);
+        let fills = (0..TOPICS)
+            .flat_map(|topic| support::push("2", &bag(self.number, topic), "fill", "{}"));
+        connection.write(&fills.collect::<Vec<_>>()).await;
+        for _ in 0..TOPICS * MESSAGES {
+            let Some(message) = connection.next().await else { return self.is_closed = true };
+            self.last = number(&message).expect("a message with a number");
+        }
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+}
+
+impl Connection {
+    async fn open(node: SocketAddr, number: usize, received: u64) -> Self {
+        let stream = TcpStream::connect(node).await.expect("connects");
+        stream.set_nodelay(true).expect("a socket option");
+        let mut connection = Self { stream, buffer: Vec::new(), read: 0 };
+        let request = format!(
+            "GET /socket/websocket?vsn=2.0.0&user=u{number}&session=traveller-{number:016}&received={received} \
+             HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        connection.write(request.as_bytes()).await;
+        loop {
+            if let Some(end) = connection.buffer.windows(4).position(|it| it == b"\r\n\r\n") {
+                assert!(connection.buffer.starts_with(b"HTTP/1.1 101 "), "no WebSocket");
+                connection.read = end + 4;
+                return connection;
+            }
+            connection.fill().await;
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("written");
+    }
+
+    async fn fill(&mut self) {
+        let size = self.stream.read_buf(&mut self.buffer).await.expect("read");
+        assert!(size > 0, "the server closed the connection");
+    }
+
+    /// Receives the next text message. `None` if the server closes the connection.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            while let Some((kind, head, size)) = head(&self.buffer[self.read..]) {
+                let begin = self.read + head;
+                let Some(message) = self.buffer.get(begin..begin + size) else { break };
+                let message =
+                    (kind == 1).then(|| String::from_utf8(message.to_vec()).expect("text"));
+                self.read = begin + size;
+                if kind == 8 || message.is_some() {
+                    return message;
+                }
+            }
+            self.buffer.drain(..std::mem::take(&mut self.read));
+            self.fill().await;
+        }
+    }
+}
+
+/// The kind of a frame, the length of its head and that of the rest.
+fn head(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+    let (kind, size) = (bytes.first()? & 15, *bytes.get(1)?);
+    match size {
+        126 => Some((kind, 4, u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]).into())),
+        127 => panic!("a long message"),
+        size => Some((kind, 2, size.into())),
+    }
+}
+
+/// The number of a message that has one.
+fn number(message: &str) -> Option<u64> {
+    message.strip_prefix(r#"[null,"s:"#)?.split('"').next()?.parse().ok()
+}
+
+fn bag(client: usize, topic: usize) -> String {
+    format!("bag:{client}-{topic}")
+}
