@@ -283,7 +283,8 @@ impl Walk {
         assert!(self.buffer.acknowledge(position, &mut self.budget).is_ok());
         // What a poll acknowledges has reached the page.
         let arrived = position.saturating_sub(self.read_to()) as usize;
-        for (_, reply) in self.wire.iter().take(arrived).map(name) {
+        let arrived = self.wire.iter().take(arrived).map(name);
+        for (_, reply) in arrived.filter(|(stream, _)| *stream == PRIORITY) {
             let resumed = self.replies.get(&reply).and_then(|it| self.streams.get_mut(it));
             resumed.into_iter().for_each(|stream| stream.is_known = true);
         }
