@@ -368,6 +368,8 @@ async fn a_poll_that_waits_is_answered_and_its_session_moves() {
     let [one, two] = nodes(&bus).await;
     let mut eve = Poller::connect(&one).await;
     assert_eq!(eve.join().await, "new");
+    // Without messages; it shows that the reply has come.
+    eve.request("GET", "").await;
     let shutdown = shut_down(&one, TIMEOUT);
     let began = Instant::now();
     // By way of the other node, as a balancer may have it.
