@@ -38,7 +38,7 @@ pub trait Peers: fmt::Debug + Send + Sync + 'static {
 
     /// Finds the node that has the session of this id, which may be this one. If there is none, the id belongs to this
     /// node from then on.
-    /// Resolves within a few seconds, also if the others or the store do not answer.
+    /// Resolves within two seconds, also if the others or the store do not answer.
     fn find(&self, wanted: Wanted) -> BoxFuture<Found>;
 
     /// The session of this id, which this node had, has ended here.

@@ -20,6 +20,8 @@ pub(super) struct Claim {
     /// How many nodes were asked.
     asked: u8,
     cause: Cause,
+    /// The generation of the session that this node has, unless another has a later one.
+    own: Option<u64>,
     /// A node that may still believe to have the session.
     unheard: Option<NodeId>,
     /// The node to which this one has given the session lately, and which may not have written its record yet.
@@ -32,7 +34,6 @@ enum State {
     Replacing {
         seen: Option<Revision>,
         generation: u64,
-        deposit: Option<Bytes>,
     },
     /// The node with this record is being asked.
     Asking {
@@ -85,9 +86,9 @@ pub(super) enum Answer {
 /// How a claim ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// This node begins the session.
-    New { cause: Cause, held: Held, unheard: Option<NodeId> },
-    /// Its node has left it behind, and this one has it now.
+    /// This node has the session.
+    Own { cause: Cause, held: Held, unheard: Option<NodeId> },
+    /// Its node has left it behind. The record is still that of its node: this is what takes its place.
     Deposited { held: Held, state: Bytes },
     /// Its node offers it. The record is still that of its node: this is what takes its place.
     Offered { owner: NodeId, held: Held },
@@ -95,12 +96,14 @@ pub(super) enum Outcome {
     Taken,
 }
 
-/// Why a session begins.
+/// Why a node has a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// No other node has it.
+    /// It had it already.
+    Kept,
+    /// It begins it, as no other node has it.
     Unknown,
-    /// The node that had it is gone or silent.
+    /// It begins it, as the node that had it is gone or silent.
     DeadNode,
 }
 
@@ -121,12 +124,13 @@ const MAX_REFUSED: u8 = 3;
 const MAX_ASKED: u8 = 3;
 
 impl Claim {
-    /// Begins. `time` is in microseconds since the Unix epoch. `given_to` is the node to which this one has given the
-    /// session lately.
+    /// Begins. `time` is in microseconds since the Unix epoch. `own` is the session that this node has, and `given_to` the
+    /// node to which it has given one lately.
     pub(super) fn new(
         node: NodeId,
         socket: u64,
         time: u64,
+        own: Option<Held>,
         given_to: Option<NodeId>,
     ) -> (Self, Step) {
         let mut claim = Self {
@@ -136,29 +140,27 @@ impl Claim {
             state: State::Done,
             refused: 0,
             asked: 0,
-            cause: Cause::Unknown,
+            cause: if own.is_some() { Cause::Kept } else { Cause::Unknown },
+            own: own.map(|own| own.generation),
             unheard: None,
             given_to,
         };
-        let step = claim.replace(None, 0, None);
+        let step = claim.replace(own.and_then(|own| own.seen), 0);
         (claim, step)
     }
 
     /// Takes what came of the last step.
     pub(super) fn on(&mut self, event: Event) -> Step {
         match (std::mem::replace(&mut self.state, State::Done), event) {
-            (State::Replacing { generation, deposit, .. }, Event::Replaced(revision)) => {
+            (State::Replacing { generation, .. }, Event::Replaced(revision)) => {
                 let held = Held { generation, seen: Some(revision), is_recorded: true };
-                Step::Done(match deposit {
-                    Some(state) => Outcome::Deposited { held, state },
-                    None => self.begin(held),
-                })
+                Step::Done(self.own(held))
             }
             (State::Replacing { generation, .. }, Event::Refused(there)) => {
                 self.refused += 1;
                 if self.refused >= MAX_REFUSED {
                     // Whose session it is will show when it is recorded.
-                    return self.begin_unrecorded(None, generation);
+                    return self.own_unrecorded(None, generation);
                 }
                 self.go_on_from(there)
             }
@@ -169,14 +171,12 @@ impl Claim {
             (State::Asking { owner, seen, generation, .. }, Event::Answered(answer)) => {
                 self.go_on_after(answer, owner, seen, generation)
             }
-            (State::Replacing { seen, generation, .. }, _) => {
-                self.begin_unrecorded(seen, generation)
-            }
+            (State::Replacing { seen, generation }, _) => self.own_unrecorded(seen, generation),
             (State::Asking { owner, seen, generation, .. }, _) => {
                 self.unheard = Some(owner);
-                self.begin_unrecorded(Some(seen), generation_after(generation, self.time))
+                self.own_unrecorded(Some(seen), generation_after(generation, self.time))
             }
-            (State::Done, _) => self.begin_unrecorded(None, self.time),
+            (State::Done, _) => self.own_unrecorded(None, self.time),
         }
     }
 
@@ -188,30 +188,40 @@ impl Claim {
 
     /// Goes on from what is in the store.
     fn go_on_from(&mut self, there: Option<Record>) -> Step {
-        let Some(Record { value, revision }) = there else { return self.replace(None, 0, None) };
+        let Some(Record { value, revision }) = there else { return self.replace(None, 0) };
         let seen = Some(revision);
-        let Some(record) = SessionRecord::decode(value) else { return self.replace(seen, 0, None) };
+        let Some(record) = SessionRecord::decode(value) else { return self.replace(seen, 0) };
         let (owner, generation) = (record.owner(), record.generation);
+        if let Some(own) = self.own {
+            let is_other = owner != self.node;
+            if !is_other || generation < own {
+                self.unheard = is_other.then_some(owner).or(self.unheard);
+                return self.replace(seen, generation);
+            }
+            (self.own, self.cause, self.unheard) = (None, Cause::Unknown, None);
+        }
         let is_same = record.socket == self.socket;
         if let Some(deposit) = record.deposit {
             let is_there = self.time < deposit.expires;
-            if is_there && !is_same {
-                return Step::Done(Outcome::Taken);
+            if !is_there {
+                return self.replace(seen, generation);
             }
-            return self.replace(seen, generation, is_there.then_some(deposit.state));
+            let held = self.successor(revision, generation);
+            let deposited = Outcome::Deposited { held, state: deposit.state };
+            return Step::Done(if is_same { deposited } else { Outcome::Taken });
         }
         let owner = match (owner == self.node, self.given_to.take()) {
             (false, _) => owner,
             (true, Some(other)) => other,
             // A session that has ended here meanwhile.
-            (true, None) => return self.replace(seen, generation, None),
+            (true, None) => return self.replace(seen, generation),
         };
         if self.asked == MAX_ASKED {
             if !is_same {
                 return Step::Done(Outcome::Taken);
             }
             self.unheard = Some(owner);
-            return self.replace(seen, generation, None);
+            return self.replace(seen, generation);
         }
         self.asked += 1;
         self.state = State::Asking { owner, seen: revision, generation, is_same };
@@ -221,8 +231,7 @@ impl Claim {
     fn go_on_after(&mut self, answer: Answer, owner: NodeId, seen: Revision, before: u64) -> Step {
         match answer {
             Answer::Offered => {
-                let generation = generation_after(before, self.time);
-                let held = Held { generation, seen: Some(seen), is_recorded: false };
+                let held = self.successor(seen, before);
                 return Step::Done(Outcome::Offered { owner, held });
             }
             Answer::Taken => return Step::Done(Outcome::Taken),
@@ -235,21 +244,27 @@ impl Claim {
                 self.unheard = Some(owner);
             }
         }
-        self.replace(Some(seen), before, None)
+        self.replace(Some(seen), before)
     }
 
-    fn replace(&mut self, seen: Option<Revision>, before: u64, deposit: Option<Bytes>) -> Step {
-        let generation = generation_after(before, self.time);
-        self.state = State::Replacing { seen, generation, deposit };
+    fn replace(&mut self, seen: Option<Revision>, before: u64) -> Step {
+        let generation = generation_after(before.max(self.own.unwrap_or(0)), self.time);
+        self.state = State::Replacing { seen, generation };
         Step::Replace { seen, generation }
     }
 
-    fn begin(&self, held: Held) -> Outcome {
-        Outcome::New { cause: self.cause, held, unheard: self.unheard }
+    /// What takes the place of another node's record.
+    fn successor(&self, seen: Revision, before: u64) -> Held {
+        let generation = generation_after(before, self.time);
+        Held { generation, seen: Some(seen), is_recorded: false }
     }
 
-    fn begin_unrecorded(&self, seen: Option<Revision>, generation: u64) -> Step {
-        Step::Done(self.begin(Held { generation, seen, is_recorded: false }))
+    fn own(&self, held: Held) -> Outcome {
+        Outcome::Own { cause: self.cause, held, unheard: self.unheard }
+    }
+
+    fn own_unrecorded(&self, seen: Option<Revision>, generation: u64) -> Step {
+        Step::Done(self.own(Held { generation, seen, is_recorded: false }))
     }
 }
 

@@ -14,14 +14,17 @@ use super::claim::{Answer, Cause, Claim, Event, Held, Outcome, Step};
 use super::record::{SessionRecord, hash_socket, key};
 use super::records::{GIVEN, TTL};
 use super::{PATIENCE, unix_time};
-use crate::adapter::{NodeId, Replaced};
+use crate::adapter::{NodeId, Record, Replaced, Revision, StoreError};
 use crate::cluster::Cluster;
 use crate::cluster::questions::{self, AskError, Question};
 use crate::cluster::wire::questions::Offered;
 use crate::telemetry::CLAIMS;
 
-/// How long a claim may take, whatever fails.
-const LONGEST: Duration = Duration::from_secs(3);
+/// How long it takes to find a session, at most, whatever fails.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// What is left of it for the record after other nodes were asked.
+const LAST: Duration = Duration::from_millis(500);
 
 /// How long to wait before a node is asked again that was too busy, or about to begin the session or to give it away.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -63,35 +66,50 @@ struct Session {
 
 impl Session {
     async fn find(self, wanted: &Wanted) -> Found {
-        if self.cluster.is_here(self.endpoint, &self.id).await {
-            CLAIMS.increment(["here"], 1);
-            return Found::Here;
-        }
+        let (cluster, endpoint) = (Arc::clone(&self.cluster), self.endpoint);
+        let (now, time) = (cluster.elapsed(), unix_time());
+        let (own, given_to) = {
+            let mut state = cluster.claims.state.lock();
+            let records = state.of(endpoint);
+            let given_to = records.given_to(&self.id, GIVEN, now);
+            if given_to.is_none() && records.is_of_another(&self.id, self.socket) {
+                // Its endpoint knows.
+                return Found::Here;
+            }
+            let own = records.held(&self.id).filter(|_| given_to.is_none());
+            (own, given_to)
+        };
+        let (claim, step) = Claim::new(cluster.node, self.socket, time, own, given_to);
         let mut offered = None;
-        let outcome = self.claim(wanted, &mut offered).await;
+        let outcome = self.claim(wanted, claim, step, &mut offered).await;
+        let is_kept = matches!(outcome, Outcome::Own { cause: Cause::Kept, .. });
+        if !is_kept && cluster.claims.state.lock().of(endpoint).forget(&self.id).is_some() {
+            limited!(INFO, session = ?self.id, "session ended: another node has it by now");
+            cluster.end_moved(endpoint, Arc::clone(&self.id));
+        }
         let result = match &outcome {
-            Outcome::New { held, .. } if !held.is_recorded => "unrecorded",
-            Outcome::New { cause: Cause::Unknown, .. } => "new",
-            Outcome::New { cause: Cause::DeadNode, .. } => "dead_node",
+            Outcome::Own { cause: Cause::Kept, .. } => "here",
+            Outcome::Own { held, .. } if !held.is_recorded => "unrecorded",
+            Outcome::Own { cause: Cause::Unknown, .. } => "new",
+            Outcome::Own { cause: Cause::DeadNode, .. } => "dead_node",
             Outcome::Deposited { .. } => "deposited",
             Outcome::Offered { .. } => "offered",
             Outcome::Taken => "taken",
         };
         CLAIMS.increment([result], 1);
         match outcome {
-            Outcome::New { cause, held, unheard } => {
+            Outcome::Own { cause, held, unheard } => {
                 if cause == Cause::DeadNode {
                     limited!(INFO, session = ?self.id, "session begun anew: its node is gone or silent");
                 }
                 self.own(held);
                 if let Some(node) = unheard {
-                    self.cluster.tell_took(node, self.endpoint, &self.id, held.generation);
+                    cluster.tell_took(node, endpoint, &self.id, held.generation);
                 }
-                Found::None
+                if is_kept { Found::Here } else { Found::None }
             }
             Outcome::Deposited { held, state } => {
-                self.own(held);
-                Found::Offered(Box::new(Deposited { state }))
+                Found::Offered(Box::new(Deposited { session: self, held, state }))
             }
             Outcome::Offered { owner, held } => match offered {
                 Some(Offered { ticket, outline }) => {
@@ -107,25 +125,21 @@ impl Session {
         }
     }
 
-    async fn claim(&self, wanted: &Wanted, offered: &mut Option<Offered>) -> Outcome {
-        let cluster = &self.cluster;
-        let key = key(self.endpoint, &self.id);
+    async fn claim(
+        &self,
+        wanted: &Wanted,
+        mut claim: Claim,
+        mut step: Step,
+        offered: &mut Option<Offered>,
+    ) -> Outcome {
         let end = Instant::now() + LONGEST;
-        let given_to = {
-            let now = cluster.elapsed();
-            cluster.claims.state.lock().of(self.endpoint).given_to(&self.id, GIVEN, now)
-        };
-        let (mut claim, mut step) = Claim::new(cluster.node, self.socket, unix_time(), given_to);
         loop {
             let event = match step {
                 Step::Replace { seen, generation } => {
-                    let record = SessionRecord::new(cluster.node, generation, self.socket);
+                    // The semaphore is never closed.
                     let replace = async {
-                        // The semaphore is never closed.
-                        let _place = cluster.claims.calls.acquire().await;
-                        let deadline = end.min(Instant::now() + PATIENCE);
-                        let value = Some(record.encode());
-                        cluster.replace_record(&key, seen, value, TTL, deadline).await
+                        let _place = self.cluster.claims.calls.acquire().await;
+                        self.replace(seen, generation, end).await
                     };
                     match timeout_at(end, replace).await {
                         Ok(Ok(Replaced::Yes(revision))) => Event::Replaced(revision),
@@ -134,7 +148,7 @@ impl Session {
                     }
                 }
                 Step::Ask(owner) => {
-                    let asked = timeout_at(end - PATIENCE, self.ask(owner, wanted)).await;
+                    let asked = timeout_at(end - LAST, self.ask(owner, wanted)).await;
                     let (answer, offer) = asked.unwrap_or((Answer::Silent, None));
                     *offered = offer;
                     Event::Answered(answer)
@@ -143,6 +157,19 @@ impl Session {
             };
             step = claim.on(event);
         }
+    }
+
+    /// Writes that this node has the session, within a second.
+    async fn replace(
+        &self,
+        seen: Option<Revision>,
+        generation: u64,
+        end: Instant,
+    ) -> Result<Replaced, StoreError> {
+        let key = key(self.endpoint, &self.id);
+        let record = SessionRecord::new(self.cluster.node, generation, self.socket).encode();
+        let deadline = end.min(Instant::now() + PATIENCE);
+        self.cluster.replace_record(&key, seen, Some(record), TTL, deadline).await
     }
 
     /// Asks a node for the session.
@@ -173,6 +200,15 @@ impl Session {
         let mut state = self.cluster.claims.state.lock();
         state.of(self.endpoint).own(&self.id, self.socket, held, now);
     }
+
+    /// This node has the session that was another's. Its client does not wait for the store.
+    fn take(&self, held: Held) {
+        let now = self.cluster.elapsed();
+        let mut state = self.cluster.claims.state.lock();
+        state.of(self.endpoint).take(&self.id, self.socket, held, now);
+        drop(state);
+        self.cluster.keep_records();
+    }
 }
 
 /// A session that its node offers.
@@ -193,28 +229,24 @@ impl peers::Offer for FromOwner {
     fn take(self: Box<Self>, prepared: Bytes) -> BoxFuture<Option<Bytes>> {
         let Self { session, owner, held, ticket, .. } = *self;
         Box::pin(async move {
-            let Session { cluster, endpoint, id, socket } = session;
-            let taking = cluster.ask(owner, endpoint, Question::take(ticket, prepared));
+            let Session { cluster, endpoint, id, .. } = &session;
+            let taking = cluster.ask(owner, *endpoint, Question::take(ticket, prepared));
             let taken = timeout(TAKING, taking).await.unwrap_or(Err(AskError::Late));
             let state = match taken {
                 Ok(questions::Answer::Given(state)) => Some(state),
                 Ok(questions::Answer::InUse(())) => {
                     limited!(INFO, session = ?id, "session stays on its node: its client has returned there");
                     // Whatever begins for this connection is superseded already.
-                    cluster.end_moved(endpoint, id);
+                    cluster.end_moved(*endpoint, Arc::clone(id));
                     return None;
                 }
                 _ => {
                     limited!(WARN, session = ?id, "session begun anew: its node has not given it away");
-                    cluster.tell_took(owner, endpoint, &id, held.generation);
+                    cluster.tell_took(owner, *endpoint, id, held.generation);
                     None
                 }
             };
-            let now = cluster.elapsed();
-            let has_state = state.is_some();
-            cluster.claims.state.lock().of(endpoint).take(&id, socket, held, has_state, now);
-            // The client does not wait for the store.
-            cluster.keep_records();
+            session.take(held);
             state
         })
     }
@@ -226,8 +258,11 @@ impl fmt::Debug for FromOwner {
     }
 }
 
-/// A session that its node has left behind, and that belongs to this one by now.
+/// A session that its node has left behind.
 struct Deposited {
+    session: Session,
+    /// What takes the place of its record.
+    held: Held,
     state: Bytes,
 }
 
@@ -239,12 +274,35 @@ impl peers::Offer for Deposited {
     }
 
     fn take(self: Box<Self>, _: Bytes) -> BoxFuture<Option<Bytes>> {
-        Box::pin(ready(Some(self.state)))
+        let Self { session, held, state } = *self;
+        Box::pin(async move {
+            let end = Instant::now() + TAKING;
+            for _ in 0..2 {
+                let is_own = |there: Record| {
+                    let record = SessionRecord::decode(there.value)?;
+                    let node = session.cluster.node;
+                    let is_own = record.owner() == node && record.generation == held.generation;
+                    is_own.then_some(there.revision)
+                };
+                let revision = match session.replace(held.seen, held.generation, end).await {
+                    Ok(Replaced::Yes(revision)) => Some(revision),
+                    // It was written though the store did not say so.
+                    Ok(Replaced::No(there)) => there.and_then(is_own),
+                    Err(_) => continue,
+                };
+                let Some(revision) = revision else { break };
+                session.own(Held { seen: Some(revision), is_recorded: true, ..held });
+                return Some(state);
+            }
+            limited!(WARN, session = ?session.id, "session begun anew: it could not be taken from the store");
+            session.take(held);
+            None
+        })
     }
 }
 
 impl fmt::Debug for Deposited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deposited").field("bytes", &self.state.len()).finish()
+        f.debug_struct("Deposited").field("bytes", &self.state.len()).finish_non_exhaustive()
     }
 }

@@ -191,7 +191,10 @@ impl Cluster {
                 Ok(Replaced::No(None)) => None,
                 Ok(Replaced::No(Some(there))) => {
                     let other = SessionRecord::decode(there.value);
-                    let is_own = other.is_none_or(|other| other.owner() == self.node);
+                    // Unless its client has begun another one here since.
+                    let is_own = other.is_none_or(|other| {
+                        other.owner() == self.node && other.generation <= record.generation
+                    });
                     if !is_own || held.is_none() {
                         return "superseded";
                     }

@@ -3,21 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tower_channels_transports::limited;
 
 use super::record::key;
-use super::records::{Answer, Call, GIVEN, Next, TTL, Task};
-use super::{MAX_CALLS, PATIENCE, unix_time};
+use super::records::{Answer, Call, Next, TTL, Task};
+use super::{MAX_CALLS, PATIENCE};
 use crate::adapter::Replaced;
 use crate::cluster::{Cluster, WeakCluster};
 use crate::telemetry::SESSIONS_SUPERSEDED;
 
 /// A pause of the process after which other nodes may have taken its sessions for lost, in milliseconds.
 const PAUSE: u64 = 1000;
-
-/// How long a client waits for the check of a session that is here.
-const CHECKING: Duration = Duration::from_millis(1500);
 
 /// How long a session takes to begin that was found.
 const BEGINNING: Duration = Duration::from_secs(5);
@@ -106,52 +103,22 @@ impl Cluster {
         }
     }
 
-    /// Returns whether this node has the session, as far as the store says. If that says nothing, it has.
-    pub(super) async fn is_here(self: &Arc<Self>, endpoint: u32, id: &str) -> bool {
-        let now = self.elapsed();
-        let task = {
-            let mut state = self.claims.state.lock();
-            let records = state.of(endpoint);
-            if !records.has(id) || records.given_to(id, GIVEN, now).is_some() {
-                return false;
-            }
-            records.check(id)
-        };
-        let Some(task) = task else { return true };
-        // The check runs to its end even if its client goes away.
-        let cluster = Arc::clone(self);
-        let check = self.runtime.spawn(async move { cluster.run_task(endpoint, task).await });
-        match timeout(CHECKING, check).await {
-            Ok(Ok(Ran::Ended)) => false,
-            // Unless it was given away meanwhile.
-            Ok(Ok(Ran::Kept)) => self.claims.state.lock().of(endpoint).has(id),
-            _ => {
-                self.claims.state.lock().of(endpoint).renew(id, unix_time());
-                true
-            }
-        }
-    }
-
     /// Does a task, and what follows from it.
-    async fn run_task(self: &Arc<Self>, endpoint: u32, mut task: Task) -> Ran {
+    async fn run_task(self: &Arc<Self>, endpoint: u32, mut task: Task) {
         loop {
             let id = Arc::clone(&task.id);
             let answer = self.call(&key(endpoint, &id), &task.call).await;
-            let has_failed = answer == Answer::Failed;
-            let (now, time) = (self.elapsed(), unix_time());
-            let next = self.claims.state.lock().of(endpoint).done(task, answer, now, time);
+            let now = self.elapsed();
+            let next = self.claims.state.lock().of(endpoint).done(task, answer, now);
             match next {
                 Next::Again(next) => task = next,
-                Next::Nothing if has_failed => return Ran::Failed,
-                Next::Nothing => return Ran::Kept,
+                Next::Nothing => return,
                 Next::Tell { loser, generation } => {
-                    self.tell_took(loser, endpoint, &id, generation);
-                    return Ran::Kept;
+                    return self.tell_took(loser, endpoint, &id, generation);
                 }
                 Next::End => {
                     limited!(INFO, session = ?id, "session ended: another node has it by now");
-                    self.end_moved(endpoint, id);
-                    return Ran::Ended;
+                    return self.end_moved(endpoint, id);
                 }
             }
         }
@@ -180,13 +147,4 @@ async fn run(cluster: WeakCluster, endpoint: u32, task: Task) {
     cluster.run_task(endpoint, task).await;
     cluster.claims.state.lock().tasks -= 1;
     cluster.keep_records();
-}
-
-/// What came of a task.
-pub(super) enum Ran {
-    Kept,
-    /// The session has ended: another node has it.
-    Ended,
-    /// The store is unavailable.
-    Failed,
 }

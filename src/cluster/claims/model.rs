@@ -11,12 +11,12 @@ mod store;
 
 use std::collections::BTreeMap;
 
-use self::node::{Message, Node};
+use self::node::{Message, Node, Running, Taking};
 use self::store::{Faults, Request, Store};
-use super::claim::{Answer, Claim, Event, Outcome, Step};
+use super::claim::{Answer, Cause, Claim, Event, Held, Outcome, Step};
 use super::record::SessionRecord;
 use super::records::{self, Call, Next};
-use crate::adapter::NodeId;
+use crate::adapter::{NodeId, Revision};
 
 const NODES: usize = 3;
 const ID: &str = "0123456789abcdefghij";
@@ -26,7 +26,10 @@ const SOCKET: u64 = 7;
 const PATIENCE: u64 = 1000;
 
 /// How long a claim takes at most, and then the taking.
-const LONGEST: u64 = 3 * PATIENCE;
+const LONGEST: u64 = 2 * PATIENCE;
+
+/// What is left of it after a node was asked.
+const LAST: u64 = PATIENCE / 2;
 
 /// Runs the steps that the bytes encode, then mends everything and waits.
 ///
@@ -50,6 +53,26 @@ struct World {
     /// Numbers claims, tasks, offers and what is on its way.
     count: u64,
     last_node: u64,
+    /// By the node to which the client has come.
+    visits: BTreeMap<NodeId, Visit>,
+    /// Whether the clock of any node was ever late.
+    is_skewed: bool,
+}
+
+/// The last visit of the client to a node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Visit {
+    /// When it came, and when it had the session.
+    began: u64,
+    ended: u64,
+    /// Whether it has come again.
+    is_next_under_way: bool,
+}
+
+impl Visit {
+    fn new(claim: &Running, now: u64) -> Self {
+        Self { began: claim.started, ended: now, is_next_under_way: false }
+    }
 }
 
 enum InFlight {
@@ -67,6 +90,8 @@ impl World {
             due: BTreeMap::new(),
             count: 0,
             last_node: NODES as u64,
+            visits: BTreeMap::new(),
+            is_skewed: false,
         }
     }
 
@@ -98,19 +123,14 @@ impl World {
             return;
         }
         node.ticket = None;
-        if node.has_session {
-            // Unless another node has it by now.
-            if let Some(task) = node.records.check(ID) {
-                node.visit = Some(self.count + 1);
-                self.run(place, task);
-            }
-            return;
-        }
         if node.running.is_none() && node.taking.is_none() {
             self.count += 1;
-            let given_to = node.records.given_to(ID, records::GIVEN, self.now);
-            let (claim, step) = Claim::new(node.id, SOCKET, node.time(self.now), given_to);
-            node.begin(self.count, claim, self.now);
+            let (now, time) = (self.now, node.time(self.now));
+            let given_to = node.records.given_to(ID, records::GIVEN, now);
+            let own = node.records.held(ID).filter(|_| given_to.is_none());
+            let (claim, step) = Claim::new(node.id, SOCKET, time, own, given_to);
+            node.begin(self.count, claim, now);
+            self.visits.entry(node.id).or_default().is_next_under_way = true;
             self.follow(place, step);
         }
     }
@@ -123,40 +143,51 @@ impl World {
         running.stage += 1;
         assert!(running.stage < 20, "a claim does not end");
         let token = running.token();
-        let patience = PATIENCE.min((running.started + LONGEST).saturating_sub(now));
+        let mut left = (running.started + LONGEST).saturating_sub(now);
         match step {
             Step::Replace { seen, generation } => {
                 let value = Some(SessionRecord::new(from, generation, SOCKET).encode());
                 self.send_to_store(from, Request::claim(token, seen, value));
             }
-            Step::Ask(owner) => self.send(from, owner, 2, Message::Ask { from, token }),
-            Step::Done(outcome) => return self.finish(place, &outcome),
+            Step::Ask(owner) => {
+                left = left.saturating_sub(LAST);
+                self.send(from, owner, 2, Message::Ask { from, token });
+            }
+            Step::Done(outcome) => return self.finish(place, outcome),
         }
-        self.after(patience, InFlight::ToNode(from, Message::Overdue(token)));
+        self.after(left.min(PATIENCE), InFlight::ToNode(from, Message::Overdue(token)));
     }
 
-    fn finish(&mut self, place: usize, outcome: &Outcome) {
+    fn finish(&mut self, place: usize, outcome: Outcome) {
         let (now, node) = (self.now, &mut self.nodes[place]);
         let Some(running) = node.running.take() else { return };
         let took = now - running.started;
         assert!(running.was_stalled || took <= LONGEST, "a claim has taken {took} ms");
-        match *outcome {
-            Outcome::New { held, unheard, .. } => {
+        let from = node.id;
+        let is_kept = matches!(outcome, Outcome::Own { cause: Cause::Kept, .. });
+        if !is_kept && node.records.forget(ID).is_some() {
+            node.has_session = false;
+        }
+        match outcome {
+            Outcome::Own { held, unheard, .. } => {
                 node.has_session = true;
                 node.records.own(&ID.into(), SOCKET, held, now);
+                self.visits.insert(from, Visit::new(&running, now));
                 if let Some(loser) = unheard {
-                    let (from, generation) = (node.id, held.generation);
-                    self.send(from, loser, 2, Message::Took(generation));
+                    let generation = held.generation;
+                    self.send(from, loser, 2, Message::Took { from, generation });
                 }
             }
             Outcome::Deposited { held, .. } => {
-                node.has_session = true;
-                node.records.own(&ID.into(), SOCKET, held, now);
+                let token = running.token();
+                let value = Some(SessionRecord::new(from, held.generation, SOCKET).encode());
+                node.taking = Some(Taking { held, owner: None, running });
+                self.send_to_store(from, Request::claim(token, held.seen, value));
+                self.after(PATIENCE, InFlight::ToNode(from, Message::Overdue(token)));
             }
             Outcome::Offered { owner, held } => {
-                let (from, token) = (node.id, running.token());
-                let ticket = running.ticket;
-                node.taking = Some((held, owner, running));
+                let (token, ticket) = (running.token(), running.ticket);
+                node.taking = Some(Taking { held, owner: Some(owner), running });
                 self.send(from, owner, 2, Message::Take { from, token, ticket });
                 self.after(2 * PATIENCE, InFlight::ToNode(from, Message::Overdue(token)));
             }
@@ -164,15 +195,21 @@ impl World {
         }
     }
 
-    /// The owner has given the session away, or not.
-    fn taken(&mut self, place: usize, has_state: bool) {
+    /// The session is taken, with its state or not. `written` is the record of one that was left behind.
+    fn taken(&mut self, place: usize, has_state: bool, written: Option<Revision>) {
         let node = &mut self.nodes[place];
-        let Some((held, owner, _)) = node.taking.take() else { return };
+        let Some(Taking { held, owner, running }) = node.taking.take() else { return };
         node.has_session = true;
         let id = node.id;
-        node.records.take(&ID.into(), SOCKET, held, has_state, self.now);
-        if !has_state {
-            self.send(id, owner, 2, Message::Took(held.generation));
+        self.visits.insert(id, Visit::new(&running, self.now));
+        if written.is_some() {
+            let held = Held { seen: written, is_recorded: true, ..held };
+            node.records.own(&ID.into(), SOCKET, held, self.now);
+        } else {
+            node.records.take(&ID.into(), SOCKET, held, self.now);
+        }
+        if let Some(owner) = owner.filter(|_| !has_state) {
+            self.send(id, owner, 2, Message::Took { from: id, generation: held.generation });
         }
         self.work(place);
     }
@@ -183,7 +220,13 @@ impl World {
         let id = node.id;
         match message {
             Message::Claimed(token, event) => {
-                if let Some(step) = node.on(token, event) {
+                if node.is_taking(token) {
+                    let written = match event {
+                        Event::Replaced(revision) => Some(revision),
+                        _ => None,
+                    };
+                    self.taken(place, written.is_some(), written);
+                } else if let Some(step) = node.on(token, event) {
                     self.follow(place, step);
                 }
             }
@@ -195,7 +238,7 @@ impl World {
                 if let Some(step) = node.on(token, event) {
                     self.follow(place, step);
                 } else if node.is_taking(token) {
-                    self.taken(place, false);
+                    self.taken(place, false, None);
                 }
             }
             Message::Ask { from, token } => {
@@ -212,7 +255,9 @@ impl World {
                 }
             }
             Message::Take { from, token, ticket } => {
-                let is_given = node.has_session && node.ticket == Some(ticket);
+                // While it is claimed here its client is about to come back.
+                let is_free = node.running.is_none();
+                let is_given = node.has_session && is_free && node.ticket == Some(ticket);
                 if is_given {
                     node.has_session = false;
                     node.records.give(&ID.into(), from, self.now);
@@ -224,35 +269,46 @@ impl World {
                 if node.is_taking(token) && is_withdrawn {
                     node.taking = None;
                 } else if node.is_taking(token) {
-                    self.taken(place, is_given);
+                    self.taken(place, is_given, None);
                 }
             }
-            Message::Took(generation) => {
+            Message::Took { from, generation } => {
                 if node.records.is_taken(ID, generation) {
                     node.has_session = false;
+                    self.check_newer(from, id);
                 }
             }
             Message::Done(number, answer) => {
                 let Some(task) = node.tasks.remove(&number) else { return };
-                let time = node.time(self.now);
-                let is_visit = node.visit.take_if(|visit| *visit == number).is_some();
-                let has_failed = answer == records::Answer::Failed;
-                match node.records.done(task, answer, self.now, time) {
-                    Next::Nothing if is_visit && has_failed => node.records.renew(ID, time),
+                let winner = match &answer {
+                    records::Answer::There(Some(there)) => {
+                        SessionRecord::decode(there.value.clone()).map(|it| it.owner())
+                    }
+                    _ => None,
+                };
+                match node.records.done(task, answer, self.now) {
                     Next::Nothing => {}
                     Next::Again(task) => self.run(place, task),
                     Next::Tell { loser, generation } => {
-                        self.send(id, loser, 2, Message::Took(generation));
+                        self.send(id, loser, 2, Message::Took { from: id, generation });
                     }
                     Next::End => {
                         node.has_session = false;
-                        if is_visit {
-                            self.connect(place);
-                        }
+                        self.check_newer(winner.expect("a record"), id);
                     }
                 }
             }
         }
+    }
+
+    /// Asserts that a session which ends because another node has it is not the one to which its client has come last.
+    fn check_newer(&self, winner: NodeId, loser: NodeId) {
+        let (Some(winner), Some(loser)) = (self.visits.get(&winner), self.visits.get(&loser))
+        else {
+            return;
+        };
+        let is_newest = !winner.is_next_under_way && winner.ended < loser.began;
+        assert!(self.is_skewed || !is_newest, "{winner:?} has ended {loser:?}");
     }
 
     /// Does what is due for the records of a node.

@@ -14,7 +14,7 @@ pub(super) use self::given::PATIENCE as GIVEN;
 use self::owned::{Owned, Standing};
 pub(super) use self::task::{Answer, Call, Next, Task};
 use super::claim::Held;
-use super::record::{SessionRecord, generation_after};
+use super::record::SessionRecord;
 use crate::adapter::{NodeId, Record, Revision};
 
 /// The sessions of an endpoint that this node has found or begun, and what is due to keep the store right about them.
@@ -38,9 +38,6 @@ pub(super) const TTL: Duration = Duration::from_secs(3600);
 
 /// After how many milliseconds a record is written again, so that the store keeps it.
 const REFRESH: u64 = 20 * 60 * 1000;
-
-/// How often a node overrules others that has just taken a session with its state.
-const INSISTS: u8 = 3;
 
 /// How often a removal is tried. A record that stays names a node that will not know the session.
 const REMOVALS: u8 = 3;
@@ -68,53 +65,25 @@ impl Records {
 
     /// This node has the session. `now` is the time in milliseconds since any moment.
     pub(super) fn own(&mut self, id: &Arc<str>, socket: u64, held: Held, now: u64) {
-        let (standing, due) = match held.is_recorded {
-            true => (Standing::Recorded, now + REFRESH),
-            false => (Standing::Unrecorded, now + pause(0)),
-        };
-        self.insert(id, socket, held, standing, due, 0);
+        let due = now + if held.is_recorded { REFRESH } else { pause(0) };
+        self.insert(id, socket, held, due);
     }
 
-    /// This node has the session that was offered by its owner, whose record it has seen; with its state, unless the
-    /// owner has not given it in the end.
-    pub(super) fn take(
-        &mut self,
-        id: &Arc<str>,
-        socket: u64,
-        held: Held,
-        has_state: bool,
-        now: u64,
-    ) {
-        let insists = if has_state { INSISTS } else { 0 };
-        self.insert(id, socket, held, Standing::Unrecorded, now, insists);
+    /// This node has the session that was another's, whose record it has seen and is to replace at once.
+    pub(super) fn take(&mut self, id: &Arc<str>, socket: u64, held: Held, now: u64) {
+        self.insert(id, socket, held, now);
     }
 
-    fn insert(
-        &mut self,
-        id: &Arc<str>,
-        socket: u64,
-        held: Held,
-        standing: Standing,
-        due: u64,
-        insists: u8,
-    ) {
+    fn insert(&mut self, id: &Arc<str>, socket: u64, held: Held, due: u64) {
         self.forget(id);
         self.given.remove(id);
         self.last_serial = self.last_serial.wrapping_add(1);
-        let Held { generation, seen, .. } = held;
+        let Held { generation, seen, is_recorded } = held;
         let serial = self.last_serial;
-        let owned = Owned {
-            generation,
-            seen,
-            socket,
-            due,
-            serial,
-            standing,
-            is_busy: false,
-            failed: 0,
-            insists,
-        };
-        self.unrecorded += usize::from(standing == Standing::Unrecorded);
+        let standing = if is_recorded { Standing::Recorded } else { Standing::Unrecorded };
+        let owned =
+            Owned { generation, seen, socket, due, serial, standing, is_busy: false, failed: 0 };
+        self.unrecorded += usize::from(!is_recorded);
         self.owned.insert(Arc::clone(id), owned);
         self.due.insert((due, Arc::clone(id)));
     }
@@ -142,9 +111,9 @@ impl Records {
     pub(super) fn forget(&mut self, id: &str) -> Option<Held> {
         let (id, owned) = self.owned.remove_entry(id)?;
         self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
-        let Owned { generation, seen, standing, .. } = owned;
+        let held = owned.held();
         self.due.remove(&(owned.due, id));
-        Some(Held { generation, seen, is_recorded: standing == Standing::Recorded })
+        Some(held)
     }
 
     /// The session was given to another node, which will write a record of its own.
@@ -180,7 +149,7 @@ impl Records {
 
     /// Returns whether this node has the session.
     pub(super) fn has(&self, id: &str) -> bool {
-        self.owned.get(id).is_some_and(|owned| owned.standing != Standing::Ended)
+        self.held(id).is_some()
     }
 
     /// All sessions are to be checked: the node did not hear the others, who may have taken some for theirs.
@@ -221,34 +190,29 @@ impl Records {
         Some(Task { id, call: Call::Read, serial: owned.serial, over: None, round: 0 })
     }
 
-    /// Returns the task that shows whether a session that this node has is still its own. `None` if another one is under
-    /// way, which will.
-    pub(super) fn check(&mut self, id: &str) -> Option<Task> {
-        let (id, _) = self.owned.get_key_value(id)?;
-        let id = Arc::clone(id);
-        let owned = self.owned.get_mut(&id).filter(|owned| owned.is_settled())?;
-        owned.is_busy = true;
-        self.due.remove(&(owned.due, Arc::clone(&id)));
-        let is_recorded = owned.standing == Standing::Recorded;
-        let call = if is_recorded { Call::Read } else { owned.write(self.node) };
-        Some(Task { id, call, serial: owned.serial, over: None, round: 0 })
+    /// Returns whether this node has the session, but of a client with another socket id.
+    pub(super) fn is_of_another(&self, id: &str, socket: u64) -> bool {
+        self.has(id) && self.owned.get(id).is_some_and(|owned| owned.socket != socket)
     }
 
-    /// The client of a session has come, and the store does not say whether the session is still this node's: it begins
-    /// another generation, so that it is.
-    pub(super) fn renew(&mut self, id: &str, time: u64) {
-        if let Some(owned) = self.owned.get_mut(id).filter(|owned| owned.is_settled()) {
-            owned.generation = generation_after(owned.generation, time);
-            self.unrecorded += usize::from(owned.standing == Standing::Recorded);
-            owned.standing = Standing::Unrecorded;
-        }
+    /// Returns what is known of the record of a session that this node has.
+    pub(super) fn held(&self, id: &str) -> Option<Held> {
+        let owned = self.owned.get(id).filter(|owned| owned.standing != Standing::Ended)?;
+        Some(owned.held())
     }
 
-    /// Takes what came of a task. `now` is as for [`own`](Self::own), `time` in microseconds since the Unix epoch.
-    pub(super) fn done(&mut self, task: Task, answer: Answer, now: u64, time: u64) -> Next {
+    /// Takes what came of a task.
+    pub(super) fn done(&mut self, task: Task, answer: Answer, now: u64) -> Next {
+        let tell = |task: Task| match (task.over, task.call) {
+            (Some(loser), Call::Write { record, .. }) => {
+                Next::Tell { loser, generation: record.generation }
+            }
+            _ => Next::Nothing,
+        };
         let is_same = |owned: &&mut Owned| owned.serial == task.serial;
         let Some(owned) = self.owned.get_mut(&task.id).filter(is_same) else {
-            return Next::Nothing;
+            let is_written = matches!(answer, Answer::Replaced(_));
+            return if is_written { tell(task) } else { Next::Nothing };
         };
         owned.is_busy = false;
         if owned.standing == Standing::Ended {
@@ -263,11 +227,10 @@ impl Records {
                 Next::Nothing
             }
             Answer::Replaced(revision) => {
-                let generation = owned.generation;
                 self.record(&task.id, revision, now);
-                task.over.map_or(Next::Nothing, |loser| Next::Tell { loser, generation })
+                tell(task)
             }
-            Answer::There(there) => self.judge(task, there, now, time),
+            Answer::There(there) => self.judge(task, there, now),
         }
     }
 
@@ -303,7 +266,7 @@ impl Records {
     }
 
     /// Decides about what is in the store.
-    fn judge(&mut self, task: Task, there: Option<Record>, now: u64, time: u64) -> Next {
+    fn judge(&mut self, task: Task, there: Option<Record>, now: u64) -> Next {
         let Some(owned) = self.owned.get_mut(&task.id) else { return Next::Nothing };
         owned.failed = 0;
         let seen = there.as_ref().map(|there| there.revision);
@@ -323,12 +286,8 @@ impl Records {
                     self.record(&task.id, seen, now);
                     return Next::Nothing;
                 }
-                if owned.insists == 0 {
-                    self.forget(&task.id);
-                    return Next::End;
-                }
-                owned.insists -= 1;
-                owned.generation = generation_after(record.generation, time);
+                self.forget(&task.id);
+                return Next::End;
             }
             _ => {}
         }
@@ -351,7 +310,7 @@ impl Records {
         let Some(owned) = self.owned.get_mut(id) else { return };
         self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
         owned.standing = Standing::Recorded;
-        (owned.seen, owned.failed, owned.insists) = (Some(revision), 0, 0);
+        (owned.seen, owned.failed) = (Some(revision), 0);
         self.schedule(id, now + REFRESH);
     }
 

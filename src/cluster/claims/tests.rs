@@ -183,6 +183,65 @@ async fn a_new_id_costs_one_call_of_the_store_and_no_question() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_to_which_its_client_returns_costs_one_call_and_begins_a_generation() {
+    let bus = Bus::new();
+    let [a, b] = nodes(&bus).await;
+    a.connect().await;
+    let before = a.record().await.expect("a record").generation;
+    bus.set_store(a.place, StorePath { delay: MS * 300, ..StorePath::default() });
+    assert_eq!(a.connect().await, (Got::Here, 300));
+    assert!(b.record().await.is_some_and(|it| it.generation > before));
+    // Another client's is its own affair.
+    let before = b.record().await;
+    assert!(matches!(a.find("bob").await, Found::Here));
+    assert_eq!(b.record().await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_session_that_was_never_recorded_does_not_end_the_newest_one() {
+    let bus = Bus::new();
+    let [a, b] = nodes(&bus).await;
+    a.connect().await;
+    bus.cut(b.place);
+    assert_eq!(b.connect().await.0, Got::New);
+    sleep(MS * 10).await;
+    assert_eq!(a.connect().await.0, Got::Here);
+    bus.heal(b.place);
+    sleep(MS * 10_000).await;
+    assert!(a.has_it() && !b.has_it());
+    assert_eq!(a.owner().await, Some(a.cluster.node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_found_within_two_seconds_whatever_fails() {
+    let bus = Bus::new();
+    let mut longest = 0;
+    for delay in [0, 300, 600, 900, 990, 60_000] {
+        for fault in 0..4 {
+            let [a, b] = nodes(&bus).await;
+            a.connect().await;
+            match fault {
+                0 => {}
+                1 => bus.stall(a.place),
+                2 => bus.set_path(b.place, a.place, Path { is_cut: true, ..Path::default() }),
+                _ => _ = a.endpoint.busy.lock().insert(ID.to_owned()),
+            }
+            bus.set_store(b.place, StorePath { delay: MS * delay, ..StorePath::default() });
+            let began = Instant::now();
+            b.find("ann").await;
+            let took = began.elapsed().as_millis();
+            assert!(took <= 2000, "{took} ms: {delay} {fault}");
+            longest = longest.max(took);
+            bus.set_store(b.place, StorePath::default());
+            bus.heal(a.place);
+            [&a, &b].iter().for_each(|node| node.end());
+            sleep(MS * 1000).await;
+        }
+    }
+    assert!(longest > 1900, "{longest} ms");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_moves_and_its_record_follows() {
     let bus = Bus::new();
     let [a, b, c] = nodes(&bus).await;
@@ -306,7 +365,7 @@ async fn of_two_nodes_that_find_a_session_at_once_one_has_it() {
         }
         let [a, b, c] = &nodes;
         let found = tokio::join!(a.connect(), b.connect(), c.connect());
-        assert!(found.0.1 <= 3000 && found.1.1 <= 3000 && found.2.1 <= 3000, "{found:?}");
+        assert!(found.0.1 <= 2000 && found.1.1 <= 2000 && found.2.1 <= 2000, "{found:?}");
         // At the latest when the records are written again.
         sleep(Duration::from_secs(25 * 60)).await;
         let owners: Vec<_> = nodes.iter().filter(|node| node.has_it()).collect();
@@ -403,7 +462,7 @@ async fn a_client_that_returns_while_the_store_is_away_keeps_its_session() {
     ] {
         bus.set_store(a.place, path);
         let (got, took) = a.connect().await;
-        assert!(got == Got::Here && took <= 1500, "{got:?} {took}");
+        assert!(got == Got::Here && took <= 1000, "{got:?} {took}");
         assert_eq!(a.unrecorded(), 1);
         bus.set_store(a.place, StorePath::default());
         sleep(MS * 10_000).await;
@@ -453,7 +512,7 @@ async fn many_claims_of_a_store_that_does_not_answer_wait_no_longer_than_any_may
     for claim in claims.collect::<Vec<_>>() {
         assert!(matches!(claim.await, Ok(Found::None)));
     }
-    assert!(began.elapsed() <= MS * 3010, "{:?}", began.elapsed());
+    assert!(began.elapsed() <= MS * 2010, "{:?}", began.elapsed());
     assert_eq!(a.unrecorded(), 2000);
     bus.set_store(a.place, StorePath::default());
     sleep(MS * 10_000).await;
@@ -554,6 +613,31 @@ async fn a_session_that_was_left_behind_is_taken_from_the_store() {
         assert_eq!(b.record().await.map(|it| it.deposit), Some(None));
         assert_eq!(a.connect().await, (state(), 0), "from the node that has it now");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_left_behind_stays_until_it_is_taken() {
+    let bus = Bus::new();
+    let [a, b, c] = nodes(&bus).await;
+    a.connect().await;
+    a.endpoint.here.lock().clear();
+    let ttl = Duration::from_secs(60);
+    assert!(a.cluster.deposit(0, ID, Some("ann"), "state".into(), ttl).await);
+    // The client of that connection has gone.
+    assert!(matches!(b.find("ann").await, Found::Offered(_)));
+    b.peers.release(&ID.into());
+    sleep(MS * 1000).await;
+    let Found::Offered(offer) = b.find("ann").await else { panic!("it is offered") };
+    let Found::Offered(late) = c.find("ann").await else { panic!("it is offered") };
+    // The store does not confirm it at first.
+    bus.set_store(b.place, StorePath { delay: MS * 60_000, ..StorePath::default() });
+    let mend = async {
+        sleep(MS * 500).await;
+        bus.set_store(b.place, StorePath::default());
+    };
+    let (state, ()) = tokio::join!(offer.take(Bytes::new()), mend);
+    assert_eq!(state.as_deref(), Some(&b"state"[..]));
+    assert_eq!(late.take(Bytes::new()).await, None, "it is taken once");
 }
 
 #[tokio::test(start_paused = true)]

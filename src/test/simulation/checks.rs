@@ -108,8 +108,8 @@ impl Simulation {
             for user in USERS {
                 let clients = self.clients.iter().flatten().filter(|it| it.user == user);
                 let elsewhere = clients.clone().filter(|it| it.at != node.origin());
-                let was_silent = self.record.was_silent(node.slot);
-                let elsewhere = elsewhere.filter(|it| it.may_be_anywhere(was_silent));
+                let is_untold = self.record.may_be_untold(node.slot);
+                let elsewhere = elsewhere.filter(|it| it.may_be_anywhere(is_untold));
                 let (mut least, mut most) = (0, elsewhere.count());
                 let clients = clients.filter(|it| it.at == node.origin());
                 for client in clients {

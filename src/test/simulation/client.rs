@@ -273,9 +273,9 @@ impl Client {
     }
 
     /// Whether a session of it may be on a node where it is not: one that has begun anew elsewhere since, where it is gone;
-    /// or anyone, if the node has missed something.
-    pub(super) fn may_be_anywhere(&self, was_silent: bool) -> bool {
-        self.is_resumable && (was_silent || self.away.is_some() && self.may_lose_channels)
+    /// or anyone, if the node was not told.
+    pub(super) fn may_be_anywhere(&self, is_untold: bool) -> bool {
+        self.is_resumable && (is_untold || self.away.is_some() && self.may_lose_channels)
     }
 
     pub(super) fn is_on_dead_node(&self) -> bool {

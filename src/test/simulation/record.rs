@@ -27,6 +27,8 @@ pub(super) struct Record {
     ever_repeated: [[bool; NODES]; NODES],
     /// Which nodes have ever missed frames without noticing.
     ever_silent: [bool; NODES],
+    /// Which of them would not be told by a node that has ended since.
+    untold: [bool; NODES],
     /// Which nodes did not always see gaps in the numbers.
     unsteady: [bool; NODES],
     /// When each node began.
@@ -135,6 +137,7 @@ impl Record {
             repeated: Default::default(),
             ever_repeated: Default::default(),
             ever_silent: Default::default(),
+            untold: Default::default(),
             unsteady: Default::default(),
             began: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -189,8 +192,8 @@ impl Record {
     }
 
     /// Returns whether a node may have missed that another one has taken a session, which died before it said so again.
-    pub(super) fn was_silent(&self, slot: usize) -> bool {
-        self.ever_silent[slot]
+    pub(super) fn may_be_untold(&self, slot: usize) -> bool {
+        self.untold[slot]
     }
 
     pub(super) fn repeat(&mut self, from: usize, to: usize) {
@@ -211,6 +214,7 @@ impl Record {
     /// A node has ended.
     pub(super) fn end(&mut self, number: u64) {
         self.ended.insert(number);
+        self.untold = self.ever_silent;
     }
 
     pub(super) fn has_ended(&self, number: u64) -> bool {

@@ -162,7 +162,11 @@ impl<S: Session> Offered<S> {
             }
         };
         // After that, who has asked would have no time left to see it packed.
-        let (_claim, taken) = timeout(GIVE_TIMEOUT, take).await.ok()?;
+        let Ok((_claim, taken)) = timeout(GIVE_TIMEOUT, take).await else {
+            // It may have died meanwhile.
+            registry.release_unclaimed(&id);
+            return None;
+        };
         let Some(mut value) = taken else {
             registry.release(&id);
             return None;

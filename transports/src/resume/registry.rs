@@ -150,7 +150,7 @@ impl<S: Session> ResumeRegistry<S> {
     }
 
     /// Does what [`release`](Self::release) does, unless a task has claimed the id, which does it then.
-    fn release_unclaimed(&self, id: &SessionId) {
+    pub(super) fn release_unclaimed(&self, id: &SessionId) {
         if self.elsewhere.as_ref().is_some_and(|elsewhere| !elsewhere.is_claimed(id)) {
             self.release(id);
         }

@@ -36,12 +36,12 @@ fn held(generation: u64, seen: u64, is_recorded: bool) -> Held {
 }
 
 fn new(cause: Cause, held: Held, unheard: Option<NodeId>) -> Step {
-    Step::Done(Outcome::New { cause, held, unheard })
+    Step::Done(Outcome::Own { cause, held, unheard })
 }
 
 /// Tells a claim what came of each step, and returns what it does next.
 fn steps(events: impl IntoIterator<Item = Event>) -> Vec<Step> {
-    let (mut claim, first) = Claim::new(ME, SOCKET, NOW, None);
+    let (mut claim, first) = Claim::new(ME, SOCKET, NOW, None, None);
     assert_eq!(first, replace(0, NOW));
     events.into_iter().map(|event| claim.on(event)).collect()
 }
@@ -84,16 +84,9 @@ fn a_record_of_an_unknown_version_is_replaced() {
 }
 
 #[test]
-fn a_deposit_is_offered_once_it_belongs_to_the_node() {
-    let deposited = Outcome::Deposited { held: held(2001, 9, true), state: "state".into() };
-    let done = Step::Done(deposited);
-    assert_eq!(steps([refused(deposit(NOW + 1)), replaced(9)]), [replace(5, 2001), done]);
-}
-
-#[test]
-fn a_deposit_goes_to_whoever_replaces_it_first() {
-    let (first, then) = (refused(deposit(NOW + 1)), refused(record(OTHER, 2001, 6)));
-    assert_eq!(steps([first, then]), [replace(5, 2001), Step::Ask(OTHER)]);
+fn a_deposit_is_offered() {
+    let deposited = Outcome::Deposited { held: held(2001, 5, false), state: "state".into() };
+    assert_eq!(steps([refused(deposit(NOW + 1))]), [Step::Done(deposited)]);
 }
 
 #[test]
@@ -108,17 +101,59 @@ fn a_session_that_has_ended_on_the_node_itself_begins_anew() {
     assert_eq!(steps([refused(record(ME, 3000, 5)), replaced(9)]), [replace(5, 3001), new]);
 }
 
+/// Tells a claim of a session that the node has, of generation 3000, what came of each step.
+fn own_steps(events: impl IntoIterator<Item = Event>) -> Vec<Step> {
+    let (mut claim, first) = Claim::new(ME, SOCKET, NOW, Some(held(3000, 4, false)), None);
+    assert_eq!(first, replace(4, 3001));
+    events.into_iter().map(|event| claim.on(event)).collect()
+}
+
+#[test]
+fn a_session_that_the_node_has_begins_a_generation() {
+    let kept = |held, unheard| new(Cause::Kept, held, unheard);
+    assert_eq!(own_steps([replaced(9)]), [kept(held(3001, 9, true), None)]);
+    assert_eq!(own_steps([Event::Failed]), [kept(held(3001, 4, false), None)]);
+    for (there, seen, unheard) in [
+        (None, 0, None),
+        (Some(record(OTHER, 2999, 5)), 5, Some(OTHER)),
+        (Some(deposit(NOW + 1)), 5, Some(OTHER)),
+    ] {
+        let done = kept(held(3001, 9, true), unheard);
+        assert_eq!(own_steps([Event::Refused(there), replaced(9)]), [replace(seen, 3001), done]);
+    }
+    // It was written though the store did not say so.
+    let done = kept(held(3002, 9, true), None);
+    assert_eq!(own_steps([refused(record(ME, 3001, 5)), replaced(9)]), [replace(5, 3002), done]);
+    let events = [(OTHER, 5), (THIRD, 6), (OTHER, 7)];
+    let events = events.map(|(owner, revision)| refused(record(owner, 2000, revision)));
+    let done = kept(held(3001, 0, false), Some(THIRD));
+    assert_eq!(own_steps(events), [replace(5, 3001), replace(6, 3001), done]);
+}
+
+#[test]
+fn a_session_that_the_node_has_is_lost_to_a_later_one() {
+    for generation in [3000, 4000] {
+        let events = [refused(record(OTHER, generation, 5)), Event::Answered(Answer::Offered)];
+        let held = held(generation + 1, 5, false);
+        let offered = Outcome::Offered { owner: OTHER, held };
+        assert_eq!(own_steps(events), [Step::Ask(OTHER), Step::Done(offered)]);
+    }
+    let events = [refused(record(OTHER, 3000, 5)), Event::Answered(Answer::Silent), replaced(9)];
+    let done = new(Cause::DeadNode, held(3001, 9, true), Some(OTHER));
+    assert_eq!(own_steps(events), [Step::Ask(OTHER), replace(5, 3001), done]);
+}
+
 #[test]
 fn a_session_that_the_node_has_just_given_away_is_asked_for_where_it_is() {
     for (answer, done) in [
         (Answer::Offered, Outcome::Offered { owner: OTHER, held: held(3001, 5, false) }),
         (Answer::Taken, Outcome::Taken),
     ] {
-        let (mut claim, _) = Claim::new(ME, SOCKET, NOW, Some(OTHER));
+        let (mut claim, _) = Claim::new(ME, SOCKET, NOW, None, Some(OTHER));
         assert_eq!(claim.on(refused(record(ME, 3000, 5))), Step::Ask(OTHER));
         assert_eq!(claim.on(Event::Answered(answer)), Step::Done(done));
     }
-    let (mut claim, _) = Claim::new(ME, SOCKET, NOW, Some(OTHER));
+    let (mut claim, _) = Claim::new(ME, SOCKET, NOW, None, Some(OTHER));
     assert_eq!(claim.on(refused(record(ME, 3000, 5))), Step::Ask(OTHER));
     assert_eq!(claim.on(Event::Answered(Answer::None)), replace(5, 3001));
     assert_eq!(claim.on(refused(record(ME, 3000, 6))), replace(6, 3001), "it is asked once");
@@ -219,7 +254,8 @@ fn every_claim_ends_whatever_it_is_told() {
     // All sequences of events, until the claim ends.
     let mut open = vec![Vec::new()];
     while let Some(choices) = open.pop() {
-        let (mut claim, _) = Claim::new(ME, SOCKET, NOW, None);
+        let own = choices.first().is_some_and(|first| first % 2 == 1).then(|| held(NOW, 4, false));
+        let (mut claim, _) = Claim::new(ME, SOCKET, NOW, own, None);
         let last = choices.iter().map(|choice| claim.on(events(*choice))).last();
         if !matches!(last, Some(Step::Done(_))) {
             assert!(choices.len() < 6, "{choices:?}");

@@ -18,11 +18,8 @@ pub(super) struct Node {
     pub(super) ticket: Option<u64>,
     pub(super) records: Records,
     pub(super) tasks: BTreeMap<u64, Task>,
-    /// The task that checks the session because its client has come.
-    pub(super) visit: Option<u64>,
     pub(super) running: Option<Running>,
-    /// The claim whose session is offered, and is being taken.
-    pub(super) taking: Option<(Held, NodeId, Running)>,
+    pub(super) taking: Option<Taking>,
     /// What came while it was stalled.
     pub(super) held_back: Vec<Message>,
 }
@@ -35,6 +32,13 @@ pub(super) struct Running {
     pub(super) stage: u64,
     pub(super) ticket: u64,
     pub(super) was_stalled: bool,
+}
+
+/// A session that is being taken, from its owner or from the store.
+pub(super) struct Taking {
+    pub(super) held: Held,
+    pub(super) owner: Option<NodeId>,
+    pub(super) running: Running,
 }
 
 /// A claim and its step.
@@ -63,7 +67,10 @@ pub(super) enum Message {
         is_given: bool,
         is_withdrawn: bool,
     },
-    Took(u64),
+    Took {
+        from: NodeId,
+        generation: u64,
+    },
     Done(u64, records::Answer),
 }
 
@@ -85,7 +92,6 @@ impl Node {
             ticket: None,
             records: Records::new(id),
             tasks: BTreeMap::new(),
-            visit: None,
             running: None,
             taking: None,
             held_back: Vec::new(),
@@ -115,7 +121,7 @@ impl Node {
     }
 
     pub(super) fn is_taking(&self, token: Token) -> bool {
-        self.taking.as_ref().is_some_and(|(_, _, running)| running.token() == token)
+        self.taking.as_ref().is_some_and(|taking| taking.running.token() == token)
     }
 }
 

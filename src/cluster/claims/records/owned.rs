@@ -1,5 +1,6 @@
 //! [`Owned`]: one session of this node.
 
+use super::super::claim::Held;
 use super::super::record::SessionRecord;
 use super::Call;
 use crate::adapter::{NodeId, Revision};
@@ -16,8 +17,6 @@ pub(super) struct Owned {
     pub(super) is_busy: bool,
     /// How often the store has failed since it last answered.
     pub(super) failed: u8,
-    /// How often a later generation of another node may still be overruled.
-    pub(super) insists: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +28,9 @@ pub(super) enum Standing {
 }
 
 impl Owned {
-    /// Whether nobody works at it, and it has not ended.
-    pub(super) fn is_settled(&self) -> bool {
-        !self.is_busy && self.standing != Standing::Ended
+    pub(super) fn held(&self) -> Held {
+        let is_recorded = self.standing == Standing::Recorded;
+        Held { generation: self.generation, seen: self.seen, is_recorded }
     }
 
     pub(super) fn write(&self, node: NodeId) -> Call {

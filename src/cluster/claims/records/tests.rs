@@ -4,8 +4,6 @@ const ME: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
 const ID: &str = "0123456789abcdefghij";
 const SOCKET: u64 = 7;
-/// The time of everything that is not about time.
-const TIME: u64 = 10_000;
 
 fn held(generation: u64, seen: u64) -> Held {
     Held { generation, seen: Some(Revision(seen)), is_recorded: true }
@@ -61,7 +59,7 @@ fn a_record_is_written_again_every_20_minutes() {
         let task = records.next(now).expect("a refresh");
         assert_eq!(task.call, write(Some(revision), 100));
         assert!(records.next(now).is_none(), "it is being written");
-        let next = records.done(task, Answer::Replaced(Revision(revision + 1)), now, TIME);
+        let next = records.done(task, Answer::Replaced(Revision(revision + 1)), now);
         assert!(matches!(next, Next::Nothing));
     }
 }
@@ -77,11 +75,11 @@ fn a_session_is_recorded_as_soon_as_the_store_is_back() {
         now += pause * 1000;
         let task = records.next(now).expect("a try");
         assert_eq!(task.call, write(None, 100));
-        assert!(matches!(records.done(task, Answer::Failed, now, TIME), Next::Nothing));
+        assert!(matches!(records.done(task, Answer::Failed, now), Next::Nothing));
     }
     now += 4000;
     let task = records.next(now).expect("a try");
-    records.done(task, Answer::Replaced(Revision(9)), now, TIME);
+    records.done(task, Answer::Replaced(Revision(9)), now);
     assert_eq!(records.unrecorded(), 0);
     assert_eq!(records.forget(ID), Some(held(100, 9)));
 }
@@ -91,38 +89,17 @@ fn a_write_that_was_thought_lost_is_recognized() {
     let mut records = Records::new(ME);
     records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
     let task = records.next(1000).expect("a try");
-    assert!(matches!(records.done(task, there(ME, 100, 9), 1000, TIME), Next::Nothing));
+    assert!(matches!(records.done(task, there(ME, 100, 9), 1000), Next::Nothing));
     assert_eq!(records.forget(ID), Some(held(100, 9)));
 }
 
 #[test]
-fn a_session_that_was_taken_from_a_living_owner_is_recorded_at_once_and_above_others() {
+fn a_session_that_was_taken_from_another_node_is_recorded_at_once() {
     let mut records = Records::new(ME);
-    records.take(&ID.into(), SOCKET, unrecorded(100, Some(5)), true, 0);
-    let mut task = records.next(0).expect("a try");
+    records.take(&ID.into(), SOCKET, unrecorded(100, Some(5)), 0);
+    let task = records.next(0).expect("a try");
     assert_eq!(task.call, write(Some(5), 100));
-    for (theirs, generation) in [(100, 10_000), (10_000, 10_001), (10_001, 10_002)] {
-        task = again(records.done(task, there(OTHER, theirs, theirs), 0, TIME));
-        assert_eq!(task.call, write(Some(theirs), generation));
-    }
-    let Next::Tell { loser, generation } =
-        records.done(task, Answer::Replaced(Revision(9)), 0, TIME)
-    else {
-        panic!("the other node is told");
-    };
-    assert_eq!((loser, generation), (OTHER, 10_002));
-    assert_eq!(records.forget(ID), Some(held(10_002, 9)));
-}
-
-#[test]
-fn a_node_overrules_others_three_times_at_most() {
-    let mut records = Records::new(ME);
-    records.take(&ID.into(), SOCKET, unrecorded(100, Some(5)), true, 0);
-    let mut task = records.next(0).expect("a try");
-    for theirs in [20_000, 30_000, 40_000] {
-        task = again(records.done(task, there(OTHER, theirs, theirs), 0, TIME));
-    }
-    assert!(matches!(records.done(task, there(OTHER, 50_000, 6), 0, TIME), Next::End));
+    assert!(matches!(records.done(task, there(OTHER, 100, 6), 0), Next::End), "a later one");
     assert!(is_idle(&mut records));
 }
 
@@ -131,7 +108,7 @@ fn a_check_that_finds_everything_as_it_was_changes_nothing() {
     let mut records = recorded();
     let task = check(&mut records);
     assert!(records.next_check().is_none());
-    assert!(matches!(records.done(task, there(ME, 100, 5), 50, TIME), Next::Nothing));
+    assert!(matches!(records.done(task, there(ME, 100, 5), 50), Next::Nothing));
     assert!(records.next(REFRESH - 1).is_none());
     assert!(records.next(REFRESH).is_some());
 }
@@ -140,9 +117,9 @@ fn a_check_that_finds_everything_as_it_was_changes_nothing() {
 fn a_record_that_the_store_has_lost_is_written_again() {
     let mut records = recorded();
     let task = check(&mut records);
-    let task = again(records.done(task, Answer::There(None), 0, TIME));
+    let task = again(records.done(task, Answer::There(None), 0));
     assert_eq!((&task.call, records.unrecorded()), (&write(None, 100), 1));
-    assert!(matches!(records.done(task, Answer::Replaced(Revision(9)), 0, TIME), Next::Nothing));
+    assert!(matches!(records.done(task, Answer::Replaced(Revision(9)), 0), Next::Nothing));
     assert_eq!(records.forget(ID), Some(held(100, 9)));
     assert_eq!(records.unrecorded(), 0);
 }
@@ -152,14 +129,14 @@ fn of_two_owners_the_one_with_the_higher_generation_is_right() {
     for theirs in [100, 101] {
         let mut records = recorded();
         let task = check(&mut records);
-        assert!(matches!(records.done(task, there(OTHER, theirs, 6), 0, TIME), Next::End));
+        assert!(matches!(records.done(task, there(OTHER, theirs, 6), 0), Next::End));
         assert!(is_idle(&mut records));
     }
     let mut records = recorded();
     let task = check(&mut records);
-    let task = again(records.done(task, there(OTHER, 99, 6), 0, TIME));
+    let task = again(records.done(task, there(OTHER, 99, 6), 0));
     assert_eq!(task.call, write(Some(6), 100));
-    let next = records.done(task, Answer::Replaced(Revision(7)), 0, TIME);
+    let next = records.done(task, Answer::Replaced(Revision(7)), 0);
     assert!(matches!(next, Next::Tell { loser: OTHER, generation: 100 }));
 }
 
@@ -168,7 +145,7 @@ fn what_another_release_has_written_is_replaced() {
     let mut records = recorded();
     let task = check(&mut records);
     let garbage = Record { value: "\x02".into(), revision: Revision(6) };
-    let task = again(records.done(task, Answer::There(Some(garbage)), 0, TIME));
+    let task = again(records.done(task, Answer::There(Some(garbage)), 0));
     assert_eq!(task.call, write(Some(6), 100));
 }
 
@@ -176,7 +153,7 @@ fn what_another_release_has_written_is_replaced() {
 fn a_check_that_fails_is_repeated() {
     let mut records = recorded();
     let task = check(&mut records);
-    assert!(matches!(records.done(task, Answer::Failed, 0, TIME), Next::Nothing));
+    assert!(matches!(records.done(task, Answer::Failed, 0), Next::Nothing));
     assert!(records.next(1999).is_none());
     assert_eq!(records.next(2000).map(|task| task.call), Some(write(Some(5), 100)));
 }
@@ -193,7 +170,7 @@ fn a_check_reaches_every_session_and_begins_anew_if_there_is_another_reason() {
             let Some(task) = records.next_check() else { break };
             ids.push(task.id.to_string());
             let revision = task.id.parse().expect("a number");
-            records.done(task, there(ME, 100, revision), 0, TIME);
+            records.done(task, there(ME, 100, revision), 0);
         }
         if count == 3 {
             records.check_all();
@@ -207,31 +184,23 @@ fn a_check_reaches_every_session_and_begins_anew_if_there_is_another_reason() {
 }
 
 #[test]
-fn a_session_to_which_its_client_returns_is_checked() {
+fn a_session_belongs_to_a_socket_id() {
     let mut records = recorded();
-    let task = records.check(ID).expect("a check");
-    assert_eq!(task.call, Call::Read);
-    assert!(records.check(ID).is_none(), "it is being checked");
-    records.done(task, there(ME, 100, 5), 0, TIME);
+    assert!(records.is_of_another(ID, SOCKET + 1));
+    assert!(!records.is_of_another(ID, SOCKET));
     records.release(ID, 0);
-    assert!(records.check(ID).is_none(), "it has ended");
-    records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
-    assert_eq!(records.check(ID).map(|task| task.call), Some(write(None, 100)));
+    assert!(!records.is_of_another(ID, SOCKET + 1));
 }
 
 #[test]
-fn a_session_that_cannot_be_checked_begins_a_generation() {
-    let mut records = recorded();
-    let task = records.check(ID).expect("a check");
-    records.renew(ID, TIME);
-    records.done(task, Answer::Failed, 0, TIME);
-    assert_eq!(records.owned[ID].generation, 100, "somebody was working at it");
-    records.renew(ID, TIME);
-    assert_eq!(records.unrecorded(), 1);
-    let task = records.next(2000).expect("a try");
-    assert_eq!(task.call, write(Some(5), TIME));
-    let next = records.done(task, there(OTHER, 101, 6), 0, TIME);
-    assert_eq!(again(next).call, write(Some(6), TIME));
+fn another_node_is_told_that_its_record_was_overwritten_whatever_has_happened_since() {
+    let mut records = Records::new(ME);
+    records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
+    let task = records.next(1000).expect("a try");
+    let task = again(records.done(task, there(OTHER, 50, 6), 1000));
+    records.own(&ID.into(), SOCKET, held(200, 8), 1000);
+    let next = records.done(task, Answer::Replaced(Revision(7)), 1000);
+    assert!(matches!(next, Next::Tell { loser: OTHER, generation: 100 }));
 }
 
 #[test]
@@ -255,7 +224,7 @@ fn the_record_of_a_session_that_has_ended_is_removed() {
     records.release(ID, 50);
     let task = records.next(50).expect("a removal");
     assert_eq!(task.call, Call::Remove { seen: Revision(5) });
-    records.done(task, Answer::Replaced(Revision(0)), 50, TIME);
+    records.done(task, Answer::Replaced(Revision(0)), 50);
     assert!(is_idle(&mut records));
 }
 
@@ -264,13 +233,13 @@ fn a_removal_is_given_up_if_the_record_is_another_nodes_or_the_store_keeps_faili
     let mut records = recorded();
     records.release(ID, 0);
     let task = records.next(0).expect("a removal");
-    records.done(task, there(OTHER, 50, 6), 0, TIME);
+    records.done(task, there(OTHER, 50, 6), 0);
     assert!(is_idle(&mut records));
     let mut records = recorded();
     records.release(ID, 0);
     for _ in 0..REMOVALS {
         let task = records.next(u64::MAX / 2).expect("a removal");
-        records.done(task, Answer::Failed, 0, TIME);
+        records.done(task, Answer::Failed, 0);
     }
     assert!(is_idle(&mut records));
 }
@@ -288,7 +257,7 @@ fn a_session_may_end_while_its_record_is_being_written() {
         let task = records.next(REFRESH).expect("a refresh");
         records.release(ID, REFRESH);
         assert!(records.next(REFRESH).is_none(), "one thing at a time");
-        records.done(task, answer, REFRESH, TIME);
+        records.done(task, answer, REFRESH);
         let removal = records.next(2 * REFRESH).map(|task| task.call);
         assert_eq!(removal, removed.map(|seen| Call::Remove { seen: Revision(seen) }));
     }
@@ -300,7 +269,7 @@ fn a_session_that_was_never_recorded_leaves_nothing_behind() {
     records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
     let task = records.next(1000).expect("a try");
     records.release(ID, 1000);
-    records.done(task, Answer::Failed, 1000, TIME);
+    records.done(task, Answer::Failed, 1000);
     assert!(is_idle(&mut records));
     records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
     records.release(ID, 0);
@@ -314,7 +283,7 @@ fn what_concerned_an_earlier_session_of_the_id_does_not_concern_the_next() {
     records.release(ID, 0);
     let task = records.next(0).expect("a removal");
     records.own(&ID.into(), SOCKET, held(200, 8), 0);
-    records.done(task, there(OTHER, 300, 9), 0, TIME);
+    records.done(task, there(OTHER, 300, 9), 0);
     assert_eq!(records.forget(ID), Some(held(200, 8)));
     assert!(is_idle(&mut records));
 }
@@ -338,9 +307,9 @@ fn two_nodes_that_keep_writing_do_not_keep_each_other_busy() {
     records.own(&ID.into(), SOCKET, unrecorded(100, None), 0);
     let mut task = records.next(1000).expect("a try");
     for revision in 1..=u64::from(ROUNDS) {
-        task = again(records.done(task, there(OTHER, 50, revision), 1000, TIME));
+        task = again(records.done(task, there(OTHER, 50, revision), 1000));
     }
-    assert!(matches!(records.done(task, there(OTHER, 50, 9), 1000, TIME), Next::Nothing));
+    assert!(matches!(records.done(task, there(OTHER, 50, 9), 1000), Next::Nothing));
     assert!(records.next(1999).is_none());
     assert_eq!(records.next(2000).map(|task| task.call), Some(write(Some(9), 100)));
 }

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::nodes::{Client, Fault, Frame, ID, Node, TTL, Ws, event, nodes};
 use crate::frame::Close;
-use crate::peers::{Offering, Wanted};
+use crate::peers::{BoxFuture, Offering, Wanted};
 use crate::resume::{ResumeConfig, ResumeRegistry};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -194,6 +194,21 @@ async fn a_client_that_has_come_back_keeps_its_session() {
     ws.read(&mut client, 1).await;
     assert_eq!(client.take_seen(), ["joined", "1", "2"]);
     assert_eq!(a.record(), ["detached", "dropped"], "what the second connect has made");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_died_since_it_was_offered_is_gone() {
+    let (cluster, [a, b, _]) = nodes();
+    let mut client = Client::numbered();
+    let _first = a.join(&mut client, 0).await;
+    let outbox = a.tabs.outbox.lock().clone().unwrap();
+    let die = move || -> BoxFuture<()> { Box::pin(async move { outbox.close(Close::Restart) }) };
+    *cluster.before_take.lock() = Some(Box::new(die));
+    let mut other = Client::numbered();
+    let _second = b.join(&mut other, 0).await;
+    assert_eq!(other.take_seen(), ["joined"]);
+    // Before anybody sweeps.
+    assert_eq!(*cluster.released.lock(), [ID.into()]);
 }
 
 #[tokio::test(start_paused = true)]
