@@ -31,7 +31,9 @@ fn decode(text: &str) -> Option<ClientMessage<'_>> {
 
 fn assert_reencoding_is_equal(message: &ClientMessage<'_>, payload: &str) {
     let sixth = match message.after {
-        Some(after) => format!(r#"{{ "more" : [], "a\u0066ter":{} }}"#, json::escaped(&after.to_string())),
+        Some(after) => {
+            format!(r#"{{ "more" : [], "a\u0066ter":{} }}"#, json::escaped(&after.to_string()))
+        }
         None => r#""more""#.to_owned(),
     };
     let written = format!(
@@ -73,7 +75,8 @@ fn assert_eq_after(message: &ClientMessage<'_>, sixth: Option<&str>) {
     let is_join = message.event.as_text() == Some("phx_join");
     let sixth = sixth.filter(|_| is_join).unwrap_or("null");
     let value = serde_json::from_str::<Value>(sixth).unwrap_or_default();
-    let named = value.as_object().and_then(|it| it.get("after")?.as_str()?.parse::<Position>().ok());
+    let named =
+        value.as_object().and_then(|it| it.get("after")?.as_str()?.parse::<Position>().ok());
     // A key that comes twice names nothing.
     let may_repeat = sixth.contains('\\') || sixth.matches("\"after\"").count() > 1;
     assert!(message.after == named || message.after.is_none() && may_repeat, "{sixth}");
