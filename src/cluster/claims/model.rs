@@ -153,12 +153,12 @@ impl World {
                 left = left.saturating_sub(LAST);
                 self.send(from, owner, 2, Message::Ask { from, token });
             }
-            Step::Done(outcome) => return self.finish(place, outcome),
+            Step::Done(outcome) => return self.finish(place, &outcome),
         }
         self.after(left.min(PATIENCE), InFlight::ToNode(from, Message::Overdue(token)));
     }
 
-    fn finish(&mut self, place: usize, outcome: Outcome) {
+    fn finish(&mut self, place: usize, outcome: &Outcome) {
         let (now, node) = (self.now, &mut self.nodes[place]);
         let Some(running) = node.running.take() else { return };
         let took = now - running.started;
@@ -168,7 +168,7 @@ impl World {
         if !is_kept && node.records.forget(ID).is_some() {
             node.has_session = false;
         }
-        match outcome {
+        match *outcome {
             Outcome::Own { held, unheard, .. } => {
                 node.has_session = true;
                 node.records.own(&ID.into(), SOCKET, held, now);
