@@ -22,7 +22,7 @@ impl Channel for Room {
     type Info = ();
 
     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
-        Ok(Room.into())
+        Ok(Self.into())
     }
 
     async fn handle_in(&mut self, event: &str, msg: Payload, it: &Socket<Self>) -> Result<Reply> {
