@@ -52,7 +52,9 @@ where
         let node = server.run(node());
         let endpoint = endpoint(node);
         let broadcasts = endpoint.clone();
-        server.run(async move { tokio::spawn(broadcast(broadcasts)) });
+        server.run(async move {
+            drop(tokio::spawn(broadcast(broadcasts)));
+        });
         server.http(endpoint.service())
     });
     let bench = Bench { servers, clients: Server::new(1), addresses };
