@@ -30,7 +30,7 @@ export interface KeepSessionOptions extends Partial<SocketConnectOption> {
   steadyAfterMs?: number;
 }
 
-/** What `keepSession` adds: the session's connect parameters, and what tracks messages in both directions. */
+/** What `keepSession` adds: its connect parameters, and what tracks messages in both directions. */
 export interface ResumableSession {
   params(): Record<string, unknown>;
   encode(payload: object, callback: (encoded: any) => void | Promise<void>): void;

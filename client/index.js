@@ -4,6 +4,7 @@
 //
 // phoenix.js calls `params`, `encode` and `decode` as methods of its socket, so `this` is the socket in all of them.
 
+import { Positions } from "./positions.js";
 import { KeptPushes } from "./pushes.js";
 
 const RETURN_AFTER_MS = [5_000, 15_000, 30_000, 60_000, 120_000];
@@ -19,6 +20,7 @@ export function keepSession(options = {}) {
   let isNumbered = true; // false if the server numbers nothing, as when two clients compete for one session id
   let socket = null;
   let pushes = null;
+  let positions = null;
   let latest = null; // the most recently opened connection
   let isHidden = false; // the page is gone, or waits in the browser's back/forward cache
 
@@ -26,13 +28,14 @@ export function keepSession(options = {}) {
     if (socket === null) attach(this);
     if (socket !== this) throw new Error("these options belong to another socket: call keepSession() once per socket");
     if (latest && (latest !== this.conn || latest.readyState !== OPEN)) detachListeners(latest);
-    return { ...ownParams(this, options), session, received, binary: "base64", pushes: "once" };
+    return { ...ownParams(this, options), session, received, binary: "base64", pushes: "once", positions: "all" };
   }
 
   function attach(newSocket) {
     socket = newSocket;
     Object.assign(socket, { encode, decode }); // phoenix.js ignores the options when it starts on long poll
     pushes = new KeptPushes(socket, options);
+    positions = new Positions(socket);
     socket.onOpen(() => (latest = socket.conn));
     const { disconnect } = socket;
     socket.disconnect = (...args) => {
@@ -59,7 +62,7 @@ export function keepSession(options = {}) {
     const inner = options.encode ?? this.defaultEncoder;
     inner.call(this, data, (encoded) => {
       pushes.keep(data, encoded);
-      done(encoded);
+      done(positions.name(data, encoded));
     });
   }
 
@@ -68,19 +71,19 @@ export function keepSession(options = {}) {
     const inner = options.decode ?? this.defaultDecoder;
     const decodable = isBase64(data) ? fromBase64(data) : data;
     inner.call(this, decodable, (message) => {
+      const marks = takeMarks(message);
       // If the connection was torn down during decoding, phoenix.js drops the message and the server resends it.
-      if (this.conn === conn && isNew(message, typeof decodable === "string") && !pushes.receive(message)) done(message);
+      if (this.conn !== conn || !isNew(message, marks.number, typeof decodable === "string")) return;
+      if (positions.receive(message, marks.position) && !pushes.receive(message)) done(message);
     });
   }
 
-  /** Reads the sequence number in place of a null ref. Binary messages have no ref and are counted instead. */
-  function isNew(message, isText) {
-    const numbered = /^s:(\d+)$/.exec(message.ref);
-    if (numbered) message.ref = null;
-    if (message.ref != null) return true; // a reply
-    if (isText) isNumbered = numbered !== null;
+  /** Judges a message by its sequence number. Binary messages have none and are counted instead. */
+  function isNew({ ref }, mark, isText) {
+    if (ref != null) return true; // a reply
+    if (isText) isNumbered = mark !== undefined;
     if (!isNumbered) return true;
-    const number = numbered ? Number(numbered[1]) : received + 1;
+    const number = mark === undefined ? received + 1 : Number(mark);
     if (number <= received) return false;
     received = number;
     return true;
@@ -192,6 +195,19 @@ function sendFromUnloadingPage(conn, message) {
   if (!conn.endpointURL) return conn.send(message);
   // A single text as `text/plain` needs no preflight.
   fetch(conn.endpointURL(), { method: "POST", body: message, keepalive: true }).catch(() => {});
+}
+
+/**
+ * Takes the sequence number and the position out of a message: `s:NUMBER`, `p:POSITION` or `s:NUMBER:POSITION` in place of
+ * a null ref, and `p:POSITION` in place of the join_ref of a binary message.
+ */
+function takeMarks(message) {
+  const [, number, position] = /^(?:s:(\d+)|p)(?::(.+))?$/.exec(message.ref) ?? [];
+  if (number ?? position) message.ref = null;
+  if (position || !message.join_ref?.startsWith?.("p:")) return { number, position };
+  const inBinary = message.join_ref.slice(2);
+  message.join_ref = null;
+  return { number, position: inBinary };
 }
 
 /** Listens to the page, ahead of phoenix.js. There is none outside of browsers. */

@@ -1,5 +1,6 @@
 //! What work under a lock leaves to do once the lock is released.
 
+use std::sync::Arc;
 use std::task::Waker;
 
 use metrics::Counter;
@@ -8,12 +9,13 @@ use tower_channels_transports::telemetry::{MESSAGES_REPLAYED, Metric, OUTBOX_OVE
 use tower_channels_transports::{Close, Memory, Message, limited};
 
 use crate::telemetry::{INTERCEPTS_DROPPED, MESSAGES_SKIPPED};
+use crate::topics::subscriber::Inbox;
 
 /// Wake-ups, closes and counts, collected under a lock and carried out after it.
 ///
 /// Wakers, metrics recorders and log subscribers are foreign code, which may call this library:
 /// under one of its locks that would be a deadlock.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "the effects take place in `run`"]
 pub(crate) struct Effects {
     wakeups: Vec<Waker>,
@@ -23,6 +25,8 @@ pub(crate) struct Effects {
     overflows: u64,
     skipped: u64,
     intercepts_dropped: u64,
+    /// The inboxes of channels that have missed a broadcast, and are to end.
+    missing: Vec<Arc<dyn Inbox>>,
     replayed: u64,
     /// The memory of the endpoint, if it is exceeded.
     exceeded: Option<Memory>,
@@ -60,6 +64,11 @@ impl Effects {
         self.intercepts_dropped += 1;
     }
 
+    /// Ends a channel that has missed a broadcast.
+    pub(crate) fn miss(&mut self, inbox: &Arc<dyn Inbox>) {
+        self.missing.push(Arc::clone(inbox));
+    }
+
     /// Relieves memory that is exceeded.
     pub(crate) fn relieve(&mut self, exceeded: Option<Memory>) {
         if exceeded.is_some() {
@@ -76,6 +85,7 @@ impl Effects {
     pub(crate) fn run(self) {
         self.wakeups.into_iter().for_each(Waker::wake);
         self.overflowing.iter().for_each(|outbox| outbox.close(Close::Overflow));
+        self.missing.iter().for_each(|inbox| inbox.miss());
         let count = |metric: &Metric<Counter>, count| {
             if count > 0 {
                 metric.add(count);

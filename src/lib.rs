@@ -47,6 +47,7 @@
 //!   an enum of [events](Payload::parse_event).
 //! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
+//! - [`History`] keeps the messages of a topic for clients that return, and for [reading](PubSub::history).
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
 //! - With the feature `test-util`, `test` is a client without a network.
 //!
@@ -69,8 +70,10 @@ pub mod cluster;
 mod effects;
 mod endpoint;
 mod guarded;
+pub mod history;
 mod lagged;
 mod message;
+mod pattern;
 mod payload;
 mod presence;
 pub mod pubsub;
@@ -98,6 +101,7 @@ pub use self::endpoint::layer::{
     Layer, LongPollService, ResponseFuture, Service, TransportFuture, WebSocketService,
 };
 pub use self::endpoint::{Endpoint, SessionCount};
+pub use self::history::{History, Position};
 pub use self::lagged::Lagged;
 pub use self::payload::{EventError, InvalidPayload, Payload};
 pub use self::presence::{
@@ -122,6 +126,7 @@ pub use tower_channels_transports::{
 pub mod internals {
     pub use crate::cluster::claims::model as claims;
     pub use crate::cluster::model as frames;
+    pub use crate::history::memory::store::MemoryStore;
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;
     pub use crate::serializer::{ServerMessage, Version};
@@ -142,5 +147,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment from_phoenix metrics mounting presence security);
+    pages!(deployment from_phoenix history metrics mounting presence security);
 }

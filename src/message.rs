@@ -8,10 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smol_str::SmolStr;
 
+use crate::history::Position;
 use crate::payload::{ALLOCATION, Payload, heap_size};
 
 /// The longest topic, event or ref, in bytes: a binary frame has one byte for its length.
 pub(crate) const LONGEST_NAME: usize = 255;
+
+/// The event that joins a topic.
+pub(crate) const JOIN: &str = "phx_join";
 
 /// A `ref`, by which a client matches replies to pushes, or a `join_ref`, which names the join that a
 /// message belongs to. It is echoed as received: a string stays a string, an integer an integer.
@@ -160,6 +164,8 @@ pub struct ClientMessage<'a> {
     pub event: Event<'a>,
     /// The payload.
     pub payload: ClientPayload<'a>,
+    /// The last message that the client has received of a topic that it joins, if it names one.
+    pub after: Option<Position>,
 }
 
 impl ClientMessage<'_> {

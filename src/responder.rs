@@ -2,6 +2,7 @@
 
 use tower_channels_transports::{Close, Message, limited, outbox};
 
+use crate::history::Position;
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::reply::Reply;
@@ -17,7 +18,46 @@ pub(crate) struct Responder {
     /// which join the client will have sent last when it receives them. Only the end of a channel
     /// does, so that no client takes it for the end of a channel that it has joined since.
     pub(crate) resumable: bool,
+    pub(crate) positions: Positions,
 }
+
+/// Which messages of a topic with a history tell the client where they stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Positions {
+    /// None.
+    Unwanted,
+    /// Texts, in the place of their ref.
+    Refs,
+    /// Binary messages as well, as pushes and in the place of their join_ref.
+    All,
+}
+
+impl Positions {
+    /// What a client asks for with the connect parameter `positions`.
+    pub(crate) fn from_param(value: Option<&str>) -> Self {
+        match value {
+            Some("refs") => Self::Refs,
+            Some("all") => Self::All,
+            _ => Self::Unwanted,
+        }
+    }
+
+    pub(crate) fn are_wanted(self) -> bool {
+        self != Self::Unwanted
+    }
+
+    /// Returns whether a message with this payload carries its position.
+    pub(crate) fn fit(self, payload: &Payload) -> bool {
+        match self {
+            Self::Unwanted => false,
+            Self::Refs => payload.as_binary().is_none(),
+            Self::All => true,
+        }
+    }
+}
+
+/// The event that tells a client nothing but a position.
+const POSITION: &str = "phx_position";
 
 /// How a channel ends for its client: the event and its payload, as JSON.
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +81,15 @@ impl Responder {
     pub(crate) fn encode(&self, message: &ServerMessage<'_>) -> Option<Message> {
         let encoded = self.version.encode(message);
         if encoded.is_none() {
-            MESSAGES_SKIPPED.add(1);
-            limited!(DEBUG, "skipped a message that the client's protocol version cannot carry");
+            self.skip();
         }
         encoded
+    }
+
+    /// Counts and logs a message that the client's version cannot carry.
+    pub(crate) fn skip(&self) {
+        MESSAGES_SKIPPED.add(1);
+        limited!(DEBUG, "skipped a message that the client's protocol version cannot carry");
     }
 
     /// Encodes a reply. `None` for [`Reply::None`], or if it cannot be encoded.
@@ -68,6 +113,13 @@ impl Responder {
         }
         let join_ref = self.wire_join_ref(join_ref);
         self.encode(&ServerMessage::Reply { join_ref, reference, topic, status, response })
+    }
+
+    /// Encodes a position in the history of a topic, without a message that stands there. It neither counts nor logs,
+    /// and so may run under a lock.
+    pub(crate) fn encode_position(&self, topic: &str, position: Position) -> Option<Message> {
+        let (event, payload, position) = (POSITION, &Payload::EMPTY, Some(position));
+        self.version.encode(&ServerMessage::Broadcast { topic, event, payload, position })
     }
 
     /// Encodes the end of a channel. It neither counts nor logs, and so may run under a lock.

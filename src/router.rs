@@ -8,7 +8,7 @@ use tower_channels_transports::ConfigError;
 
 use crate::channel::callbacks::Channel;
 use crate::channel::task::{self, Join};
-use crate::message::LONGEST_NAME;
+use crate::pattern;
 use crate::telemetry::ChannelMetrics;
 
 /// Starts a channel of the type that a route names.
@@ -52,7 +52,7 @@ impl<A: Send + Sync + 'static> Router<A> {
 
     /// Finds the channel for a topic.
     pub(crate) fn find(&self, topic: &str) -> Option<RoutedChannel<A>> {
-        let route = self.routes.iter().find(|route| matches(&route.pattern, topic));
+        let route = self.routes.iter().find(|route| pattern::matches(&route.pattern, topic));
         route.map(|route| route.channel.clone())
     }
 
@@ -73,41 +73,7 @@ impl<A: Send + Sync + 'static> Router<A> {
         if self.routes.is_empty() {
             return Err(ConfigError::new("the endpoint has no channel: add one with `channel`"));
         }
-        for (at, Route { pattern, .. }) in self.routes.iter().enumerate() {
-            let text = pattern.strip_suffix('*').unwrap_or(pattern);
-            if pattern.is_empty() {
-                return Err(ConfigError::new("a topic pattern must not be empty"));
-            }
-            if text.contains('*') {
-                return Err(ConfigError::new(format!(
-                    "topic pattern `{pattern}`: `*` is allowed only at the end"
-                )));
-            }
-            if pattern.len() > LONGEST_NAME {
-                return Err(ConfigError::new(format!(
-                    "topic pattern `{pattern}` is longer than {LONGEST_NAME} bytes"
-                )));
-            }
-            if pattern == "phoenix" {
-                return Err(ConfigError::new("the topic `phoenix` is reserved for heartbeats"));
-            }
-            let earlier = self.routes[..at].iter().find(|route| matches(&route.pattern, pattern));
-            if let Some(Route { pattern: earlier, .. }) = earlier {
-                return Err(ConfigError::new(format!(
-                    "topic pattern `{pattern}` can never match: the earlier `{earlier}` matches all \
-                     of its topics; add the narrower pattern first"
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A pattern such as `room:*` matches every topic with that prefix, one without a `*` only itself.
-fn matches(pattern: &str, topic: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => topic.starts_with(prefix),
-        None => topic == pattern,
+        pattern::validate(self.routes.iter().map(|route| &*route.pattern))
     }
 }
 

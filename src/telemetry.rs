@@ -81,6 +81,24 @@ define_metrics! {
     pub(crate) Counter INTERCEPTS_DROPPED = "tower_channels_intercepts_dropped_total" by [];
     /// Presences of other nodes that exceed the limits of this one.
     pub(crate) Counter PRESENCES_REFUSED = "tower_channels_presences_refused_total" by [];
+    /// Messages that were kept in the histories of their topics, and then delivered on this node.
+    pub(crate) Counter HISTORY_KEPT = "tower_channels_history_messages_kept_total" by [];
+    /// Messages on topics with a history that were not kept, and so reached nobody: too long, or the store had too much to do
+    /// (`overflow`) or was not available, in which case they may have been kept all the same. And messages in the store
+    /// that cannot be read (`malformed`).
+    pub(crate) Counter HISTORY_LOST = "tower_channels_history_messages_lost_total"
+        by [("reason", &["too_large", "overflow", "unavailable", "malformed"])];
+    /// Reads of histories. Clients that return to a topic together share one.
+    pub(crate) Counter HISTORY_READS = "tower_channels_history_reads_total"
+        by [("result", &["ok", "failed"])];
+    /// Joins of clients that had missed part of a topic with a history: with everything that they had missed, with a gap,
+    /// or with a gap because the store was not available.
+    pub(crate) Counter HISTORY_RECOVERIES = "tower_channels_history_recoveries_total"
+        by [("result", &["complete", "gap", "unavailable"])];
+    /// Topics whose history was forgotten because too much was kept in memory.
+    pub(crate) Counter HISTORY_TOPICS_FORGOTTEN = "tower_channels_history_topics_forgotten_total" by [];
+    /// What histories take in memory.
+    pub(crate) Gauge HISTORY_BYTES = "tower_channels_history_bytes" by [];
     /// Topics with subscribers.
     pub(crate) Gauge TOPICS = "tower_channels_topics" by [];
     /// Subscriptions to topics.

@@ -220,7 +220,8 @@ fn assert_escaped_fields(file: &str, source: &str) -> usize {
 #[test]
 fn every_line_is_limited_and_each_of_its_fields_the_servers_own_or_escaped() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["src", "transports/src", "adapters/redis/src", "adapters/nats/src"];
+    let folders =
+        ["src", "transports/src", "adapters/redis/src", "adapters/nats/src", "adapters/sqlite/src"];
     let mut folders: Vec<_> = folders.map(|folder| root.join(folder)).into();
     let mut lines = 0;
     while let Some(folder) = folders.pop() {

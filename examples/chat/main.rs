@@ -5,9 +5,12 @@
 //! ```
 //!
 //! `ADDR` sets the address to listen on (default `127.0.0.1:4000`), `CHAT_DB` the SQLite file of
-//! the history (default `chat.sqlite`).
+//! the messages (default `chat.sqlite`, in the current folder). A second file, `chat.events.sqlite`, is
+//! that of the library: the last 500 events of each room, for pages that return. Kill the server
+//! with -9 while people write, and start it again: the pages go on where they were.
 //!
-//! Several servers with one engine, `ENGINE`, and one history are one chat; open a tab on each:
+//! Several servers with one engine, `ENGINE`, and one `CHAT_DB` are one chat; open a tab on each. They
+//! keep no events, and a page that returns to another server catches up from the messages:
 //!
 //! ```text
 //! ENGINE=redis://127.0.0.1 ADDR=127.0.0.1:4000 cargo run --example chat
@@ -18,7 +21,7 @@
 //! | --- | --- |
 //! | `main.rs` | the endpoint under `/socket`, and the page at `/` |
 //! | `server.rs` | the HTTP server: a time limit for request heads, and a graceful stop on SIGTERM |
-//! | `../reference/engine.rs` | the connection to Redis or NATS |
+//! | `../reference/engine.rs` | the connection to Redis or NATS, or the file of the events |
 //! | `room.rs` | the channel `room:*`: its events, their validation, and who receives them |
 //! | `presence.rs` | the people in a room, and who is typing or away |
 //! | `history.rs` | the stored messages, and catching up on missed ones |
@@ -38,6 +41,7 @@ mod server;
 
 use std::env;
 use std::error::Error;
+use std::path::Path;
 
 use axum::Router;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -52,16 +56,16 @@ use room::{Room, User};
 async fn main() -> Result<(), Box<dyn Error>> {
     let addr = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:4000".into());
     let file = env::var("CHAT_DB").unwrap_or_else(|_| "chat.sqlite".into());
+    let events = format!("sqlite:{}", Path::new(&file).with_extension("events.sqlite").display());
     let history = Store::new(History::open(file).map_err(|error| error.to_string())?);
 
     let builder = Endpoint::builder(move |info| room::connect(info, history.clone()))
         .id(User::id)
         .channel::<Room>("room:*")
         .resume(ResumeConfig::default());
-    let endpoint = match env::var("ENGINE") {
-        Ok(engine) => engine::connect(builder, &engine, "chat").await?.build(),
-        Err(_) => builder.build(),
-    };
+    let engine = env::var("ENGINE").unwrap_or(events);
+    let recent = ("room:*", tower_channels::History::last(500));
+    let endpoint = engine::connect(builder, Some(&engine), "chat", recent).await?.build();
 
     let app = Router::new()
         .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))

@@ -11,7 +11,9 @@
 //! | `doing` | `typing`, `away` | none | `presence_diff`: see `presence.rs` |
 //!
 //! A page that resumes its session joins as usual, and its live channel replies with `resumed` and
-//! `change`. The events up to that number follow, as if the page had never been away.
+//! `change`. The events up to that number follow, as if the page had never been away. So they do
+//! behind the end of the session, or of the server: the new channel then replies with `recovered` and
+//! `change`, and `recovered` comes behind the events.
 //!
 //! A `message` event carries the current state of a message, whatever has changed, so a page only has
 //! to display it. Invalid requests get an error reply with a readable `reason`.
@@ -20,7 +22,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_channels::channel::{Error, OrReply, Result};
 use tower_channels::{
-    Channel, ConnectInfo, Joined, Payload, Presence, Rejected, Reply, Socket, Timer,
+    Arrival, Channel, ConnectInfo, Joined, Payload, Presence, Rejected, Reply, Socket, Timer,
 };
 
 use crate::history::{self, CatchUp, History, Outcome, Person, Store};
@@ -73,8 +75,13 @@ impl Channel for Room {
         let Join { name, last_seen_id } = payload.parse()?;
         let person = Person { author: *author, name: valid_name(&name)? };
         let room = valid_room(topic)?;
-        let missed = catch_up(history, &room, last_seen_id).await?;
-        let (seen, reply) = (missed.change, welcome(*author, &missed));
+        let (seen, reply) = if is_recovered(socket) && last_seen_id.is_some() {
+            let change = last_change(history, &room).await?;
+            (change, json!({ "recovered": true, "change": change }))
+        } else {
+            let missed = catch_up(history, &room, last_seen_id).await?;
+            (missed.change, welcome(*author, &missed))
+        };
         let (doing, pause, history) = (Doing::default(), None, history.clone());
         Ok(Joined::new(Self { room, person, doing, pause, seen, history }).reply(reply))
     }
@@ -91,8 +98,7 @@ impl Channel for Room {
         let response = if last_seen_id.is_none() {
             welcome(self.person.author, &catch_up(&self.history, &self.room, None).await?)
         } else {
-            let room = self.room.clone();
-            let change = self.history.run(move |history| history.last_change(&room)).await?;
+            let change = last_change(&self.history, &self.room).await?;
             json!({ "resumed": true, "change": change })
         };
         self.rename(name, socket)?;
@@ -100,8 +106,15 @@ impl Channel for Room {
     }
 
     /// Pushes what was broadcast between the reply to the join and the channel's subscription.
+    ///
+    /// A page that recovers has all events by now. It is told, since a server that is killed between
+    /// storing a message and broadcasting it leaves none.
     async fn after_join(&mut self, socket: &Socket<Self>) -> Result<()> {
         self.appear(socket)?;
+        if is_recovered(socket) {
+            socket.push("recovered", json!({}));
+            return Ok(());
+        }
         // Without them the page has to join again: a crash, and not an error reply.
         let missed = catch_up(&self.history, &self.room, Some(self.seen)).await;
         let missed = missed.map_err(|error| error.to_string())?;
@@ -222,6 +235,16 @@ fn welcome(author: i64, missed: &CatchUp) -> Value {
     reply["author"] = json!(author);
     reply["emoji"] = json!(EMOJI);
     reply
+}
+
+/// Whether the events that the page has missed follow the reply to its join.
+fn is_recovered(socket: &Socket<Room>) -> bool {
+    matches!(socket.arrival(), Arrival::Recovered { has_gap: false })
+}
+
+async fn last_change(history: &Store, room: &str) -> Result<i64, history::Error> {
+    let room = room.to_owned();
+    history.run(move |history| history.last_change(&room)).await
 }
 
 async fn catch_up(

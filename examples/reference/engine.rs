@@ -1,18 +1,23 @@
-//! What connects this node with others, if anything.
+//! What connects this node with others, and what keeps its histories.
 
 use std::io::{Error, ErrorKind, Result};
 
-use tower_channels::Builder;
+use tower_channels::{Builder, History};
 use tower_channels_nats::{Nats, NatsConfig};
 use tower_channels_redis::{Redis, RedisConfig};
+use tower_channels_sqlite::Sqlite;
 
-/// Connects an endpoint with those of other nodes that have the same name, `app`, on the same engine.
+/// Connects an endpoint with those of other nodes that have the same name, `app`, on the same engine; or gives the topics
+/// that match `pattern` a history: in a file, or in memory without an engine.
 pub async fn connect<A: Send + Sync + 'static>(
     builder: Builder<A>,
-    engine: &str,
+    engine: Option<&str>,
     app: &str,
+    (pattern, history): (&str, History),
 ) -> Result<Builder<A>> {
+    let Some(engine) = engine else { return Ok(builder.history(pattern, history)) };
     match engine.split_once(':') {
+        // Several nodes need a store that they share.
         Some(("redis", _)) => {
             let redis = Redis::connect(RedisConfig::new(engine).app(app)).await;
             Ok(builder.adapter(redis.map_err(Error::other)?))
@@ -21,8 +26,12 @@ pub async fn connect<A: Send + Sync + 'static>(
             let nats = Nats::connect(NatsConfig::new(engine).app(app)).await;
             Ok(builder.adapter(nats.map_err(|error| Error::other(error.to_string()))?))
         }
+        Some(("sqlite", file)) => {
+            let store = Sqlite::open(file).map_err(Error::other)?;
+            Ok(builder.history(pattern, history).store(store))
+        }
         _ => {
-            let error = "ENGINE must be `redis://HOST:PORT` or `nats://HOST:PORT`";
+            let error = "ENGINE must be `redis://HOST:PORT`, `nats://HOST:PORT` or `sqlite:FILE`";
             Err(Error::new(ErrorKind::InvalidInput, error))
         }
     }

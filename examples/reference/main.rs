@@ -12,7 +12,7 @@
 //! | `WINDOW_MS` | how long a poll waits for messages | 10000 |
 //! | `SESSION_TTL_MS` | how long a session without a connection is retained | 60000 |
 //! | `SHUTDOWN_MS` | how long sessions may take to end on SIGTERM | 10000 |
-//! | `ENGINE` | what connects several nodes: `redis://HOST:PORT` or `nats://HOST:PORT` | none |
+//! | `ENGINE` | what connects several nodes: `redis://HOST:PORT` or `nats://HOST:PORT`; or where one keeps the history of `log:*`: `sqlite:FILE` | none: in memory |
 //! | `APP` | the name that these nodes share | `reference` |
 
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
@@ -36,7 +36,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::{Layer, service_fn};
 use tower_channels::{
-    CheckOrigin, ConnectInfo, Endpoint, LongPollConfig, Rejected, ResumeConfig, WebSocketConfig,
+    CheckOrigin, ConnectInfo, Endpoint, History, LongPollConfig, Rejected, ResumeConfig,
+    WebSocketConfig,
 };
 
 use self::lobby::Lobby;
@@ -94,7 +95,7 @@ pub struct Config {
     pub session_ttl: Duration,
     /// How long sessions may take to end when the application stops.
     pub shutdown: Duration,
-    /// What connects several nodes.
+    /// What connects several nodes, or keeps the history of one.
     pub engine: Option<String>,
     /// The name that these nodes share.
     pub app: String,
@@ -114,7 +115,7 @@ impl Default for Config {
     }
 }
 
-/// Returns the endpoint, connected with the other nodes if there is an engine.
+/// Returns the endpoint, connected with the other nodes, or with its store, if there is an engine.
 pub async fn endpoint(config: &Config) -> io::Result<Endpoint<User>> {
     let origins = ["//localhost", "//127.0.0.1", "//example.com"];
     let origins = CheckOrigin::hosts(origins).expect("valid origins").and_same_host();
@@ -127,11 +128,9 @@ pub async fn endpoint(config: &Config) -> io::Result<Endpoint<User>> {
         .websocket(WebSocketConfig::default().idle_timeout(config.idle))
         .long_poll(LongPollConfig::default().poll_timeout(config.poll_timeout))
         .resume(ResumeConfig::new().session_ttl(config.session_ttl));
-    let builder = match &config.engine {
-        Some(engine) => engine::connect(builder, engine, &config.app).await?,
-        None => builder,
-    };
-    Ok(builder.build())
+    let history = ("log:*", History::last(1000).within(Duration::from_secs(600)));
+    let engine = config.engine.as_deref();
+    Ok(engine::connect(builder, engine, &config.app, history).await?.build())
 }
 
 /// The assigns of a socket.

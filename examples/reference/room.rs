@@ -1,4 +1,4 @@
-//! The channels `room:*` and `log:*`: one event for each thing that a channel can do.
+//! The channels `room:*` and `log:*`, which has a history: one event for each thing that a channel can do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,6 +69,12 @@ impl Channel for Room {
                 socket.broadcast("new_msg", payload);
                 Reply::None
             }
+            "publish" if socket.topic().starts_with("log:") => {
+                match socket.publish("new_msg", payload).await {
+                    Ok(_) => Reply::ack(),
+                    Err(_) => Reply::reason("unavailable"),
+                }
+            }
             "typing" => {
                 socket.broadcast_from("typing", payload);
                 Reply::None
@@ -132,8 +138,9 @@ impl Channel for Room {
 /// How the join of a `log:*` topic is answered.
 fn name(arrival: &Arrival) -> &'static str {
     match arrival {
-        Arrival::Moved { has_gap: true, .. } => "gap",
+        Arrival::Moved { has_gap: true, .. } | Arrival::Recovered { has_gap: true } => "gap",
         Arrival::Moved { .. } => "moved",
+        Arrival::Recovered { .. } => "recovered",
         _ => "new",
     }
 }

@@ -32,7 +32,7 @@ fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
     let join_ref = json::reencoded(message.join_ref.as_json().expect("a ref of a text frame"));
     let reference = json::reencoded(message.reference.as_json().expect("a ref of a text frame"));
     let (topic, event) = (json::topic(&message.topic), json::event(&message.event));
-    let mut fields = [
+    let mut fields = vec![
         format!(r#""ref":{reference}"#),
         format!(r#""event" : {event}"#),
         format!(r#""p\u0061yload":{payload}"#),
@@ -40,6 +40,8 @@ fn assert_reencoding_is_equal(message: &ClientMessage<'_>) {
         format!(r#""join_ref":{join_ref}"#),
         r#""other":[{"ref":"no"}]"#.to_owned(),
     ];
+    let after = message.after.map(|after| json::escaped(&after.to_string()));
+    fields.extend(after.map(|after| format!(r#""aft\u0065r" : {after}"#)));
     for _ in 0..fields.len() {
         fields.rotate_left(1);
         let written = format!(" {{{}}}\n", fields.join(", "));

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tower_channels::Position;
 use tower_channels::internals::{ClientMessage, Event, Topic, Version};
 use tower_channels_transports::Inbound;
 
@@ -29,8 +30,14 @@ fn decode(text: &str) -> Option<ClientMessage<'_>> {
 }
 
 fn assert_reencoding_is_equal(message: &ClientMessage<'_>, payload: &str) {
+    let sixth = match message.after {
+        Some(after) => {
+            format!(r#"{{ "more" : [], "a\u0066ter":{} }}"#, json::escaped(&after.to_string()))
+        }
+        None => r#""more""#.to_owned(),
+    };
     let written = format!(
-        "\t[{} ,{}, {} ,\n{}, {}, \"more\" ]\r\n",
+        "\t[{} ,{}, {} ,\n{}, {}, {sixth} ]\r\n",
         json::reencoded(message.join_ref.as_json().expect("a ref of a text frame")),
         json::reencoded(message.reference.as_json().expect("a ref of a text frame")),
         json::topic(&message.topic),
@@ -60,6 +67,19 @@ fn assert_equals(message: &ClientMessage<'_>, elements: &[&str]) {
         Event::Other => assert!(!event.is_string()),
     }
     json::assert_validated(message.payload, payload);
+    assert_eq_after(message, elements.get(5).copied());
+}
+
+/// Asserts that the position is the one that the sixth element of a join names.
+fn assert_eq_after(message: &ClientMessage<'_>, sixth: Option<&str>) {
+    let is_join = message.event.as_text() == Some("phx_join");
+    let sixth = sixth.filter(|_| is_join).unwrap_or("null");
+    let value = serde_json::from_str::<Value>(sixth).unwrap_or_default();
+    let named =
+        value.as_object().and_then(|it| it.get("after")?.as_str()?.parse::<Position>().ok());
+    // A key that comes twice names nothing.
+    let may_repeat = sixth.contains('\\') || sixth.matches("\"after\"").count() > 1;
+    assert!(message.after == named || message.after.is_none() && may_repeat, "{sixth}");
 }
 
 /// Returns whether a message must be accepted. Numeric refs may be rejected, since a parsed value

@@ -1,5 +1,6 @@
 //! [`Adapter`]: how the nodes of a cluster reach each other.
 
+mod history;
 mod queue;
 mod store;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::history::{Append, HistoryInbox, HistoryStore, Keep, Kept, Page, Since};
 pub use self::queue::{Outgoing, SendQueue};
 pub use self::store::{Record, Replaced, Revision, Store, StoreError};
 

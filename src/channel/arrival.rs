@@ -18,6 +18,12 @@ pub enum Arrival {
         /// have read the reply to a join that learned of it. Otherwise the client receives all of them.
         has_gap: bool,
     },
+    /// The client has named the last message that it has received of a topic with a [history](crate::Builder::history).
+    /// What it has missed since follows the reply to the join, in order, and then what is new.
+    Recovered {
+        /// Not everything that it has missed is kept any more, so nothing of it follows. Send a snapshot.
+        has_gap: bool,
+    },
 }
 
 /// What the reply to a join tells its client, if it depends on why the topic was joined.
@@ -34,8 +40,10 @@ impl Arrival {
     pub(crate) fn news(arrival: Option<&Self>) -> Option<News> {
         match arrival {
             None | Some(Self::New) => Some(News::New),
-            Some(Self::Moved { has_gap: true, .. }) => Some(News::Gap),
-            Some(Self::Moved { has_gap: false, .. }) => None,
+            Some(Self::Moved { has_gap: true, .. } | Self::Recovered { has_gap: true }) => {
+                Some(News::Gap)
+            }
+            Some(Self::Moved { has_gap: false, .. } | Self::Recovered { has_gap: false }) => None,
         }
     }
 
@@ -43,7 +51,7 @@ impl Arrival {
     pub(crate) fn heap_size(&self) -> usize {
         match self {
             Self::Moved { packed: Some(packed), .. } => packed.heap_size(),
-            Self::New | Self::Moved { .. } => 0,
+            Self::New | Self::Moved { .. } | Self::Recovered { .. } => 0,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::context::{Caller, ChannelContext};
 use super::error::{Error, Result};
 use super::reply_ref::ReplyRef;
 use super::result::{Joined, Reason};
+use super::telling::Untold;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::presence::Presence;
@@ -102,7 +103,8 @@ pub trait Channel: Sized + Send + 'static {
         socket: &Socket<Self>,
     ) -> impl Future<Output = Result<Joined<Self>>> + Send;
 
-    /// Called after the join was replied to and before anything else is handled.
+    /// Called after the join was replied to and before anything else is handled, but for what the client has missed of a
+    /// topic with a [history](crate::Builder::history).
     fn after_join(&mut self, socket: &Socket<Self>) -> impl Future<Output = Result<()>> + Send {
         let _ = socket;
         async { Ok(()) }
@@ -312,6 +314,8 @@ pub struct Socket<C: Channel> {
     context: Arc<ChannelContext<C::Assigns>>,
     /// The ref of the push that is being handled.
     reference: Option<Ref>,
+    /// The position of the broadcast that is being handled, until a push has told it to the client.
+    pub(super) untold: Untold,
     /// The channel's task lends this socket to its callbacks, and ends the channel only after they
     /// have given it back. A clone may go anywhere.
     caller: Caller,
@@ -320,7 +324,8 @@ pub struct Socket<C: Channel> {
 impl<C: Channel> Socket<C> {
     /// Creates the socket of the channel's own task.
     pub(super) fn new(context: Arc<ChannelContext<C::Assigns>>) -> Self {
-        Self { context, reference: None, caller: Caller::ChannelTask }
+        let caller = Caller::ChannelTask;
+        Self { context, reference: None, untold: Untold::default(), caller }
     }
 
     pub(super) fn context(&self) -> &Arc<ChannelContext<C::Assigns>> {
@@ -351,7 +356,7 @@ impl<C: Channel> Socket<C> {
     /// Use [`Channel::after_join`] to push something with the join: in [`Channel::join`] it would
     /// precede the reply, and clients ignore messages of channels that they have not joined yet.
     pub fn push(&self, event: &str, payload: impl Into<Payload>) {
-        self.context.push(self.caller, event, &payload.into());
+        self.context.push(self.caller, self.untold.take(), event, &payload.into());
     }
 
     /// Sends an event to all subscribers of the topic, including this client once it has joined.
@@ -384,7 +389,7 @@ impl<C: Channel> Socket<C> {
 impl<C: Channel> Clone for Socket<C> {
     fn clone(&self) -> Self {
         let (context, reference) = (Arc::clone(&self.context), self.reference.clone());
-        Self { context, reference, caller: Caller::OtherTask }
+        Self { context, reference, untold: Untold::default(), caller: Caller::OtherTask }
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`ChannelContext`]: a channel's identity, and its connections to its client and its topic.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
@@ -12,6 +12,7 @@ use super::arrival::Arrival;
 use super::mailbox;
 use super::resources::Resources;
 use crate::guarded::Guarded;
+use crate::history::{Position, PublishError};
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 use crate::presence::tracked::Ownership;
@@ -40,8 +41,8 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) subscription: TopicSubscription,
     pub(crate) metrics: Arc<ChannelMetrics>,
     pub(crate) resources: Resources,
-    /// `None` for [`Arrival::New`].
-    pub(crate) arrival: Option<Box<Arrival>>,
+    /// Empty for [`Arrival::New`]. Set before `join` runs.
+    pub(crate) arrival: OnceLock<Box<Arrival>>,
 }
 
 /// The subscription of a joined channel to its topic.
@@ -78,7 +79,7 @@ impl<A> ChannelContext<A> {
             subscription: TopicSubscription::default(),
             metrics: Arc::clone(&self.metrics),
             resources: Resources::default(),
-            arrival: None,
+            arrival: OnceLock::new(),
         }
     }
 
@@ -88,9 +89,36 @@ impl<A> ChannelContext<A> {
         self.resources.end();
     }
 
-    /// Pushes an event to the client.
-    pub(crate) fn push(&self, caller: Caller, event: &str, payload: &Payload) {
-        self.send(caller, self.encode_push(event, payload));
+    /// Pushes an event to the client, which stands for the broadcast at a position of the topic's history if there is one.
+    pub(crate) fn push(
+        &self,
+        caller: Caller,
+        position: Option<Position>,
+        event: &str,
+        payload: &Payload,
+    ) {
+        let carried = position.filter(|_| self.client.positions.fit(payload));
+        let message = self.encode_push(event, payload, carried);
+        let untold = position.filter(|_| carried.is_none() || message.is_none());
+        self.send(caller, message);
+        untold.into_iter().for_each(|position| self.tell(caller, position));
+    }
+
+    /// Sends a broadcast of the topic's history to the client.
+    pub(crate) fn forward(&self, caller: Caller, broadcast: &Broadcast) {
+        let Some([message, position]) = broadcast.encode_with_position(&self.client) else {
+            return;
+        };
+        if message.is_none() {
+            self.client.skip();
+        }
+        self.send(caller, message);
+        self.send(caller, position);
+    }
+
+    /// Tells the client that it has everything up to a position of the topic's history.
+    pub(crate) fn tell(&self, caller: Caller, position: Position) {
+        self.send(caller, self.client.encode_position(&self.topic, position));
     }
 
     /// Replies to a push.
@@ -104,7 +132,17 @@ impl<A> ChannelContext<A> {
         self.subscription.catch_up();
         let from = except_self.then(|| self.mailbox.inbox());
         let broadcast = Broadcast::new(self.topic.clone(), event.into(), payload);
-        self.pubsub.publish(broadcast, from.as_ref());
+        self.pubsub.send(broadcast, from.as_ref());
+    }
+
+    /// Broadcasts to every subscriber of the topic, and returns once the message is kept.
+    pub(crate) async fn publish(
+        &self,
+        event: &str,
+        payload: Payload,
+    ) -> Result<Position, PublishError> {
+        self.subscription.catch_up();
+        self.pubsub.publish(&self.topic, event, payload).await
     }
 
     /// Replies to the join of a client that has returned: from here on its messages flow again, as
@@ -149,10 +187,15 @@ impl<A> ChannelContext<A> {
         Some(self.client.outbox.enqueue_last(message))
     }
 
-    fn encode_push(&self, event: &str, payload: &Payload) -> Option<Message> {
+    fn encode_push(
+        &self,
+        event: &str,
+        payload: &Payload,
+        position: Option<Position>,
+    ) -> Option<Message> {
         let Self { topic, .. } = self;
         let join_ref = self.client.wire_join_ref(&self.join_ref);
-        self.client.encode(&ServerMessage::Push { join_ref, topic, event, payload })
+        self.client.encode(&ServerMessage::Push { join_ref, topic, event, payload, position })
     }
 
     /// Sends a message unless the channel has ended, and behind the broadcasts that came before it.

@@ -14,12 +14,15 @@ use super::mailbox::{self, Command, Ended, Ending, Rejoin, Succession};
 use super::moving::{Continued, Settlement};
 use super::result::{Joined, Reason};
 use super::running::RunningChannel;
+use super::task::recovering::Recovered;
 use crate::effects::Effects;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::responder::Exit;
 use crate::telemetry::{CHANNELS_MOVED, JoinResult};
+use crate::topics::broadcast::Broadcast;
+use crate::topics::resting::Before;
 use crate::topics::subscriber::Subscriber;
 
 /// Ends a channel in order when it is dropped: as its task returns, panics or is aborted.
@@ -44,6 +47,8 @@ pub(super) struct Finished<C> {
     pub(super) channel: C,
     /// The response to the client.
     pub(super) response: Payload,
+    /// What the client has missed of the topic's history, if it comes through the channel.
+    pub(super) missed: Vec<Arc<Broadcast>>,
     /// Of a channel that has moved here: held until its presence can be here.
     pub(super) settlement: Option<Arc<Settlement>>,
 }
@@ -68,13 +73,15 @@ pub(super) enum Stage {
 
 impl<A> ExitGuard<A> {
     /// Replies to the join with its result. A channel that has joined is subscribed in the same
-    /// moment: no broadcast precedes the reply, and none after it is missed.
+    /// moment: no broadcast precedes the reply, and none after it is missed. What the client has missed of the topic's
+    /// history comes right behind the reply.
     ///
     /// # Errors
     /// If the channel has not joined: with the join that came behind this one, if there is one.
     pub(super) fn finish_join<C: Channel<Assigns = A>>(
         &mut self,
         joined: Result<Joined<C>>,
+        recovered: Option<Recovered>,
     ) -> Result<Finished<C>, Option<Box<Rejoin>>> {
         let Joined { channel, response } = match joined {
             Ok(joined) => joined,
@@ -96,9 +103,21 @@ impl<A> ExitGuard<A> {
         } else {
             context.encode_reply(&self.sent_join_ref, &reference, &Reply::Ok(response.clone()))
         };
+        let (rested, missed, until) = match recovered {
+            Some(Recovered { resting, missed, last }) => (Some(resting), missed, last),
+            None => (None, Vec::new(), None),
+        };
+        // Unless what it has missed tells it.
+        let position = until.filter(|_| missed.is_empty() && context.client.positions.are_wanted());
+        let position = position.and_then(|at| context.client.encode_position(&context.topic, at));
+        // As all that follows it does, for the order.
+        let is_handled = !C::INTERCEPT.is_empty() && context.client.positions.are_wanted();
+        let (missed, handled) =
+            if is_handled { (Vec::new(), missed) } else { (missed, Vec::new()) };
         let enqueue_reply = |effects: &mut Effects| {
             if let Some(reply) = reply {
                 effects.add(context.client.outbox.enqueue_resume(epoch, reply));
+                position.into_iter().for_each(|it| effects.enqueue(&context.client.outbox, it));
             }
         };
         let topics = context.pubsub.registry();
@@ -106,18 +125,20 @@ impl<A> ExitGuard<A> {
             CHANNELS_MOVED.add(1);
         }
         let (resting, heard, settlement) = continued.map_or_else(Default::default, |continued| {
-            let Continued { resting, heard, settlement } = *continued;
+            let Continued { resting, heard, settlement, .. } = *continued;
             (resting, heard, Some(settlement))
         });
-        let subscription = match resting {
+        let subscription = match rested.or(resting) {
             // It takes its place.
-            Some(resting) => resting.wake(subscriber, &heard, enqueue_reply),
+            Some(resting) => {
+                resting.wake(subscriber, Before { heard, missed, until }, enqueue_reply)
+            }
             None => topics.subscribe(&context.topic, subscriber, enqueue_reply),
         };
         context.subscription.set(Some(subscription));
         self.commands.set_joined();
         close_previous(&self.context, previous);
-        Ok(Finished { channel, response, settlement })
+        Ok(Finished { channel, response, missed: handled, settlement })
     }
 
     /// Replies to the join with an error, and to the commands behind it as though there had been no

@@ -19,6 +19,7 @@ pub(crate) mod result;
 mod running;
 pub(crate) mod subscriptions;
 pub(crate) mod task;
+mod telling;
 pub(crate) mod timers;
 
 pub use self::error::{Error, OrReply, Result};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::arrival::News;
+use super::arrival::{Arrival, News};
 use crate::adapter::NodeId;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
@@ -36,6 +36,8 @@ pub(crate) struct PackedChannel {
 
 /// What the join of a topic on the new node continues, beside the stream.
 pub(crate) struct Continued {
+    /// [`Arrival::Moved`].
+    pub(crate) arrival: Arrival,
     /// Keeps the broadcasts of the topic until then.
     pub(crate) resting: Option<Resting>,
     /// What was received on the old node.

@@ -5,6 +5,7 @@ use tower_channels_transports::Transport;
 use super::arrival::Arrival;
 use super::callbacks::{Channel, Socket};
 use super::handle::Handle;
+use crate::history::{Position, PublishError};
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
 use crate::topics::broadcast::Broadcast;
@@ -22,7 +23,7 @@ impl PubSub {
     ) {
         self.disconnect_on(topic, event);
         let broadcast = Broadcast::new(topic.into(), event.into(), payload.into());
-        self.publish(broadcast, Some(&from.mailbox().inbox()));
+        self.send(broadcast, Some(&from.mailbox().inbox()));
     }
 }
 
@@ -38,10 +39,48 @@ impl<C: Channel> Socket<C> {
         self.context().info.transport()
     }
 
+    /// Sends an event to all subscribers of the topic, including this client, and returns the message's position once it is
+    /// kept in the topic's [history](crate::Builder::history). See [`PubSub::publish`].
+    ///
+    /// A push that is answered after it has been published is never lost:
+    ///
+    /// ```
+    /// use tower_channels::channel::{Error, Result};
+    /// use tower_channels::{Channel, Joined, Payload, Reply, Socket};
+    ///
+    /// struct Room;
+    ///
+    /// impl Channel for Room {
+    ///     type Assigns = ();
+    ///     type Info = ();
+    ///
+    ///     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
+    ///         Ok(Room.into())
+    ///     }
+    ///
+    ///     async fn handle_in(&mut self, event: &str, msg: Payload, socket: &Socket<Self>) -> Result<Reply> {
+    ///         match socket.publish(event, msg).await {
+    ///             Ok(_) => Ok(Reply::ack()),
+    ///             Err(_) => Err(Error::reason("unavailable")),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`PubSub::publish`].
+    pub async fn publish(
+        &self,
+        event: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<Position, PublishError> {
+        self.context().publish(event, payload.into()).await
+    }
+
     /// Why the channel was joined: in [`Channel::join`], and for as long as the channel lives. See
     /// [`Channel::pack`].
     pub fn arrival(&self) -> &Arrival {
-        self.context().arrival.as_deref().unwrap_or(&Arrival::New)
+        self.context().arrival.get().map_or(&Arrival::New, |arrival| arrival)
     }
 
     /// The topics and sockets of all endpoints that share this one's [`PubSub`]: to broadcast to any

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower_channels_transports::FixedReservation;
 
 use super::context::ChannelContext;
+use super::moving::Continued;
 use crate::message::Ref;
 use crate::payload::heap_size;
 use crate::telemetry::ChannelMetrics;
@@ -17,11 +18,15 @@ pub(super) struct RunningChannel {
 }
 
 impl RunningChannel {
-    pub(super) fn new<A>(context: &ChannelContext<A>, sent_join_ref: &Ref) -> Self {
+    pub(super) fn new<A>(
+        context: &ChannelContext<A>,
+        sent_join_ref: &Ref,
+        continued: Option<&Continued>,
+    ) -> Self {
         let metrics = Arc::clone(&context.metrics);
         metrics.begin();
         let names = 2 * (heap_size(&context.topic) + sent_join_ref.heap_size());
-        let arrival = context.arrival.as_ref().map_or(0, |arrival| arrival.heap_size());
+        let arrival = continued.map_or(0, |continued| continued.arrival.heap_size());
         let account = context.client.outbox.account();
         Self { metrics, _memory: account.map(|account| account.hold(CHANNEL + names + arrival)) }
     }

@@ -1,6 +1,8 @@
 //! The task of a channel: it joins, handles one command after another, and ends.
 
+mod hearing;
 mod moving;
+pub(super) mod recovering;
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -12,6 +14,8 @@ use tokio::time::Instant;
 use tower_channels_transports::{DetachReason, excerpt, limited};
 use tracing::{Instrument, Span};
 
+use self::hearing::{hear, hear_missed};
+use self::recovering::recover;
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
 use super::error::{Error, Outcome};
@@ -24,6 +28,7 @@ use super::result::Reason;
 use super::running::RunningChannel;
 use super::timers::Tick;
 use crate::guarded::Guarded;
+use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::reply::Reply;
@@ -39,6 +44,8 @@ pub(crate) struct Join<A> {
     pub(crate) sent_join_ref: Ref,
     pub(crate) reference: Ref,
     pub(crate) payload: Payload,
+    /// The last message of the topic that the client has received, if it names one.
+    pub(crate) after: Option<Position>,
     /// The longest that the join may take, from now on.
     pub(crate) timeout: Duration,
     /// The epoch of the connection that the join came over.
@@ -52,15 +59,15 @@ pub(crate) struct Join<A> {
 
 /// Starts a channel. Its task replies to the join itself, so a slow join delays nothing else.
 pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
-    let Join { context, commands, sent_join_ref, reference, payload, timeout, .. } = join;
+    let Join { context, commands, sent_join_ref, reference, payload, after, timeout, .. } = join;
     let (previous, continued) = (join.previous.map(Box::new), join.continued);
-    let stage = Stage::Joining { reference, epoch: join.epoch, previous, continued };
     let context = Arc::new(context);
     // Created here, so that the channel ends in order even if the task never runs.
     let permit = Permit::Awaited(join.permit);
-    let _running = RunningChannel::new(&context, &sent_join_ref);
+    let _running = RunningChannel::new(&context, &sent_join_ref, continued.as_deref());
+    let stage = Stage::Joining { reference, epoch: join.epoch, previous, continued };
     let guard = ExitGuard { context, commands, sent_join_ref, stage, permit, _running };
-    let instance = Instance { guard, payload, timeout };
+    let instance = Instance { guard, payload, after, timeout };
     tokio::spawn(run::<C>(Box::pin(begin(instance))).instrument(join.span))
 }
 
@@ -68,6 +75,7 @@ pub(crate) fn start<C: Channel>(join: Join<C::Assigns>) -> JoinHandle<()> {
 struct Instance<A> {
     guard: ExitGuard<A>,
     payload: Payload,
+    after: Option<Position>,
     timeout: Duration,
 }
 
@@ -76,8 +84,8 @@ impl<A> Instance<A> {
     fn following(mut guard: ExitGuard<A>, rejoin: Option<Box<Rejoin>>) -> Option<Box<Self>> {
         let rejoin = *rejoin?;
         guard.begin_next(&rejoin);
-        let Rejoin { payload, timeout, .. } = rejoin;
-        Some(Box::new(Self { guard, payload, timeout }))
+        let Rejoin { payload, after, timeout, .. } = rejoin;
+        Some(Box::new(Self { guard, payload, after, timeout }))
     }
 }
 
@@ -120,7 +128,7 @@ async fn run<C: Channel>(mut beginning: Beginning<C>) {
 
 /// Joins. Returns an error if the channel has ended already.
 async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask<C>, Next<C>> {
-    let (Instance { mut guard, payload, timeout }, began) = (instance, Instant::now());
+    let (Instance { mut guard, payload, after, timeout }, began) = (instance, Instant::now());
     if let Stage::Joining { previous: Some(previous), .. } = &guard.stage {
         previous.task.abort();
     }
@@ -129,9 +137,11 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
         account.memory().relieve();
     }
     let socket = Socket::<C>::new(Arc::clone(&context));
+    let mut recovered = None;
     let join = async {
         // The previous instance ends first, and that takes from the time of this join.
         guard.permit.acquire().await;
+        recovered = recover(&context, &mut guard.stage, after, &payload).await;
         let joined = C::join(&context.topic, payload, &socket).await;
         let heard = if joined.is_ok() { context.pubsub.hear(&context.topic) } else { None };
         if let Some(heard) = heard {
@@ -143,18 +153,22 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
     let joined = tokio::time::timeout(timeout, join).await;
     report_join::<C, _, _>(&context, &joined, began.elapsed());
     let joined = joined.unwrap_or_else(|_| Err(Error::reason("join timed out")));
-    let Finished { channel, response, settlement } = match guard.finish_join::<C>(joined) {
-        Ok(joined) => joined,
-        Err(rejoin) => return Err(Instance::following(guard, rejoin)),
-    };
+    let Finished { channel, response, missed, settlement } =
+        match guard.finish_join::<C>(joined, recovered) {
+            Ok(joined) => joined,
+            Err(rejoin) => return Err(Instance::following(guard, rejoin)),
+        };
     // A state that `join` requested may have been sent before its reply, to a client that ignored
     // it.
     context.refresh_presence();
     let channel = Guarded::new(channel);
     let mut task = ChannelTask { channel, socket, response, guard };
-    let after_join = task.channel.after_join(&task.socket).await;
+    let mut begun = hear_missed::<C>(&mut task.channel, &mut task.socket, missed).await;
+    if begun.is_ok() {
+        begun = task.channel.after_join(&task.socket).await;
+    }
     drop(settlement);
-    if let Some(exit) = after_join.err().and_then(|error| TaskExit::after(error, &context.topic)) {
+    if let Some(exit) = begun.err().and_then(|error| TaskExit::after(error, &context.topic)) {
         return Err(Box::pin(task.end(exit)).await);
     }
     Ok(task)
@@ -223,18 +237,7 @@ impl<C: Channel> ChannelTask<C> {
                     }
                     Ok(())
                 }
-                Command::Broadcast(broadcast) => {
-                    let (topic, event) = (broadcast.topic(), broadcast.event());
-                    let payload = broadcast.payload().clone();
-                    if topic == socket.topic() {
-                        channel.handle_out(event, payload, socket).await
-                    } else if socket.context().resources.hears(topic) {
-                        channel.handle_broadcast(topic, event, payload, socket).await
-                    } else {
-                        // It has unsubscribed meanwhile.
-                        Ok(())
-                    }
-                }
+                Command::Broadcast(broadcast) => hear::<C>(channel, socket, broadcast).await,
                 Command::Info(_) | Command::Tick(_) => {
                     if let Command::Tick(_) = command {
                         socket.context().resources.count_fired();

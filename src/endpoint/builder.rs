@@ -1,5 +1,7 @@
 //! The configuration of an endpoint.
 
+mod sharing;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,10 +16,7 @@ use super::Endpoint;
 use super::connect::{ConnectFn, ConnectHandler, ExpiresFn, IdFn};
 use super::leaving::Leaving;
 use super::local::Local;
-use crate::adapter::Adapter;
 use crate::channel::callbacks::Channel;
-use crate::cluster::ClusterConfig;
-use crate::presence::PresenceConfig;
 use crate::pubsub::{PubSub, PubSubConfig};
 use crate::router::Router;
 use crate::socket::registry::SessionRegistry;
@@ -194,33 +193,6 @@ impl<A: Send + Sync + 'static> Builder<A> {
         self
     }
 
-    /// Shares topics, presence, socket ids and the budget of memory with the other endpoints that have
-    /// the same [`PubSub`]. By default an endpoint has one of its own.
-    pub fn pubsub(mut self, pubsub: PubSub) -> Self {
-        self.pubsub = Some(pubsub);
-        self
-    }
-
-    /// Configures presence. That of a shared [`pubsub`](Self::pubsub) is configured by
-    /// [`PubSubConfig::presence`].
-    pub fn presence(self, config: PresenceConfig) -> Self {
-        self.own("presence", |pubsub| pubsub.presence(config))
-    }
-
-    /// Connects the endpoint with those of other nodes, through an engine: broadcasts, disconnects and presence
-    /// reach the clients of all nodes. The adapter of a shared [`pubsub`](Self::pubsub) is set by
-    /// [`PubSubConfig::adapter`].
-    ///
-    /// The endpoint must then be built in a tokio runtime. See the page "Several nodes" of the documentation.
-    pub fn adapter(self, adapter: impl Adapter) -> Self {
-        self.own("adapter", |pubsub| pubsub.adapter(adapter))
-    }
-
-    /// Configures how this node lives with the others. It has no effect without an [`adapter`](Self::adapter).
-    pub fn cluster(self, config: ClusterConfig) -> Self {
-        self.own("cluster", |pubsub| pubsub.cluster(config))
-    }
-
     /// Sets the largest message that a client may send, in bytes. Default 1 MiB. A larger one ends
     /// the connection with close code 1009, or is answered with HTTP 413.
     pub fn max_message(mut self, bytes: usize) -> Self {
@@ -243,16 +215,6 @@ impl<A: Send + Sync + 'static> Builder<A> {
     pub fn max_mailbox(mut self, bytes: usize) -> Self {
         self.channel_limits.mailbox = bytes;
         self
-    }
-
-    /// Sets how many bytes all sessions may hold together. Default 1 GiB. At nine tenths new sessions
-    /// are refused with HTTP 503; beyond all of it the sessions that hold most are closed, a WebSocket
-    /// with code 1013. See [`Limits::memory`] for what counts. The memory of a shared
-    /// [`pubsub`](Self::pubsub) is set by [`PubSubConfig::memory`].
-    ///
-    /// [`Limits::memory`]: tower_channels_transports::Limits::memory
-    pub fn memory(self, bytes: usize) -> Self {
-        self.own("memory", |pubsub| pubsub.memory(bytes))
     }
 
     /// Sets how fast a client may send over each of its connections, WebSocket or long poll. Default: as
@@ -349,28 +311,6 @@ impl<A: Send + Sync + 'static> Builder<A> {
             channels,
             leaving,
         })
-    }
-
-    /// Sets an option of its own PubSub.
-    fn own(mut self, option: &'static str, set: impl FnOnce(PubSubConfig) -> PubSubConfig) -> Self {
-        self.own_pubsub = set(self.own_pubsub);
-        self.own_options.push(option);
-        self
-    }
-
-    /// Returns the shared PubSub, or creates one.
-    fn choose_pubsub(
-        shared: Option<PubSub>,
-        own: PubSubConfig,
-        own_options: &[&'static str],
-    ) -> Result<PubSub, ConfigError> {
-        match (shared, own_options.first()) {
-            (None, _) => PubSub::with_config(own),
-            (Some(shared), None) => Ok(shared),
-            (Some(_), Some(name)) => Err(ConfigError::new(format!(
-                "`{name}` is that of the shared `pubsub`: set it with `PubSubConfig::{name}`"
-            ))),
-        }
     }
 
     fn validate(&self) -> Result<(), ConfigError> {

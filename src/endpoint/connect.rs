@@ -10,7 +10,7 @@ use tower_channels_transports::{ConnectInfo, Handler, Rejected, outbox};
 
 use crate::guarded::Guarded;
 use crate::message::LONGEST_NAME;
-use crate::responder::Responder;
+use crate::responder::{Positions, Responder};
 use crate::serializer::Version;
 use crate::socket::expiry::Expiry;
 use crate::socket::registry::{NotAdmitted, Phase, SessionRegistry};
@@ -41,6 +41,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
     ) -> Result<SocketSession<A>, Rejected> {
         let transport = info.transport();
         let once = info.param("pushes") == Some("once");
+        let positions = Positions::from_param(info.param("positions"));
         let version = Version::negotiate(info.params().get("vsn")).ok_or_else(|| {
             Rejected::reason("the protocol version is unknown").with_label("version")
         })?;
@@ -55,7 +56,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         }
         let expires = self.expires.as_ref().and_then(|expires| expires(&assigns));
         let expiry = expires.map(Expiry::until).transpose()?.flatten();
-        let responder = Responder { outbox, version, resumable: false };
+        let responder = Responder { outbox, version, resumable: false, positions };
         let endpoint = Arc::clone(&self.endpoint);
         let info = SocketInfo::new(id.map(Into::into), transport);
         Ok(SocketSession::new(

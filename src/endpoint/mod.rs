@@ -15,6 +15,7 @@ use self::connect::ConnectHandler;
 use self::layer::{Layer, LongPollService, Service, WebSocketService};
 use self::leaving::Leaving;
 use crate::cluster::Node;
+use crate::history::{Position, PublishError};
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::pubsub::PubSub;
@@ -145,6 +146,20 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         self.pubsub.broadcast(topic, event, payload);
     }
 
+    /// Sends an event to all subscribers of a topic with a history, and returns once it is kept. See
+    /// [`PubSub::publish`].
+    ///
+    /// # Errors
+    /// As [`PubSub::publish`].
+    pub async fn publish(
+        &self,
+        topic: &str,
+        event: &str,
+        payload: impl Into<Payload>,
+    ) -> Result<Position, PublishError> {
+        self.pubsub.publish(topic, event, payload).await
+    }
+
     /// Disconnects every client whose socket has this id, and ends its session. The client may
     /// connect again unless `connect` rejects it.
     pub fn disconnect(&self, id: &str) {
@@ -214,6 +229,7 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
         self.acceptor.record_gauges();
         self.pubsub.registry().record_gauges();
         self.pubsub.cluster().iter().for_each(|cluster| cluster.record_gauges());
+        self.pubsub.histories().iter().for_each(|histories| histories.record_gauges());
         self.channels.iter().for_each(|channel| channel.record_gauges());
         self.sessions.record_gauges().await;
     }

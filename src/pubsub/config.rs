@@ -6,8 +6,10 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tower_channels_transports::ConfigError;
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, HistoryStore};
 use crate::cluster::config::ClusterConfig;
+use crate::history::History;
+use crate::pattern;
 use crate::presence::PresenceConfig;
 
 /// Configures a [`PubSub`](crate::PubSub).
@@ -28,11 +30,15 @@ pub struct PubSubConfig {
     pub(super) presence: PresenceConfig,
     pub(super) max_subscription: usize,
     pub(super) cluster: ClusterConfig,
-    adapter: Option<GivenAdapter>,
+    /// How much is kept of the topics that match each pattern.
+    pub(super) histories: Vec<(String, History)>,
+    pub(super) history_memory: Option<usize>,
+    adapter: Option<Given<dyn Adapter>>,
+    store: Option<Given<dyn HistoryStore>>,
 }
 
-/// An adapter until the first [`PubSub`](crate::PubSub) of the configuration takes it.
-type GivenAdapter = Arc<Mutex<Option<Box<dyn Adapter>>>>;
+/// An adapter or a store until the first [`PubSub`](crate::PubSub) of the configuration takes it.
+type Given<T> = Arc<Mutex<Option<Box<T>>>>;
 
 impl PubSubConfig {
     /// Creates the default configuration.
@@ -42,7 +48,10 @@ impl PubSubConfig {
             presence: PresenceConfig::default(),
             max_subscription: 1 << 20,
             cluster: ClusterConfig::new(),
+            histories: Vec::new(),
+            history_memory: None,
             adapter: None,
+            store: None,
         }
     }
 
@@ -79,31 +88,79 @@ impl PubSubConfig {
         self
     }
 
+    /// Keeps the messages of the topics that match a pattern; see [`Builder::history`](crate::Builder::history).
+    pub fn history(mut self, pattern: &str, history: History) -> Self {
+        self.histories.push((pattern.to_owned(), history));
+        self
+    }
+
+    /// Sets where the messages of topics with a [history](Self::history) are kept; see
+    /// [`Builder::store`](crate::Builder::store).
+    pub fn store(mut self, store: impl HistoryStore) -> Self {
+        self.store = Some(Arc::new(Mutex::new(Some(Box::new(store)))));
+        self
+    }
+
+    /// Sets how many bytes the histories of all topics may take in memory together, if there is no
+    /// [`store`](Self::store). Default a quarter of [`memory`](Self::memory), of which they are part. Beyond it those of
+    /// the topics that have been quiet for longest are forgotten.
+    pub fn history_memory(mut self, bytes: usize) -> Self {
+        self.history_memory = Some(bytes);
+        self
+    }
+
     /// Takes the adapter, for the one [`PubSub`](crate::PubSub) that it connects.
     pub(super) fn take_adapter(&self) -> Result<Option<Box<dyn Adapter>>, ConfigError> {
-        let Some(adapter) = &self.adapter else { return Ok(None) };
-        if Handle::try_current().is_err() {
-            return Err(ConfigError::new(
-                "a node with an adapter has to be built in a tokio runtime",
-            ));
-        }
-        let taken = adapter.lock().take();
-        match taken {
-            Some(adapter) => Ok(Some(adapter)),
-            None => Err(ConfigError::new("the adapter belongs to another `PubSub`")),
-        }
+        take(self.adapter.as_ref(), "adapter")
+    }
+
+    /// Takes the store, for the one [`PubSub`](crate::PubSub) whose messages it keeps.
+    pub(super) fn take_store(&self) -> Result<Option<Box<dyn HistoryStore>>, ConfigError> {
+        take(self.store.as_ref(), "store")
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.presence.validate()?;
         self.cluster.validate()?;
-        for (name, limit) in [("memory", self.memory), ("max_subscription", self.max_subscription)]
-        {
+        pattern::validate(self.histories.iter().map(|(pattern, _)| &**pattern))?;
+        self.histories.iter().try_for_each(|(_, history)| history.validate())?;
+        match (&self.adapter, &self.store) {
+            (Some(_), _) if !self.histories.is_empty() => {
+                return Err(ConfigError::new(
+                    "with an `adapter`, a `history` needs a store that all nodes share: there is none yet",
+                ));
+            }
+            (_, Some(_)) if self.histories.is_empty() => {
+                return Err(ConfigError::new("the `store` keeps nothing: add a `history`"));
+            }
+            _ => {}
+        }
+        for (name, limit) in [
+            ("memory", self.memory),
+            ("max_subscription", self.max_subscription),
+            ("history_memory", self.history_memory.unwrap_or(1)),
+        ] {
             if limit == 0 {
                 return Err(ConfigError::new(format!("`{name}` must be greater than zero")));
             }
         }
         Ok(())
+    }
+}
+
+/// Takes what is for one [`PubSub`](crate::PubSub) alone, and has tasks.
+fn take<T: ?Sized>(given: Option<&Given<T>>, what: &str) -> Result<Option<Box<T>>, ConfigError> {
+    let Some(given) = given else { return Ok(None) };
+    if Handle::try_current().is_err() {
+        let article = if what == "adapter" { "an" } else { "a" };
+        return Err(ConfigError::new(format!(
+            "a node with {article} {what} has to be built in a tokio runtime"
+        )));
+    }
+    let taken = given.lock().take();
+    match taken {
+        Some(taken) => Ok(Some(taken)),
+        None => Err(ConfigError::new(format!("the {what} belongs to another `PubSub`"))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`PubSub`]: broadcasts and sockets within reach of every channel, task and endpoint that shares it.
 
 mod config;
+mod history;
 pub(crate) mod sockets;
 mod subscription;
 
@@ -12,10 +13,11 @@ use tower_channels_transports::{ConfigError, Memory};
 pub use self::config::PubSubConfig;
 use self::sockets::Sockets;
 pub use self::subscription::Subscription;
-use crate::adapter::{Adapter, BoxFuture, NodeId};
+use crate::adapter::{Adapter, BoxFuture, HistoryStore, NodeId};
 use crate::cluster::config::Listen;
 use crate::cluster::node::Node;
 use crate::cluster::{Cluster, Local};
+use crate::history::Histories;
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::topics::Topics;
@@ -73,26 +75,32 @@ struct Shared {
     max_subscription: usize,
     /// The other nodes, if there may be any.
     cluster: Option<Arc<Cluster>>,
+    /// What is kept, if anything is.
+    histories: Option<Arc<Histories>>,
 }
 
 impl PubSub {
     /// Creates one with the default configuration.
     pub fn new() -> Self {
-        Self::from_valid(PubSubConfig::new(), None)
+        Self::from_valid(PubSubConfig::new(), None, None)
     }
 
     /// Creates one.
     ///
     /// # Errors
-    /// If a limit is zero, the configuration of presence or of the cluster is invalid, or it has an adapter and there
-    /// is no tokio runtime.
+    /// If a limit is zero, the configuration of presence, of the cluster or of a history is invalid, or it has an adapter
+    /// or a store and there is no tokio runtime.
     pub fn with_config(config: PubSubConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let adapter = config.take_adapter()?;
-        Ok(Self::from_valid(config, adapter))
+        let (adapter, store) = (config.take_adapter()?, config.take_store()?);
+        Ok(Self::from_valid(config, adapter, store))
     }
 
-    fn from_valid(config: PubSubConfig, adapter: Option<Box<dyn Adapter>>) -> Self {
+    fn from_valid(
+        config: PubSubConfig,
+        adapter: Option<Box<dyn Adapter>>,
+        store: Option<Box<dyn HistoryStore>>,
+    ) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
         let sockets = Sockets::new();
         let node = config.cluster.node.unwrap_or_else(NodeId::random);
@@ -103,8 +111,11 @@ impl PubSub {
             let local = Local { topics, sockets, presence: Arc::clone(&presence.0) };
             Cluster::start(node, adapter, config.cluster, local)
         });
+        let history_memory = config.history_memory.unwrap_or(config.memory / 4);
+        let histories = (!config.histories.is_empty())
+            .then(|| Histories::start(config.histories, history_memory, store, &topics));
         let max_subscription = config.max_subscription;
-        Self(Arc::new(Shared { topics, presence, sockets, max_subscription, cluster }))
+        Self(Arc::new(Shared { topics, presence, sockets, max_subscription, cluster, histories }))
     }
 
     /// Sends an event to all subscribers of a topic: the clients that have joined it, the channels and
@@ -114,12 +125,15 @@ impl PubSub {
     ///
     /// If there are several nodes, it reaches the subscribers on all of them; those on this node before anything that
     /// another node answers on the topic. A payload of more than 6 MiB reaches this node alone.
+    ///
+    /// On a topic with a [history](crate::Builder::history) it reaches everybody once it is kept, and nobody if it is not,
+    /// which is logged and counted; [`publish`](Self::publish) says so.
     pub fn broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         self.disconnect_on(topic, event);
-        self.publish(Broadcast::new(topic.into(), event.into(), payload.into()), None);
+        self.send(Broadcast::new(topic.into(), event.into(), payload.into()), None);
     }
 
-    /// As [`broadcast`](Self::broadcast), but on this node only, if there are several.
+    /// As [`broadcast`](Self::broadcast), but on this node only, if there are several, and never kept.
     pub fn local_broadcast(&self, topic: &str, event: &str, payload: impl Into<Payload>) {
         if event == DISCONNECT {
             self.0.sockets.disconnect(topic);
@@ -202,7 +216,12 @@ impl PubSub {
 
     /// Sends a broadcast of the application, except to the subscriber with the inbox `from`. Everything
     /// that other nodes have to send as well comes through here.
-    pub(crate) fn publish(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
+    pub(crate) fn send(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
+        let not_kept = match &self.0.histories {
+            Some(histories) => histories.broadcast(broadcast, from),
+            None => Some(broadcast),
+        };
+        let Some(broadcast) = not_kept else { return };
         let Some(cluster) = &self.0.cluster else {
             return self.0.topics.broadcast(broadcast, from);
         };
@@ -257,6 +276,11 @@ impl PubSub {
 
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.0.cluster.as_ref()
+    }
+
+    /// What is kept, if anything is.
+    pub(crate) fn histories(&self) -> Option<&Arc<Histories>> {
+        self.0.histories.as_ref()
     }
 
     /// The topics of this node.

@@ -6,8 +6,10 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::history::Position;
 use crate::message::{ClientPayload, DecodeError, Event, LONGEST_NAME, Topic};
 use crate::payload::Payload;
 
@@ -32,6 +34,32 @@ fn decode_name(json: &str) -> Result<Option<Cow<'_, str>>, DecodeError> {
         Cow::Borrowed(inner)
     };
     if text.len() > LONGEST_NAME { Err(DecodeError) } else { Ok(Some(text)) }
+}
+
+/// Decodes a position in a history. `None` for anything else.
+pub(super) fn position(json: &str) -> Option<Position> {
+    let text: &str = &serde_json::from_str::<Text<'_>>(json).ok()?.0;
+    text.parse().ok()
+}
+
+/// Decodes the position in the key `after` of an object. `None` for anything else.
+pub(crate) fn position_in(json: &str) -> Option<Position> {
+    let After { after } = serde_json::from_str(json).ok()?;
+    after.0.parse().ok()
+}
+
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+struct After<'a> {
+    #[serde(borrow)]
+    after: Text<'a>,
+}
+
+/// The ref of a message that stands there in the history of its topic.
+pub(super) fn position_ref(position: Position) -> String {
+    format!("\"p:{position}\"")
 }
 
 /// Appends `{"status":…,"response":…}`. `None` if the response is binary.

@@ -1,6 +1,6 @@
 //! The serializers of both protocol versions: pure functions between frames and messages.
 
-mod json;
+pub(crate) mod json;
 mod server_message;
 mod v1;
 mod v2;

@@ -1,5 +1,6 @@
 //! [`ServerMessage`], what the serializers encode.
 
+use crate::history::Position;
 use crate::message::{Ref, Topic};
 use crate::payload::Payload;
 
@@ -29,6 +30,9 @@ pub enum ServerMessage<'a> {
         event: &'a str,
         /// The payload.
         payload: &'a Payload,
+        /// Where it stands in the history of the topic, for a client that wants to know. It takes the place of the ref,
+        /// or in a binary message of the join_ref.
+        position: Option<Position>,
     },
     /// A message to all subscribers of a topic, the same for each.
     Broadcast {
@@ -38,6 +42,9 @@ pub enum ServerMessage<'a> {
         event: &'a str,
         /// The payload.
         payload: &'a Payload,
+        /// Where it stands in the history of the topic, for a client that wants to know. It takes the place of the ref,
+        /// or in a binary message of the join_ref.
+        position: Option<Position>,
     },
     /// `phx_close` or `phx_error`, the end of a channel.
     End {

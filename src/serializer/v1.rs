@@ -8,36 +8,41 @@ use tower_channels_transports::Message;
 
 use super::json::{self, decode_event, decode_topic, write_reply, write_string, write_topic};
 use super::server_message::ServerMessage;
-use crate::message::{ClientMessage, DecodeError, Ref, Topic};
+use crate::message::{ClientMessage, DecodeError, JOIN, Ref, Topic};
 
-/// Decodes a text frame. Unknown keys are ignored, and of a repeated key the first one counts.
+/// Decodes a text frame. Unknown keys are ignored, and of a repeated key the first one counts. A join may have the key
+/// `after`, with the position in the history of its topic that the client has received last.
 pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
     let mut json = serde_json::Deserializer::from_str(text);
     let fields = json.deserialize_map(Object).and_then(|object| json.end().map(|()| object));
-    let [join_ref, reference, topic, event, payload] = fields.map_err(|_| DecodeError)?;
+    let [join_ref, reference, topic, event, payload, after] = fields.map_err(|_| DecodeError)?;
+    let event = decode_event(event.ok_or(DecodeError)?.get())?;
     Ok(ClientMessage {
         join_ref: join_ref
             .map_or(Some(Ref::NULL), |raw| Ref::from_json(raw.get()))
             .ok_or(DecodeError)?,
         reference: Ref::from_json(reference.ok_or(DecodeError)?.get()).ok_or(DecodeError)?,
         topic: decode_topic(topic.ok_or(DecodeError)?.get())?,
-        event: decode_event(event.ok_or(DecodeError)?.get())?,
+        after: after
+            .filter(|_| event.as_text() == Some(JOIN))
+            .and_then(|raw| json::position(raw.get())),
+        event,
         payload: json::validate(text, payload.ok_or(DecodeError)?.get())?,
     })
 }
 
-/// Collects `join_ref, ref, topic, event, payload`, in this order.
+/// Collects `join_ref, ref, topic, event, payload, after`, in this order.
 struct Object;
 
 impl<'de> Visitor<'de> for Object {
-    type Value = [Option<&'de RawValue>; 5];
+    type Value = [Option<&'de RawValue>; 6];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = [None; 5];
+        let mut fields = [None; 6];
         while let Some(Key(key)) = map.next_key()? {
             match key.map(|index| &mut fields[index]) {
                 Some(field @ None) => *field = Some(map.next_value()?),
@@ -62,7 +67,7 @@ impl<'de> Deserialize<'de> for Key {
             }
 
             fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
-                let keys = ["join_ref", "ref", "topic", "event", "payload"];
+                let keys = ["join_ref", "ref", "topic", "event", "payload", "after"];
                 Ok(Key(keys.iter().position(|known| *known == key)))
             }
         }
@@ -79,9 +84,14 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
             write_reply(&mut out, status, response)?;
             Some(Message::text(tail(out, topic)))
         }
-        ServerMessage::Push { topic, event, payload, .. }
-        | ServerMessage::Broadcast { topic, event, payload } => {
-            let message = text("null", event, topic, payload.as_json()?);
+        ServerMessage::Push { topic, event, payload, position, .. }
+        | ServerMessage::Broadcast { topic, event, payload, position } => {
+            let message = match position {
+                None => text("null", event, topic, payload.as_json()?),
+                Some(position) => {
+                    text(&json::position_ref(*position), event, topic, payload.as_json()?)
+                }
+            };
             Some(Message::with_placeholder(message, HEAD.len()))
         }
         ServerMessage::End { join_ref, topic, event, payload, .. } => {
@@ -136,6 +146,7 @@ fn tail(mut out: String, topic: &Topic<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Position;
     use crate::message::{ClientPayload, Event};
     use crate::payload::Payload;
 
@@ -153,6 +164,23 @@ mod tests {
         assert_eq!((frame.topic, frame.event), (Topic::from("t"), Event::from("e")));
         assert_eq!(frame.payload, ClientPayload::Json(r#"{"a":1}"#));
         assert!(frame.join_ref.is_null());
+    }
+
+    #[test]
+    fn a_join_names_a_position_in_a_field() {
+        let decode = |event: &str, after: &str| {
+            let text = format!(
+                r#"{{"topic":"t","event":"{event}","payload":{{}},"ref":"1","after":{after}}}"#
+            );
+            super::decode(&text).expect("valid").after
+        };
+        let position = Some(Position { epoch: 1, number: 17 });
+        assert_eq!(decode("phx_join", r#""AAAAAAAAAAE.17""#), position);
+        assert_eq!(decode("phx_join", r#""AAAAAAAAAAE.1\u0037""#), position);
+        for after in [r#""AAAAAAAAAAE""#, "17", "null", "[]", r#"{"after":"AAAAAAAAAAE.17"}"#] {
+            assert_eq!(decode("phx_join", after), None, "{after}");
+        }
+        assert_eq!(decode("e", r#""AAAAAAAAAAE.17""#), None);
     }
 
     #[test]
@@ -187,9 +215,19 @@ mod tests {
             encoded(&reply),
             r#"{"ref":"1","event":"phx_reply","payload":{"status":"error","response":{"a":1}},"topic":"t"}"#
         );
-        let push =
-            ServerMessage::Push { join_ref: &one, topic: "t", event: "e", payload: &payload };
-        assert_eq!(encoded(&push), r#"{"ref":null,"event":"e","payload":{"a":1},"topic":"t"}"#);
+        let push = |position| {
+            let (topic, event, payload) = ("t", "e", &payload);
+            ServerMessage::Push { join_ref: &one, topic, event, payload, position }
+        };
+        assert_eq!(
+            encoded(&push(None)),
+            r#"{"ref":null,"event":"e","payload":{"a":1},"topic":"t"}"#
+        );
+        let position = Some(Position { epoch: 1, number: 17 });
+        assert_eq!(
+            encoded(&push(position)),
+            r#"{"ref":"p:AAAAAAAAAAE.17","event":"e","payload":{"a":1},"topic":"t"}"#
+        );
         let end = ServerMessage::End {
             join_ref: &Ref::NULL,
             reference: &Ref::NULL,
@@ -206,8 +244,8 @@ mod tests {
             payload: "{}",
         };
         assert_eq!(encoded(&end), r#"{"ref":"1","event":"phx_close","payload":{},"topic":"t"}"#);
-        let binary =
-            ServerMessage::Broadcast { topic: "t", event: "e", payload: &Payload::binary("d") };
+        let (topic, event, payload) = ("t", "e", &Payload::binary("d"));
+        let binary = ServerMessage::Broadcast { topic, event, payload, position };
         assert_eq!(encode(&binary), None);
     }
 
@@ -224,7 +262,8 @@ mod tests {
             response: &payload,
         };
         let (topic, event) = ("room:a", "phx_close");
-        let broadcast = ServerMessage::Broadcast { topic, event, payload: &payload };
+        let broadcast =
+            ServerMessage::Broadcast { topic, event, payload: &payload, position: None };
         let (join_ref, reference, payload) = (&one, &one, "{}");
         let end = ServerMessage::End { join_ref, reference, topic, event, payload };
         for message in [reply, broadcast, end] {

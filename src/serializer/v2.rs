@@ -1,5 +1,9 @@
 //! Protocol 2.0.0: JSON arrays `[join_ref, ref, topic, event, payload]` and binary frames.
+//!
+//! A join may have a sixth element, `{"after": P}`, with the position in the history of its topic that the client has
+//! received last.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserializer as _, Error, IgnoredAny, SeqAccess, Visitor};
@@ -8,7 +12,8 @@ use tower_channels_transports::Message;
 
 use super::json::{self, decode_event, decode_topic, write_reply, write_string, write_topic};
 use super::server_message::ServerMessage;
-use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
+use crate::history::Position;
+use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, JOIN, Ref, Topic};
 
 /// The kind, the first byte of a binary frame.
 const PUSH: u8 = 0;
@@ -18,17 +23,20 @@ const BROADCAST: u8 = 2;
 /// The size of a reply without its refs, topic, status and response.
 const REPLY_SIZE: usize = r#"[,,"","phx_reply",{"status":"","response":}]"#.len();
 
-/// Decodes a text frame. Elements past the fifth are ignored.
+/// Decodes a text frame. Elements past the fifth are ignored but for the sixth of a join.
 pub(super) fn decode_text(text: &str) -> Result<ClientMessage<'_>, DecodeError> {
-    let [join_ref, reference, topic, event, payload] = match decode_fast(text) {
-        Some(five) => five,
+    let (five, sixth) = match decode_fast(text) {
+        Some(five) => (five, None),
         None => decode_slow(text).map_err(|_| DecodeError)?,
     };
+    let [join_ref, reference, topic, event, payload] = five;
+    let event = decode_event(event)?;
     Ok(ClientMessage {
         join_ref: Ref::from_json(join_ref).ok_or(DecodeError)?,
         reference: Ref::from_json(reference).ok_or(DecodeError)?,
         topic: decode_topic(topic)?,
-        event: decode_event(event)?,
+        after: sixth.filter(|_| event.as_text() == Some(JOIN)).and_then(json::position_in),
+        event,
         payload: json::validate(text, payload)?,
     })
 }
@@ -55,18 +63,18 @@ fn decode_fast(text: &str) -> Option<[&str; 5]> {
     Some([join_ref, reference, topic, event, payload.get()])
 }
 
-/// Splits any array of five or more elements.
-fn decode_slow(text: &str) -> serde_json::Result<[&str; 5]> {
+/// Splits any array of five or more elements, into the first five and the sixth.
+fn decode_slow(text: &str) -> serde_json::Result<([&str; 5], Option<&str>)> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let five = json.deserialize_seq(Five)?;
-    json.end().map(|()| five.map(RawValue::get))
+    let (five, sixth) = json.deserialize_seq(Elements)?;
+    json.end().map(|()| (five.map(RawValue::get), sixth.map(RawValue::get)))
 }
 
-/// Collects the first five elements of an array.
-struct Five;
+/// Collects the first five elements of an array, and the sixth if there is one.
+struct Elements;
 
-impl<'de> Visitor<'de> for Five {
-    type Value = [&'de RawValue; 5];
+impl<'de> Visitor<'de> for Elements {
+    type Value = ([&'de RawValue; 5], Option<&'de RawValue>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of five elements")
@@ -75,8 +83,9 @@ impl<'de> Visitor<'de> for Five {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut next = || seq.next_element()?.ok_or_else(|| A::Error::custom("too short"));
         let five = [next()?, next()?, next()?, next()?, next()?];
+        let sixth = seq.next_element()?;
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(five)
+        Ok((five, sixth))
     }
 }
 
@@ -95,7 +104,8 @@ pub(super) fn decode_binary(frame: &[u8]) -> Result<ClientMessage<'_>, DecodeErr
     let topic = Topic::from(str::from_utf8(next(lengths[2])?).map_err(|_| DecodeError)?);
     // No handler matches an event that is not UTF-8.
     let event = Event::Text(String::from_utf8_lossy(next(lengths[3])?));
-    Ok(ClientMessage { join_ref, reference, topic, event, payload: ClientPayload::Binary(rest) })
+    let payload = ClientPayload::Binary(rest);
+    Ok(ClientMessage { join_ref, reference, topic, event, payload, after: None })
 }
 
 /// Encodes a message. `None` for a ref that is not UTF-8 in a text frame.
@@ -113,70 +123,100 @@ pub(super) fn encode(message: &ServerMessage<'_>) -> Option<Message> {
                 return binary(REPLY, &texts, data);
             }
             let topic_text = topic.as_text().unwrap_or_default();
-            let texts = [join_ref.as_json()?, reference.as_json()?, topic_text, status];
+            let (join_ref, reference) = (join_ref.as_json()?, reference.as_json()?);
+            let texts = [join_ref, reference, topic_text, status];
             let size = texts.map(str::len).iter().sum::<usize>() + response.len();
             // Exact unless the topic has escapes, so that the message can use the allocation as is.
             let mut out = String::with_capacity(size + REPLY_SIZE);
-            head(&mut out, join_ref, reference, topic)?;
+            head(&mut out, join_ref, reference, topic);
             out.push_str(",\"phx_reply\",");
             write_reply(&mut out, status, response)?;
             out.push(']');
             Some(Message::text(out))
         }
-        ServerMessage::Push { join_ref, topic, event, payload } => {
-            if let Some(data) = payload.as_binary() {
-                let texts = [&*join_ref.to_bytes(), topic.as_bytes(), event.as_bytes()];
-                return Some(binary(PUSH, &texts, data)?.numbered());
+        ServerMessage::Push { join_ref, topic, event, payload, position } => {
+            match payload.as_binary() {
+                Some(data) => push(join_ref, *position, topic, event, data),
+                None => {
+                    Some(numbered(join_ref.as_json()?, *position, topic, event, payload.as_json()?))
+                }
             }
-            text(join_ref, &Ref::NULL, topic, event, payload.as_json()?)
         }
-        ServerMessage::Broadcast { topic, event, payload } => {
-            if let Some(data) = payload.as_binary() {
-                let texts = [topic.as_bytes(), event.as_bytes()];
-                return Some(binary(BROADCAST, &texts, data)?.numbered());
+        ServerMessage::Broadcast { topic, event, payload, position } => {
+            match (payload.as_binary(), position) {
+                (Some(data), None) => {
+                    let texts = [topic.as_bytes(), event.as_bytes()];
+                    Some(binary(BROADCAST, &texts, data)?.numbered())
+                }
+                // A broadcast has no room for it.
+                (Some(data), Some(_)) => push(&Ref::NULL, *position, topic, event, data),
+                (None, _) => Some(numbered("null", *position, topic, event, payload.as_json()?)),
             }
-            text(&Ref::NULL, &Ref::NULL, topic, event, payload.as_json()?)
         }
         ServerMessage::End { join_ref, reference, topic, event, payload } => {
-            text(join_ref, reference, topic, event, payload)
+            let (join_ref, reference_text) = (join_ref.as_json()?, reference.as_json()?);
+            Some(if reference.is_null() {
+                numbered(join_ref, None, topic, event, payload)
+            } else {
+                Message::text(text(join_ref, reference_text, topic, event, payload))
+            })
         }
     }
 }
 
-fn text(
-    join_ref: &Ref,
-    reference: &Ref,
+/// Encodes a message whose ref is the placeholder of a number.
+fn numbered(
+    join_ref: &str,
+    position: Option<Position>,
     topic: &str,
     event: &str,
     payload: &str,
-) -> Option<Message> {
-    let texts = [join_ref.as_json()?, reference.as_json()?, topic, event, payload];
+) -> Message {
+    let message = match position {
+        None => text(join_ref, "null", topic, event, payload),
+        Some(position) => text(join_ref, &json::position_ref(position), topic, event, payload),
+    };
+    Message::with_placeholder(message, "[,".len() + join_ref.len())
+}
+
+fn text(join_ref: &str, reference: &str, topic: &str, event: &str, payload: &str) -> String {
+    let texts = [join_ref, reference, topic, event, payload];
     // Exact unless the topic or the event has escapes, as above.
     let size = texts.map(str::len).iter().sum::<usize>() + r#"[,,"","",]"#.len();
     let mut out = String::with_capacity(size);
-    head(&mut out, join_ref, reference, &Topic::from(topic))?;
+    head(&mut out, join_ref, reference, &Topic::from(topic));
     out.push(',');
     write_string(&mut out, event);
     out.push(',');
     out.push_str(payload);
     out.push(']');
-    // A null ref is the placeholder of a number.
-    Some(if reference.is_null() {
-        Message::with_placeholder(out, "[,".len() + join_ref.as_json()?.len())
-    } else {
-        Message::text(out)
-    })
+    out
 }
 
 /// Appends `[join_ref,ref,topic`.
-fn head(out: &mut String, join_ref: &Ref, reference: &Ref, topic: &Topic<'_>) -> Option<()> {
+fn head(out: &mut String, join_ref: &str, reference: &str, topic: &Topic<'_>) {
     out.push('[');
-    out.push_str(join_ref.as_json()?);
+    out.push_str(join_ref);
     out.push(',');
-    out.push_str(reference.as_json()?);
+    out.push_str(reference);
     out.push(',');
     write_topic(out, topic);
-    Some(())
+}
+
+/// Encodes a binary push, with the position in place of the join_ref if there is one.
+fn push(
+    join_ref: &Ref,
+    position: Option<Position>,
+    topic: &str,
+    event: &str,
+    data: &[u8],
+) -> Option<Message> {
+    let position = position.map(|position| format!("p:{position}"));
+    let first = match &position {
+        Some(position) => Cow::Borrowed(position.as_bytes()),
+        None => join_ref.to_bytes(),
+    };
+    Some(binary(PUSH, &[&first, topic.as_bytes(), event.as_bytes()], data)?.numbered())
 }
 
 /// Encodes a binary frame. `None` if a text is too long for its length byte.
@@ -200,150 +240,4 @@ fn length_byte(text: &[u8]) -> Option<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::payload::Payload;
-
-    fn encoded(message: &ServerMessage<'_>) -> String {
-        let message = encode(message).expect("representable");
-        String::from_utf8_lossy(&message.to_bytes()).into_owned()
-    }
-
-    #[test]
-    fn a_text_frame_is_an_array_of_at_least_five() {
-        let frame =
-            decode_text(r#" ["1",2,"room:a","ping",{"a":[1, 2]},"more",[]] "#).expect("valid");
-        assert_eq!(frame.join_ref.as_json(), Some("\"1\""));
-        assert_eq!(frame.reference.as_json(), Some("2"));
-        assert_eq!(frame.topic, Topic::from("room:a"));
-        assert_eq!(frame.event, Event::from("ping"));
-        assert_eq!(frame.payload, ClientPayload::Json(r#"{"a":[1, 2]}"#));
-    }
-
-    #[test]
-    fn both_ways_to_split_a_frame_agree() {
-        for text in [
-            r#"["1","23","room:a","ping",{"a":[1, "é"]}]"#,
-            r#"[null,"é","","phx_join",null]"#,
-            r#"[null,null,"t","e","\u0041"]"#,
-        ] {
-            assert_eq!(decode_fast(text), decode_slow(text).ok(), "{text}");
-            assert!(decode_fast(text).is_some(), "{text}");
-        }
-        for text in [
-            r#"["1","2","t","e",{},"more"]"#,
-            r#"["1","2","t\n","e",{}]"#,
-            r#"["1",2,"t","e",{}]"#,
-            r#"["1","2","t","e",{}"#,
-            r#"["1","2","t","e",]"#,
-            r#"["1""2","t","e",{}]"#,
-            r#"["1","2",null"t","e",{}]"#,
-            r#"["1","2",é"e",{}]"#,
-            "[\"1\",\"2\",\"t\n\",\"e\",{}]",
-            r#"[123","2","t","e",{}]"#,
-            r#"["1","2","t","e",{}]]"#,
-            "[]",
-            "[",
-        ] {
-            assert_eq!(decode_fast(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn anything_but_an_array_of_five_is_malformed() {
-        for text in [
-            "",
-            " ",
-            "x",
-            "{}",
-            "[]",
-            r#"["1","1","t","e"]"#,
-            r#"["1","1","t","e",{}"#,
-            r#"["1","1","t","e",{}]]"#,
-            r#"["1","1","t","e",{},1e400]"#,
-            r#"[1.5,"1","t","e",{}]"#,
-            r#"["1",{},"t","e",{}]"#,
-            r#"["1","1","\ud83d","e",{}]"#,
-        ] {
-            assert_eq!(decode_text(text), Err(DecodeError), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_payload_that_not_every_parser_reads_is_invalid() {
-        for payload in ["1e400", r#"{"a":"\ud83d"}"#, &"1".repeat(400)] {
-            for refs in [r#""1","1""#, r#""1",1"#] {
-                let text = format!(r#"[{refs},"t","e",{payload}]"#);
-                let message = decode_text(&text).expect("a sound envelope");
-                assert_eq!(message.payload, ClientPayload::Invalid, "{text}");
-                assert_eq!(message.topic, Topic::from("t"));
-            }
-        }
-    }
-
-    #[test]
-    fn topics_and_events_may_be_any_json_and_are_bounded() {
-        let frame = decode_text(r#"[null,null,5,null,null]"#).expect("valid");
-        assert_eq!((frame.topic, frame.event), (Topic::Other("5"), Event::Other));
-        let escaped = decode_text(r#"[null,null,"a\u0062","e",null]"#).expect("valid");
-        assert_eq!(escaped.topic, Topic::from("ab"));
-        assert!(decode_text(&format!(r#"[null,null,"{}","e",null]"#, "x".repeat(255))).is_ok());
-        assert!(decode_text(&format!(r#"[null,null,"{}","e",null]"#, "x".repeat(256))).is_err());
-    }
-
-    #[test]
-    fn a_binary_frame_is_split_by_its_lengths() {
-        let frame = decode_binary(b"\x00\x01\x02\x01\x04123tping\x00\xff").expect("valid");
-        assert_eq!(frame.join_ref, Ref::from_bytes(b"1").expect("short"));
-        assert_eq!(frame.reference, Ref::from_bytes(b"23").expect("short"));
-        assert_eq!((frame.topic, frame.event), (Topic::from("t"), Event::from("ping")));
-        assert_eq!(frame.payload, ClientPayload::Binary(b"\x00\xff"));
-    }
-
-    #[test]
-    fn a_truncated_binary_frame_or_one_of_another_kind_is_malformed() {
-        for frame in [
-            &b""[..],
-            b"\x00",
-            b"\x00\x01\x02\x01",
-            b"\x00\x01\x02\x01\x04123tpin",
-            b"\x01\0\0\0\0",
-            b"[\"1\"]",
-        ] {
-            assert_eq!(decode_binary(frame), Err(DecodeError), "{frame:?}");
-        }
-        assert_eq!(decode_binary(b"\x00\0\0\x01\0\xff"), Err(DecodeError));
-    }
-
-    #[test]
-    fn messages_are_encoded_as_phoenix_encodes_them() {
-        let one = Ref::from_json("\"1\"").expect("a ref");
-        let payload = Payload::from_json_text(r#"{"a":1}"#);
-        let (null, topic) = (Ref::NULL, Topic::from("t"));
-        let reply = |response| ServerMessage::Reply {
-            join_ref: &one,
-            reference: &null,
-            topic: &topic,
-            status: "ok",
-            response,
-        };
-        assert_eq!(
-            encoded(&reply(&payload)),
-            r#"["1",null,"t","phx_reply",{"status":"ok","response":{"a":1}}]"#
-        );
-        assert_eq!(encoded(&reply(&Payload::binary("d"))), "\u{1}\u{1}\u{0}\u{1}\u{2}1tokd");
-        let push =
-            |payload| ServerMessage::Push { join_ref: &one, topic: "t", event: "e", payload };
-        assert_eq!(encoded(&push(&payload)), r#"["1",null,"t","e",{"a":1}]"#);
-        assert_eq!(encoded(&push(&Payload::binary("d"))), "\u{0}\u{1}\u{1}\u{1}1ted");
-        let broadcast = |payload| ServerMessage::Broadcast { topic: "t\"", event: "e", payload };
-        assert_eq!(encoded(&broadcast(&payload)), r#"[null,null,"t\"","e",{"a":1}]"#);
-        assert_eq!(encoded(&broadcast(&Payload::binary("d"))), "\u{2}\u{2}\u{1}t\"ed");
-        let end = |reference| {
-            let (event, payload) = ("phx_close", "{}");
-            ServerMessage::End { join_ref: &one, reference, topic: "t", event, payload }
-        };
-        assert_eq!(encoded(&end(&one)), r#"["1","1","t","phx_close",{}]"#);
-        assert_eq!(encoded(&end(&null)), r#"["1",null,"t","phx_close",{}]"#);
-    }
-}
+mod tests;

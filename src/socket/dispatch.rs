@@ -1,7 +1,7 @@
 //! The rules of the protocol: what each message of a client does to the channels of its socket.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
 use tokio::time::Instant;
@@ -248,6 +248,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             join_ref: join_ref.clone(),
             reference: reference.clone(),
             payload: payload.to_payload(),
+            after: message.after,
             epoch: self.epoch,
             timeout: self.endpoint.limits.join_timeout,
         };
@@ -279,14 +280,14 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let account = self.responder.outbox.account();
         let (mailbox, commands) = mailbox::channel(self.endpoint.limits.mailbox, account);
         let ownership = Ownership::default();
-        let (outbox, arrival, continued) = match arriving {
-            None => (self.responder.outbox.stream(), None, None),
+        let (outbox, continued) = match arriving {
+            None => (self.responder.outbox.stream(), None),
             Some(arriving) => {
                 if arriving.follows() {
                     ownership.follow();
                 }
-                let (arrival, outbox, continued) = arriving.land();
-                (outbox, Some(Box::new(arrival)), Some(Box::new(continued)))
+                let (outbox, continued) = arriving.land();
+                (outbox, Some(Box::new(continued)))
             }
         };
         let client = Responder { outbox: outbox.clone(), ..self.responder.clone() };
@@ -302,7 +303,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             subscription: TopicSubscription::default(),
             metrics,
             resources: Resources::default(),
-            arrival,
+            arrival: OnceLock::new(),
         };
         let task = start(Join {
             span: tracing::info_span!(parent: &self.span, "channel", ?topic),
@@ -311,6 +312,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             sent_join_ref: join_ref.clone(),
             reference: reference.clone(),
             payload: payload.to_payload(),
+            after: message.after,
             timeout: self.endpoint.limits.join_timeout,
             epoch: self.epoch,
             permit: Arc::clone(&permit),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tower_channels_transports as transports;
 
+use crate::history::Position;
 use crate::payload::Payload;
 use crate::pubsub::Broadcast;
 use crate::reply::Reply;
@@ -22,6 +23,8 @@ pub struct Message {
     pub topic: String,
     /// The event; `phx_reply` for a reply.
     pub event: String,
+    /// Where it stands in the history of the topic, if the client has asked with the parameter `positions`.
+    pub position: Option<Position>,
     /// The payload; for a binary reply, the response without its status.
     pub payload: Payload,
     /// The status of a binary reply.
@@ -39,7 +42,31 @@ impl Message {
         } else {
             Self::decode_text(&message.to_bytes())
         };
+        let decoded = decoded.map(Self::with_position);
         decoded.unwrap_or_else(|| panic!("not a message of protocol 2.0.0: {message:?}"))
+    }
+
+    /// Takes the position out of the ref, or out of the join_ref of a binary message.
+    fn with_position(mut self) -> Self {
+        let in_join_ref =
+            self.join_ref.as_deref().and_then(|text| text.strip_prefix("p:")?.parse().ok());
+        if let Some(position) = in_join_ref {
+            return Self { join_ref: None, position: Some(position), ..self };
+        }
+        let (number, position) = match self.reference.as_deref() {
+            Some(text) if text.starts_with("p:") => (None, &text["p:".len()..]),
+            Some(text) if text.starts_with("s:") => {
+                let Some((number, position)) = text["s:".len()..].split_once(':') else {
+                    return self;
+                };
+                (Some(format!("s:{number}")), position)
+            }
+            _ => return self,
+        };
+        if let Ok(position) = position.parse() {
+            (self.reference, self.position) = (number, Some(position));
+        }
+        self
     }
 
     fn decode_text(text: &[u8]) -> Option<Self> {
@@ -47,7 +74,7 @@ impl Message {
         let (join_ref, reference, topic, event, payload): Five<'_> =
             serde_json::from_slice(text).ok()?;
         let payload = Payload::from_json_text(payload.get());
-        Some(Self { join_ref, reference, topic, event, payload, status: None })
+        Some(Self { join_ref, reference, topic, event, position: None, payload, status: None })
     }
 
     fn decode_binary(frame: &[u8]) -> Option<Self> {
@@ -75,7 +102,7 @@ impl Message {
         let (topic, last) = (texts.next()?, texts.next()?);
         let (event, status) =
             if *kind == REPLY { ("phx_reply".into(), Some(last)) } else { (last, None) };
-        Some(Self { join_ref, reference, topic, event, payload, status })
+        Some(Self { join_ref, reference, topic, event, position: None, payload, status })
     }
 
     /// Converts a broadcast.
@@ -85,6 +112,7 @@ impl Message {
             reference: None,
             topic: broadcast.topic().to_owned(),
             event: broadcast.event().to_owned(),
+            position: broadcast.position(),
             payload: broadcast.payload().clone(),
             status: None,
         }

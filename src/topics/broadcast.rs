@@ -7,8 +7,11 @@ use smol_str::SmolStr;
 use tower_channels_transports::{Account, Cost, Message, Reservation, is_counted};
 
 use super::heard::Origin;
+use super::positioned::Positioned;
+use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::{ALLOCATION, Payload, heap_size};
+use crate::responder::Responder;
 use crate::serializer::{ServerMessage, Version};
 
 /// A message to every subscriber of a topic, as a task receives it through
@@ -20,6 +23,8 @@ pub struct Broadcast {
     volatile: bool,
     /// Known when its delivery begins, if several nodes hear it.
     origin: OnceLock<Origin>,
+    /// Known when its delivery begins, if it is kept.
+    kept: OnceLock<Box<Positioned>>,
     /// For a large payload, which many queues share.
     reservation: Option<Reservation>,
     /// By [`Version::index`]; `None` where the version cannot carry it.
@@ -34,6 +39,7 @@ impl Broadcast {
             payload,
             volatile: false,
             origin: OnceLock::new(),
+            kept: OnceLock::new(),
             reservation: None,
             encoded: Default::default(),
         }
@@ -42,6 +48,18 @@ impl Broadcast {
     /// Makes it volatile: worthless to a client that was away and is sent its subject anew.
     pub(crate) fn volatile(self) -> Self {
         Self { volatile: true, ..self }
+    }
+
+    /// It is kept at this position of its topic, behind the one with the number `previous`.
+    pub(crate) fn kept(self, position: Position, previous: u64) -> Self {
+        self.set_kept(position, previous);
+        self
+    }
+
+    /// As [`kept`](Self::kept), when its delivery begins.
+    pub(crate) fn set_kept(&self, position: Position, previous: u64) {
+        // It is kept once.
+        let _ = self.kept.set(Box::new(Positioned::new(position, previous)));
     }
 
     /// Several nodes hear it.
@@ -81,6 +99,11 @@ impl Broadcast {
         &self.event
     }
 
+    /// Where it stands in the [history](crate::Builder::history) of its topic. `None` if it is not kept.
+    pub fn position(&self) -> Option<Position> {
+        self.kept.get().map(|kept| kept.position)
+    }
+
     /// The content of the message.
     pub fn payload(&self) -> &Payload {
         &self.payload
@@ -99,23 +122,50 @@ impl Broadcast {
     pub(crate) fn cost(&self, versions: usize) -> Cost {
         let Self { topic, event, payload, .. } = self;
         let own = size_of::<Self>() + heap_size(topic) + heap_size(event) + payload.heap_size();
+        let own = own + self.kept.get().map_or(0, |_| size_of::<Positioned>());
         let encoded = topic.len() + event.len() + payload.len() + ENVELOPE;
         let encoded_held = if self.held() > 0 { versions * encoded } else { 0 };
         Cost::with_shared(own + ALLOCATION + versions * encoded, self.held() + encoded_held)
     }
 
+    /// The most that it counts in the outbox of a client.
+    pub(crate) fn outbox_cost(&self) -> usize {
+        let encoded = self.topic.len() + self.event.len() + self.payload.len() + ENVELOPE;
+        encoded + POSITION + 2 * size_of::<Message>()
+    }
+
     /// Encodes it for clients of `version`, or returns `None` if the version cannot carry it.
     pub(super) fn encode(&self, version: Version) -> Option<&Message> {
-        let Self { topic, event, payload, .. } = self;
-        let encode = || {
-            let message = version.encode(&ServerMessage::Broadcast { topic, event, payload })?;
-            let mut message = message.for_many();
-            if let Some(reservation) = &self.reservation {
-                message = message.held_in(reservation.account().memory());
-            }
-            Some(if self.volatile { message.volatile() } else { message })
-        };
+        let encode = || self.encode_for_many(version, None);
         self.encoded[version.index()].get_or_init(encode).as_ref()
+    }
+
+    /// Encodes it for a client that wants positions, if it is kept: a message, unless the client's version cannot carry
+    /// it, and the position if the message does not carry that. It neither counts nor logs.
+    pub(crate) fn encode_with_position(&self, client: &Responder) -> Option<[Option<Message>; 2]> {
+        let kept = self.kept.get().filter(|_| client.positions.are_wanted())?;
+        let version = client.version;
+        let fits = client.positions.fit(&self.payload);
+        let message = if fits {
+            let encode = || self.encode_for_many(version, Some(kept.position));
+            kept.encoded[version.index()].get_or_init(encode).as_ref()
+        } else {
+            self.encode(version)
+        };
+        let is_told = fits && message.is_some();
+        let position = || client.encode_position(&self.topic, kept.position);
+        Some([message.cloned(), if is_told { None } else { position() }])
+    }
+
+    fn encode_for_many(&self, version: Version, position: Option<Position>) -> Option<Message> {
+        let Self { topic, event, payload, .. } = self;
+        let message =
+            version.encode(&ServerMessage::Broadcast { topic, event, payload, position })?;
+        let mut message = message.for_many();
+        if let Some(reservation) = &self.reservation {
+            message = message.held_in(reservation.account().memory());
+        }
+        Some(if self.volatile { message.volatile() } else { message })
     }
 
     /// Encodes it as a push to a channel of one client. Only the join_ref is the client's own; the
@@ -143,6 +193,9 @@ impl fmt::Debug for Broadcast {
 
 /// What an encoded message holds beside its topic, event and payload.
 const ENVELOPE: usize = 64;
+
+/// What it holds in addition for a client that wants positions.
+const POSITION: usize = 48;
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 pub(crate) mod broadcast;
 pub(crate) mod heard;
+pub(crate) mod positioned;
 pub(crate) mod registry;
 mod replay;
 pub(crate) mod resting;
@@ -25,6 +26,7 @@ use self::replay::ReplayLog;
 use self::resting::Resting;
 use self::subscriber::{Inbox, Subscriber};
 use crate::effects::Effects;
+use crate::serializer::Version;
 use crate::telemetry::{BROADCASTS, SUBSCRIBERS, TOPICS};
 
 type Log = ReplayLog<Arc<Broadcast>>;
@@ -37,7 +39,7 @@ struct Shared {
     registry: Arc<Registry<Subscriber, Topic>>,
     /// The most bytes kept on one topic for its dormant subscribers.
     max_log: AtomicUsize,
-    /// The protocol versions of all subscribers so far: what is kept is encoded for these.
+    /// The [encodings](Subscriber::encoding) of all subscribers so far: what is kept is encoded in these.
     versions: AtomicU8,
     /// For what is kept, and for what many clients share.
     account: Arc<Account>,
@@ -82,6 +84,11 @@ impl Topics {
         self.0.max_log.fetch_max(limit.saturating_mul(2), Ordering::Relaxed);
     }
 
+    /// The most bytes that may wait for any client.
+    pub(crate) fn max_outbox(&self) -> usize {
+        self.0.max_log.load(Ordering::Relaxed) / 2
+    }
+
     /// The account for what many clients share.
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.0.account
@@ -113,7 +120,7 @@ impl Topics {
 
     /// What is kept from now on is encoded for this subscriber's client, too.
     fn add_version(&self, subscriber: &Subscriber) {
-        let version = subscriber.version().map_or(0, |version| 1 << version.index());
+        let version = subscriber.encoding().map_or(0, |encoding| 1 << encoding);
         if self.0.versions.load(Ordering::Relaxed) & version != version {
             self.0.versions.fetch_or(version, Ordering::Relaxed);
         }
@@ -128,7 +135,7 @@ impl Topics {
     /// Sends to every subscriber of the topic, except to the one with the inbox `from`. All of them
     /// receive concurrent broadcasts in the same order.
     pub(crate) fn broadcast(&self, broadcast: Broadcast, from: Option<&Arc<dyn Inbox>>) {
-        self.deliver(broadcast, from, None::<fn() -> Option<Origin>>);
+        self.deliver(broadcast, from, None::<fn(&Arc<Broadcast>) -> Option<Origin>>);
     }
 
     /// As [`broadcast`](Self::broadcast), if several nodes hear it. `send` returns its origin, having sent it to the
@@ -140,28 +147,44 @@ impl Topics {
         from: Option<&Arc<dyn Inbox>>,
         send: impl FnOnce() -> Option<Origin>,
     ) {
-        self.deliver(broadcast, from, Some(send));
+        self.deliver(broadcast, from, Some(|_: &Arc<Broadcast>| send()));
+    }
+
+    /// As [`broadcast`](Self::broadcast), on a topic whose messages are kept here. `keep` gives the broadcast its
+    /// position; it is called once, before any subscriber is reached and under the topic's lock, so that the order of the
+    /// positions is that of the delivery.
+    pub(crate) fn broadcast_and_keep(
+        &self,
+        broadcast: Broadcast,
+        from: Option<&Arc<dyn Inbox>>,
+        keep: impl FnOnce(&Arc<Broadcast>),
+    ) {
+        let keep = |broadcast: &Arc<Broadcast>| {
+            keep(broadcast);
+            None
+        };
+        self.deliver(broadcast, from, Some(keep));
     }
 
     fn deliver(
         &self,
         broadcast: Broadcast,
         from: Option<&Arc<dyn Inbox>>,
-        send: Option<impl FnOnce() -> Option<Origin>>,
+        send: Option<impl FnOnce(&Arc<Broadcast>) -> Option<Origin>>,
     ) {
         let Shared { registry, max_log, versions, account, broadcasts, .. } = &*self.0;
         let broadcast = Arc::new(broadcast.hold(account));
         let mut effects = Effects::default();
         let (is_sent, send) = (send.is_none(), Cell::new(send));
         let begin = |topic: &mut Topic| {
-            if let Some(origin) = send.take().and_then(|send| send()) {
+            if let Some(origin) = send.take().and_then(|send| send(&broadcast)) {
                 broadcast.set_origin(origin);
                 topic.heard.add(origin);
             }
             topic.from = from.map_or(0, |inbox| Arc::as_ptr(inbox).addr());
             if !broadcast.is_volatile() {
-                let versions = versions.load(Ordering::Relaxed).count_ones();
-                let cost = broadcast.cost(versions as usize);
+                let encodings = encodings(versions.load(Ordering::Relaxed), &broadcast);
+                let cost = broadcast.cost(encodings);
                 let max_log = max_log.load(Ordering::Relaxed);
                 topic.log.begin_delivery(Arc::clone(&broadcast), cost, max_log);
             }
@@ -179,7 +202,7 @@ impl Topics {
         while !registry.walk(name, begin, Subscriber::prefetch, &mut visit, end) {
             // Nobody is here, nor comes while it is sent: who begins to rest later knows of its number.
             let send = || {
-                let _ = send.take().map(|send| send());
+                let _ = send.take().map(|send| send(&broadcast));
             };
             if is_sent || registry.if_nobody(name, send) {
                 break;
@@ -218,6 +241,14 @@ impl Topics {
     pub(crate) fn names(&self) -> impl Iterator<Item = SmolStr> + use<> {
         Arc::clone(&self.0.registry).names()
     }
+}
+
+/// Returns in how many forms a broadcast is encoded, of those that there are subscribers for.
+fn encodings(all: u8, broadcast: &Broadcast) -> usize {
+    let is_kept = broadcast.position().is_some();
+    // Without a position both forms of a version are one.
+    let plain = (all | all >> Version::COUNT) & ((1 << Version::COUNT) - 1);
+    (if is_kept { all } else { plain }).count_ones() as usize
 }
 
 impl Membership {

@@ -10,6 +10,7 @@ use super::heard::Heard;
 use super::subscriber::{Inbox, Subscriber, Undelivered};
 use super::{Log, Membership, Topic, Topics};
 use crate::effects::Effects;
+use crate::history::Position;
 
 /// A place among the subscribers of a topic, for a channel whose session comes from another node: what is broadcast
 /// is kept in the topic's replay log, until it [wakes](Self::wake) or is dropped.
@@ -37,28 +38,32 @@ impl Resting {
         has_missed
     }
 
-    /// Puts a subscriber in its place. It receives what `first` enqueues, then what rested, then every broadcast from now
-    /// on, but for what is covered by `heard`; `first` runs under the topic's lock. Volatile broadcasts did not rest.
+    /// Puts a subscriber in its place. It receives what `first` enqueues, then what it has missed, then what rested, then
+    /// every broadcast from now on, but for what it has had `before`; `first` runs under the topic's lock. Volatile
+    /// broadcasts did not rest.
     ///
     /// If something was missed since the last call of [`missed`](Self::missed), its inbox is told. The caller holds no
     /// lock.
     pub(crate) fn wake(
         self,
         mut subscriber: Subscriber,
-        heard: &Heard,
+        before: Before,
         first: impl FnOnce(&mut Effects),
     ) -> Membership {
         let Self { topics, mut membership, is_told } = self;
         topics.add_version(&subscriber);
-        subscriber.set_ahead(heard);
         let inbox = Arc::clone(subscriber.inbox_ref());
         let mut effects = Effects::default();
         let mut has_missed = false;
         membership.0.replace(|mut resting, topic| {
             first(&mut effects);
+            let Before { heard, missed, until } = before;
+            effects.replay(missed.len() as u64);
+            missed.iter().for_each(|broadcast| subscriber.deliver(broadcast, &mut effects));
+            subscriber.set_ahead(heard, until);
             if let Some(rest) = resting.rest_mut() {
                 has_missed = rest.has_missed(&topic.log);
-                rest.replay(&subscriber, topic, &mut effects);
+                rest.replay(&mut subscriber, topic, &mut effects);
             }
             resting.close(&mut topic.log);
             subscriber
@@ -69,6 +74,17 @@ impl Resting {
         }
         membership
     }
+}
+
+/// What a subscriber receives before what rested, and what it does not receive again.
+#[derive(Default)]
+pub(crate) struct Before {
+    /// What it has received on another node.
+    pub(crate) heard: Heard,
+    /// Of the history of the topic, in order.
+    pub(crate) missed: Vec<Arc<Broadcast>>,
+    /// Where the history ended when that was read: it receives nothing again that stands there or before.
+    pub(crate) until: Option<Position>,
 }
 
 /// What a resting subscriber has to receive.
@@ -104,8 +120,8 @@ impl Rest {
     }
 
     /// Delivers what rested to the subscriber that has come.
-    fn replay(&self, subscriber: &Subscriber, topic: &Topic, effects: &mut Effects) {
-        let inbox = subscriber.inbox_ref();
+    fn replay(&self, subscriber: &mut Subscriber, topic: &Topic, effects: &mut Effects) {
+        let inbox = &Arc::clone(subscriber.inbox_ref());
         let mut count = 0;
         for (position, broadcast) in topic.log.since(self.since) {
             let is_last = topic.log.is_delivering(position);

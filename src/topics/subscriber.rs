@@ -9,6 +9,7 @@ use super::heard::Heard;
 use super::replay::ReplayLog;
 use super::resting::{NoInbox, Rest};
 use crate::effects::Effects;
+use crate::history::Position;
 use crate::responder::Responder;
 use crate::serializer::Version;
 
@@ -37,8 +38,16 @@ pub(crate) struct Subscriber {
     /// The events that go to the inbox instead of the client.
     intercept: &'static [&'static str],
     delivery: Delivery,
-    /// What the client has received on another node, and may not have come here yet.
-    ahead: Option<Box<Heard>>,
+    /// What the client has received elsewhere, and may not have come here yet.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// What a client has received elsewhere.
+struct Ahead {
+    /// On another node.
+    heard: Heard,
+    /// From the history of the topic: up to there.
+    until: Option<Position>,
 }
 
 /// How broadcasts reach a subscriber.
@@ -53,6 +62,18 @@ enum Delivery {
     /// Not at all: the subscription has ended, or the log no longer holds what the client has
     /// missed.
     Closed,
+}
+
+impl Ahead {
+    /// Returns whether the client has received a broadcast.
+    fn covers(&self, broadcast: &Broadcast) -> bool {
+        let is_in = |until: Position| {
+            let position = broadcast.position();
+            position.is_some_and(|it| it.epoch == until.epoch && it.number <= until.number)
+        };
+        broadcast.origin().is_some_and(|origin| self.heard.covers(origin))
+            || self.until.is_some_and(is_in)
+    }
 }
 
 impl Subscriber {
@@ -75,9 +96,10 @@ impl Subscriber {
         Self { client: None, inbox: Arc::new(NoInbox), intercept: &[], delivery, ahead: None }
     }
 
-    /// Leaves out what the client has received on another node.
-    pub(super) fn set_ahead(&mut self, heard: &Heard) {
-        self.ahead = (!heard.is_empty()).then(|| Box::new(heard.clone()));
+    /// Leaves out what the client has received on another node, and of the history of the topic `until` there.
+    pub(super) fn set_ahead(&mut self, heard: Heard, until: Option<Position>) {
+        let is_ahead = until.is_some() || !heard.is_empty();
+        self.ahead = is_ahead.then(|| Box::new(Ahead { heard, until }));
     }
 
     /// What rests.
@@ -93,9 +115,11 @@ impl Subscriber {
         &self.inbox
     }
 
-    /// The protocol version of the client.
-    pub(super) fn version(&self) -> Option<Version> {
-        self.client.as_ref().map(|client| client.version)
+    /// A number of the form in which the client receives what is kept, below twice the number of versions.
+    pub(super) fn encoding(&self) -> Option<usize> {
+        let client = self.client.as_ref()?;
+        let positioned = if client.positions.are_wanted() { Version::COUNT } else { 0 };
+        Some(client.version.index() + positioned)
     }
 
     /// A broadcast may have been missed. Returns the inbox that has to be told: if the client has a resumable session.
@@ -131,7 +155,9 @@ impl Subscriber {
             self.catch_up(log, log.end(false), effects);
         }
         if let Delivery::Live = self.delivery {
-            if !self.is(from) {
+            if self.is(from) {
+                self.skip_own(broadcast, effects);
+            } else {
                 self.deliver(broadcast, effects);
             }
             if self.ahead.is_some() {
@@ -185,9 +211,16 @@ impl Subscriber {
 
     /// A broadcast has come: the client may not be ahead any more.
     fn fall_behind(&mut self, broadcast: &Broadcast) {
-        if let (Some(ahead), Some(origin)) = (&mut self.ahead, broadcast.origin())
-            && !ahead.remove_reached(origin)
+        let Some(ahead) = &mut self.ahead else { return };
+        if let Some(origin) = broadcast.origin() {
+            ahead.heard.remove_reached(origin);
+        }
+        if let (Some(position), Some(until)) = (broadcast.position(), ahead.until)
+            && (position.epoch != until.epoch || position.number >= until.number)
         {
+            ahead.until = None;
+        }
+        if ahead.heard.is_empty() && ahead.until.is_none() {
             self.ahead = None;
         }
     }
@@ -212,7 +245,8 @@ impl Subscriber {
         }
         self.close(&mut topic.log);
         let mut heard = topic.heard.clone();
-        self.ahead.iter().flat_map(|ahead| ahead.iter()).for_each(|origin| heard.add(origin));
+        let ahead = self.ahead.iter().flat_map(|ahead| ahead.heard.iter());
+        ahead.for_each(|origin| heard.add(origin));
         heard
     }
 
@@ -224,13 +258,17 @@ impl Subscriber {
         self.delivery = Delivery::Closed;
     }
 
-    pub(super) fn deliver(&self, broadcast: &Arc<Broadcast>, effects: &mut Effects) {
-        if let Some(ahead) = &self.ahead
-            && broadcast.origin().is_some_and(|origin| ahead.covers(origin))
-        {
+    pub(super) fn deliver(&mut self, broadcast: &Arc<Broadcast>, effects: &mut Effects) {
+        if let Delivery::Closed = self.delivery {
+            return;
+        }
+        if self.ahead.as_ref().is_some_and(|ahead| ahead.covers(broadcast)) {
             return;
         }
         match &self.client {
+            Some(client) if client.positions.are_wanted() && broadcast.position().is_some() => {
+                self.deliver_kept(broadcast, effects);
+            }
             Some(client) if !self.intercept.contains(&broadcast.event()) => {
                 match broadcast.encode(client.version) {
                     Some(message) => effects.enqueue(&client.outbox, message.clone()),
@@ -241,6 +279,42 @@ impl Subscriber {
                 Ok(waker) => effects.wake(waker),
                 Err(Undelivered) => effects.drop_intercept(),
             },
+        }
+    }
+
+    /// Delivers a broadcast that is kept, to a client that wants positions. If the channel intercepts any event, all come
+    /// through it, and if there is no room for one, none that follows: a client that knows a position has everything
+    /// before it.
+    fn deliver_kept(&mut self, broadcast: &Arc<Broadcast>, effects: &mut Effects) {
+        if !self.intercept.is_empty() {
+            match self.inbox.deliver(broadcast) {
+                Ok(waker) => effects.wake(waker),
+                Err(Undelivered) => {
+                    effects.drop_intercept();
+                    effects.miss(&self.inbox);
+                    self.delivery = Delivery::Closed;
+                }
+            }
+            return;
+        }
+        let Some(client) = &self.client else { return };
+        let Some([message, position]) = broadcast.encode_with_position(client) else { return };
+        if message.is_none() {
+            effects.skip();
+        }
+        let messages = message.into_iter().chain(position);
+        messages.for_each(|message| effects.enqueue(&client.outbox, message));
+    }
+
+    /// Leaves out a broadcast of the channel's own. A client that wants positions is told that it has it.
+    fn skip_own(&self, broadcast: &Broadcast, effects: &mut Effects) {
+        if let (Some(client), Some(position)) = (&self.client, broadcast.position())
+            && client.positions.are_wanted()
+            // Behind what still waits for the channel.
+            && self.intercept.is_empty()
+            && let Some(message) = client.encode_position(broadcast.topic(), position)
+        {
+            effects.enqueue(&client.outbox, message);
         }
     }
 

@@ -12,7 +12,7 @@ use super::registry::WalkList;
 use super::subscriber::Undelivered;
 use super::*;
 use crate::payload::Payload;
-use crate::responder::Responder;
+use crate::responder::{Positions, Responder};
 use crate::serializer::Version;
 
 /// An inbox for which nothing is intercepted.
@@ -31,7 +31,12 @@ pub(super) struct Client(outbox::Receiver);
 impl Client {
     pub(super) fn new() -> (Self, Subscriber, Arc<dyn Inbox>) {
         let (outbox, receiver) = outbox::channel(usize::MAX);
-        let client = Responder { outbox, version: Version::V2, resumable: false };
+        let client = Responder {
+            outbox,
+            version: Version::V2,
+            resumable: false,
+            positions: Positions::Unwanted,
+        };
         let inbox: Arc<dyn Inbox> = Arc::new(Unused::default());
         (Self(receiver), Subscriber::new(client, Arc::clone(&inbox), &[]), inbox)
     }

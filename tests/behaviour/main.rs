@@ -21,6 +21,7 @@ mod duplicates;
 mod errors;
 mod extremes;
 mod frames_and_closes;
+mod history;
 mod http;
 mod isolation;
 mod joining;

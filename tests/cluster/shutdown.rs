@@ -368,6 +368,8 @@ async fn a_poll_that_waits_is_answered_and_its_session_moves() {
     let [one, two] = nodes(&bus).await;
     let mut eve = Poller::connect(&one).await;
     assert_eq!(eve.join().await, "new");
+    // Without messages; it shows that the reply has come.
+    eve.request("GET", "").await;
     let shutdown = shut_down(&one, TIMEOUT);
     let began = Instant::now();
     // By way of the other node, as a balancer may have it.
@@ -391,6 +393,8 @@ async fn the_session_of_a_client_that_does_not_poll_any_more_is_left_behind() {
     let [one, two] = nodes(&bus).await;
     let mut eve = Poller::connect(&one).await;
     assert_eq!(eve.join().await, "new");
+    // Without messages; it shows that the reply has come.
+    eve.request("GET", "").await;
     let (has_ended, took) = shut_down(&one, TIMEOUT).await.expect("no panic");
     assert!(has_ended && (LAST_QUARTER..TIMEOUT).contains(&took), "{took:?}");
     let mut eve = Poller::connect(&two).await;

@@ -22,8 +22,8 @@ pub enum Inbound<'a> {
 /// A message for a client. Cloning is cheap and shares the bytes.
 ///
 /// A resumable session gives its messages sequence numbers when it sends them. A text message
-/// carries its number in a *placeholder*, a `null` in its text that is replaced by the number; a
-/// binary message is [numbered](Self::numbered) without carrying the number.
+/// carries its number in a *placeholder*, a `null` in its text that is replaced by the number or a string
+/// `"p:…"` that takes it in; a binary message is [numbered](Self::numbered) without carrying the number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The payload, preceded by its WebSocket frame header if [shared](Self::for_many).
@@ -35,7 +35,7 @@ pub struct Message {
     flags: u8,
     /// How many connections were lost over this message; see [`add_try`](Self::add_try).
     tries: u8,
-    /// Offset of the placeholder in the payload, for `Form::Placeholder`.
+    /// Offset of the placeholder in the payload, for the forms that have one.
     placeholder: u32,
     /// The recipient's own beginning of a shared payload.
     start: Option<Box<Start>>,
@@ -46,10 +46,25 @@ pub struct Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Text,
+    /// With a `null` that is replaced by the number.
     Placeholder,
+    /// With a string `"p:…"` that becomes `"s:N:…"`.
+    PositionPlaceholder,
     Binary,
     /// Takes a number that the client counts by itself.
     NumberedBinary,
+}
+
+impl Form {
+    /// The form of a text by what stands at `offset`.
+    fn of_placeholder(text: &[u8], offset: usize) -> Option<Self> {
+        let rest = text.get(offset..)?;
+        if rest.starts_with(PLACEHOLDER) {
+            Some(Self::Placeholder)
+        } else {
+            rest.starts_with(POSITION_PLACEHOLDER).then_some(Self::PositionPlaceholder)
+        }
+    }
 }
 
 /// Stands in place of the first bytes of a payload.
@@ -68,6 +83,9 @@ const HELD: u8 = 2;
 /// The text of a placeholder.
 const PLACEHOLDER: &[u8] = b"null";
 
+/// The beginning of a placeholder that says where its message stands in the history of a topic.
+const POSITION_PLACEHOLDER: &[u8] = b"\"p:";
+
 impl Message {
     /// Creates a text message.
     pub fn text(text: impl Into<String>) -> Self {
@@ -75,14 +93,13 @@ impl Message {
         Self::new(text.into().into_boxed_str().into_boxed_bytes().into(), Form::Text)
     }
 
-    /// Creates a text message with a sequence-number placeholder: the `null` at byte `offset`, which
-    /// a resumable session replaces by the JSON string `"s:N"`. If there is no `null` at `offset`,
-    /// the message has no placeholder and is never numbered.
+    /// Creates a text message with a sequence-number placeholder at byte `offset`: a `null`, which a
+    /// resumable session replaces by the JSON string `"s:N"`, or a JSON string `"p:P"`, which becomes
+    /// `"s:N:P"`. If there is neither, the message has no placeholder and is never numbered.
     pub fn with_placeholder(text: impl Into<String>, offset: usize) -> Self {
         let message = Self::text(text);
-        let found = message.bytes.get(offset..).is_some_and(|rest| rest.starts_with(PLACEHOLDER));
-        match u32::try_from(offset) {
-            Ok(placeholder) if found => Self { form: Form::Placeholder, placeholder, ..message },
+        match (Form::of_placeholder(&message.bytes, offset), u32::try_from(offset)) {
+            (Some(form), Ok(placeholder)) => Self { form, placeholder, ..message },
             _ => message,
         }
     }
@@ -151,7 +168,7 @@ impl Message {
 
     /// Returns whether a resumable session gives this message a number.
     pub(crate) fn takes_number(&self) -> bool {
-        matches!(self.form, Form::Placeholder | Form::NumberedBinary)
+        !matches!(self.form, Form::Text | Form::Binary)
     }
 
     /// Sets the sequence number; 0 for none.
@@ -196,11 +213,11 @@ impl Message {
     pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
         if let Some(start) = &self.start {
             out.extend_from_slice(start.text.as_bytes());
-        } else if let Some(offset) = self.numbered_placeholder() {
+        } else if let Some((offset, placeholder)) = self.numbered_placeholder() {
             out.extend_from_slice(&self.payload()[..offset]);
             out.extend_from_slice(b"\"s:");
             out.extend_from_slice(itoa::Buffer::new().format(self.number).as_bytes());
-            out.push(b'"');
+            out.push(if placeholder == PLACEHOLDER { b'"' } else { b':' });
         }
     }
 
@@ -210,7 +227,7 @@ impl Message {
             return start.text.len();
         }
         let digits = || self.number.checked_ilog10().map_or(1, |log| log as usize + 1);
-        self.numbered_placeholder().map_or(0, |offset| offset + "\"s:\"".len() + digits())
+        self.numbered_placeholder().map_or(0, |(offset, _)| offset + "\"s:\"".len() + digits())
     }
 
     /// Returns the shared bytes after the [head](Self::write_head).
@@ -219,7 +236,8 @@ impl Message {
         if let Some(start) = &self.start {
             return &payload[start.replaces..];
         }
-        self.numbered_placeholder().map_or(payload, |at| &payload[at + PLACEHOLDER.len()..])
+        let behind = |(at, placeholder): (usize, &[u8])| &payload[at + placeholder.len()..];
+        self.numbered_placeholder().map_or(payload, behind)
     }
 
     /// Returns the complete WebSocket frame, if it was built ahead and no head changes it.
@@ -227,9 +245,14 @@ impl Message {
         (self.header > 0 && self.head_len() == 0).then_some(&self.bytes)
     }
 
-    /// Returns the offset of the placeholder, if there is a number to fill in.
-    fn numbered_placeholder(&self) -> Option<usize> {
-        (self.number != 0 && self.form == Form::Placeholder).then_some(self.placeholder as usize)
+    /// Returns the offset of the placeholder and what the number replaces there, if there is one to fill in.
+    fn numbered_placeholder(&self) -> Option<(usize, &'static [u8])> {
+        let replaced = match self.form {
+            Form::Placeholder => PLACEHOLDER,
+            Form::PositionPlaceholder => POSITION_PLACEHOLDER,
+            Form::Text | Form::Binary | Form::NumberedBinary => return None,
+        };
+        (self.number != 0).then_some((self.placeholder as usize, replaced))
     }
 
     /// Returns the bytes without a number and without any framing.
@@ -320,62 +343,4 @@ impl Close {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_replaces_the_placeholder() {
-        let mut message = Message::with_placeholder("[null,null,1]", 6);
-        assert_eq!((message.to_bytes(), message.size()), ("[null,null,1]".into(), 13));
-        for number in [1, 9, 10, 99, 100, u64::MAX] {
-            message.set_number(number);
-            let expected = format!("[null,\"s:{number}\",1]");
-            assert_eq!((message.size(), message.to_bytes()), (expected.len(), expected.into()));
-        }
-    }
-
-    #[test]
-    fn a_shared_frame_holds_the_same_message() {
-        for size in [0, 4, 125, 126, 65_535, 65_536] {
-            let text = format!("null{}", "x".repeat(size));
-            let mut plain = Message::with_placeholder(text, 0);
-            let mut many = plain.clone().for_many();
-            assert!(many.frame().is_some_and(|frame| frame.ends_with(&plain.to_bytes())));
-            for number in [0, 7] {
-                plain.set_number(number);
-                many.set_number(number);
-                assert_eq!((many.to_bytes(), many.size()), (plain.to_bytes(), plain.size()));
-            }
-            assert_eq!(many.frame(), None, "the number is not part of the shared frame");
-        }
-    }
-
-    #[test]
-    fn a_start_replaces_the_beginning_of_a_shared_text() {
-        let shared = Message::with_placeholder("[null,é]", 1).for_many();
-        let mut message = shared.clone().with_start("[\"12\"", 5);
-        message.set_number(7);
-        assert_eq!((message.to_bytes(), message.size()), ("[\"12\",é]".into(), 9));
-        assert_eq!(message.rest().as_ptr(), shared.rest()[5..].as_ptr(), "the rest is shared");
-        assert!(message.frame().is_none() && !message.takes_number());
-        for (text, replaces) in [("é", 1), ("é", 3), ("", 1)] {
-            assert_eq!(Message::text(text).with_start("x", replaces).to_bytes(), text);
-        }
-        assert_eq!(Message::text("é").with_start("x", 2).to_bytes(), "x");
-        assert_eq!(Message::binary("ab").with_start("x", 1).to_bytes(), "ab");
-    }
-
-    #[test]
-    fn without_a_null_there_is_no_placeholder() {
-        for offset in [0, 2, 8, 9, 100, usize::MAX] {
-            let mut message = Message::with_placeholder("[null,nul", offset);
-            message.set_number(7);
-            assert_eq!(message.to_bytes(), "[null,nul");
-        }
-    }
-
-    #[test]
-    fn a_message_has_no_padding() {
-        assert_eq!(size_of::<Message>(), size_of::<Bytes>() + 3 * size_of::<u64>());
-    }
-}
+mod tests;

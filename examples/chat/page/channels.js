@@ -32,6 +32,17 @@
 // late replies. If the session is gone (expired, or the server has restarted), the rejoin is an ordinary join. In a
 // resumable session the server sends join_ref as null, since the join that a message belongs to may be over.
 //
+// Where the server keeps a history of a topic, messages outlive sessions and servers, too. A client asks for their
+// positions with the parameter positions=refs. A position stands behind the sequence number, and one that belongs to no
+// message comes as the event phx_position:
+//
+//     <  [null, "s:7:AAAAAAAAAAE.41", "room:lobby", "new_msg", {"body": "hi", …}]
+//
+// The client remembers the newest position of each topic, and names it in a sixth element when it joins again. If the
+// session is gone by then, the new channel can send what was missed all the same, behind its reply:
+//
+//     >  ["9", "9", "room:lobby", "phx_join", {"name": "Ada"}, {"after": "AAAAAAAAAAE.41"}]
+//
 // Three layers, bottom up: a transport carries text; a Socket keeps one transport connected and dispatches messages;
 // a Channel is one topic.
 
@@ -188,6 +199,8 @@ class LongPollTransport {
   }
 }
 
+const OWN_PARAMS = { binary: "base64", positions: "refs" };
+
 const TRANSPORTS = { websocket: WebSocketTransport, longpoll: LongPollTransport };
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
@@ -264,7 +277,7 @@ export class Socket {
   connect() {
     this.transportName = this.#fallenBack ? "longpoll" : this.preferred;
     // Evaluated for every request, so that `received` is current.
-    const params = () => ({ ...this.#params, session: this.#session, received: this.#received, binary: "base64" });
+    const params = () => ({ ...this.#params, session: this.#session, received: this.#received, ...OWN_PARAMS });
     const transport = this.#newTransport(this.transportName, params);
     // Ignores events of a replaced transport; its messages come again on the next one.
     const current = (handle) => (arg) => this.#transport === transport && handle(arg);
@@ -325,7 +338,9 @@ export class Socket {
       this.#pushes.set(ref, { topic, replied, timer });
     }
     // The ref of a join is also its join_ref.
-    this.#transport.send(JSON.stringify([event === "phx_join" ? ref : joinRef, ref, topic, event, payload]));
+    const message = [event === "phx_join" ? ref : joinRef, ref, topic, event, payload];
+    const after = event === "phx_join" ? this.#channels.get(topic)?.position() : null;
+    this.#transport.send(JSON.stringify(after ? [...message, { after }] : message));
     return ref;
   }
 
@@ -353,11 +368,12 @@ export class Socket {
   }
 
   #receive({ joinRef, ref, topic, event, payload }) {
-    const number = this.#numberOf(ref, payload);
+    const { number, position } = this.#marksOf(ref, payload);
     if (number !== null) {
       if (number <= this.#received) return; // a duplicate
       this.#received = number;
     }
+    if (position && this.#channels.get(topic)?._moveTo(position) === false) return; // came in an earlier session
     if (event === "phx_reply") {
       const { status, response } = payload;
       if (status === "ok") this.#settle(ref, null, response);
@@ -367,11 +383,11 @@ export class Socket {
     }
   }
 
-  // The number stands in place of a null ref. Binary messages have no ref and are counted.
-  #numberOf(ref, payload) {
-    const numbered = /^s:(\d+)$/.exec(ref);
-    if (numbered) return Number(numbered[1]);
-    return ref === null && payload instanceof ArrayBuffer ? this.#received + 1 : null;
+  // Number and position stand in place of a null ref. Binary messages have no ref and are counted.
+  #marksOf(ref, payload) {
+    const [, number, position] = /^(?:s:(\d+)|p)(?::(.+))?$/.exec(ref) ?? [];
+    if (number) return { number: Number(number), position };
+    return { number: ref === null && payload instanceof ArrayBuffer ? this.#received + 1 : null, position };
   }
 
   #settle(ref, error, response) {
@@ -486,6 +502,7 @@ class Channel {
   #socket;
   #payload;
   #joinRef = null;
+  #position = null; // of the newest message, in the history of the topic
   #events = new Map(); // event -> handler
   #failures = 0;
   #timer;
@@ -499,6 +516,11 @@ class Channel {
   // The ref of the current join; null before the first.
   joinRef() {
     return this.#joinRef;
+  }
+
+  // Where the newest message stands in the history of the topic; null without one.
+  position() {
+    return this.#position;
   }
 
   on(event, handler) {
@@ -554,6 +576,15 @@ class Channel {
       }
     });
     this.#joinRef = ref;
+  }
+
+  // Remembers a position. Returns false if it is not a new one: numbers of one epoch grow.
+  _moveTo(position) {
+    const [epoch, number] = position.split(".");
+    const [lastEpoch, last] = (this.#position ?? "").split(".");
+    if (epoch === lastEpoch && BigInt(number) <= BigInt(last)) return false;
+    this.#position = position;
+    return true;
   }
 
   _socketLost() {

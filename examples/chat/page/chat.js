@@ -50,19 +50,21 @@ class Room {
     this.channel.onchange = showStatus;
     this.channel
       .on("message", (message) => this.received(message))
-      .on("missed", (missed) => this.caughtUp(missed));
+      .on("missed", (missed) => this.caughtUp(missed))
+      .on("recovered", () => this.recovered());
     this.presence = new Presence(this.channel);
     this.presence.onSync(() => showPeople(this.people()));
     this.channel.join();
   }
 
-  // With `resumed`, the session and its channel are still there, and all messages up to `change` follow unasked.
-  joined({ resumed, author, emoji, ...missed }) {
+  // With `resumed`, the session and its channel are still there, and all messages up to `change` follow unasked. With
+  // `recovered`, they do so although the session is gone, as when the server was killed.
+  joined({ resumed, recovered, author, emoji, ...missed }) {
     const isBack = this.seen !== null && this.connection !== socket.connections;
     this.connection = socket.connections;
     this.replay = null;
-    if (resumed) {
-      this.replay = { until: missed.change, count: 0 };
+    if (resumed || recovered) {
+      this.replay = { until: missed.change, count: 0, session: resumed ? "same session" : "new session" };
       this.noteReplay();
     } else {
       this.me = author;
@@ -78,10 +80,16 @@ class Room {
 
   noteReplay() {
     if (this.replay === null || this.seen < this.replay.until) return;
-    const { count } = this.replay;
+    const { count, session } = this.replay;
     this.replay = null;
     const replayed = `${count} ${count === 1 ? "message" : "messages"} replayed`;
-    note(`same session, ${count === 0 ? "nothing was missed" : replayed}`);
+    note(`${session}, ${count === 0 ? "nothing was missed" : replayed}`);
+  }
+
+  // All events have come. One is missing if the server was killed before it could broadcast it.
+  recovered() {
+    this.newest = Math.max(this.newest, this.replay?.until ?? 0);
+    this.closeGap();
   }
 
   refused(error) {
@@ -115,6 +123,7 @@ class Room {
     this.seen = Math.max(this.seen, change);
     messages.forEach((message) => this.show(message));
     this.updateView();
+    this.noteReplay();
     this.closeGap();
   }
 

@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use tower_channels_transports::DetachReason;
 
 use crate::channel::moving::PackRequest;
+use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::topics::broadcast::Broadcast;
@@ -45,6 +46,8 @@ pub(crate) struct Rejoin {
     pub(crate) join_ref: Ref,
     pub(crate) reference: Ref,
     pub(crate) payload: Payload,
+    /// The last message of the topic that the client has received, for an ordinary join.
+    pub(crate) after: Option<Position>,
     /// The epoch of the connection that the join came over.
     pub(crate) epoch: u64,
     /// The longest that an ordinary join may take.

@@ -63,7 +63,9 @@ fn a_full_mailbox_holds_as_much_as_its_limit() {
         &|| {
             let (join_ref, reference) = (reference(&long_ref), reference(&long_ref));
             let (payload, timeout) = (Payload::binary(vec![0; 200]), Duration::ZERO);
-            Command::Rejoin(Box::new(Rejoin { join_ref, reference, payload, epoch: 1, timeout }))
+            let (after, epoch) = (None, 1);
+            let rejoin = Rejoin { join_ref, reference, payload, after, epoch, timeout };
+            Command::Rejoin(Box::new(rejoin))
         },
     ];
     for (kind, command) in commands.iter().enumerate() {
@@ -115,6 +117,7 @@ fn rejoin() -> Command {
         join_ref: Ref::NULL,
         reference: Ref::NULL,
         payload: Payload::EMPTY,
+        after: None,
         epoch: 1,
         timeout: Duration::ZERO,
     }))

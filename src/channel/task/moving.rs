@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tower_channels_transports::{excerpt, limited};
 
+use super::hearing::hear;
 use super::{ChannelTask, TaskExit};
 use crate::channel::arrival::Arrival;
 use crate::channel::callbacks::Channel;
@@ -15,23 +16,15 @@ impl<C: Channel> ChannelTask<C> {
     /// Ends the channel, which has handled all that its client has sent, and answers with what goes along. Does not
     /// answer if the channel ends otherwise.
     pub(super) async fn move_away(self, request: PackRequest) {
-        let Self { mut guard, socket, mut channel, .. } = self;
+        let Self { mut guard, mut socket, mut channel, .. } = self;
         let PackRequest { ticket, reply } = request;
         let context = Arc::clone(&guard.context);
         let heard = context.subscription.leave();
         // What it has received counts as heard, and is lost unless it is handled here.
         while let Some(command) = guard.commands.try_recv() {
             let Command::Broadcast(broadcast) = command else { continue };
-            let (topic, event) = (broadcast.topic(), broadcast.event());
-            let payload = broadcast.payload().clone();
-            let handled = if topic == socket.topic() {
-                channel.handle_out(event, payload, &socket).await
-            } else if context.resources.hears(topic) {
-                channel.handle_broadcast(topic, event, payload, &socket).await
-            } else {
-                // It has unsubscribed meanwhile.
-                Ok(())
-            };
+            let topic = broadcast.topic();
+            let handled = hear::<C>(&mut channel, &mut socket, &broadcast).await;
             match handled.err().and_then(|error| TaskExit::after(error, topic)) {
                 Some(TaskExit::Crashed(error)) => {
                     limited!(ERROR, ?topic, error = ?excerpt(&error.to_string()), "channel crashed");
@@ -45,7 +38,7 @@ impl<C: Channel> ChannelTask<C> {
         channel.terminate(Reason::Moved, &socket).await;
         drop(channel);
         let follows = context.ownership.follows();
-        let news = Arrival::news(context.arrival.as_deref());
+        let news = Arrival::news(context.arrival.get().map(|arrival| &**arrival));
         guard.finish_move(ticket);
         // If nobody waits any more, the presence goes when its time is over.
         let _ = reply.send(PackedChannel { packed, heard, follows, news });

@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 
 use serde_json::Value;
@@ -12,7 +13,7 @@ use super::*;
 use crate::presence::Presence;
 use crate::presence::tracked::Ownership;
 use crate::pubsub::PubSub;
-use crate::responder::Responder;
+use crate::responder::{Positions, Responder};
 use crate::serializer::Version;
 use crate::socket_info::SocketInfo;
 use crate::telemetry::ChannelMetrics;
@@ -75,14 +76,19 @@ impl Running {
             info: Arc::new(SocketInfo::new(None, Transport::InMemory)),
             topic: "room".into(),
             join_ref: join_ref.clone(),
-            client: Responder { outbox, version: Version::V2, resumable: false },
+            client: Responder {
+                outbox,
+                version: Version::V2,
+                resumable: false,
+                positions: Positions::Unwanted,
+            },
             pubsub: pubsub.clone(),
             ownership: Ownership::default(),
             mailbox: commands.sender(),
             subscription: TopicSubscription::default(),
             metrics: Arc::clone(&metrics),
             resources: Resources::default(),
-            arrival: None,
+            arrival: OnceLock::new(),
         };
         let task = start::<Follower>(Join {
             context,
@@ -90,6 +96,7 @@ impl Running {
             sent_join_ref: join_ref.clone(),
             reference: join_ref,
             payload: Payload::EMPTY,
+            after: None,
             timeout: Duration::from_secs(10),
             epoch: 0,
             permit: TopicPermit::default(),

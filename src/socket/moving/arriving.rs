@@ -161,8 +161,8 @@ impl ArrivingTopic {
         self.outbox.end_stream();
     }
 
-    /// Returns why the topic is joined, the stream, and what the join continues.
-    pub(in crate::socket) fn land(self) -> (Arrival, outbox::Sender, Continued) {
+    /// Returns the stream, and what the join continues.
+    pub(in crate::socket) fn land(self) -> (outbox::Sender, Continued) {
         let Self { outbox, packed, has_gap, heard, follows, resting, settlement, .. } = self;
         let has_gap = has_gap || resting.as_ref().is_some_and(Resting::missed);
         outbox.expect_reply();
@@ -170,7 +170,7 @@ impl ArrivingTopic {
             outbox.discard_volatile();
         }
         let arrival = Arrival::Moved { packed, has_gap };
-        (arrival, outbox, Continued { resting, heard, settlement })
+        (outbox, Continued { arrival, resting, heard, settlement })
     }
 
     /// Whether the client follows the presence of the topic.

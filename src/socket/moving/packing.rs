@@ -25,6 +25,7 @@ use crate::socket::joined_channel::JoinedChannel;
 use crate::telemetry::{CHANNELS_LEFT_BEHIND, PACKED_TOO_LARGE};
 use crate::topics::broadcast::Broadcast;
 use crate::topics::heard::Origin;
+use crate::topics::resting::Before;
 use crate::topics::subscriber::{Inbox, Subscriber, Undelivered};
 
 /// The most that one channel may pack, and all channels of a client, in bytes.
@@ -207,7 +208,8 @@ impl Topics {
             let inbox = Arc::clone(&unhandled) as Arc<dyn Inbox>;
             let client = Responder { outbox, resumable: true, ..responder.clone() };
             let subscriber = Subscriber::new(client, inbox, intercepted);
-            heard = resting.wake(subscriber, &heard, |_| ()).leave();
+            let before = Before { heard, ..Before::default() };
+            heard = resting.wake(subscriber, before, |_| ()).leave();
             has_gap |= unhandled.0.load(Ordering::Relaxed);
         }
         let state = packed.filter(|packed| self.admit(&topic, packed)).as_ref().map(State::from);

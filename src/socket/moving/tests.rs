@@ -15,7 +15,7 @@ use crate::guarded::Guarded;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
-use crate::responder::Responder;
+use crate::responder::{Positions, Responder};
 use crate::router::Router;
 use crate::serializer::Version;
 use crate::socket::registry::SessionRegistry;
@@ -41,7 +41,7 @@ impl Channel for Counter {
             _ => {}
         }
         let (count, response) = match it.arrival() {
-            Arrival::New => (0, json!("new")),
+            Arrival::New | Arrival::Recovered { .. } => (0, json!("new")),
             Arrival::Moved { packed, has_gap } => {
                 let packed = packed.as_ref().and_then(|packed| packed.parse::<Value>().ok());
                 let count = packed.as_ref().and_then(Value::as_u64).unwrap_or_default();
@@ -90,7 +90,8 @@ impl Client {
             ChannelLimits { channels: 10, mailbox: 1000, join_timeout: Duration::from_secs(10) };
         let endpoint = Arc::new(EndpointContext { router, refresh: None, pubsub, limits });
         let info = SocketInfo::new(None, Transport::InMemory);
-        let responder = Responder { outbox, version, resumable: false };
+        let responder =
+            Responder { outbox, version, resumable: false, positions: Positions::Unwanted };
         let assigns = Arc::new(Guarded::new(()));
         let session = SocketSession::new(endpoint, assigns, info, responder, None, sessions, true);
         Self { session, receiver }

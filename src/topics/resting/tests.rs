@@ -118,8 +118,8 @@ impl Node {
         let mut resting = self.list.remove(key).expect("it rests");
         let rest = resting.rest_mut().expect("it rests");
         assert!(!rest.has_missed(&self.topic.log));
-        subscriber.set_ahead(heard);
-        rest.replay(&subscriber, &self.topic, &mut effects);
+        subscriber.set_ahead(heard.clone(), None);
+        rest.replay(&mut subscriber, &self.topic, &mut effects);
         resting.close(&mut self.topic.log);
         let key = self.list.insert(subscriber);
         effects.run();
@@ -253,6 +253,10 @@ proptest! {
     }
 }
 
+fn before(heard: Heard) -> Before {
+    Before { heard, ..Before::default() }
+}
+
 fn from(node: u64, number: u64) -> Option<Origin> {
     Some((NodeId(node), number))
 }
@@ -271,7 +275,7 @@ fn what_rested_follows_the_answer_without_what_was_heard_elsewhere() {
     let (mut client, subscriber, _) = Client::new();
     let outbox = subscriber.outbox().clone();
     let heard = Heard::from_iter([(NodeId(7), 2), (NodeId(8), 100)]);
-    let membership = resting.wake(subscriber, &heard, |effects| {
+    let membership = resting.wake(subscriber, before(heard), |effects| {
         let answer = broadcast(0);
         let message = answer.encode(crate::serializer::Version::V2).expect("JSON");
         effects.enqueue(&outbox, message.clone());
@@ -313,7 +317,7 @@ fn what_is_intercepted_goes_to_the_inbox_and_a_channel_does_not_hear_itself() {
     topics.broadcast(broadcast(2), Some(&inbox));
     topics.broadcast(broadcast(3), Some(&other));
     let subscriber = Subscriber::inbox(inbox);
-    let _membership = resting.wake(subscriber, &Heard::default(), |_| ());
+    let _membership = resting.wake(subscriber, Before::default(), |_| ());
     topics.broadcast(broadcast(4), None);
     assert_eq!(*ear.heard.lock().unwrap(), ["1", "3", "4"]);
     assert_eq!(ear.misses.load(Ordering::Relaxed), 0);
@@ -334,7 +338,7 @@ fn a_gap_or_an_eviction_is_remembered_and_told_once() {
                 assert!(resting.missed() && resting.missed());
             }
             let (ear, inbox) = ear();
-            let membership = resting.wake(Subscriber::inbox(inbox), &Heard::default(), |_| ());
+            let membership = resting.wake(Subscriber::inbox(inbox), Before::default(), |_| ());
             assert_eq!(ear.misses.load(Ordering::Relaxed), usize::from(!is_asked));
             drop(membership);
         }

@@ -1,4 +1,4 @@
-//! The notation of the scenarios, which is that of 2.0.0, and its translation to 1.0.0.
+//! The notation of the scenarios, which is that of 2.0.0, and its translation to 1.0.0. A join may have a sixth element.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,16 +7,20 @@ use super::Version;
 
 /// Encodes a message as a client of that version does.
 pub(crate) fn outgoing(version: Version, message: &str) -> String {
-    let [join_ref, reference, topic, event, payload] = elements(message);
+    let ([join_ref, reference, topic, event, payload], named) = split(message);
     match version {
         Version::V2 => message.to_owned(),
         Version::V1 => {
+            let named = named.map_or_else(String::new, |named| {
+                let field = named.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+                format!(",{}", field.expect("an object"))
+            });
             let join_ref = match join_ref {
                 "null" => String::new(),
                 join_ref => format!(r#","join_ref":{join_ref}"#),
             };
             format!(
-                r#"{{"topic":{topic},"event":{event},"payload":{payload},"ref":{reference}{join_ref}}}"#
+                r#"{{"topic":{topic},"event":{event},"payload":{payload},"ref":{reference}{join_ref}{named}}}"#
             )
         }
     }
@@ -58,6 +62,13 @@ pub(crate) fn visible(version: Version, message: &str) -> String {
     }
 }
 
+fn split(message: &str) -> ([&str; 5], Option<&str>) {
+    match serde_json::from_str::<[&RawValue; 6]>(message) {
+        Ok([five @ .., named]) => (five.map(RawValue::get), Some(named.get())),
+        Err(_) => (elements(message), None),
+    }
+}
+
 fn elements(message: &str) -> [&str; 5] {
     let elements: [&RawValue; 5] = serde_json::from_str(message)
         .unwrap_or_else(|error| panic!("{error}: not five elements: {message}"));
@@ -83,6 +94,10 @@ fn a_message_is_translated_for_1_0_0_and_back() {
     assert_eq!(
         outgoing(Version::V1, message),
         r#"{"topic":"room:a","event":"ping","payload":{"a": 1},"ref":"2","join_ref":"1"}"#
+    );
+    assert_eq!(
+        outgoing(Version::V1, r#"["1","2","log:a","phx_join",{},{"after":"E.1"}]"#),
+        r#"{"topic":"log:a","event":"phx_join","payload":{},"ref":"2","join_ref":"1","after":"E.1"}"#
     );
     assert_eq!(
         incoming(Version::V1, r#"{"ref":"2","event":"ping","payload":{"a": 1},"topic":"room:a"}"#),

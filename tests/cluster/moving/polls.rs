@@ -98,12 +98,10 @@ async fn a_session_moves_when_its_client_polls_another_node_with_a_token_of_that
         let [one, two] = nodes(&bus).await;
         let mut bob = Poller::connect(&one, "bob", version).await;
         assert_eq!(bob.join().await, json!("new"));
-        // It polls twice more, which shows that it has handled the reply.
-        for _ in 0..2 {
-            one.broadcast("count:1", "n", json!(0));
-            moment().await;
-            assert!(!bob.poll().await.is_empty());
-        }
+        // It polls once more, which shows that the reply has come.
+        one.broadcast("count:1", "n", json!(0));
+        moment().await;
+        assert!(!bob.poll().await.is_empty());
         one.broadcast("count:1", "n", json!(1));
         moment().await;
         bob.reconnect_to(&two).await;
@@ -116,7 +114,7 @@ async fn a_session_moves_when_its_client_polls_another_node_with_a_token_of_that
         assert_eq!(received[0].2["response"], json!({ "count": 0, "has_gap": false }));
         let rest: Vec<_> = received[1..].iter().map(|(_, event, n)| (&**event, n)).collect();
         // What was polled before is repeated: without numbers it is not known to have been handled.
-        let expected = [0, 0, 1, 2].map(Value::from);
+        let expected = [0, 1, 2].map(Value::from);
         assert_eq!(rest, expected.each_ref().map(|n| ("n", n)), "{version}");
         assert_eq!((one.sessions().total(), two.sessions().total()), (0, 1));
     }

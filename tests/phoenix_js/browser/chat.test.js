@@ -213,7 +213,7 @@ describe("the chat page in Chromium", () => {
     await server.stop();
     await bob.says("into the void");
     server = await start(server.host);
-    await Promise.all([ann, bob].map((tab) => tab.session("new session, caught up from history").waitFor()));
+    await Promise.all([ann, bob].map((tab) => tab.session("new session, nothing was missed").waitFor()));
 
     await ann.message("into the void").waitFor();
     await ann.says("after the restart");
@@ -227,6 +227,28 @@ describe("the chat page in Chromium", () => {
         "after the restart",
       ]);
     }
+  });
+
+  test("a server that is killed while two tabs write goes on where it was", async (t) => {
+    const tabs = await both(t);
+    const [ann, bob] = tabs;
+    const written = [];
+    for (let round = 1; round <= 6; round += 1) {
+      for (const [n, tab] of tabs.entries()) {
+        written.push(`${n} in round ${round}`);
+        await tab.says(written.at(-1));
+      }
+      if (round % 2 === 0) {
+        await server.kill();
+        server = await start(server.host);
+      }
+    }
+    // Back in a new session, without a snapshot of the room.
+    for (const tab of tabs) await tab.session(/^new session, (nothing was|1 message|\d+ messages)/).first().waitFor();
+    for (const tab of tabs) for (const text of written) await tab.confirmed(text).waitFor();
+    const texts = await ann.texts();
+    assert.deepEqual(texts.toSorted(), written.toSorted());
+    assert.deepEqual(await bob.texts(), texts);
   });
 
   test("messages are never interpreted as HTML", async (t) => {

@@ -2,12 +2,14 @@
 import { by, missing, repeated, upTo } from "../continuity/writers.js";
 
 /** How long nobody may be without an answer, or away from the room, where nothing lags. */
-const HUNG_MS = 2000;
+export const HUNG_MS = 2000;
+/** What any machine is granted beyond every bound. */
+const GRANTED_MS = Number(process.env.GRANTED_MS ?? 2000);
 /** How often one process waits for another until a client is back on another node: with room to spare. */
 const STEPS = 20;
 
 /** A bound on a machine that lags. */
-export const within = (ms, lag) => ms + STEPS * lag;
+export const within = (ms, lag) => ms + GRANTED_MS + STEPS * lag;
 
 export const COLUMNS = [
   ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps", "older"],
@@ -18,29 +20,33 @@ export const COLUMNS = [
 export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
 
 /**
- * What a member has seen, of what was heard in its room. The messages of some users may come in another order. If the store
- * could not be asked (`mayBeOlder`), a session that had begun anew may have given way to an older one, which sends again
- * what the newer one has sent.
+ * What a member has seen, of what was heard in its room. The messages of some users may come in another order. If the nodes
+ * were `apart`, and could not ask the store, a session that had begun anew may have given way to an older one, which sends again
+ * what the newer one has sent, and has stored less.
  */
-export function tally(member, heard, unordered = [], mayBeOlder = false) {
+export function tally(member, heard, unordered = [], apart = false) {
   const { mode, isHeldToAll, arrivals, away, waits, unpacked, cuts, older } = member;
   // Whoever is cut again begins again.
   const sinceLastCut = (from, to) => to - cuts.reduce((start, cut) => (cut <= to ? Math.max(start, cut) : start), from);
   const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
+  const mayGoBack = apart && told("new") + older.length > 0;
   const isKept = mode === "kept";
   const lost = isHeldToAll ? lacks(member, heard).length : 0;
   const onConnections = arrivals.map(({ user, n, connection }) => ({ user: `${connection} ${user}`, n }));
+  // One that was begun anew does not know what the one before has brought.
+  const session = (now) => member.told.filter(({ arrival, at }) => arrival === "new" && at <= now).length;
+  const inSessions = arrivals.map(({ user, n, now }) => ({ user: `${session(now)} ${user}`, n }));
   return {
     name: String(member),
     due: isHeldToAll ? heard.length : 0,
     lost,
     missed: isHeldToAll ? missing(heard, arrivals).length - lost : 0,
-    twice: isKept && !(mayBeOlder && (told("new") || older.length)) ? repeated(arrivals).length : 0,
+    twice: isKept && !mayGoBack ? repeated(inSessions).length : 0,
     again: isHeldToAll ? repeated(arrivals).length : 0,
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,
     unheard: isKept ? unheard(member, heard).length : 0,
-    unpacked: isHeldToAll ? unpacked : 0,
+    unpacked: isHeldToAll && !mayGoBack ? unpacked : 0,
     anew: told("new"),
     gaps: told("gap"),
     older: isHeldToAll ? older.length : 0,
@@ -50,11 +56,11 @@ export function tally(member, heard, unordered = [], mayBeOlder = false) {
   };
 }
 
-/** A row of the table. `lag` is the longest that the machine was behind, in ms. */
-export function total(tallies, lag) {
+/** A row of the table. `lag` is the longest that the machine was behind, and `apartMs` how long the nodes were apart. */
+export function total(tallies, lag, apartMs = 0) {
   const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
   const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
-  const tooLong = (ms) => ms > within(HUNG_MS, lag);
+  const tooLong = (ms) => ms > within(HUNG_MS + apartMs, lag);
   const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps", "older"];
   return {
     clients: tallies.length,

@@ -33,10 +33,10 @@ export async function watch(t, client, node, { rooms, lobbies }) {
   return watcher;
 }
 
-/** What at least one watcher has heard, each message once. */
+/** What at least one watcher has heard, each message once. What a node alone has heard that was killed has died with it. */
 export function heardOn(topic, watchers) {
   const messages = new Map();
-  for (const { heard } of watchers) {
+  for (const { heard } of watchers.filter(({ node }) => node.isUp !== false)) {
     for (const message of heard.get(topic)) messages.set(`${message.user} ${message.n}`, message);
   }
   return [...messages.values()];

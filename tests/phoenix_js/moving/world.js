@@ -90,16 +90,16 @@ export function haveSessions(nodes, number) {
 }
 
 /** What all have seen: a row of the table, and a line for each that has seen something odd. */
-export function count({ members, watchers, balancer, lag, mayBeOlder }) {
+export function count({ members, watchers, balancer, lag, apartMs = 0 }) {
   const heard = new Map(members.map(({ topic }) => [topic, heardOn(topic, watchers)]));
   // Before 1.7 the POSTs of a long poll overtake each other. And a node that was out of reach may still handle what a
   // client sent before it began another session.
   const unordered = members.filter(({ client, told }) => !client.can.batchOverLongPoll || told.length > 0).map(({ user }) => user);
-  const tallies = members.map((member) => tally(member, heard.get(member.topic), unordered, mayBeOlder));
-  const row = total(tallies, lag.longest());
+  const tallies = members.map((member) => tally(member, heard.get(member.topic), unordered, apartMs > 0));
+  const row = total(tallies, lag.longest(), apartMs);
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);
-  const pushedTwice = handledTwice(users(({ mode }) => mode === "kept"), watchers);
+  const pushedTwice = handledTwice(users(({ mode, told }) => mode === "kept" && !told.some(({ arrival }) => arrival === "new")), watchers);
   const hasLeft = left(users(({ isHeldToAll }) => isHeldToAll), watchers);
   const refused = balancer.mostTurnedAway();
   return [{ ...row, sent, twice: row.twice + pushedTwice, left: hasLeft, refused }, oddities(tallies)];

@@ -15,8 +15,11 @@ const isUpgrade = (head) => /^upgrade: *websocket/im.test(head.toString("latin1"
 export async function startProxy(target, { upgrades = "pass" } = {}) {
   const pairs = new Set();
   const proxy = { upgrades, upgraded: 0 };
+  let isClosed = false;
 
   const listener = createServer((client) => {
+    client.on("error", () => client.destroy());
+    if (isClosed) return client.destroy();
     client.once("data", (head) => {
       const upgrade = isUpgrade(head);
       if (upgrade && proxy.upgrades === "refuse") return client.end(REFUSAL);
@@ -40,7 +43,6 @@ export async function startProxy(target, { upgrades = "pass" } = {}) {
         pairs.delete(pair);
       });
     });
-    client.on("error", () => client.destroy());
   });
   listener.listen(0, "127.0.0.1");
   await once(listener, "listening");
@@ -52,6 +54,8 @@ export async function startProxy(target, { upgrades = "pass" } = {}) {
     host: `127.0.0.1:${port}`,
     /** Cuts every connection. */
     cut,
+    /** Accepts no new connection, or does again. */
+    close: (closes) => (isClosed = closes),
     /** Drops everything that the server sends on existing connections; new ones are not affected. */
     silence: () => pairs.forEach((pair) => (pair.muted = true)),
     stop() {

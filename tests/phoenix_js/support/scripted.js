@@ -116,8 +116,8 @@ export async function startScripted() {
   function parse(text) {
     const message = JSON.parse(text);
     if (Array.isArray(message)) return message;
-    const { join_ref, ref, topic, event, payload } = message;
-    return [join_ref, ref, topic, event, payload];
+    const { join_ref, ref, topic, event, payload, after } = message;
+    return [join_ref, ref, topic, event, payload, ...(after ? [{ after }] : [])];
   }
 
   function parseBinary(frame) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Form, Message, PLACEHOLDER, VOLATILE};
+use super::{Form, Message, VOLATILE};
 
 /// What a [`Message`] is made of, without framing and sharing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Message {
         };
         let kind = match self.form {
             Form::Text => Kind::Text,
-            Form::Placeholder => Kind::Placeholder(self.placeholder),
+            Form::Placeholder | Form::PositionPlaceholder => Kind::Placeholder(self.placeholder),
             Form::Binary => Kind::Binary,
             Form::NumberedBinary => Kind::NumberedBinary,
         };
@@ -50,8 +50,8 @@ impl Message {
         let (form, placeholder) = match parts.kind {
             Kind::Text => is_text().then_some((Form::Text, 0))?,
             Kind::Placeholder(at) => {
-                let found = bytes.get(at as usize..).is_some_and(|it| it.starts_with(PLACEHOLDER));
-                (found && is_text()).then_some((Form::Placeholder, at))?
+                let form = Form::of_placeholder(&bytes, at as usize)?;
+                is_text().then_some((form, at))?
             }
             Kind::Binary => (Form::Binary, 0),
             Kind::NumberedBinary => (Form::NumberedBinary, 0),
@@ -77,6 +77,7 @@ mod tests {
             Message::binary("\u{0}x"),
             Message::binary("x").numbered().for_many(),
             text().volatile(),
+            Message::with_placeholder("[\"p:E.1\",1]", 1),
         ] {
             let mut again = Message::from_parts(&message.to_parts()).expect("sound parts");
             assert_eq!(again.to_parts(), message.to_parts());

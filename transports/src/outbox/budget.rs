@@ -55,6 +55,11 @@ impl ByteBudget {
         has_room
     }
 
+    /// Returns how many bytes of the limit are free.
+    pub(super) fn room(&self) -> usize {
+        (self.limit as usize).saturating_sub(self.bytes)
+    }
+
     fn count(&mut self, cost: Cost) {
         self.bytes += cost.bytes();
         self.largest = self.largest.max(saturate(cost.bytes()));

@@ -281,6 +281,13 @@ impl Walk {
         let unknown = self.buffer.position() + 1 + value as u64;
         assert!(self.buffer.acknowledge(unknown, &mut self.budget).is_err());
         assert!(self.buffer.acknowledge(position, &mut self.budget).is_ok());
+        // What a poll acknowledges has reached the page.
+        let arrived = position.saturating_sub(self.read_to()) as usize;
+        let arrived = self.wire.iter().take(arrived).map(name);
+        for (_, reply) in arrived.filter(|(stream, _)| *stream == PRIORITY) {
+            let resumed = self.replies.get(&reply).and_then(|it| self.streams.get_mut(it));
+            resumed.into_iter().for_each(|stream| stream.is_known = true);
+        }
         let unacknowledged = self.buffer.unacknowledged().count() as u64;
         let expected = self.buffer.position() - position.max(self.acked);
         assert_eq!(unacknowledged, expected, "a poll is answered with all that is left");

@@ -49,6 +49,8 @@ pub(super) struct ReplayBuffer {
     streams: Streams,
     sent: Sent,
     next_number: u64,
+    /// The position before which polls have acknowledged everything.
+    polled: u64,
     /// The position behind the last heartbeat reply that was sent, if the next heartbeat will prove
     /// anything about it.
     heartbeat_reply: Option<u64>,
@@ -89,6 +91,7 @@ impl ReplayBuffer {
             streams: Streams::default(),
             sent: Sent::default(),
             next_number: received.saturating_add(1),
+            polled: 0,
             heartbeat_reply: None,
         }
     }
@@ -339,6 +342,7 @@ impl ReplayBuffer {
         }
         let before = self.sent.acked();
         self.sent.acknowledge(position, budget);
+        self.polled = self.polled.max(position);
         // A client that reads numbers proves with them what it has seen; this was its transport. If it
         // does not, the next acknowledgement shows that it has handled the last answer: phoenix.js
         // polls again before it dispatches an answer, and may stop in between.

@@ -245,6 +245,11 @@ impl Sender {
         self.shared.state.lock().budget.bytes()
     }
 
+    /// Returns how many more bytes may wait for the client.
+    pub fn room(&self) -> usize {
+        self.shared.state.lock().budget.room()
+    }
+
     /// Returns whether the transport is done with the connection: the close has been written, or
     /// there is no connection to write it to.
     pub fn is_over(&self) -> bool {

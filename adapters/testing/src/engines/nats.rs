@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::process::{Folder, Process};
+use super::process::Process;
 use super::{free_port, loopback, program, until};
+use crate::folder::Folder;
 
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +51,7 @@ impl NatsConfig {
         let (address, monitor) = (loopback(free_port()), loopback(free_port()));
         let mut lines = self.lines;
         lines.extend([format!("listen: \"{address}\""), format!("http: \"{monitor}\"")]);
-        fs::write(folder.0.join("nats.conf"), lines.join("\n")).expect("written");
+        fs::write(folder.path().join("nats.conf"), lines.join("\n")).expect("written");
         let mut server = NatsServer { program, address, monitor, process: None, folder };
         server.restart().await;
         Some(server)
@@ -98,7 +99,8 @@ impl NatsServer {
 
     /// Starts it again after a [`kill`](Self::kill), and waits until it answers.
     pub async fn restart(&mut self) {
-        self.process = Some(Process::start(&self.program, &["-c", "nats.conf"], &self.folder.0));
+        self.process =
+            Some(Process::start(&self.program, &["-c", "nats.conf"], self.folder.path()));
         until(&format!("{} answers", self.program.display()), async || {
             let log = self.folder.log();
             assert!(!log.contains("address already in use"), "{log}");

@@ -1,10 +1,8 @@
 //! [`Process`]: an engine's process, which ends with the test.
 
-use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Runs the engine and signals it as it is told to. When its input ends, which it also does when the process of the tests
 /// is killed, it kills the engine.
@@ -57,33 +55,5 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.input.take());
         let _ = self.keeper.wait();
-    }
-}
-
-/// A folder that is removed when this is dropped.
-#[derive(Debug)]
-pub(super) struct Folder(pub(super) PathBuf);
-
-impl Folder {
-    pub(super) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-channels-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    /// The end of what the engine has printed.
-    pub(super) fn log(&self) -> String {
-        let log = fs::read_to_string(self.0.join("log")).unwrap_or_default();
-        let lines: Vec<_> = log.lines().rev().take(30).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

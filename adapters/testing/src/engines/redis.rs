@@ -4,8 +4,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::process::{Folder, Process};
+use super::process::Process;
 use super::{free_port, loopback, program, resp, until};
+use crate::folder::Folder;
 
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl RedisConfig {
         if arguments.is_empty() {
             lines.extend(["save \"\"".to_owned(), "repl-diskless-sync-delay 0".to_owned()]);
         }
-        fs::write(folder.0.join("redis.conf"), lines.join("\n")).expect("written");
+        fs::write(folder.path().join("redis.conf"), lines.join("\n")).expect("written");
         let address = loopback(port);
         let password = self.password;
         let mut server =
@@ -187,7 +188,7 @@ impl RedisServer {
     /// Starts it again after a [`kill`](Self::kill), and waits until it answers. It has forgotten everything.
     pub async fn restart(&mut self) {
         let arguments = [&["redis.conf"], self.arguments].concat();
-        self.process = Some(Process::start(&self.program, &arguments, &self.folder.0));
+        self.process = Some(Process::start(&self.program, &arguments, self.folder.path()));
         until(&format!("{} answers", self.program.display()), async || {
             let answer = self.try_ask(&["PING"]).await;
             if answer.is_err() && self.folder.log().contains("Address already in use") {

@@ -33,7 +33,9 @@ impl Walk {
             return;
         }
         for stream in self.streams.keys().copied().collect::<Vec<_>>() {
-            let reply = Message::text(format!("{PRIORITY}:{}", u64::from(u32::MAX) - stream));
+            let place = u32::MAX - u32::try_from(stream).expect("a few streams");
+            let reply = Message::text(format!("{PRIORITY}:{place}"));
+            self.replies.insert(place, stream);
             self.budget.restore(reply.cost());
             assert!(self.buffer.resume(stream, self.buffer.epoch(), reply));
             self.streams.entry(stream).or_default().is_resumed = true;

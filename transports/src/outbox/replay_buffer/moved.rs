@@ -43,7 +43,7 @@ impl ReplayBuffer {
         // What the client has seen of another session is for the next epoch to judge.
         self.next_number = moved.next_number;
         self.connection = Connection::Lost(if moved.was_cut { Loss::Cut } else { Loss::GivenUp });
-        (self.heartbeat_reply, self.has_counted_try) = (None, false);
+        (self.heartbeat_reply, self.has_counted_try, self.polled) = (None, false, 0);
         self.streams.import(moved.last_stream, moved.streams, budget);
         self.sent.import(moved.sent, moved.acked, moved.evicted, budget);
     }

@@ -31,13 +31,13 @@ impl ReplayBuffer {
         self.sent.has_acked()
     }
 
-    /// The position before which the client has read everything that this epoch sent. The next epoch replays what
-    /// is behind it.
+    /// The position before which the replies that this epoch sent have reached the page, and not only its network. (A page
+    /// may still drop a message that it has polled, if it ends at this moment.)
     pub(super) fn read_to(&self) -> u64 {
         match self.loss() {
             // It reads what has reached its network.
             Some(Loss::Cut) => self.sent.acked(),
-            _ => self.sent.first(),
+            _ => self.sent.first().max(self.polled),
         }
     }
 }
