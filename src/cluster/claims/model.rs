@@ -8,11 +8,13 @@
 mod faults;
 mod node;
 mod store;
+mod visits;
 
 use std::collections::BTreeMap;
 
-use self::node::{Message, Node, Running, Taking};
+use self::node::{Message, Node, Taking};
 use self::store::{Faults, Request, Store};
+use self::visits::Visit;
 use super::claim::{Answer, Cause, Claim, Event, Held, Outcome, Step};
 use super::record::SessionRecord;
 use super::records::{self, Call, Next};
@@ -34,8 +36,9 @@ const LAST: u64 = PATIENCE / 2;
 /// Runs the steps that the bytes encode, then mends everything and waits.
 ///
 /// # Panics
-/// If a claim takes too long or does not end, if a record is overwritten by an older one, or if in the end there is not
-/// one node that has the session, with its record in the store.
+/// If a claim takes too long or does not end, if a record is overwritten by an older one, if an older session ends the one
+/// to which the client has come last though no clock is late, or if in the end there is not one node that has the session,
+/// with its record in the store.
 pub fn walk(bytes: &[u8]) {
     let mut world = World::new();
     for step in bytes.chunks_exact(2) {
@@ -57,22 +60,6 @@ struct World {
     visits: BTreeMap<NodeId, Visit>,
     /// Whether the clock of any node was ever late.
     is_skewed: bool,
-}
-
-/// The last visit of the client to a node.
-#[derive(Clone, Copy, Debug, Default)]
-struct Visit {
-    /// When it came, and when it had the session.
-    began: u64,
-    ended: u64,
-    /// Whether it has come again.
-    is_next_under_way: bool,
-}
-
-impl Visit {
-    fn new(claim: &Running, now: u64) -> Self {
-        Self { began: claim.started, ended: now, is_next_under_way: false }
-    }
 }
 
 enum InFlight {
@@ -299,16 +286,6 @@ impl World {
                 }
             }
         }
-    }
-
-    /// Asserts that a session which ends because another node has it is not the one to which its client has come last.
-    fn check_newer(&self, winner: NodeId, loser: NodeId) {
-        let (Some(winner), Some(loser)) = (self.visits.get(&winner), self.visits.get(&loser))
-        else {
-            return;
-        };
-        let is_newest = !winner.is_next_under_way && winner.ended < loser.began;
-        assert!(self.is_skewed || !is_newest, "{winner:?} has ended {loser:?}");
     }
 
     /// Does what is due for the records of a node.
