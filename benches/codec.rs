@@ -38,7 +38,12 @@ fn encode(c: &mut Criterion) {
         let payload = &Payload::from(json!({ "body": "x".repeat(size) }));
         let reply =
             ServerMessage::Reply { join_ref, reference, topic, status: "ok", response: payload };
-        let broadcast = ServerMessage::Broadcast { topic: "room:lobby", event: "new_msg", payload };
+        let broadcast = ServerMessage::Broadcast {
+            topic: "room:lobby",
+            event: "new_msg",
+            payload,
+            position: None,
+        };
         group.throughput(Throughput::Bytes(size as u64));
         for (name, message) in [("reply", reply), ("broadcast", broadcast)] {
             for (version, vsn) in [(Version::V1, "v1"), (Version::V2, "v2")] {
