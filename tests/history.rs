@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::json;
-use support::Captured;
 use tower_channels::channel::{Error, Result};
 use tower_channels::history::{PublishError, ReadError, Since};
 use tower_channels::test::{Bus, Client, connect};
@@ -11,9 +10,6 @@ use tower_channels::{
     Builder, Channel, ConfigError, Endpoint, History, Joined, Payload, Position, PubSub,
     PubSubConfig, Reply, Socket,
 };
-
-#[path = "support/capture.rs"]
-mod support;
 
 struct Room;
 
@@ -230,40 +226,6 @@ async fn what_cannot_work_is_refused_in_words() {
     refused(with(nodes), "a store that all nodes share");
     let shared = builder().pubsub(PubSub::new()).try_build().map(drop);
     refused(shared, "set it with `PubSubConfig::history`");
-}
-
-#[test]
-fn what_is_kept_lost_and_forgotten_is_counted_and_logged() {
-    let captured = Captured::default();
-    captured.run(async {
-        let config = PubSubConfig::new().history("log:*", History::last(9)).history_memory(50_000);
-        let pubsub = PubSub::with_config(config).expect("valid");
-        let endpoint = Endpoint::builder(|_| async { Ok(()) })
-            .channel::<Room>("log:*")
-            .pubsub(pubsub.clone())
-            .build();
-        for topic in 0..10 {
-            pubsub.broadcast(&format!("log:{topic}"), "new_msg", json!("x".repeat(10_000)));
-        }
-        pubsub.broadcast("log:1", "new_msg", json!("x".repeat(300_000)));
-        pubsub.broadcast("room:1", "new_msg", json!("elsewhere"));
-        assert_eq!(kept(&pubsub, "log:9").await.len(), 1);
-        endpoint.record_gauges().await;
-        for (series, expected) in [
-            ("messages_kept_total", 10.0),
-            ("messages_lost_total{reason=too_large}", 1.0),
-            ("topics_forgotten_total", 6.0),
-            ("reads_total{result=ok}", 1.0),
-        ] {
-            let series = format!("tower_channels_history_{series}");
-            assert_eq!(captured.value(&series), Some(expected), "{series}");
-        }
-        let [held, reserved] = ["history_bytes", "memory_bytes"]
-            .map(|gauge| captured.value(&format!("tower_channels_{gauge}")).expect("a gauge"));
-        assert!((40_000.0..50_000.0).contains(&held) && reserved >= held, "{held} of {reserved}");
-    });
-    captured.expect_line(&["a message is too large to be kept", "log:1"]);
-    captured.expect_line(&["the histories of topics were forgotten"]);
 }
 
 /// What is kept in memory keeps the contract of stores.

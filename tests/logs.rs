@@ -165,7 +165,7 @@ fn what_a_resumable_session_and_presence_log_is_escaped() {
 }
 
 /// Fields whose values are numbers or texts of the server's own.
-const OWN: [&str; 22] = [
+const OWN: [&str; 23] = [
     "bytes",
     "channels",
     "closed",
@@ -176,6 +176,7 @@ const OWN: [&str; 22] = [
     // Escaped where the span is made.
     "id",
     "incomplete",
+    "is_complete",
     "kind",
     "kind = self.kind",
     "limit",

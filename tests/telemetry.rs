@@ -10,10 +10,11 @@ use serde_json::json;
 use support::{Captured, capture};
 use tower::ServiceExt;
 use tower_channels::channel::{Error, Result};
+use tower_channels::history::Since;
 use tower_channels::test::{Client, connect};
 use tower_channels::{
-    Builder, Channel, ConnectInfo, Endpoint, Handle, Joined, Payload, Reason, Rejected, Reply,
-    Socket, internals,
+    Builder, Channel, ConnectInfo, Endpoint, Handle, History, Joined, Payload, PubSub,
+    PubSubConfig, Reason, Rejected, Reply, Socket, internals,
 };
 use tracing::Level;
 
@@ -309,6 +310,41 @@ fn what_channels_do_is_counted_by_their_pattern() {
     ] {
         assert_eq!(captured.value(series), Some(expected), "{series}");
     }
+}
+
+#[test]
+fn what_is_kept_lost_and_forgotten_is_counted_and_logged() {
+    let captured = Captured::default();
+    captured.run(async {
+        let config = PubSubConfig::new().history("log:*", History::last(9)).history_memory(50_000);
+        let pubsub = PubSub::with_config(config).expect("valid");
+        let endpoint = Endpoint::builder(|_| async { Ok(()) })
+            .channel::<Quiet>("log:*")
+            .pubsub(pubsub.clone())
+            .build();
+        for topic in 0..10 {
+            pubsub.broadcast(&format!("log:{topic}"), "new_msg", json!("x".repeat(10_000)));
+        }
+        pubsub.broadcast("log:1", "new_msg", json!("x".repeat(300_000)));
+        pubsub.broadcast("room:1", "new_msg", json!("elsewhere"));
+        let page = pubsub.history("log:9", Since::Newest, 100).await.expect("a page");
+        assert_eq!(page.messages.len(), 1);
+        endpoint.record_gauges().await;
+        for (series, expected) in [
+            ("messages_kept_total", 10.0),
+            ("messages_lost_total{reason=too_large}", 1.0),
+            ("topics_forgotten_total", 6.0),
+            ("reads_total{result=ok}", 1.0),
+        ] {
+            let series = format!("tower_channels_history_{series}");
+            assert_eq!(captured.value(&series), Some(expected), "{series}");
+        }
+        let [held, reserved] = ["history_bytes", "memory_bytes"]
+            .map(|gauge| captured.value(&format!("tower_channels_{gauge}")).expect("a gauge"));
+        assert!((40_000.0..50_000.0).contains(&held) && reserved >= held, "{held} of {reserved}");
+    });
+    captured.expect_line(&["a message is too large to be kept", "log:1"]);
+    captured.expect_line(&["the histories of topics were forgotten"]);
 }
 
 async fn gauges(endpoint: &Endpoint<()>, captured: &Captured) -> Vec<f64> {

@@ -294,7 +294,8 @@ impl HistoryStore for Broken {
         }
         self.inner().append(message)?;
         // The next one of the same topic, where there are three.
-        match take(&mut *self.held.lock().unwrap()) {
+        let held = take(&mut *self.held.lock().unwrap());
+        match held {
             Some(held) if count % 50 == 10 => self.inner().append(held),
             held => {
                 *self.held.lock().unwrap() = held;
