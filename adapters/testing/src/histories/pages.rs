@@ -131,9 +131,13 @@ pub async fn pages_read_while_messages_come_have_no_holes<H: Harness>(world: Wor
     let head = node.newest("t").await.last;
     let expected = numbered("", 500);
     let mut read: Vec<Kept> = Vec::new();
-    for text in &expected {
+    for (number, text) in expected.iter().enumerate() {
         node.append("t", text.clone());
         yield_now().await;
+        // Some pages have a message, most have several.
+        if number % 5 > 0 {
+            continue;
+        }
         let after = read.last().map_or(head, |kept| kept.position);
         let page = node.read("t", Since::After(after), 100).await;
         assert!(page.is_complete);
