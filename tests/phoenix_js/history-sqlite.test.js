@@ -81,6 +81,7 @@ function killing(client) {
     const place = await started(t);
     const ann = await enter(t, place, client, unique("log:"), "ann");
     assert.equal(await ann.publish("one"), "ok");
+    await until("it has come", () => ann.received.length === 1);
     await place.restart({ empty: true });
     await until("it is back", () => ann.arrivals.length === 2);
     assert.equal(ann.arrivals[1], "gap");
