@@ -10,7 +10,7 @@ import { heardOn, left, watch } from "./watchers.js";
 
 const CLIENTS = Number(process.env.CROWD ?? 3000);
 const PROCESSES = 3;
-const [ROOM, LOBBY] = [300, 30];
+const [ROOM, LOBBY] = [300, 50];
 const MESSAGES_PER_SECOND = 20;
 /** As long as is recommended: a node gives some sixty sessions away in a second. */
 const ENV = { SHUTDOWN_MS: 30_000 };
