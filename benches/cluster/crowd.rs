@@ -126,9 +126,10 @@ pub(crate) fn run(engine: Address) {
         used += server.seconds(Thread::cpu);
         let (node, address) = start(&world);
         nodes[index] = (node, address);
-        while nodes.iter().any(|(node, _)| {
-            node.endpoint.nodes().iter().filter(|node| node.is_up).count() < NODES
-        }) {
+        while nodes
+            .iter()
+            .any(|(node, _)| node.endpoint.nodes().iter().filter(|node| node.is_up).count() < NODES)
+        {
             sleep(MOMENT);
         }
         paths.set(index, Some(address));
@@ -154,8 +155,20 @@ pub(crate) fn run(engine: Address) {
     let figures = figures(&members, &sent);
     println!(
         "{:>7}{:>9}{:>9}{:>6}{:>7}{:>6}{:>6}{:>6}{:>6}{:>8}{:>8}{:>8}{:>8}{:>9}",
-        "clients", "returns", "due", "lost", "missed", "twice", "anew", "gaps", "left", "p50, ms", "p99", "max",
-        "nodes", "clients"
+        "clients",
+        "returns",
+        "due",
+        "lost",
+        "missed",
+        "twice",
+        "anew",
+        "gaps",
+        "left",
+        "p50, ms",
+        "p99",
+        "max",
+        "nodes",
+        "clients"
     );
     let Figures { due, lost, missed, twice, anew, gaps, mut returns } = figures;
     returns.sort_by(f64::total_cmp);

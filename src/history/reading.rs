@@ -178,6 +178,9 @@ impl Histories {
                 }
             }
         };
+        if let (Place::Shared(_, follower), Ok(page)) = (&self.place, &read) {
+            follower.saw(topic, page.last);
+        }
         HISTORY_READS.increment([if read.is_ok() { "ok" } else { "failed" }], 1);
         read.map_err(|error| {
             limited!(WARN, ?topic, ?error, "a history cannot be read: the store is unavailable");

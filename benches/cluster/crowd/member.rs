@@ -87,7 +87,8 @@ impl Member {
 
     /// Receives until the connection is lost, or it is over.
     async fn stay(&mut self, connection: &mut Connection, is_over: &mut watch::Receiver<bool>) {
-        let first = tokio::time::Instant::now() + HEARTBEAT.mul_f64(self.number as f64 % 1000.0 / 1000.0);
+        let first =
+            tokio::time::Instant::now() + HEARTBEAT.mul_f64(self.number as f64 % 1000.0 / 1000.0);
         let mut heartbeat = interval_at(first, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
