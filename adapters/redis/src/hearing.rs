@@ -114,8 +114,7 @@ impl Hearing {
     /// Connects and hears until the connection ends. Returns why, and how long it heard.
     async fn connect(&self) -> (End, Option<Duration>) {
         let mut renewals = self.renewals.subscribe();
-        let ear =
-            Arc::new(Ear::new(self.names.clone(), self.inbox.clone(), self.history.clone()));
+        let ear = Arc::new(Ear::new(self.names.clone(), self.inbox.clone(), self.history.clone()));
         let receive = {
             let ear = ear.clone();
             move |push| ear.take(push)

@@ -190,7 +190,9 @@ mod tests {
         let names = Names::new("chat");
         assert_eq!(names.topics.topic(b"tc:chat:t:all"), Some(&b"all"[..]));
         assert_eq!(names.kept.topic(b"tc:chat:h:all"), Some(&b"all"[..]));
-        for other in ["tc:chat:all", "tc:chat:n:00000000000000ab", "tc:chat2:t:all", "tc:chat:h:all"] {
+        for other in
+            ["tc:chat:all", "tc:chat:n:00000000000000ab", "tc:chat2:t:all", "tc:chat:h:all"]
+        {
             assert_eq!(names.topics.topic(other.as_bytes()), None);
         }
     }

@@ -49,13 +49,13 @@ impl Door {
         let (topic_key, message_key) = (names.topic_key(&topic), names.message_key(&topic));
         let mut append = script::run(&scripts.append, 3, 0);
         append.arg(names.sender(self.sender)).arg(topic_key).arg(message_key).arg(GENERATION);
-        append.arg(&[0; 16]).arg("").arg(names.kept.of(&topic)).arg(&[0; 8]).arg(1).arg(1);
+        append.arg(&[0_u8; 16]).arg("").arg(names.kept.of(&topic)).arg(&[0_u8; 8]).arg(1).arg(1);
         append.arg(&1_u64.to_be_bytes());
         let mut read = script::run(&scripts.read, 3, 0);
-        read.arg(&names.run).arg(topic_key).arg(message_key).arg(&*access.run).arg(&[0; 8]);
+        read.arg(&names.run).arg(topic_key).arg(message_key).arg(&*access.run).arg(&[0_u8; 8]);
         read.arg("").arg("XREVRANGE").arg("+").arg(1);
         let mut find = script::run(&scripts.find, 2, 0);
-        find.arg(topic_key).arg(message_key).arg(&[0; 8]).arg(0);
+        find.arg(topic_key).arg(message_key).arg(&[0_u8; 8]).arg(0);
         let mut remove = redis::cmd("DEL");
         remove.arg(topic_key).arg(message_key).arg(names.sender(self.sender));
         let mut redis = access.redis;
@@ -106,7 +106,8 @@ impl Door {
     ) -> RedisResult<String> {
         self.scripts.load(redis).await?;
         // With one name for all of its processes, it has one run.
-        let run = if self.is_durable { "durable".into() } else { script::ask_for_run(redis).await? };
+        let run =
+            if self.is_durable { "durable".into() } else { script::ask_for_run(redis).await? };
         if run.is_empty() {
             return Err(RedisError::from((
                 ErrorKind::Client,

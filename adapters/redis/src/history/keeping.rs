@@ -97,7 +97,8 @@ impl Keeping {
             tokio::select! {
                 biased;
                 () = connection.closed() => return Err(End::Closed),
-                _ = self.renewals.changed() => return Err(End::Renewed),
+                // The adapter may have ended before this.
+                Ok(()) = self.renewals.changed() => return Err(End::Renewed),
                 () = shared.moved.notified() => return Err(End::Renewed),
                 has_some = shared.filled() => {
                     if !has_some {

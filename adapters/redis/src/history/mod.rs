@@ -29,7 +29,7 @@ pub(crate) use self::door::Door;
 use self::keeping::Keeping;
 use self::queue::Queue;
 pub(crate) use self::script::Scripts;
-use crate::backoff::{Retries, random};
+use crate::backoff::Retries;
 
 /// How long a message or a read may take: a little less than the two seconds for which somebody waits.
 const PATIENCE: Duration = Duration::from_millis(1800);

@@ -111,7 +111,9 @@ async fn ask(
 ) -> redis::RedisResult<Value> {
     let Door { names, scripts, .. } = door;
     let (epoch, command, from) = match since {
-        Since::After(after) => (Some(after.epoch), "XRANGE", format!("({}", entry::id(after.number))),
+        Since::After(after) => {
+            (Some(after.epoch), "XRANGE", format!("({}", entry::id(after.number)))
+        }
         Since::Before(before) => {
             (Some(before.epoch), "XREVRANGE", format!("({}", entry::id(before.number)))
         }

@@ -19,8 +19,9 @@ end
 
 local topic, size = there[2], #ARGV[3]
 local epoch, before, due, previous, id
+local within = ARGV[8]
 if topic then
-    epoch = string.sub(topic, 1, 8)
+    epoch, within = string.sub(topic, 1, 8), string.sub(topic, 25, 32)
     before, due = struct.unpack('>I8I8', topic, 9)
     previous = due > 0 and string.sub(topic, 33) or ''
     id = redis.call('XADD', KEYS[3], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[6], '*',
@@ -28,18 +29,19 @@ if topic then
 end
 if not id then
     -- One of the two keys is missing: it never was, has expired or was evicted. What the other one has is forgotten.
-    epoch, before, due, previous = ARGV[5], 0, 0, ''
+    epoch, before, due, previous, within = ARGV[5], 0, 0, '', ARGV[8]
     id = redis.call('XADD', KEYS[3], 'MAXLEN', '=', 1, '*',
         'h', ARGV[2] .. struct.pack('>I8', 0), 'c', ARGV[3])
 end
 
 local after = before + size
 local now = tonumber(string.match(id, '^%d+'))
--- Upkeep is due after a while, and when another sixteenth of the bytes is full.
-if now < due and after % (ARGV[7] / 16) >= size then
+-- Upkeep is due after a while, when another sixteenth of the bytes is full, and when messages are kept for another time.
+if now < due and after % (ARGV[7] / 16) >= size and within == ARGV[8] then
     redis.call('SET', KEYS[2], epoch .. struct.pack('>I8I8', after, due) .. ARGV[8] .. id, 'KEEPTTL')
 else
     local HOUR, DAY = 3600000, 86400000
+    local old = struct.unpack('>I8', within)
     local within = struct.unpack('>I8', ARGV[8])
     due = now + math.ceil(math.min(HOUR, within / 16))
     -- A day longer than the messages, after each of them.
@@ -48,12 +50,13 @@ else
     redis.call('PEXPIRE', KEYS[3], ttl)
     redis.call('PEXPIRE', KEYS[1], DAY)
 
-    -- The first entry that is kept. The newest one is.
+    -- The first entry that is kept. The newest one is, and what was kept for a shorter time does not come back.
+    local oldest = now - math.min(old, within)
     local from, keep = '-', nil
     while not keep do
         for _, entry in ipairs(redis.call('XRANGE', KEYS[3], from, '+', 'COUNT', 16)) do
             local begin = struct.unpack('>I8', entry[2][2], 17)
-            local is_young = tonumber(string.match(entry[1], '^%d+')) >= now - within
+            local is_young = tonumber(string.match(entry[1], '^%d+')) >= oldest
             if entry[1] == id or is_young and after - begin <= tonumber(ARGV[7]) then
                 keep = entry[1]
                 break
@@ -61,7 +64,7 @@ else
             from = '(' .. entry[1]
         end
     end
-    redis.call('XTRIM', KEYS[3], 'MINID', '~', keep)
+    redis.call('XTRIM', KEYS[3], 'MINID', '=', keep)
 end
 
 redis.call('PUBLISH', ARGV[4], epoch .. id .. ' ' .. previous .. ' ' .. ARGV[3])
