@@ -58,8 +58,8 @@
 //!
 //! The server keeps the messages of topics with a [history](tower_channels::Builder::history), if the user has the rights and
 //! the server the commands for it. A script adds a message to the stream of its topic and publishes it, so that both
-//! happen or neither. A message takes its bytes and about 70 more, a topic about 500 bytes and twice its name, until a day
-//! after its messages are too old. In a Redis Cluster one server has all of it.
+//! happen or neither. A message takes its bytes and about 100 more, a topic about 5 KiB, until a day after its messages
+//! are too old. In a Redis Cluster one server has all of it.
 //!
 //! A message whose answer is lost is sent again on the next connection, and counts once: the server executes nothing any more
 //! that comes from the older one, and is asked what it has executed.
@@ -72,8 +72,10 @@
 //!   all positions from before are refused, since its last messages may be missing. A server that loses nothing
 //!   (`appendonly yes`, `appendfsync always`, no replica that takes over) can be declared
 //!   [durable](RedisConfig::durable); then positions outlive its restarts.
-//! - A server to which a replica of the same process returns, or whose clock is behind that of the one before by more than its
-//!   absence lasted, is not told apart: let the servers' clocks agree to a second.
+//!
+//! A run of the server is told apart by time: let the clocks of a master and its replicas agree to a second. As long as two
+//! servers both take themselves for the master, either keeps messages that the other never has: `min-replicas-to-write 1`
+//! makes the abandoned one refuse them.
 //!
 //! # Features
 //!

@@ -190,7 +190,7 @@ impl Keeping {
             .arg(names.topic_key(topic))
             .arg(names.message_key(topic))
             .arg(access.generation)
-            .arg(&[sender.to_be_bytes(), number.to_be_bytes()].concat())
+            .arg([sender.to_be_bytes(), number.to_be_bytes()].concat())
             .arg(&content[..])
             .arg(names.kept.of(topic))
             .arg(&random().to_be_bytes())

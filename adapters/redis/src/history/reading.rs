@@ -125,7 +125,7 @@ async fn ask(
         .arg(names.message_key(topic))
         .arg(&*access.run)
         .arg(&random().to_be_bytes())
-        .arg(&epoch.map(u64::to_be_bytes).as_ref().map_or(&[][..], |it| it))
+        .arg(epoch.map(u64::to_be_bytes).as_ref().map_or(&[][..], |it| it))
         .arg(command)
         .arg(from)
         .arg(limit);
