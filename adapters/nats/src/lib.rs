@@ -92,6 +92,7 @@ mod config;
 mod connection;
 mod error;
 mod hearing;
+mod history;
 mod interest;
 mod receiver;
 mod records;
@@ -101,5 +102,6 @@ mod topics;
 
 pub use self::adapter::Nats;
 use self::adapter::Shared;
-pub use self::config::{NatsConfig, RecordStorage};
+pub use self::config::{NatsConfig, Storage};
 pub use self::error::ConnectError;
+pub use self::history::HistoryConfig;
