@@ -40,7 +40,8 @@ use tower_channels_transports::telemetry::{Level, UNLABELED};
 use self::claims::Claims;
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
-use self::gaps::{Gaps, LostFrames, Scope};
+pub(crate) use self::gaps::{Gaps, Shared};
+use self::gaps::{LostFrames, Scope};
 use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
@@ -221,6 +222,11 @@ impl Cluster {
         if is_missing {
             self.miss("numbers", Scope::All);
         }
+    }
+
+    /// What tells clients that they may have missed something.
+    pub(crate) fn gaps(&self) -> Arc<Gaps> {
+        Arc::clone(&self.gaps)
     }
 
     /// Returns whether clients have yet to learn that broadcasts may have been missed.

@@ -2,6 +2,8 @@
 
 mod entry;
 mod error;
+mod follower;
+pub(crate) mod following;
 mod keeping;
 pub(crate) mod memory;
 mod policy;
@@ -20,6 +22,7 @@ use tower_channels_transports::Reservation;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::error::{PublishError, ReadError};
+use self::follower::Follower;
 use self::memory::Rings;
 pub use self::policy::History;
 pub use self::position::{InvalidPosition, Position};
@@ -27,7 +30,8 @@ pub use self::reading::Page;
 pub(crate) use self::reading::Recovery;
 use self::receiver::Receiver;
 pub use crate::adapter::Since;
-use crate::adapter::{HistoryStore, NodeId};
+use crate::adapter::{BoxFuture, HistoryStore, NodeId};
+use crate::cluster::Gaps;
 use crate::pattern;
 use crate::telemetry::HISTORY_BYTES;
 use crate::topics::Topics;
@@ -44,7 +48,9 @@ pub(crate) struct Histories {
 /// Where messages are kept.
 enum Place {
     Memory(InMemory),
-    Store(Box<dyn HistoryStore>),
+    Store(Arc<dyn HistoryStore>),
+    /// Several nodes share it.
+    Shared(Arc<dyn HistoryStore>, Arc<Follower>),
 }
 
 struct InMemory(Mutex<(Rings, Reservation)>);
@@ -59,20 +65,27 @@ const WINDOWS: usize = 8;
 const SWEEP: usize = 1000;
 
 impl Histories {
-    /// Creates the histories, in `memory` bytes if there is no store.
+    /// Creates the histories, in `memory` bytes if there is no store. Several nodes share the store if clients may have to
+    /// be told of `gaps`.
     pub(crate) fn start(
         policies: Vec<(String, History)>,
         memory: usize,
-        store: Option<Box<dyn HistoryStore>>,
+        store: Option<Arc<dyn HistoryStore>>,
+        gaps: Option<Arc<Gaps>>,
         topics: &Topics,
     ) -> Arc<Self> {
         let receiver = Arc::new(Receiver::new(topics, memory / WINDOWS));
-        let place = match store {
-            Some(store) => {
+        let place = match (store, gaps) {
+            (Some(store), Some(gaps)) => {
+                let patterns = policies.iter().map(|(pattern, _)| pattern.clone()).collect();
+                let follower = Follower::start(&receiver, &store, patterns, gaps);
+                Place::Shared(store, follower)
+            }
+            (Some(store), None) => {
                 store.start(Arc::clone(&receiver) as _);
                 Place::Store(store)
             }
-            None => {
+            (None, _) => {
                 let keeps = policies.iter().map(|(_, history)| history.keep());
                 let rings = Rings::new(NodeId::random().0, memory, keeps);
                 let reservation = Reservation::new(Arc::clone(topics.account()));
@@ -86,6 +99,39 @@ impl Histories {
     /// How much of a topic is kept. `None` if it has no history.
     pub(crate) fn policy(&self, topic: &str) -> Option<&History> {
         self.find_policy(topic).map(|(_, history)| history)
+    }
+
+    /// A topic with a history is about to have a subscriber. Returns what to wait for, a second at most, until every message
+    /// that is kept from then on reaches it; `None` if that is so already.
+    pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
+        match &self.place {
+            Place::Memory(_) | Place::Store(_) => None,
+            Place::Shared(_, follower) => follower.hear(topic),
+        }
+    }
+
+    /// Whether several nodes share what is kept.
+    pub(crate) fn are_shared(&self) -> bool {
+        matches!(self.place, Place::Shared(..))
+    }
+
+    /// The number up to which everything was delivered on this node, of a store that several nodes share, as far as this
+    /// one can know.
+    #[allow(dead_code)]
+    pub(crate) fn shared_delivered(&self) -> Option<u64> {
+        match &self.place {
+            Place::Memory(_) | Place::Store(_) => None,
+            Place::Shared(_, follower) => Some(follower.delivered()),
+        }
+    }
+
+    /// Up to where the topic was delivered on this node, of a store that several nodes share. `None` if it is not heard.
+    /// May be called under the topic's lock.
+    pub(crate) fn shared_last(&self, topic: &str) -> Option<Position> {
+        match &self.place {
+            Place::Memory(_) | Place::Store(_) => None,
+            Place::Shared(_, follower) => follower.last(topic),
+        }
     }
 
     /// The policy of a topic, and its place among all.
@@ -103,7 +149,7 @@ impl Histories {
                 rings.sweep(now, SWEEP);
                 rings.bytes()
             }),
-            Place::Store(_) => 0,
+            Place::Store(_) | Place::Shared(..) => 0,
         };
         self.level.set(kept.saturating_add(self.receiver.windows.held(now)));
     }

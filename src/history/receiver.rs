@@ -95,14 +95,24 @@ impl Receiver {
         let sender = if token.node == *node { waiting.remove(&token.number) } else { None };
         sender?.upgrade()
     }
+
+    /// Delivers a message of the store. `passed` is called under the topic's lock. Returns `false`, without having called
+    /// it, if the message cannot be read.
+    pub(super) fn pass(&self, topic: &str, message: Kept, passed: impl FnOnce()) -> bool {
+        let Kept { position, previous, content } = message;
+        let Some((broadcast, from)) = decode(topic.into(), content) else { return false };
+        let from = from.and_then(|token| self.recall(token));
+        self.deliver(broadcast, from.as_ref(), |_| {
+            passed();
+            (position, previous)
+        });
+        true
+    }
 }
 
 impl HistoryInbox for Receiver {
     fn kept(&self, topic: &str, message: Kept) {
-        let Kept { position, previous, content } = message;
-        let Some((broadcast, from)) = decode(topic.into(), content) else { return };
-        let from = from.and_then(|token| self.recall(token));
-        self.deliver(broadcast, from.as_ref(), |_| (position, previous));
+        self.pass(topic, message, || ());
     }
 
     fn lost(&self, topic: &str, error: &StoreError) {

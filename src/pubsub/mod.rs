@@ -92,14 +92,18 @@ impl PubSub {
     /// or a store and there is no tokio runtime.
     pub fn with_config(config: PubSubConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let (adapter, store) = (config.take_adapter()?, config.take_store()?);
+        let adapter = config.take_adapter()?;
+        let store = match &adapter {
+            Some(adapter) if config.has_history() => Some(shared_store(&**adapter)?),
+            _ => config.take_store()?.map(Arc::from),
+        };
         Ok(Self::from_valid(config, adapter, store))
     }
 
     fn from_valid(
         config: PubSubConfig,
         adapter: Option<Box<dyn Adapter>>,
-        store: Option<Box<dyn HistoryStore>>,
+        store: Option<Arc<dyn HistoryStore>>,
     ) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
         let sockets = Sockets::new();
@@ -112,8 +116,10 @@ impl PubSub {
             Cluster::start(node, adapter, config.cluster, local)
         });
         let history_memory = config.history_memory.unwrap_or(config.memory / 4);
+        // A store that an adapter has is that of all nodes.
+        let gaps = cluster.as_ref().map(|cluster| cluster.gaps());
         let histories = (!config.histories.is_empty())
-            .then(|| Histories::start(config.histories, history_memory, store, &topics));
+            .then(|| Histories::start(config.histories, history_memory, store, gaps, &topics));
         let max_subscription = config.max_subscription;
         Self(Arc::new(Shared { topics, presence, sockets, max_subscription, cluster, histories }))
     }
@@ -252,9 +258,13 @@ impl PubSub {
         self.0.cluster.as_ref().is_none_or(|cluster| cluster.has_heard(numbers))
     }
 
-    /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].
+    /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`] and [`Histories::hear`].
     pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
-        self.0.cluster.as_ref()?.hear(topic)
+        let cluster = self.0.cluster.as_ref()?;
+        match self.histories().filter(|histories| histories.policy(topic).is_some()) {
+            Some(histories) => histories.hear(topic),
+            None => cluster.hear(topic),
+        }
     }
 
     /// Returns whether clients of this node have yet to learn that they may have missed broadcasts.
@@ -297,6 +307,15 @@ impl PubSub {
     pub(crate) fn memory(&self) -> &Memory {
         self.0.topics.account().memory()
     }
+}
+
+/// Returns where the engine of an adapter keeps histories.
+fn shared_store(adapter: &dyn Adapter) -> Result<Arc<dyn HistoryStore>, ConfigError> {
+    adapter.history().ok_or_else(|| {
+        ConfigError::new(
+            "a `history` is kept by the engine of the `adapter`, which all nodes share: this one keeps none",
+        )
+    })
 }
 
 /// The event that disconnects a socket, broadcast on its id.

@@ -58,6 +58,7 @@ mod config;
 mod connector;
 mod error;
 mod hearing;
+mod history;
 mod listening;
 mod names;
 mod records;
@@ -73,15 +74,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
-    SendQueue, Store,
+    Adapter, AdapterLimits, BoxFuture, Channel, HistoryStore, NodeId, NodeInbox, PublishError,
+    Reached, SendQueue, Store,
 };
+use tower_channels_transports::limited;
 
-use self::backoff::Retries;
+use self::backoff::{Retries, random};
 pub use self::config::RedisConfig;
 use self::connector::Connector;
 pub use self::error::ConnectError;
 use self::hearing::{Hearing, Interest};
+use self::history::{Delivery, Door, History, Scripts};
 use self::names::Names;
 use self::records::Records;
 use self::sending::{Publisher, Sending};
@@ -98,6 +101,10 @@ pub struct Redis {
     /// The connection that sends, while there is one.
     publisher: watch::Sender<Option<Publisher>>,
     records: Records,
+    /// What is kept of topics, or why it cannot be.
+    history: Result<Arc<History>, ConnectError>,
+    delivery: Arc<Delivery>,
+    retries: Arc<Retries>,
     /// Counts the wishes for new connections.
     renewals: watch::Sender<u64>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -113,11 +120,25 @@ impl Redis {
         config.validate()?;
         let names = Arc::new(Names::new(&config.app));
         let queue = SendQueue::new(config.max_queue, config.max_age);
-        let patience = config.connect_timeout;
+        let (patience, max_queue) = (config.connect_timeout, config.max_queue);
+        let is_durable = config.is_durable;
         let connector = Connector::new(config);
-        check::check(&connector, &names, patience).await?;
+        let door = Door {
+            connector: connector.clone(),
+            names: names.clone(),
+            scripts: Arc::new(Scripts::new()),
+            sender: random(),
+            is_durable,
+        };
+        let can_keep = check::check(&connector, &names, &door, patience).await?;
         let publisher = watch::Sender::new(None);
         let records = Records::new(connector.clone(), names.clone(), publisher.subscribe());
+        let (delivery, retries) = (Arc::<Delivery>::default(), Arc::<Retries>::default());
+        let renewals = watch::Sender::new(0);
+        let history = can_keep.map(|()| {
+            let (delivery, renewals) = (delivery.clone(), renewals.clone());
+            Arc::new(History::new(door, max_queue, delivery, renewals, retries.clone()))
+        });
         Ok(Self {
             connector,
             names,
@@ -125,7 +146,10 @@ impl Redis {
             interest: Arc::new(Interest::new()),
             publisher,
             records,
-            renewals: watch::Sender::new(0),
+            history,
+            delivery,
+            retries,
+            renewals,
             tasks: Mutex::default(),
         })
     }
@@ -133,15 +157,15 @@ impl Redis {
 
 impl Adapter for Redis {
     fn start(&self, node: NodeId, inbox: Arc<dyn NodeInbox>) {
-        let retries = Arc::<Retries>::default();
         let hearing = Hearing {
             connector: self.connector.clone(),
             names: self.names.clone(),
             own: self.names.node(node),
             inbox: inbox.clone(),
             interest: self.interest.clone(),
+            history: self.delivery.clone(),
             renewals: self.renewals.clone(),
-            retries: retries.clone(),
+            retries: self.retries.clone(),
         };
         let sending = Sending {
             connector: self.connector.clone(),
@@ -150,7 +174,7 @@ impl Adapter for Redis {
             inbox,
             publisher: self.publisher.clone(),
             renewals: self.renewals.subscribe(),
-            retries,
+            retries: self.retries.clone(),
             was_connected: false,
         };
         let tasks = [tokio::spawn(hearing.run()), tokio::spawn(sending.run())];
@@ -192,6 +216,16 @@ impl Adapter for Redis {
 
     fn store(&self) -> Option<&dyn Store> {
         Some(&self.records)
+    }
+
+    fn history(&self) -> Option<Arc<dyn HistoryStore>> {
+        match &self.history {
+            Ok(history) => Some(history.clone()),
+            Err(reason) => {
+                limited!(WARN, ?reason, "Redis cannot be used for a history");
+                None
+            }
+        }
     }
 }
 

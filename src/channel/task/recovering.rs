@@ -37,19 +37,28 @@ pub(super) async fn recover<A>(
         _ => None,
     };
     let has_moved = moved.is_some();
+    // Where it goes on, if the nodes share the history.
+    let position = moved.as_ref().and_then(|moved| moved.position);
     let mut arrival = moved.as_ref().map_or(Arrival::New, |moved| moved.arrival.clone());
     let mut recovered = None;
-    if !matches!(arrival, Arrival::Moved { has_gap: false, .. })
-        && let Some(histories) = context.pubsub.histories()
-        && histories.policy(&context.topic).is_some()
-    {
-        let after = after.or_else(|| after_in(payload, context.client.positions));
+    let histories = context.pubsub.histories();
+    let histories = histories.filter(|histories| histories.policy(&context.topic).is_some());
+    if let Arrival::Moved { has_gap, .. } = &mut arrival {
+        // One of the nodes knows nothing of the history.
+        *has_gap |= position.is_some() != histories.is_some_and(|it| it.are_shared());
+    }
+    let is_whole = matches!(arrival, Arrival::Moved { has_gap: false, .. });
+    if let Some(histories) = histories.filter(|_| position.is_some() || !is_whole) {
+        let named = after.or_else(|| after_in(payload, context.client.positions));
+        let named = named.filter(|_| !is_whole);
+        let after = named.or(position);
         if after.is_some() || context.client.positions.are_wanted() {
             let (begun, is_complete) = read(context, histories, after).await;
-            match (&mut arrival, after) {
-                (Arrival::Moved { has_gap, .. }, Some(_)) => *has_gap = !is_complete,
-                (_, Some(_)) => arrival = Arrival::Recovered { has_gap: !is_complete },
-                (_, None) => {}
+            match &mut arrival {
+                Arrival::Moved { has_gap, .. } if named.is_some() => *has_gap = !is_complete,
+                Arrival::Moved { has_gap, .. } => *has_gap |= !is_complete,
+                _ if named.is_some() => arrival = Arrival::Recovered { has_gap: !is_complete },
+                _ => {}
             }
             // What it has kept until now is in the history.
             moved.into_iter().for_each(|moved| moved.resting = None);
@@ -71,6 +80,9 @@ async fn read<A>(
 ) -> (Recovered, bool) {
     let topic = &context.topic;
     let rest = || context.pubsub.registry().rest(topic);
+    if let Some(heard) = histories.hear(topic) {
+        heard.await;
+    }
     // It begins before it is read, so that nothing falls in between.
     let mut resting = rest();
     let Some(after) = after else {

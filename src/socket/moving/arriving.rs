@@ -13,6 +13,7 @@ use tower_channels_transports::{FixedReservation, outbox};
 use super::wire::{self, Outline, Packed, Prepared};
 use crate::channel::arrival::Arrival;
 use crate::channel::moving::{Continued, Settlement};
+use crate::history::Position;
 use crate::message::{LONGEST_NAME, Ref};
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
@@ -40,6 +41,8 @@ pub(in crate::socket) struct ArrivingTopic {
     pub(super) packed: Option<Payload>,
     pub(super) has_gap: bool,
     pub(super) heard: Heard,
+    /// Up to where the client has received the history of the topic, if the nodes share that.
+    pub(super) position: Option<Position>,
     pub(super) follows: bool,
     /// The join_ref, if the client has received the reply to its join.
     pub(super) joined: Option<Ref>,
@@ -98,13 +101,17 @@ impl Arriving {
         let settlement = Arc::new(settlement);
         let mut prepared = std::mem::take(&mut self.prepared);
         for topic in topics {
-            let wire::Topic { topic, stream, state, heard, follows, has_gap, joined } = topic;
+            let wire::Topic { topic, stream, state, heard, follows, has_gap, joined, position } =
+                topic;
+            let position = position.map(Position::from);
             let topic = SmolStr::from(topic);
             let resting = prepared.remove(&topic);
             let arriving = ArrivingTopic {
                 outbox: responder.outbox.stream_of(stream),
                 packed: state.map(Payload::from),
-                has_gap: has_gap || resting.is_none(),
+                // What is missing of a history is read.
+                has_gap: has_gap || (resting.is_none() && position.is_none()),
+                position,
                 heard: wire::by_node(&heard).into_iter().collect(),
                 follows,
                 joined: joined.as_deref().and_then(Ref::from_json),
@@ -163,14 +170,16 @@ impl ArrivingTopic {
 
     /// Returns the stream, and what the join continues.
     pub(in crate::socket) fn land(self) -> (outbox::Sender, Continued) {
-        let Self { outbox, packed, has_gap, heard, follows, resting, settlement, .. } = self;
-        let has_gap = has_gap || resting.as_ref().is_some_and(Resting::missed);
+        let Self { outbox, packed, has_gap, heard, position, follows, resting, settlement, .. } =
+            self;
+        let has_missed = || resting.as_ref().is_some_and(Resting::missed);
+        let has_gap = has_gap || (position.is_none() && has_missed());
         outbox.expect_reply();
         if follows {
             outbox.discard_volatile();
         }
         let arrival = Arrival::Moved { packed, has_gap };
-        (outbox, Continued { arrival, resting, heard, settlement })
+        (outbox, Continued { arrival, resting, heard, position, settlement })
     }
 
     /// Whether the client follows the presence of the topic.

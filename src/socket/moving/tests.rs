@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tower_channels_transports::{Close, Inbound, Session, Transport, outbox};
 
-use super::wire::{self, Handled, Number, Outline, Packed, Prepared, State, Topic};
+use super::wire::{self, At, Handled, Number, Outline, Packed, Prepared, State, Topic};
 use super::*;
 use crate::channel::arrival::Arrival;
 use crate::channel::callbacks::{Channel, Socket};
@@ -175,6 +175,7 @@ fn what_is_packed_is_read_again_and_what_is_unknown_is_ignored() {
         follows: true,
         has_gap: true,
         joined: Some("\"1\"".into()),
+        position: Some(At { epoch: u64::MAX, number: 4 }),
     };
     let packed = Packed {
         version: 2,
