@@ -28,7 +28,7 @@ fn topics(appends: Vec<Append>) -> Vec<String> {
 fn messages_are_sent_once_and_in_their_order() {
     let mut pending = pending(&["a", "b", "c"]);
     assert_eq!(send(&mut pending), [1, 2, 3]);
-    assert_eq!(send(&mut pending), []);
+    assert!(send(&mut pending).is_empty());
     assert_eq!(pending.answered(2).unwrap().topic, "b");
     assert!(pending.answered(2).is_none());
     pending.push(append("d", "x"), Instant::now()).unwrap();
@@ -56,7 +56,7 @@ fn no_more_are_sent_than_answers_are_waited_for() {
     assert_eq!(send(&mut pending).len(), WINDOW);
     // Of the first it is not known: the window stays where it is.
     pending.answered(2);
-    assert_eq!(send(&mut pending), []);
+    assert!(send(&mut pending).is_empty());
     pending.answered(1);
     assert_eq!(send(&mut pending), [WINDOW as u64 + 1, WINDOW as u64 + 2]);
 }
