@@ -2,11 +2,12 @@
 //!
 //! `cargo bench --bench cluster`, with the programs of the engines in `REDIS_SERVER`, `VALKEY_SERVER` and
 //! `NATS_SERVER`; one that is not set is skipped. Arguments choose parts: `in_memory`, `latency`, `cpu`, `waits`,
-//! `memory`, `relay`, `moves`.
+//! `memory`, `relay`, `moves`, `history`.
 
 mod cpu;
 mod engine;
 mod frames;
+mod history;
 mod in_memory;
 mod latency;
 mod memory;
@@ -55,6 +56,9 @@ fn main() {
         if is_chosen("moves") {
             let address = engine.address();
             moves::run(|| async move { address.node("moves", Listen::All).await });
+        }
+        if is_chosen("history") {
+            history::run(engine.address());
         }
         if is_chosen("memory") {
             memory::run(engine.address());

@@ -7,8 +7,8 @@ use tower_channels_nats::{Nats, NatsConfig};
 use tower_channels_redis::{Redis, RedisConfig};
 use tower_channels_sqlite::Sqlite;
 
-/// Connects an endpoint with those of other nodes that have the same name, `app`, on the same engine; or gives the topics
-/// that match `pattern` a history: in a file, or in memory without an engine.
+/// Connects an endpoint with those of other nodes that have the same name, `app`, on the same engine, and gives the topics
+/// that match `pattern` a history: in the engine if it can keep one, in a file, or in memory.
 pub async fn connect<A: Send + Sync + 'static>(
     builder: Builder<A>,
     engine: Option<&str>,
@@ -17,10 +17,9 @@ pub async fn connect<A: Send + Sync + 'static>(
 ) -> Result<Builder<A>> {
     let Some(engine) = engine else { return Ok(builder.history(pattern, history)) };
     match engine.split_once(':') {
-        // Several nodes need a store that they share.
         Some(("redis", _)) => {
             let redis = Redis::connect(RedisConfig::new(engine).app(app)).await;
-            Ok(builder.adapter(redis.map_err(Error::other)?))
+            Ok(builder.history(pattern, history).adapter(redis.map_err(Error::other)?))
         }
         Some(("nats", _)) => {
             let nats = Nats::connect(NatsConfig::new(engine).app(app)).await;

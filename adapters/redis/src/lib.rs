@@ -17,10 +17,11 @@
 //! # Requirements
 //!
 //! Redis 6 or Valkey, as one server, as a master with replicas (see [`RedisConfig::sentinel`]) or as a Redis Cluster,
-//! where messages go over its bus. A topic takes about 220 bytes per node, the record of a resumable session about
-//! 300 bytes for an hour after its last use; a session that a node has left behind in a deploy up to 64 KiB. Records are in
-//! database 0, under `tc:{app}:r:`, with the braces: so that a Redis Cluster keeps them on one server. They need no
-//! persistence, and should not be evicted: `maxmemory-policy noeviction`, or one of `volatile-ttl`.
+//! where messages go over its bus; for [histories](#histories) Redis 7 or Valkey. A topic takes about 220 bytes per node, the
+//! record of a resumable session about 300 bytes for an hour after its last use; a session that a node has left behind in a
+//! deploy up to 64 KiB. Keys are in database 0 and begin with `tc:{app}:`, with the braces: so that a Redis Cluster keeps
+//! them on one server. Records need no persistence, and should not be evicted: `maxmemory-policy noeviction`, or
+//! `volatile-ttl`.
 //!
 //! A server with access control needs this user; Redis compares a pattern that is subscribed to
 //! with the rules literally, so those with `&` are needed as they stand:
@@ -29,6 +30,8 @@
 //! ACL SETUSER chat on >secret +publish +subscribe +psubscribe +unsubscribe +punsubscribe
 //!     resetchannels &tc:chat:all &tc:chat:n:* &tc:chat:t:*
 //!     +eval +evalsha +get +set +del ~tc:{chat}:r:*
+//!     # and for histories:
+//!     &tc:chat:h:* ~tc:{chat}:* +script|load +info +time +mget +pexpire +xadd +xrange +xrevrange +xtrim
 //! ```
 //!
 //! Anyone who can publish there can impersonate the application, and who reads its keys reads what was sent to its
@@ -36,16 +39,41 @@
 //!
 //! # Failures
 //!
-//! Each node has two connections, one to receive and one to send. Either is opened again when it ends, or
-//! when the server is silent for 2 s, after pauses that grow from 20 ms to 400 ms; the address is looked up each time.
-//! What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
+//! Each node has two connections, one to receive and one to send, and a third with histories. Each is opened again when it
+//! ends, or when the server is silent for 2 s, after pauses that grow from 20 ms to 400 ms; the address is looked up each
+//! time. What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
 //! again could deliver it twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
 //! then is its own affair.
+//!
+//! A Redis Cluster can lose messages between its own servers, when the link of two of them breaks or one is silent for half
+//! of `cluster-node-timeout`: no connection of a node ends then, and no error is seen. Nodes notice what was lost by its
+//! number when the next message comes, or by the beats of the others.
 //!
 //! A call for a record takes at most a second, and fails at once while the node is not connected. A record that the
 //! server loses, in a failover or with its memory, is a session that cannot move to another node.
 //!
 //! A node that reads too slowly is cut off by the server (`client-output-buffer-limit pubsub`, 32 MiB).
+//!
+//! # Histories
+//!
+//! The server keeps the messages of topics with a [history](tower_channels::Builder::history), if the user has the rights and
+//! the server the commands for it. A script adds a message to the stream of its topic and publishes it, so that both
+//! happen or neither. A message takes its bytes and about 70 more, a topic about 500 bytes and twice its name, until a day
+//! after its messages are too old. In a Redis Cluster one server has all of it.
+//!
+//! A message whose answer is lost is sent again on the next connection, and counts once: the server executes nothing any more
+//! that comes from the older one, and is asked what it has executed.
+//!
+//! What clients do not receive they learn of, as a gap:
+//!
+//! - What was evicted (`maxmemory-policy allkeys-*` or `volatile-*`) or flushed: the topic has another epoch. With
+//!   `noeviction`, a full server refuses messages, and what it refuses is not delivered.
+//! - What a server has lost that was killed, or a master whose replica has taken over: each time a server's process is new,
+//!   all positions from before are refused, since its last messages may be missing. A server that loses nothing
+//!   (`appendonly yes`, `appendfsync always`, no replica that takes over) can be declared
+//!   [durable](RedisConfig::durable); then positions outlive its restarts.
+//! - A server to which a replica of the same process returns, or whose clock is behind that of the one before by more than its
+//!   absence lasted, is not told apart: let the servers' clocks agree to a second.
 //!
 //! # Features
 //!

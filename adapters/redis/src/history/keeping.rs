@@ -271,3 +271,6 @@ impl fmt::Debug for End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
