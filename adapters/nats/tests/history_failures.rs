@@ -289,7 +289,8 @@ async fn a_server_without_jetstream_is_named_as_the_reason() {
 
 #[tokio::test]
 async fn a_user_without_permission_is_named_as_the_reason() {
-    let permissions = "authorization { user: ann, password: secret, permissions: { publish: [\"tc.>\"], subscribe: \"tc.>\" } }";
+    let permissions = "authorization { users: [{ user: ann, password: secret, \
+        permissions: { publish: \"tc.channels.>\", subscribe: \"tc.channels.>\" } }] }";
     let server = ServerConfig::new().jetstream().line(permissions).start().await;
     let Some(server) = server else { return };
     let node = Store::start(config(&server).user_and_password("ann", "secret")).await;
@@ -303,11 +304,13 @@ async fn a_user_without_permission_is_named_as_the_reason() {
 
 #[tokio::test]
 async fn the_permissions_that_are_documented_suffice() {
-    let subjects = ["INFO", "CREATE", "UPDATE", "MSG.GET"]
-        .map(|call| format!("\"$JS.API.STREAM.{call}.{STREAM}\""))
-        .join(", ");
+    let calls = ["INFO", "CREATE", "UPDATE", "MSG.GET"]
+        .map(|call| format!("$JS.API.STREAM.{call}.{STREAM}"));
+    let others = ["tc.channels.>".to_owned(), format!("$JS.API.DIRECT.GET.{STREAM}")];
+    let publish = [&calls[..], &others].concat();
     let permissions = format!(
-        "authorization {{ user: ann, password: secret, permissions: {{ publish: [\"tc.channels.>\", {subjects}, \"$JS.API.DIRECT.GET.{STREAM}\"], subscribe: \"tc.channels.>\" }} }}"
+        "authorization {{ users: [{{ user: ann, password: secret, \
+         permissions: {{ publish: {publish:?}, subscribe: \"tc.channels.>\" }} }}] }}"
     );
     let server = ServerConfig::new().jetstream().line(&permissions).start().await;
     let Some(server) = server else { return };
