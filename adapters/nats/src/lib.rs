@@ -90,7 +90,7 @@
 //! `tc.{app}.h.>` to `tc.{app}.r.>`, allows direct gets and forgets the oldest messages first.
 //!
 //! - A message counts as kept when the server acknowledges it: what that is worth is a matter of the storage, the replicas
-//!   and the `sync_interval` of the server. One without an acknowledgement is sent again over the next connection, for two
+//!   and the `sync_interval` of the server. One without an acknowledgement is sent again over the next connection, for five
 //!   seconds in all, and counts once. The messages of a node on a topic keep their order, also then.
 //! - The number of a position is that of the message in the stream, the epoch the time at which the stream was created; a
 //!   node that misses messages which it knows adds to that in the stream's metadata.

@@ -91,7 +91,7 @@ async fn listening_does_not_wait_for_a_server_that_is_away() {
         tokio::time::sleep(MS).await;
     }
     let refused = node.append("t", "in vain").await.expect("it is told");
-    assert!(refused.unwrap_err().to_string().contains("two seconds"));
+    assert!(refused.unwrap_err().to_string().contains("five seconds"));
     assert!(node.try_read("t", Since::Newest).await.is_err());
     proxy.heal();
     node.is_interrupted(2).await;
@@ -255,15 +255,19 @@ async fn thousands_of_messages_among_others_are_read_in_pages_of_any_size() {
     let Some(server) = server().await else { return };
     let node = Store::up(config(&server)).await;
     let head = node.newest("t").await.last;
-    let mut told = Vec::new();
-    for number in 0..900 {
-        told.push(node.append("t", number));
-        told.push(node.append(&format!("other:{}", number % 7), "x"));
-    }
     let mut positions = Vec::new();
-    for (index, told) in told.into_iter().enumerate() {
-        let position = told.await.expect("it is told").expect("it is kept");
-        positions.extend((index % 2 == 0).then_some(position));
+    // A few at a time: however slow the machine.
+    for numbers in (0..900).collect::<Vec<_>>().chunks(50) {
+        let told: Vec<_> = numbers
+            .iter()
+            .map(|number| {
+                drop(node.append(&format!("other:{}", number % 7), "x"));
+                node.append("t", number)
+            })
+            .collect();
+        for told in told {
+            positions.push(told.await.expect("it is told").expect("it is kept"));
+        }
     }
     let all = node.after("t", head).await;
     assert!(all.is_complete);

@@ -30,8 +30,8 @@ struct Entry {
     is_refused: bool,
 }
 
-/// For how long an answer is waited for.
-const PATIENCE: Duration = Duration::from_millis(1900);
+/// For how long an answer is waited for: longer than it takes a server to start again, or others to choose a leader.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many may be sent without an answer.
 const WINDOW: usize = 512;

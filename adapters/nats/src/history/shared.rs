@@ -222,7 +222,7 @@ impl Shared {
             }
             sleep(LOOK).await;
             let expired = self.pending.lock().expire(Instant::now());
-            self.lost(expired, "NATS has not answered within two seconds");
+            self.lost(expired, "NATS has not answered within five seconds");
         }
     }
 
