@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn what_waits_or_is_on_its_way_is_bounded() {
         let mut queue = queue(2 * (OVERHEAD + 11), &[10, 10]);
-        let mut push = |queue: &mut Queue| queue.push(message(10), Instant::now());
+        let push = |queue: &mut Queue| queue.push(message(10), Instant::now());
         assert_eq!(push(&mut queue), Err(PublishError::Overflow));
         send(&mut queue);
         assert_eq!(push(&mut queue), Err(PublishError::Overflow));
