@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::arrival::{Arrival, News};
 use crate::adapter::NodeId;
+use crate::history::Position;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
 use crate::topics::heard::Heard;
@@ -42,6 +43,8 @@ pub(crate) struct Continued {
     pub(crate) resting: Option<Resting>,
     /// What was received on the old node.
     pub(crate) heard: Heard,
+    /// A position of the topic's history up to which the client has acknowledged everything.
+    pub(crate) acknowledged: Option<Position>,
     /// Held until the channel has joined.
     pub(crate) settlement: Arc<Settlement>,
 }

@@ -42,6 +42,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let transport = info.transport();
         let once = info.param("pushes") == Some("once");
         let positions = Positions::from_param(info.param("positions"));
+        let session = self.remembers(positions).then(|| info.param("session").map(Arc::from));
         let version = Version::negotiate(info.params().get("vsn")).ok_or_else(|| {
             Rejected::reason("the protocol version is unknown").with_label("version")
         })?;
@@ -67,11 +68,18 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
             expiry,
             self.sessions.clone(),
             once,
+            session.flatten(),
         ))
     }
 }
 
 impl<A: Send + Sync + 'static> ConnectHandler<A> {
+    /// Returns whether another node has to know from where the topics of a client go on: it does not say so itself.
+    fn remembers(&self, positions: Positions) -> bool {
+        let peers = self.endpoint.peers.as_ref().filter(|_| !positions.are_wanted());
+        peers.is_some_and(|peers| peers.can_recover())
+    }
+
     /// Asks the application, unless a test has given the assigns.
     async fn decide(&self, info: ConnectInfo) -> Result<Arc<Guarded<A>>, Rejected> {
         #[cfg(feature = "test-util")]

@@ -13,6 +13,7 @@ mod windows;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,7 +45,7 @@ pub(crate) struct Histories {
 /// Where messages are kept.
 enum Place {
     Memory(InMemory),
-    Store(Box<dyn HistoryStore>),
+    Store(Arc<dyn HistoryStore>),
 }
 
 struct InMemory(Mutex<(Rings, Reservation)>);
@@ -63,7 +64,7 @@ impl Histories {
     pub(crate) fn start(
         policies: Vec<(String, History)>,
         memory: usize,
-        store: Option<Box<dyn HistoryStore>>,
+        store: Option<Arc<dyn HistoryStore>>,
         topics: &Topics,
     ) -> Arc<Self> {
         let receiver = Arc::new(Receiver::new(topics, memory / WINDOWS));
@@ -93,6 +94,16 @@ impl Histories {
         let mut policies = self.policies.iter().enumerate();
         let found = policies.find(|(_, (pattern, _))| pattern::matches(pattern, topic));
         found.map(|(place, (_, history))| (place, history))
+    }
+
+    /// Returns whether what is kept outlives this node.
+    pub(crate) fn outlives_node(&self) -> bool {
+        matches!(self.place, Place::Store(_))
+    }
+
+    /// The number of the last message that was delivered here, by a store.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.receiver.delivered.load(Ordering::Relaxed)
     }
 
     /// Updates the gauge, and forgets what has become too old. The caller holds no lock.

@@ -1,6 +1,7 @@
 //! [`Receiver`]: delivers the messages that are kept.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(super) struct Receiver {
     pub(super) windows: Windows<Arc<Broadcast>>,
     senders: Mutex<Senders>,
     started: Instant,
+    /// The number of the last message that a store has handed over, once it is delivered.
+    pub(super) delivered: AtomicU64,
     kept: Counter,
 }
 
@@ -50,6 +53,7 @@ impl Receiver {
             topics: topics.clone(),
             senders: Mutex::new(senders),
             started: Instant::now(),
+            delivered: AtomicU64::new(0),
             kept: HISTORY_KEPT.handle(UNLABELED),
         }
     }
@@ -103,6 +107,7 @@ impl HistoryInbox for Receiver {
         let Some((broadcast, from)) = decode(topic.into(), content) else { return };
         let from = from.and_then(|token| self.recall(token));
         self.deliver(broadcast, from.as_ref(), |_| (position, previous));
+        self.delivered.store(position.number, Ordering::Relaxed);
     }
 
     fn lost(&self, topic: &str, error: &StoreError) {

@@ -8,6 +8,7 @@ mod handled_refs;
 mod joined_channel;
 mod moving;
 pub(crate) mod registry;
+mod remembering;
 mod repeats;
 pub(crate) mod shutdown;
 
@@ -25,6 +26,7 @@ pub(crate) use self::context::{ChannelLimits, EndpointContext, RefreshFn};
 use self::dispatch::Dispatcher;
 use self::expiry::Expiry;
 use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
+use self::remembering::Remembering;
 use self::repeats::{Repeats, Report};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
@@ -55,7 +57,7 @@ enum Admission {
 
 impl<A: Send + Sync + 'static> SocketSession<A> {
     /// Creates the session of a client that was accepted. With `once`, a resumable session handles no
-    /// ref of its client twice.
+    /// ref of its client twice. With the id of the `session`, another node can go on with its topics if this one dies.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Arc<Guarded<A>>,
@@ -64,6 +66,7 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         expiry: Option<Box<Expiry>>,
         sessions: SessionRegistry,
         once: bool,
+        session: Option<Arc<str>>,
     ) -> Self {
         let size = SESSION + Repeats::max_size(once);
         let memory = responder.outbox.account().map(|account| account.hold(size));
@@ -72,7 +75,8 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let transport = info.transport().name();
         // A root: the request that it came by ends long before it.
         let span = tracing::info_span!(parent: None, "socket", id, transport);
-        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
+        let mut dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
+        dispatcher.remembering = session.map_or(Remembering::Off, Remembering::new);
         let admission = Admission::Requested(sessions);
         let repeats = Repeats::new(once);
         Self { dispatcher, info, repeats, admission, expiry, _memory: memory }
@@ -187,6 +191,10 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
 
     fn prepare(&mut self, outline: Bytes) -> BoxFuture<Bytes> {
         self.dispatcher.prepare(&outline)
+    }
+
+    fn recover(&mut self, left: Bytes) {
+        self.dispatcher.remembering.recover(&left);
     }
 
     fn unpack(&mut self, packed: Bytes) -> bool {

@@ -1,5 +1,6 @@
 //! [`Packing`]: ends the channels of a session that goes on on another node, and packs what goes along.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
@@ -17,6 +18,8 @@ use super::wire::{self, Handled, Outline, Packed, Prepared, State, Topic};
 use crate::channel::arrival::News;
 use crate::channel::mailbox::Command;
 use crate::channel::moving::{PackRequest, PackedChannel};
+use crate::channel::remembered::MovedTopics;
+use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
@@ -52,6 +55,8 @@ pub(in crate::socket) struct Packing {
     /// What it has brought from a node before, and its client has not joined here, with the events that their channels
     /// intercept.
     pub(in crate::socket) arriving: Vec<(SmolStr, Box<ArrivingTopic>, Intercepted)>,
+    /// Where its topics stand in their histories.
+    pub(in crate::socket) remembered: MovedTopics,
     /// The refs that are not handled again.
     pub(in crate::socket) handled: Option<Vec<(u64, u64)>>,
 }
@@ -70,11 +75,12 @@ pub(in crate::socket) fn outline<'a>(
 impl Packing {
     /// Ends the channels, within about a second. `prepared` is what [`Arriving::prepare`] has returned on the new node.
     pub(in crate::socket) async fn run(self, prepared: Option<Bytes>) -> Bytes {
-        let Self { pubsub, responder, channels, arriving, handled } = self;
+        let Self { pubsub, responder, channels, arriving, remembered, handled } = self;
         let deadline = Instant::now() + PACKED_WITHIN;
         let has_gap = !has_heard(&pubsub, prepared).await;
         let ticket = next_ticket();
-        let mut topics = Topics { all: Vec::new(), has_gap, size: 0 };
+        let MovedTopics { awaited, joined } = remembered;
+        let mut topics = Topics { all: Vec::new(), acknowledged: joined, has_gap, size: 0 };
         // All of them at once.
         let request = |(topic, channel): (SmolStr, Box<JoinedChannel>)| {
             let (reply, packed) = oneshot::channel();
@@ -109,6 +115,7 @@ impl Packing {
             lingering: wire::numbers(lingering),
             topics: topics.all,
             handled,
+            left: awaited,
         };
         packed.encode_to_vec().into()
     }
@@ -158,6 +165,7 @@ fn report_left_behind(topic: &SmolStr, reason: &'static str) {
 /// The topics that go along.
 struct Topics {
     all: Vec<Topic>,
+    acknowledged: HashMap<SmolStr, Position>,
     /// Whether broadcasts of any of them may be lost.
     has_gap: bool,
     /// What their channels have packed, in bytes.
@@ -178,8 +186,10 @@ impl Topics {
         let state = packed.filter(|packed| self.admit(&topic, packed)).as_ref().map(State::from);
         let has_arrived = channel.join_acked || channel.outbox.has_reply_arrived();
         let joined = channel.sent_join_ref.as_json().filter(|_| has_arrived);
+        let acknowledged = self.acknowledged.remove(&topic).map(Into::into);
         self.all.push(Topic {
             topic: topic.into(),
+            acknowledged,
             stream: channel.outbox.stream_id(),
             state,
             heard: wire::numbers(heard.iter()),
@@ -198,7 +208,15 @@ impl Topics {
         intercepted: Intercepted,
     ) {
         let ArrivingTopic {
-            outbox, packed, mut has_gap, mut heard, follows, joined, resting, ..
+            outbox,
+            packed,
+            mut has_gap,
+            mut heard,
+            follows,
+            joined,
+            acknowledged,
+            resting,
+            ..
         } = arriving;
         has_gap |= self.has_gap;
         let stream = outbox.stream_id();
@@ -220,6 +238,7 @@ impl Topics {
             heard: wire::numbers(heard.iter()),
             follows,
             has_gap,
+            acknowledged: acknowledged.map(Into::into),
             joined: joined.as_ref().and_then(Ref::as_json).map(str::to_owned),
         });
     }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 
 use crate::adapter::NodeId;
+use crate::cluster::claims::LeftTopic;
+use crate::history::Position;
 use crate::payload::Payload;
 use crate::serializer::Version;
 
@@ -52,6 +54,9 @@ pub(super) struct Packed {
     /// What is not handled again.
     #[prost(message, optional, tag = "4")]
     pub(super) handled: Option<Handled>,
+    /// The topics that the client had joined on a node that was gone, and not joined since.
+    #[prost(message, repeated, tag = "6")]
+    pub(super) left: Vec<LeftTopic>,
 }
 
 /// A topic that the client has joined.
@@ -74,6 +79,30 @@ pub(super) struct Topic {
     /// The join_ref, as JSON, if the client has received the reply to its join.
     #[prost(string, optional, tag = "8")]
     pub(super) joined: Option<String>,
+    /// A position of its history up to which the client has acknowledged everything.
+    #[prost(message, optional, tag = "10")]
+    pub(super) acknowledged: Option<At>,
+}
+
+/// A position.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct At {
+    #[prost(fixed64, tag = "1")]
+    pub(super) epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) number: u64,
+}
+
+impl From<Position> for At {
+    fn from(Position { epoch, number }: Position) -> Self {
+        Self { epoch, number }
+    }
+}
+
+impl From<At> for Position {
+    fn from(At { epoch, number }: At) -> Self {
+        Self { epoch, number }
+    }
 }
 
 /// What a channel has packed.
