@@ -60,7 +60,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let responder = Responder { outbox, version, resumable: false, positions };
         let endpoint = Arc::clone(&self.endpoint);
         let info = SocketInfo::new(id.map(Into::into), transport);
-        Ok(SocketSession::new(
+        let created = SocketSession::new(
             endpoint,
             assigns,
             info,
@@ -68,8 +68,11 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
             expiry,
             self.sessions.clone(),
             once,
-            session.flatten(),
-        ))
+        );
+        Ok(match session.flatten() {
+            Some(session) => created.remember(session),
+            None => created,
+        })
     }
 }
 

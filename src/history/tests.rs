@@ -53,7 +53,7 @@ fn node(history: History, store: Option<Fake>) -> Node {
     topics.allow_outbox(1 << 20);
     let store = store.map(|store| Box::new(store) as Box<dyn HistoryStore>);
     let policies = vec![("log:*".to_owned(), history)];
-    let histories = Histories::start(policies, 64 << 20, store, &topics);
+    let histories = Histories::start(policies, 64 << 20, store.map(Arc::from), &topics);
     Node { histories, topics, memory }
 }
 

@@ -57,7 +57,7 @@ enum Admission {
 
 impl<A: Send + Sync + 'static> SocketSession<A> {
     /// Creates the session of a client that was accepted. With `once`, a resumable session handles no
-    /// ref of its client twice. With the id of the `session`, another node can go on with its topics if this one dies.
+    /// ref of its client twice.
     pub(crate) fn new(
         endpoint: Arc<EndpointContext<A>>,
         assigns: Arc<Guarded<A>>,
@@ -66,7 +66,6 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         expiry: Option<Box<Expiry>>,
         sessions: SessionRegistry,
         once: bool,
-        session: Option<Arc<str>>,
     ) -> Self {
         let size = SESSION + Repeats::max_size(once);
         let memory = responder.outbox.account().map(|account| account.hold(size));
@@ -75,11 +74,16 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let transport = info.transport().name();
         // A root: the request that it came by ends long before it.
         let span = tracing::info_span!(parent: None, "socket", id, transport);
-        let mut dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
-        dispatcher.remembering = session.map_or(Remembering::Off, Remembering::new);
+        let dispatcher = Dispatcher::new(endpoint, assigns, Arc::clone(&info), responder, span);
         let admission = Admission::Requested(sessions);
         let repeats = Repeats::new(once);
         Self { dispatcher, info, repeats, admission, expiry, _memory: memory }
+    }
+
+    /// Lets another node go on with the topics of the session of this id if this one dies.
+    pub(crate) fn remember(mut self, session: Arc<str>) -> Self {
+        self.dispatcher.remembering = Remembering::new(session);
+        self
     }
 
     fn start_expiry(&mut self) {
