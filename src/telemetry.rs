@@ -95,6 +95,11 @@ define_metrics! {
     /// or with a gap because the store was not available.
     pub(crate) Counter HISTORY_RECOVERIES = "tower_channels_history_recoveries_total"
         by [("result", &["complete", "gap", "unavailable"])];
+    /// Topics of which a node has missed messages that it could not read afterwards: they were forgotten, or the store has
+    /// lost everything; the store was not available for too long; or it handed the topic over too late for clients that had
+    /// joined.
+    pub(crate) Counter HISTORY_GAPS = "tower_channels_history_gaps_total"
+        by [("cause", &["forgotten", "unavailable", "unheard"])];
     /// Topics whose history was forgotten because too much was kept in memory.
     pub(crate) Counter HISTORY_TOPICS_FORGOTTEN = "tower_channels_history_topics_forgotten_total" by [];
     /// What histories take in memory.

@@ -242,10 +242,14 @@ impl TopicSubscription {
         self.may_be_dormant.store(is_dormant, Ordering::Release);
     }
 
-    /// Ends the subscription, behind what was broadcast while it was dormant. Returns what it has received.
-    pub(crate) fn leave(&self) -> Heard {
+    /// Ends the subscription, behind what was broadcast while it was dormant. Returns what it has received; see
+    /// [`Membership::leave_history`].
+    pub(crate) fn leave(
+        &self,
+        last: impl FnOnce() -> Option<Position>,
+    ) -> (Heard, Option<Position>) {
         let subscription = self.current.lock().take();
-        subscription.map(Membership::leave).unwrap_or_default()
+        subscription.map(|subscription| subscription.leave_history(last)).unwrap_or_default()
     }
 
     /// Sends what was broadcast while the subscription was dormant.

@@ -29,6 +29,8 @@ pub(crate) struct PackedChannel {
     pub(crate) packed: Option<Payload>,
     /// What it has received of its topic.
     pub(crate) heard: Heard,
+    /// Up to where it has received the history of the topic, if several nodes share that.
+    pub(crate) position: Option<Position>,
     /// Whether the client has requested the presence of the topic.
     pub(crate) follows: bool,
     /// What the reply to its join has told the client, if that has read it.
@@ -43,8 +45,8 @@ pub(crate) struct Continued {
     pub(crate) resting: Option<Resting>,
     /// What was received on the old node.
     pub(crate) heard: Heard,
-    /// A position of the topic's history up to which the client has acknowledged everything.
-    pub(crate) acknowledged: Option<Position>,
+    /// Up to where the history of the topic was, if several nodes share that.
+    pub(crate) position: Option<Position>,
     /// Held until the channel has joined.
     pub(crate) settlement: Arc<Settlement>,
 }

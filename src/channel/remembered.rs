@@ -1,6 +1,5 @@
 //! [`Remembered`]: the topics with a history that a client has joined, so that another node can go on with them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -66,7 +65,7 @@ const PATIENCE: u64 = 5000;
 
 impl Remembered {
     /// Begins to remember a session, which has a connection. `left` is what is known of it from a node that is gone; it
-    /// `continues` that, or a session of another node.
+    /// `continues` that.
     pub(crate) fn new(
         peers: Arc<EndpointPeers>,
         id: Arc<str>,
@@ -168,28 +167,16 @@ impl Remembered {
         }
     }
 
-    /// The session goes to another node, which remembers it from now on. Returns its topics.
-    pub(crate) fn move_away(&self) -> MovedTopics {
+    /// The session goes to another node, which remembers it from now on. Returns the topics that were not joined here, but
+    /// on a node before that is gone.
+    pub(crate) fn move_away(&self) -> Vec<LeftTopic> {
         let mut state = self.state.lock();
-        let (number, topics) = (state.number, std::mem::take(&mut state.topics));
+        let topics = std::mem::take(&mut state.topics);
         state.names = 0;
         drop(state);
-        let (awaited, joined) = topics.into_iter().partition::<Vec<_>, _>(|it| it.mailbox.is_none());
-        let left = |it: &Remember| LeftTopic::new(&it.topic, it.position);
-        MovedTopics {
-            awaited: awaited.iter().map(left).collect(),
-            joined: joined.iter().map(|it| (it.topic.clone(), it.moved(number))).collect(),
-        }
+        let awaited = topics.iter().filter(|it| it.mailbox.is_none());
+        awaited.map(|it| LeftTopic::new(&it.topic, it.position)).collect()
     }
-}
-
-/// The topics of a session that goes to another node.
-#[derive(Default)]
-pub(crate) struct MovedTopics {
-    /// Those that were not joined here, but on a node before that is gone.
-    pub(crate) awaited: Vec<LeftTopic>,
-    /// Behind which position everything is the client's.
-    pub(crate) joined: HashMap<SmolStr, Position>,
 }
 
 impl Recoverable for Remembered {
@@ -263,13 +250,5 @@ impl State {
             it.is_known = true;
             self.has_changed = true;
         }
-    }
-}
-
-impl Remember {
-    /// From where it goes on if the client has received everything up to this number, of what it knows to have joined.
-    fn moved(&self, number: u64) -> Position {
-        let number = if self.is_known { number } else { 0 };
-        Position { number: self.position.number.max(number), ..self.position }
     }
 }

@@ -42,7 +42,8 @@ use self::alone::Alone;
 use self::claims::Claims;
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
-use self::gaps::{Gaps, LostFrames, Scope};
+pub(crate) use self::gaps::{Gaps, Shared};
+use self::gaps::{LostFrames, Scope};
 use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
@@ -252,6 +253,11 @@ impl Cluster {
     /// Returns whether there are never other nodes.
     pub(crate) fn is_alone(&self) -> bool {
         self.is_alone
+    }
+
+    /// What tells clients that they may have missed something.
+    pub(crate) fn gaps(&self) -> Arc<Gaps> {
+        Arc::clone(&self.gaps)
     }
 
     /// Returns whether clients have yet to learn that broadcasts may have been missed.

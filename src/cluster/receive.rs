@@ -224,7 +224,11 @@ impl Cluster {
     /// Reports a change, and does what else it entails. The caller holds no lock.
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         match change {
-            Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
+            Change::Up(node) => {
+                limited!(INFO, ?node, "another node is heard");
+                // It may have been out of reach, and a part of the engine with it.
+                self.gaps.doubt();
+            }
             Change::Down(node) => {
                 limited!(WARN, ?node, "another node is silent");
                 self.end_questions(node);

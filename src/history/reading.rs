@@ -75,6 +75,11 @@ impl Histories {
         match self.place {
             Place::Memory(_) => self.read(topic, Since::Newest, 1).await.ok().map(|page| page.last),
             Place::Store(_) => self.find(topic, None).await.map(|found| found.last),
+            // What is on its way through this node counts as yet to come.
+            Place::Shared(_, ref follower) => match follower.last(topic) {
+                Some(last) => Some(last),
+                None => self.find(topic, None).await.map(|found| found.last),
+            },
         }
     }
 
@@ -176,10 +181,12 @@ impl Histories {
                 let now = self.receiver.now();
                 Ok(memory.with(|rings| rings.read(topic, group, since, limit, now)))
             }
-            Place::Store(store) => match timeout(PATIENCE, store.read(topic, since, limit)).await {
-                Ok(read) => read.map_err(Some),
-                Err(_) => Err(None),
-            },
+            Place::Store(store) | Place::Shared(store, _) => {
+                match timeout(PATIENCE, store.read(topic, since, limit)).await {
+                    Ok(read) => read.map_err(Some),
+                    Err(_) => Err(None),
+                }
+            }
         };
         HISTORY_READS.increment([if read.is_ok() { "ok" } else { "failed" }], 1);
         read.map_err(|error| {

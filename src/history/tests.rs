@@ -51,9 +51,9 @@ fn node(history: History, store: Option<Fake>) -> Node {
     let memory = Memory::new(1 << 30);
     let topics = Topics::new(&memory);
     topics.allow_outbox(1 << 20);
-    let store = store.map(|store| Box::new(store) as Box<dyn HistoryStore>);
+    let store = store.map(|store| Arc::new(store) as Arc<dyn HistoryStore>);
     let policies = vec![("log:*".to_owned(), history)];
-    let histories = Histories::start(policies, 64 << 20, store.map(Arc::from), &topics);
+    let histories = Histories::start(policies, 64 << 20, store, None, &topics);
     Node { histories, topics, memory }
 }
 

@@ -92,7 +92,11 @@ impl PubSub {
     /// or a store and there is no tokio runtime.
     pub fn with_config(config: PubSubConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let (adapter, store) = (config.take_adapter()?, config.take_store()?.map(Arc::from));
+        let adapter = config.take_adapter()?;
+        let store = match &adapter {
+            Some(adapter) if config.has_history() => Some(shared_store(&**adapter)?),
+            _ => config.take_store()?.map(Arc::from),
+        };
         Ok(Self::from_valid(config, adapter, store))
     }
 
@@ -115,10 +119,13 @@ impl PubSub {
             None => store.as_ref().and_then(|store| Cluster::start_alone(store, local())),
         };
         let history_memory = config.history_memory.unwrap_or(config.memory / 4);
+        // A store that an adapter has is that of all nodes.
+        let others = cluster.as_ref().filter(|cluster| !cluster.is_alone());
+        let gaps = others.map(|cluster| cluster.gaps());
         let histories = (!config.histories.is_empty())
-            .then(|| Histories::start(config.histories, history_memory, store, &topics));
+            .then(|| Histories::start(config.histories, history_memory, store, gaps, &topics));
         if let (Some(cluster), Some(histories)) = (&cluster, &histories)
-            && histories.outlives_node()
+            && histories.outlive_node()
         {
             let histories = Arc::clone(histories);
             cluster.set_delivered(move || histories.delivered());
@@ -261,9 +268,13 @@ impl PubSub {
         self.others().is_none_or(|cluster| cluster.has_heard(numbers))
     }
 
-    /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].
+    /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`] and [`Histories::hear`].
     pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
-        self.others()?.hear(topic)
+        let cluster = self.others()?;
+        match self.histories().filter(|histories| histories.policy(topic).is_some()) {
+            Some(histories) => histories.hear(topic),
+            None => cluster.hear(topic),
+        }
     }
 
     /// Returns whether clients of this node have yet to learn that they may have missed broadcasts.
@@ -312,6 +323,15 @@ impl PubSub {
     pub(crate) fn memory(&self) -> &Memory {
         self.0.topics.account().memory()
     }
+}
+
+/// Returns where the engine of an adapter keeps histories.
+fn shared_store(adapter: &dyn Adapter) -> Result<Arc<dyn HistoryStore>, ConfigError> {
+    adapter.history().ok_or_else(|| {
+        ConfigError::new(
+            "a `history` is kept by the engine of the `adapter`, which all nodes share: this one keeps none",
+        )
+    })
 }
 
 /// The event that disconnects a socket, broadcast on its id.

@@ -49,7 +49,8 @@ impl Standing {
 enum From {
     /// Behind the last message that it has received, as it says.
     Named(Position),
-    /// Behind what it is known to have received on a node that is gone.
+    /// Behind what it was sent on the node that it comes from, or is known to have received on one that is gone: a number
+    /// of the store, which may be above all of the topic.
     Left(Position),
     /// It has missed nothing.
     Now,
@@ -68,40 +69,54 @@ pub(super) async fn recover<A>(
         _ => None,
     };
     let has_moved = moved.is_some();
+    // Where it goes on, if the history is not that of one node.
+    let position = moved.as_ref().and_then(|moved| moved.position);
     let mut arrival = moved.as_ref().map_or(Arrival::New, |moved| moved.arrival.clone());
-    let acknowledged = moved.as_ref().and_then(|moved| moved.acknowledged);
-    let mut standing = acknowledged.map(|position| Standing { position, is_known: true });
-    let mut recovered = None;
-    if !matches!(arrival, Arrival::Moved { has_gap: false, .. })
-        && let Some(histories) = context.pubsub.histories()
-        && histories.policy(&context.topic).is_some()
-    {
+    let (mut recovered, mut standing) = (None, None);
+    let histories = context.pubsub.histories();
+    let histories = histories.filter(|histories| histories.policy(&context.topic).is_some());
+    if let Arrival::Moved { has_gap, .. } = &mut arrival {
+        // One of the nodes knows nothing of the history.
+        *has_gap |= position.is_some() != histories.is_some_and(|it| it.outlive_node());
+    }
+    let is_whole = matches!(arrival, Arrival::Moved { has_gap: false, .. });
+    if let Some(histories) = histories {
+        let remembered = context.remembered.as_deref();
         let named = after.or_else(|| after_in(payload, context.client.positions));
-        let remembered = context.remembered.as_deref().filter(|_| !has_moved);
-        let left = remembered.and_then(|it| it.awaited(&context.topic));
-        let from = match (named, left) {
+        let named = named.filter(|_| !is_whole);
+        let left = remembered.and_then(|it| it.awaited(&context.topic)).filter(|_| !has_moved);
+        let from = match (named, position.or(left)) {
             (Some(named), _) => From::Named(named),
             (None, Some(left)) => From::Left(left),
             (None, None) => From::Now,
         };
-        if let From::Named(position) | From::Left(position) = from {
-            standing = Some(Standing { position, is_known: left.is_some() });
-        }
-        if !matches!(from, From::Now) || context.client.positions.are_wanted() {
+        let is_told = context.client.positions.are_wanted() && !is_whole;
+        if !matches!(from, From::Now) || is_told {
             let (begun, is_complete) = read(context, histories, from).await;
-            match (&mut arrival, from) {
-                (_, From::Now) => {}
-                (Arrival::Moved { has_gap, .. }, _) => *has_gap = !is_complete,
-                (arrival, _) => *arrival = Arrival::Recovered { has_gap: !is_complete },
+            match &mut arrival {
+                Arrival::Moved { has_gap, .. } if named.is_some() => *has_gap = !is_complete,
+                Arrival::Moved { has_gap, .. } => *has_gap |= !is_complete,
+                arrival if named.is_some() || left.is_some() => {
+                    *arrival = Arrival::Recovered { has_gap: !is_complete };
+                }
+                _ => {}
             }
             // What it has kept until now is in the history.
             moved.into_iter().for_each(|moved| moved.resting = None);
             recovered = Some(begun);
-        } else if remembered.is_some() {
-            // No client waits long for a store that is away.
-            let head = timeout(HEAD_WITHIN, histories.head(&context.topic)).await.ok().flatten();
-            standing = head.map(|position| Standing { position, is_known: false });
         }
+        standing = match from {
+            From::Named(position) => Some(Standing { position, is_known: false }),
+            // After a move its client has yet to acknowledge what came along.
+            From::Left(position) => Some(Standing { position, is_known: !has_moved }),
+            From::Now if remembered.is_some() => {
+                // No client waits long for a store that is away.
+                let head = timeout(HEAD_WITHIN, histories.head(&context.topic)).await;
+                let head = head.ok().flatten();
+                head.map(|position| Standing { position, is_known: false })
+            }
+            From::Now => None,
+        };
     }
     if has_moved || arrival != Arrival::New {
         // It is set once.
@@ -121,6 +136,9 @@ async fn read<A>(
 ) -> (Recovered, bool) {
     let topic = &context.topic;
     let rest = || context.pubsub.registry().rest(topic);
+    if let Some(heard) = histories.hear(topic) {
+        heard.await;
+    }
     // It begins before it is read, so that nothing falls in between.
     let mut resting = rest();
     let Recovery { messages, last, is_complete } = match from {

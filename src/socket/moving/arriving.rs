@@ -50,11 +50,11 @@ pub(in crate::socket) struct ArrivingTopic {
     pub(super) packed: Option<Payload>,
     pub(super) has_gap: bool,
     pub(super) heard: Heard,
+    /// Up to where the client has received the history of the topic, if the nodes share that.
+    pub(super) position: Option<Position>,
     pub(super) follows: bool,
     /// The join_ref, if the client has received the reply to its join.
     pub(super) joined: Option<Ref>,
-    /// A position of its history up to which the client has acknowledged everything.
-    pub(super) acknowledged: Option<Position>,
     /// `None` if there were too many topics, or they have no channel here.
     pub(super) resting: Option<Resting>,
     pub(super) settlement: Arc<Settlement>,
@@ -109,18 +109,20 @@ impl Arriving {
         let settlement = Arc::new(settlement);
         let mut prepared = std::mem::take(&mut self.prepared);
         for topic in topics {
-            let wire::Topic { topic, stream, state, heard, follows, has_gap, joined, acknowledged } =
+            let wire::Topic { topic, stream, state, heard, follows, has_gap, joined, position } =
                 topic;
+            let position = position.map(Position::from);
             let topic = SmolStr::from(topic);
             let resting = prepared.remove(&topic);
             let arriving = ArrivingTopic {
                 outbox: responder.outbox.stream_of(stream),
                 packed: state.map(Payload::from),
-                has_gap: has_gap || resting.is_none(),
+                // What is missing of a history is read.
+                has_gap: has_gap || (resting.is_none() && position.is_none()),
+                position,
                 heard: wire::by_node(&heard).into_iter().collect(),
                 follows,
                 joined: joined.as_deref().and_then(Ref::from_json),
-                acknowledged: acknowledged.map(Into::into),
                 resting,
                 settlement: Arc::clone(&settlement),
             };
@@ -176,14 +178,16 @@ impl ArrivingTopic {
 
     /// Returns the stream, and what the join continues.
     pub(in crate::socket) fn land(self) -> (outbox::Sender, Continued) {
-        let Self { outbox, packed, has_gap, heard, follows, acknowledged, resting, settlement, .. } = self;
-        let has_gap = has_gap || resting.as_ref().is_some_and(Resting::missed);
+        let Self { outbox, packed, has_gap, heard, position, follows, resting, settlement, .. } =
+            self;
+        let has_missed = || resting.as_ref().is_some_and(Resting::missed);
+        let has_gap = has_gap || (position.is_none() && has_missed());
         outbox.expect_reply();
         if follows {
             outbox.discard_volatile();
         }
         let arrival = Arrival::Moved { packed, has_gap };
-        (outbox, Continued { arrival, resting, heard, acknowledged, settlement })
+        (outbox, Continued { arrival, resting, heard, position, settlement })
     }
 
     /// Whether the client follows the presence of the topic.

@@ -30,9 +30,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let router = &self.endpoint.router;
         let intercepted = |topic: &str| router.find(topic).map_or(&[][..], |it| it.intercepted);
         let arriving = self.arriving.take().map(|arriving| arriving.into_packing(intercepted));
-        let remembered = self.remembering.get().map(|it| it.move_away()).unwrap_or_default();
+        let left = self.remembering.get().map(|it| it.move_away()).unwrap_or_default();
         let packing = Packing {
-            remembered,
+            left,
             pubsub: self.endpoint.pubsub.clone(),
             responder: self.responder.clone(),
             channels: self.channels.drain().collect(),

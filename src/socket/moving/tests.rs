@@ -177,7 +177,7 @@ fn what_is_packed_is_read_again_and_what_is_unknown_is_ignored() {
         follows: true,
         has_gap: true,
         joined: Some("\"1\"".into()),
-        acknowledged: Some(At { epoch: u64::MAX, number: 300 }),
+        position: Some(At { epoch: u64::MAX, number: 4 }),
     };
     let packed = Packed {
         version: 2,

@@ -79,9 +79,9 @@ pub(super) struct Topic {
     /// The join_ref, as JSON, if the client has received the reply to its join.
     #[prost(string, optional, tag = "8")]
     pub(super) joined: Option<String>,
-    /// A position of its history up to which the client has acknowledged everything.
-    #[prost(message, optional, tag = "10")]
-    pub(super) acknowledged: Option<At>,
+    /// Up to where the channel has received the history of the topic, if the nodes share that.
+    #[prost(message, optional, tag = "12")]
+    pub(super) position: Option<At>,
 }
 
 /// A position.
@@ -91,18 +91,6 @@ pub(super) struct At {
     pub(super) epoch: u64,
     #[prost(uint64, tag = "2")]
     pub(super) number: u64,
-}
-
-impl From<Position> for At {
-    fn from(Position { epoch, number }: Position) -> Self {
-        Self { epoch, number }
-    }
-}
-
-impl From<At> for Position {
-    fn from(At { epoch, number }: At) -> Self {
-        Self { epoch, number }
-    }
 }
 
 /// What a channel has packed.
@@ -136,6 +124,18 @@ pub(super) fn numbers(numbers: impl IntoIterator<Item = (NodeId, u64)>) -> Vec<N
 
 pub(super) fn by_node(numbers: &[Number]) -> Vec<(NodeId, u64)> {
     numbers.iter().map(|it| (NodeId(it.node), it.number)).collect()
+}
+
+impl From<Position> for At {
+    fn from(Position { epoch, number }: Position) -> Self {
+        Self { epoch, number }
+    }
+}
+
+impl From<At> for Position {
+    fn from(At { epoch, number }: At) -> Self {
+        Self { epoch, number }
+    }
 }
 
 impl From<&Payload> for State {
