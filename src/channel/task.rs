@@ -143,7 +143,9 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
         guard.permit.acquire().await;
         (recovered, standing) = recover(&context, &mut guard.stage, after, &payload).await;
         let joined = C::join(&context.topic, payload, &socket).await;
-        let heard = if joined.is_ok() { context.pubsub.hear(&context.topic) } else { None };
+        // Who has read its history hears the topic, or has waited for it.
+        let hears = joined.is_err() || recovered.is_some();
+        let heard = if hears { None } else { context.pubsub.hear(&context.topic) };
         if let Some(heard) = heard {
             // An engine that does not answer keeps no client waiting.
             let _ = tokio::time::timeout(HEARD_WITHIN, heard).await;

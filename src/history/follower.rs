@@ -40,8 +40,8 @@ type Gate = watch::Sender<()>;
 /// How many messages one read returns.
 const PAGE: usize = 200;
 
-/// How often it is looked what is due.
-const TICK: Duration = Duration::from_millis(50);
+/// How often it looks for topics without subscribers.
+const TICK: Duration = Duration::from_secs(1);
 
 /// After how many messages of a topic a task yields.
 const BATCH: usize = 64;
@@ -157,6 +157,7 @@ impl Follower {
         self.receiver.windows.forget(topic);
     }
 
+    /// Ignores the topics that have had no subscriber for a while.
     fn sweep(&self) {
         let Some(store) = self.store.upgrade() else { return };
         let now = self.receiver.now();
@@ -236,6 +237,7 @@ async fn run(follower: Weak<Follower>) {
     while let Some(follower) = follower.upgrade().filter(|it| it.store.strong_count() > 0) {
         follower.sweep();
         follower.read_on();
-        let _ = timeout(TICK, follower.wake.notified()).await;
+        let pause = follower.following.lock().retries_in(follower.receiver.now()).unwrap_or(TICK);
+        let _ = timeout(pause, follower.wake.notified()).await;
     }
 }

@@ -83,7 +83,7 @@ const SHORT_LINGER: Duration = Duration::from_secs(2);
 const MANY: usize = 100_000;
 
 /// How many topics are looked at in a row.
-const SLICE: usize = 1000;
+const SLICE: usize = 10_000;
 
 impl<W> Following<W> {
     pub(super) fn new() -> Self {
@@ -233,8 +233,7 @@ impl<W> Following<W> {
         step
     }
 
-    /// Returns topics that may have had no subscriber for a while, to be looked at by the caller. To be called several
-    /// times a second.
+    /// Returns topics that may have had no subscriber for a while, to be looked at by the caller. To be called every second.
     pub(super) fn quiet(&mut self, now: Duration) -> Vec<SmolStr> {
         let has_many = self.topics.len() > MANY;
         let (linger, slice) = if has_many { (SHORT_LINGER, 10 * SLICE) } else { (LINGER, SLICE) };
@@ -266,6 +265,12 @@ impl<W> Following<W> {
         let waiting = topic.map_or(0, |topic| topic.waiting());
         self.waiting = self.waiting.saturating_sub(waiting);
         true
+    }
+
+    /// When the next read may begin, if reads wait for that.
+    pub(super) fn retries_in(&self, now: Duration) -> Option<Duration> {
+        let pause = self.retry_at.saturating_sub(now);
+        (self.is_due() && !pause.is_zero()).then_some(pause)
     }
 
     /// Returns whether a read may be due.

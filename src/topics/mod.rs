@@ -294,16 +294,16 @@ impl Membership {
         self.leave_history(|| None).0
     }
 
-    /// As [`leave`](Self::leave), and returns up to where it has received the history of the topic: what `last` returns
-    /// under the topic's lock, unless something was missed.
+    /// As [`leave`](Self::leave), and returns up to where it has received the history of the topic, of which `last` returns
+    /// under the topic's lock up to where it was delivered.
     pub(crate) fn leave_history(
         self,
         last: impl FnOnce() -> Option<Position>,
     ) -> (Heard, Option<Position>) {
         let mut effects = Effects::default();
         let left = self.0.with(|subscriber, topic, reached| {
-            let last = if subscriber.is_closed() { None } else { last() };
-            (subscriber.finish(topic, reached, &mut effects), last)
+            let position = subscriber.position(last());
+            (subscriber.finish(topic, reached, &mut effects), position)
         });
         drop(self);
         effects.run();

@@ -143,8 +143,22 @@ impl Subscriber {
         }
     }
 
+    /// Up to where it has received the history of the topic, given up to where that was delivered. `None` if something was
+    /// missed.
+    pub(super) fn position(&self, delivered: Option<Position>) -> Option<Position> {
+        if self.is_closed() {
+            return None;
+        }
+        // What it has read may not have been delivered yet.
+        let Some(until) = self.ahead.as_ref().and_then(|ahead| ahead.until) else {
+            return delivered;
+        };
+        let delivered = delivered.filter(|delivered| delivered.epoch == until.epoch)?;
+        Some(if delivered.number > until.number { delivered } else { until })
+    }
+
     /// Whether it receives nothing any more.
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         matches!(self.delivery, Delivery::Closed)
     }
 

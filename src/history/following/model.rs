@@ -1,7 +1,7 @@
 //! A store that hands over with holes, twice, late or not at all, forgets, and loses everything, and what a node makes of
 //! it. Used by a fuzz target; not part of the API.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -278,19 +278,4 @@ impl Model {
         }
         assert_eq!(self.following.waiting, 0, "something waits");
     }
-}
-
-/// Returns walks, as seeds.
-pub fn walks() -> BTreeMap<&'static str, Vec<u8>> {
-    let [keep, hand, lose, listen, begin, end, interrupt, forget, rare] =
-        [0, 4, 6, 8, 9, 10, 12, 13, 15].map(|what| what << 2);
-    let heard = [listen, 0, begin, 0, end, 1];
-    let with = |rest: &[u8]| [&heard[..], rest].concat();
-    BTreeMap::from([
-        ("hole", with(&[keep, 0, lose, 0, keep, 0, hand, 0, begin, 0, end, 1])),
-        ("interruption", with(&[keep, 0, lose, 0, interrupt, 0, begin, 0, end, 1])),
-        ("forgotten", with(&[keep, 0, lose, 0, keep, 0, forget, 1, hand, 0, begin, 0, end, 1])),
-        ("epoch", with(&[keep, 0, hand, 0, rare, 0, keep, 0, hand, 0, begin, 0, end, 1])),
-        ("failure", with(&[keep, 0, lose, 0, keep, 0, hand, 0, begin, 0, end, 0, rare, 255])),
-    ])
 }

@@ -49,6 +49,8 @@ pub(super) struct Histories {
     /// Numbers what is on its way, so that it keeps its order.
     count: u64,
     woken: Vec<Arc<Notify>>,
+    /// Everything that was ever kept, if that is recorded.
+    record: Option<Vec<(SmolStr, Kept)>>,
 }
 
 #[derive(Default)]
@@ -101,6 +103,11 @@ impl Histories {
         }
     }
 
+    /// Takes what was kept since the last call. The first begins to record it.
+    pub(super) fn take_record(&mut self) -> Vec<(SmolStr, Kept)> {
+        self.record.replace(Vec::new()).unwrap_or_default()
+    }
+
     pub(super) fn set_path(&mut self, place: Place, path: HistoryPath) {
         self.end(place).path = path;
     }
@@ -141,6 +148,9 @@ impl Histories {
         let previous = std::mem::replace(&mut it.last, position.number);
         let kept = Kept { position, previous, content };
         it.messages.push_back((kept.clone(), now));
+        if let Some(record) = &mut self.record {
+            record.push((topic.clone(), kept.clone()));
+        }
         it.trim(keep, now);
         kept
     }

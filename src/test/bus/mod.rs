@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use smol_str::SmolStr;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -22,8 +23,8 @@ use self::histories::BusHistory;
 pub use self::histories::HistoryPath;
 pub use self::records::StorePath;
 use crate::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, HistoryStore, NodeId, NodeInbox, PublishError,
-    Reached, Store,
+    Adapter, AdapterLimits, BoxFuture, Channel, HistoryStore, Kept, NodeId, NodeInbox,
+    PublishError, Reached, Store,
 };
 
 /// An engine in memory: what Redis or NATS is to nodes in several processes, for several nodes in one test.
@@ -129,6 +130,12 @@ impl Bus {
     /// Sets what happens to the histories at a node from now on.
     pub fn set_history(&self, place: Place, path: HistoryPath) {
         self.change(|engine| engine.histories.set_path(place, path));
+    }
+
+    /// Takes what was kept since the last call, topic by topic and content by content. The first call begins to record it.
+    #[must_use]
+    pub fn take_kept(&self) -> Vec<(SmolStr, Kept)> {
+        self.change(|engine| engine.histories.take_record())
     }
 
     /// Loses all histories, and begins another epoch.
