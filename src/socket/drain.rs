@@ -32,6 +32,9 @@ pub(crate) trait Leftovers: Send + Sync + 'static {
 
     /// Returns whether the presence of sessions stays until they are present on their new nodes.
     fn is_settling(&self) -> bool;
+
+    /// Returns whether no other node can take them: they wait for the process that follows this one.
+    fn are_alone(&self) -> bool;
 }
 
 impl SessionRegistry {
@@ -91,7 +94,8 @@ impl<L: Leftovers> Draining<'_, L> {
             let (due, rest) = waiting.split_at(waiting.len() - left);
             self.end(due);
             waiting = rest;
-            let is_done = waiting.is_empty() && self.sessions.count() == 0;
+            let is_over = self.sessions.count() == 0 || self.leftovers.are_alone();
+            let is_done = waiting.is_empty() && is_over;
             if is_done || began.elapsed() >= schedule.last_quarter() {
                 return [detached, connected].concat();
             }
