@@ -151,7 +151,7 @@ impl Redis {
         config.validate()?;
         let names = Arc::new(Names::new(&config.app));
         let queue = SendQueue::new(config.max_queue, config.max_age);
-        let messages = history::Queue::new(config.max_queue, config.max_age);
+        let messages = history::Queue::new(config.max_queue, config.max_age.min(history::MAX_AGE));
         let (patience, is_durable) = (config.connect_timeout, config.is_durable);
         let connector = Connector::new(config);
         let door = Door {

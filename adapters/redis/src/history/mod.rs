@@ -34,6 +34,9 @@ use crate::backoff::Retries;
 /// How long the server may take to answer: a little less than the two seconds for which somebody waits.
 const PATIENCE: Duration = Duration::from_millis(1800);
 
+/// The longest time for which a message is tried: what was kept of a sender is searched for a minute.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);
+
 /// How many reads may wait for the server. Others wait for them, within their time.
 const MAX_READS: usize = 64;
 
