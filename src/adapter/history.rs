@@ -9,7 +9,7 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
-use super::{BoxFuture, PublishError, StoreError};
+use super::{BoxFuture, PublishError, Store, StoreError};
 use crate::history::Position;
 
 /// Keeps the messages of the topics that have a history, and hands each to the nodes once it is kept.
@@ -67,6 +67,13 @@ pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
         since: Since,
         limit: usize,
     ) -> BoxFuture<'a, Result<Page, StoreError>>;
+
+    /// The records that a store of a single process keeps beside, if it can: with them resumable sessions go on when the
+    /// process was killed and is started again. They outlive it as the messages do. Not asked of the store of an adapter,
+    /// which has [records of its own](super::Adapter::store).
+    fn records(&self) -> Option<&dyn Store> {
+        None
+    }
 }
 
 /// Where a store hands over what is kept. Called from any one thread; returns quickly.

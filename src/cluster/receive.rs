@@ -153,6 +153,9 @@ impl Cluster {
 
     /// Returns whether a node is or was one of the cluster, as far as this one can know: it may not have heard of it yet.
     pub(super) fn knows(&self, node: NodeId) -> bool {
+        if self.is_alone {
+            return false;
+        }
         let state = self.state.lock();
         let is_known = state.members.knows(node) || state.members.has_left(node);
         is_known || !state.is_linked || self.started.elapsed() < ACQUAINTED

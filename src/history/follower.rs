@@ -109,6 +109,13 @@ impl Follower {
         self.following.lock().delivered()
     }
 
+    /// See [`Following::saw`].
+    pub(super) fn saw(&self, topic: &str, end: Position) {
+        if self.following.lock().saw(topic, end) {
+            self.wake.notify_one();
+        }
+    }
+
     /// Begins the reads that are due.
     fn read_on(self: &Arc<Self>) {
         loop {

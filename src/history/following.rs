@@ -169,6 +169,19 @@ impl<W> Following<W> {
         behind.filter_map(|topic| topic.last).map(|last| last.number).fold(self.newest, u64::min)
     }
 
+    /// The store was read for something else, and a topic ends there. Returns whether it is to be read, as another epoch has
+    /// begun: what is still handed over of the old one is not passed on any more.
+    pub(super) fn saw(&mut self, name: &str, end: Position) -> bool {
+        let Some(topic) = self.topics.get_mut(name) else { return false };
+        let is_other = topic.last.is_some_and(|last| last.epoch != end.epoch);
+        let is_due = is_other && topic.phase == Phase::Idle;
+        if is_due {
+            topic.phase = Phase::Due;
+            self.due.push_back(Id { topic: name.into(), key: topic.key });
+        }
+        is_due
+    }
+
     /// Of any topic the newest messages may not have been handed over.
     pub(super) fn interrupted(&mut self, now: Duration) {
         (self.failures, self.retry_at) = (0, now);

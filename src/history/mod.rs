@@ -15,6 +15,7 @@ mod windows;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -110,26 +111,18 @@ impl Histories {
         }
     }
 
-    /// Whether several nodes share what is kept.
-    pub(crate) fn are_shared(&self) -> bool {
-        matches!(self.place, Place::Shared(..))
-    }
-
-    /// The number up to which everything was delivered on this node, of a store that several nodes share, as far as this
-    /// one can know.
-    #[allow(dead_code)]
-    pub(crate) fn shared_delivered(&self) -> Option<u64> {
+    /// Up to where a topic with a history was delivered on this node, of a store that outlives it. `None` if that is not
+    /// known. May be called under the topic's lock.
+    pub(crate) fn last(&self, topic: &str) -> Option<Position> {
         match &self.place {
-            Place::Memory(_) | Place::Store(_) => None,
-            Place::Shared(_, follower) => Some(follower.delivered()),
-        }
-    }
-
-    /// Up to where the topic was delivered on this node, of a store that several nodes share. `None` if it is not heard.
-    /// May be called under the topic's lock.
-    pub(crate) fn shared_last(&self, topic: &str) -> Option<Position> {
-        match &self.place {
-            Place::Memory(_) | Place::Store(_) => None,
+            Place::Memory(_) => None,
+            // The number of another topic, perhaps.
+            Place::Store(_) if self.policy(topic).is_some() => {
+                let number = self.delivered();
+                let epoch = self.receiver.epoch.load(Ordering::Relaxed);
+                (number > 0).then_some(Position { epoch, number })
+            }
+            Place::Store(_) => None,
             Place::Shared(_, follower) => follower.last(topic),
         }
     }
@@ -139,6 +132,20 @@ impl Histories {
         let mut policies = self.policies.iter().enumerate();
         let found = policies.find(|(_, (pattern, _))| pattern::matches(pattern, topic));
         found.map(|(place, (_, history))| (place, history))
+    }
+
+    /// Whether what is kept outlives this node.
+    pub(crate) fn outlive_node(&self) -> bool {
+        !matches!(self.place, Place::Memory(_))
+    }
+
+    /// The number up to which a store's messages were delivered on this node, as far as it can know.
+    pub(crate) fn delivered(&self) -> u64 {
+        match &self.place {
+            Place::Memory(_) => 0,
+            Place::Store(_) => self.receiver.delivered.load(Ordering::Relaxed),
+            Place::Shared(_, follower) => follower.delivered(),
+        }
     }
 
     /// Updates the gauge, and forgets what has become too old. The caller holds no lock.

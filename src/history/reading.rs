@@ -59,6 +59,16 @@ impl Histories {
         recovery
     }
 
+    /// As [`recover`](Self::recover), after a number of the store, which may be above all of the topic.
+    pub(crate) async fn recover_from(&self, topic: &str, from: Position) -> Recovery {
+        match self.head(topic).await {
+            Some(head) if head.epoch == from.epoch && head.number < from.number => {
+                self.recover(topic, head).await
+            }
+            _ => self.recover(topic, from).await,
+        }
+    }
+
     /// Returns the position after which every message of a topic is yet to come, or has come since the call. `None` if the
     /// store does not answer within two seconds.
     pub(crate) async fn head(&self, topic: &str) -> Option<Position> {
@@ -178,6 +188,9 @@ impl Histories {
                 }
             }
         };
+        if let (Place::Shared(_, follower), Ok(page)) = (&self.place, &read) {
+            follower.saw(topic, page.last);
+        }
         HISTORY_READS.increment([if read.is_ok() { "ok" } else { "failed" }], 1);
         read.map_err(|error| {
             limited!(WARN, ?topic, ?error, "a history cannot be read: the store is unavailable");

@@ -1,6 +1,7 @@
 //! [`Receiver`]: delivers the messages that are kept.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub(super) struct Receiver {
     pub(super) windows: Windows<Arc<Broadcast>>,
     senders: Mutex<Senders>,
     started: Instant,
+    /// The number of the last message that the store of a single process has handed over, and its epoch.
+    pub(super) delivered: AtomicU64,
+    pub(super) epoch: AtomicU64,
     kept: Counter,
 }
 
@@ -50,6 +54,8 @@ impl Receiver {
             topics: topics.clone(),
             senders: Mutex::new(senders),
             started: Instant::now(),
+            delivered: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             kept: HISTORY_KEPT.handle(UNLABELED),
         }
     }
@@ -112,7 +118,12 @@ impl Receiver {
 
 impl HistoryInbox for Receiver {
     fn kept(&self, topic: &str, message: Kept) {
-        self.pass(topic, message, || ());
+        let Position { epoch, number } = message.position;
+        // Under the topic's lock: a channel that leaves it knows what it has received.
+        self.pass(topic, message, || {
+            self.epoch.store(epoch, Ordering::Relaxed);
+            self.delivered.store(number, Ordering::Relaxed);
+        });
     }
 
     fn lost(&self, topic: &str, error: &StoreError) {

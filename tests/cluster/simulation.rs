@@ -35,7 +35,7 @@ fn of_a_topic_with_a_history_every_message_comes_once_and_in_one_order_or_the_jo
 }
 
 /// How many walks of histories there are.
-const HISTORIES: u64 = 400;
+const HISTORIES: u64 = 150;
 
 /// Takes walks, of which `seeds` are the default.
 fn run(seeds: u64, walk: fn(&[u8])) {

@@ -20,7 +20,7 @@ impl<C: Channel> ChannelTask<C> {
         let PackRequest { ticket, reply } = request;
         let context = Arc::clone(&guard.context);
         let histories = context.pubsub.histories();
-        let last = || histories.and_then(|histories| histories.shared_last(&context.topic));
+        let last = || histories.and_then(|histories| histories.last(&context.topic));
         let (heard, position) = context.subscription.leave(last);
         // What it has received counts as heard, and is lost unless it is handled here.
         while let Some(command) = guard.commands.try_recv() {

@@ -65,6 +65,9 @@ impl<A: Send + Sync + 'static> Builder<A> {
     ///
     /// With an [`adapter`](Self::adapter) its engine keeps them for all nodes, and there is no other store.
     ///
+    /// A store with [records](HistoryStore::records) lets resumable sessions go on in the process that follows this one, after
+    /// its death or a [`shutdown`](crate::Endpoint::shutdown).
+    ///
     /// The endpoint must then be built in a tokio runtime.
     pub fn store(self, store: impl HistoryStore) -> Self {
         self.own("store", |pubsub| pubsub.store(store))

@@ -93,6 +93,10 @@ impl Model {
                 let lost = messages.pop();
                 *last = lost.map_or(*last, |lost| lost.previous);
             }
+            144..=159 => {
+                let end = self.read_after(NAMES[at], None).last;
+                self.following.saw(NAMES[at], end);
+            }
             _ => self.now += Duration::from_secs(1),
         }
     }
@@ -171,12 +175,16 @@ impl Model {
     }
 
     fn read(&self, read: &Read) -> Page {
-        let at = NAMES.iter().position(|name| *name == read.id.topic).expect("a topic");
+        self.read_after(&read.id.topic, read.after)
+    }
+
+    fn read_after(&self, topic: &str, after: Option<Position>) -> Page {
+        let at = NAMES.iter().position(|name| *name == topic).expect("a topic");
         let Topic { messages, forgotten, last, .. } = &self.topics[at];
         let position = |number| Position { epoch: self.epoch, number };
         // An empty topic of which nothing is known ends before everything that will come.
         let last = position(if *last == 0 { self.number } else { *last });
-        let Some(after) = read.after else {
+        let Some(after) = after else {
             let newest = messages.last().cloned().into_iter().collect();
             return Page { messages: newest, is_complete: true, last };
         };

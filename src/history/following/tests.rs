@@ -161,6 +161,20 @@ fn a_message_of_another_epoch_is_believed_once_the_store_was_read() {
 }
 
 #[test]
+fn who_reads_another_epoch_tells_of_it_and_the_old_one_is_not_passed_on_any_more() {
+    let mut following = Following::new();
+    let id = heard(&mut following, "t", 5);
+    let other = |number| Position { epoch: 2, number };
+    assert!(!following.saw("t", position(9)), "a later message is on its way");
+    assert!(following.saw("t", other(1)));
+    assert!(!pass(&mut following, "t", kept(5, 6)));
+    following.next_read(SEC).expect("a read");
+    following.finish_read(&id, Some(Page { last: other(1), ..at(1) }), SEC);
+    assert_eq!(steps(&mut following, &id), [Err(Cause::Forgotten)]);
+    assert_eq!(following.last("t"), Some(other(1)));
+}
+
+#[test]
 fn reads_that_fail_are_made_again_more_and_more_rarely_until_something_waits_too_long() {
     let mut following = Following::new();
     let id = heard(&mut following, "t", 5);

@@ -91,6 +91,12 @@ impl Fake {
         state.rings.append(&topic.into(), 0, content, Duration::ZERO).0
     }
 
+    fn count_reading(&self, begins: bool) {
+        let (reading, most) = &mut *self.0.reading.lock();
+        *reading = if begins { *reading + 1 } else { *reading - 1 };
+        *most = (*most).max(*reading);
+    }
+
     fn mood(&self) -> (Mood, Duration) {
         let state = self.0.state.lock();
         (state.mood, state.delay)
@@ -153,12 +159,9 @@ impl HistoryStore for Fake {
         Box::pin(async move {
             self.0.reads.fetch_add(1, Ordering::Relaxed);
             let (mood, delay) = self.mood();
-            let mut reading = self.0.reading.lock();
-            reading.0 += 1;
-            reading.1 = reading.1.max(reading.0);
-            drop(reading);
+            self.count_reading(true);
             sleep(delay).await;
-            self.0.reading.lock().0 -= 1;
+            self.count_reading(false);
             match mood {
                 Mood::Silent => std::future::pending().await,
                 Mood::Fails => Err(StoreError::new("as told")),

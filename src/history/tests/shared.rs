@@ -28,7 +28,7 @@ async fn a_topic_that_is_heard_is_delivered_from_then_on_and_its_head_is_known()
     tokio::time::sleep(20 * MS).await;
     assert_eq!((ear.payloads(), store.reads()), (texts(1..2), 1));
     assert!(head.number < position.number);
-    assert_eq!(node.histories.shared_last("log:1"), Some(position));
+    assert_eq!(node.histories.last("log:1"), Some(position));
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use tower_channels_transports::{FixedReservation, outbox};
 use super::wire::{self, Outline, Packed, Prepared};
 use crate::channel::arrival::Arrival;
 use crate::channel::moving::{Continued, Settlement};
+use crate::cluster::claims::LeftTopic;
 use crate::history::Position;
 use crate::message::{LONGEST_NAME, Ref};
 use crate::payload::Payload;
@@ -32,6 +33,14 @@ pub(in crate::socket) struct Arriving {
     topics: HashMap<SmolStr, Box<ArrivingTopic>>,
     /// For what their channels have packed.
     _memory: Option<FixedReservation>,
+}
+
+/// What else a packed session has.
+pub(in crate::socket) struct Unpacked {
+    /// The refs that were handled, if they are counted.
+    pub(in crate::socket) handled: Option<Vec<(u64, u64)>>,
+    /// The topics that were joined on a node that was gone before.
+    pub(in crate::socket) left: Vec<LeftTopic>,
 }
 
 /// A topic that the client had joined on another node, and not here yet.
@@ -85,15 +94,14 @@ impl Arriving {
         })
     }
 
-    /// Expects that the topics of a packed session are joined. Returns the refs that were handled, if they are counted;
-    /// `None` if the session cannot be continued.
+    /// Expects that the topics of a packed session are joined. `None` if the session cannot be continued.
     pub(in crate::socket) fn unpack(
         &mut self,
         packed: &Bytes,
         pubsub: &PubSub,
         responder: &Responder,
-    ) -> Option<Option<Vec<(u64, u64)>>> {
-        let Packed { version, lingering, topics, handled } = Packed::decode(&**packed).ok()?;
+    ) -> Option<Unpacked> {
+        let Packed { version, lingering, topics, handled, left } = Packed::decode(&**packed).ok()?;
         let settlement = Settlement::new(pubsub.clone(), wire::by_node(&lingering));
         if version != wire::version(responder.version) {
             return None;
@@ -126,7 +134,7 @@ impl Arriving {
         self._memory = responder.outbox.account().map(|account| account.hold(size));
         let pairs =
             |bounds: Vec<u64>| bounds.chunks_exact(2).map(|range| (range[0], range[1])).collect();
-        Some(handled.map(|handled| pairs(handled.bounds)))
+        Some(Unpacked { handled: handled.map(|handled| pairs(handled.bounds)), left })
     }
 
     /// How many topics the client may still join.

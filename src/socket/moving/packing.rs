@@ -17,6 +17,7 @@ use super::wire::{self, Handled, Outline, Packed, Prepared, State, Topic};
 use crate::channel::arrival::News;
 use crate::channel::mailbox::Command;
 use crate::channel::moving::{PackRequest, PackedChannel};
+use crate::cluster::claims::LeftTopic;
 use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::Payload;
@@ -53,6 +54,8 @@ pub(in crate::socket) struct Packing {
     /// What it has brought from a node before, and its client has not joined here, with the events that their channels
     /// intercept.
     pub(in crate::socket) arriving: Vec<(SmolStr, Box<ArrivingTopic>, Intercepted)>,
+    /// What it had joined on a node that is gone, and not since.
+    pub(in crate::socket) left: Vec<LeftTopic>,
     /// The refs that are not handled again.
     pub(in crate::socket) handled: Option<Vec<(u64, u64)>>,
 }
@@ -71,7 +74,7 @@ pub(in crate::socket) fn outline<'a>(
 impl Packing {
     /// Ends the channels, within about a second. `prepared` is what [`Arriving::prepare`] has returned on the new node.
     pub(in crate::socket) async fn run(self, prepared: Option<Bytes>) -> Bytes {
-        let Self { pubsub, responder, channels, arriving, handled } = self;
+        let Self { pubsub, responder, channels, arriving, left, handled } = self;
         let deadline = Instant::now() + PACKED_WITHIN;
         let has_heard = has_heard(&pubsub, prepared).await;
         let is_untold = pubsub.has_pending_gaps();
@@ -115,6 +118,7 @@ impl Packing {
             lingering: wire::numbers(lingering),
             topics: topics.all,
             handled,
+            left,
         };
         packed.encode_to_vec().into()
     }

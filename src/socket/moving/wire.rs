@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 
 use crate::adapter::NodeId;
+use crate::cluster::claims::LeftTopic;
 use crate::history::Position;
 use crate::payload::Payload;
 use crate::serializer::Version;
@@ -53,6 +54,9 @@ pub(super) struct Packed {
     /// What is not handled again.
     #[prost(message, optional, tag = "4")]
     pub(super) handled: Option<Handled>,
+    /// The topics that the client had joined on a node that was gone, and not joined since.
+    #[prost(message, repeated, tag = "6")]
+    pub(super) left: Vec<LeftTopic>,
 }
 
 /// A topic that the client has joined.

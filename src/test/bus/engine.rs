@@ -10,29 +10,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::histories::Histories;
+use super::path::Path;
 use super::records::Records;
 use crate::adapter::{Channel, Link, NodeId, PublishError, Reached};
 
 /// Names a node's line to the engine: 0 for the first adapter that was created, then 1.
 pub type Place = usize;
-
-/// What happens to the frames from one node to another. By default they arrive at once and in order.
-#[derive(Clone, Copy, Debug, Default)]
-#[doc(hidden)]
-pub struct Path {
-    /// They do not arrive.
-    pub is_cut: bool,
-    /// They arrive so much later.
-    pub delay: Duration,
-    /// A frame with a shorter delay overtakes those before it.
-    pub is_unordered: bool,
-    /// The delay is of frames to topics alone, which have an order of their own.
-    pub has_two_orders: bool,
-    /// The next so many do not arrive.
-    pub lose: u32,
-    /// The next so many arrive twice.
-    pub repeat: u32,
-}
 
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
@@ -193,8 +176,8 @@ impl Engine {
         }
     }
 
-    /// Whether a node is handed over what is kept.
-    pub(super) fn is_handed(&self, place: Place) -> bool {
+    /// Whether a node hears everything that it wants.
+    pub(super) fn is_heard_by(&self, place: Place) -> bool {
         !self.is_away && self.nodes[place].hears(None)
     }
 

@@ -230,7 +230,7 @@ impl Engine {
         }
         let all: Vec<_> = self.histories.ends.keys().copied().collect();
         for to in all {
-            if self.is_handed(to) {
+            if self.is_heard_by(to) {
                 self.histories.hand_over(to, &topic, &kept, now);
             }
         }

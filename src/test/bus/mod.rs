@@ -2,6 +2,7 @@
 
 mod engine;
 mod histories;
+mod path;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -17,10 +18,11 @@ use smol_str::SmolStr;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use self::engine::Place;
 use self::engine::{Engine, Entry, Line, Settings};
-pub use self::engine::{Path, Place};
 use self::histories::BusHistory;
 pub use self::histories::HistoryPath;
+pub use self::path::Path;
 pub use self::records::StorePath;
 use crate::adapter::{
     Adapter, AdapterLimits, BoxFuture, Channel, HistoryStore, Kept, NodeId, NodeInbox,
