@@ -255,8 +255,7 @@ impl World {
     fn restart(&mut self) {
         self.process.kill();
         self.process = self.file.process();
-        // What the one before holds in memory is of no use to anybody.
-        std::mem::forget(std::mem::replace(&mut self.endpoint, endpoint(&self.process)));
+        self.endpoint = endpoint(&self.process);
     }
 
     async fn client(&self, session: &str) -> Client<String> {
@@ -562,7 +561,7 @@ async fn a_process_that_is_shut_down_leaves_its_sessions_to_the_next_one() {
 /// Some of the clients read, some do not, and some are away; processes are killed at any time.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_missing_whenever_the_process_is_killed() {
-    for seed in 1..=30_u64 {
+    for seed in 1..=12_u64 {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut random = move |below: u64| {
             // xorshift
@@ -585,7 +584,7 @@ async fn nothing_is_missing_whenever_the_process_is_killed() {
         }
         // Until they are known to have joined.
         sleep(2 * SECOND).await;
-        for _ in 0..400 {
+        for _ in 0..250 {
             sleep(Duration::from_millis(random(200))).await;
             let index = usize::try_from(random(4)).expect("small");
             let (client, received, is_there) = &mut clients[index];
@@ -624,7 +623,8 @@ async fn nothing_is_missing_whenever_the_process_is_killed() {
             assert!(!arrivals.contains(&json!("new")), "seed {seed}: {arrivals:?}");
             received.extend(rest(client).await);
             for published in &published {
-                let of_topic: Vec<_> = received.iter().filter(|it| published.contains(it)).collect();
+                let of_topic: Vec<_> =
+                    received.iter().filter(|it| published.contains(it)).collect();
                 let mut first = Vec::new();
                 for number in of_topic {
                     if !first.contains(number) {

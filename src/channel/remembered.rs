@@ -127,7 +127,11 @@ impl Remembered {
         if !fits {
             drop(state);
             TOPICS_NOT_REMEMBERED.add(1);
-            return limited!(WARN, ?topic, "too many topics of a session: one begins anew if this node dies");
+            return limited!(
+                WARN,
+                ?topic,
+                "too many topics of a session: one begins anew if this node dies"
+            );
         }
         state.names += topic.len();
         state.joins += 1;

@@ -111,8 +111,7 @@ fn replace(
         "INSERT OR REPLACE INTO records VALUES (?1, random(), ?2, ?3) RETURNING revision",
     )?;
     let expires = now.saturating_add(milliseconds(*ttl));
-    let revision: i64 =
-        insert.query_row(params![key, expires, &value[..]], |row| row.get(0))?;
+    let revision: i64 = insert.query_row(params![key, expires, &value[..]], |row| row.get(0))?;
     Ok(Replaced::Yes(Revision(revision.cast_unsigned())))
 }
 

@@ -8,10 +8,10 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use tower_channels_transports::limited;
 
-use super::left::{Horizon, Left};
-use super::snapshots::Snapshots;
-use super::records::{Look, Recoverable, TTL};
 use super::PATIENCE;
+use super::left::{Horizon, Left};
+use super::records::{Look, Recoverable, TTL};
+use super::snapshots::Snapshots;
 use crate::adapter::{NodeId, Replaced, Revision};
 use crate::cluster::Cluster;
 use crate::telemetry::HORIZONS;
@@ -86,7 +86,8 @@ impl Cluster {
         let Some(delivered) = self.delivered.get() else { return };
         let mut state = self.claims.state.lock();
         let is_round = now >= state.horizons.round;
-        let is_due = is_round || (now >= state.horizons.haste && !state.horizons.joining.is_empty());
+        let is_due =
+            is_round || (now >= state.horizons.haste && !state.horizons.joining.is_empty());
         if state.horizons.is_looking || !is_due {
             return;
         }
@@ -159,9 +160,9 @@ impl Cluster {
             let bound = state.endpoints.iter().filter_map(super::Records::horizon).min();
             let horizons = &mut state.horizons;
             let number = bound.unwrap_or(horizons.number).min(horizons.number);
-            let is_written = horizons.written.is_some_and(|(written, at)| {
-                written == number && now.saturating_sub(at) < REFRESH
-            });
+            let is_written = horizons
+                .written
+                .is_some_and(|(written, at)| written == number && now.saturating_sub(at) < REFRESH);
             if is_written || (number == 0 && horizons.written.is_none()) {
                 return;
             }

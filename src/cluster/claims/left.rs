@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_session_is_short() {
-        let topic = |n: u64| LeftTopic::new(&format!("room:{n}"), Position { epoch: n, number: 1 << 50 });
+        let topic =
+            |n: u64| LeftTopic::new(&format!("room:{n}"), Position { epoch: n, number: 1 << 50 });
         let left = Left { topics: (0..10).map(topic).collect(), since: Some(1 << 50) };
         assert!(left.encoded_len() < 350, "{}", left.encoded_len());
     }

@@ -10,8 +10,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::given::Given;
 pub(crate) use self::followed::{Look, Recoverable};
+use self::given::Given;
 pub(super) use self::given::PATIENCE as GIVEN;
 use self::owned::{Owned, Standing};
 pub(super) use self::task::{Answer, Call, Next, Task};
@@ -240,7 +240,9 @@ impl Records {
                 Next::Nothing
             }
             Answer::Replaced(revision) => {
-                if let (Some(followed), Call::Write { record, .. }) = (&mut owned.followed, &task.call) {
+                if let (Some(followed), Call::Write { record, .. }) =
+                    (&mut owned.followed, &task.call)
+                {
                     followed.stored(record.left.as_ref());
                 }
                 self.record(&task.id, revision, now);

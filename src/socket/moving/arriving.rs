@@ -101,7 +101,8 @@ impl Arriving {
         pubsub: &PubSub,
         responder: &Responder,
     ) -> Option<Unpacked> {
-        let Packed { version, lingering, topics, handled, left } = Packed::decode(&**packed).ok()?;
+        let Packed { version, lingering, topics, handled, left } =
+            Packed::decode(&**packed).ok()?;
         let settlement = Settlement::new(pubsub.clone(), wire::by_node(&lingering));
         if version != wire::version(responder.version) {
             return None;

@@ -90,7 +90,8 @@ impl Client {
         let sessions = SessionRegistry::new(10, pubsub.socket_registry().clone());
         let limits =
             ChannelLimits { channels: 10, mailbox: 1000, join_timeout: Duration::from_secs(10) };
-        let endpoint = Arc::new(EndpointContext { router, refresh: None, pubsub, limits, peers: None });
+        let endpoint =
+            Arc::new(EndpointContext { router, refresh: None, pubsub, limits, peers: None });
         let info = SocketInfo::new(None, Transport::InMemory);
         let responder =
             Responder { outbox, version, resumable: false, positions: Positions::Unwanted };

@@ -74,8 +74,7 @@ impl World {
     /// A client comes to the node.
     fn connect(&mut self, index: usize, continues: bool) {
         self.revision += 1;
-        let held =
-            Held { generation: 1, seen: Some(Revision(self.revision)), is_recorded: true };
+        let held = Held { generation: 1, seen: Some(Revision(self.revision)), is_recorded: true };
         let (id, client) = &self.clients[index];
         let left = self.records.left(id);
         let mut record = SessionRecord::new(NodeId(1), 1, SOCKET);
