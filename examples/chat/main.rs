@@ -73,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/chat.js", file_of("text/javascript", include_str!("page/chat.js")))
         .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
         .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
-        .route("/channels.js", file_of("text/javascript", include_str!("page/channels.js")))
+        .route("/channels.js", file_of("text/javascript", include_str!("../../dashboard/src/page/channels.js")))
         .nest_service("/socket", endpoint.service());
 
     let listener = TcpListener::bind(addr).await?;
