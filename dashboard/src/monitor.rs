@@ -115,3 +115,6 @@ impl Drop for Page {
         last.task.iter().for_each(JoinHandle::abort);
     }
 }
+
+#[cfg(test)]
+mod tests;
