@@ -149,5 +149,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment from_phoenix history metrics mounting presence security);
+    pages!(dashboard deployment from_phoenix history metrics mounting presence security);
 }

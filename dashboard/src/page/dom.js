@@ -53,14 +53,14 @@ const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignific
 export const count = (number) => whole.format(number);
 
 // A number that has little room.
-export const brief = (number) => (number < 100 ? String(Math.round(number * 10) / 10) : short.format(number));
+export const brief = (number) => (number < 100 ? String(Math.round(number * 10) / 10) : short.format(number).replace("K", "k"));
 
 export function bytes(number) {
-  if (number < 1000) return `${number} B`;
-  const units = ["kB", "MB", "GB", "TB"];
+  if (number < 1024) return `${Math.round(number)} B`;
+  const units = ["KiB", "MiB", "GiB", "TiB"];
   let unit = -1;
-  while (number >= 999.5 && unit < units.length - 1) {
-    number /= 1000;
+  while (number >= 1000 && unit < units.length - 1) {
+    number /= 1024;
     unit += 1;
   }
   return `${number < 10 ? number.toFixed(1) : Math.round(number)} ${units[unit]}`;

@@ -52,12 +52,12 @@ export class Overview {
         { name: "connected", of: ({ c }) => sum(c) },
         { name: "away", of: ({ d }) => sum(d) },
       ], { show: brief, least: 10 }),
-      new Plot("Waiting for clients", [{ name: "bytes", of: ({ q }) => q }], { show: bytes, least: 1000 }),
+      new Plot("Waiting for clients", [{ name: "bytes", of: ({ q }) => q }], { show: bytes, least: 1024, base: 1024 }),
     ];
     this.share = el("div", { class: "share", role: "img" });
     this.shares = el("ul", { class: "shares" });
-    this.channels = table("Channels", ["Topics", "Channels"], "The patterns that this endpoint serves");
-    this.nodes = table("Nodes", ["Node", "Sessions", "Up for", "State"], "This server is alone");
+    this.channels = table("Channels", ["Pattern", "Running"], "The patterns that this endpoint serves");
+    this.nodes = table("Nodes", ["Node", "Sessions", "State"], "This server is alone");
     this.counters = table("Rare events since the program began", ["Event", "Count"], "Nothing rare has happened");
     const tiles = el("section", { class: "tiles", "aria-label": "Figures" }, ...Object.values(this.tiles).map(({ node }) => node), this.memory.node);
     this.node = el(
@@ -68,10 +68,8 @@ export class Overview {
       el(
         "div",
         { class: "cards" },
-        el("section", { class: "card" }, el("h2", {}, "Transports"), this.share, this.shares),
-        this.channels.node,
-        this.nodes.node,
-        this.counters.node,
+        el("div", {}, el("section", { class: "card" }, el("h2", {}, "Transports"), this.share, this.shares), this.nodes.node),
+        el("div", {}, this.channels.node, this.counters.node),
       ),
     );
   }
@@ -123,11 +121,11 @@ export class Overview {
     const { status } = this.console;
     if (!status) return;
     const [topics, subscribers] = status.topics;
-    this.tiles.topics.show(count(topics), `${count(subscribers)} subscriptions`);
+    this.tiles.topics.show(count(topics), `${brief(subscribers)} subscriptions`);
     this.channels.show(status.channels, ([pattern]) => pattern, ([pattern, running]) => [pattern, count(running)]);
     this.nodes.show(status.nodes, ({ id }) => id, ({ id, sessions, uptime, state, is_self }) =>
-      [is_self ? `${id} (this one)` : id, count(sessions), duration(uptime), state]);
-    this.counters.show(status.counters, ([name]) => name, ([name, meaning, total]) => [{ name, meaning }, count(total)]);
+      [{ text: id, note: `${is_self ? "this node, " : ""}up for ${duration(uptime)}` }, count(sessions), state]);
+    this.counters.show(status.counters, ([name]) => name, ([name, meaning, total]) => [{ text: meaning, note: name }, count(total)]);
   }
 }
 
@@ -138,8 +136,8 @@ function table(title, columns, none) {
   const grid = el("table", { "aria-label": title }, el("thead", {}, head), body);
   const empty = el("p", { class: "empty" }, none);
   const cell = (value, i) => {
-    if (value?.meaning === undefined) return el(i ? "td" : "th", { scope: i ? null : "row", class: i ? "number" : "" });
-    return el("th", { scope: "row" }, value.meaning, el("code", {}, value.name));
+    const parts = typeof value === "string" ? [] : [el("span", {}), el("small", {})];
+    return el(i ? "td" : "th", { scope: i ? null : "row", class: i ? "number" : "" }, ...parts);
   };
   return {
     node: el("section", { class: "card" }, el("h2", {}, title), empty, grid),
@@ -147,7 +145,12 @@ function table(title, columns, none) {
       empty.hidden = rows.length > 0;
       grid.hidden = rows.length === 0;
       fill(body, rows, keyOf, (row) => el("tr", {}, ...cells(row).map(cell)), (node, row) => {
-        cells(row).forEach((value, i) => value.meaning === undefined && say(node.children[i], value));
+        cells(row).forEach((value, i) => {
+          const cell = node.children[i];
+          if (typeof value === "string") return say(cell, value);
+          say(cell.children[0], value.text);
+          say(cell.children[1], value.note);
+        });
       });
     },
   };

@@ -8,18 +8,21 @@ const BOTTOM = 20;
 const GAP_MS = 3_500; // longer without a sample, and the line is interrupted
 let lastId = 0;
 
-// Rounds up to a number that divides well.
-function ceiling(number) {
-  const power = 10 ** Math.floor(Math.log10(number));
+// Rounds up to a number that divides well, in units that are powers of `base`.
+function ceiling(number, base) {
+  const unit = base ** Math.floor(Math.log(number) / Math.log(base));
+  const power = unit * 10 ** Math.floor(Math.log10(number / unit));
   return [1, 2, 3, 5, 10].map((factor) => factor * power).find((nice) => nice >= number * 0.999);
 }
 
 export class Plot {
-  // `series` are {name, of(sample) -> number or null}; `show` formats a number; `least` is the smallest upper end.
-  constructor(title, series, { show, least = 1, hint = "" }) {
+  // `series` are {name, of(sample) -> number or null}; `show` formats a number; `least` is the smallest upper end, and `base` that of the
+  // units.
+  constructor(title, series, { show, least = 1, base = 10, hint = "" }) {
     this.series = series;
     this.show = show;
     this.least = least;
+    this.base = base;
     this.samples = [];
     this.span = 300_000;
     this.at = null; // the moment that is read, as the time of its sample
@@ -83,9 +86,10 @@ export class Plot {
   }
 
   draw() {
-    const { samples, series, show } = this;
+    const { series, show } = this;
     const width = this.box.clientWidth;
-    const last = samples.at(-1);
+    const last = this.samples.at(-1);
+    const samples = this.samples.filter(({ t }) => t >= last.t - this.span);
     const read = samples.find(({ t }) => t === this.at) ?? null;
     const shown = read ?? last;
     const text = (value) => (value === null || value === undefined ? "–" : show(value));
@@ -98,7 +102,7 @@ export class Plot {
     this.empty.hidden = all.length > 0;
     if (width === 0 || !last) return;
 
-    const top = ceiling(Math.max(this.least, ...all));
+    const top = ceiling(Math.max(this.least, ...all), this.base);
     const x = (t) => width * (1 - (last.t - t) / this.span);
     const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
     const parts = [];

@@ -20,7 +20,7 @@ export class Topic {
     this.log = el("ol", { class: "log", data: { testid: "traffic" } });
     this.waiting = el("p", { class: "empty" }, "Waiting for a broadcast…");
     this.pause = el("button", { class: "quiet", "aria-pressed": "false", onclick: () => this.#pause() }, "Pause");
-    this.skipped = el("span", { class: "note" });
+    this.skipped = el("span");
     const hidden = console.payloads ? "" : " Their content is not shown to you.";
     this.node = el(
       "div",
@@ -31,15 +31,15 @@ export class Topic {
       el(
         "div",
         { class: "cards" },
-        el("section", { class: "card" }, el("h2", {}, "Present"), this.present, this.keys),
         el(
           "section",
           { class: "card" },
-          el("div", { class: "head" }, el("h2", {}, "Broadcasts"), this.skipped, this.pause),
-          el("p", { class: "note" }, `The newest first, while you look.${hidden}`),
+          el("div", { class: "head" }, el("h2", {}, "Broadcasts"), this.pause),
+          el("p", { class: "note" }, `The newest first, while you look.${hidden} `, this.skipped),
           this.waiting,
           this.log,
         ),
+        el("section", { class: "card" }, el("h2", {}, "Present"), this.present, this.keys),
       ),
     );
   }
@@ -80,7 +80,7 @@ export class Topic {
 
   #add({ messages, skipped }) {
     this.waiting.hidden = true;
-    say(this.skipped, skipped > 0 ? `${count(skipped)} more in this moment` : "");
+    say(this.skipped, skipped > 0 ? `${count(skipped)} of this moment are not shown.` : "");
     for (const { t, event, size, payload } of messages) {
       this.#number += 1;
       this.log.prepend(
