@@ -56,6 +56,7 @@ use std::time::{Duration, SystemTime};
 pub use http::request::Parts;
 use tower_channels::{
     CheckOrigin, ConnectInfo, Endpoint, PubSub, PubSubConfig, Rate, Rejected, ResumeConfig,
+    ShutdownConfig,
 };
 
 pub use self::access::{Access, has_password, is_local};
@@ -73,6 +74,8 @@ use self::traffic::Traffic;
 pub struct Dashboard {
     authorize: Option<AuthorizeFn>,
     monitor: Arc<Monitor>,
+    /// The endpoint of the pages, and its service.
+    pages: Endpoint<Viewer>,
     socket: Socket,
 }
 
@@ -86,8 +89,8 @@ impl Dashboard {
     /// Creates a dashboard of an endpoint, which refuses everybody until [`authorize`](Self::authorize) is called.
     pub fn new<A: Send + Sync + 'static>(endpoint: &Endpoint<A>) -> Self {
         let monitor = Monitor::new(endpoint.inspect());
-        let socket = connect(&monitor, CheckOrigin::default());
-        Self { authorize: None, monitor, socket }
+        let pages = pages(&monitor, CheckOrigin::default());
+        Self { authorize: None, monitor, socket: pages.service(), pages }
     }
 
     /// Sets who may see what. The closure is asked for every request, with its head, in which the server and outer layers may
@@ -109,13 +112,20 @@ impl Dashboard {
     /// name the hosts.
     #[must_use]
     pub fn check_origin(mut self, check_origin: CheckOrigin) -> Self {
-        self.socket = connect(&self.monitor, check_origin);
+        self.pages = pages(&self.monitor, check_origin);
+        self.socket = self.pages.service();
         self
+    }
+
+    /// Ends the connections of all pages and accepts none any more, as [`Endpoint::shutdown`] does. For a server that waits for its
+    /// responses when it stops.
+    pub async fn shutdown(&self, config: impl Into<ShutdownConfig>) -> bool {
+        self.pages.shutdown(config).await
     }
 }
 
-/// Creates the endpoint of the page.
-fn connect(monitor: &Arc<Monitor>, check_origin: CheckOrigin) -> Socket {
+/// Creates the endpoint of the pages.
+fn pages(monitor: &Arc<Monitor>, check_origin: CheckOrigin) -> Endpoint<Viewer> {
     let monitor = Arc::clone(monitor);
     let accept = move |info: ConnectInfo| {
         let access = info.extensions().get::<Access>().copied().filter(|access| access.views());
@@ -127,7 +137,7 @@ fn connect(monitor: &Arc<Monitor>, check_origin: CheckOrigin) -> Socket {
     };
     let pubsub = PubSub::with_config(PubSubConfig::new().memory(MEMORY));
     let pubsub = pubsub.unwrap_or_else(|error| unreachable!("the limits are valid: {error}"));
-    let endpoint = Endpoint::builder(accept)
+    Endpoint::builder(accept)
         .channel::<Console>(console::TOPIC)
         .channel::<Traffic>(traffic::TOPIC)
         .expires(|_: &Viewer| Some(SystemTime::now() + AUTHORIZED_FOR))
@@ -139,8 +149,7 @@ fn connect(monitor: &Arc<Monitor>, check_origin: CheckOrigin) -> Socket {
         .max_outbox(1 << 20)
         .max_mailbox(256 << 10)
         .rate(Rate::new(20, 64 << 10))
-        .build();
-    endpoint.service()
+        .build()
 }
 
 /// How many pages may be open.

@@ -45,6 +45,7 @@ use std::env;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -87,14 +88,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
         .route("/channels.js", file_of("text/javascript", include_str!("../../dashboard/src/page/channels.js")))
         .nest_service("/socket", endpoint.service())
-        .nest_service("/dashboard", dashboard);
+        .nest_service("/dashboard", dashboard.clone());
 
     let listener = TcpListener::bind(addr).await?;
     let address = listener.local_addr()?;
     println!("listening on http://{address}");
     let whom = if is_public { "with DASHBOARD_PASSWORD" } else { "from this machine" };
     println!("its dashboard is at http://{address}/dashboard, {whom}");
-    server::serve(listener, app, endpoint, server::stopped()).await;
+    let stop = async {
+        server::stopped().await;
+        dashboard.shutdown(Duration::ZERO).await;
+    };
+    server::serve(listener, app, endpoint, stop).await;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 const { clock, el, say, svg } = await import(new URL("?dom.js", import.meta.url));
 
+const MINUTE = 60_000;
 const HEIGHT = 132;
 const TOP = 8;
 const BOTTOM = 20;
@@ -24,7 +25,7 @@ export class Plot {
     this.least = least;
     this.base = base;
     this.samples = [];
-    this.span = 300_000;
+    this.span = MINUTE; // how much is shown
     this.at = null; // the moment that is read, as the time of its sample
     const id = `plot-${(lastId += 1)}`;
     this.values = series.map(() => el("b"));
@@ -54,9 +55,11 @@ export class Plot {
     this.box.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  update(samples, span) {
+  // Shows the last minutes: as many as there are samples of, at most `longest` milliseconds.
+  update(samples, longest) {
     this.samples = samples;
-    this.span = span;
+    const covered = samples.length > 0 ? samples.at(-1).t - samples[0].t : 0;
+    this.span = Math.min(MINUTE * Math.max(1, Math.ceil(covered / MINUTE - 0.05)), longest);
     this.draw();
   }
 
@@ -118,7 +121,7 @@ export class Plot {
     for (const share of [0.5, 1]) {
       parts.push(label(2, y(top * share) - 3, show(top * share), "start"));
     }
-    const minutes = this.span / 60_000;
+    const minutes = this.span / MINUTE;
     for (let ago = minutes; ago >= 0; ago -= 1) {
       const anchor = ago === minutes ? "start" : ago === 0 ? "end" : "middle";
       const word = ago === 0 ? "now" : `−${ago} min`;
