@@ -1,7 +1,6 @@
 //! The dashboard as a service: who may see it, and what a page is told.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
@@ -202,7 +201,7 @@ async fn a_page_sees_sessions_and_topics_and_no_secrets() {
     let sessions = page.ask("sessions", json!({})).await;
     let row = &sessions["response"]["rows"][0];
     assert_eq!((&row["id"], &row["channels"]), (&json!("user:ann"), &json!(1)));
-    assert_eq!((&row["state"], &row["transport"]), (&json!("connected"), &json!("in_memory")));
+    assert_eq!((&row["state"], &row["transport"]), (&json!("connected"), &json!("memory")));
     let topics = page.ask("topics", json!({ "search": "ROOM" })).await;
     let row = &topics["response"]["rows"][0];
     assert_eq!((&row["topic"], &row["subscribers"]), (&json!("room:1"), &json!(1)));
@@ -314,5 +313,4 @@ async fn a_hundred_thousand_sessions_are_shown_without_loading_them_all() {
         from = part["response"]["next"].clone();
     }
     assert_eq!((seen, from), (300, json!(300)));
-    tokio::time::timeout(Duration::from_secs(60), page.event("sample")).await.expect("a sample");
 }

@@ -80,7 +80,8 @@ impl Inspect {
     }
 
     /// Returns a page of the sessions: those in the next 256 places, of which many may be empty. A session keeps its place
-    /// until it ends. Sessions that come or go between two pages may be missing.
+    /// until it ends, and its place is the [number](Cursor::from_number) of the cursor from which a page begins with it. Sessions that
+    /// come or go between two pages may be missing.
     pub fn sessions(&self, from: Cursor) -> Page<SessionInfo> {
         let (sessions, next) = self.sessions.slice(from.0, PLACES);
         let items = sessions.iter().map(|(place, session)| SessionInfo::new(*place, session));

@@ -29,6 +29,7 @@ async fn samples_are_taken_while_a_page_is_open_and_then_forgotten() {
     assert!(monitor.is_idle());
 
     let (one, other) = (monitor.open(&pages), monitor.open(&pages));
+    tokio::time::sleep(Duration::from_millis(1)).await;
     endpoint.broadcast("room:1", "new_msg", serde_json::json!({}));
     tokio::time::sleep(Duration::from_millis(3500)).await;
     assert_eq!(monitor.samples().len(), 3);
