@@ -62,8 +62,8 @@ use tower_channels::{
 pub use self::access::{Access, has_password, is_local};
 use self::console::Console;
 use self::monitor::Monitor;
-pub use self::service::{Body, ResponseFuture};
 use self::service::{AuthorizeFn, Socket};
+pub use self::service::{Body, ResponseFuture};
 use self::traffic::Traffic;
 
 /// A service that shows an endpoint. A cheap clone; clones share everything.

@@ -93,11 +93,7 @@ async fn watch(mut broadcasts: Subscription, shows_payloads: bool, channel: Hand
 }
 
 impl Batch {
-    fn add(
-        &mut self,
-        received: std::result::Result<Arc<Broadcast>, Lagged>,
-        shows_payloads: bool,
-    ) {
+    fn add(&mut self, received: std::result::Result<Arc<Broadcast>, Lagged>, shows_payloads: bool) {
         match received {
             Ok(broadcast) if self.messages.len() < SHOWN => {
                 self.messages.push(Shown::new(&broadcast, shows_payloads));

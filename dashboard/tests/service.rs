@@ -234,10 +234,9 @@ async fn clients_are_disconnected_by_those_who_may() {
 #[tokio::test]
 async fn the_broadcasts_of_a_topic_are_seen_and_their_content_by_those_who_may() {
     let endpoint = endpoint();
-    for (access, content) in [
-        (Access::VIEW, Value::Null),
-        (Access::VIEW.with_payloads(), json!("{\"body\":\"hello\"}")),
-    ] {
+    for (access, content) in
+        [(Access::VIEW, Value::Null), (Access::VIEW.with_payloads(), json!("{\"body\":\"hello\"}"))]
+    {
         let (mut page, _) = Page::open(&open(&endpoint, access)).await;
         let joined = page.send("traffic", "phx_join", json!({ "topic": "room:1" })).await;
         assert_eq!(joined["status"], "ok");

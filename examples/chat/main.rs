@@ -86,7 +86,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/chat.js", file_of("text/javascript", include_str!("page/chat.js")))
         .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
         .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
-        .route("/channels.js", file_of("text/javascript", include_str!("../../dashboard/src/page/channels.js")))
+        .route(
+            "/channels.js",
+            file_of("text/javascript", include_str!("../../dashboard/src/page/channels.js")),
+        )
         .nest_service("/socket", endpoint.service())
         .nest_service("/dashboard", dashboard.clone());
 

@@ -32,8 +32,8 @@ mod watch;
 use std::fmt;
 use std::sync::Arc;
 
-pub use tower_channels_transports::TransportFigures;
 use tower_channels_transports::Figures;
+pub use tower_channels_transports::TransportFigures;
 pub use tower_channels_transports::telemetry::ROUND_TRIPS;
 
 pub use self::types::{

@@ -137,8 +137,10 @@ async fn broadcasts_are_counted_while_somebody_watches() {
 /// What `broadcast` of one message allocates.
 fn allocated(endpoint: &Endpoint<()>) -> u64 {
     let payload = Payload::from(json!({}));
-    allocation_counter::measure(|| endpoint.broadcast("a topic of more than 23 bytes", "e", payload))
-        .count_total
+    allocation_counter::measure(|| {
+        endpoint.broadcast("a topic of more than 23 bytes", "e", payload)
+    })
+    .count_total
 }
 
 #[tokio::test]
@@ -158,7 +160,9 @@ async fn the_keys_on_a_topic_are_sampled() {
     let endpoint = endpoint();
     let presence = endpoint.presence();
     let guards: Vec<_> = (0..100)
-        .map(|number| presence.track_task("room:1", &format!("user:{number}"), json!({ "n": number })))
+        .map(|number| {
+            presence.track_task("room:1", &format!("user:{number}"), json!({ "n": number }))
+        })
         .collect();
     let seen = endpoint.inspect().presences("room:1", 10);
     assert_eq!((seen.count, seen.keys.len()), (100, 10));
