@@ -128,6 +128,7 @@ pub use tower_channels_transports::{
 pub mod internals {
     pub use crate::cluster::claims::model as claims;
     pub use crate::cluster::model as frames;
+    pub use crate::history::following::model as following;
     pub use crate::history::memory::store::MemoryStore;
     pub use crate::message::{ClientMessage, ClientPayload, DecodeError, Event, Ref, Topic};
     pub use crate::presence::tracker::replication::model;

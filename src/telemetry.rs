@@ -93,6 +93,11 @@ define_metrics! {
     /// or with a gap because the store was not available.
     pub(crate) Counter HISTORY_RECOVERIES = "tower_channels_history_recoveries_total"
         by [("result", &["complete", "gap", "unavailable"])];
+    /// Topics of which a node has missed messages that it could not read afterwards: they were forgotten, or the store has
+    /// lost everything; the store was not available for too long; or it handed the topic over too late for clients that had
+    /// joined.
+    pub(crate) Counter HISTORY_GAPS = "tower_channels_history_gaps_total"
+        by [("cause", &["forgotten", "unavailable", "unheard"])];
     /// Topics whose history was forgotten because too much was kept in memory.
     pub(crate) Counter HISTORY_TOPICS_FORGOTTEN = "tower_channels_history_topics_forgotten_total" by [];
     /// What histories take in memory.
@@ -144,6 +149,14 @@ define_metrics! {
     /// Sessions that were to be left behind in the store at a shutdown.
     pub(crate) Counter DEPOSITS = "tower_channels_cluster_deposits_total"
         by [("result", &["ok", "too_large", "superseded", "failed"])];
+    /// Attempts to write up to where all clients of this node have received the messages that are kept, once a second at most.
+    pub(crate) Counter HORIZONS = "tower_channels_cluster_horizons_total"
+        by [("result", &["ok", "again", "failed"])];
+    /// Topics with a history that were joined beyond the 64 or the 4 KiB of names that are remembered of a session: they
+    /// begin anew if their node dies.
+    pub(crate) Counter TOPICS_NOT_REMEMBERED = "tower_channels_cluster_topics_not_remembered_total" by [];
+    /// Sessions that went on after the death of their node, with topics that have a history.
+    pub(crate) Counter SESSIONS_RECOVERED = "tower_channels_cluster_sessions_recovered_total" by [];
     /// Nodes whose sessions were taken over, and that are told so once, because too many do not answer.
     pub(crate) Counter NOTICES_DROPPED = "tower_channels_cluster_notices_dropped_total" by [];
     /// Calls of the store that failed.

@@ -1,16 +1,20 @@
-//! Clients that return to a topic with a history: over a store that is slow, forgets and is away, in seeded walks.
+//! Sessions on topics with a history whose process dies, tested with in-memory clients that say nothing but their session
+//! id: the process that follows goes on with their topics.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::sleep;
 use tower_channels::adapter::{
-    Append, BoxFuture, HistoryInbox, HistoryStore, Kept, Page, PublishError, Since, StoreError,
+    Append, BoxFuture, HistoryInbox, HistoryStore, Kept, Page, PublishError, Record, Replaced,
+    Revision, Since, Store, StoreError,
 };
 use tower_channels::channel::{Error, Result};
 use tower_channels::test::{Client, connect};
@@ -18,389 +22,617 @@ use tower_channels::{
     Arrival, Channel, Endpoint, History, Joined, Payload, Position, Reply, ResumeConfig, Socket,
 };
 
-#[path = "support/dice.rs"]
-mod dice;
+const SECOND: Duration = Duration::from_secs(1);
 
-use dice::Dice;
-
-const TOPIC: &str = "room";
-
-/// A store whose answers take their time, and which hands over what is kept some time later.
+/// A file, as one process after another has it.
 #[derive(Clone, Default)]
-struct Slow(Arc<Mutex<State>>);
+struct File(Arc<Mutex<Content>>);
 
 #[derive(Default)]
-struct State {
-    epoch: u64,
+struct Content {
     last: u64,
-    messages: Vec<Kept>,
-    /// The number of the newest message that is forgotten.
-    forgotten: u64,
-    is_away: bool,
-    /// How long a read takes before it looks, and after.
-    before: Duration,
-    after: Duration,
-    /// How much later what is kept is handed over.
-    lag: Duration,
-    delivery: Option<mpsc::UnboundedSender<(Instant, String, Kept)>>,
+    topics: BTreeMap<String, Topic>,
+    records: BTreeMap<String, Record>,
+    writes: u64,
 }
 
-impl std::fmt::Debug for Slow {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slow")
+#[derive(Default)]
+struct Topic {
+    messages: VecDeque<Kept>,
+    last: u64,
+    /// The last that is gone.
+    forgotten: u64,
+}
+
+/// What one process has of it.
+#[derive(Clone, Default)]
+struct Process {
+    file: File,
+    appends: Arc<Mutex<Option<UnboundedSender<Append>>>>,
+    is_dead: Arc<AtomicBool>,
+    reads: Arc<AtomicUsize>,
+}
+
+impl File {
+    fn process(&self) -> Process {
+        Process { file: self.clone(), ..Process::default() }
+    }
+
+    /// Forgets all messages.
+    fn forget(&self) {
+        for topic in self.0.lock().unwrap().topics.values_mut() {
+            topic.forgotten = topic.last;
+            topic.messages.clear();
+        }
+    }
+
+    fn writes(&self) -> u64 {
+        self.0.lock().unwrap().writes
     }
 }
 
-impl HistoryStore for Slow {
+impl Process {
+    /// As `kill -9`: nothing that it does has any effect from now on.
+    fn kill(&self) {
+        self.is_dead.store(true, Ordering::Relaxed);
+    }
+
+    fn lives(&self) -> std::result::Result<(), StoreError> {
+        let is_dead = self.is_dead.load(Ordering::Relaxed);
+        if is_dead { Err(StoreError::new("dead")) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Process")
+    }
+}
+
+impl HistoryStore for Process {
     fn start(&self, inbox: Arc<dyn HistoryInbox>) {
-        let (delivery, mut kept) = mpsc::unbounded_channel();
-        self.0.lock().delivery = Some(delivery);
+        let (sender, mut appends) = unbounded_channel::<Append>();
+        *self.appends.lock().unwrap() = Some(sender);
+        let process = self.clone();
         tokio::spawn(async move {
-            while let Some((due, topic, message)) = kept.recv().await {
-                sleep_until(due).await;
-                inbox.kept(&topic, message);
+            while let Some(Append { topic, content, done, .. }) = appends.recv().await {
+                sleep(Duration::from_millis(1)).await;
+                if process.lives().is_err() {
+                    continue;
+                }
+                let kept = {
+                    let mut file = process.file.0.lock().unwrap();
+                    file.last += 1;
+                    let number = file.last;
+                    let kept = file.topics.entry(topic.to_string()).or_default();
+                    let position = Position { epoch: 7, number };
+                    let message = Kept { position, previous: kept.last, content };
+                    kept.last = number;
+                    kept.messages.push_back(message.clone());
+                    message
+                };
+                done.into_iter().for_each(|done| drop(done.send(Ok(kept.position))));
+                inbox.kept(&topic, kept);
             }
         });
     }
 
     fn append(&self, message: Append) -> std::result::Result<(), PublishError> {
-        let Append { topic, content, done, .. } = message;
-        let mut state = self.0.lock();
-        let previous = state.last;
-        state.last += 1;
-        let position = Position { epoch: state.epoch, number: state.last };
-        let kept = Kept { position, previous, content: Bytes::copy_from_slice(&content) };
-        state.messages.push(kept.clone());
-        done.into_iter().for_each(|done| drop(done.send(Ok(position))));
-        let due = Instant::now() + state.lag;
-        let delivery = state.delivery.as_ref().expect("started");
-        let _ = delivery.send((due, topic.to_string(), kept));
-        Ok(())
+        let appends = self.appends.lock().unwrap();
+        let sender = appends.as_ref().expect("started");
+        sender.send(message).map_err(|_| PublishError::Overflow)
     }
 
     fn read<'a>(
         &'a self,
-        _: &'a str,
+        topic: &'a str,
         since: Since,
         limit: usize,
     ) -> BoxFuture<'a, std::result::Result<Page, StoreError>> {
-        let (before, after) = {
-            let state = self.0.lock();
-            (state.before, state.after)
-        };
-        Box::pin(async move {
-            sleep(before).await;
-            let page = {
-                let state = self.0.lock();
-                if state.is_away {
-                    return Err(StoreError::new("away"));
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let page = self.lives().map(|()| {
+            let file = self.file.0.lock().unwrap();
+            let nothing = Topic::default();
+            let topic = file.topics.get(topic).unwrap_or(&nothing);
+            let last = if topic.last == 0 { file.last } else { topic.last };
+            let last = Position { epoch: 7, number: last };
+            let messages = topic.messages.iter();
+            let (messages, is_complete) = match since {
+                Since::After(after) => {
+                    let rest = messages.filter(|it| it.position.number > after.number);
+                    (rest.take(limit).cloned().collect(), topic.forgotten <= after.number)
                 }
-                let last = Position { epoch: state.epoch, number: state.last };
-                let (start, is_complete) = match since {
-                    Since::After(after) => {
-                        let is_known = after.epoch == state.epoch && after.number <= state.last;
-                        (after.number, is_known && after.number >= state.forgotten)
-                    }
-                    _ => (u64::MAX, true),
-                };
-                let behind = state.messages.iter().filter(|kept| kept.position.number > start);
-                let messages = behind.take(if is_complete { limit } else { 0 }).cloned().collect();
-                Page { messages, is_complete, last }
+                _ => (messages.rev().take(limit).rev().cloned().collect(), true),
             };
-            sleep(after).await;
-            Ok(page)
-        })
+            Page { messages, is_complete, last }
+        });
+        Box::pin(ready(page))
+    }
+
+    fn records(&self) -> Option<&dyn Store> {
+        Some(self)
     }
 }
 
-impl Slow {
-    /// Forgets all messages; with them what the numbers of this epoch mean, if it begins another one.
-    fn forget(&self, begins_epoch: bool) {
-        let mut state = self.0.lock();
-        if begins_epoch {
-            (state.epoch, state.last) = (state.epoch + 1, 0);
-        }
-        state.forgotten = state.last;
-        state.messages.clear();
+impl Store for Process {
+    fn read<'a>(
+        &'a self,
+        key: &'a str,
+    ) -> BoxFuture<'a, std::result::Result<Option<Record>, StoreError>> {
+        let file = self.file.0.lock().unwrap();
+        Box::pin(ready(self.lives().map(|()| file.records.get(key).cloned())))
     }
 
-    /// Whether everything after a position is there.
-    fn has(&self, after: Position) -> bool {
-        let state = self.0.lock();
-        after.epoch == state.epoch && after.number >= state.forgotten
+    fn replace<'a>(
+        &'a self,
+        key: &'a str,
+        seen: Option<Revision>,
+        value: Option<Bytes>,
+        _: Duration,
+    ) -> BoxFuture<'a, std::result::Result<Replaced, StoreError>> {
+        let replaced = self.lives().map(|()| {
+            let file = &mut *self.file.0.lock().unwrap();
+            let there = file.records.get(key).cloned();
+            if there.as_ref().map(|it| it.revision) != seen {
+                return Replaced::No(there);
+            }
+            file.writes += 1;
+            let revision = Revision(file.writes);
+            match value {
+                Some(value) => {
+                    file.records.insert(key.to_owned(), Record { value, revision });
+                }
+                None => drop(file.records.remove(key)),
+            }
+            Replaced::Yes(revision)
+        });
+        Box::pin(ready(replaced))
     }
 }
 
-/// A channel that says how it was joined. With `INTERCEPTS` it handles every other message itself.
-struct Room<const INTERCEPTS: bool>;
+struct Log;
 
-impl<const INTERCEPTS: bool> Channel for Room<INTERCEPTS> {
-    type Assigns = ();
+impl Channel for Log {
+    type Assigns = String;
     type Info = ();
 
-    const INTERCEPT: &'static [&'static str] = if INTERCEPTS { &["odd"] } else { &[] };
+    const INTERCEPT: &'static [&'static str] = &["slow"];
 
-    async fn join(_: &str, payload: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
-        let payload: HashMap<String, Value> = payload.parse().unwrap_or_default();
-        let takes = payload.get("takes").and_then(Value::as_u64).unwrap_or(0);
-        sleep(Duration::from_millis(takes)).await;
-        if payload.contains_key("refused") {
-            return Err(Error::reason("refused"));
-        }
+    async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
         let arrival = match socket.arrival() {
-            Arrival::New => "new",
-            Arrival::Recovered { has_gap: false } => "recovered",
-            Arrival::Recovered { has_gap: true } => "gap",
-            _ => "moved",
+            Arrival::Recovered { has_gap } => json!({ "recovered": { "has_gap": has_gap } }),
+            Arrival::Moved { has_gap, .. } => json!({ "moved": { "has_gap": has_gap } }),
+            _ => json!("new"),
         };
-        Ok(Joined::new(Self).reply(json!(arrival)))
+        Ok(Joined::new(Self).reply(arrival))
     }
 
-    async fn handle_out(&mut self, event: &str, n: Payload, socket: &Socket<Self>) -> Result<()> {
-        tokio::task::yield_now().await;
-        socket.push(event, n);
+    async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {
+        Ok(Some(Payload::json(&"resumed")?))
+    }
+
+    async fn handle_in(&mut self, event: &str, msg: Payload, it: &Socket<Self>) -> Result<Reply> {
+        match it.publish(event, msg).await {
+            Ok(_) => Ok(Reply::ack()),
+            Err(error) => Err(Error::reason(&error.to_string())),
+        }
+    }
+
+    async fn handle_out(&mut self, _: &str, msg: Payload, socket: &Socket<Self>) -> Result<()> {
+        sleep(10 * SECOND).await;
+        socket.push("msg", msg);
         Ok(())
     }
 }
 
-fn endpoint<const INTERCEPTS: bool>(store: &Slow) -> Endpoint<()> {
-    Endpoint::builder(|_| async { Ok(()) })
-        .id(|()| Some("ann".into()))
-        .channel::<Room<INTERCEPTS>>("room*")
-        .history("room*", History::last(100_000))
-        .store(store.clone())
-        .join_timeout(Duration::from_secs(1))
-        .resume(ResumeConfig::new().session_ttl(Duration::from_secs(5)))
+fn endpoint(process: &Process) -> Endpoint<String> {
+    Endpoint::builder(|info| async move { Ok(info.param("user").unwrap_or("ann").to_owned()) })
+        .id(|user| Some(user.clone()))
+        .channel::<Log>("log:*")
+        .channel::<Log>("room:*")
+        .history("log:*", History::last(1000))
+        .store(process.clone())
+        .resume(ResumeConfig::new().session_ttl(600 * SECOND))
         .build()
 }
 
-/// One client of one topic, and what it has seen.
-struct Walk {
-    endpoint: Endpoint<()>,
-    store: Slow,
-    client: Client<()>,
-    dice: Dice,
-    has_session: bool,
-    is_joined: bool,
-    sent: u64,
-    /// The number of the last message received, and where it stands.
-    received: u64,
-    position: Option<Position>,
-    /// Whether the next message may be any that was not yet sent when the join was answered.
-    may_skip_to: Option<u64>,
-    recovered: u64,
-    gaps: u64,
+/// One process after another, over one file.
+struct World {
+    file: File,
+    process: Process,
+    endpoint: Endpoint<String>,
 }
 
-impl Walk {
-    async fn new<const INTERCEPTS: bool>(seed: u64) -> Self {
-        let store = Slow::default();
-        let endpoint = endpoint::<INTERCEPTS>(&store);
-        let has_session = seed.is_multiple_of(3);
-        let mut params = vec![("positions", "refs")];
-        if has_session {
-            params.extend([("session", "0123456789abcdefghijkl"), ("received", "0")]);
-        }
-        let client = connect(&endpoint, &params).await.expect("accepted");
-        Self {
-            endpoint,
-            store,
-            client,
-            dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            has_session,
-            is_joined: false,
-            sent: 0,
-            received: 0,
-            position: None,
-            may_skip_to: None,
-            recovered: 0,
-            gaps: 0,
-        }
+impl World {
+    fn new() -> Self {
+        let file = File::default();
+        let process = file.process();
+        let endpoint = endpoint(&process);
+        Self { file, process, endpoint }
     }
 
-    fn say(&mut self) {
-        self.sent += 1;
-        let event = if self.sent.is_multiple_of(2) { "even" } else { "odd" };
-        self.endpoint.broadcast(TOPIC, event, json!(self.sent));
+    /// Kills the process, and starts another.
+    fn restart(&mut self) {
+        self.process.kill();
+        self.process = self.file.process();
+        self.endpoint = endpoint(&self.process);
     }
 
-    /// Reads until nothing comes for a moment.
-    async fn read(&mut self, quiet: Duration) {
-        while let Ok(message) = timeout(quiet, self.client.next_message()).await {
-            assert!(self.is_joined, "nothing comes before a join has succeeded: {message:?}");
-            let event = message.event.as_str();
-            if event == "phx_position" {
-                self.position = message.position;
-                continue;
-            }
-            assert!(matches!(event, "odd" | "even"), "{message:?}");
-            let n: u64 = message.payload.parse().expect("a number");
-            match self.may_skip_to.take() {
-                Some(latest) => {
-                    assert!(n > self.received && n <= latest, "{n} after {}", self.received);
-                }
-                None => assert_eq!(n, self.received + 1, "each once, and in order"),
-            }
-            let position = message.position.expect("it is kept");
-            self.received = n;
-            self.position = Some(position);
-        }
+    async fn client(&self, session: &str) -> Client<String> {
+        connect(&self.endpoint, &[("session", session)]).await.expect("accepted")
     }
 
-    async fn join(&mut self) {
-        {
-            let mut state = self.store.0.lock();
-            let mut millis = |most| Duration::from_millis(self.dice.roll(most));
-            (state.before, state.after, state.lag) = (millis(30), millis(30), millis(60));
+    async fn publish(&self, topic: &str, number: u64) {
+        self.endpoint.publish(topic, "msg", json!(number)).await.expect("kept");
+    }
+
+    /// The client comes to the process that is there, and joins its topics. Returns how each was joined.
+    async fn return_to<const N: usize>(
+        &self,
+        client: &mut Client<String>,
+        topics: [&str; N],
+    ) -> [Value; N] {
+        client.reconnect_to(&self.endpoint).await.expect("accepted");
+        let mut arrivals = [const { Value::Null }; N];
+        for (arrival, topic) in arrivals.iter_mut().zip(topics) {
+            *arrival = join(client, topic).await;
         }
-        let mut payload = json!({ "takes": self.dice.roll(40) });
-        let after = self.position.filter(|_| self.dice.roll(10) > 0);
-        if let Some(after) = after {
-            payload["after"] = json!(after.to_string());
+        arrivals
+    }
+}
+
+const ANN: &str = "session-of-ann-1234567";
+const BOB: &str = "session-of-bob-1234567";
+
+async fn join(client: &mut Client<String>, topic: &str) -> Value {
+    match client.join(topic, json!({})).await {
+        Reply::Ok(response) => response.parse().expect("JSON"),
+        reply => panic!("{reply:?}"),
+    }
+}
+
+async fn receive(client: &mut Client<String>, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        numbers.push(client.expect("msg").await.parse().expect("a number"));
+    }
+    numbers
+}
+
+/// All that the client receives in the next moment.
+async fn rest(client: &mut Client<String>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while let Ok((event, payload)) =
+        tokio::time::timeout(Duration::from_millis(50), client.next_push()).await
+    {
+        assert_eq!(event, "msg");
+        numbers.push(payload.parse().expect("a number"));
+    }
+    numbers
+}
+
+fn recovered() -> Value {
+    json!({ "recovered": { "has_gap": false } })
+}
+
+fn gap() -> Value {
+    json!({ "recovered": { "has_gap": true } })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_while_the_process_was_dead_follows_the_join() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    assert_eq!(join(&mut ann, "log:1").await, "new");
+    world.publish("log:1", 1).await;
+    assert_eq!(receive(&mut ann, 1).await, [1]);
+    sleep(10 * SECOND).await;
+    world.restart();
+    world.publish("log:1", 2).await;
+    world.publish("log:2", 3).await;
+    assert_eq!(world.return_to(&mut ann, ["log:1"]).await, [recovered()]);
+    assert_eq!(rest(&mut ann).await, [2]);
+    world.publish("log:1", 4).await;
+    assert_eq!(rest(&mut ann).await, [4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_not_arrived_in_the_last_seconds_comes_and_what_has_may_come_twice() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    let mut bob = connect(&world.endpoint, &[("session", BOB), ("user", "bob")]).await.expect("he");
+    join(&mut ann, "log:1").await;
+    join(&mut bob, "log:1").await;
+    let mut number = 0;
+    for _ in 0..200 {
+        number += 1;
+        world.publish("log:1", number).await;
+        sleep(SECOND / 10).await;
+        // Bob does not read any more after a while.
+        assert_eq!(receive(&mut ann, 1).await, [number]);
+        if number <= 30 {
+            receive(&mut bob, 1).await;
         }
-        match self.dice.roll(20) {
-            0 => payload["refused"] = json!(true),
-            1 => payload["takes"] = json!(2000),
-            _ => {}
+    }
+    world.restart();
+    world.publish("log:1", 201).await;
+    assert_eq!(world.return_to(&mut ann, ["log:1"]).await, [recovered()]);
+    assert_eq!(world.return_to(&mut bob, ["log:1"]).await, [recovered()]);
+    let (ann, bob) = (rest(&mut ann).await, rest(&mut bob).await);
+    for (received, had) in [(&ann, 200), (&bob, 30)] {
+        assert!(received[0] <= had + 1, "{received:?}");
+        assert_eq!(received.last(), Some(&201));
+        assert!(received.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{received:?}");
+        assert!(received[0] + 45 > had, "no more than 4.5 s: {received:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_away_when_the_process_died_has_missed_nothing() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    join(&mut ann, "log:1").await;
+    for number in 1..=5 {
+        world.publish("log:1", number).await;
+        receive(&mut ann, 1).await;
+        sleep(SECOND).await;
+    }
+    sleep(5 * SECOND).await;
+    ann.drop_connection();
+    for number in 6..=20 {
+        world.publish("log:1", number).await;
+        sleep(SECOND).await;
+    }
+    world.restart();
+    assert_eq!(world.return_to(&mut ann, ["log:1"]).await, [recovered()]);
+    let received = rest(&mut ann).await;
+    assert_eq!(received, (6..=20).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_had_not_read_the_reply_to_its_join_begins_anew() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    join(&mut ann, "log:1").await;
+    sleep(2 * SECOND).await;
+    ann.send("log:2", "phx_join", json!({}));
+    sleep(2 * SECOND).await;
+    world.restart();
+    let arrivals = world.return_to(&mut ann, ["log:1", "log:2"]).await;
+    assert_eq!(arrivals, [recovered(), json!("new")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_left_or_has_no_history_begins_anew() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    for topic in ["log:1", "log:2", "room:1"] {
+        join(&mut ann, topic).await;
+    }
+    sleep(2 * SECOND).await;
+    ann.leave("log:2").await;
+    sleep(2 * SECOND).await;
+    world.restart();
+    let arrivals = world.return_to(&mut ann, ["log:1", "log:2", "room:1"]).await;
+    assert_eq!(arrivals, [recovered(), json!("new"), json!("new")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_is_a_gap() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    join(&mut ann, "log:1").await;
+    sleep(5 * SECOND).await;
+    world.publish("log:1", 1).await;
+    world.file.forget();
+    world.restart();
+    assert_eq!(world.return_to(&mut ann, ["log:1"]).await, [gap()]);
+    assert!(rest(&mut ann).await.is_empty());
+    world.publish("log:1", 2).await;
+    assert_eq!(rest(&mut ann).await, [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_client_gets_nothing_of_the_session() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    join(&mut ann, "log:1").await;
+    sleep(3 * SECOND).await;
+    world.restart();
+    let params = [("session", ANN), ("user", "bob")];
+    let mut bob = connect(&world.endpoint, &params).await.expect("accepted");
+    assert_eq!(join(&mut bob, "log:1").await, "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_that_die_one_after_another_lose_nothing() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    let topics = ["log:1", "log:2"];
+    for topic in topics {
+        join(&mut ann, topic).await;
+    }
+    sleep(4 * SECOND).await;
+    let mut number = 0;
+    let mut publish = async |world: &World| {
+        for topic in topics {
+            number += 1;
+            world.publish(topic, number).await;
         }
-        // Broadcasts come while the store is read, while `join` runs, and around it.
-        let pauses: Vec<_> = (0..self.dice.roll(5)).map(|_| self.dice.roll(30)).collect();
-        let mut sent = self.sent;
-        let endpoint = self.endpoint.clone();
-        let writing = async {
-            for pause in pauses {
-                sleep(Duration::from_millis(pause)).await;
-                sent += 1;
-                let event = if sent.is_multiple_of(2) { "even" } else { "odd" };
-                endpoint.broadcast(TOPIC, event, json!(sent));
-            }
+    };
+    publish(&world).await;
+    // It comes, and joins nothing before the next one dies.
+    for _ in 0..3 {
+        world.restart();
+        publish(&world).await;
+        let [] = world.return_to(&mut ann, []).await;
+        sleep(2 * SECOND).await;
+    }
+    // It has joined the first, and reads nothing more.
+    world.restart();
+    assert_eq!(world.return_to(&mut ann, ["log:1"]).await, [recovered()]);
+    assert_eq!(rest(&mut ann).await, [1, 3, 5, 7]);
+    publish(&world).await;
+    sleep(3 * SECOND).await;
+    world.restart();
+    assert_eq!(world.return_to(&mut ann, ["log:1"]).await, [recovered()]);
+    let received = rest(&mut ann).await;
+    assert!(received.contains(&9) && [1, 3, 5, 7, 9].ends_with(&received), "{received:?}");
+    sleep(SECOND).await;
+    world.restart();
+    assert_eq!(world.return_to(&mut ann, ["log:2", "log:1"]).await, [recovered(), recovered()]);
+    let received = rest(&mut ann).await;
+    let (odd, even) = received.into_iter().partition::<Vec<_>, _>(|it| it % 2 == 1);
+    assert_eq!(even, [2, 4, 6, 8, 10]);
+    // These it has had, at the last.
+    assert!([1, 3, 5, 7, 9].ends_with(&odd), "{odd:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_channel_is_still_handling_is_not_lost() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    join(&mut ann, "log:1").await;
+    sleep(5 * SECOND).await;
+    world.endpoint.publish("log:1", "slow", json!(1)).await.expect("kept");
+    for number in 2..=9 {
+        sleep(SECOND).await;
+        world.publish("log:1", number).await;
+        receive(&mut ann, 1).await;
+    }
+    world.restart();
+    world.return_to(&mut ann, ["log:1"]).await;
+    sleep(11 * SECOND).await;
+    let received = rest(&mut ann).await;
+    assert!(received.contains(&1), "{received:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_without_a_message_writes_a_handful_of_records() {
+    let world = World::new();
+    let mut ann = world.client(ANN).await;
+    for topic in ["log:1", "log:2", "log:3"] {
+        join(&mut ann, topic).await;
+    }
+    sleep(60 * SECOND).await;
+    let writes = world.file.writes();
+    assert!(writes <= 4, "{writes} writes");
+    sleep(60 * SECOND).await;
+    assert_eq!(world.file.writes(), writes);
+    // One number for all, each second at most.
+    for number in 0..100 {
+        world.publish("log:1", number).await;
+        receive(&mut ann, 1).await;
+        sleep(SECOND / 10).await;
+    }
+    let more = world.file.writes() - writes;
+    assert!((1..=12).contains(&more), "{more} writes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_is_shut_down_leaves_its_sessions_to_the_next_one() {
+    let mut world = World::new();
+    let mut ann = world.client(ANN).await;
+    join(&mut ann, "room:1").await;
+    join(&mut ann, "log:1").await;
+    world.endpoint.broadcast("room:1", "msg", json!(1));
+    world.publish("log:1", 10).await;
+    world.publish("log:2", 20).await;
+    sleep(SECOND).await;
+    ann.drop_connection();
+    world.endpoint.broadcast("room:1", "msg", json!(2));
+    world.publish("log:1", 11).await;
+    let began = tokio::time::Instant::now();
+    assert!(world.endpoint.shutdown(8 * SECOND).await);
+    assert!(began.elapsed() <= 8 * SECOND);
+    world.restart();
+    world.publish("log:1", 12).await;
+    let arrivals = world.return_to(&mut ann, ["room:1", "log:1"]).await;
+    // Of a topic without a history nobody knows what was broadcast meanwhile.
+    let moved = |has_gap| json!({ "moved": { "has_gap": has_gap } });
+    assert_eq!(arrivals, [moved(true), moved(false)]);
+    assert_eq!(rest(&mut ann).await, [1, 2, 10, 11, 12]);
+    sleep(3 * SECOND).await;
+    world.restart();
+    let arrivals = world.return_to(&mut ann, ["room:1", "log:1"]).await;
+    assert_eq!(arrivals, [json!("new"), recovered()]);
+}
+
+/// Some of the clients read, some do not, and some are away; processes are killed at any time.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_missing_whenever_the_process_is_killed() {
+    for seed in 1..=12_u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut random = move |below: u64| {
+            // xorshift
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
         };
-        let was_there = after.is_some_and(|after| self.store.has(after));
-        let is_away = self.store.0.lock().is_away;
-        let (reply, ()) = tokio::join!(self.client.join(TOPIC, payload), writing);
-        self.sent = sent;
-        let Reply::Ok(arrival) = reply else { return };
-        self.is_joined = true;
-        let arrival: String = arrival.parse().expect("a name");
-        if self.has_session {
-            // A channel that is resumed answers as it did when it was joined.
-            if arrival != "recovered" {
-                self.may_skip_to = Some(self.sent + 1);
+        let mut world = World::new();
+        let topics = ["log:1", "log:2"];
+        let mut published: [Vec<u64>; 2] = Default::default();
+        let mut clients = Vec::new();
+        for index in 0..4 {
+            let session = format!("session-of-client-{index}00");
+            let mut client = connect(&world.endpoint, &[("session", &*session)]).await.expect("ok");
+            for topic in topics {
+                join(&mut client, topic).await;
             }
-            return;
+            clients.push((client, Vec::<u64>::new(), true));
         }
-        match (arrival.as_str(), after) {
-            ("recovered", Some(_)) => self.recovered += 1,
-            ("gap", Some(_)) => {
-                assert!(!was_there || is_away, "a gap without a loss");
-                self.gaps += 1;
-                self.may_skip_to = Some(self.sent + 1);
-            }
-            ("new", None) => self.may_skip_to = Some(self.sent + 1),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn leave(&mut self) {
-        let _ = self.client.leave(TOPIC).await;
-        // What was on its way may still have come; `phx_close` has.
-        self.read_end().await;
-        self.is_joined = false;
-    }
-
-    async fn read_end(&mut self) {
-        while let Ok(message) = timeout(Duration::from_millis(1), self.client.next_message()).await
-        {
-            if !matches!(&*message.event, "odd" | "even") {
-                continue;
-            }
-            self.received = message.payload.parse().expect("a number");
-            self.position = message.position;
-            self.may_skip_to = None;
-        }
-    }
-
-    async fn away(&mut self) {
-        self.client.drop_connection();
-        if self.has_session && self.dice.roll(2) == 0 {
-            sleep(Duration::from_secs(10)).await;
-        }
-        for _ in 0..self.dice.roll(4) {
-            self.say();
-        }
-        self.is_joined = false;
-    }
-
-    async fn step(&mut self) {
-        let pause = Duration::from_millis(self.dice.roll(80) + 1);
-        match self.dice.roll(12) {
-            0..=3 => self.say(),
-            4 | 5 if self.is_joined => {
-                // Read first: a client that is gone does not know what was on its way.
-                self.read(pause).await;
-                self.away().await;
-                self.client.reconnect().await.expect("accepted");
-            }
-            6 if self.is_joined => self.leave().await,
-            7 => {
-                let begins_epoch = self.dice.roll(2) == 0;
-                // What is on its way has come, so that all epochs come in order.
-                sleep(Duration::from_millis(100)).await;
-                if self.is_joined {
-                    self.read(pause).await;
+        // Until they are known to have joined.
+        sleep(2 * SECOND).await;
+        for _ in 0..250 {
+            sleep(Duration::from_millis(random(200))).await;
+            let index = usize::try_from(random(4)).expect("small");
+            let (client, received, is_there) = &mut clients[index];
+            match random(40) {
+                0..12 => {
+                    let topic = usize::try_from(random(2)).expect("small");
+                    let number = world.file.0.lock().unwrap().last + 1;
+                    world.publish(topics[topic], number).await;
+                    published[topic].push(number);
                 }
-                self.store.forget(begins_epoch);
+                12 if *is_there => {
+                    client.drop_connection();
+                    *is_there = false;
+                }
+                13 | 14 if !*is_there => {
+                    let arrivals = world.return_to(client, topics).await;
+                    assert!(!arrivals.contains(&json!("new")), "seed {seed}: {arrivals:?}");
+                    *is_there = true;
+                }
+                15 => {
+                    world.restart();
+                    for (client, received, is_there) in &mut clients {
+                        // What its network had is read all the same.
+                        received.extend(if *is_there { rest(client).await } else { Vec::new() });
+                        *is_there = false;
+                        client.drop_connection();
+                    }
+                }
+                _ if *is_there => received.extend(rest(client).await),
+                _ => {}
             }
-            8 => {
-                let is_away = self.dice.roll(3) == 0;
-                self.store.0.lock().is_away = is_away;
+        }
+        for (index, (client, received, _)) in clients.iter_mut().enumerate() {
+            client.drop_connection();
+            let arrivals = world.return_to(client, topics).await;
+            assert!(!arrivals.contains(&json!("new")), "seed {seed}: {arrivals:?}");
+            received.extend(rest(client).await);
+            for published in &published {
+                let of_topic: Vec<_> =
+                    received.iter().filter(|it| published.contains(it)).collect();
+                let mut first = Vec::new();
+                for number in of_topic {
+                    if !first.contains(number) {
+                        first.push(*number);
+                    }
+                }
+                assert_eq!(first, *published, "seed {seed}, client {index}: {received:?}");
             }
-            _ if self.is_joined => self.read(pause).await,
-            _ => self.join().await,
         }
     }
-
-    async fn run(mut self) -> (u64, u64) {
-        for _ in 0..40 {
-            self.step().await;
-        }
-        while !self.is_joined {
-            self.join().await;
-        }
-        sleep(Duration::from_millis(100)).await;
-        self.say();
-        self.read(Duration::from_secs(1)).await;
-        assert_eq!(self.received, self.sent, "the last one has come");
-        drop(self.client);
-        sleep(Duration::from_secs(20)).await;
-        assert_eq!(self.endpoint.pubsub().subscriber_count(TOPIC), 0, "nothing is left behind");
-        (self.recovered, self.gaps)
-    }
-}
-
-fn walk<const INTERCEPTS: bool>(seeds: std::ops::Range<u64>) {
-    let (mut recovered, mut gaps) = (0, 0);
-    for seed in seeds {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_time().start_paused(true).build().expect("a runtime");
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            runtime.block_on(async { Walk::new::<INTERCEPTS>(seed).await.run().await })
-        }));
-        let (some, others) = outcome.unwrap_or_else(|panic| {
-            eprintln!("in the walk with seed {seed}");
-            std::panic::resume_unwind(panic);
-        });
-        (recovered, gaps) = (recovered + some, gaps + others);
-    }
-    assert!(recovered > 200 && gaps > 20, "{recovered} recoveries, {gaps} gaps");
-}
-
-#[test]
-fn every_message_comes_once_and_in_order_or_the_join_says_so() {
-    walk::<false>(0..500);
-}
-
-#[test]
-fn so_it_does_through_channels_that_handle_some_themselves() {
-    walk::<true>(500..1000);
 }

@@ -2,12 +2,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind};
 use tokio::runtime::Runtime;
+use tower_channels::adapter::Adapter;
 use tower_channels::cluster::{ClusterConfig, Listen};
 use tower_channels::{PubSub, PubSubConfig};
 use tower_channels_adapter_tests::engines::{self, Kind, NatsServer, RedisServer};
@@ -78,16 +80,29 @@ impl Address {
         // A reader that was kept from its processor for a moment misses nothing.
         let config = PubSubConfig::new().max_subscription(64 << 20).cluster(cluster);
         let config = match self {
-            Self::Redis(address) => {
-                let redis = RedisConfig::new(format!("redis://{address}")).app(app);
-                config.adapter(Redis::connect(redis).await.expect("connects"))
-            }
-            Self::Nats(address) => {
-                let nats = NatsConfig::new(format!("nats://{address}")).app(app);
-                config.adapter(Nats::connect(nats).await.expect("connects"))
-            }
+            Self::Redis(address) => config.adapter(redis_adapter(address, app).await),
+            Self::Nats(address) => config.adapter(nats_adapter(address, app).await),
         };
         PubSub::with_config(config).expect("it is valid")
+    }
+
+    /// Creates an adapter that is not started.
+    pub(crate) async fn adapter(self, app: &str) -> Arc<dyn Adapter> {
+        match self {
+            Self::Redis(address) => Arc::new(redis_adapter(address, app).await),
+            Self::Nats(address) => Arc::new(nats_adapter(address, app).await),
+        }
+    }
+
+    /// The CPU time that the engine has used, in seconds, if it says so.
+    pub(crate) async fn cpu(self, publisher: &mut Publisher) -> Option<f64> {
+        let Publisher::Redis(redis) = publisher else { return None };
+        let info: String = redis::cmd("INFO").arg("cpu").query_async(redis).await.ok()?;
+        let field = |name: &str| {
+            let value = info.lines().find_map(|line| line.strip_prefix(name))?;
+            value.trim().parse::<f64>().ok()
+        };
+        Some(field("used_cpu_sys:")? + field("used_cpu_user:")?)
     }
 
     /// Where the frames of an application's topic are published. Every node that hears all hears them.
@@ -193,6 +208,16 @@ impl Publisher {
             }
         }
     }
+}
+
+async fn redis_adapter(address: SocketAddr, app: &str) -> Redis {
+    let redis = RedisConfig::new(format!("redis://{address}")).app(app);
+    Redis::connect(redis).await.expect("connects")
+}
+
+async fn nats_adapter(address: SocketAddr, app: &str) -> Nats {
+    let nats = NatsConfig::new(format!("nats://{address}")).app(app);
+    Nats::connect(nats).await.expect("connects")
 }
 
 async fn redis(

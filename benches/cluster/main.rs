@@ -2,11 +2,15 @@
 //!
 //! `cargo bench --bench cluster`, with the programs of the engines in `REDIS_SERVER`, `VALKEY_SERVER` and
 //! `NATS_SERVER`; one that is not set is skipped. Arguments choose parts: `in_memory`, `latency`, `cpu`, `waits`,
-//! `memory`, `relay`, `moves`.
+//! `memory`, `relay`, `moves`, `history`; and `crowd`, which runs only if it is chosen: a rolling restart under `CROWD`
+//! clients, 3000 by default.
 
+mod connection;
 mod cpu;
+mod crowd;
 mod engine;
 mod frames;
+mod history;
 mod in_memory;
 mod latency;
 mod memory;
@@ -55,6 +59,12 @@ fn main() {
         if is_chosen("moves") {
             let address = engine.address();
             moves::run(|| async move { address.node("moves", Listen::All).await });
+        }
+        if arguments.iter().any(|it| it == "crowd") {
+            crowd::run(engine.address());
+        }
+        if is_chosen("history") {
+            history::run(engine.address());
         }
         if is_chosen("memory") {
             memory::run(engine.address());

@@ -237,9 +237,13 @@ fn welcome(author: i64, missed: &CatchUp) -> Value {
     reply
 }
 
-/// Whether the events that the page has missed follow the reply to its join.
+/// Whether the events that the page has missed follow the reply to its join: after the death of its server, or if that has
+/// left the session to this one.
 fn is_recovered(socket: &Socket<Room>) -> bool {
-    matches!(socket.arrival(), Arrival::Recovered { has_gap: false })
+    matches!(
+        socket.arrival(),
+        Arrival::Recovered { has_gap: false } | Arrival::Moved { has_gap: false, .. }
+    )
 }
 
 async fn last_change(history: &Store, room: &str) -> Result<i64, history::Error> {

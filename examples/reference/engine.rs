@@ -3,12 +3,12 @@
 use std::io::{Error, ErrorKind, Result};
 
 use tower_channels::{Builder, History};
-use tower_channels_nats::{Nats, NatsConfig};
+use tower_channels_nats::{HistoryConfig, Nats, NatsConfig};
 use tower_channels_redis::{Redis, RedisConfig};
 use tower_channels_sqlite::Sqlite;
 
-/// Connects an endpoint with those of other nodes that have the same name, `app`, on the same engine; or gives the topics
-/// that match `pattern` a history: in a file, or in memory without an engine.
+/// Connects an endpoint with those of other nodes that have the same name, `app`, on the same engine, and gives the topics
+/// that match `pattern` a history: in the engine, in a file, or in memory.
 pub async fn connect<A: Send + Sync + 'static>(
     builder: Builder<A>,
     engine: Option<&str>,
@@ -17,14 +17,16 @@ pub async fn connect<A: Send + Sync + 'static>(
 ) -> Result<Builder<A>> {
     let Some(engine) = engine else { return Ok(builder.history(pattern, history)) };
     match engine.split_once(':') {
-        // Several nodes need a store that they share.
         Some(("redis", _)) => {
             let redis = Redis::connect(RedisConfig::new(engine).app(app)).await;
-            Ok(builder.adapter(redis.map_err(Error::other)?))
+            Ok(builder.history(pattern, history).adapter(redis.map_err(Error::other)?))
         }
         Some(("nats", _)) => {
-            let nats = Nats::connect(NatsConfig::new(engine).app(app)).await;
-            Ok(builder.adapter(nats.map_err(|error| Error::other(error.to_string()))?))
+            // The server reserves what a stream may take.
+            let kept = HistoryConfig::new().max_bytes(64 << 20);
+            let nats = Nats::connect(NatsConfig::new(engine).app(app).history(kept)).await;
+            let nats = nats.map_err(|error| Error::other(error.to_string()))?;
+            Ok(builder.history(pattern, history).adapter(nats))
         }
         Some(("sqlite", file)) => {
             let store = Sqlite::open(file).map_err(Error::other)?;

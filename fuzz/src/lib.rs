@@ -8,6 +8,7 @@ mod chunks;
 pub mod claims;
 pub mod cluster;
 pub mod cluster_frame;
+pub mod history;
 mod json;
 pub mod moved_session;
 pub mod ndjson;
@@ -28,10 +29,11 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     ("claims", claims::check),
     ("cluster", cluster::check),
     ("cluster_frame", cluster_frame::check),
+    ("history", history::check),
     ("moved_session", moved_session::check),
     ("ndjson", ndjson::check),
     ("presence_message", presence_message::check),

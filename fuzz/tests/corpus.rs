@@ -28,6 +28,11 @@ fn frames_between_nodes_harm_no_node() {
 }
 
 #[test]
+fn of_a_shared_history_nothing_is_missing_in_silence() {
+    run("history");
+}
+
+#[test]
 fn sessions_of_other_nodes_harm_no_node() {
     run("moved_session");
 }

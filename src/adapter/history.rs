@@ -1,6 +1,7 @@
 //! [`HistoryStore`]: keeps the messages of topics, and hands them to the nodes in one order.
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,20 +9,44 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
-use super::{BoxFuture, PublishError, StoreError};
+use super::{BoxFuture, PublishError, Store, StoreError};
 use crate::history::Position;
 
-/// Keeps the messages of the topics that have a history, and hands each to every node once it is kept.
-///
-/// All nodes, the sender included, receive the messages of a topic in the order in which they are kept. A message is
-/// handed over after it is kept, never before, and never without.
+/// Keeps the messages of the topics that have a history, and hands each to the nodes once it is kept.
 ///
 /// Each kept message has a [`Position`]. The numbers of a topic grow within an epoch; a store that may have lost or
-/// repeated numbers begins another epoch.
+/// repeated numbers begins another epoch. The numbers of all topics grow together: what is kept later has a higher number,
+/// whatever its topic. Within a topic that is exact; across topics a few seconds do not matter. So one number says
+/// roughly up to when a node has handed over everything.
+///
+/// What is handed over is kept, and what is read contains everything that was kept before the call. Besides, there are two
+/// kinds of stores:
+///
+/// - One of a single process, such as a file, hands over every message of every topic, each once and in order.
+/// - One that several nodes share, from [`Adapter::history`](super::Adapter::history), hands over the topics that are
+///   [listened](Self::listen) to. It may leave out messages and hand over one twice, also an older one; it need not
+///   remember what it has handed over. A node sees by [`Kept::previous`] that messages are missing, reads them, and passes
+///   on each once and in order. What is missing at the end, when nothing more follows, it cannot see:
+///   that the store tells by [`HistoryInbox::interrupted`].
 pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
     /// Begins to hand over what is kept from now on: each topic's messages in their order, and from one task or thread.
-    /// Called once, within a runtime.
+    /// Called once, within a runtime; after [`Adapter::start`](super::Adapter::start), if the store is an adapter's.
     fn start(&self, inbox: Arc<dyn HistoryInbox>);
+
+    /// Hands over a topic. Resolves when what is kept from then on is handed over, at once if it is already; also if the
+    /// engine is away, which is no reason to keep a client waiting: then [`HistoryInbox::interrupted`] follows once it is
+    /// back. Called under a lock; calls no foreign code.
+    ///
+    /// The future need not be awaited: the topic is handed over all the same. By default every topic is, from the start.
+    fn listen(&self, topic: &str) -> BoxFuture<'static, ()> {
+        let _ = topic;
+        Box::pin(ready(()))
+    }
+
+    /// Does not need to hand over a topic any more. Called under a lock; calls no foreign code.
+    fn ignore(&self, topic: &str) {
+        let _ = topic;
+    }
 
     /// Takes a message to keep. Never blocks. Messages that one thread gives are kept in their order. What has become of
     /// it is told to [`Append::done`].
@@ -31,7 +56,8 @@ pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
     fn append(&self, message: Append) -> Result<(), PublishError>;
 
     /// Reads what is kept of a topic, up to `limit` messages, in their order. Resolves within two seconds, with an error
-    /// if the store does not answer.
+    /// if the store does not answer. A topic that was never written has a [last position](Page::last), too, to which
+    /// everything is added that is kept afterwards.
     ///
     /// # Errors
     /// If the store is away or refuses.
@@ -41,12 +67,25 @@ pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
         since: Since,
         limit: usize,
     ) -> BoxFuture<'a, Result<Page, StoreError>>;
+
+    /// The records that a store of a single process keeps beside, if it can: with them resumable sessions go on when the
+    /// process was killed and is started again. They outlive it as the messages do. Not asked of the store of an adapter,
+    /// which has [records of its own](super::Adapter::store).
+    fn records(&self) -> Option<&dyn Store> {
+        None
+    }
 }
 
 /// Where a store hands over what is kept. Called from any one thread; returns quickly.
 pub trait HistoryInbox: Send + Sync {
-    /// Takes the next message of a topic. It is delivered to the clients of the node before this returns.
+    /// Takes the next message of a topic. It is delivered to the clients of the node before this returns, unless earlier
+    /// ones have to be read first.
     fn kept(&self, topic: &str, message: Kept);
+
+    /// Of what was kept until now something may not have been handed over, of any topic that is listened to: a connection
+    /// was lost, and stands again, or the engine has dropped something. Called when what is kept from now on is handed
+    /// over again; the node reads what it has missed.
+    fn interrupted(&self) {}
 
     /// A message for which nobody waits was taken, and was not kept.
     fn lost(&self, topic: &str, error: &StoreError) {
@@ -63,8 +102,8 @@ pub struct Append {
     pub content: Bytes,
     /// For how long, among other messages of the topic.
     pub keep: Keep,
-    /// Is told the position once the message is kept and before it is handed over, or why it is not. `None` if nobody
-    /// waits: then a failure is told to [`HistoryInbox::lost`].
+    /// Is told the position once the message is kept, or why it is not; by a store of one process before the message is
+    /// handed over. `None` if nobody waits: then a failure is told to [`HistoryInbox::lost`].
     pub done: Option<oneshot::Sender<Result<Position, StoreError>>>,
 }
 

@@ -81,6 +81,13 @@ pub trait Adapter: fmt::Debug + Send + Sync + 'static {
     fn store(&self) -> Option<&dyn Store> {
         None
     }
+
+    /// The histories of topics that the engine keeps for all nodes, if it can. Asked once, before
+    /// [`start`](Self::start); used until the [`PubSub`](crate::PubSub) is dropped, which may be after the adapter. Without
+    /// it no topic can have a history.
+    fn history(&self) -> Option<Arc<dyn HistoryStore>> {
+        None
+    }
 }
 
 /// Where an adapter hands over what it hears and notices. All methods return quickly, and may be called

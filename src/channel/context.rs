@@ -10,6 +10,7 @@ use tower_channels_transports::outbox::Enqueued;
 
 use super::arrival::Arrival;
 use super::mailbox;
+use super::remembered::Remembered;
 use super::resources::Resources;
 use crate::guarded::Guarded;
 use crate::history::{Position, PublishError};
@@ -43,6 +44,8 @@ pub(crate) struct ChannelContext<A> {
     pub(crate) resources: Resources,
     /// Empty for [`Arrival::New`]. Set before `join` runs.
     pub(crate) arrival: OnceLock<Box<Arrival>>,
+    /// For the next node, if this one dies.
+    pub(crate) remembered: Option<Arc<Remembered>>,
 }
 
 /// The subscription of a joined channel to its topic.
@@ -80,6 +83,7 @@ impl<A> ChannelContext<A> {
             metrics: Arc::clone(&self.metrics),
             resources: Resources::default(),
             arrival: OnceLock::new(),
+            remembered: self.remembered.clone(),
         }
     }
 
@@ -87,6 +91,7 @@ impl<A> ChannelContext<A> {
     pub(crate) fn unsubscribe_all(&self) {
         self.subscription.set(None);
         self.resources.end();
+        self.remembered.iter().for_each(|remembered| remembered.leave(&self.topic));
     }
 
     /// Pushes an event to the client, which stands for the broadcast at a position of the topic's history if there is one.
@@ -237,10 +242,14 @@ impl TopicSubscription {
         self.may_be_dormant.store(is_dormant, Ordering::Release);
     }
 
-    /// Ends the subscription, behind what was broadcast while it was dormant. Returns what it has received.
-    pub(crate) fn leave(&self) -> Heard {
+    /// Ends the subscription, behind what was broadcast while it was dormant. Returns what it has received; see
+    /// [`Membership::leave_history`].
+    pub(crate) fn leave(
+        &self,
+        last: impl FnOnce() -> Option<Position>,
+    ) -> (Heard, Option<Position>) {
         let subscription = self.current.lock().take();
-        subscription.map(Membership::leave).unwrap_or_default()
+        subscription.map(|subscription| subscription.leave_history(last)).unwrap_or_default()
     }
 
     /// Sends what was broadcast while the subscription was dormant.

@@ -190,6 +190,13 @@ impl Sender {
         Arc::clone(&self.mailbox) as Arc<dyn Inbox>
     }
 
+    /// Returns whether the instance has handled everything that has come until now, or has ended.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.mailbox.state.lock();
+        let is_over = state.phase == Phase::Over || state.instance != self.instance;
+        is_over || (state.queue.is_empty() && state.waker.is_some())
+    }
+
     /// Returns whether the channel's own task may not send anything more.
     pub(crate) fn is_muted(&self) -> bool {
         self.mailbox.is_muted.load(Ordering::Relaxed)

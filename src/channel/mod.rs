@@ -13,6 +13,7 @@ pub(crate) mod mailbox;
 pub(crate) mod moving;
 mod presence;
 mod reach;
+pub(crate) mod remembered;
 pub(crate) mod reply_ref;
 pub(crate) mod resources;
 pub(crate) mod result;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::arrival::{Arrival, News};
 use crate::adapter::NodeId;
+use crate::history::Position;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
 use crate::topics::heard::Heard;
@@ -28,6 +29,8 @@ pub(crate) struct PackedChannel {
     pub(crate) packed: Option<Payload>,
     /// What it has received of its topic.
     pub(crate) heard: Heard,
+    /// Up to where it has received the history of the topic, if several nodes share that.
+    pub(crate) position: Option<Position>,
     /// Whether the client has requested the presence of the topic.
     pub(crate) follows: bool,
     /// What the reply to its join has told the client, if that has read it.
@@ -42,6 +45,8 @@ pub(crate) struct Continued {
     pub(crate) resting: Option<Resting>,
     /// What was received on the old node.
     pub(crate) heard: Heard,
+    /// Up to where the history of the topic was, if several nodes share that.
+    pub(crate) position: Option<Position>,
     /// Held until the channel has joined.
     pub(crate) settlement: Arc<Settlement>,
 }

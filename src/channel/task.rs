@@ -137,13 +137,15 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
         account.memory().relieve();
     }
     let socket = Socket::<C>::new(Arc::clone(&context));
-    let mut recovered = None;
+    let (mut recovered, mut standing) = (None, None);
     let join = async {
         // The previous instance ends first, and that takes from the time of this join.
         guard.permit.acquire().await;
-        recovered = recover(&context, &mut guard.stage, after, &payload).await;
+        (recovered, standing) = recover(&context, &mut guard.stage, after, &payload).await;
         let joined = C::join(&context.topic, payload, &socket).await;
-        let heard = if joined.is_ok() { context.pubsub.hear(&context.topic) } else { None };
+        // Who has read its history hears the topic, or has waited for it.
+        let hears = joined.is_err() || recovered.is_some();
+        let heard = if hears { None } else { context.pubsub.hear(&context.topic) };
         if let Some(heard) = heard {
             // An engine that does not answer keeps no client waiting.
             let _ = tokio::time::timeout(HEARD_WITHIN, heard).await;
@@ -158,6 +160,9 @@ async fn begin<C: Channel>(instance: Instance<C::Assigns>) -> Result<ChannelTask
             Ok(joined) => joined,
             Err(rejoin) => return Err(Instance::following(guard, rejoin)),
         };
+    if let Some(standing) = standing {
+        standing.remember(&context);
+    }
     // A state that `join` requested may have been sent before its reply, to a client that ignored
     // it.
     context.refresh_presence();

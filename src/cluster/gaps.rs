@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::mem;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -94,7 +94,7 @@ impl Lost {
 }
 
 /// Ends the channels of resumable sessions that may have missed a broadcast, a few at a time.
-pub(super) struct Gaps {
+pub(crate) struct Gaps {
     topics: Topics,
     on_gap: OnGap,
     /// How long further reports are waited for: one outage is noticed by each node in its own time.
@@ -103,16 +103,28 @@ pub(super) struct Gaps {
     steps: usize,
     runtime: Handle,
     state: Mutex<State>,
+    /// The histories that the nodes share.
+    shared: OnceLock<Weak<dyn Shared>>,
+}
+
+/// The topics whose histories the nodes share: what of these may have been missed is read.
+pub(crate) trait Shared: Send + Sync {
+    fn has(&self, topic: &str) -> bool;
+
+    /// Something may have been missed.
+    fn doubt(&self);
 }
 
 #[derive(Default)]
 struct State {
     waiting: Scope,
+    /// The topics with a history of which messages are missing.
+    histories: Scope,
     is_running: bool,
 }
 
 impl Gaps {
-    pub(super) fn new(topics: Topics, config: &ClusterConfig) -> Arc<Self> {
+    pub(crate) fn new(topics: Topics, config: &ClusterConfig) -> Arc<Self> {
         let steps = config.gap_pace.as_millis() / TICK.as_millis();
         Arc::new(Self {
             topics,
@@ -121,6 +133,7 @@ impl Gaps {
             runtime: Handle::current(),
             steps: usize::try_from(steps).unwrap_or(usize::MAX).max(1),
             state: Mutex::default(),
+            shared: OnceLock::new(),
         })
     }
 
@@ -131,11 +144,39 @@ impl Gaps {
 
     /// Broadcasts on these topics may have been missed.
     pub(super) fn report(self: &Arc<Self>, scope: Scope) {
+        if scope == Scope::All {
+            self.doubt();
+        }
         if self.on_gap == OnGap::Ignore {
             return;
         }
+        self.begin(|state| state.waiting.add(scope));
+    }
+
+    /// Messages of a topic with a history are missing. Clients that want positions receive nothing more of it until they
+    /// join again, whatever is done about other gaps: a position stands for everything before it.
+    pub(crate) fn report_history(self: &Arc<Self>, topic: &str) {
+        self.begin(|state| state.histories.add(Scope::topic(topic)));
+        self.topics.interrupt(topic);
+    }
+
+    /// Sets the histories that the nodes share: once.
+    pub(crate) fn share(&self, histories: Weak<dyn Shared>) {
+        let _ = self.shared.set(histories);
+    }
+
+    fn shared(&self) -> Option<Arc<dyn Shared>> {
+        self.shared.get()?.upgrade()
+    }
+
+    /// Parts of the engine may not have reached each other.
+    pub(super) fn doubt(&self) {
+        self.shared().into_iter().for_each(|shared| shared.doubt());
+    }
+
+    fn begin(self: &Arc<Self>, add: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
-        state.waiting.add(scope);
+        add(&mut state);
         let is_first = !mem::replace(&mut state.is_running, true);
         drop(state);
         if is_first {
@@ -149,12 +190,13 @@ impl Gaps {
         self.state.lock().is_running
     }
 
-    /// Takes the topics that wait, or ends the task.
-    fn next(&self) -> Option<Scope> {
+    /// Takes the topics that wait, and whether they have a history, or ends the task.
+    fn next(&self) -> Option<(Scope, bool)> {
         let mut state = self.state.lock();
-        let scope = state.waiting.take();
-        state.is_running = scope.is_some();
-        scope
+        let histories = state.histories.take().map(|scope| (scope, true));
+        let next = histories.or_else(|| state.waiting.take().map(|scope| (scope, false)));
+        state.is_running = next.is_some();
+        next
     }
 }
 
@@ -164,15 +206,23 @@ async fn run(gaps: Weak<Gaps>) {
         let Some(delay) = gaps.upgrade().map(|gaps| gaps.delay) else { return };
         tokio::time::sleep(delay).await;
         let Some(gaps) = gaps.upgrade() else { return };
-        let Some(scope) = gaps.next() else { return };
+        let Some((scope, have_histories)) = gaps.next() else { return };
+        let all_are_told = gaps.on_gap != OnGap::Ignore;
         let names: Box<dyn Iterator<Item = SmolStr> + Send> = match scope {
             Scope::Nothing => continue,
             Scope::Topics(topics) => Box::new(topics.into_iter()),
-            Scope::All => Box::new(gaps.topics.names()),
+            // What is missing of a history is read, and reported by itself.
+            Scope::All => {
+                let shared = gaps.shared();
+                let has_history =
+                    move |topic: &str| shared.as_ref().is_some_and(|shared| shared.has(topic));
+                let names = gaps.topics.names();
+                Box::new(names.filter(move |topic| has_history(topic) == have_histories))
+            }
         };
         let mut inboxes: Vec<Weak<dyn Inbox>> = Vec::new();
         for (index, name) in names.enumerate() {
-            inboxes.extend(gaps.topics.miss(&name));
+            inboxes.extend(gaps.topics.miss(&name, all_are_told));
             if index % 256 == 255 {
                 tokio::task::yield_now().await;
             }

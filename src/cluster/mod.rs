@@ -6,6 +6,7 @@
 // What the nodes send each other is in `wire`, who is there in `members`, which broadcasts were lost in `sequence` and
 // `gaps`: plain code. Here it meets the adapter, the topics and the clock.
 
+mod alone;
 pub(crate) mod claims;
 pub(crate) mod config;
 mod disconnects;
@@ -28,7 +29,7 @@ mod wire;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use metrics::Counter;
@@ -37,10 +38,12 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
+use self::alone::Alone;
 use self::claims::Claims;
 pub use self::config::{ClusterConfig, Listen, OnGap};
 use self::disconnects::Disconnects;
-use self::gaps::{Gaps, LostFrames, Scope};
+pub(crate) use self::gaps::{Gaps, Shared};
+use self::gaps::{LostFrames, Scope};
 use self::interest::Interest;
 use self::members::Members;
 pub use self::node::Node;
@@ -48,7 +51,7 @@ use self::parts::Parts;
 use self::questions::{LocalEndpoint, Questions};
 use self::send::Permits;
 pub(crate) use self::wire::Versions;
-use crate::adapter::{Adapter, AdapterLimits, BoxFuture, NodeId};
+use crate::adapter::{Adapter, AdapterLimits, BoxFuture, HistoryStore, NodeId};
 use crate::presence::announcer::Announcer;
 use crate::pubsub::sockets::Sockets;
 use crate::telemetry::{
@@ -83,6 +86,10 @@ pub(crate) struct Cluster {
     state: Mutex<State>,
     questions: Mutex<Questions>,
     claims: Claims,
+    /// The number of the message that was delivered here last, if what is kept outlives this node.
+    delivered: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+    /// Whether there are never other nodes.
+    is_alone: bool,
     /// The endpoints of this node, in the order in which they were built.
     endpoints: Mutex<Vec<Weak<dyn LocalEndpoint>>>,
     /// Bounds what is on its way to other nodes.
@@ -145,6 +152,24 @@ impl Cluster {
         config: ClusterConfig,
         local: Local,
     ) -> Arc<Self> {
+        Self::start_with(node, adapter, config, local, false)
+    }
+
+    /// Starts a node without others, if the store of its histories keeps records: a process that follows this one goes on
+    /// with its sessions. To be called in a runtime.
+    pub(crate) fn start_alone(store: &Arc<dyn HistoryStore>, local: Local) -> Option<Arc<Self>> {
+        store.records()?;
+        let adapter = Box::new(Alone(Arc::clone(store)));
+        Some(Self::start_with(NodeId::random(), adapter, ClusterConfig::new(), local, true))
+    }
+
+    fn start_with(
+        node: NodeId,
+        adapter: Box<dyn Adapter>,
+        config: ClusterConfig,
+        local: Local,
+        is_alone: bool,
+    ) -> Arc<Self> {
         let versions = config.versions;
         let limits = adapter.limits();
         let state = State {
@@ -173,6 +198,8 @@ impl Cluster {
             state: Mutex::new(state),
             questions: Mutex::default(),
             claims: Claims::new(node, &*adapter),
+            delivered: OnceLock::new(),
+            is_alone,
             endpoints: Mutex::default(),
             permits: Permits::new(),
             metrics: Metrics {
@@ -223,9 +250,25 @@ impl Cluster {
         }
     }
 
+    /// Returns whether there are never other nodes.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
+    /// What tells clients that they may have missed something.
+    pub(crate) fn gaps(&self) -> Arc<Gaps> {
+        Arc::clone(&self.gaps)
+    }
+
     /// Returns whether clients have yet to learn that broadcasts may have been missed.
     pub(crate) fn has_pending_gaps(&self) -> bool {
         self.gaps.are_pending()
+    }
+
+    /// Sessions on topics with a history can go on after this node: `delivered` returns the number of the message that was
+    /// delivered here last. To be called once.
+    pub(crate) fn set_delivered(&self, delivered: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.delivered.set(Box::new(delivered));
     }
 
     /// The identity of this node.
@@ -267,13 +310,16 @@ impl Cluster {
 
     /// Updates the gauges.
     pub(crate) fn record_gauges(&self) {
+        self.claims.record_gauges();
+        if self.is_alone {
+            return;
+        }
         let state = self.state.lock();
         let (nodes, is_linked) = (state.members.count_up() + 1, state.is_linked);
         drop(state);
         self.metrics.nodes.set(nodes);
         self.metrics.link.set(usize::from(is_linked));
         self.metrics.in_flight.set(self.questions_in_flight());
-        self.claims.record_gauges();
     }
 
     /// The time since the start, as of the last step of the task.

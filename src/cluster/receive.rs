@@ -153,6 +153,9 @@ impl Cluster {
 
     /// Returns whether a node is or was one of the cluster, as far as this one can know: it may not have heard of it yet.
     pub(super) fn knows(&self, node: NodeId) -> bool {
+        if self.is_alone {
+            return false;
+        }
         let state = self.state.lock();
         let is_known = state.members.knows(node) || state.members.has_left(node);
         is_known || !state.is_linked || self.started.elapsed() < ACQUAINTED
@@ -221,7 +224,11 @@ impl Cluster {
     /// Reports a change, and does what else it entails. The caller holds no lock.
     pub(super) fn change(self: &Arc<Self>, change: Change) {
         match change {
-            Change::Up(node) => limited!(INFO, ?node, "another node is heard"),
+            Change::Up(node) => {
+                limited!(INFO, ?node, "another node is heard");
+                // It may have been out of reach, and a part of the engine with it.
+                self.gaps.doubt();
+            }
             Change::Down(node) => {
                 limited!(WARN, ?node, "another node is silent");
                 self.end_questions(node);

@@ -33,6 +33,9 @@ impl Cluster {
         let now = self.now();
         self.step_questions(now);
         self.step_claims();
+        if self.is_alone {
+            return self.local.presence.expire_lingering(now);
+        }
         if self.has_left.load(Ordering::Relaxed) {
             return;
         }

@@ -287,6 +287,7 @@ impl<A: Send + Sync + 'static> Builder<A> {
             refresh: self.refresh,
             pubsub: pubsub.clone(),
             limits: self.channel_limits,
+            peers: peers.clone(),
         });
         let handler = ConnectHandler {
             connect: self.connect,

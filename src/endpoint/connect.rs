@@ -42,6 +42,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let transport = info.transport();
         let once = info.param("pushes") == Some("once");
         let positions = Positions::from_param(info.param("positions"));
+        let session = self.remembers(positions).then(|| info.param("session").map(Arc::from));
         let version = Version::negotiate(info.params().get("vsn")).ok_or_else(|| {
             Rejected::reason("the protocol version is unknown").with_label("version")
         })?;
@@ -59,7 +60,7 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
         let responder = Responder { outbox, version, resumable: false, positions };
         let endpoint = Arc::clone(&self.endpoint);
         let info = SocketInfo::new(id.map(Into::into), transport);
-        Ok(SocketSession::new(
+        let created = SocketSession::new(
             endpoint,
             assigns,
             info,
@@ -67,11 +68,21 @@ impl<A: Send + Sync + 'static> Handler for ConnectHandler<A> {
             expiry,
             self.sessions.clone(),
             once,
-        ))
+        );
+        Ok(match session.flatten() {
+            Some(session) => created.remember(session),
+            None => created,
+        })
     }
 }
 
 impl<A: Send + Sync + 'static> ConnectHandler<A> {
+    /// Returns whether another node has to know from where the topics of a client go on: it does not say so itself.
+    fn remembers(&self, positions: Positions) -> bool {
+        let peers = self.endpoint.peers.as_ref().filter(|_| !positions.are_wanted());
+        peers.is_some_and(|peers| peers.can_recover())
+    }
+
     /// Asks the application, unless a test has given the assigns.
     async fn decide(&self, info: ConnectInfo) -> Result<Arc<Guarded<A>>, Rejected> {
         #[cfg(feature = "test-util")]

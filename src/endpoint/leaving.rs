@@ -56,7 +56,11 @@ impl<A: Send + Sync + 'static> Leftovers for Leaving<A> {
         }
     }
 
+    fn are_alone(&self) -> bool {
+        self.peers.is_alone()
+    }
+
     fn is_settling(&self) -> bool {
-        self.pubsub.presence().0.is_lingering()
+        !self.peers.is_alone() && self.pubsub.presence().0.is_lingering()
     }
 }

@@ -270,6 +270,9 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     ///   session that is larger, or that the engine does not take, ends.
     /// - The other nodes learn that this one leaves, once all endpoints of its [`PubSub`] have been shut down.
     ///
+    /// A single process with a [store](crate::Builder::store) that keeps records does the same, for the process that follows:
+    /// sessions are left behind when all connections have ended.
+    ///
     /// It returns as soon as no session is left, and with `true` if all have ended, moved or been left behind. With a timeout
     /// of zero all end at once, and nothing is left behind.
     ///

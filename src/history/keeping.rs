@@ -78,7 +78,7 @@ impl Histories {
                 let content = entry::encode(event, payload, None);
                 return Ok(Some(self.keep_in_memory(memory, place, broadcast, from, content)));
             }
-            Place::Store(store) => store,
+            Place::Store(store) | Place::Shared(store, _) => store,
         };
         let token = from.map(|from| self.receiver.remember(from));
         let content = entry::encode(event, payload, token);

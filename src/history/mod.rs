@@ -2,6 +2,8 @@
 
 mod entry;
 mod error;
+mod follower;
+pub(crate) mod following;
 mod keeping;
 pub(crate) mod memory;
 mod policy;
@@ -13,6 +15,7 @@ mod windows;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,6 +23,7 @@ use tower_channels_transports::Reservation;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
 pub use self::error::{PublishError, ReadError};
+use self::follower::Follower;
 use self::memory::Rings;
 pub use self::policy::History;
 pub use self::position::{InvalidPosition, Position};
@@ -27,7 +31,8 @@ pub use self::reading::Page;
 pub(crate) use self::reading::Recovery;
 use self::receiver::Receiver;
 pub use crate::adapter::Since;
-use crate::adapter::{HistoryStore, NodeId};
+use crate::adapter::{BoxFuture, HistoryStore, NodeId};
+use crate::cluster::Gaps;
 use crate::pattern;
 use crate::telemetry::HISTORY_BYTES;
 use crate::topics::Topics;
@@ -44,7 +49,9 @@ pub(crate) struct Histories {
 /// Where messages are kept.
 enum Place {
     Memory(InMemory),
-    Store(Box<dyn HistoryStore>),
+    Store(Arc<dyn HistoryStore>),
+    /// Several nodes share it.
+    Shared(Arc<dyn HistoryStore>, Arc<Follower>),
 }
 
 struct InMemory(Mutex<(Rings, Reservation)>);
@@ -59,20 +66,27 @@ const WINDOWS: usize = 8;
 const SWEEP: usize = 1000;
 
 impl Histories {
-    /// Creates the histories, in `memory` bytes if there is no store.
+    /// Creates the histories, in `memory` bytes if there is no store. Several nodes share the store if clients may have to
+    /// be told of `gaps`.
     pub(crate) fn start(
         policies: Vec<(String, History)>,
         memory: usize,
-        store: Option<Box<dyn HistoryStore>>,
+        store: Option<Arc<dyn HistoryStore>>,
+        gaps: Option<Arc<Gaps>>,
         topics: &Topics,
     ) -> Arc<Self> {
         let receiver = Arc::new(Receiver::new(topics, memory / WINDOWS));
-        let place = match store {
-            Some(store) => {
+        let place = match (store, gaps) {
+            (Some(store), Some(gaps)) => {
+                let patterns = policies.iter().map(|(pattern, _)| pattern.clone()).collect();
+                let follower = Follower::start(&receiver, &store, patterns, gaps);
+                Place::Shared(store, follower)
+            }
+            (Some(store), None) => {
                 store.start(Arc::clone(&receiver) as _);
                 Place::Store(store)
             }
-            None => {
+            (None, _) => {
                 let keeps = policies.iter().map(|(_, history)| history.keep());
                 let rings = Rings::new(NodeId::random().0, memory, keeps);
                 let reservation = Reservation::new(Arc::clone(topics.account()));
@@ -88,11 +102,50 @@ impl Histories {
         self.find_policy(topic).map(|(_, history)| history)
     }
 
+    /// A topic with a history is about to have a subscriber. Returns what to wait for, a second at most, until every message
+    /// that is kept from then on reaches it; `None` if that is so already.
+    pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
+        match &self.place {
+            Place::Memory(_) | Place::Store(_) => None,
+            Place::Shared(_, follower) => follower.hear(topic),
+        }
+    }
+
+    /// Up to where a topic with a history was delivered on this node, of a store that outlives it. `None` if that is not
+    /// known. May be called under the topic's lock.
+    pub(crate) fn last(&self, topic: &str) -> Option<Position> {
+        match &self.place {
+            Place::Memory(_) => None,
+            // The number of another topic, perhaps.
+            Place::Store(_) if self.policy(topic).is_some() => {
+                let number = self.delivered();
+                let epoch = self.receiver.epoch.load(Ordering::Relaxed);
+                (number > 0).then_some(Position { epoch, number })
+            }
+            Place::Store(_) => None,
+            Place::Shared(_, follower) => follower.last(topic),
+        }
+    }
+
     /// The policy of a topic, and its place among all.
     fn find_policy(&self, topic: &str) -> Option<(usize, &History)> {
         let mut policies = self.policies.iter().enumerate();
         let found = policies.find(|(_, (pattern, _))| pattern::matches(pattern, topic));
         found.map(|(place, (_, history))| (place, history))
+    }
+
+    /// Whether what is kept outlives this node.
+    pub(crate) fn outlive_node(&self) -> bool {
+        !matches!(self.place, Place::Memory(_))
+    }
+
+    /// The number up to which a store's messages were delivered on this node, as far as it can know.
+    pub(crate) fn delivered(&self) -> u64 {
+        match &self.place {
+            Place::Memory(_) => 0,
+            Place::Store(_) => self.receiver.delivered.load(Ordering::Relaxed),
+            Place::Shared(_, follower) => follower.delivered(),
+        }
     }
 
     /// Updates the gauge, and forgets what has become too old. The caller holds no lock.
@@ -103,7 +156,7 @@ impl Histories {
                 rings.sweep(now, SWEEP);
                 rings.bytes()
             }),
-            Place::Store(_) => 0,
+            Place::Store(_) | Place::Shared(..) => 0,
         };
         self.level.set(kept.saturating_add(self.receiver.windows.held(now)));
     }

@@ -59,12 +59,27 @@ impl Histories {
         recovery
     }
 
+    /// As [`recover`](Self::recover), after a number of the store, which may be above all of the topic.
+    pub(crate) async fn recover_from(&self, topic: &str, from: Position) -> Recovery {
+        match self.head(topic).await {
+            Some(head) if head.epoch == from.epoch && head.number < from.number => {
+                self.recover(topic, head).await
+            }
+            _ => self.recover(topic, from).await,
+        }
+    }
+
     /// Returns the position after which every message of a topic is yet to come, or has come since the call. `None` if the
     /// store does not answer within two seconds.
     pub(crate) async fn head(&self, topic: &str) -> Option<Position> {
         match self.place {
             Place::Memory(_) => self.read(topic, Since::Newest, 1).await.ok().map(|page| page.last),
             Place::Store(_) => self.find(topic, None).await.map(|found| found.last),
+            // What is on its way through this node counts as yet to come.
+            Place::Shared(_, ref follower) => match follower.last(topic) {
+                Some(last) => Some(last),
+                None => self.find(topic, None).await.map(|found| found.last),
+            },
         }
     }
 
@@ -166,11 +181,16 @@ impl Histories {
                 let now = self.receiver.now();
                 Ok(memory.with(|rings| rings.read(topic, group, since, limit, now)))
             }
-            Place::Store(store) => match timeout(PATIENCE, store.read(topic, since, limit)).await {
-                Ok(read) => read.map_err(Some),
-                Err(_) => Err(None),
-            },
+            Place::Store(store) | Place::Shared(store, _) => {
+                match timeout(PATIENCE, store.read(topic, since, limit)).await {
+                    Ok(read) => read.map_err(Some),
+                    Err(_) => Err(None),
+                }
+            }
         };
+        if let (Place::Shared(_, follower), Ok(page)) = (&self.place, &read) {
+            follower.saw(topic, page.last);
+        }
         HISTORY_READS.increment([if read.is_ok() { "ok" } else { "failed" }], 1);
         read.map_err(|error| {
             limited!(WARN, ?topic, ?error, "a history cannot be read: the store is unavailable");

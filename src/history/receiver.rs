@@ -1,6 +1,7 @@
 //! [`Receiver`]: delivers the messages that are kept.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub(super) struct Receiver {
     pub(super) windows: Windows<Arc<Broadcast>>,
     senders: Mutex<Senders>,
     started: Instant,
+    /// The number of the last message that the store of a single process has handed over, and its epoch.
+    pub(super) delivered: AtomicU64,
+    pub(super) epoch: AtomicU64,
     kept: Counter,
 }
 
@@ -50,6 +54,8 @@ impl Receiver {
             topics: topics.clone(),
             senders: Mutex::new(senders),
             started: Instant::now(),
+            delivered: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             kept: HISTORY_KEPT.handle(UNLABELED),
         }
     }
@@ -95,14 +101,29 @@ impl Receiver {
         let sender = if token.node == *node { waiting.remove(&token.number) } else { None };
         sender?.upgrade()
     }
+
+    /// Delivers a message of the store. `passed` is called under the topic's lock. Returns `false`, without having called
+    /// it, if the message cannot be read.
+    pub(super) fn pass(&self, topic: &str, message: Kept, passed: impl FnOnce()) -> bool {
+        let Kept { position, previous, content } = message;
+        let Some((broadcast, from)) = decode(topic.into(), content) else { return false };
+        let from = from.and_then(|token| self.recall(token));
+        self.deliver(broadcast, from.as_ref(), |_| {
+            passed();
+            (position, previous)
+        });
+        true
+    }
 }
 
 impl HistoryInbox for Receiver {
     fn kept(&self, topic: &str, message: Kept) {
-        let Kept { position, previous, content } = message;
-        let Some((broadcast, from)) = decode(topic.into(), content) else { return };
-        let from = from.and_then(|token| self.recall(token));
-        self.deliver(broadcast, from.as_ref(), |_| (position, previous));
+        let Position { epoch, number } = message.position;
+        // Under the topic's lock: a channel that leaves it knows what it has received.
+        self.pass(topic, message, || {
+            self.epoch.store(epoch, Ordering::Relaxed);
+            self.delivered.store(number, Ordering::Relaxed);
+        });
     }
 
     fn lost(&self, topic: &str, error: &StoreError) {

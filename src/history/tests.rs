@@ -1,4 +1,5 @@
 pub(crate) mod fake;
+mod shared;
 
 use std::sync::Mutex as StdMutex;
 use std::task::Waker;
@@ -12,6 +13,7 @@ use tower_channels_transports::{Memory, outbox};
 
 use self::fake::{Fake, Mood};
 use super::*;
+use crate::cluster::ClusterConfig;
 use crate::payload::Payload;
 use crate::responder::{Positions, Responder};
 use crate::serializer::Version;
@@ -48,12 +50,18 @@ struct Node {
 }
 
 fn node(history: History, store: Option<Fake>) -> Node {
+    node_of(history, store, false)
+}
+
+/// Creates a node, which shares the store with others or not.
+fn node_of(history: History, store: Option<Fake>, is_shared: bool) -> Node {
     let memory = Memory::new(1 << 30);
     let topics = Topics::new(&memory);
     topics.allow_outbox(1 << 20);
-    let store = store.map(|store| Box::new(store) as Box<dyn HistoryStore>);
+    let store = store.map(|store| Arc::new(store) as Arc<dyn HistoryStore>);
     let policies = vec![("log:*".to_owned(), history)];
-    let histories = Histories::start(policies, 64 << 20, store, &topics);
+    let gaps = is_shared.then(|| Gaps::new(topics.clone(), &ClusterConfig::new()));
+    let histories = Histories::start(policies, 64 << 20, store, gaps, &topics);
     Node { histories, topics, memory }
 }
 

@@ -129,6 +129,20 @@ impl<T: Clone> Windows<T> {
         state.make_room(self.capacity, dropped);
     }
 
+    /// Gives up what is known of a topic: messages are missing. What is being read of it is of no use either.
+    pub(super) fn forget(&self, topic: &str) {
+        // What it holds is dropped after the lock.
+        let mut dropped = Vec::new();
+        let state = &mut *self.state.lock();
+        let Some(slot) = state.topics.get_mut(topic) else { return };
+        let before = slot.held();
+        slot.give_up(&mut dropped);
+        if let Some(fresh) = &mut slot.fresh {
+            fresh.is_broken = true;
+        }
+        state.set_held(before, 0);
+    }
+
     /// Returns what has been missed since a position, or only where the topic ends, if a window knows it.
     pub(super) fn find(
         &self,

@@ -88,21 +88,22 @@ impl PubSubConfig {
         self
     }
 
-    /// Keeps the messages of the topics that match a pattern; see [`Builder::history`](crate::Builder::history).
+    /// Keeps the messages of the topics that match a pattern; see [`Builder::history`](crate::Builder::history). With an
+    /// [`adapter`](Self::adapter) its engine keeps them for all nodes, which must have the same patterns.
     pub fn history(mut self, pattern: &str, history: History) -> Self {
         self.histories.push((pattern.to_owned(), history));
         self
     }
 
     /// Sets where the messages of topics with a [history](Self::history) are kept; see
-    /// [`Builder::store`](crate::Builder::store).
+    /// [`Builder::store`](crate::Builder::store). Not with an [`adapter`](Self::adapter).
     pub fn store(mut self, store: impl HistoryStore) -> Self {
         self.store = Some(Arc::new(Mutex::new(Some(Box::new(store)))));
         self
     }
 
-    /// Sets how many bytes the histories of all topics may take in memory together, if there is no
-    /// [`store`](Self::store). Default a quarter of [`memory`](Self::memory), of which they are part. Beyond it those of
+    /// Sets how many bytes the histories of all topics may take in memory together, if there is neither a
+    /// [`store`](Self::store) nor an [`adapter`](Self::adapter). Default a quarter of [`memory`](Self::memory), of which they are part. Beyond it those of
     /// the topics that have been quiet for longest are forgotten.
     pub fn history_memory(mut self, bytes: usize) -> Self {
         self.history_memory = Some(bytes);
@@ -119,15 +120,20 @@ impl PubSubConfig {
         take(self.store.as_ref(), "store")
     }
 
+    /// Whether any topic has a history.
+    pub(super) fn has_history(&self) -> bool {
+        !self.histories.is_empty()
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.presence.validate()?;
         self.cluster.validate()?;
         pattern::validate(self.histories.iter().map(|(pattern, _)| &**pattern))?;
         self.histories.iter().try_for_each(|(_, history)| history.validate())?;
         match (&self.adapter, &self.store) {
-            (Some(_), _) if !self.histories.is_empty() => {
+            (Some(_), Some(_)) => {
                 return Err(ConfigError::new(
-                    "with an `adapter`, a `history` needs a store that all nodes share: there is none yet",
+                    "a `store` is of one node: with an `adapter`, its engine keeps the `history` for all",
                 ));
             }
             (_, Some(_)) if self.histories.is_empty() => {

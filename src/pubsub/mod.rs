@@ -73,7 +73,7 @@ struct Shared {
     presence: Presence,
     sockets: Sockets,
     max_subscription: usize,
-    /// The other nodes, if there may be any.
+    /// The other nodes, if there may be any, or those that this process follows on or is followed by.
     cluster: Option<Arc<Cluster>>,
     /// What is kept, if anything is.
     histories: Option<Arc<Histories>>,
@@ -92,28 +92,44 @@ impl PubSub {
     /// or a store and there is no tokio runtime.
     pub fn with_config(config: PubSubConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let (adapter, store) = (config.take_adapter()?, config.take_store()?);
+        let adapter = config.take_adapter()?;
+        let store = match &adapter {
+            Some(adapter) if config.has_history() => Some(shared_store(&**adapter)?),
+            _ => config.take_store()?.map(Arc::from),
+        };
         Ok(Self::from_valid(config, adapter, store))
     }
 
     fn from_valid(
         config: PubSubConfig,
         adapter: Option<Box<dyn Adapter>>,
-        store: Option<Box<dyn HistoryStore>>,
+        store: Option<Arc<dyn HistoryStore>>,
     ) -> Self {
         let topics = Topics::new(&Memory::new(config.memory));
         let sockets = Sockets::new();
         let node = config.cluster.node.unwrap_or_else(NodeId::random);
         let node = adapter.is_some().then_some(node);
         let presence = Presence::new(config.presence, topics.clone(), node);
-        let cluster = adapter.zip(node).map(|(adapter, node)| {
+        let local = || {
             let (topics, sockets) = (topics.clone(), sockets.clone());
-            let local = Local { topics, sockets, presence: Arc::clone(&presence.0) };
-            Cluster::start(node, adapter, config.cluster, local)
-        });
+            Local { topics, sockets, presence: Arc::clone(&presence.0) }
+        };
+        let cluster = match adapter.zip(node) {
+            Some((adapter, node)) => Some(Cluster::start(node, adapter, config.cluster, local())),
+            None => store.as_ref().and_then(|store| Cluster::start_alone(store, local())),
+        };
         let history_memory = config.history_memory.unwrap_or(config.memory / 4);
+        // A store that an adapter has is that of all nodes.
+        let others = cluster.as_ref().filter(|cluster| !cluster.is_alone());
+        let gaps = others.map(|cluster| cluster.gaps());
         let histories = (!config.histories.is_empty())
-            .then(|| Histories::start(config.histories, history_memory, store, &topics));
+            .then(|| Histories::start(config.histories, history_memory, store, gaps, &topics));
+        if let (Some(cluster), Some(histories)) = (&cluster, &histories)
+            && histories.outlive_node()
+        {
+            let histories = Arc::clone(histories);
+            cluster.set_delivered(move || histories.delivered());
+        }
         let max_subscription = config.max_subscription;
         Self(Arc::new(Shared { topics, presence, sockets, max_subscription, cluster, histories }))
     }
@@ -160,20 +176,20 @@ impl PubSub {
     /// they do.
     pub fn disconnect(&self, id: &str) {
         self.0.sockets.disconnect(id);
-        if let Some(cluster) = &self.0.cluster {
+        if let Some(cluster) = self.others() {
             cluster.disconnect(id);
         }
     }
 
     /// Returns the nodes of the cluster, this one first. Without an [adapter](PubSubConfig::adapter) there are none.
     pub fn nodes(&self) -> Vec<Node> {
-        self.0.cluster.as_ref().map(|cluster| cluster.nodes()).unwrap_or_default()
+        self.others().map(|cluster| cluster.nodes()).unwrap_or_default()
     }
 
     /// Chooses which topics this node hears from others, from now on. Does nothing without an
     /// [adapter](PubSubConfig::adapter).
     pub fn listen(&self, listen: Listen) {
-        if let Some(cluster) = &self.0.cluster {
+        if let Some(cluster) = self.others() {
             cluster.listen(listen);
         }
     }
@@ -222,7 +238,7 @@ impl PubSub {
             None => Some(broadcast),
         };
         let Some(broadcast) = not_kept else { return };
-        let Some(cluster) = &self.0.cluster else {
+        let Some(cluster) = self.others() else {
             return self.0.topics.broadcast(broadcast, from);
         };
         let frames = cluster.encode_broadcast(&broadcast);
@@ -243,23 +259,27 @@ impl PubSub {
     /// the highest number of its broadcasts that has come, with or without having reached its subscribers. Empty
     /// without other nodes; this one alone if it does not notice what is lost.
     pub(crate) fn heard(&self) -> Vec<Origin> {
-        self.0.cluster.as_ref().map(|cluster| cluster.heard()).unwrap_or_default()
+        self.others().map(|cluster| cluster.heard()).unwrap_or_default()
     }
 
     /// Returns whether all of these broadcasts have reached their subscribers on this node, and all before them. True
     /// if this node does not notice what is lost.
     pub(crate) fn has_heard(&self, numbers: &[Origin]) -> bool {
-        self.0.cluster.as_ref().is_none_or(|cluster| cluster.has_heard(numbers))
+        self.others().is_none_or(|cluster| cluster.has_heard(numbers))
     }
 
-    /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`].
+    /// Returns what a new subscriber of the topic has to wait for; see [`Cluster::hear`] and [`Histories::hear`].
     pub(crate) fn hear(&self, topic: &str) -> Option<BoxFuture<'static, ()>> {
-        self.0.cluster.as_ref()?.hear(topic)
+        let cluster = self.others()?;
+        match self.histories().filter(|histories| histories.policy(topic).is_some()) {
+            Some(histories) => histories.hear(topic),
+            None => cluster.hear(topic),
+        }
     }
 
     /// Returns whether clients of this node have yet to learn that they may have missed broadcasts.
     pub(crate) fn has_pending_gaps(&self) -> bool {
-        self.0.cluster.as_ref().is_some_and(|cluster| cluster.has_pending_gaps())
+        self.others().is_some_and(|cluster| cluster.has_pending_gaps())
     }
 
     /// Tells a node that all channels which have moved from there with this ticket go on here, or end.
@@ -271,9 +291,15 @@ impl PubSub {
 
     /// This node, if there may be others.
     pub(crate) fn node(&self) -> Option<NodeId> {
-        self.0.cluster.as_ref().map(|cluster| cluster.node())
+        self.others().map(|cluster| cluster.node())
     }
 
+    /// The other nodes, if there may be any.
+    fn others(&self) -> Option<&Arc<Cluster>> {
+        self.0.cluster.as_ref().filter(|cluster| !cluster.is_alone())
+    }
+
+    /// What knows of sessions on other nodes, or in processes before this one.
     pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
         self.0.cluster.as_ref()
     }
@@ -297,6 +323,15 @@ impl PubSub {
     pub(crate) fn memory(&self) -> &Memory {
         self.0.topics.account().memory()
     }
+}
+
+/// Returns where the engine of an adapter keeps histories.
+fn shared_store(adapter: &dyn Adapter) -> Result<Arc<dyn HistoryStore>, ConfigError> {
+    adapter.history().ok_or_else(|| {
+        ConfigError::new(
+            "a `history` is kept by the engine of the `adapter`, which all nodes share: this one keeps none",
+        )
+    })
 }
 
 /// The event that disconnects a socket, broadcast on its id.

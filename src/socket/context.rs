@@ -1,7 +1,9 @@
 //! [`EndpointContext`]: what all sockets of an endpoint share.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster::questions::EndpointPeers;
 use crate::pubsub::PubSub;
 use crate::router::Router;
 
@@ -11,6 +13,8 @@ pub(crate) struct EndpointContext<A> {
     pub(crate) refresh: Option<RefreshFn<A>>,
     pub(crate) pubsub: PubSub,
     pub(crate) limits: ChannelLimits,
+    /// The other nodes, if there may be any.
+    pub(crate) peers: Option<Arc<EndpointPeers>>,
 }
 
 /// Lets assigns take over what has changed when their client has connected again.

@@ -12,6 +12,7 @@ use tracing::Span;
 use super::context::EndpointContext;
 use super::joined_channel::JoinedChannel;
 use super::moving::arriving::{Arriving, ArrivingTopic};
+use super::remembering::Remembering;
 use crate::channel::context::{ChannelContext, TopicSubscription};
 use crate::channel::error::join_crashed;
 use crate::channel::instance::{PreviousInstance, TopicPermit};
@@ -43,6 +44,7 @@ pub(super) struct Dispatcher<A> {
     rejoin_over: bool,
     /// What the client had joined on another node, which the session comes from, and not yet here.
     pub(super) arriving: Option<Box<Arriving>>,
+    pub(super) remembering: Remembering,
 }
 
 /// What became of a message for a channel.
@@ -72,6 +74,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             epoch: 0,
             rejoin_over: false,
             arriving: None,
+            remembering: Remembering::Off,
         }
     }
 
@@ -93,12 +96,14 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// Begins the epoch of a connection that has taken the session over.
     pub(super) fn attach(&mut self, epoch: u64) {
         self.responder.resumable = true;
+        self.remembering.attach(self.endpoint.peers.as_ref(), &self.responder.outbox);
         self.epoch = epoch;
         self.rejoin_over = false;
     }
 
     /// Lets the channels become dormant: nobody waits for their broadcasts.
     pub(super) fn detach(&mut self, reason: DetachReason) {
+        self.remembering.get().into_iter().for_each(|it| it.set_attached(false));
         for channel in self.channels.values() {
             // A channel whose mailbox is full stays active, and present.
             let _ = channel.mailbox.send(Command::Detached(reason));
@@ -111,6 +116,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             // A channel without room for this is not dormant: it has commands to handle.
             let _ = channel.mailbox.send(Command::Reattached);
         }
+        self.remembering.get().into_iter().for_each(|it| it.set_attached(true));
     }
 
     /// Ends the channels that the client has not rejoined in this epoch.
@@ -118,6 +124,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         self.rejoin_over = true;
         self.channels.retain(|_, channel| channel.epoch == self.epoch);
         self.arriving.take().into_iter().for_each(|arriving| arriving.end());
+        self.remembering.get().into_iter().for_each(|it| it.end_awaited());
     }
 
     /// Applies the protocol rule for a message. Returns whether the message is done with: `false` if
@@ -304,6 +311,7 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
             metrics,
             resources: Resources::default(),
             arrival: OnceLock::new(),
+            remembered: self.remembering.get().cloned(),
         };
         let task = start(Join {
             span: tracing::info_span!(parent: &self.span, "channel", ?topic),

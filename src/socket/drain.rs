@@ -32,6 +32,9 @@ pub(crate) trait Leftovers: Send + Sync + 'static {
 
     /// Returns whether the presence of sessions stays until they are present on their new nodes.
     fn is_settling(&self) -> bool;
+
+    /// Returns whether no other node can take them: they wait for the process that follows this one.
+    fn are_alone(&self) -> bool;
 }
 
 impl SessionRegistry {
@@ -82,9 +85,8 @@ impl<L: Leftovers> Draining<'_, L> {
     async fn end_connections(&self, schedule: Schedule) -> Vec<outbox::Sender> {
         let began = Instant::now();
         let outboxes = self.sessions.enter(Phase::Draining);
-        let (idle, connected) =
-            outboxes.into_iter().partition::<Vec<_>, _>(outbox::Sender::is_idle);
-        self.end_all(&idle).await;
+        let (detached, connected) =
+            outboxes.into_iter().partition::<Vec<_>, _>(outbox::Sender::is_detached);
         let pace = self.config.pace(connected.len());
         let mut waiting = &connected[..];
         loop {
@@ -92,9 +94,10 @@ impl<L: Leftovers> Draining<'_, L> {
             let (due, rest) = waiting.split_at(waiting.len() - left);
             self.end(due);
             waiting = rest;
-            let is_done = waiting.is_empty() && self.sessions.count() == 0;
+            let is_over = self.sessions.count() == 0 || self.leftovers.are_alone();
+            let is_done = waiting.is_empty() && is_over;
             if is_done || began.elapsed() >= schedule.last_quarter() {
-                return [idle, connected].concat();
+                return [detached, connected].concat();
             }
             sleep(PAUSE).await;
         }

@@ -8,6 +8,7 @@ mod handled_refs;
 mod joined_channel;
 mod moving;
 pub(crate) mod registry;
+mod remembering;
 mod repeats;
 pub(crate) mod shutdown;
 
@@ -25,6 +26,7 @@ pub(crate) use self::context::{ChannelLimits, EndpointContext, RefreshFn};
 use self::dispatch::Dispatcher;
 use self::expiry::Expiry;
 use self::registry::{NotAdmitted, SessionPermit, SessionRegistry};
+use self::remembering::Remembering;
 use self::repeats::{Repeats, Report};
 use crate::guarded::Guarded;
 use crate::message::{ClientPayload, Ref};
@@ -76,6 +78,12 @@ impl<A: Send + Sync + 'static> SocketSession<A> {
         let admission = Admission::Requested(sessions);
         let repeats = Repeats::new(once);
         Self { dispatcher, info, repeats, admission, expiry, _memory: memory }
+    }
+
+    /// Lets another node go on with the topics of the session of this id if this one dies.
+    pub(crate) fn remember(mut self, session: Arc<str>) -> Self {
+        self.dispatcher.remembering = Remembering::new(session);
+        self
     }
 
     fn start_expiry(&mut self) {
@@ -187,6 +195,10 @@ impl<A: Send + Sync + 'static> Session for SocketSession<A> {
 
     fn prepare(&mut self, outline: Bytes) -> BoxFuture<Bytes> {
         self.dispatcher.prepare(&outline)
+    }
+
+    fn recover(&mut self, left: Bytes) {
+        self.dispatcher.remembering.recover(&left);
     }
 
     fn unpack(&mut self, packed: Bytes) -> bool {

@@ -98,7 +98,7 @@ use tower_channels_transports::Rejected;
 
 pub use self::bus::{Bus, BusAdapter};
 #[doc(hidden)]
-pub use self::bus::{Path, Place, StorePath};
+pub use self::bus::{HistoryPath, Path, Place, StorePath};
 pub use self::client::Client;
 pub use self::expected::{Expected, joins, leaves};
 pub use self::message::Message;

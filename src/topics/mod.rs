@@ -28,6 +28,7 @@ use self::replay::ReplayLog;
 use self::resting::Resting;
 use self::subscriber::{Inbox, Subscriber};
 use crate::effects::Effects;
+use crate::history::Position;
 use crate::serializer::Version;
 use crate::telemetry::{BROADCASTS, SUBSCRIBERS, TOPICS};
 
@@ -248,13 +249,23 @@ impl Topics {
         &self.0.busiest
     }
 
-    /// Broadcasts on a topic may have been missed. Returns the inboxes of those subscribers that have to be told: whose
-    /// clients have resumable sessions. Those that rest remember it.
-    pub(crate) fn miss(&self, topic: &str) -> Vec<Weak<dyn Inbox>> {
+    /// Broadcasts on a topic may have been missed. Returns the inboxes of those subscribers that have to be told: that were
+    /// [interrupted](Self::interrupt), and, if `all_are_told`, whose clients have resumable sessions. Those that rest
+    /// remember it.
+    pub(crate) fn miss(&self, topic: &str, all_are_told: bool) -> Vec<Weak<dyn Inbox>> {
         let mut inboxes = Vec::new();
-        let visit = |subscriber: &mut Subscriber, _: &mut Topic| inboxes.extend(subscriber.miss());
+        let visit = |subscriber: &mut Subscriber, _: &mut Topic| {
+            inboxes.extend(subscriber.miss(all_are_told));
+        };
         self.0.registry.walk(topic, |_| (), |_| (), visit, |_| ());
         inboxes
+    }
+
+    /// Messages of a topic with a history are missing. Subscribers whose clients want positions receive nothing more.
+    pub(crate) fn interrupt(&self, topic: &str) {
+        let visit =
+            |subscriber: &mut Subscriber, topic: &mut Topic| subscriber.interrupt(&mut topic.log);
+        self.0.registry.walk(topic, |_| (), |_| (), visit, |_| ());
     }
 
     /// Returns the topics that have subscribers.
@@ -300,13 +311,23 @@ impl Membership {
     /// now, also what was kept for it and what is being delivered, and what it had received elsewhere before. The caller
     /// holds no lock.
     pub(crate) fn leave(self) -> Heard {
+        self.leave_history(|| None).0
+    }
+
+    /// As [`leave`](Self::leave), and returns up to where it has received the history of the topic, of which `last` returns
+    /// under the topic's lock up to where it was delivered.
+    pub(crate) fn leave_history(
+        self,
+        last: impl FnOnce() -> Option<Position>,
+    ) -> (Heard, Option<Position>) {
         let mut effects = Effects::default();
-        let heard = self
-            .0
-            .with(|subscriber, topic, reached| subscriber.finish(topic, reached, &mut effects));
+        let left = self.0.with(|subscriber, topic, reached| {
+            let position = subscriber.position(last());
+            (subscriber.finish(topic, reached, &mut effects), position)
+        });
         drop(self);
         effects.run();
-        heard.unwrap_or_default()
+        left.unwrap_or_default()
     }
 }
 

@@ -122,13 +122,44 @@ impl Subscriber {
         Some(client.version.index() + positioned)
     }
 
-    /// A broadcast may have been missed. Returns the inbox that has to be told: if the client has a resumable session.
-    pub(super) fn miss(&mut self) -> Option<Weak<dyn Inbox>> {
+    /// A broadcast may have been missed. Returns the inbox that has to be told: if the client has a resumable session and
+    /// `all_are_told`, or it was interrupted.
+    pub(super) fn miss(&mut self, all_are_told: bool) -> Option<Weak<dyn Inbox>> {
         if let Some(rest) = self.rest_mut() {
             rest.miss();
         }
-        let is_resumable = self.client.as_ref().is_some_and(|client| client.resumable);
-        is_resumable.then(|| Arc::downgrade(&self.inbox))
+        let client = self.client.as_ref()?;
+        let is_told = (all_are_told && client.resumable)
+            || (self.is_closed() && client.positions.are_wanted());
+        is_told.then(|| Arc::downgrade(&self.inbox))
+    }
+
+    /// Messages of the topic's history are missing. A client that wants positions receives nothing more.
+    pub(super) fn interrupt(&mut self, log: &mut ReplayLog<Arc<Broadcast>>) {
+        if let Some(rest) = self.rest_mut() {
+            rest.miss();
+        } else if self.client.as_ref().is_some_and(|client| client.positions.are_wanted()) {
+            self.close(log);
+        }
+    }
+
+    /// Up to where it has received the history of the topic, given up to where that was delivered. `None` if something was
+    /// missed.
+    pub(super) fn position(&self, delivered: Option<Position>) -> Option<Position> {
+        if self.is_closed() {
+            return None;
+        }
+        // What it has read may not have been delivered yet.
+        let Some(until) = self.ahead.as_ref().and_then(|ahead| ahead.until) else {
+            return delivered;
+        };
+        let delivered = delivered.filter(|delivered| delivered.epoch == until.epoch)?;
+        Some(if delivered.number > until.number { delivered } else { until })
+    }
+
+    /// Whether it receives nothing any more.
+    fn is_closed(&self) -> bool {
+        matches!(self.delivery, Delivery::Closed)
     }
 
     /// See [`outbox::Sender::prefetch`](tower_channels_transports::outbox::Sender::prefetch).

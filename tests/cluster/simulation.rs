@@ -1,9 +1,9 @@
 //! Walks of three nodes on a faulty engine, see `src/test/simulation`.
 //!
-//! `SEEDS` in the environment sets how many, 1000 by default. A walk that fails prints its number: `SEED` runs it alone,
+//! `SEEDS` in the environment sets how many. A walk that fails prints its number: `SEED` runs it alone,
 //! `STEPS` shortens it, and with `TRACE` it prints what happens. The fuzz target `cluster` takes the same steps.
 
-use tower_channels::internals::simulation::walk;
+use tower_channels::internals::simulation::{history, walk};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -24,6 +24,21 @@ fn random_bytes(seed: u64) -> Vec<u8> {
 
 #[test]
 fn nothing_is_lost_in_silence_whatever_breaks() {
+    run(1000, |bytes| {
+        walk(bytes);
+    });
+}
+
+#[test]
+fn of_a_topic_with_a_history_every_message_comes_once_and_in_one_order_or_the_join_says_so() {
+    run(HISTORIES, history::walk);
+}
+
+/// How many walks of histories there are.
+const HISTORIES: u64 = 150;
+
+/// Takes walks, of which `seeds` are the default.
+fn run(seeds: u64, walk: fn(&[u8])) {
     if let Some(seed) = number("SEED") {
         if std::env::var_os("TRACE").is_some() {
             tracing_subscriber::fmt()
@@ -36,7 +51,7 @@ fn nothing_is_lost_in_silence_whatever_breaks() {
         walk(&random_bytes(seed));
         return;
     }
-    let seeds = number("SEEDS").unwrap_or(1000);
+    let seeds = number("SEEDS").unwrap_or(seeds);
     let walk = |seed| {
         let bytes = random_bytes(seed);
         let result = std::panic::catch_unwind(|| walk(&bytes));

@@ -97,12 +97,12 @@ mod nats {
 mod records {
     use std::time::Duration;
 
-    use tower_channels_nats::{NatsConfig, RecordStorage};
+    use tower_channels_nats::{NatsConfig, Storage};
 
     fn nats() -> NatsConfig {
         NatsConfig::new("nats://10.0.0.5")
             .record_replicas(3)
-            .record_storage(RecordStorage::File)
+            .record_storage(Storage::File)
             // At least `session_ttl`.
             .record_max_age(Duration::from_secs(2 * 3600))
     }

@@ -105,6 +105,8 @@ pub struct Wanted {
 pub enum Found {
     /// No other node has it: this one may begin it.
     None,
+    /// Its node is gone: this one may begin it, and knows this of it; see [`Session::recover`](crate::Session::recover).
+    Left(Bytes),
     /// This node has it.
     Here,
     /// Another client has the id, or the session is contested: the client gets a session of its own.

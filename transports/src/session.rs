@@ -136,6 +136,12 @@ pub trait Session: Send + 'static {
         Box::pin(std::future::ready(Bytes::new()))
     }
 
+    /// The session of this id was lost with its node, and `left` is what is known of it. Called before
+    /// [`attached`](Self::attached), on a session that begins anew otherwise.
+    fn recover(&mut self, left: Bytes) {
+        let _ = left;
+    }
+
     /// Continues a session that was [packed](Self::pack) on another node. Called before [`attached`](Self::attached), and
     /// before the messages of the other node are in the outbox, in streams of the same
     /// [ids](outbox::Sender::stream_id). Returns `false` if it cannot: then the session begins anew, without them.

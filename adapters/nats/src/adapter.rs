@@ -13,8 +13,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, unconstrained};
 use tokio::time::timeout;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
-    SendQueue, Store,
+    Adapter, AdapterLimits, BoxFuture, Channel, HistoryStore, NodeId, NodeInbox, PublishError,
+    Reached, SendQueue, Store,
 };
 
 use crate::backoff;
@@ -22,6 +22,7 @@ use crate::config::NatsConfig;
 use crate::connection::{Connection, End, Ended};
 use crate::error::ConnectError;
 use crate::hearing::Hearing;
+use crate::history::History;
 use crate::interest::{Interest, Selection};
 use crate::records::Records;
 use crate::sender::{Question, Sender};
@@ -30,6 +31,7 @@ use crate::subjects::Subjects;
 /// Carries frames between nodes over NATS. See the [crate](crate) for what it needs and guarantees.
 pub struct Nats {
     shared: Arc<Shared>,
+    history: Arc<History>,
     questions: mpsc::Sender<Question>,
     /// Until the start.
     asked: Mutex<Option<mpsc::Receiver<Question>>>,
@@ -99,6 +101,7 @@ impl Nats {
         max_payload: usize,
     ) -> Self {
         let (questions, asked) = mpsc::channel(MAX_QUESTIONS);
+        let history = Arc::new(History::new(&config, servers.clone()));
         let shared = Arc::new(Shared {
             queue: SendQueue::new(config.max_queue, config.max_age),
             records: Records::new(config.records()),
@@ -112,7 +115,7 @@ impl Nats {
             is_unordered: AtomicBool::new(false),
             max_payload: AtomicUsize::new(max_payload),
         });
-        Self { shared, questions, asked: Mutex::new(Some(asked)), tasks: Mutex::default() }
+        Self { shared, history, questions, asked: Mutex::new(Some(asked)), tasks: Mutex::default() }
     }
 
     /// Changes the interest, and resolves when what is wanted then is heard.
@@ -200,6 +203,10 @@ impl Adapter for Nats {
 
     fn store(&self) -> Option<&dyn Store> {
         Some(&self.shared.records)
+    }
+
+    fn history(&self) -> Option<Arc<dyn HistoryStore>> {
+        Some(self.history.clone())
     }
 }
 

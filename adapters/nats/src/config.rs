@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, ServerAddr};
 
 use crate::error::ConnectError;
+use crate::history::HistoryConfig;
 use crate::records;
 
 /// Where NATS is, and how it is used.
@@ -30,16 +31,17 @@ pub struct NatsConfig {
     tls_first: bool,
     root_certificates: Option<PathBuf>,
     client_certificate: Option<(PathBuf, PathBuf)>,
-    record_storage: RecordStorage,
+    record_storage: Storage,
     record_replicas: usize,
     record_max_age: Duration,
+    pub(crate) history: HistoryConfig,
 }
 
-/// Where NATS keeps records.
+/// Where NATS keeps records, or histories.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum RecordStorage {
-    /// In memory. They are lost with their server.
+pub enum Storage {
+    /// In memory: lost with the server.
     #[default]
     Memory,
     /// In files.
@@ -86,9 +88,10 @@ impl NatsConfig {
             tls_first: false,
             root_certificates: None,
             client_certificate: None,
-            record_storage: RecordStorage::Memory,
+            record_storage: Storage::Memory,
             record_replicas: 1,
             record_max_age: Duration::from_secs(3600),
+            history: HistoryConfig::default(),
         }
     }
 
@@ -207,7 +210,7 @@ impl NatsConfig {
 
     /// Sets where the bucket of the [records](crate#records) is kept, if there is none yet. Default: in memory.
     #[must_use]
-    pub fn record_storage(mut self, storage: RecordStorage) -> Self {
+    pub fn record_storage(mut self, storage: Storage) -> Self {
         self.record_storage = storage;
         self
     }
@@ -227,12 +230,19 @@ impl NatsConfig {
         self
     }
 
+    /// Sets how [histories](crate#histories) are kept.
+    #[must_use]
+    pub fn history(mut self, history: HistoryConfig) -> Self {
+        self.history = history;
+        self
+    }
+
     pub(crate) fn records(&self) -> records::Settings {
         records::Settings {
             bucket: format!("tc-{}", self.app),
             max_age: self.record_max_age,
             replicas: self.record_replicas,
-            is_in_files: self.record_storage == RecordStorage::File,
+            is_in_files: self.record_storage == Storage::File,
         }
     }
 
@@ -249,6 +259,8 @@ impl NatsConfig {
             "`record_replicas` must be 1 to 5"
         } else if self.record_max_age < Duration::from_secs(1) {
             "`record_max_age` must be at least a second"
+        } else if let Some(reason) = self.history.invalid() {
+            reason
         } else {
             let urls = self.urls.iter().flat_map(|urls| urls.split(',')).map(str::trim);
             return urls.enumerate().map(|(index, url)| parse(index + 1, url)).collect();
@@ -355,44 +367,4 @@ impl fmt::Debug for NatsConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_invalid_configuration_is_refused_with_the_option_to_change() {
-        let config = || NatsConfig::new("localhost");
-        let reason = |config: &NatsConfig| config.servers().unwrap_err().to_string();
-        for app in ["", "a.b", "a>", "a*", "ä", &"a".repeat(65)] {
-            assert!(reason(&config().app(app)).contains("`app`"), "{app}");
-        }
-        assert!(reason(&config().max_queue(0)).contains("`max_queue`"));
-        assert!(reason(&config().connect_timeout(Duration::ZERO)).contains("`connect_timeout`"));
-        for url in ["", "ws://host", "http://host", "nats://", "host:70000", "ho st"] {
-            assert!(reason(&config().server(url)).contains("url 2"), "{url}");
-        }
-        assert!(reason(&config().server("nats://a%4@host")).contains("%25"));
-    }
-
-    #[test]
-    fn servers_are_added_one_by_one_or_separated_by_commas() {
-        let servers = NatsConfig::new("nats://a, tls://b:1").server("[::1]").servers().unwrap();
-        let names: Vec<_> = servers.iter().map(|server| (server.host(), server.port())).collect();
-        assert_eq!(names, [("a", 4222), ("b", 1), ("::1", 4222)]);
-    }
-
-    #[test]
-    fn a_url_may_contain_a_login() {
-        let login = |url: &str| login(&url.parse().unwrap()).unwrap();
-        assert_eq!(login("nats://ann:p%40ss%25@host"), Some(("ann".into(), Some("p@ss%".into()))));
-        assert_eq!(login("nats://s3cret@host"), Some(("s3cret".into(), None)));
-        assert_eq!(login("nats://host"), None);
-    }
-
-    #[test]
-    fn secrets_are_not_printed() {
-        let config = NatsConfig::new("nats://ann:secret@localhost").token("secret");
-        assert!(!format!("{config:?}").contains("secret"));
-        let error = NatsConfig::new("nats://ann:secret@local host").servers().unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("secret"));
-    }
-}
+mod tests;

@@ -63,19 +63,8 @@ impl Connection {
         selection: Selection,
     ) -> Result<Self, ConnectError> {
         let name = name(server);
-        let ended = Ended::default();
-        let on_event = ended.clone();
-        let options = config.options(server).await?.event_callback(move |event| {
-            on_event.notice(event);
-            future::ready(())
-        });
-        let connected = options.connect(server.clone()).await;
-        let client = connected.map_err(|error| ConnectError::opening(&name, &error))?;
+        let (client, ended) = connect(server, config).await?;
         let info = client.server_info();
-        if !info.headers {
-            let reason = format!("{name}: version {} has no message headers", info.version);
-            return Err(ConnectError::Unsupported(reason));
-        }
         let subscribe = async {
             let all = client.subscribe(subjects.all()).await?;
             let topics = Topics::subscribe(&client, subjects, selection).await?;
@@ -127,6 +116,28 @@ impl Connection {
     }
 }
 
+/// Connects to a server that can do what is needed.
+pub(crate) async fn connect(
+    server: &ServerAddr,
+    config: &NatsConfig,
+) -> Result<(Client, Ended), ConnectError> {
+    let name = name(server);
+    let ended = Ended::default();
+    let on_event = ended.clone();
+    let options = config.options(server).await?.event_callback(move |event| {
+        on_event.notice(event);
+        future::ready(())
+    });
+    let connected = options.connect(server.clone()).await;
+    let client = connected.map_err(|error| ConnectError::opening(&name, &error))?;
+    let info = client.server_info();
+    if !info.headers {
+        let reason = format!("{name}: version {} has no message headers", info.version);
+        return Err(ConnectError::Unsupported(reason));
+    }
+    Ok((client, ended))
+}
+
 /// Waits for an empty message with this reply subject. What comes before is older than the connection.
 async fn hear(
     messages: &mut (impl Stream<Item = Message> + Unpin),
@@ -150,7 +161,7 @@ pub(crate) fn name(server: &ServerAddr) -> String {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ended {
     end: watch::Sender<Option<End>>,
-    /// What the user may not do with records, which does not end the connection.
+    /// What the user may not do with JetStream, which does not end the connection.
     refused: watch::Sender<Option<String>>,
 }
 
@@ -202,8 +213,8 @@ impl Ended {
         }
     }
 
-    /// Resolves when the server has refused something about records, with its words.
-    pub(crate) async fn records_refused(&self) -> String {
+    /// Resolves when the server has refused something about JetStream, with its words.
+    pub(crate) async fn jetstream_refused(&self) -> String {
         let mut refused = self.refused.subscribe();
         let reason = refused.wait_for(Option::is_some).await;
         reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
@@ -260,7 +271,7 @@ mod tests {
         let ended = Ended::default();
         let reason = "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.KV_tc-chat\"";
         ended.notice(Event::ServerError(ServerError::Other(reason.into())));
-        assert!(ended.is_refused() && ended.records_refused().await.contains(reason));
+        assert!(ended.is_refused() && ended.jetstream_refused().await.contains(reason));
         assert!(ended.end.borrow().is_none());
     }
 

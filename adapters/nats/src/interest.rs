@@ -50,6 +50,10 @@ impl Interest {
         Selection { is_all: self.is_all, partitions }
     }
 
+    pub(crate) fn listens(&self, topic: &str) -> bool {
+        self.topics.contains(topic)
+    }
+
     /// Listens to a topic. Returns whether that changes what to subscribe to.
     pub(crate) fn listen(&mut self, topic: &str) -> bool {
         if self.topics.contains(topic) {

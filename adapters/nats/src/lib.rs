@@ -37,12 +37,19 @@
 //! `$JS.API.DIRECT.GET.KV_tc-{app}.>`, or `$JS.API.STREAM.MSG.GET.KV_tc-{app}` if the bucket has replicas. Without them
 //! all the rest works, and a warning is logged. See [records](#records).
 //!
+//! For [histories](#histories), a server of version 2.11 or later with JetStream, and permission to publish to
+//! `$JS.API.STREAM.INFO.tc-{app}-history`, and the same with `CREATE`, `UPDATE` (to begin another epoch when messages are lost)
+//! and, if the stream has replicas, `MSG.GET`; and to `$JS.API.DIRECT.GET.tc-{app}-history`.
+//!
 //! | subject | content |
 //! | --- | --- |
 //! | `tc.{app}.all` | frames for all nodes |
 //! | `tc.{app}.t.{00..ff}` | broadcasts to the topics of one of 256 partitions |
 //! | `tc.{app}.n.{node}` | frames for one node |
 //! | `tc.{app}.m.{node}` | what a node sends to itself, to learn that the server has taken the messages before |
+//! | `tc.{app}.h.{00..ff}.{topic}` | messages of histories, as the stream takes them |
+//! | `tc.{app}.r.{00..ff}.{topic}` | the same, once they are kept |
+//! | `tc.{app}.a.{node}.>` | what has become of a node's messages |
 //! | `tc.{app}.i.>` | answers of JetStream |
 //! | `$KV.tc-{app}.>` | records |
 //!
@@ -75,9 +82,30 @@
 //!
 //! A call takes at most a second, and fails at once without a connection or a bucket.
 //!
+//! # Histories
+//!
+//! Topics with a history are in the stream `tc-{app}-history`, over a connection of their own that a node has if any of its
+//! topics does. A node that finds no stream creates it, as [`HistoryConfig`] says: in files, on one server, with up to 1000
+//! messages of a topic for 7 days, and 1 GiB in all. A stream that is there is used as it is, if it republishes
+//! `tc.{app}.h.>` to `tc.{app}.r.>`, allows direct gets and forgets the oldest messages first.
+//!
+//! - A message counts as kept when the server acknowledges it: what that is worth is a matter of the storage, the replicas
+//!   and the `sync_interval` of the server. One without an acknowledgement is sent again over the next connection, for five
+//!   seconds in all, and counts once. The messages of a node on a topic keep their order, also then.
+//! - The number of a position is that of the message in the stream, the epoch the time at which the stream was created; a
+//!   node that misses messages which it knows adds to that in the stream's metadata.
+//! - A position is complete if the topic has a message that is not newer: the oldest go first. So that there is one, the first
+//!   read of an empty topic writes a mark.
+//! - What a history asks to keep stands in each message, `Tc-Keep: {messages} {bytes} {milliseconds}`, and the newest
+//!   decides what is read.
+//! - With replicas the newest message is asked from the leader, and the rest from any replica that knows it.
+//!
+//! In `{topic}` a `%` and two hexadecimal digits stand for what a subject cannot contain.
+//!
 //! # Memory
 //!
-//! Up to [`NatsConfig::max_queue`] bytes wait to be sent, and 64 MiB or 16,384 messages to be delivered. A node that
+//! Up to [`NatsConfig::max_queue`] bytes of frames and [`HistoryConfig::max_queue`] of messages wait to be sent, and 64 MiB or
+//! 16,384 messages to be delivered. A node that
 //! cannot keep up gives up the connection, and what waits with it.
 //!
 //! # TLS
@@ -92,6 +120,7 @@ mod config;
 mod connection;
 mod error;
 mod hearing;
+mod history;
 mod interest;
 mod receiver;
 mod records;
@@ -101,5 +130,6 @@ mod topics;
 
 pub use self::adapter::Nats;
 use self::adapter::Shared;
-pub use self::config::{NatsConfig, RecordStorage};
+pub use self::config::{NatsConfig, Storage};
 pub use self::error::ConnectError;
+pub use self::history::HistoryConfig;

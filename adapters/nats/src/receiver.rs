@@ -258,7 +258,7 @@ impl Receiver<'_> {
 }
 
 /// Waits until the next version is known everywhere.
-async fn propagated(versions: &mut VecDeque<(Instant, u64)>) -> u64 {
+pub(crate) async fn propagated(versions: &mut VecDeque<(Instant, u64)>) -> u64 {
     let Some(&(at, version)) = versions.front() else { return future::pending().await };
     sleep_until(at).await;
     versions.pop_front();

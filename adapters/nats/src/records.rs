@@ -66,7 +66,7 @@ impl Records {
         let mut context = jetstream::new(client.clone());
         context.set_timeout(PATIENCE);
         loop {
-            let refused = ended.records_refused();
+            let refused = ended.jetstream_refused();
             let found = tokio::select! {
                 found = self.find(&context, client) => found,
                 reason = refused => Err(reason),
@@ -76,7 +76,7 @@ impl Records {
             if is_found {
                 tokio::select! {
                     () = self.failed.notified() => sleep(PATIENCE).await,
-                    reason = ended.records_refused() => self.found(Err(reason)),
+                    reason = ended.jetstream_refused() => self.found(Err(reason)),
                 }
             } else {
                 sleep(RETRY).await;

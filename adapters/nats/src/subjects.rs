@@ -1,10 +1,15 @@
 //! [`Subjects`]: where frames are published.
 
+use std::fmt::Display;
+
 use async_nats::Subject;
 use tower_channels::adapter::{Channel, NodeId};
 
+use crate::history::names;
+
 /// The subjects of an application: `tc.{app}.all` for all nodes, `tc.{app}.t.{partition}` for topics,
-/// `tc.{app}.n.{node}` for one node, `tc.{app}.m.{node}` for what a node sends to itself.
+/// `tc.{app}.n.{node}` for one node, `tc.{app}.m.{node}` for what a node sends to itself; and those of
+/// [histories](crate::history).
 ///
 /// Topics are hashed into 256 partitions, because not every topic can be a subject, and a subscription for each
 /// costs a node 5 KB.
@@ -60,6 +65,26 @@ impl Subjects {
         format!("{}.m.{node}", self.prefix).into()
     }
 
+    /// Where messages of a topic are kept.
+    pub(crate) fn kept(&self, topic: &str) -> String {
+        format!("{}.h.{:02x}.{}", self.prefix, partition(topic), names::encode(topic))
+    }
+
+    /// Where messages of all topics are kept, and where they are handed over once they are.
+    pub(crate) fn histories(&self) -> [String; 2] {
+        ["h", "r"].map(|kind| format!("{}.{kind}.>", self.prefix))
+    }
+
+    /// Where messages of the topics of a partition are handed over.
+    pub(crate) fn copies(&self, partition: u8) -> Subject {
+        format!("{}.r.{partition:02x}.*", self.prefix).into()
+    }
+
+    /// Where a node is told what has become of the message with a number, and what it sends to itself.
+    pub(crate) fn answer(&self, node: NodeId, number: impl Display) -> Subject {
+        format!("{}.a.{node}.{number}", self.prefix).into()
+    }
+
     /// Everything.
     pub(crate) fn needed(&self) -> String {
         format!("{}.>", self.prefix)
@@ -86,6 +111,15 @@ mod tests {
         assert_eq!(subjects.marks(NodeId(0xab)).as_str(), "tc.chat.m.00000000000000ab");
         assert_eq!(subjects.topics().as_str(), "tc.chat.t.*");
         assert_eq!(subjects.channel(Channel::Topic("a")).as_str(), "tc.chat.t.8c");
+    }
+
+    #[test]
+    fn histories_have_subjects_of_their_own() {
+        let subjects = Subjects::new("chat");
+        assert_eq!(subjects.kept("a"), "tc.chat.h.8c.a");
+        assert_eq!(subjects.histories(), ["tc.chat.h.>", "tc.chat.r.>"]);
+        assert_eq!(subjects.copies(0x8c).as_str(), "tc.chat.r.8c.*");
+        assert_eq!(subjects.answer(NodeId(0xab), 7).as_str(), "tc.chat.a.00000000000000ab.7");
     }
 
     #[test]

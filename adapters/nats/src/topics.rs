@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use async_nats::{Client, Message, Subscriber};
+use async_nats::{Client, Message, Subject, Subscriber};
 use futures_util::stream::{Stream, StreamExt};
 
 use crate::interest::Selection;
@@ -39,11 +39,11 @@ impl Topics {
         if selection.is_all {
             return Ok(Self::All(client.subscribe(subjects.topics()).await?));
         }
-        let mut topics = Self::Some(Partitions::default());
+        let mut partitions = Partitions::default();
         for partition in selection.partitions() {
-            topics.add(client, subjects, partition).await?;
+            partitions.add(client, partition, subjects.partition(partition)).await?;
         }
-        Ok(topics)
+        Ok(Self::Some(partitions))
     }
 
     /// Hears a partition. No effect if all are heard.
@@ -53,39 +53,34 @@ impl Topics {
         subjects: &Subjects,
         partition: u8,
     ) -> Result<(), async_nats::Error> {
-        if let Self::Some(partitions) = self {
-            let messages = client.subscribe(subjects.partition(partition)).await?;
-            partitions.list.push((partition, messages));
+        match self {
+            Self::All(_) => Ok(()),
+            Self::Some(partitions) => {
+                partitions.add(client, partition, subjects.partition(partition)).await
+            }
         }
-        Ok(())
     }
 
     /// Does not hear a partition any more, but for what has come already. No effect if all are heard.
     pub(crate) async fn remove(&mut self, partition: u8) -> Result<(), async_nats::Error> {
-        if let Self::Some(partitions) = self {
-            for (_, messages) in partitions.list.iter_mut().filter(|(it, _)| *it == partition) {
-                messages.unsubscribe().await?;
-            }
+        match self {
+            Self::All(_) => Ok(()),
+            Self::Some(partitions) => partitions.remove(partition).await,
         }
-        Ok(())
     }
 
     /// Hears nothing any more, but for what has come already: then the stream ends.
     pub(crate) async fn unsubscribe(&mut self) -> Result<(), async_nats::Error> {
         match self {
             Self::All(messages) => messages.unsubscribe().await?,
-            Self::Some(partitions) => {
-                for (_, messages) in &mut partitions.list {
-                    messages.unsubscribe().await?;
-                }
-            }
+            Self::Some(partitions) => partitions.unsubscribe().await?,
         }
         Ok(())
     }
 
     /// Whether nothing is subscribed to.
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Self::Some(partitions) if partitions.list.is_empty())
+        matches!(self, Self::Some(partitions) if partitions.is_empty())
     }
 }
 
@@ -95,13 +90,53 @@ impl Stream for Topics {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         match &mut *self {
             Self::All(messages) => messages.poll_next_unpin(cx),
-            Self::Some(partitions) => partitions.poll_next(cx),
+            Self::Some(partitions) => partitions.poll_next_unpin(cx),
         }
     }
 }
 
 impl Partitions {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+    /// Hears a partition, on this subject.
+    pub(crate) async fn add(
+        &mut self,
+        client: &Client,
+        partition: u8,
+        subject: Subject,
+    ) -> Result<(), async_nats::Error> {
+        let messages = client.subscribe(subject).await?;
+        self.list.push((partition, messages));
+        Ok(())
+    }
+
+    /// Does not hear a partition any more, but for what has come already.
+    pub(crate) async fn remove(&mut self, partition: u8) -> Result<(), async_nats::Error> {
+        for (_, messages) in self.list.iter_mut().filter(|(it, _)| *it == partition) {
+            messages.unsubscribe().await?;
+        }
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self) -> Result<(), async_nats::Error> {
+        for (_, messages) in &mut self.list {
+            messages.unsubscribe().await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    fn move_on(&mut self) {
+        self.at += 1;
+        self.streak = 0;
+    }
+}
+
+impl Stream for Partitions {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         if self.streak == MAX_STREAK {
             self.move_on();
         }
@@ -109,20 +144,16 @@ impl Partitions {
             if self.at >= self.list.len() {
                 self.at = 0;
             }
-            match self.list[self.at].1.poll_next_unpin(cx) {
+            let at = self.at;
+            match self.list[at].1.poll_next_unpin(cx) {
                 Poll::Ready(Some(message)) => {
                     self.streak += 1;
                     return Poll::Ready(Some(message));
                 }
-                Poll::Ready(None) => drop(self.list.swap_remove(self.at)),
+                Poll::Ready(None) => drop(self.list.swap_remove(at)),
                 Poll::Pending => self.move_on(),
             }
         }
         if self.list.is_empty() { Poll::Ready(None) } else { Poll::Pending }
-    }
-
-    fn move_on(&mut self) {
-        self.at += 1;
-        self.streak = 0;
     }
 }

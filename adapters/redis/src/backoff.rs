@@ -52,11 +52,12 @@ impl Attempts {
     }
 }
 
-/// The pauses of both connections. When one of them finds the server, the other need not wait any longer.
+/// The pauses of the connections. When one of them finds the server, the others need not wait any longer.
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
     pub(crate) hearing: Retry,
     pub(crate) sending: Retry,
+    pub(crate) keeping: Retry,
 }
 
 #[derive(Debug, Default)]

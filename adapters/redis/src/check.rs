@@ -12,17 +12,21 @@ use tower_channels::adapter::NodeId;
 use crate::backoff::random;
 use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
+use crate::history::Door;
 use crate::names::Names;
 use crate::records::Records;
 use crate::sending::Publisher;
 
-/// Runs every command that a node will, writes a record and subscribes every kind of channel. A channel that may be subscribed may be
-/// published to, so no other node hears of it.
+/// Runs every command that a node will, writes a record and subscribes every kind of channel. A channel that may be
+/// subscribed may be published to, so no other node hears of it.
+///
+/// Returns whether the server can be used for a history, too, which not everybody needs.
 pub(crate) async fn check(
     connector: &Connector,
     names: &Arc<Names>,
+    door: &Door,
     patience: Duration,
-) -> Result<(), ConnectError> {
+) -> Result<Result<(), ConnectError>, ConnectError> {
     let heard = Arc::new(Notify::new());
     let receive = {
         let heard = heard.clone();
@@ -38,7 +42,13 @@ pub(crate) async fn check(
         let Connection { redis, server, .. } = &connection;
         let publisher = Publisher { redis: redis.clone(), is_cluster: server.is_cluster };
         let (_sender, publisher) = watch::channel(Some(publisher));
-        Records::new(connector.clone(), names.clone(), publisher).check().await
+        Records::new(connector.clone(), names.clone(), publisher).check().await?;
+        let mut redis = redis.clone();
+        let heard = redis.psubscribe(&names.kept.pattern).await;
+        if let Err(error) = allowed("PSUBSCRIBE", &names.kept.pattern, heard) {
+            return Ok(Err(error));
+        }
+        Ok(door.check().await)
     })
     .await;
     connection.close().await;
@@ -54,7 +64,7 @@ async fn run(
     let redis = &mut connection.redis;
     // A node that does not exist, and a topic without a name.
     let node = names.node(NodeId(random()));
-    let topic = &names.topic_prefix;
+    let topic = &names.topics.prefix;
 
     let done = redis.subscribe(&names.all).await;
     allowed("SUBSCRIBE", &names.all, done)?;
@@ -63,14 +73,14 @@ async fn run(
     publish(redis, &node).await?;
     // A proxy may take subscriptions and deliver nothing.
     heard.notified().await;
-    let done = redis.psubscribe(&names.pattern).await;
-    allowed("PSUBSCRIBE", &names.pattern, done)?;
+    let done = redis.psubscribe(&names.topics.pattern).await;
+    allowed("PSUBSCRIBE", &names.topics.pattern, done)?;
     let done = redis.subscribe(topic).await;
     allowed("SUBSCRIBE", topic, done)?;
     let done = redis.unsubscribe(topic).await;
     allowed("UNSUBSCRIBE", topic, done)?;
-    let done = redis.punsubscribe(&names.pattern).await;
-    allowed("PUNSUBSCRIBE", &names.pattern, done)
+    let done = redis.punsubscribe(&names.topics.pattern).await;
+    allowed("PUNSUBSCRIBE", &names.topics.pattern, done)
 }
 
 async fn publish(redis: &mut MultiplexedConnection, channel: &str) -> Result<(), ConnectError> {

@@ -24,6 +24,7 @@ pub struct RedisConfig {
     pub(crate) max_queue: usize,
     pub(crate) max_age: Duration,
     pub(crate) connect_timeout: Duration,
+    pub(crate) is_durable: bool,
     #[cfg(feature = "tls")]
     pub(crate) root_certificates: Option<Vec<u8>>,
 }
@@ -93,6 +94,7 @@ impl RedisConfig {
             max_queue: 8 << 20,
             max_age: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
+            is_durable: false,
             #[cfg(feature = "tls")]
             root_certificates: None,
         }
@@ -106,7 +108,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how many bytes of frames may wait to be sent; more are dropped. Default 8 MiB.
+    /// Sets how many bytes of frames may wait to be sent, and how many of messages to be kept; more are dropped, or
+    /// refused. Default 8 MiB.
     #[must_use]
     pub fn max_queue(mut self, bytes: usize) -> Self {
         self.max_queue = bytes;
@@ -124,6 +127,16 @@ impl RedisConfig {
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Says that the server has everything that it has ever acknowledged, also after it was killed: with
+    /// `appendfsync always`, and without a fail-over to a replica. Then the positions of histories outlive its restarts.
+    /// By default each start of the server and each fail-over is a gap in all histories, since their last messages may
+    /// have been lost. Has to be the same on all nodes.
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.is_durable = true;
         self
     }
 
@@ -160,6 +173,7 @@ impl fmt::Debug for RedisConfig {
             .field("max_queue", &self.max_queue)
             .field("max_age", &self.max_age)
             .field("connect_timeout", &self.connect_timeout)
+            .field("is_durable", &self.is_durable)
             .finish_non_exhaustive()
     }
 }

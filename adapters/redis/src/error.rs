@@ -45,9 +45,7 @@ impl ConnectError {
     pub(crate) fn running(command: impl Into<String>, error: &RedisError) -> Self {
         let command = command.into();
         match error.kind() {
-            ErrorKind::Server(ServerErrorKind::NoPerm) => {
-                Self::Forbidden { command, reason: error.to_string() }
-            }
+            _ if is_forbidden(error) => Self::Forbidden { command, reason: error.to_string() },
             ErrorKind::Io => Self::Unreachable(format!("{command}: {error}")),
             _ => Self::Unsupported(format!("{command}: {error}")),
         }
@@ -56,6 +54,15 @@ impl ConnectError {
     fn too_old(reason: &str) -> Self {
         Self::Unsupported(format!("it needs RESP3, which Redis has since version 6: {reason}"))
     }
+}
+
+/// Whether the user may not do that, in a script or outside.
+fn is_forbidden(error: &RedisError) -> bool {
+    let reason = error.to_string();
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        || ["ACL failure", "can't run this command", "can't access"]
+            .iter()
+            .any(|it| reason.contains(it))
 }
 
 impl fmt::Display for ConnectError {

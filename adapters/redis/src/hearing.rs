@@ -16,18 +16,19 @@ use tower_channels_transports::limited;
 use crate::backoff::{Attempts, Retries, random};
 use crate::connector::{Connection, Connector, ask_for_server};
 use crate::error::ConnectError;
+use crate::history::Delivery;
 use crate::listening::{Listening, Step};
-use crate::names::Names;
+use crate::names::{Family, Names};
 
 /// How often a server is asked whether it is there, and is not a replica; and how long it may be silent while
 /// something is asked of it.
 const CHECK: Duration = Duration::from_secs(2);
 
-/// What the task shares with the adapter: what the node wants to hear.
+/// What the task shares with the adapter: which topics of a family the node wants to hear.
 #[derive(Debug)]
 pub(crate) struct Interest {
     listening: Mutex<Listening<Waiter>>,
-    changed: Notify,
+    pub(crate) changed: Notify,
 }
 
 type Waiter = oneshot::Sender<Infallible>;
@@ -35,6 +36,13 @@ type Waiter = oneshot::Sender<Infallible>;
 impl Interest {
     pub(crate) fn new() -> Self {
         Self { listening: Mutex::new(Listening::new()), changed: Notify::new() }
+    }
+
+    /// That of a node that wants to hear the topics of [`Listening::listen`] alone.
+    pub(crate) fn in_some() -> Self {
+        let interest = Self::new();
+        drop(interest.wait(|listening, waiter| listening.hear_all(false, waiter)));
+        interest
     }
 
     /// Changes something, and resolves when the waiter that `change` was given is released.
@@ -72,6 +80,8 @@ pub(crate) struct Hearing {
     pub(crate) own: String,
     pub(crate) inbox: Arc<dyn NodeInbox>,
     pub(crate) interest: Arc<Interest>,
+    /// Where what is kept of topics goes.
+    pub(crate) history: Arc<Delivery>,
     /// Counts the wishes for new connections.
     pub(crate) renewals: watch::Sender<u64>,
     pub(crate) retries: Arc<Retries>,
@@ -104,7 +114,7 @@ impl Hearing {
     /// Connects and hears until the connection ends. Returns why, and how long it heard.
     async fn connect(&self) -> (End, Option<Duration>) {
         let mut renewals = self.renewals.subscribe();
-        let ear = Arc::new(Ear::new(self.names.clone(), self.inbox.clone()));
+        let ear = Arc::new(Ear::new(self.names.clone(), self.inbox.clone(), self.history.clone()));
         let receive = {
             let ear = ear.clone();
             move |push| ear.take(push)
@@ -131,6 +141,7 @@ impl Hearing {
         let lasted = up_since.get().map(Instant::elapsed);
         if lasted.is_some() {
             self.interest.with(Listening::disconnected);
+            self.history.interest.with(Listening::disconnected);
             self.inbox.link(Link::Down);
         }
         (end, lasted)
@@ -149,12 +160,12 @@ struct Session<'a> {
 impl Session<'_> {
     /// Subscribes and watches over the connection until that fails.
     async fn hear(&self) -> Result<Infallible, End> {
-        let Hearing { names, own, inbox, interest, .. } = self.hearing;
+        let Hearing { names, own, inbox, interest, history, .. } = self.hearing;
         let (mut exact, mut pattern) =
             (self.connection.redis.clone(), self.connection.redis.clone());
         let channels = [names.all.as_str(), own];
         let subscribed = async {
-            tokio::try_join!(pattern.psubscribe(&names.pattern), exact.subscribe(&channels))
+            tokio::try_join!(pattern.psubscribe(&names.topics.pattern), exact.subscribe(&channels))
         };
         self.answer(subscribed).await?.map_err(End::Failed)?;
         drop((exact, pattern));
@@ -162,17 +173,29 @@ impl Session<'_> {
         interest.with(Listening::connected);
         self.up_since.get_or_init(Instant::now);
         self.hearing.retries.sending.now();
+        self.hearing.retries.keeping.now();
         inbox.link(Link::Up);
         limited!(INFO, "connected to Redis: the other nodes are heard");
 
         let mut check = interval_at(Instant::now() + CHECK, CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hears_kept = false;
         loop {
-            while let Some(step) = interest.with(Listening::next) {
-                self.take(step).await?;
+            if !hears_kept && history.is_started() {
+                self.hear_kept().await?;
+                hears_kept = true;
+            }
+            if let Some(step) = interest.with(Listening::next) {
+                self.take(step, interest, &names.topics).await?;
+                continue;
+            }
+            if let Some(step) = history.interest.with(Listening::next) {
+                self.take(step, &history.interest, &names.kept).await?;
+                continue;
             }
             tokio::select! {
                 () = interest.changed.notified() => {}
+                () = history.interest.changed.notified() => {}
                 _ = check.tick() => {
                     let mut redis = self.connection.redis.clone();
                     self.answer(ask_for_server(&mut redis)).await?.map_err(End::Refused)?;
@@ -181,20 +204,35 @@ impl Session<'_> {
         }
     }
 
-    /// Takes a step towards hearing what is wanted.
-    async fn take(&self, step: Step<Waiter>) -> Result<(), End> {
-        let Hearing { names, interest, .. } = self.hearing;
+    /// Hears what is kept of topics from now on.
+    async fn hear_kept(&self) -> Result<(), End> {
+        let Hearing { names, history, .. } = self.hearing;
+        let mut redis = self.connection.redis.clone();
+        let subscribed = redis.psubscribe(&names.kept.pattern);
+        self.answer(subscribed).await?.map_err(End::Failed)?;
+        history.interest.with(Listening::connected);
+        history.interrupted();
+        Ok(())
+    }
+
+    /// Takes a step towards hearing what is wanted of a family.
+    async fn take(
+        &self,
+        step: Step<Waiter>,
+        interest: &Interest,
+        family: &Family,
+    ) -> Result<(), End> {
         let mut redis = self.connection.redis.clone();
         let confirmed = async {
             match &step {
-                Step::AddPattern => redis.psubscribe(&names.pattern).await,
-                Step::RemovePattern => redis.punsubscribe(&names.pattern).await,
+                Step::AddPattern => redis.psubscribe(&family.pattern).await,
+                Step::RemovePattern => redis.punsubscribe(&family.pattern).await,
                 Step::Topics { add, remove, .. } => {
                     if !add.is_empty() {
-                        redis.subscribe(names.topics(add)).await?;
+                        redis.subscribe(family.all(add)).await?;
                     }
                     if !remove.is_empty() {
-                        redis.unsubscribe(names.topics(remove)).await?;
+                        redis.unsubscribe(family.all(remove)).await?;
                     }
                     Ok(())
                 }
@@ -223,53 +261,86 @@ impl Session<'_> {
 struct Ear {
     names: Arc<Names>,
     inbox: Arc<dyn NodeInbox>,
+    history: Arc<Delivery>,
     /// Whether something was heard since it was last asked.
     has_heard: AtomicBool,
-    /// Whether the server delivers every topic by the pattern, as its last confirmation says.
-    by_pattern: AtomicBool,
+    /// Whether the server delivers every topic of a family by the pattern, as its last confirmation says.
+    topics_by_pattern: AtomicBool,
+    kept_by_pattern: AtomicBool,
+}
+
+/// What a push brings.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Frame(Vec<u8>),
+    /// What was kept of a topic, whose name is that of the channel less its family.
+    Kept(Vec<u8>, Vec<u8>),
 }
 
 impl Ear {
-    fn new(names: Arc<Names>, inbox: Arc<dyn NodeInbox>) -> Self {
+    fn new(names: Arc<Names>, inbox: Arc<dyn NodeInbox>, history: Arc<Delivery>) -> Self {
         let no = || AtomicBool::new(false);
-        Self { names, inbox, has_heard: no(), by_pattern: no() }
+        Self {
+            names,
+            inbox,
+            history,
+            has_heard: no(),
+            topics_by_pattern: no(),
+            kept_by_pattern: no(),
+        }
     }
 
     fn take(&self, push: PushInfo) {
         self.has_heard.store(true, Ordering::Relaxed);
-        if let Some(frame) = self.frame(push) {
-            self.inbox.receive(frame.into());
+        match self.heard(push) {
+            Some(Heard::Frame(frame)) => self.inbox.receive(frame.into()),
+            Some(Heard::Kept(topic, message)) => self.history.take(&topic, message),
+            None => {}
         }
     }
 
-    /// Returns the frame in a push. A topic that is delivered by the pattern and by its name is taken by the pattern
+    /// Returns what is in a push. A topic that is delivered by the pattern and by its name is taken by the pattern
     /// alone: from the confirmation that the pattern is subscribed to the one that it is not, which
-    /// stand in the same order as the messages, so that each frame is taken once.
-    fn frame(&self, push: PushInfo) -> Option<Vec<u8>> {
+    /// stand in the same order as the messages, so that each message is taken once.
+    fn heard(&self, push: PushInfo) -> Option<Heard> {
         let PushInfo { kind, mut data } = push;
         match kind {
-            PushKind::PMessage => {}
-            PushKind::Message => {
-                if self.by_pattern.load(Ordering::Relaxed)
-                    && matches!(data.first(), Some(Value::BulkString(name)) if self.names.is_topic(name))
+            PushKind::PMessage | PushKind::Message => {}
+            PushKind::PSubscribe | PushKind::PUnsubscribe => {
+                if let Some(Value::BulkString(pattern)) = data.first()
+                    && let Some((by_pattern, _)) = self.family(pattern)
                 {
-                    return None;
+                    by_pattern.store(kind == PushKind::PSubscribe, Ordering::Relaxed);
                 }
-            }
-            PushKind::PSubscribe => {
-                self.by_pattern.store(true, Ordering::Relaxed);
-                return None;
-            }
-            PushKind::PUnsubscribe => {
-                self.by_pattern.store(false, Ordering::Relaxed);
                 return None;
             }
             _ => return None,
         }
-        match data.pop() {
-            Some(Value::BulkString(frame)) => Some(frame),
-            _ => None,
+        let (Some(Value::BulkString(message)), Some(Value::BulkString(channel))) =
+            (data.pop(), data.pop())
+        else {
+            return None;
+        };
+        let family = self.family(&channel);
+        if let Some((by_pattern, _)) = family
+            && kind == PushKind::Message
+            && by_pattern.load(Ordering::Relaxed)
+        {
+            return None;
         }
+        Some(match family {
+            Some((_, Some(topic))) => Heard::Kept(topic.to_vec(), message),
+            _ => Heard::Frame(message),
+        })
+    }
+
+    /// Returns whether the family of a channel or a pattern, if it has one, is delivered by its pattern; and the topic of
+    /// which something was kept.
+    fn family<'a>(&self, channel: &'a [u8]) -> Option<(&AtomicBool, Option<&'a [u8]>)> {
+        if let Some(topic) = self.names.kept.topic(channel) {
+            return Some((&self.kept_by_pattern, Some(topic)));
+        }
+        self.names.topics.topic(channel).map(|_| (&self.topics_by_pattern, None))
     }
 }
 

@@ -17,10 +17,11 @@
 //! # Requirements
 //!
 //! Redis 6 or Valkey, as one server, as a master with replicas (see [`RedisConfig::sentinel`]) or as a Redis Cluster,
-//! where messages go over its bus. A topic takes about 220 bytes per node, the record of a resumable session about
-//! 300 bytes for an hour after its last use; a session that a node has left behind in a deploy up to 64 KiB. Records are in
-//! database 0, under `tc:{app}:r:`, with the braces: so that a Redis Cluster keeps them on one server. They need no
-//! persistence, and should not be evicted: `maxmemory-policy noeviction`, or one of `volatile-ttl`.
+//! where messages go over its bus; for [histories](#histories) Redis 7 or Valkey. A topic takes about 220 bytes per node, the
+//! record of a resumable session about 300 bytes for an hour after its last use; a session that a node has left behind in a
+//! deploy up to 64 KiB. Keys are in database 0 and begin with `tc:{app}:`, with the braces: so that a Redis Cluster keeps
+//! them on one server. Records need no persistence, and should not be evicted: `maxmemory-policy noeviction`, or
+//! `volatile-ttl`.
 //!
 //! A server with access control needs this user; Redis compares a pattern that is subscribed to
 //! with the rules literally, so those with `&` are needed as they stand:
@@ -29,6 +30,8 @@
 //! ACL SETUSER chat on >secret +publish +subscribe +psubscribe +unsubscribe +punsubscribe
 //!     resetchannels &tc:chat:all &tc:chat:n:* &tc:chat:t:*
 //!     +eval +evalsha +get +set +del ~tc:{chat}:r:*
+//!     # and for histories:
+//!     &tc:chat:h:* ~tc:{chat}:* +script|load +info +time +mget +pexpire +xadd +xrange +xrevrange +xtrim
 //! ```
 //!
 //! Anyone who can publish there can impersonate the application, and who reads its keys reads what was sent to its
@@ -36,16 +39,43 @@
 //!
 //! # Failures
 //!
-//! Each node has two connections, one to receive and one to send. Either is opened again when it ends, or
-//! when the server is silent for 2 s, after pauses that grow from 20 ms to 400 ms; the address is looked up each time.
-//! What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
+//! Each node has two connections, one to receive and one to send, and a third with histories. Each is opened again when it
+//! ends, or when the server is silent for 2 s, after pauses that grow from 20 ms to 400 ms; the address is looked up each
+//! time. What is sent meanwhile waits for up to 5 s; what was on its way, at most 64 frames, is taken for lost, since sending it
 //! again could deliver it twice. What the others publish while a node does not hear is lost to it. The node knows both, and what it does
 //! then is its own affair.
+//!
+//! A Redis Cluster can lose messages between its own servers, when the link of two of them breaks or one is silent for half
+//! of `cluster-node-timeout`: no connection of a node ends then, and no error is seen. Nodes notice what was lost by its
+//! number when the next message comes, or by the beats of the others.
 //!
 //! A call for a record takes at most a second, and fails at once while the node is not connected. A record that the
 //! server loses, in a failover or with its memory, is a session that cannot move to another node.
 //!
 //! A node that reads too slowly is cut off by the server (`client-output-buffer-limit pubsub`, 32 MiB).
+//!
+//! # Histories
+//!
+//! The server keeps the messages of topics with a [history](tower_channels::Builder::history), if the user has the rights and
+//! the server the commands for it. A script adds a message to the stream of its topic and publishes it, so that both
+//! happen or neither. A message takes its bytes and about 100 more, a topic about 5 KiB, until a day after its messages
+//! are too old. In a Redis Cluster one server has all of it.
+//!
+//! A message whose answer is lost is sent again on the next connection, and counts once: the server executes nothing any more
+//! that comes from the older one, and is asked what it has executed.
+//!
+//! What clients do not receive they learn of, as a gap:
+//!
+//! - What was evicted (`maxmemory-policy allkeys-*` or `volatile-*`) or flushed: the topic has another epoch. With
+//!   `noeviction`, a full server refuses messages, and what it refuses is not delivered.
+//! - What a server has lost that was killed, or a master whose replica has taken over: each time a server's process is new,
+//!   all positions from before are refused, since its last messages may be missing. A server that loses nothing
+//!   (`appendonly yes`, `appendfsync always`, no replica that takes over) can be declared
+//!   [durable](RedisConfig::durable); then positions outlive its restarts.
+//!
+//! A run of the server is told apart by time: let the clocks of a master and its replicas agree to a second. As long as two
+//! servers both take themselves for the master, either keeps messages that the other never has: `min-replicas-to-write 1`
+//! makes the abandoned one refuse them.
 //!
 //! # Features
 //!
@@ -58,6 +88,7 @@ mod config;
 mod connector;
 mod error;
 mod hearing;
+mod history;
 mod listening;
 mod names;
 mod records;
@@ -73,15 +104,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tower_channels::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached,
-    SendQueue, Store,
+    Adapter, AdapterLimits, BoxFuture, Channel, HistoryStore, NodeId, NodeInbox, PublishError,
+    Reached, SendQueue, Store,
 };
+use tower_channels_transports::limited;
 
-use self::backoff::Retries;
+use self::backoff::{Retries, random};
 pub use self::config::RedisConfig;
 use self::connector::Connector;
 pub use self::error::ConnectError;
 use self::hearing::{Hearing, Interest};
+use self::history::{Delivery, Door, History, Scripts};
 use self::names::Names;
 use self::records::Records;
 use self::sending::{Publisher, Sending};
@@ -98,6 +131,10 @@ pub struct Redis {
     /// The connection that sends, while there is one.
     publisher: watch::Sender<Option<Publisher>>,
     records: Records,
+    /// What is kept of topics, or why it cannot be.
+    history: Result<Arc<History>, ConnectError>,
+    delivery: Arc<Delivery>,
+    retries: Arc<Retries>,
     /// Counts the wishes for new connections.
     renewals: watch::Sender<u64>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -113,11 +150,25 @@ impl Redis {
         config.validate()?;
         let names = Arc::new(Names::new(&config.app));
         let queue = SendQueue::new(config.max_queue, config.max_age);
-        let patience = config.connect_timeout;
+        let (patience, max_queue) = (config.connect_timeout, config.max_queue);
+        let is_durable = config.is_durable;
         let connector = Connector::new(config);
-        check::check(&connector, &names, patience).await?;
+        let door = Door {
+            connector: connector.clone(),
+            names: names.clone(),
+            scripts: Arc::new(Scripts::new()),
+            sender: random(),
+            is_durable,
+        };
+        let can_keep = check::check(&connector, &names, &door, patience).await?;
         let publisher = watch::Sender::new(None);
         let records = Records::new(connector.clone(), names.clone(), publisher.subscribe());
+        let (delivery, retries) = (Arc::<Delivery>::default(), Arc::<Retries>::default());
+        let renewals = watch::Sender::new(0);
+        let history = can_keep.map(|()| {
+            let (delivery, renewals) = (delivery.clone(), renewals.clone());
+            Arc::new(History::new(door, max_queue, delivery, renewals, retries.clone()))
+        });
         Ok(Self {
             connector,
             names,
@@ -125,7 +176,10 @@ impl Redis {
             interest: Arc::new(Interest::new()),
             publisher,
             records,
-            renewals: watch::Sender::new(0),
+            history,
+            delivery,
+            retries,
+            renewals,
             tasks: Mutex::default(),
         })
     }
@@ -133,15 +187,15 @@ impl Redis {
 
 impl Adapter for Redis {
     fn start(&self, node: NodeId, inbox: Arc<dyn NodeInbox>) {
-        let retries = Arc::<Retries>::default();
         let hearing = Hearing {
             connector: self.connector.clone(),
             names: self.names.clone(),
             own: self.names.node(node),
             inbox: inbox.clone(),
             interest: self.interest.clone(),
+            history: self.delivery.clone(),
             renewals: self.renewals.clone(),
-            retries: retries.clone(),
+            retries: self.retries.clone(),
         };
         let sending = Sending {
             connector: self.connector.clone(),
@@ -150,7 +204,7 @@ impl Adapter for Redis {
             inbox,
             publisher: self.publisher.clone(),
             renewals: self.renewals.subscribe(),
-            retries,
+            retries: self.retries.clone(),
             was_connected: false,
         };
         let tasks = [tokio::spawn(hearing.run()), tokio::spawn(sending.run())];
@@ -192,6 +246,16 @@ impl Adapter for Redis {
 
     fn store(&self) -> Option<&dyn Store> {
         Some(&self.records)
+    }
+
+    fn history(&self) -> Option<Arc<dyn HistoryStore>> {
+        match &self.history {
+            Ok(history) => Some(history.clone()),
+            Err(reason) => {
+                limited!(WARN, ?reason, "Redis cannot be used for a history");
+                None
+            }
+        }
     }
 }
 

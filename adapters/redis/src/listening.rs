@@ -144,6 +144,12 @@ impl<W> Listening<W> {
         }
     }
 
+    /// The topics that are wanted by name.
+    pub(crate) fn wanted(&self) -> Vec<Arc<str>> {
+        let wanted = self.topics.iter().filter(|(_, topic)| topic.is_wanted);
+        wanted.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Returns whether there is something to do.
     pub(crate) fn has_step(&self) -> bool {
         self.is_connected && (self.wants_all != self.has_pattern || !self.queue.is_empty())

@@ -10,11 +10,46 @@ use tower_channels::adapter::{Channel, NodeId};
 pub(crate) struct Names {
     /// What all nodes hear.
     pub(crate) all: String,
-    /// Matches every topic.
-    pub(crate) pattern: String,
+    /// The channels of topics.
+    pub(crate) topics: Family,
+    /// The channels of what is kept of topics.
+    pub(crate) kept: Family,
     nodes: String,
-    pub(crate) topic_prefix: String,
     records: String,
+    topic_keys: String,
+    message_keys: String,
+    senders: String,
+    /// The key that has the run of the server.
+    pub(crate) run: String,
+}
+
+/// Channels that end with the name of a topic.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) prefix: String,
+    /// Matches them all.
+    pub(crate) pattern: String,
+}
+
+impl Family {
+    fn new(prefix: String) -> Self {
+        Self { pattern: format!("{prefix}*"), prefix }
+    }
+
+    /// The channel of a topic.
+    pub(crate) fn of<'a>(&'a self, topic: &'a str) -> Name<'a> {
+        Name { prefix: &self.prefix, rest: topic }
+    }
+
+    /// The channels of several topics.
+    pub(crate) fn all<'a>(&'a self, topics: &'a [Arc<str>]) -> TopicNames<'a> {
+        TopicNames { prefix: &self.prefix, topics }
+    }
+
+    /// The topic of a channel, if it is one of these.
+    pub(crate) fn topic<'a>(&self, channel: &'a [u8]) -> Option<&'a [u8]> {
+        channel.strip_prefix(self.prefix.as_bytes())
+    }
 }
 
 impl Names {
@@ -22,11 +57,15 @@ impl Names {
     pub(crate) fn new(app: &str) -> Self {
         Self {
             all: format!("tc:{app}:all"),
-            pattern: format!("tc:{app}:t:*"),
+            topics: Family::new(format!("tc:{app}:t:")),
+            kept: Family::new(format!("tc:{app}:h:")),
             nodes: format!("tc:{app}:n:"),
-            topic_prefix: format!("tc:{app}:t:"),
-            // What is in braces chooses the slot of a Redis Cluster: one for all records.
+            // What is in braces chooses the slot of a Redis Cluster: one for all keys.
             records: format!("tc:{{{app}}}:r:"),
+            topic_keys: format!("tc:{{{app}}}:t:"),
+            message_keys: format!("tc:{{{app}}}:h:"),
+            senders: format!("tc:{{{app}}}:s:"),
+            run: format!("tc:{{{app}}}:run"),
         }
     }
 
@@ -40,27 +79,27 @@ impl Names {
         format!("{}{key}", self.records)
     }
 
-    /// The channel of a topic.
-    pub(crate) fn topic<'a>(&'a self, topic: &'a str) -> Name<'a> {
-        Name { prefix: &self.topic_prefix, rest: topic }
+    /// The key of what is known of a topic with a history.
+    pub(crate) fn topic_key<'a>(&'a self, topic: &'a str) -> Name<'a> {
+        Name { prefix: &self.topic_keys, rest: topic }
+    }
+
+    /// The key of a topic's messages.
+    pub(crate) fn message_key<'a>(&'a self, topic: &'a str) -> Name<'a> {
+        Name { prefix: &self.message_keys, rest: topic }
+    }
+
+    /// The key that has the connection of one who keeps messages.
+    pub(crate) fn sender(&self, sender: u64) -> String {
+        format!("{}{sender:016x}", self.senders)
     }
 
     /// The channel that frames to `to` are published on.
     pub(crate) fn channel<'a>(&'a self, to: Channel<'a>) -> Name<'a> {
         match to {
-            Channel::Topic(topic) => self.topic(topic),
+            Channel::Topic(topic) => self.topics.of(topic),
             _ => Name { prefix: &self.all, rest: "" },
         }
-    }
-
-    /// The channels of several topics.
-    pub(crate) fn topics<'a>(&'a self, topics: &'a [Arc<str>]) -> TopicNames<'a> {
-        TopicNames { prefix: &self.topic_prefix, topics }
-    }
-
-    /// Returns whether a channel is that of a topic.
-    pub(crate) fn is_topic(&self, channel: &[u8]) -> bool {
-        channel.starts_with(self.topic_prefix.as_bytes())
     }
 }
 
@@ -131,18 +170,31 @@ mod tests {
         assert_eq!(names.node(NodeId(0xab)), "tc:chat:n:00000000000000ab");
         assert_eq!(names.record("s.1.abc"), "tc:{chat}:r:s.1.abc");
         let topics = [Arc::from("a"), Arc::from("b")];
-        assert_eq!(args(names.topics(&topics)), ["tc:chat:t:a", "tc:chat:t:b"]);
-        assert_eq!(names.topics(&topics).num_of_args(), 2);
-        assert_eq!(names.topic("a").len(), "tc:chat:t:a".len());
+        assert_eq!(args(names.topics.all(&topics)), ["tc:chat:t:a", "tc:chat:t:b"]);
+        assert_eq!(names.topics.all(&topics).num_of_args(), 2);
+        assert_eq!(names.topics.of("a").len(), "tc:chat:t:a".len());
+        assert_eq!(args(names.kept.of("a")), ["tc:chat:h:a"]);
+    }
+
+    #[test]
+    fn all_keys_are_in_one_slot() {
+        let names = Names::new("chat");
+        assert_eq!(args(names.topic_key("{a}")), ["tc:{chat}:t:{a}"]);
+        assert_eq!(args(names.message_key("{a}")), ["tc:{chat}:h:{a}"]);
+        assert_eq!(names.sender(0xab), "tc:{chat}:s:00000000000000ab");
+        assert_eq!(names.run, "tc:{chat}:run");
     }
 
     #[test]
     fn topics_are_told_from_what_all_nodes_hear() {
         let names = Names::new("chat");
-        assert!(names.is_topic(b"tc:chat:t:all"));
-        assert!(!names.is_topic(b"tc:chat:all"));
-        assert!(!names.is_topic(b"tc:chat:n:00000000000000ab"));
-        assert!(!names.is_topic(b"tc:chat2:t:all"));
+        assert_eq!(names.topics.topic(b"tc:chat:t:all"), Some(&b"all"[..]));
+        assert_eq!(names.kept.topic(b"tc:chat:h:all"), Some(&b"all"[..]));
+        for other in
+            ["tc:chat:all", "tc:chat:n:00000000000000ab", "tc:chat2:t:all", "tc:chat:h:all"]
+        {
+            assert_eq!(names.topics.topic(other.as_bytes()), None);
+        }
     }
 
     #[test]

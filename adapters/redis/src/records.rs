@@ -98,13 +98,11 @@ impl Records {
             [Request::Replace(b"", &new, 1000), Request::Read, Request::Replace(old, b"", 0)]
         {
             let Err(error) = self.ask(&key, &request).await else { continue };
-            if is_forbidden(&error) {
-                let command =
-                    format!("EVAL, EVALSHA, GET, SET and DEL on {}", self.names.record("*"));
-                return Err(ConnectError::Forbidden { command, reason: error.to_string() });
-            }
-            if error.to_string().contains("unknown command") {
-                return Err(ConnectError::running("EVALSHA", &error));
+            let command = format!("EVAL, EVALSHA, GET, SET and DEL on {}", self.names.record("*"));
+            let error = ConnectError::running(command, &error);
+            let is_unknown = error.to_string().contains("unknown command");
+            if is_unknown || matches!(error, ConnectError::Forbidden { .. }) {
+                return Err(error);
             }
         }
         Ok(())
@@ -225,15 +223,6 @@ impl Elsewhere {
 
 async fn run(redis: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
     redis.send_packed_command(command).await.and_then(Value::extract_error)
-}
-
-/// Whether the user may not do that, in a script or outside.
-fn is_forbidden(error: &RedisError) -> bool {
-    let reason = error.to_string();
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
-        || ["ACL failure", "can't run this command", "can't access"]
-            .iter()
-            .any(|it| reason.contains(it))
 }
 
 fn pack(revision: Revision, value: &[u8]) -> Vec<u8> {

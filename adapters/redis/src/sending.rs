@@ -96,6 +96,7 @@ impl Sending {
         let publisher = Publisher { redis: connection.redis.clone(), is_cluster };
         self.publisher.send_replace(Some(publisher));
         self.retries.hearing.now();
+        self.retries.keeping.now();
         let mut batch = Vec::with_capacity(BATCH_FRAMES);
         loop {
             self.expire();

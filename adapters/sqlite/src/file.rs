@@ -43,6 +43,16 @@ const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     INSERT INTO store VALUES (random(), 0, 0, NULL);";
 
+/// Added to files of an earlier release, which does not look at it.
+const RECORDS: &str = "
+    CREATE TABLE IF NOT EXISTS records (
+        key      TEXT PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        expires  INTEGER NOT NULL,
+        value    BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS records_by_time ON records (expires);";
+
 /// How long another process may hold the file: one that is ending, or that looks into it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -152,6 +162,7 @@ fn prepare(connection: &mut Connection, config: &SqliteConfig) -> rusqlite::Resu
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
+    transaction.execute_batch(RECORDS)?;
     let boot = boot();
     settle(&transaction, boot.as_deref())?;
     let unflushed = (config.synchronous == Synchronous::Normal).then(|| boot.unwrap_or_default());

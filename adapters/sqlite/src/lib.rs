@@ -1,7 +1,7 @@
 //! A history for [tower-channels](tower_channels) in one SQLite file, for an application that runs as one process.
 //!
-//! What is broadcast on topics with a history is written to the file before it is delivered. The process may be killed
-//! and started again: clients that return receive what they have missed.
+//! What is broadcast on topics with a history is written to the file before it is delivered, and so is which resumable
+//! sessions there are. The process may be killed and started again: clients that return receive what they have missed.
 //!
 //! ```no_run
 //! use tower_channels_sqlite::{OpenError, Sqlite};
@@ -19,7 +19,8 @@
 //! programs may read it at any time, `sqlite3 FILE '.backup COPY'` among them. The store takes up to 20 MiB of memory beside
 //! what waits to be written.
 //!
-//! A message takes its bytes, those of its event and about 40 more; a topic about 60 and its name. Messages are forgotten
+//! A message takes its bytes, those of its event and about 40 more; a topic about 60 and its name; a session some 100
+//! bytes, and about 20 and the name of each of its topics with a history. Messages are forgotten
 //! as the history of their topic says, a topic as a whole a day after its last message was too old. The room is used again;
 //! the file does not become smaller, and what was forgotten can be found in it until then.
 //!
@@ -44,6 +45,7 @@ mod error;
 mod file;
 mod queue;
 mod readers;
+mod records;
 mod tables;
 mod topic;
 mod writer;
@@ -55,7 +57,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tower_channels::adapter::{
-    Append, BoxFuture, HistoryInbox, HistoryStore, Page, PublishError, Since, StoreError,
+    Append, BoxFuture, HistoryInbox, HistoryStore, Page, PublishError, Since, Store, StoreError,
 };
 use tower_channels_transports::limited;
 
@@ -69,7 +71,7 @@ use self::tables::Tables;
 /// How long the last messages may take to be written when the store is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A [`HistoryStore`] in an SQLite file.
+/// A [`HistoryStore`] in an SQLite file, with records of sessions.
 pub struct Sqlite {
     config: SqliteConfig,
     queue: Arc<Queue>,
@@ -121,6 +123,10 @@ impl HistoryStore for Sqlite {
         limit: usize,
     ) -> BoxFuture<'a, Result<Page, StoreError>> {
         Box::pin(self.readers.read(topic, since, limit))
+    }
+
+    fn records(&self) -> Option<&dyn Store> {
+        Some(self)
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tower_channels::adapter::{Append, HistoryInbox, PublishError};
 
+use crate::records::Replacement;
+
 /// What a message takes beside its bytes and its topic.
 const OVERHEAD: usize = 128;
 
@@ -26,6 +28,7 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: Vec<Append>,
+    records: Vec<Replacement>,
     /// The bytes of what waits, and of what is being written.
     bytes: usize,
     inbox: Option<Arc<dyn HistoryInbox>>,
@@ -37,6 +40,8 @@ struct State {
 pub(crate) enum Work {
     /// Write these, and hand them over.
     Write(Vec<Append>, Option<Arc<dyn HistoryInbox>>),
+    /// Write these.
+    Replace(Vec<Replacement>),
     /// It is late.
     Forget,
     /// Everything is written.
@@ -45,6 +50,11 @@ pub(crate) enum Work {
 
 fn cost(message: &Append) -> usize {
     message.content.len().saturating_add(message.topic.len()).saturating_add(OVERHEAD)
+}
+
+fn cost_of_record(record: &Replacement) -> usize {
+    let value = record.value.as_ref().map_or(0, |value| value.len());
+    value.saturating_add(record.key.len()).saturating_add(OVERHEAD)
 }
 
 impl Queue {
@@ -66,6 +76,20 @@ impl Queue {
         Ok(())
     }
 
+    /// Appends a record. Returns whether there was room.
+    pub(crate) fn push_record(&self, record: Replacement) -> bool {
+        let mut state = self.state.lock();
+        let bytes = state.bytes.saturating_add(cost_of_record(&record));
+        if state.has_ended || (bytes > self.max_bytes && state.bytes > 0) {
+            return false;
+        }
+        state.bytes = bytes;
+        state.records.push(record);
+        drop(state);
+        self.filled.notify_one();
+        true
+    }
+
     /// Says where messages are handed over. Until then they wait.
     pub(crate) fn start(&self, inbox: Arc<dyn HistoryInbox>) {
         self.state.lock().inbox = Some(inbox);
@@ -82,6 +106,11 @@ impl Queue {
     pub(crate) fn take(&self, until: Instant) -> Work {
         let mut state = self.state.lock();
         loop {
+            if !state.records.is_empty() {
+                let count = state.records.len().min(BATCH_MESSAGES);
+                let rest = state.records.split_off(count);
+                return Work::Replace(std::mem::replace(&mut state.records, rest));
+            }
             let is_ready = state.inbox.is_some() || state.is_closed;
             if is_ready && !state.waiting.is_empty() {
                 let batch = state.batch();
@@ -106,7 +135,8 @@ impl Queue {
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         state.has_ended = true;
-        let rest = (std::mem::take(&mut state.waiting), state.inbox.take());
+        let records = std::mem::take(&mut state.records);
+        let rest = (std::mem::take(&mut state.waiting), records, state.inbox.take());
         drop(state);
         self.ended.notify_all();
         drop(rest);
@@ -141,6 +171,11 @@ pub(crate) fn bytes(batch: &[Append]) -> usize {
     batch.iter().map(cost).fold(0, usize::saturating_add)
 }
 
+/// The bytes that records take in the queue.
+pub(crate) fn bytes_of_records(records: &[Replacement]) -> usize {
+    records.iter().map(cost_of_record).fold(0, usize::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,7 +205,7 @@ mod tests {
     fn take(queue: &Queue) -> Vec<Append> {
         match queue.take(Instant::now()) {
             Work::Write(batch, _) => batch,
-            Work::Forget | Work::End => Vec::new(),
+            Work::Replace(_) | Work::Forget | Work::End => Vec::new(),
         }
     }
 

@@ -32,16 +32,25 @@ impl Readers {
         Self { path, idle: Arc::default(), room: Arc::new(Semaphore::new(READERS)) }
     }
 
-    /// Reads a part of a topic, on a thread where that may block.
+    /// Reads a part of a topic.
     pub(crate) async fn read(
         &self,
         topic: &str,
         since: Since,
         limit: usize,
     ) -> Result<Page, StoreError> {
+        let topic = topic.to_owned();
+        self.with(move |tables, now| tables.read(&topic, since, limit, now)).await
+    }
+
+    /// Reads, on a thread where that may block. The time is in milliseconds since 1970.
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Tables, i64) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let read = async {
             let room = self.room.clone().acquire_owned().await.expect("it is never closed");
-            let (path, idle, topic) = (self.path.clone(), self.idle.clone(), topic.to_owned());
+            let (path, idle) = (self.path.clone(), self.idle.clone());
             let reading = spawn_blocking(move || {
                 let _room = room;
                 let there = idle.lock().pop();
@@ -49,14 +58,14 @@ impl Readers {
                     Some(tables) => tables,
                     None => Tables::new(file::open_reader(&path)?),
                 };
-                let page = tables.read(&topic, since, limit, now())?;
+                let found = read(&mut tables, now())?;
                 idle.lock().push(tables);
-                Ok::<_, rusqlite::Error>(page)
+                Ok::<_, rusqlite::Error>(found)
             });
             reading.await.map_err(|error| StoreError::new(error.to_string()))
         };
         match timeout(PATIENCE, read).await {
-            Ok(page) => page?.map_err(|error| StoreError::new(error.to_string())),
+            Ok(found) => found?.map_err(|error| StoreError::new(error.to_string())),
             Err(_) => Err(StoreError::new("SQLite did not answer in time")),
         }
     }

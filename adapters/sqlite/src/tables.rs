@@ -22,7 +22,7 @@ const STEP: usize = 256;
 
 /// A connection to the file.
 #[derive(Debug)]
-pub(crate) struct Tables(Connection);
+pub(crate) struct Tables(pub(crate) Connection);
 
 /// The time, in milliseconds since 1970.
 pub(crate) fn now() -> i64 {

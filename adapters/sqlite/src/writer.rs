@@ -9,7 +9,8 @@ use tower_channels::adapter::{Append, HistoryInbox, Kept, StoreError};
 use tower_channels_transports::limited;
 
 use crate::file::Lock;
-use crate::queue::{Queue, Work, bytes};
+use crate::queue::{Queue, Work, bytes, bytes_of_records};
+use crate::records::Replacement;
 use crate::tables::{Tables, now};
 
 /// How long after all topics were looked at for what is too old it is done again, and how long it pauses between two steps.
@@ -45,6 +46,11 @@ fn run(queue: &Queue, mut tables: Tables) {
                 write(&mut tables, batch, inbox.as_deref());
                 queue.written(bytes);
             }
+            Work::Replace(records) => {
+                let bytes = bytes_of_records(&records);
+                replace(&mut tables, records);
+                queue.written(bytes);
+            }
             Work::Forget => {}
             Work::End => break,
         }
@@ -54,11 +60,35 @@ fn run(queue: &Queue, mut tables: Tables) {
                 limited!(WARN, ?error, "SQLite did not forget what is too old");
                 None
             });
-            forget_at = begun + if topic.is_some() { STEP } else { ROUND };
+            let has_more = tables.forget_records(now()).unwrap_or_else(|error| {
+                limited!(WARN, ?error, "SQLite did not forget records that are too old");
+                false
+            });
+            forget_at = begun + if topic.is_some() || has_more { STEP } else { ROUND };
         }
     }
     if let Err(error) = tables.close() {
         limited!(WARN, ?error, "SQLite did not flush the file");
+    }
+}
+
+/// Replaces records, and tells those that wait.
+fn replace(tables: &mut Tables, records: Vec<Replacement>) {
+    let replaced = tables.replace(&records, now()).map_err(|error| {
+        limited!(WARN, ?error, records = ?records.len(), "SQLite did not write records");
+        StoreError::new(error.to_string())
+    });
+    match replaced {
+        Ok(replaced) => {
+            for (record, replaced) in records.into_iter().zip(replaced) {
+                let _ = record.done.send(Ok(replaced));
+            }
+        }
+        Err(error) => {
+            for record in records {
+                let _ = record.done.send(Err(error.clone()));
+            }
+        }
     }
 }
 

@@ -27,6 +27,24 @@ impl Folder {
         &self.0
     }
 
+    /// Replaces a folder in it by a copy of another.
+    pub(crate) fn replace(&self, folder: &str, by: &str) {
+        fn copy(from: &Path, to: &Path) {
+            fs::create_dir_all(to).expect("a folder");
+            for entry in fs::read_dir(from).expect("a folder") {
+                let entry = entry.expect("it is read");
+                let to = to.join(entry.file_name());
+                if entry.file_type().expect("it is known").is_dir() {
+                    copy(&entry.path(), &to);
+                } else {
+                    fs::copy(entry.path(), to).expect("it is copied");
+                }
+            }
+        }
+        let _ = fs::remove_dir_all(self.0.join(folder));
+        copy(&self.0.join(by), &self.0.join(folder));
+    }
+
     /// The end of what an engine has printed.
     pub(crate) fn log(&self) -> String {
         let log = fs::read_to_string(self.0.join("log")).unwrap_or_default();

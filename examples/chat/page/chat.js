@@ -58,13 +58,13 @@ class Room {
   }
 
   // With `resumed`, the session and its channel are still there, and all messages up to `change` follow unasked. With
-  // `recovered`, they do so although the session is gone, as when the server was killed.
+  // `recovered`, they do so although the server was killed, or another one: the session goes on all the same.
   joined({ resumed, recovered, author, emoji, ...missed }) {
     const isBack = this.seen !== null && this.connection !== socket.connections;
     this.connection = socket.connections;
     this.replay = null;
     if (resumed || recovered) {
-      this.replay = { until: missed.change, count: 0, session: resumed ? "same session" : "new session" };
+      this.replay = { until: missed.change, count: 0 };
       this.noteReplay();
     } else {
       this.me = author;
@@ -80,10 +80,10 @@ class Room {
 
   noteReplay() {
     if (this.replay === null || this.seen < this.replay.until) return;
-    const { count, session } = this.replay;
+    const { count } = this.replay;
     this.replay = null;
     const replayed = `${count} ${count === 1 ? "message" : "messages"} replayed`;
-    note(`${session}, ${count === 0 ? "nothing was missed" : replayed}`);
+    note(`same session, ${count === 0 ? "nothing was missed" : replayed}`);
   }
 
   // All events have come. One is missing if the server was killed before it could broadcast it.

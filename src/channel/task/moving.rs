@@ -19,7 +19,9 @@ impl<C: Channel> ChannelTask<C> {
         let Self { mut guard, mut socket, mut channel, .. } = self;
         let PackRequest { ticket, reply } = request;
         let context = Arc::clone(&guard.context);
-        let heard = context.subscription.leave();
+        let histories = context.pubsub.histories();
+        let last = || histories.and_then(|histories| histories.last(&context.topic));
+        let (heard, position) = context.subscription.leave(last);
         // What it has received counts as heard, and is lost unless it is handled here.
         while let Some(command) = guard.commands.try_recv() {
             let Command::Broadcast(broadcast) = command else { continue };
@@ -41,7 +43,7 @@ impl<C: Channel> ChannelTask<C> {
         let news = Arrival::news(context.arrival.get().map(|arrival| &**arrival));
         guard.finish_move(ticket);
         // If nobody waits any more, the presence goes when its time is over.
-        let _ = reply.send(PackedChannel { packed, heard, follows, news });
+        let _ = reply.send(PackedChannel { packed, heard, position, follows, news });
         limited!(DEBUG, topic = ?context.topic, "moved to another node");
     }
 }

@@ -1,7 +1,9 @@
 //! Joins of topics with a history: what their clients have missed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tower_channels_transports::limited;
 
 use crate::channel::arrival::Arrival;
@@ -24,60 +26,129 @@ pub(in crate::channel) struct Recovered {
     pub(in crate::channel) last: Option<Position>,
 }
 
+/// Where a join stands in the history of its topic, for the next node if this one dies.
+pub(super) struct Standing {
+    /// Everything behind it is the client's.
+    position: Position,
+    /// Whether the client knows already that it has joined.
+    is_known: bool,
+}
+
+impl Standing {
+    /// The channel has joined.
+    pub(super) fn remember<A>(self, context: &ChannelContext<A>) {
+        let Self { position, is_known } = self;
+        if let Some(remembered) = &context.remembered {
+            remembered.join(&context.topic, position, is_known, context.mailbox.clone());
+        }
+    }
+}
+
+/// From where the client is to receive what it has missed.
+#[derive(Clone, Copy)]
+enum From {
+    /// Behind the last message that it has received, as it says.
+    Named(Position),
+    /// Behind what it was sent on the node that it comes from, or is known to have received on one that is gone: a number
+    /// of the store, which may be above all of the topic.
+    Left(Position),
+    /// It has missed nothing.
+    Now,
+}
+
 /// Reads what the client has missed of the topic, or where its history ends, and sets what the channel learns of it.
-/// Returns `None` if the client is told nothing of the history. Everything that is broadcast from now on is kept for it.
+/// Returns `None` if the client is told nothing of the history. Everything that is broadcast from then on is kept for it.
 pub(super) async fn recover<A>(
     context: &ChannelContext<A>,
     stage: &mut Stage,
     after: Option<Position>,
     payload: &Payload,
-) -> Option<Recovered> {
+) -> (Option<Recovered>, Option<Standing>) {
     let moved = match stage {
         Stage::Joining { continued: Some(continued), .. } => Some(&mut **continued),
         _ => None,
     };
     let has_moved = moved.is_some();
+    // Where it goes on, if the history is not that of one node.
+    let position = moved.as_ref().and_then(|moved| moved.position);
     let mut arrival = moved.as_ref().map_or(Arrival::New, |moved| moved.arrival.clone());
-    let mut recovered = None;
-    if !matches!(arrival, Arrival::Moved { has_gap: false, .. })
-        && let Some(histories) = context.pubsub.histories()
-        && histories.policy(&context.topic).is_some()
-    {
-        let after = after.or_else(|| after_in(payload, context.client.positions));
-        if after.is_some() || context.client.positions.are_wanted() {
-            let (begun, is_complete) = read(context, histories, after).await;
-            match (&mut arrival, after) {
-                (Arrival::Moved { has_gap, .. }, Some(_)) => *has_gap = !is_complete,
-                (_, Some(_)) => arrival = Arrival::Recovered { has_gap: !is_complete },
-                (_, None) => {}
+    let (mut recovered, mut standing) = (None, None);
+    let histories = context.pubsub.histories();
+    let histories = histories.filter(|histories| histories.policy(&context.topic).is_some());
+    if let Arrival::Moved { has_gap, .. } = &mut arrival {
+        // One of the nodes knows nothing of the history.
+        *has_gap |= position.is_some() != histories.is_some_and(|it| it.outlive_node());
+    }
+    let is_whole = matches!(arrival, Arrival::Moved { has_gap: false, .. });
+    if let Some(histories) = histories {
+        let remembered = context.remembered.as_deref();
+        let named = after.or_else(|| after_in(payload, context.client.positions));
+        let named = named.filter(|_| !is_whole);
+        let left = remembered.and_then(|it| it.awaited(&context.topic)).filter(|_| !has_moved);
+        let from = match (named, position.or(left)) {
+            (Some(named), _) => From::Named(named),
+            (None, Some(left)) => From::Left(left),
+            (None, None) => From::Now,
+        };
+        let is_told = context.client.positions.are_wanted() && !is_whole;
+        if !matches!(from, From::Now) || is_told {
+            let (begun, is_complete) = read(context, histories, from).await;
+            match &mut arrival {
+                Arrival::Moved { has_gap, .. } if named.is_some() => *has_gap = !is_complete,
+                Arrival::Moved { has_gap, .. } => *has_gap |= !is_complete,
+                arrival if named.is_some() || left.is_some() => {
+                    *arrival = Arrival::Recovered { has_gap: !is_complete };
+                }
+                _ => {}
             }
             // What it has kept until now is in the history.
             moved.into_iter().for_each(|moved| moved.resting = None);
             recovered = Some(begun);
         }
+        standing = match from {
+            From::Named(position) => Some(Standing { position, is_known: false }),
+            // After a move its client has yet to acknowledge what came along.
+            From::Left(position) => Some(Standing { position, is_known: !has_moved }),
+            From::Now if remembered.is_some() => {
+                // No client waits long for a store that is away.
+                let head = timeout(HEAD_WITHIN, histories.head(&context.topic)).await;
+                let head = head.ok().flatten();
+                head.map(|position| Standing { position, is_known: false })
+            }
+            From::Now => None,
+        };
     }
     if has_moved || arrival != Arrival::New {
         // It is set once.
         let _ = context.arrival.set(Box::new(arrival));
     }
-    recovered
+    (recovered, standing)
 }
+
+/// How long the head of a history may take to be read for a client that is not told.
+const HEAD_WITHIN: Duration = Duration::from_millis(250);
 
 /// Reads the history of the topic. Returns also whether nothing is missing.
 async fn read<A>(
     context: &ChannelContext<A>,
     histories: &Histories,
-    after: Option<Position>,
+    from: From,
 ) -> (Recovered, bool) {
     let topic = &context.topic;
     let rest = || context.pubsub.registry().rest(topic);
+    if let Some(heard) = histories.hear(topic) {
+        heard.await;
+    }
     // It begins before it is read, so that nothing falls in between.
     let mut resting = rest();
-    let Some(after) = after else {
-        let last = histories.head(topic).await;
-        return (Recovered { resting, missed: Vec::new(), last }, true);
+    let Recovery { messages, last, is_complete } = match from {
+        From::Named(after) => histories.recover(topic, after).await,
+        From::Left(after) => histories.recover_from(topic, after).await,
+        From::Now => {
+            let last = histories.head(topic).await;
+            return (Recovered { resting, missed: Vec::new(), last }, true);
+        }
     };
-    let Recovery { messages, last, is_complete } = histories.recover(topic, after).await;
     let (mut missed, mut last) = (messages, last);
     let is_complete = is_complete && fits(context, &missed) && !resting.missed();
     if !is_complete {

@@ -89,6 +89,7 @@ impl Running {
             metrics: Arc::clone(&metrics),
             resources: Resources::default(),
             arrival: OnceLock::new(),
+            remembered: None,
         };
         let task = start::<Follower>(Join {
             context,

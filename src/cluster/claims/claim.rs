@@ -1,5 +1,6 @@
 //! [`Claim`]: how a node comes to have a session.
 
+use super::left::Left;
 use super::record::{SessionRecord, generation_after};
 use crate::adapter::{NodeId, Record, Revision};
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub(super) struct Claim {
     unheard: Option<NodeId>,
     /// The node to which this one has given the session lately, and which may not have written its record yet.
     given_to: Option<NodeId>,
+    /// What a node leaves of the session, if it is gone.
+    left: Option<(NodeId, Left)>,
 }
 
 #[derive(Debug)]
@@ -144,6 +147,7 @@ impl Claim {
             own: own.map(|own| own.generation),
             unheard: None,
             given_to,
+            left: None,
         };
         let step = claim.replace(own.and_then(|own| own.seen), 0);
         (claim, step)
@@ -180,6 +184,16 @@ impl Claim {
         }
     }
 
+    /// Returns whether this node has had the session all the time, as far as it knows.
+    pub(super) fn is_kept(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// What is left of the session whose node is gone, and that node.
+    pub(super) fn left(&self) -> Option<&(NodeId, Left)> {
+        self.left.as_ref().filter(|_| self.cause == Cause::DeadNode)
+    }
+
     /// Returns whether an owner is being asked.
     #[cfg(any(test, feature = "unstable-internals"))]
     pub(super) fn is_asking(&self) -> bool {
@@ -188,6 +202,7 @@ impl Claim {
 
     /// Goes on from what is in the store.
     fn go_on_from(&mut self, there: Option<Record>) -> Step {
+        self.left = None;
         let Some(Record { value, revision }) = there else { return self.replace(None, 0) };
         let seen = Some(revision);
         let Some(record) = SessionRecord::decode(value) else { return self.replace(seen, 0) };
@@ -224,6 +239,7 @@ impl Claim {
             return self.replace(seen, generation);
         }
         self.asked += 1;
+        self.left = record.left.filter(|_| is_same).map(|left| (owner, left));
         self.state = State::Asking { owner, seen: revision, generation, is_same };
         Step::Ask(owner)
     }
@@ -237,7 +253,7 @@ impl Claim {
             Answer::Taken => return Step::Done(Outcome::Taken),
             // If the session has moved on, the replacement is refused and shows where to. If the node is just beginning it,
             // its client has come here since.
-            Answer::None => self.unheard = Some(owner),
+            Answer::None => (self.unheard, self.left) = (Some(owner), None),
             // It may only not hear, and come back.
             Answer::Gone | Answer::Silent => {
                 self.cause = Cause::DeadNode;

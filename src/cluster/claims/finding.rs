@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower_channels_transports::limited;
 use tower_channels_transports::peers::{self, BoxFuture, Found, Wanted};
 
 use super::claim::{Answer, Cause, Claim, Event, Held, Outcome, Step};
+use super::left::Left;
 use super::record::{SessionRecord, hash_socket, key};
 use super::records::{GIVEN, TTL};
 use super::{PATIENCE, unix_time};
@@ -68,7 +70,7 @@ impl Session {
     async fn find(self, wanted: &Wanted) -> Found {
         let (cluster, endpoint) = (Arc::clone(&self.cluster), self.endpoint);
         let (now, time) = (cluster.elapsed(), unix_time());
-        let (own, given_to) = {
+        let (own, given_to, mut left) = {
             let mut state = cluster.claims.state.lock();
             let records = state.of(endpoint);
             let given_to = records.given_to(&self.id, GIVEN, now);
@@ -77,11 +79,12 @@ impl Session {
                 return Found::Here;
             }
             let own = records.held(&self.id).filter(|_| given_to.is_none());
-            (own, given_to)
+            let left = own.and_then(|_| records.left(&self.id));
+            (own, given_to, left)
         };
         let (claim, step) = Claim::new(cluster.node, self.socket, time, own, given_to);
         let mut offered = None;
-        let outcome = self.claim(wanted, claim, step, &mut offered).await;
+        let outcome = self.claim(wanted, claim, step, &mut offered, &mut left).await;
         let is_kept = matches!(outcome, Outcome::Own { cause: Cause::Kept, .. });
         if !is_kept && cluster.claims.state.lock().of(endpoint).forget(&self.id).is_some() {
             limited!(INFO, session = ?self.id, "session ended: another node has it by now");
@@ -100,13 +103,18 @@ impl Session {
         match outcome {
             Outcome::Own { cause, held, unheard } => {
                 if cause == Cause::DeadNode {
-                    limited!(INFO, session = ?self.id, "session begun anew: its node is gone or silent");
+                    let topics = left.as_ref().map_or(0, |left| left.topics.len());
+                    limited!(INFO, session = ?self.id, topics, "session begun anew: its node is gone or silent");
                 }
-                self.own(held);
+                self.own(held, left.as_ref());
                 if let Some(node) = unheard {
                     cluster.tell_took(node, endpoint, &self.id, held.generation);
                 }
-                if is_kept { Found::Here } else { Found::None }
+                match left.filter(|_| cause == Cause::DeadNode) {
+                    _ if is_kept => Found::Here,
+                    Some(left) => Found::Left(left.encode_to_vec().into()),
+                    None => Found::None,
+                }
             }
             Outcome::Deposited { held, state } => {
                 Found::Offered(Box::new(Deposited { session: self, held, state }))
@@ -131,15 +139,22 @@ impl Session {
         mut claim: Claim,
         mut step: Step,
         offered: &mut Option<Offered>,
+        left: &mut Option<Left>,
     ) -> Outcome {
         let end = Instant::now() + LONGEST;
         loop {
             let event = match step {
                 Step::Replace { seen, generation } => {
+                    if !claim.is_kept() {
+                        *left = match claim.left().cloned() {
+                            Some((owner, left)) => Some(self.cluster.complete(owner, left).await),
+                            None => None,
+                        };
+                    }
                     // The semaphore is never closed.
                     let replace = async {
                         let _place = self.cluster.claims.calls.acquire().await;
-                        self.replace(seen, generation, end).await
+                        self.replace(seen, generation, left.as_ref(), end).await
                     };
                     match timeout_at(end, replace).await {
                         Ok(Ok(Replaced::Yes(revision))) => Event::Replaced(revision),
@@ -164,10 +179,13 @@ impl Session {
         &self,
         seen: Option<Revision>,
         generation: u64,
+        left: Option<&Left>,
         end: Instant,
     ) -> Result<Replaced, StoreError> {
         let key = key(self.endpoint, &self.id);
-        let record = SessionRecord::new(self.cluster.node, generation, self.socket).encode();
+        let mut record = SessionRecord::new(self.cluster.node, generation, self.socket);
+        record.left = left.cloned();
+        let record = record.encode();
         let deadline = end.min(Instant::now() + PATIENCE);
         self.cluster.replace_record(&key, seen, Some(record), TTL, deadline).await
     }
@@ -195,10 +213,14 @@ impl Session {
     }
 
     /// This node has the session.
-    fn own(&self, held: Held) {
+    fn own(&self, held: Held, left: Option<&Left>) {
         let now = self.cluster.elapsed();
         let mut state = self.cluster.claims.state.lock();
-        state.of(self.endpoint).own(&self.id, self.socket, held, now);
+        let records = state.of(self.endpoint);
+        records.own(&self.id, self.socket, held, now);
+        if held.is_recorded {
+            records.stored(&self.id, left);
+        }
     }
 
     /// This node has the session that was another's. Its client does not wait for the store.
@@ -284,14 +306,14 @@ impl peers::Offer for Deposited {
                     let is_own = record.owner() == node && record.generation == held.generation;
                     is_own.then_some(there.revision)
                 };
-                let revision = match session.replace(held.seen, held.generation, end).await {
+                let revision = match session.replace(held.seen, held.generation, None, end).await {
                     Ok(Replaced::Yes(revision)) => Some(revision),
                     // It was written though the store did not say so.
                     Ok(Replaced::No(there)) => there.and_then(is_own),
                     Err(_) => continue,
                 };
                 let Some(revision) = revision else { break };
-                session.own(Held { seen: Some(revision), is_recorded: true, ..held });
+                session.own(Held { seen: Some(revision), is_recorded: true, ..held }, None);
                 return Some(state);
             }
             limited!(WARN, session = ?session.id, "session begun anew: it could not be taken from the store");

@@ -69,6 +69,7 @@ impl Cluster {
             self.check_records();
         }
         self.begin_tasks(CHECKS);
+        self.step_followed(now);
         self.repeat_took(now);
     }
 

@@ -6,13 +6,16 @@
 
 mod claim;
 mod finding;
+mod following;
 mod giving;
 mod keeping;
+mod left;
 #[cfg(any(test, feature = "unstable-internals"))]
 #[doc(hidden)]
 pub mod model;
 mod record;
 mod records;
+mod snapshots;
 mod told;
 
 use std::future::Future;
@@ -26,8 +29,11 @@ use tokio::time::{Instant, timeout_at};
 use tower_channels_transports::limited;
 use tower_channels_transports::telemetry::{Level, UNLABELED};
 
+use self::following::Horizons;
 pub(super) use self::giving::Watched;
+pub(crate) use self::left::{Left, LeftTopic, MAX_NAMES, MAX_TOPICS};
 use self::records::Records;
+pub(crate) use self::records::{Look, Recoverable};
 use self::told::Told;
 use super::Cluster;
 use crate::adapter::{Adapter, NodeId, Record, Replaced, Revision, Store, StoreError};
@@ -46,6 +52,7 @@ struct State {
     /// By the index of the endpoint.
     endpoints: Vec<Records>,
     told: Told,
+    horizons: Horizons,
     /// How many tasks are under way.
     tasks: usize,
     /// When the task of the node was last here, in milliseconds since its start.
@@ -66,8 +73,14 @@ impl Claims {
         if adapter.store().is_none() {
             limited!(INFO, "the engine keeps no records: resumable sessions stay on their nodes");
         }
-        let state =
-            State { node, endpoints: Vec::new(), told: Told::default(), tasks: 0, last_step: 0 };
+        let state = State {
+            node,
+            endpoints: Vec::new(),
+            told: Told::default(),
+            horizons: Horizons::default(),
+            tasks: 0,
+            last_step: 0,
+        };
         Self {
             state: Mutex::new(state),
             calls: Semaphore::new(MAX_CLAIMS),

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha1::{Digest, Sha1};
 
+use super::left::Left;
 use crate::adapter::NodeId;
 
 /// Which node has a session. A version byte precedes it in the store.
@@ -20,6 +21,9 @@ pub(super) struct SessionRecord {
     pub(super) socket: u64,
     #[prost(message, optional, tag = "4")]
     pub(super) deposit: Option<Deposit>,
+    /// What the next node needs to know if this one dies.
+    #[prost(message, optional, tag = "5")]
+    pub(super) left: Option<Left>,
 }
 
 /// A session that its node has left behind.
@@ -38,7 +42,7 @@ const VERSION: u8 = 1;
 
 impl SessionRecord {
     pub(super) fn new(owner: NodeId, generation: u64, socket: u64) -> Self {
-        Self { owner: owner.0, generation, socket, deposit: None }
+        Self { owner: owner.0, generation, socket, deposit: None, left: None }
     }
 
     pub(super) fn owner(&self) -> NodeId {

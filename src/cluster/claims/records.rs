@@ -1,5 +1,6 @@
 //! [`Records`]: the sessions that this node has, and the store's records of them.
 
+mod followed;
 mod given;
 mod owned;
 mod task;
@@ -9,6 +10,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::followed::{Look, Recoverable};
 use self::given::Given;
 pub(super) use self::given::PATIENCE as GIVEN;
 use self::owned::{Owned, Standing};
@@ -75,14 +77,25 @@ impl Records {
     }
 
     fn insert(&mut self, id: &Arc<str>, socket: u64, held: Held, due: u64) {
+        // A client that comes back to its session.
+        let followed = self.owned.get_mut(id).and_then(|owned| owned.followed.take());
         self.forget(id);
         self.given.remove(id);
         self.last_serial = self.last_serial.wrapping_add(1);
         let Held { generation, seen, is_recorded } = held;
         let serial = self.last_serial;
         let standing = if is_recorded { Standing::Recorded } else { Standing::Unrecorded };
-        let owned =
-            Owned { generation, seen, socket, due, serial, standing, is_busy: false, failed: 0 };
+        let owned = Owned {
+            generation,
+            seen,
+            socket,
+            due,
+            serial,
+            standing,
+            is_busy: false,
+            failed: 0,
+            followed,
+        };
         self.unrecorded += usize::from(!is_recorded);
         self.owned.insert(Arc::clone(id), owned);
         self.due.insert((due, Arc::clone(id)));
@@ -227,6 +240,11 @@ impl Records {
                 Next::Nothing
             }
             Answer::Replaced(revision) => {
+                if let (Some(followed), Call::Write { record, .. }) =
+                    (&mut owned.followed, &task.call)
+                {
+                    followed.stored(record.left.as_ref());
+                }
                 self.record(&task.id, revision, now);
                 tell(task)
             }
@@ -283,6 +301,10 @@ impl Records {
                 if other.is_none() {
                     // It was written though the store did not say so.
                     owned.generation = record.generation;
+                    if let Some(followed) = &mut owned.followed {
+                        followed.stored(record.left.as_ref());
+                        followed.set_stale();
+                    }
                     self.record(&task.id, seen, now);
                     return Next::Nothing;
                 }
@@ -311,7 +333,8 @@ impl Records {
         self.unrecorded -= usize::from(owned.standing == Standing::Unrecorded);
         owned.standing = Standing::Recorded;
         (owned.seen, owned.failed) = (Some(revision), 0);
-        self.schedule(id, now + REFRESH);
+        let due = owned.followed.as_ref().and_then(|followed| followed.due(now));
+        self.schedule(id, due.unwrap_or(now + REFRESH));
     }
 
     /// Sets when the next task for the session is due, unless somebody is working at one.

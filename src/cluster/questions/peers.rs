@@ -1,7 +1,7 @@
 //! [`EndpointPeers`]: the other nodes, as an endpoint of this one reaches them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tower_channels_transports::peers::{
 use super::{Answer, AskError, LocalEndpoint, Question};
 use crate::adapter::NodeId;
 use crate::cluster::Cluster;
+use crate::cluster::claims::Recoverable;
 use crate::cluster::wire::questions::{Poll, Post, Relayed};
 
 /// The other nodes, as an endpoint of this one reaches them.
@@ -31,6 +32,31 @@ impl EndpointPeers {
     /// Returns whether sessions can move: the engine keeps records.
     pub(crate) fn can_take_sessions(&self) -> bool {
         self.cluster.adapter.store().is_some()
+    }
+
+    /// Returns whether there are never other nodes.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.cluster.is_alone()
+    }
+
+    /// See [`Cluster::can_recover`].
+    pub(crate) fn can_recover(&self) -> bool {
+        self.cluster.can_recover()
+    }
+
+    /// See [`Cluster::follow`].
+    pub(crate) fn follow(&self, id: &str, session: Weak<dyn Recoverable>, continues: bool) {
+        self.cluster.follow(self.index, id, session, continues);
+    }
+
+    /// See [`Cluster::change_topics`].
+    pub(crate) fn change_topics(&self, id: &str) {
+        self.cluster.change_topics(self.index, id);
+    }
+
+    /// See [`Cluster::expect_topics`].
+    pub(crate) fn expect_topics(&self, id: &Arc<str>) {
+        self.cluster.expect_topics(self.index, id);
     }
 
     /// Leaves a session behind in the store. See [`Cluster::deposit`].

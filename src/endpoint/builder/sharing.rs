@@ -27,6 +27,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
     /// reach the clients of all nodes. The adapter of a shared [`pubsub`](Self::pubsub) is set by
     /// [`PubSubConfig::adapter`].
     ///
+    /// Its engine keeps the messages of topics with a [history](Self::history), if it can: see the page "History".
+    ///
     /// The endpoint must then be built in a tokio runtime. See the page "Several nodes" of the documentation.
     pub fn adapter(self, adapter: impl Adapter) -> Self {
         self.own("adapter", |pubsub| pubsub.adapter(adapter))
@@ -39,7 +41,8 @@ impl<A: Send + Sync + 'static> Builder<A> {
 
     /// Keeps what is broadcast on the topics that match `pattern`, so that clients can receive what they have missed, also
     /// long after their sessions have ended. The first matching pattern wins. That of a shared [`pubsub`](Self::pubsub) is
-    /// set by [`PubSubConfig::history`]. See the page "History" of the documentation.
+    /// set by [`PubSubConfig::history`]. See the page "History" of the documentation. All nodes of an
+    /// [`adapter`](Self::adapter) must have the same patterns.
     ///
     /// Kept are all broadcasts of the application on the topic; not kept are
     /// [local ones](crate::PubSub::local_broadcast), presence, and what is pushed to one client. A payload has at most
@@ -59,6 +62,11 @@ impl<A: Send + Sync + 'static> Builder<A> {
 
     /// Sets where the messages of topics with a [history](Self::history) are kept. Default: in memory, for as long as the
     /// process lives. The store of a shared [`pubsub`](Self::pubsub) is set by [`PubSubConfig::store`].
+    ///
+    /// With an [`adapter`](Self::adapter) its engine keeps them for all nodes, and there is no other store.
+    ///
+    /// A store with [records](HistoryStore::records) lets resumable sessions go on in the process that follows this one, after
+    /// its death or a [`shutdown`](crate::Endpoint::shutdown).
     ///
     /// The endpoint must then be built in a tokio runtime.
     pub fn store(self, store: impl HistoryStore) -> Self {

@@ -21,13 +21,17 @@ pub(crate) struct Fake(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     appends: Mutex<Option<UnboundedSender<Append>>>,
+    inbox: Mutex<Option<Arc<dyn HistoryInbox>>>,
     reads: AtomicUsize,
+    /// How many reads are under way, and were at most.
+    reading: Mutex<(usize, usize)>,
 }
 
 struct State {
     rings: Rings,
     mood: Mood,
     delay: Duration,
+    is_cut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +47,14 @@ impl Fake {
     pub(crate) fn new() -> Self {
         let keep = Keep { messages: usize::MAX, bytes: usize::MAX, within: Duration::MAX };
         let rings = Rings::new(7, usize::MAX, [keep].into_iter());
-        let state = State { rings, mood: Mood::Works, delay: Duration::from_millis(10) };
+        let delay = Duration::from_millis(10);
+        let state = State { rings, mood: Mood::Works, delay, is_cut: false };
         Self(Arc::new(Shared {
             state: Mutex::new(state),
             appends: Mutex::default(),
+            inbox: Mutex::default(),
             reads: AtomicUsize::new(0),
+            reading: Mutex::default(),
         }))
     }
 
@@ -59,6 +66,20 @@ impl Fake {
         self.0.state.lock().delay = delay;
     }
 
+    /// Hands over nothing more, or everything from now on.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.0.state.lock().is_cut = is_cut;
+        if !is_cut {
+            let inbox = self.0.inbox.lock().clone();
+            inbox.expect("started").interrupted();
+        }
+    }
+
+    /// How many reads were under way at most, since the last call.
+    pub(crate) fn most_reads(&self) -> usize {
+        std::mem::take(&mut self.0.reading.lock().1)
+    }
+
     /// How often it was read.
     pub(crate) fn reads(&self) -> usize {
         self.0.reads.load(Ordering::Relaxed)
@@ -68,6 +89,12 @@ impl Fake {
     pub(crate) fn insert(&self, topic: &str, content: Bytes) -> Position {
         let mut state = self.0.state.lock();
         state.rings.append(&topic.into(), 0, content, Duration::ZERO).0
+    }
+
+    fn count_reading(&self, begins: bool) {
+        let (reading, most) = &mut *self.0.reading.lock();
+        *reading = if begins { *reading + 1 } else { *reading - 1 };
+        *most = (*most).max(*reading);
     }
 
     fn mood(&self) -> (Mood, Duration) {
@@ -86,6 +113,7 @@ impl HistoryStore for Fake {
     fn start(&self, inbox: Arc<dyn HistoryInbox>) {
         let (sender, mut appends) = unbounded_channel::<Append>();
         *self.0.appends.lock() = Some(sender);
+        *self.0.inbox.lock() = Some(Arc::clone(&inbox));
         let store = self.clone();
         tokio::spawn(async move {
             while let Some(Append { topic, content, done, .. }) = appends.recv().await {
@@ -100,7 +128,11 @@ impl HistoryStore for Fake {
                         let position = store.insert(&topic, content);
                         done.into_iter().for_each(|done| drop(done.send(Ok(position))));
                         let mut state = store.0.state.lock();
-                        let page = state.rings.read(&topic, 0, Since::Newest, 1, Duration::ZERO);
+                        let mut page =
+                            state.rings.read(&topic, 0, Since::Newest, 1, Duration::ZERO);
+                        if state.is_cut {
+                            page.messages.clear();
+                        }
                         drop(state);
                         page.messages.into_iter().for_each(|kept| inbox.kept(&topic, kept));
                     }
@@ -127,7 +159,9 @@ impl HistoryStore for Fake {
         Box::pin(async move {
             self.0.reads.fetch_add(1, Ordering::Relaxed);
             let (mood, delay) = self.mood();
+            self.count_reading(true);
             sleep(delay).await;
+            self.count_reading(false);
             match mood {
                 Mood::Silent => std::future::pending().await,
                 Mood::Fails => Err(StoreError::new("as told")),

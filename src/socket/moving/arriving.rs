@@ -13,6 +13,8 @@ use tower_channels_transports::{FixedReservation, outbox};
 use super::wire::{self, Outline, Packed, Prepared};
 use crate::channel::arrival::Arrival;
 use crate::channel::moving::{Continued, Settlement};
+use crate::cluster::claims::LeftTopic;
+use crate::history::Position;
 use crate::message::{LONGEST_NAME, Ref};
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
@@ -33,6 +35,14 @@ pub(in crate::socket) struct Arriving {
     _memory: Option<FixedReservation>,
 }
 
+/// What else a packed session has.
+pub(in crate::socket) struct Unpacked {
+    /// The refs that were handled, if they are counted.
+    pub(in crate::socket) handled: Option<Vec<(u64, u64)>>,
+    /// The topics that were joined on a node that was gone before.
+    pub(in crate::socket) left: Vec<LeftTopic>,
+}
+
 /// A topic that the client had joined on another node, and not here yet.
 pub(in crate::socket) struct ArrivingTopic {
     /// Its stream.
@@ -40,6 +50,8 @@ pub(in crate::socket) struct ArrivingTopic {
     pub(super) packed: Option<Payload>,
     pub(super) has_gap: bool,
     pub(super) heard: Heard,
+    /// Up to where the client has received the history of the topic, if the nodes share that.
+    pub(super) position: Option<Position>,
     pub(super) follows: bool,
     /// The join_ref, if the client has received the reply to its join.
     pub(super) joined: Option<Ref>,
@@ -82,15 +94,15 @@ impl Arriving {
         })
     }
 
-    /// Expects that the topics of a packed session are joined. Returns the refs that were handled, if they are counted;
-    /// `None` if the session cannot be continued.
+    /// Expects that the topics of a packed session are joined. `None` if the session cannot be continued.
     pub(in crate::socket) fn unpack(
         &mut self,
         packed: &Bytes,
         pubsub: &PubSub,
         responder: &Responder,
-    ) -> Option<Option<Vec<(u64, u64)>>> {
-        let Packed { version, lingering, topics, handled } = Packed::decode(&**packed).ok()?;
+    ) -> Option<Unpacked> {
+        let Packed { version, lingering, topics, handled, left } =
+            Packed::decode(&**packed).ok()?;
         let settlement = Settlement::new(pubsub.clone(), wire::by_node(&lingering));
         if version != wire::version(responder.version) {
             return None;
@@ -98,13 +110,17 @@ impl Arriving {
         let settlement = Arc::new(settlement);
         let mut prepared = std::mem::take(&mut self.prepared);
         for topic in topics {
-            let wire::Topic { topic, stream, state, heard, follows, has_gap, joined } = topic;
+            let wire::Topic { topic, stream, state, heard, follows, has_gap, joined, position } =
+                topic;
+            let position = position.map(Position::from);
             let topic = SmolStr::from(topic);
             let resting = prepared.remove(&topic);
             let arriving = ArrivingTopic {
                 outbox: responder.outbox.stream_of(stream),
                 packed: state.map(Payload::from),
-                has_gap: has_gap || resting.is_none(),
+                // What is missing of a history is read.
+                has_gap: has_gap || (resting.is_none() && position.is_none()),
+                position,
                 heard: wire::by_node(&heard).into_iter().collect(),
                 follows,
                 joined: joined.as_deref().and_then(Ref::from_json),
@@ -119,7 +135,7 @@ impl Arriving {
         self._memory = responder.outbox.account().map(|account| account.hold(size));
         let pairs =
             |bounds: Vec<u64>| bounds.chunks_exact(2).map(|range| (range[0], range[1])).collect();
-        Some(handled.map(|handled| pairs(handled.bounds)))
+        Some(Unpacked { handled: handled.map(|handled| pairs(handled.bounds)), left })
     }
 
     /// How many topics the client may still join.
@@ -163,14 +179,16 @@ impl ArrivingTopic {
 
     /// Returns the stream, and what the join continues.
     pub(in crate::socket) fn land(self) -> (outbox::Sender, Continued) {
-        let Self { outbox, packed, has_gap, heard, follows, resting, settlement, .. } = self;
-        let has_gap = has_gap || resting.as_ref().is_some_and(Resting::missed);
+        let Self { outbox, packed, has_gap, heard, position, follows, resting, settlement, .. } =
+            self;
+        let has_missed = || resting.as_ref().is_some_and(Resting::missed);
+        let has_gap = has_gap || (position.is_none() && has_missed());
         outbox.expect_reply();
         if follows {
             outbox.discard_volatile();
         }
         let arrival = Arrival::Moved { packed, has_gap };
-        (outbox, Continued { arrival, resting, heard, settlement })
+        (outbox, Continued { arrival, resting, heard, position, settlement })
     }
 
     /// Whether the client follows the presence of the topic.

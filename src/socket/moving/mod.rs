@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tower_channels_transports::peers::BoxFuture;
 
+use self::arriving::Unpacked;
 use self::packing::{Packing, outline};
 use super::dispatch::Dispatcher;
 
@@ -29,7 +30,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
         let router = &self.endpoint.router;
         let intercepted = |topic: &str| router.find(topic).map_or(&[][..], |it| it.intercepted);
         let arriving = self.arriving.take().map(|arriving| arriving.into_packing(intercepted));
+        let left = self.remembering.get().map(|it| it.move_away()).unwrap_or_default();
         let packing = Packing {
+            left,
             pubsub: self.endpoint.pubsub.clone(),
             responder: self.responder.clone(),
             channels: self.channels.drain().collect(),
@@ -52,7 +55,9 @@ impl<A: Send + Sync + 'static> Dispatcher<A> {
     /// cannot be continued.
     pub(super) fn unpack(&mut self, packed: &Bytes) -> Option<Option<Vec<(u64, u64)>>> {
         let mut arriving = self.arriving.take().unwrap_or_default();
-        let handled = arriving.unpack(packed, &self.endpoint.pubsub, &self.responder)?;
+        let Unpacked { handled, left } =
+            arriving.unpack(packed, &self.endpoint.pubsub, &self.responder)?;
+        self.remembering.move_here(left);
         self.arriving = Some(arriving);
         Some(handled)
     }

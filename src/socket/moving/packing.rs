@@ -17,6 +17,8 @@ use super::wire::{self, Handled, Outline, Packed, Prepared, State, Topic};
 use crate::channel::arrival::News;
 use crate::channel::mailbox::Command;
 use crate::channel::moving::{PackRequest, PackedChannel};
+use crate::cluster::claims::LeftTopic;
+use crate::history::Position;
 use crate::message::Ref;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
@@ -52,6 +54,8 @@ pub(in crate::socket) struct Packing {
     /// What it has brought from a node before, and its client has not joined here, with the events that their channels
     /// intercept.
     pub(in crate::socket) arriving: Vec<(SmolStr, Box<ArrivingTopic>, Intercepted)>,
+    /// What it had joined on a node that is gone, and not since.
+    pub(in crate::socket) left: Vec<LeftTopic>,
     /// The refs that are not handled again.
     pub(in crate::socket) handled: Option<Vec<(u64, u64)>>,
 }
@@ -70,11 +74,13 @@ pub(in crate::socket) fn outline<'a>(
 impl Packing {
     /// Ends the channels, within about a second. `prepared` is what [`Arriving::prepare`] has returned on the new node.
     pub(in crate::socket) async fn run(self, prepared: Option<Bytes>) -> Bytes {
-        let Self { pubsub, responder, channels, arriving, handled } = self;
+        let Self { pubsub, responder, channels, arriving, left, handled } = self;
         let deadline = Instant::now() + PACKED_WITHIN;
-        let has_gap = !has_heard(&pubsub, prepared).await;
+        let has_heard = has_heard(&pubsub, prepared).await;
+        let is_untold = pubsub.has_pending_gaps();
+        let has_gap = !has_heard || is_untold;
         let ticket = next_ticket();
-        let mut topics = Topics { all: Vec::new(), has_gap, size: 0 };
+        let mut topics = Topics { all: Vec::new(), has_gap, is_untold, size: 0 };
         // All of them at once.
         let request = |(topic, channel): (SmolStr, Box<JoinedChannel>)| {
             let (reply, packed) = oneshot::channel();
@@ -100,6 +106,9 @@ impl Packing {
             topics.pass_on(topic, *arriving, &responder, intercepted);
         }
         topics.find_gaps(&pubsub).await;
+        if pubsub.has_pending_gaps() {
+            topics.all.iter_mut().for_each(|topic| topic.has_gap = true);
+        }
         lingering.truncate(MAX_LINGERING);
         let handled = handled.map(|ranges| Handled {
             bounds: ranges.into_iter().flat_map(|(first, last)| [first, last]).collect(),
@@ -109,6 +118,7 @@ impl Packing {
             lingering: wire::numbers(lingering),
             topics: topics.all,
             handled,
+            left,
         };
         packed.encode_to_vec().into()
     }
@@ -123,7 +133,7 @@ async fn has_heard(pubsub: &PubSub, prepared: Option<Bytes>) -> bool {
     let Some(Ok(prepared)) = prepared.map(Prepared::decode) else { return false };
     let numbers = wire::by_node(&prepared.heard);
     let has_heard = wait_for(pubsub, &numbers, HEARD_WITHIN).await;
-    has_heard && !prepared.is_late && !pubsub.has_pending_gaps()
+    has_heard && !prepared.is_late
 }
 
 /// Waits until everything up to these numbers is delivered here, and nothing of it missing. Returns whether it is.
@@ -160,6 +170,8 @@ struct Topics {
     all: Vec<Topic>,
     /// Whether broadcasts of any of them may be lost.
     has_gap: bool,
+    /// Whether clients have yet to learn that something is missing: then nobody can know better.
+    is_untold: bool,
     /// What their channels have packed, in bytes.
     size: usize,
 }
@@ -167,7 +179,7 @@ struct Topics {
 impl Topics {
     /// Adds a topic whose channel has ended.
     fn add(&mut self, topic: SmolStr, channel: &JoinedChannel, packed: PackedChannel) {
-        let PackedChannel { packed, heard, follows, news } = packed;
+        let PackedChannel { packed, heard, position, follows, news } = packed;
         let is_known = channel.join_acked || channel.outbox.is_known();
         let news = news.filter(|_| !is_known);
         if news == Some(News::New) {
@@ -184,8 +196,9 @@ impl Topics {
             state,
             heard: wire::numbers(heard.iter()),
             follows,
-            has_gap: self.has_gap || news == Some(News::Gap),
+            has_gap: self.may_miss(position) || news == Some(News::Gap),
             joined: joined.map(str::to_owned),
+            position: position.map(Into::into),
         });
     }
 
@@ -198,11 +211,20 @@ impl Topics {
         intercepted: Intercepted,
     ) {
         let ArrivingTopic {
-            outbox, packed, mut has_gap, mut heard, follows, joined, resting, ..
+            outbox,
+            packed,
+            mut has_gap,
+            mut heard,
+            position,
+            follows,
+            joined,
+            resting,
+            ..
         } = arriving;
-        has_gap |= self.has_gap;
+        has_gap |= self.may_miss(position);
         let stream = outbox.stream_id();
-        if let Some(resting) = resting {
+        // What a history has is read where the client joins.
+        if let Some(resting) = resting.filter(|_| position.is_none()) {
             has_gap |= resting.missed();
             let unhandled = Arc::new(Unhandled::default());
             let inbox = Arc::clone(&unhandled) as Arc<dyn Inbox>;
@@ -221,19 +243,27 @@ impl Topics {
             follows,
             has_gap,
             joined: joined.as_ref().and_then(Ref::as_json).map(str::to_owned),
+            position: position.map(Into::into),
         });
+    }
+
+    /// Returns whether broadcasts of a topic may be lost that has gone on until a position of its history: not if they are
+    /// read from there.
+    fn may_miss(&self, position: Option<Position>) -> bool {
+        if position.is_some() { self.is_untold } else { self.has_gap }
     }
 
     /// The new node leaves out everything up to the last number that a topic has received here. Looks whether all of
     /// it was.
     async fn find_gaps(&mut self, pubsub: &PubSub) {
-        if self.all.iter().all(|topic| topic.has_gap) {
+        if self.all.iter().all(|topic| topic.has_gap || topic.position.is_some()) {
             return;
         }
         let heard = pubsub.heard();
         let is_known = |(node, _): &Origin| heard.iter().any(|(known, _)| known == node);
         let deadline = Instant::now() + DELIVERED_WITHIN;
-        for topic in self.all.iter_mut().filter(|topic| !topic.has_gap) {
+        let may_have_gap = |topic: &&mut Topic| !topic.has_gap && topic.position.is_none();
+        for topic in self.all.iter_mut().filter(may_have_gap) {
             let numbers = wire::by_node(&topic.heard);
             let numbers: Vec<_> = numbers.into_iter().filter(is_known).collect();
             let time = deadline.saturating_duration_since(Instant::now());

@@ -5,13 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tower_channels_transports::{Close, Inbound, Session, Transport, outbox};
 
-use super::wire::{self, Handled, Number, Outline, Packed, Prepared, State, Topic};
+use super::wire::{self, At, Handled, Number, Outline, Packed, Prepared, State, Topic};
 use super::*;
 use crate::channel::arrival::Arrival;
 use crate::channel::callbacks::{Channel, Socket};
 use crate::channel::error::{Error, Result};
 use crate::channel::result::{Joined, Reason};
+use crate::cluster::claims::LeftTopic;
 use crate::guarded::Guarded;
+use crate::history::Position;
 use crate::payload::Payload;
 use crate::pubsub::PubSub;
 use crate::reply::Reply;
@@ -88,7 +90,8 @@ impl Client {
         let sessions = SessionRegistry::new(10, pubsub.socket_registry().clone());
         let limits =
             ChannelLimits { channels: 10, mailbox: 1000, join_timeout: Duration::from_secs(10) };
-        let endpoint = Arc::new(EndpointContext { router, refresh: None, pubsub, limits });
+        let endpoint =
+            Arc::new(EndpointContext { router, refresh: None, pubsub, limits, peers: None });
         let info = SocketInfo::new(None, Transport::InMemory);
         let responder =
             Responder { outbox, version, resumable: false, positions: Positions::Unwanted };
@@ -175,12 +178,14 @@ fn what_is_packed_is_read_again_and_what_is_unknown_is_ignored() {
         follows: true,
         has_gap: true,
         joined: Some("\"1\"".into()),
+        position: Some(At { epoch: u64::MAX, number: 4 }),
     };
     let packed = Packed {
         version: 2,
         lingering: vec![Number { node: 1, number: 2 }],
         topics: vec![topic],
         handled: Some(Handled { bounds: vec![1, 4, 6, 6] }),
+        left: vec![LeftTopic::new("u", Position { epoch: 1, number: 2 })],
     };
     let mut bytes = packed.encode_to_vec();
     assert_eq!(Packed::decode(&*bytes), Ok(packed.clone()));

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 
 use crate::adapter::NodeId;
+use crate::cluster::claims::LeftTopic;
+use crate::history::Position;
 use crate::payload::Payload;
 use crate::serializer::Version;
 
@@ -52,6 +54,9 @@ pub(super) struct Packed {
     /// What is not handled again.
     #[prost(message, optional, tag = "4")]
     pub(super) handled: Option<Handled>,
+    /// The topics that the client had joined on a node that was gone, and not joined since.
+    #[prost(message, repeated, tag = "6")]
+    pub(super) left: Vec<LeftTopic>,
 }
 
 /// A topic that the client has joined.
@@ -74,6 +79,18 @@ pub(super) struct Topic {
     /// The join_ref, as JSON, if the client has received the reply to its join.
     #[prost(string, optional, tag = "8")]
     pub(super) joined: Option<String>,
+    /// Up to where the channel has received the history of the topic, if the nodes share that.
+    #[prost(message, optional, tag = "12")]
+    pub(super) position: Option<At>,
+}
+
+/// A position.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct At {
+    #[prost(fixed64, tag = "1")]
+    pub(super) epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) number: u64,
 }
 
 /// What a channel has packed.
@@ -107,6 +124,18 @@ pub(super) fn numbers(numbers: impl IntoIterator<Item = (NodeId, u64)>) -> Vec<N
 
 pub(super) fn by_node(numbers: &[Number]) -> Vec<(NodeId, u64)> {
     numbers.iter().map(|it| (NodeId(it.node), it.number)).collect()
+}
+
+impl From<Position> for At {
+    fn from(Position { epoch, number }: Position) -> Self {
+        Self { epoch, number }
+    }
+}
+
+impl From<At> for Position {
+    fn from(At { epoch, number }: At) -> Self {
+        Self { epoch, number }
+    }
 }
 
 impl From<&Payload> for State {

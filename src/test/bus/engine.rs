@@ -9,29 +9,13 @@ use smol_str::SmolStr;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::histories::Histories;
+use super::path::Path;
 use super::records::Records;
 use crate::adapter::{Channel, Link, NodeId, PublishError, Reached};
 
 /// Names a node's line to the engine: 0 for the first adapter that was created, then 1.
 pub type Place = usize;
-
-/// What happens to the frames from one node to another. By default they arrive at once and in order.
-#[derive(Clone, Copy, Debug, Default)]
-#[doc(hidden)]
-pub struct Path {
-    /// They do not arrive.
-    pub is_cut: bool,
-    /// They arrive so much later.
-    pub delay: Duration,
-    /// A frame with a shorter delay overtakes those before it.
-    pub is_unordered: bool,
-    /// The delay is of frames to topics alone, which have an order of their own.
-    pub has_two_orders: bool,
-    /// The next so many do not arrive.
-    pub lose: u32,
-    /// The next so many arrive twice.
-    pub repeat: u32,
-}
 
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
@@ -63,6 +47,7 @@ pub(super) struct Engine {
     count: u64,
     woken: Vec<Arc<Notify>>,
     pub(super) records: Records,
+    pub(super) histories: Histories,
 }
 
 /// One node, as the engine sees it.
@@ -191,6 +176,11 @@ impl Engine {
         }
     }
 
+    /// Whether a node hears everything that it wants.
+    pub(super) fn is_heard_by(&self, place: Place) -> bool {
+        !self.is_away && self.nodes[place].hears(None)
+    }
+
     pub(super) fn is_waiting(&self, place: Place) -> bool {
         !self.nodes[place].waiting.is_empty()
     }
@@ -298,7 +288,12 @@ impl Engine {
     }
 
     pub(super) fn set_line(&mut self, place: Place, line: Line) {
-        self.nodes[place].line = line;
+        let was_deaf = std::mem::replace(&mut self.nodes[place].line, line) == Line::Deaf;
+        if line == Line::Deaf {
+            self.histories.hang_up(place);
+        } else if was_deaf {
+            self.histories.pick_up(place);
+        }
         self.woken.push(self.nodes[place].wake.clone());
         match line {
             Line::Deaf => self.nodes[place].forget_frames(),
@@ -332,6 +327,7 @@ impl Engine {
 
     /// The connection of a node ends, and it notices.
     fn hang_up(&mut self, place: Place) {
+        self.histories.hang_up(place);
         let node = &mut self.nodes[place];
         node.forget_frames();
         (node.back_at, node.is_linked) = (None, false);
@@ -346,6 +342,7 @@ impl Engine {
         let is_there = !self.is_away && node.id.is_some() && node.back_at.is_none();
         if is_there && node.line == Line::Whole && !node.is_linked {
             node.is_linked = true;
+            self.histories.pick_up(place);
             self.enter(place, Instant::now(), Entry::Link(Link::Up));
         }
     }

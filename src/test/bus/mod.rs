@@ -1,6 +1,8 @@
 //! [`Bus`]: an engine in memory.
 
 mod engine;
+mod histories;
+mod path;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -12,18 +14,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use smol_str::SmolStr;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use self::engine::Place;
 use self::engine::{Engine, Entry, Line, Settings};
-pub use self::engine::{Path, Place};
+use self::histories::BusHistory;
+pub use self::histories::HistoryPath;
+pub use self::path::Path;
 pub use self::records::StorePath;
 use crate::adapter::{
-    Adapter, AdapterLimits, BoxFuture, Channel, NodeId, NodeInbox, PublishError, Reached, Store,
+    Adapter, AdapterLimits, BoxFuture, Channel, HistoryStore, Kept, NodeId, NodeInbox,
+    PublishError, Reached, Store,
 };
 
 /// An engine in memory: what Redis or NATS is to nodes in several processes, for several nodes in one test.
-/// A cheap clone. It keeps records, too, which [stay](Bus::forget_records) when it is started again.
+/// A cheap clone. It keeps records, too, and the histories of topics, which [stay](Bus::forget_records) when it is started
+/// again.
 ///
 /// Works with paused time, and then the same steps lead to the same deliveries.
 #[derive(Clone, Default)]
@@ -45,6 +53,7 @@ impl Bus {
             place,
             settings: Settings::default(),
             has_store: true,
+            has_history: true,
             task: Mutex::default(),
         }
     }
@@ -53,7 +62,8 @@ impl Bus {
     fn change<T>(&self, change: impl FnOnce(&mut Engine) -> T) -> T {
         let mut engine = self.0.lock();
         let result = change(&mut engine);
-        let woken = engine.take_woken();
+        let mut woken = engine.take_woken();
+        woken.append(&mut engine.histories.take_woken());
         drop(engine);
         for wake in woken {
             wake.notify_one();
@@ -119,6 +129,27 @@ impl Bus {
         self.0.lock().records.forget();
     }
 
+    /// Sets what happens to the histories at a node from now on.
+    pub fn set_history(&self, place: Place, path: HistoryPath) {
+        self.change(|engine| engine.histories.set_path(place, path));
+    }
+
+    /// Takes what was kept since the last call, topic by topic and content by content. The first call begins to record it.
+    #[must_use]
+    pub fn take_kept(&self) -> Vec<(SmolStr, Kept)> {
+        self.change(|engine| engine.histories.take_record())
+    }
+
+    /// Loses all histories, and begins another epoch.
+    pub fn forget_histories(&self) {
+        self.change(|engine| engine.histories.forget());
+    }
+
+    /// Forgets the messages of all histories, as though they were too old.
+    pub fn forget_messages(&self) {
+        self.change(|engine| engine.histories.forget_messages());
+    }
+
     /// How many nodes are connected.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -138,6 +169,7 @@ pub struct BusAdapter {
     place: Place,
     settings: Settings,
     has_store: bool,
+    has_history: bool,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -178,6 +210,13 @@ impl BusAdapter {
     #[must_use]
     pub fn without_store(mut self) -> Self {
         self.has_store = false;
+        self
+    }
+
+    /// Is of an engine that keeps no histories.
+    #[must_use]
+    pub fn without_history(mut self) -> Self {
+        self.has_history = false;
         self
     }
 
@@ -249,6 +288,10 @@ impl Adapter for BusAdapter {
 
     fn store(&self) -> Option<&dyn Store> {
         self.has_store.then_some(self)
+    }
+
+    fn history(&self) -> Option<Arc<dyn HistoryStore>> {
+        self.has_history.then(|| Arc::new(BusHistory::new(&self.bus, self.place)) as _)
     }
 }
 

@@ -10,6 +10,7 @@
 mod checks;
 mod client;
 mod faults;
+pub mod history;
 mod node;
 mod record;
 mod view;

@@ -326,7 +326,7 @@ fn what_is_intercepted_goes_to_the_inbox_and_a_channel_does_not_hear_itself() {
 #[test]
 fn a_gap_or_an_eviction_is_remembered_and_told_once() {
     let small = || topics(1000);
-    let gap: fn(&Topics) = |topics| assert!(topics.miss("room").is_empty());
+    let gap: fn(&Topics) = |topics| assert!(topics.miss("room", true).is_empty());
     let evict: fn(&Topics) = |topics| (0..30).for_each(|n| topics.broadcast(broadcast(n), None));
     for miss in [gap, evict] {
         for is_asked in [true, false] {

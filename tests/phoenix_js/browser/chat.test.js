@@ -214,7 +214,7 @@ describe("the chat page in Chromium", () => {
     await bob.says("into the void");
     server = await start(server.host);
     // Whoever is back second may have missed what the first one has sent again.
-    await Promise.all([ann, bob].map((tab) => tab.session(/^new session, (nothing was missed|1 message)/).first().waitFor()));
+    await Promise.all([ann, bob].map((tab) => tab.session(/^same session, (nothing was missed|1 message)/).first().waitFor()));
 
     await ann.message("into the void").waitFor();
     await ann.says("after the restart");
@@ -244,8 +244,8 @@ describe("the chat page in Chromium", () => {
         server = await start(server.host);
       }
     }
-    // Back in a new session, without a snapshot of the room.
-    for (const tab of tabs) await tab.session(/^new session, (nothing was|1 message|\d+ messages)/).first().waitFor();
+    // Back in the same session, without a snapshot of the room.
+    for (const tab of tabs) await tab.session(/^same session, (nothing was|1 message|\d+ messages)/).first().waitFor();
     for (const tab of tabs) for (const text of written) await tab.confirmed(text).waitFor();
     const texts = await ann.texts();
     assert.deepEqual(texts.toSorted(), written.toSorted());

@@ -7,6 +7,7 @@
 //! has a replay buffer and outlives its connections. Each of them is an *epoch* with a [`Receiver`] of
 //! its own, and a newer epoch supersedes the older ones.
 
+mod arrived;
 mod budget;
 mod loss;
 #[cfg(any(test, fuzzing, feature = "unstable-internals"))]
@@ -28,6 +29,7 @@ use std::sync::{Arc, Weak};
 
 use crate::memory::{Memory, Relievable};
 
+pub use self::arrived::Moment;
 pub use self::budget::ByteBudget;
 pub(crate) use self::loss::Loss;
 pub(crate) use self::moved::{MovedOutbox, MovedStream};

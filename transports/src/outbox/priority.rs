@@ -30,6 +30,10 @@ impl PriorityQueue {
         self.0.front().map(|(message, _)| message)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Removes the next message.
     pub(super) fn pop(&mut self) -> Option<(Message, Kind)> {
         let next = self.0.pop_front()?;

@@ -18,6 +18,7 @@
 //!
 //! This is plain code: it knows no task, no socket, and no clock but the time that it is given.
 
+mod arrived;
 mod moved;
 mod replies;
 mod take;

@@ -25,6 +25,8 @@ pub(super) struct Streams {
     /// Sorted by id, as ids ascend.
     streams: Vec<Stream>,
     last: StreamId,
+    /// How many messages have left `ready` to be sent.
+    taken: u64,
     /// Whether new streams begin paused.
     pauses_new: bool,
     /// Whether there may be messages in `ready` whose stream has ended.
@@ -264,6 +266,7 @@ impl Streams {
                 if id == PRIORITY || index(&self.streams, id).is_some() {
                     self.ready.push_back((id, message));
                 } else {
+                    self.taken += 1;
                     leftovers.push_back(message);
                 }
             }
@@ -274,11 +277,23 @@ impl Streams {
     /// Removes the next message that is ready.
     pub(super) fn pop(&mut self) -> Option<(StreamId, Message)> {
         let next = self.ready.pop_front()?;
+        self.taken += 1;
         // An idle session keeps no allocation for later messages.
         if self.ready.is_empty() {
             self.ready = VecDeque::new();
         }
         Some(next)
+    }
+
+    /// How many messages have left to be sent.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// How many will have left once those have that are ready. `None` while a stream is paused.
+    pub(super) fn to_take(&self) -> Option<u64> {
+        let are_resumed = self.streams.iter().all(|stream| stream.is_resumed);
+        are_resumed.then(|| self.taken.saturating_add(self.ready.len() as u64))
     }
 
     /// The last id that was given.

@@ -176,7 +176,7 @@ impl<S: Session> Connected<S> {
         let socket_id = session.id().map(Into::into);
         let wanted = Wanted { id: Arc::clone(&name), socket_id, received };
         let mut found = elsewhere.peers.find(wanted).await;
-        if matches!(found, Found::None | Found::Here)
+        if matches!(found, Found::None | Found::Left(_) | Found::Here)
             && let Some(known) = registry.find_own(&id, session.id(), received)
         {
             let kind = Kind::Resumed(known, session);
@@ -188,7 +188,7 @@ impl<S: Session> Connected<S> {
         }
         // A connect that has found its session may go on with that and with no other: it may have been disconnected with
         // it, and then its client connects again.
-        let is_offered = matches!(found, Found::Offered(_));
+        let is_offered = matches!(found, Found::Offered(_) | Found::Left(_));
         if !(is_admitted || is_offered && admit(&mut session)) {
             return None;
         }
@@ -215,6 +215,10 @@ impl<S: Session> Connected<S> {
                         }
                     }
                 }
+                Kind::New(registry, id, session, receiver)
+            }
+            Found::Left(left) => {
+                panics::catch("session", || session.recover(left)).ok()?;
                 Kind::New(registry, id, session, receiver)
             }
             Found::None | Found::Here => Kind::New(registry, id, session, receiver),

@@ -9,6 +9,9 @@ use tokio::time::{Instant, sleep};
 use tower_channels::adapter::{Adapter, Channel, Link, NodeId, NodeInbox};
 use tower_channels_nats::{Nats, NatsConfig};
 
+#[allow(dead_code, reason = "each test file needs a part")]
+pub mod history;
+
 pub const MS: Duration = Duration::from_millis(1);
 
 /// How long anything may take. Nothing that works comes near it.
@@ -76,6 +79,15 @@ impl Node {
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        sleep(MS).await;
+    }
+}
+
+/// Waits until something is true that has to be asked for.
+pub async fn until_async(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         sleep(MS).await;
     }

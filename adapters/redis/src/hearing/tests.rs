@@ -16,10 +16,10 @@ impl NodeInbox for Inbox {
     fn lost(&self, _: Bytes) {}
 }
 
-/// Returns what of a sequence of pushes is taken.
+/// Returns which frames of a sequence of pushes are taken.
 fn taken<const N: usize>(pushes: [PushInfo; N]) -> Vec<Bytes> {
     let inbox = Arc::new(Inbox::default());
-    let ear = Ear::new(Arc::new(Names::new("chat")), inbox.clone());
+    let ear = Ear::new(Arc::new(Names::new("chat")), inbox.clone(), Arc::default());
     for push in pushes {
         ear.take(push);
         assert!(ear.has_heard.swap(false, Ordering::Relaxed));
@@ -62,6 +62,28 @@ fn while_the_pattern_stands_a_topic_is_taken_once() {
         by_name("t:x", "fourth"),
     ];
     assert_eq!(taken(pushes), ["first", "second", "third", "fourth"]);
+}
+
+#[test]
+fn what_is_kept_of_a_topic_is_taken_once_whatever_brings_it() {
+    let names = Arc::new(Names::new("chat"));
+    let ear = Ear::new(names, Arc::new(Inbox::default()), Arc::default());
+    let kept = "tc:chat:h:x";
+    let by_pattern = |text| push(PushKind::PMessage, &["tc:chat:h:*", kept, text]);
+    let by_name = |text| push(PushKind::Message, &[kept, text]);
+    let pushes = [
+        push(PushKind::PSubscribe, &[PATTERN]),
+        by_name("first"),
+        push(PushKind::PSubscribe, &["tc:chat:h:*"]),
+        push(PushKind::PUnsubscribe, &[PATTERN]),
+        by_name("second"),
+        by_pattern("second"),
+        push(PushKind::PUnsubscribe, &["tc:chat:h:*"]),
+        by_name("third"),
+    ];
+    let taken: Vec<_> = pushes.into_iter().filter_map(|push| ear.heard(push)).collect();
+    let expected = ["first", "second", "third"];
+    assert_eq!(taken, expected.map(|text| Heard::Kept("x".into(), text.into())));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 mod connect;
 mod contract;
 mod faults;
+mod histories;
+mod history;
+mod keeper;
 mod node;
 mod nodes;
 mod servers;

@@ -193,9 +193,22 @@ macro_rules! contract {
 }
 
 /// Runs the tests of records over a [`Harness`], as [`contract!`](crate::contract!) does with the others. An engine that
-/// forgets each record in its time is asked `a_record_is_forgotten_after_its_time`, too.
+/// forgets each record in its time is asked `a_record_is_forgotten_after_its_time`, too. A store of one process, with
+/// `@of_a_file`, is asked nothing of connections.
 #[macro_export]
 macro_rules! records_contract {
+    (@of_a_file $harness:ty) => {
+        $crate::contract! { @tests $harness, ()
+            a_record_that_one_node_writes_is_read_replaced_and_removed_by_another
+            a_replacement_that_has_seen_another_record_is_refused_and_shown_it
+            one_of_fifty_that_race_for_a_record_wins
+            a_revision_is_not_repeated_after_a_removal
+            values_up_to_128_kib_are_kept_unchanged
+            records_with_different_keys_do_not_meet
+            a_record_outlives_the_node_that_wrote_it
+            a_record_is_forgotten_after_its_time
+        }
+    };
     ($harness:ty $(, $option:ident = $value:tt)*) => {
         $crate::contract! { @tests $harness, ($($option = $value),*)
             a_record_that_one_node_writes_is_read_replaced_and_removed_by_another

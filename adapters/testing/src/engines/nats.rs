@@ -65,8 +65,9 @@ impl NatsConfig {
                 "cluster {{ name: test, listen: \"{mine}\", no_advertise: true, routes: [\"nats://{other}\"] }}"
             ))
         };
-        let first = config(routes[0], routes[1]).start().await?;
-        let second = config(routes[1], routes[0]).start().await?;
+        // JetStream asks for names.
+        let first = config(routes[0], routes[1]).line("server_name: first").start().await?;
+        let second = config(routes[1], routes[0]).line("server_name: second").start().await?;
         for server in [&first, &second] {
             until("a cluster", async || (server.variable("routes").await.ok()? > 0).then_some(()))
                 .await;
@@ -95,6 +96,16 @@ impl NatsServer {
     /// Kills it with `SIGKILL`.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Copies the files of JetStream, between a [`kill`](Self::kill) and a [`restart`](Self::restart).
+    pub fn save(&self) {
+        self.folder.replace("saved", "jetstream");
+    }
+
+    /// Puts the copy in place of the files.
+    pub fn restore(&mut self) {
+        self.folder.replace("jetstream", "saved");
     }
 
     /// Starts it again after a [`kill`](Self::kill), and waits until it answers.

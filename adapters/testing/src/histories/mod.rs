@@ -9,6 +9,7 @@
 //!   to forget everything has another epoch.
 //! - A dropped store keeps what it has taken, within seconds, and lets go of its inbox. Whoever waits is told.
 
+mod adapter;
 #[allow(missing_docs, reason = "the names of tests say what they ask")]
 mod ending;
 #[allow(missing_docs, reason = "the names of tests say what they ask")]
@@ -22,6 +23,7 @@ mod pages;
 
 use tower_channels::adapter::HistoryStore;
 
+pub use self::adapter::OfAdapter;
 pub use self::ending::*;
 pub use self::forgetting::*;
 pub use self::model::{Model, ModelHarness};
@@ -56,7 +58,7 @@ impl<H: Harness> World<H> {
 
     /// Opens the store and starts it.
     async fn node(&self) -> Node {
-        Node::start(self.place.open().await)
+        Node::start(self.place.open().await).await
     }
 }
 

@@ -40,10 +40,30 @@ impl HistoryInbox for Ear {
     }
 }
 
+/// Names that are easily taken for others, or for more than a name.
+pub(super) const NAMES: [&str; 18] = [
+    "t", "T", "t ", " t", "t.", "t:*", "*", ">", "%", "'", "\"; --", "\0", "\n", "ä", "a\u{308}",
+    "👋", "{t}", "t\\",
+];
+
+/// The longest name that a topic can have.
+pub(super) fn longest_name() -> String {
+    "x".repeat(255)
+}
+
+/// All topics of the tests, which a node listens to.
+fn topics() -> impl Iterator<Item = String> {
+    let plain = ["a", "b", "c", "other", "brief", "stays"].into_iter().chain(NAMES);
+    let rooms = (0..30).map(|number| format!("room:{number}"));
+    plain.map(str::to_owned).chain(rooms).chain([longest_name()])
+}
+
 impl Node {
-    pub(super) fn start(store: Box<dyn HistoryStore>) -> Self {
+    /// Starts a store that hands over all topics of the tests.
+    pub(super) async fn start(store: Box<dyn HistoryStore>) -> Self {
         let ear = Arc::<Ear>::default();
         store.start(ear.clone());
+        listen(&*store).await;
         Self { store, ear }
     }
 
@@ -112,6 +132,14 @@ impl Node {
     pub(super) fn inbox(&self) -> Weak<dyn HistoryInbox> {
         let inbox: Weak<dyn HistoryInbox> = Arc::<Ear>::downgrade(&self.ear);
         inbox
+    }
+}
+
+/// Listens to all topics of the tests.
+pub(super) async fn listen(store: &dyn HistoryStore) {
+    let listening: Vec<_> = topics().map(|topic| store.listen(&topic)).collect();
+    for listened in listening {
+        timeout(PATIENCE, listened).await.expect("an end of listen");
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::task::yield_now;
 use tower_channels::adapter::{Kept, Since};
 use tower_channels::history::Position;
 
-use super::node::{Node, assert_chained, numbered, texts};
+use super::node::{NAMES, Node, assert_chained, longest_name, numbered, texts};
 use super::{Harness, World};
 
 /// Keeps ten messages among those of another topic. Returns their positions.
@@ -87,19 +87,16 @@ pub async fn positions_that_never_were_are_a_gap<H: Harness>(world: World<H>) {
         for position in [other_epoch, first_of_another, beyond, largest] {
             let page = node.after(topic, position).await;
             assert!(!page.is_complete, "{position} on {topic}");
-            assert_eq!(page.last.epoch, last.epoch);
+            assert_ne!(page.last, position);
         }
     }
 }
 
 pub async fn topics_do_not_meet_whatever_their_names<H: Harness>(world: World<H>) {
     let node = world.node().await;
-    let long = "x".repeat(1000);
-    let names = [
-        "t", "T", "t ", " t", "t.", "t:*", "*", ">", "%", "'", "\"; --", "\0", "\n", "ä",
-        "a\u{308}", "👋", "{t}", "t\\", &long,
-    ];
-    for name in names {
+    let longest = longest_name();
+    let names = NAMES.into_iter().chain([&*longest]);
+    for name in names.clone() {
         node.keep(name, name.to_owned()).await;
     }
     for name in names {

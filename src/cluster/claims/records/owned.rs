@@ -3,6 +3,7 @@
 use super::super::claim::Held;
 use super::super::record::SessionRecord;
 use super::Call;
+use super::followed::Followed;
 use crate::adapter::{NodeId, Revision};
 
 /// A session that this node has, or whose record it has to remove.
@@ -17,6 +18,8 @@ pub(super) struct Owned {
     pub(super) is_busy: bool,
     /// How often the store has failed since it last answered.
     pub(super) failed: u8,
+    /// If its record says from where it goes on.
+    pub(super) followed: Option<Box<Followed>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +36,9 @@ impl Owned {
         Held { generation: self.generation, seen: self.seen, is_recorded }
     }
 
-    pub(super) fn write(&self, node: NodeId) -> Call {
-        let record = SessionRecord::new(node, self.generation, self.socket);
+    pub(super) fn write(&mut self, node: NodeId) -> Call {
+        let mut record = SessionRecord::new(node, self.generation, self.socket);
+        record.left = self.followed.as_mut().and_then(|followed| followed.left());
         Call::Write { seen: self.seen, record }
     }
 }

@@ -1,0 +1,179 @@
+//! Histories that an engine keeps: how long messages and pages take, and what a message costs the engine beside one that
+//! is published and forgotten.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+use tower_channels::adapter::{
+    Adapter, Append, HistoryInbox, HistoryStore, Keep, Kept, Link, NodeId, NodeInbox, Since,
+};
+
+use super::engine::{Address, Publisher};
+use super::support::median;
+use super::support::server::Server;
+
+const SIZE: usize = 200;
+const ALONE: usize = 5000;
+/// Messages that wait at once, and rounds of them.
+const WAITING: usize = 1000;
+const ROUNDS: usize = 20;
+const TOPICS: [usize; 2] = [1, 1000];
+const PAGES: [usize; 3] = [1, 100, 500];
+const READS: usize = 300;
+const KEEP: Keep =
+    Keep { messages: 1000, bytes: 1 << 20, within: Duration::from_secs(7 * 24 * 3600) };
+
+/// Learns that the engine was reached, and that messages come back.
+struct Ear(watch::Sender<bool>);
+
+impl HistoryInbox for Ear {
+    fn kept(&self, _: &str, _: Kept) {}
+
+    fn interrupted(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+struct Nobody;
+
+impl NodeInbox for Nobody {
+    fn receive(&self, _: Bytes) {}
+
+    fn link(&self, _: Link) {}
+
+    fn lost(&self, _: Bytes) {}
+}
+
+/// A started adapter with its histories.
+#[derive(Clone)]
+struct Node {
+    _adapter: Arc<dyn Adapter>,
+    store: Arc<dyn HistoryStore>,
+}
+
+impl Node {
+    async fn start(engine: Address) -> Option<Self> {
+        let adapter = engine.adapter("history").await;
+        let store = adapter.history()?;
+        let is_up = watch::Sender::new(false);
+        adapter.start(NodeId(1), Arc::new(Nobody));
+        store.start(Arc::new(Ear(is_up.clone())));
+        is_up.subscribe().wait_for(|is_up| *is_up).await.expect("the ear is there");
+        Some(Self { _adapter: adapter, store })
+    }
+
+    fn append(&self, topic: &str) -> oneshot::Receiver<impl Sized + use<>> {
+        let (done, told) = oneshot::channel();
+        let content = Bytes::from_static(&[b'x'; SIZE]);
+        let message = Append { topic: topic.into(), content, keep: KEEP, done: Some(done) };
+        self.store.append(message).expect("room in the queue");
+        told
+    }
+
+    /// Appends many messages at once, and waits for all.
+    async fn append_many(&self, topics: usize) {
+        let told: Vec<_> =
+            (0..WAITING).map(|number| self.append(&format!("room:{}", number % topics))).collect();
+        for told in told {
+            let _ = told.await.expect("whoever waits is told");
+        }
+    }
+}
+
+fn percentiles(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e6;
+    format!("p50 {:>6.0} us, p99 {:>6.0} us", at(50), at(99))
+}
+
+pub(crate) fn run(engine: Address) {
+    let server = Server::new(1);
+    let Some(node) = server.run(Node::start(engine)) else {
+        println!("it keeps no histories\n");
+        return;
+    };
+    let alone = {
+        let node = node.clone();
+        server.run(async move {
+            node.store.listen("alone").await;
+            let mut times = Vec::new();
+            for _ in 0..ALONE {
+                let begun = Instant::now();
+                let _ = node.append("alone").await.expect("whoever waits is told");
+                times.push(begun.elapsed());
+            }
+            times
+        })
+    };
+    println!("{:<44}{}", "a message of 200 B, alone", percentiles(alone));
+
+    for topics in TOPICS {
+        let node = node.clone();
+        let took = server.run(async move {
+            let mut times = Vec::new();
+            for _ in 0..ROUNDS {
+                let begun = Instant::now();
+                node.append_many(topics).await;
+                times.push(begun.elapsed().as_secs_f64());
+            }
+            median(times)
+        });
+        let rate = WAITING as f64 / took;
+        println!("{:<44}{rate:>10.0} /s", format!("{WAITING} waiting, on {topics} topics"));
+    }
+
+    for limit in PAGES {
+        let node = node.clone();
+        let times = server.run(async move {
+            let mut times = Vec::new();
+            for _ in 0..READS {
+                let begun = Instant::now();
+                let page = node.store.read("room:0", Since::Newest, limit).await;
+                times.push(begun.elapsed());
+                assert_eq!(page.expect("the engine answers").messages.len(), limit);
+            }
+            times
+        });
+        println!("{:<44}{}", format!("a page of {limit}"), percentiles(times));
+    }
+
+    for topics in TOPICS {
+        cost(&server, engine, &node, topics);
+    }
+    println!();
+}
+
+/// Prints the CPU of the engine for a message that is kept, and for one that is only published: medians of alternating
+/// turns.
+fn cost(server: &Server, engine: Address, node: &Node, topics: usize) {
+    let node = node.clone();
+    let costs = server.run(async move {
+        let mut publisher = engine.publisher().await;
+        engine.cpu(&mut publisher).await?;
+        let mut turns = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            let before = engine.cpu(&mut publisher).await?;
+            publish(&mut publisher).await;
+            let between = engine.cpu(&mut publisher).await?;
+            node.append_many(topics).await;
+            let after = engine.cpu(&mut publisher).await?;
+            for (turns, used) in turns.iter_mut().zip([between - before, after - between]) {
+                turns.push(used * 1e6 / WAITING as f64);
+            }
+        }
+        Some(turns.map(median))
+    });
+    let Some([published, kept]) = costs else { return };
+    println!(
+        "{:<44}{published:>6.2} us published, {kept:>6.2} us kept, {:>5.1} times",
+        format!("CPU of the engine, {topics} topics"),
+        kept / published
+    );
+}
+
+async fn publish(publisher: &mut Publisher) {
+    let messages = (0..WAITING).map(|_| Bytes::from_static(&[b'x'; SIZE]));
+    publisher.publish("tc:history:t:room:0", messages).await;
+}
