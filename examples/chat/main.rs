@@ -25,8 +25,9 @@
 //! | `room.rs` | the channel `room:*`: its events, their validation, and who receives them |
 //! | `presence.rs` | the people in a room, and who is typing or away |
 //! | `history.rs` | the stored messages, and catching up on missed ones |
-//! | `page/channels.js` | a Phoenix client over WebSocket and long poll, with resumable sessions |
-//! | `page/presence.js` | the list of people present, built from presence events |
+//! | `../shared/channels.js` | a Phoenix client over WebSocket and long poll, with resumable sessions |
+//! | `../shared/presence.js` | the list of people present, built from presence events |
+//! | `../shared/network.js` | the status of the connection, and a bad network to try |
 //! | `page/people.js` | the row of people in the room, and detection of typing and absence |
 //! | `page/chat.js` | the page: what it shows and what it sends |
 
@@ -35,6 +36,8 @@
 #[path = "../reference/engine.rs"]
 mod engine;
 mod history;
+#[path = "../shared/page.rs"]
+mod page;
 mod presence;
 mod room;
 mod server;
@@ -44,12 +47,11 @@ use std::error::Error;
 use std::path::Path;
 
 use axum::Router;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
 use tower_channels::{Endpoint, ResumeConfig};
 
 use history::{History, Store};
+use page::file_of;
 use room::{Room, User};
 
 #[tokio::main]
@@ -69,24 +71,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let app = Router::new()
         .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
+        .route("/base.css", file_of("text/css", include_str!("../shared/base.css")))
         .route("/chat.css", file_of("text/css", include_str!("page/chat.css")))
         .route("/chat.js", file_of("text/javascript", include_str!("page/chat.js")))
         .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
-        .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
-        .route("/channels.js", file_of("text/javascript", include_str!("page/channels.js")))
+        .route("/presence.js", file_of("text/javascript", include_str!("../shared/presence.js")))
+        .route("/channels.js", file_of("text/javascript", include_str!("../shared/channels.js")))
+        .route("/network.js", file_of("text/javascript", include_str!("../shared/network.js")))
         .nest_service("/socket", endpoint.service());
 
     let listener = TcpListener::bind(addr).await?;
     println!("listening on http://{}", listener.local_addr()?);
     server::serve(listener, app, endpoint, server::stopped()).await;
     Ok(())
-}
-
-/// Serves a static file of the page. The content security policy is the second line of defence
-/// against messages that contain scripts; the first is that the page never interprets messages as
-/// HTML.
-fn file_of(content_type: &'static str, text: &'static str) -> MethodRouter {
-    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-        connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    get(async move || ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, POLICY)], text))
 }
