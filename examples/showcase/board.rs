@@ -18,7 +18,7 @@ use serde_json::json;
 use tower_channels::channel::{Error, Result};
 use tower_channels::{Arrival, Channel, Joined, Payload, Reply, Socket};
 
-use crate::Device;
+use crate::device::Device;
 use tasks::{Refused, Task, Tasks};
 
 /// The boards of all people.

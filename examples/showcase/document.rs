@@ -15,7 +15,7 @@ use tower_channels::{Channel, Joined, Payload, Presence, Reply, Socket};
 use yrs::updates::decoder::Decode;
 use yrs::{Doc, ReadTxn, StateVector, Transact, Update};
 
-use crate::Device;
+use crate::device::Device;
 
 const MAX_UPDATE: usize = 64 << 10;
 /// A Yjs document keeps a trace of everything that was ever written.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower_channels::channel::{Error, Result};
 use tower_channels::{Channel, Joined, Payload, Reply, Socket};
 
-use crate::Device;
+use crate::device::Device;
 use feeds::{prices, scores};
 
 const PERIOD: Duration = Duration::from_millis(500);
@@ -95,7 +95,8 @@ impl Channel for Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{State, endpoint};
+    use crate::device::State;
+    use crate::endpoint;
     use tower_channels::test;
 
     #[tokio::test(start_paused = true)]

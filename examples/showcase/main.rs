@@ -9,6 +9,7 @@
 //!
 //! | file | content |
 //! | --- | --- |
+//! | `device.rs` | who connects |
 //! | `live.rs` | `live:*`: values several times a second, of which a slow client gets the newest |
 //! | `notifications.rs` | `user:*`: private, from anywhere in the program to all devices of a person |
 //! | `board.rs` | `board:*`: tasks that are changed offline, and conflicts |
@@ -21,6 +22,7 @@
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
 
 mod board;
+mod device;
 mod document;
 mod live;
 mod notifications;
@@ -32,37 +34,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post;
-use tower_channels::{ConnectInfo, Endpoint, History, Rejected};
+use tower_channels::{Endpoint, History};
 
-use board::{Board, Boards};
-use document::{Document, Letter};
+use board::Board;
+use device::{Device, State, connect};
+use document::Document;
 use live::Live;
-use notifications::{Inbox, Inboxes, Shop};
+use notifications::{Inbox, Shop};
 use page::file_of;
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// What all sockets and requests share.
-#[derive(Clone, Default)]
-struct State {
-    inboxes: Inboxes,
-    boards: Boards,
-    letter: Letter,
-}
-
-/// The assigns of a socket: one device of a person.
-struct Device {
-    user: String,
-    state: State,
-}
-
-/// There are no passwords here: an application takes the user from a token.
-async fn connect(info: ConnectInfo, state: State) -> Result<Device, Rejected> {
-    match info.param("user") {
-        Some(user @ ("ada" | "bob")) => Ok(Device { user: user.to_owned(), state }),
-        _ => Err(Rejected::reason("no such user")),
-    }
-}
 
 /// The socket id makes sessions resumable: all devices of a user have the same.
 fn endpoint(state: State) -> Endpoint<Device> {

@@ -14,7 +14,7 @@ use serde_json::json;
 use tower_channels::channel::{Error, Result};
 use tower_channels::{Channel, Joined, Payload, PubSub, Reply, Socket};
 
-use crate::Device;
+use crate::device::Device;
 pub use senders::{Shop, notify_by_http};
 
 const KEPT: usize = 20;

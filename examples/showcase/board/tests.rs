@@ -4,7 +4,8 @@ use serde_json::Value;
 use tower_channels::{Endpoint, test};
 
 use super::*;
-use crate::{State, endpoint};
+use crate::device::State;
+use crate::endpoint;
 
 async fn device(endpoint: &Endpoint<Device>) -> test::Client<Device> {
     let device = test::client(endpoint).param("user", "ada").param("positions", "refs");
@@ -55,7 +56,12 @@ async fn a_device_that_returns_after_a_day_gets_what_it_has_missed() {
     let endpoint = endpoint(State::default());
     let (mut phone, mut laptop) = (device(&endpoint).await, device(&endpoint).await);
     phone.push("board:ada", "change", change("1", 0, "plants")).await;
-    let position = laptop.next_message().await.position.unwrap();
+    let position = loop {
+        let message = laptop.next_message().await;
+        if message.event == "task" {
+            break message.position.unwrap();
+        }
+    };
     laptop.drop_connection();
     tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
     phone.push("board:ada", "change", change("2", 1, "water the plants")).await;

@@ -1,5 +1,6 @@
 use super::*;
-use crate::{State, endpoint};
+use crate::device::State;
+use crate::endpoint;
 use tower_channels::test;
 use yrs::{GetString, Text};
 

@@ -8,7 +8,7 @@ use tower_channels::channel::{Error, Result};
 use tower_channels::{Channel, Joined, Payload, PubSub, Reply, Socket};
 
 use super::{Inboxes, Kind};
-use crate::Device;
+use crate::device::Device;
 
 /// A shop of Ada's, `shop:*`, in which others order: another channel that notifies her.
 pub struct Shop;

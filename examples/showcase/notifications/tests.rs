@@ -5,7 +5,8 @@ use tower_channels::{Endpoint, test};
 
 use super::senders::Notification;
 use super::*;
-use crate::{State as App, endpoint};
+use crate::device::State as App;
+use crate::endpoint;
 
 async fn device(endpoint: &Endpoint<Device>) -> test::Client<Device> {
     let mut device = test::connect(endpoint, &[("user", "ada")]).await.unwrap();

@@ -71,7 +71,7 @@ describe("the showcase in Chromium", () => {
     await laptop.part("note").filter({ hasText: "Bob was refused: not yours" }).waitFor();
   });
 
-  test("changes that are made offline arrive once, and one of both devices is a conflict that its user decides", async (t) => {
+  test("changes that are made offline arrive once, and one of both devices is a conflict that its user decides", { timeout: 60_000 }, async (t) => {
     const { devices: [laptop, phone] } = await open(t, "board");
     await phone.task("Book the train").waitFor();
     await phone.tries("offline");
@@ -115,7 +115,7 @@ describe("the showcase in Chromium", () => {
     await phone.task("Missed").waitFor();
   });
 
-  test("two people who write at the same time, also offline, end with the same text", async (t) => {
+  test("two people who write at the same time, also offline, end with the same text", { timeout: 60_000 }, async (t) => {
     const { page, devices: [ada, bob] } = await open(t, "document");
     for (const device of [ada, bob]) await device.shows("WebSocket · connected");
     await Promise.all([ada.writes("Ada begins. "), bob.writes("Bob begins. ")]);
@@ -138,7 +138,7 @@ describe("the showcase in Chromium", () => {
     await agree();
   });
 
-  test("the script of the document is what its sources build", async (t) => {
+  test("the script of the document is what its sources build", { timeout: 60_000 }, async (t) => {
     const folder = await mkdtemp(join(tmpdir(), "showcase-"));
     t.after(() => rm(folder, { recursive: true }));
     await promisify(execFile)("npm", ["run", "build", "--", "--outDir", folder], { cwd: WEB });

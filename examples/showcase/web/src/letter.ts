@@ -91,7 +91,7 @@ export class Letter {
         .map(({ cursor }) => {
           const position = Y.createRelativePositionFromJSON(cursor!.anchor);
           const at = Y.createAbsolutePositionFromRelativePosition(position, this.#doc)?.index;
-          return { name, at: at ?? this.#text.length };
+          return { name: name.charAt(0).toUpperCase() + name.slice(1), at: at ?? this.#text.length };
         }),
     );
     this.#editor?.showOthers(others.flat());
