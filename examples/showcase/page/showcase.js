@@ -12,7 +12,10 @@ let stop = () => {};
 function show({ focus }) {
   const name = location.hash.slice(1) in PARTS ? location.hash.slice(1) : "live";
   stop();
-  for (const part of document.querySelectorAll(".part")) part.hidden = part.id !== `part-${name}`;
+  for (const part of document.querySelectorAll(".part")) {
+    part.hidden = part.id !== `part-${name}`;
+    part.querySelector(".devices").replaceChildren();
+  }
   for (const link of document.querySelectorAll("nav a")) {
     const isCurrent = link.hash === `#${name}`;
     if (isCurrent) link.setAttribute("aria-current", "page");
@@ -22,7 +25,6 @@ function show({ focus }) {
   const part = document.getElementById(`part-${name}`);
   const title = part.querySelector("h2");
   document.title = `${title.textContent} · tower-channels`;
-  part.querySelector(".devices").replaceChildren();
   stop = PARTS[name](part);
   scrollTo(0, 0);
   if (focus) title.focus({ preventScroll: true });
