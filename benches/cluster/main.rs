@@ -2,9 +2,12 @@
 //!
 //! `cargo bench --bench cluster`, with the programs of the engines in `REDIS_SERVER`, `VALKEY_SERVER` and
 //! `NATS_SERVER`; one that is not set is skipped. Arguments choose parts: `in_memory`, `latency`, `cpu`, `waits`,
-//! `memory`, `relay`, `moves`.
+//! `memory`, `relay`, `moves`; and `crowd`, which runs only if it is chosen: a rolling restart under `CROWD` clients, 3000
+//! by default.
 
+mod connection;
 mod cpu;
+mod crowd;
 mod engine;
 mod frames;
 mod in_memory;
@@ -55,6 +58,9 @@ fn main() {
         if is_chosen("moves") {
             let address = engine.address();
             moves::run(|| async move { address.node("moves", Listen::All).await });
+        }
+        if arguments.iter().any(|it| it == "crowd") {
+            crowd::run(engine.address());
         }
         if is_chosen("memory") {
             memory::run(engine.address());

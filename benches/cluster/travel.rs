@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tower_channels::channel::Result;
 use tower_channels::{
     Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, PubSub, Rejected, Reply,
     ResumeConfig, Socket,
 };
 
+use super::connection::{Connection, number};
 use super::support;
 
 /// The topics of a client.
@@ -91,7 +90,9 @@ impl Traveller {
     /// Connects to a node, joins its topics, and receives what waits.
     pub(crate) async fn come(&mut self, node: SocketAddr) -> Came {
         for _ in 0..ATTEMPTS {
-            let mut connection = Connection::open(node, self.number, self.known).await;
+            let (number, known) = (self.number, self.known);
+            let query = format!("user=u{number}&session=traveller-{number:016}&received={known}");
+            let mut connection = Connection::open(node, &query).await.expect("a WebSocket");
             let came = self.enter(&mut connection).await;
             if let Some(came) = came {
                 self.connection = Some(connection);
@@ -106,7 +107,7 @@ impl Traveller {
     async fn enter(&mut self, connection: &mut Connection) -> Option<Came> {
         let joins = (0..TOPICS)
             .flat_map(|topic| support::push("1", &bag(self.number, topic), "phx_join", "{}"));
-        connection.write(&joins.collect::<Vec<_>>()).await;
+        connection.write(&joins.collect::<Vec<_>>()).await?;
         let (mut joined, mut waited, mut came) = (0, 0, Came::Moved);
         while joined < TOPICS || (came != Came::New && waited < TOPICS * MESSAGES) {
             let message = connection.next().await?;
@@ -134,83 +135,12 @@ impl Traveller {
         (self.known, self.is_closed) = (self.last, false);
         let fills = (0..TOPICS)
             .flat_map(|topic| support::push("2", &bag(self.number, topic), "fill", "{}"));
-        connection.write(&fills.collect::<Vec<_>>()).await;
+        connection.write(&fills.collect::<Vec<_>>()).await.expect("written");
         for _ in 0..TOPICS * MESSAGES {
             let Some(message) = connection.next().await else { return self.is_closed = true };
             self.last = number(&message).expect("a message with a number");
         }
     }
-}
-
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    /// How much of it was read.
-    read: usize,
-}
-
-impl Connection {
-    async fn open(node: SocketAddr, number: usize, received: u64) -> Self {
-        let stream = TcpStream::connect(node).await.expect("connects");
-        stream.set_nodelay(true).expect("a socket option");
-        let mut connection = Self { stream, buffer: Vec::new(), read: 0 };
-        let request = format!(
-            "GET /socket/websocket?vsn=2.0.0&user=u{number}&session=traveller-{number:016}&received={received} \
-             HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        connection.write(request.as_bytes()).await;
-        loop {
-            if let Some(end) = connection.buffer.windows(4).position(|it| it == b"\r\n\r\n") {
-                assert!(connection.buffer.starts_with(b"HTTP/1.1 101 "), "no WebSocket");
-                connection.read = end + 4;
-                return connection;
-            }
-            connection.fill().await;
-        }
-    }
-
-    async fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.expect("written");
-    }
-
-    async fn fill(&mut self) {
-        let size = self.stream.read_buf(&mut self.buffer).await.expect("read");
-        assert!(size > 0, "the server closed the connection");
-    }
-
-    /// Receives the next text message. `None` if the server closes the connection.
-    async fn next(&mut self) -> Option<String> {
-        loop {
-            while let Some((kind, head, size)) = head(&self.buffer[self.read..]) {
-                let begin = self.read + head;
-                let Some(message) = self.buffer.get(begin..begin + size) else { break };
-                let message =
-                    (kind == 1).then(|| String::from_utf8(message.to_vec()).expect("text"));
-                self.read = begin + size;
-                if kind == 8 || message.is_some() {
-                    return message;
-                }
-            }
-            self.buffer.drain(..std::mem::take(&mut self.read));
-            self.fill().await;
-        }
-    }
-}
-
-/// The kind of a frame, the length of its head and that of the rest.
-fn head(bytes: &[u8]) -> Option<(u8, usize, usize)> {
-    let (kind, size) = (bytes.first()? & 15, *bytes.get(1)?);
-    match size {
-        126 => Some((kind, 4, u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]).into())),
-        127 => panic!("a long message"),
-        size => Some((kind, 2, size.into())),
-    }
-}
-
-/// The number of a message that has one.
-fn number(message: &str) -> Option<u64> {
-    message.strip_prefix(r#"[null,"s:"#)?.split('"').next()?.parse().ok()
 }
 
 fn bag(client: usize, topic: usize) -> String {

@@ -82,9 +82,8 @@ impl<L: Leftovers> Draining<'_, L> {
     async fn end_connections(&self, schedule: Schedule) -> Vec<outbox::Sender> {
         let began = Instant::now();
         let outboxes = self.sessions.enter(Phase::Draining);
-        let (idle, connected) =
-            outboxes.into_iter().partition::<Vec<_>, _>(outbox::Sender::is_idle);
-        self.end_all(&idle).await;
+        let (detached, connected) =
+            outboxes.into_iter().partition::<Vec<_>, _>(outbox::Sender::is_detached);
         let pace = self.config.pace(connected.len());
         let mut waiting = &connected[..];
         loop {
@@ -94,7 +93,7 @@ impl<L: Leftovers> Draining<'_, L> {
             waiting = rest;
             let is_done = waiting.is_empty() && self.sessions.count() == 0;
             if is_done || began.elapsed() >= schedule.last_quarter() {
-                return [idle, connected].concat();
+                return [detached, connected].concat();
             }
             sleep(PAUSE).await;
         }

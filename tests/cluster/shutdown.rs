@@ -326,12 +326,17 @@ async fn a_node_leaves_when_the_last_of_its_endpoints_has_shut_down() {
 /// A long-poll client.
 struct Poller {
     node: Node,
+    name: String,
     token: String,
 }
 
 impl Poller {
     async fn connect(node: &Node) -> Self {
-        let mut poller = Self { node: node.clone(), token: String::new() };
+        Self::connect_as("eve", node).await
+    }
+
+    async fn connect_as(name: &str, node: &Node) -> Self {
+        let mut poller = Self { node: node.clone(), name: name.to_owned(), token: String::new() };
         assert_eq!(poller.request("GET", "").await["status"], 410);
         poller
     }
@@ -348,7 +353,8 @@ impl Poller {
     }
 
     async fn request(&mut self, method: &str, body: &str) -> Value {
-        let query = "vsn=2.0.0&name=eve&session=eve-0123456789012345678";
+        let name = &self.name;
+        let query = format!("vsn=2.0.0&name={name}&session={name}-0123456789012345678");
         let uri = format!("/socket/longpoll?{query}&token={}", self.token);
         let request = Request::builder().method(method).uri(uri).header("host", "localhost");
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request");
@@ -385,6 +391,40 @@ async fn a_poll_that_waits_is_answered_and_its_session_moves() {
     assert_eq!(eve.join().await, "moved");
     let (has_ended, took) = shutdown.await.expect("no panic");
     assert!(has_ended && took < LAST_QUARTER, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_poll_clients_between_two_polls_are_sent_away_at_the_pace_of_all() {
+    let bus = Bus::new();
+    let [one, two] = nodes(&bus).await;
+    let coming = (0..20).map(|index| {
+        let one = one.clone();
+        tokio::spawn(async move {
+            let mut poller = Poller::connect_as(&format!("u{index:02}"), &one).await;
+            assert_eq!(poller.join().await, "new");
+            // It shows that the reply has come.
+            poller.request("GET", "").await;
+            poller
+        })
+    });
+    let mut pollers = Vec::new();
+    for poller in coming.collect::<Vec<_>>() {
+        pollers.push(poller.await.expect("no panic"));
+    }
+    two.broadcast("room:1", "n", json!(1));
+    let shutdown = shut_down(&one, TIMEOUT);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let mut sent_away = 0;
+    for poller in &mut pollers {
+        sent_away += usize::from(poller.request("GET", "").await["status"] == 500);
+    }
+    assert!((1..4).contains(&sent_away), "{sent_away} of 20");
+    for mut poller in pollers {
+        while poller.request("GET", "").await["status"] != 500 {}
+        let mut poller = Poller::connect_as(&poller.name, &two).await;
+        assert_eq!(poller.join().await, "moved");
+    }
+    assert!(shutdown.await.expect("no panic").0);
 }
 
 #[tokio::test(start_paused = true)]

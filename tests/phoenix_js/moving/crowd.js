@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { setTimeout as passing } from "node:timers/promises";
 import { clients, unique } from "../support/client.js";
 import { oddities, total } from "./figures.js";
-import { startBalanced } from "./world.js";
+import { start } from "./world.js";
 import { heardOn, left, watch } from "./watchers.js";
 
 const CLIENTS = Number(process.env.CROWD ?? 3000);
@@ -17,7 +17,7 @@ const ENV = { SHUTDOWN_MS: 30_000 };
 
 /** Lets the crowd in, and calls `run`, whose trouble it lives through. Resolves to a row of the table, and what is odd. */
 export async function crowd(t, name, run) {
-  const { nodes, balancer, lag } = await startBalanced(t, name, ENV, { direct: true });
+  const { nodes, lag } = await start(t, name, ENV, { direct: true });
   const topics = (size) => Array.from({ length: Math.ceil(CLIENTS / size) }, () => unique("crowd-"));
   const rooms = topics(ROOM).map((topic) => `log:${topic}`);
   const lobbies = topics(LOBBY).map((topic) => `lobby:${topic}`);
@@ -29,31 +29,33 @@ export async function crowd(t, name, run) {
       const child = fork(new URL("crowd_members.js", import.meta.url), { execArgv: [] });
       t.after(() => child.kill("SIGKILL"));
       const places = Array.from({ length: CLIENTS }, (_, n) => ({ room: rooms[n % rooms.length], lobby: lobbies[n % lobbies.length] }));
-      child.send({ enter: { host: balancer.host, places: places.filter((_, n) => n % PROCESSES === index) } });
+      child.send({ enter: { hosts: nodes.map(({ host }) => host), places: places.filter((_, n) => n % PROCESSES === index) } });
       return { child, users: await answer(child) };
     }),
   );
   const load = send(nodes, rooms);
   t.after(() => load.stop());
   await passing(2000);
-  await run(nodes);
+  const tell = (message) => processes.forEach(({ child }) => child.send(message));
+  await run(nodes, { takeOut: (index) => tell({ takeOut: index }), putIn: (index) => tell({ putIn: index }) });
   await passing(2000);
   await load.stop();
   await passing(500);
 
   const heard = Object.fromEntries(rooms.map((room) => [room, heardOn(room, watchers)]));
-  const tallies = await Promise.all(
+  const seen = await Promise.all(
     processes.map(async ({ child }) => {
       child.send({ end: { heard } });
       return answer(child);
     }),
   );
+  const tallies = seen.flatMap(({ tallies }) => tallies);
   const row = {
-    ...total(tallies.flat(), lag.longest()),
+    ...total(tallies, Math.max(lag.longest(), ...seen.map(({ lag }) => lag))),
     sent: Object.values(heard).reduce((sum, { length }) => sum + length, 0),
     left: left(processes.flatMap(({ users }) => users), watchers),
   };
-  return [row, oddities(tallies.flat())];
+  return [row, oddities(tallies)];
 }
 
 /** Resolves to what a process sends next, and throws if it ends instead. */

@@ -128,12 +128,14 @@ async function cut({ balancer, dice }, times = CUTS) {
   }
 }
 
-/** Restarts all nodes, one after the other. */
-async function restart(nodes) {
+/** Restarts all nodes, one after the other, out of the `balancer` if there is one that is to know. */
+async function restart(nodes, balancer) {
   for (const node of nodes) {
+    balancer?.takeOut(node.index);
     assert.equal(await node.stop(node.env.SHUTDOWN_MS + 10_000), 0, "a node ends by itself");
     await start(node);
     await knowEachOther(nodes);
+    balancer?.putIn(node.index);
   }
 }
 

@@ -20,14 +20,15 @@ export const HEARTBEAT_MS = 5000;
 const ANSWERED_MS = 60_000;
 
 /**
- * Connects a client through the balancer, and joins. With `fallsBack` it goes to long poll where WebSockets do not work.
+ * Connects a client through the balancer, and joins. With `fallsBack` it goes to long poll where WebSockets do not work. One
+ * that does not `look` keeps no list of who is there.
  */
-export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, askEveryMs }) {
+export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, looks = true, askEveryMs, ...more }) {
   const session = mode === "plain" ? null : undefined;
   const longPollFallbackMs = fallsBack ? 300 : undefined;
   let joins = 0;
   const payload = () => ({ echo: (joins += 1) });
-  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, heartbeatIntervalMs: HEARTBEAT_MS };
+  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, heartbeatIntervalMs: HEARTBEAT_MS, ...more };
   const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
   Object.assign(me, { client, mode, topic, cuts: to.cuts ?? [], connection: 0, arrivals: [], away: [], waits: [], told: [], older: [], unpacked: 0, isHere: true });
@@ -38,7 +39,7 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
   if (mode !== "kept") room.onError(() => me.interrupt?.());
 
   const lobby = socket.channel(lobbyTopic, { name: me.user });
-  const presence = new client.phoenix.Presence(lobby);
+  const presence = looks && new client.phoenix.Presence(lobby);
   await ok(lobby.join());
   await mark(me);
   const heard = new Set(); // an answer that is repeated may be the first to arrive

@@ -27,16 +27,22 @@ export const SETTLED_MS = 60_000;
 
 agent.maxSockets = Infinity;
 
-/** Starts an engine, and the nodes behind the balancer. */
-export async function startBalanced(t, name, env = {}, options = {}) {
+/** Starts an engine, and the nodes. */
+export async function start(t, name, env = {}, options = {}) {
   const engine = await startEngine(name);
   t.after(engine.stop);
   const nodes = await startNodes(t, engine, { ...ENV, ...env }, options);
-  const balancer = await startBalancer(nodes);
-  t.after(balancer.stop);
   const lag = measureLag(nodes);
   t.after(lag.stop);
-  return { engine, nodes, balancer, lag };
+  return { engine, nodes, lag };
+}
+
+/** Starts an engine, and the nodes behind the balancer. */
+export async function startBalanced(t, name) {
+  const world = await start(t, name);
+  const balancer = await startBalancer(world.nodes);
+  t.after(balancer.stop);
+  return { ...world, balancer };
 }
 
 /** Lets one client of each kind in, and more in the full form. Each version over each transport has a room. */

@@ -268,6 +268,11 @@ impl Sender {
         self.shared.state.lock().replay().is_some_and(|(buffer, _)| !buffer.is_attached())
     }
 
+    /// Returns whether the session has lost its connection; a long-poll client between two polls has not.
+    pub fn is_detached(&self) -> bool {
+        self.shared.state.lock().replay().is_some_and(|(buffer, _)| buffer.loss().is_some())
+    }
+
     /// Begins a new epoch of a resumable outbox and supersedes the current one. Returns `None` if the
     /// client would miss messages; see `ReplayBuffer::attach`.
     pub(crate) fn attach(&self, received: Option<u64>) -> Option<Receiver> {
