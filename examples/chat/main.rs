@@ -28,7 +28,8 @@
 //! | `presence.rs` | the people in a room, and who is typing or away |
 //! | `history.rs` | the stored messages, and catching up on missed ones |
 //! | `../../dashboard/src/page/channels.js` | a Phoenix client over WebSocket and long poll, with resumable sessions |
-//! | `page/presence.js` | the list of people present, built from presence events |
+//! | `../shared/presence.js` | the list of people present, built from presence events |
+//! | `../shared/network.js` | the status of the connection, and a bad network to try |
 //! | `page/people.js` | the row of people in the room, and detection of typing and absence |
 //! | `page/chat.js` | the page: what it shows and what it sends |
 
@@ -37,6 +38,8 @@
 #[path = "../reference/engine.rs"]
 mod engine;
 mod history;
+#[path = "../shared/page.rs"]
+mod page;
 mod presence;
 mod room;
 mod server;
@@ -49,13 +52,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::routing::{MethodRouter, get};
 use tokio::net::TcpListener;
 use tower_channels::{Endpoint, ResumeConfig};
 use tower_channels_dashboard::{Access, Dashboard, Parts, has_password, is_local};
 
 use history::{History, Store};
+use page::file_of;
 use room::{Room, User};
 
 #[tokio::main]
@@ -82,14 +84,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let app = Router::new()
         .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
+        .route("/base.css", file_of("text/css", include_str!("../shared/base.css")))
         .route("/chat.css", file_of("text/css", include_str!("page/chat.css")))
         .route("/chat.js", file_of("text/javascript", include_str!("page/chat.js")))
         .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
-        .route("/presence.js", file_of("text/javascript", include_str!("page/presence.js")))
+        .route("/presence.js", file_of("text/javascript", include_str!("../shared/presence.js")))
         .route(
             "/channels.js",
             file_of("text/javascript", include_str!("../../dashboard/src/page/channels.js")),
         )
+        .route("/network.js", file_of("text/javascript", include_str!("../shared/network.js")))
         .nest_service("/socket", endpoint.service())
         .nest_service("/dashboard", dashboard.clone());
 
@@ -115,13 +119,4 @@ fn access(request: &Parts, password: Option<&str>) -> Access {
         None if peer.is_some_and(|peer| is_local(request, peer.0)) => Access::ALL,
         None => Access::NONE,
     }
-}
-
-/// Serves a static file of the page. The content security policy is the second line of defence
-/// against messages that contain scripts; the first is that the page never interprets messages as
-/// HTML.
-fn file_of(content_type: &'static str, text: &'static str) -> MethodRouter {
-    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-        connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    get(async move || ([(CONTENT_TYPE, content_type), (CONTENT_SECURITY_POLICY, POLICY)], text))
 }
