@@ -39,7 +39,7 @@ pub(super) struct Followed {
     own: Option<u64>,
     /// Since when.
     own_since: u64,
-    /// Whether the record in the store counts on the horizon of the node.
+    /// Whether the record in the store counts on the horizon of the node, or may do so.
     is_bound: bool,
     is_stale: bool,
 }
@@ -58,6 +58,8 @@ impl Followed {
     pub(super) fn left(&mut self) -> Option<Left> {
         let topics = self.session.upgrade()?.topics();
         self.is_stale = false;
+        // From now on, as nobody may learn that it was written.
+        self.is_bound |= self.own.is_none() && !topics.is_empty();
         (!topics.is_empty()).then_some(Left { topics, since: self.own })
     }
 

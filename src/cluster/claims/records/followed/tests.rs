@@ -94,8 +94,13 @@ impl World {
         set(&mut self.clients[index].1.state.lock());
     }
 
-    fn join(&mut self, index: usize) {
-        self.set(index, |state| state.has_topic = true);
+    /// A client joins, and begins behind what was delivered until then.
+    fn join(&mut self, index: usize, delivered: u64) {
+        self.set(index, |state| {
+            if !state.has_topic {
+                (state.has_topic, state.received) = (true, delivered);
+            }
+        });
         self.records.change(&self.clients[index].0, self.now);
     }
 
@@ -152,9 +157,9 @@ impl World {
 #[test]
 fn the_topics_are_written_in_a_tenth_of_a_second_together() {
     let mut world = World::new(2);
-    world.join(0);
+    world.join(0, 0);
     world.now = 60;
-    world.join(0);
+    world.join(0, 0);
     world.now = 99;
     assert!(world.records.next(world.now).is_none());
     world.now = 100;
@@ -167,7 +172,7 @@ fn the_topics_are_written_in_a_tenth_of_a_second_together() {
 #[test]
 fn one_number_says_what_all_have_received_that_have_a_connection() {
     let mut world = World::new(2);
-    (0..2).for_each(|index| world.join(index));
+    (0..2).for_each(|index| world.join(index, 0));
     world.now = 100;
     world.settle();
     (0..2).for_each(|index| world.set(index, |it| it.received = 50));
@@ -182,7 +187,7 @@ fn one_number_says_what_all_have_received_that_have_a_connection() {
 #[test]
 fn a_session_that_loses_its_connection_does_not_hold_up_the_others() {
     let mut world = World::new(2);
-    (0..2).for_each(|index| world.join(index));
+    (0..2).for_each(|index| world.join(index, 0));
     world.now = 100;
     world.settle();
     (0..2).for_each(|index| world.set(index, |it| it.received = 50));
@@ -216,7 +221,7 @@ fn a_session_that_continues_another_counts_on_no_number_of_this_node() {
     world.records = Records::new(NodeId(1));
     world.connect(0, true);
     world.connect(1, false);
-    (0..2).for_each(|index| world.join(index));
+    (0..2).for_each(|index| world.join(index, 0));
     world.now = 100;
     world.settle();
     world.set(1, |it| it.received = 70);
@@ -227,9 +232,22 @@ fn a_session_that_continues_another_counts_on_no_number_of_this_node() {
 }
 
 #[test]
+fn a_record_that_was_written_without_an_answer_counts_on_the_number() {
+    let mut world = World::new(1);
+    world.join(0, 0);
+    world.now = 100;
+    let task = world.records.next(world.now).expect("a write");
+    world.carry_out(task, Some(true));
+    world.set(0, |it| (it.received, it.is_attached) = (50, false));
+    world.round(80);
+    world.write_horizon(80);
+    assert_eq!(world.after(0), Some(50));
+}
+
+#[test]
 fn a_number_of_its_own_is_written_again_when_it_has_grown_for_long() {
     let mut world = World::new(1);
-    world.join(0);
+    world.join(0, 0);
     world.now = 100;
     world.settle();
     world.set(0, |it| it.received = 10);
@@ -272,7 +290,7 @@ fn nothing_is_skipped_however_writes_fail_and_connections_come_and_go() {
                 3..5 if is_attached => world.set(index, |it| it.received = delivered),
                 5 if is_attached => world.set(index, |it| it.is_attached = false),
                 5 => world.connect(index, false),
-                6 => world.join(index),
+                6 if is_attached => world.join(index, delivered),
                 7 => {
                     let number = delivered.saturating_sub(random(10));
                     world.round(number);
