@@ -61,12 +61,11 @@ impl Histories {
 
     /// As [`recover`](Self::recover), after a number of the store, which may be above all of the topic.
     pub(crate) async fn recover_from(&self, topic: &str, from: Position) -> Recovery {
-        match self.head(topic).await {
-            Some(head) if head.epoch == from.epoch && head.number < from.number => {
-                self.recover(topic, head).await
-            }
-            _ => self.recover(topic, from).await,
-        }
+        let recovery = self.recover(topic, from).await;
+        // Where the store ends, not this node, which may be behind.
+        let ends_before = |last: Position| last.epoch == from.epoch && last.number < from.number;
+        let is_complete = recovery.is_complete || recovery.last.is_some_and(ends_before);
+        Recovery { is_complete, ..recovery }
     }
 
     /// Returns the position after which every message of a topic is yet to come, or has come since the call. `None` if the
@@ -120,6 +119,8 @@ impl Histories {
         if waiter.has_failed() {
             return None;
         }
+        // Those who have returned at the same moment say where they begin.
+        tokio::task::yield_now().await;
         let limit = self.limit();
         let oldest = waiter.begin(since, limit);
         let read = self.read_for(topic, oldest).await.ok();

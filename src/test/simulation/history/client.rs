@@ -44,6 +44,8 @@ struct Topic {
     count: Option<usize>,
     /// Whether it has yet to be told that something is missing: a client without positions is told a while later.
     is_untold: bool,
+    /// Whether it was told of a gap behind what waited for it.
+    may_skip: bool,
 }
 
 /// How long a join may take: it waits for a topic, and for a read.
@@ -262,8 +264,9 @@ impl Client {
                     let all = truth.numbers(topic);
                     let skipped = &all[count..index];
                     let is_own = skipped.iter().all(|skipped| truth.is_from(*skipped, number));
-                    it.is_untold |= !is_own;
-                    let may_be_told = is_own || !self.has_positions;
+                    let is_told = is_own || std::mem::take(&mut it.may_skip);
+                    it.is_untold |= !is_told;
+                    let may_be_told = is_told || !self.has_positions;
                     assert!(may_be_told, "client {number} has not received {skipped:?}: {message}");
                 }
                 it.count = Some(index + 1);
@@ -292,7 +295,10 @@ impl Client {
         self.has_older |= self.has_session && is_anew && it.heard > 0;
         match arrival {
             "resumed" | "moved" | "recovered" => {}
-            "new" | "gap" | "moved with a gap" => (it.count, it.is_untold) = (None, false),
+            "new" | "gap" | "moved with a gap" => {
+                (it.count, it.is_untold) = (None, false);
+                it.may_skip = arrival == "moved with a gap";
+            }
             _ => panic!("{arrival}"),
         }
         (it.is_joined, it.heard) = (true, join);
