@@ -48,6 +48,7 @@
 //! - [`PubSub`] reaches any topic and any socket from channels, tasks and other endpoints.
 //! - [`Presence`] tracks who is online.
 //! - [`History`] keeps the messages of a topic for clients that return, and for [reading](PubSub::history).
+//! - [`Inspect`](inspect::Inspect) shows what an endpoint does, to dashboards of one's own.
 //! - [`ResumeConfig`] lets sessions outlive their connections, on either transport.
 //! - With the feature `test-util`, `test` is a client without a network.
 //!
@@ -71,6 +72,7 @@ mod effects;
 mod endpoint;
 mod guarded;
 pub mod history;
+pub mod inspect;
 mod lagged;
 mod message;
 mod pattern;
@@ -148,5 +150,5 @@ mod pages {
             $(#[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))] mod $page {})*
         };
     }
-    pages!(deployment from_phoenix history metrics mounting presence security);
+    pages!(dashboard deployment from_phoenix history metrics mounting presence security);
 }

@@ -1,13 +1,18 @@
 //! [`SocketInfo`]: what is known of a socket, for its channels and for those that look for it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use parking_lot::Mutex;
 use smol_str::SmolStr;
+use tokio::time::Instant;
 use tower_channels_transports::Transport;
 
 /// A socket's id, and how its client is connected.
 #[derive(Debug)]
 pub(crate) struct SocketInfo {
     id: Option<SmolStr>,
+    since: Instant,
+    channels: AtomicU32,
     /// Held to read or write it.
     connection: Mutex<Connection>,
 }
@@ -21,12 +26,31 @@ struct Connection {
 
 impl SocketInfo {
     pub(crate) fn new(id: Option<SmolStr>, transport: Transport) -> Self {
-        Self { id, connection: Mutex::new(Connection { transport, is_detached: false }) }
+        let connection = Mutex::new(Connection { transport, is_detached: false });
+        Self { id, since: Instant::now(), channels: AtomicU32::new(0), connection }
     }
 
     /// The socket id.
     pub(crate) fn id(&self) -> Option<&SmolStr> {
         self.id.as_ref()
+    }
+
+    /// When its client connected first, to this node.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Returns how many channels it has.
+    pub(crate) fn channels(&self) -> u32 {
+        self.channels.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_channel(&self) {
+        self.channels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_channel(&self) {
+        self.channels.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The transport of the client's connection, or of its last one.

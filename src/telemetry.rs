@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 use tower_channels_transports::define_metrics;
-#[cfg(feature = "unstable-internals")]
-use tower_channels_transports::telemetry::Described;
-use tower_channels_transports::telemetry::{self, Level, Timing};
+use tower_channels_transports::telemetry::{self, Described, Level, Timing};
 
 /// The label of what belongs to one channel of the endpoint: its topic pattern.
 const CHANNEL: (&str, &[&str]) = ("channel", &[]);
@@ -181,13 +179,13 @@ pub fn describe_metrics() {
 }
 
 /// Returns the definition of every metric of the library.
-#[cfg(feature = "unstable-internals")]
 pub fn all_metrics() -> impl Iterator<Item = &'static dyn Described> {
     telemetry::all().iter().chain(ALL).copied()
 }
 
 /// The metrics of one channel of an endpoint.
 pub(crate) struct ChannelMetrics {
+    pattern: Box<str>,
     joins: [Counter; JoinResult::ALL.len()],
     join: Timing,
     handle_in: Timing,
@@ -201,6 +199,7 @@ impl ChannelMetrics {
     pub(crate) fn new(pattern: &str) -> Self {
         let label = || [pattern.to_owned()];
         Self {
+            pattern: pattern.into(),
             joins: JoinResult::ALL
                 .map(|result| JOINS.handle([pattern.to_owned(), result.label().to_owned()])),
             join: Timing::new(JOIN.handle(label())),
@@ -209,6 +208,11 @@ impl ChannelMetrics {
             running: AtomicUsize::new(0),
             level: Level::new(CHANNELS.handle(label())),
         }
+    }
+
+    /// The topic pattern of the channel.
+    pub(crate) fn pattern(&self) -> &str {
+        &self.pattern
     }
 
     /// Counts a join, and records how long it took.
@@ -224,6 +228,7 @@ impl ChannelMetrics {
 
     pub(crate) fn crash(&self) {
         self.crashes.increment(1);
+        CRASHES.count(1);
     }
 
     /// The time of `handle_in`.
@@ -254,6 +259,7 @@ impl ChannelMetrics {
 impl Default for ChannelMetrics {
     fn default() -> Self {
         Self {
+            pattern: Box::default(),
             joins: JoinResult::ALL.map(|_| Counter::noop()),
             join: Timing::new(Histogram::noop()),
             handle_in: Timing::new(Histogram::noop()),

@@ -43,7 +43,7 @@ impl Connection {
         (self.stream.read_buf(&mut self.buffer).await.ok()? > 0).then_some(())
     }
 
-    /// Receives the next text message. `None` if the connection has ended.
+    /// Receives the next text message, and answers Pings before it. `None` if the connection has ended.
     ///
     /// Cancel safety: no message is lost.
     pub(crate) async fn next(&mut self) -> Option<String> {
@@ -55,6 +55,12 @@ impl Connection {
                 match kind {
                     1 => return Some(String::from_utf8(message.to_vec()).expect("text")),
                     8 => return None,
+                    9 => {
+                        // Short enough for the buffer of the socket, and with a mask of zeros.
+                        let pong =
+                            [&[0x8A, 0x80 | message.len() as u8, 0, 0, 0, 0], message].concat();
+                        self.stream.write_all(&pong).await.ok()?;
+                    }
                     _ => {}
                 }
             }

@@ -25,8 +25,9 @@ const NODES: usize = 3;
 /// Clients per room, and per lobby, which has presence.
 const ROOM: usize = 300;
 const LOBBY: usize = 50;
-/// How often each node broadcasts, to one room after the other: 20 times a second in all.
-const PERIOD: Duration = Duration::from_millis(150);
+/// How often each node broadcasts, to one room after the other: 20 times a second in all while one is being restarted, and says
+/// nothing.
+const PERIOD: Duration = Duration::from_millis(100);
 const SHUTDOWN: Duration = Duration::from_secs(30);
 /// So many clients connect at once.
 const AT_ONCE: usize = 50;

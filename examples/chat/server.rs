@@ -6,7 +6,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, body::Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
@@ -37,8 +40,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
         };
-        let io = match accepted {
-            Ok((io, _)) => io,
+        let (io, peer) = match accepted {
+            Ok(accepted) => accepted,
             // A client that has given up meanwhile concerns nobody else.
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
@@ -49,6 +52,11 @@ pub async fn serve(
             }
         };
         let (service, mut stopping) = (service.clone(), stopping.subscribe());
+        // For the dashboard, which this machine may see.
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            service.call(request)
+        });
         tokio::spawn(async move {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);

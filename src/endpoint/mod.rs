@@ -16,6 +16,7 @@ use self::layer::{Layer, LongPollService, Service, WebSocketService};
 use self::leaving::Leaving;
 use crate::cluster::Node;
 use crate::history::{Position, PublishError};
+use crate::inspect::Inspect;
 use crate::payload::Payload;
 use crate::presence::Presence;
 use crate::pubsub::PubSub;
@@ -206,6 +207,12 @@ impl<A: Send + Sync + 'static> Endpoint<A> {
     pub fn sessions(&self) -> SessionCount {
         let detached = self.acceptor.detached_sessions();
         SessionCount { connected: self.sessions.count().saturating_sub(detached), detached }
+    }
+
+    /// Returns what the endpoint does at the moment, for a dashboard of one's own: its sessions and topics in pages, and
+    /// figures that need no metrics recorder. It costs nothing unless it is used.
+    pub fn inspect(&self) -> Inspect {
+        Inspect::new(&self.pubsub, &self.sessions, &self.channels, self.acceptor.figures())
     }
 
     /// Updates the gauges of this endpoint: sessions, channels, topics, subscribers, queued bytes and

@@ -18,7 +18,7 @@ use super::error::PresenceError;
 use super::hidden::{self, Hidden, Metas};
 use super::pending_diff::PendingDiff;
 use super::tracker::replication::Config;
-use super::tracker::{Entry, Meta, Owner, Replica, Tracker};
+use super::tracker::{Entry, Meta, Owner, Replica, Snapshot, Tracker};
 use super::types::{MetaUpdate, PresenceDiff, Presences, encode_meta, validate_key};
 use crate::adapter::NodeId;
 use crate::topics::broadcast::Broadcast;
@@ -260,6 +260,12 @@ impl PresenceStore {
         shard.mark_seen(topic);
         drop(shard);
         Presences::from(&snapshot)
+    }
+
+    /// Returns the presences of a topic as they are now, for an onlooker: unlike [`list`](Self::list) it changes nothing in
+    /// what is announced.
+    pub(crate) fn snapshot(&self, topic: &str) -> Snapshot {
+        self.shard(topic).tracker.list(topic)
     }
 
     pub(super) fn get_by_key(&self, topic: &str, key: &str) -> Presences {

@@ -30,8 +30,15 @@ struct Shared {
 }
 
 struct Open {
-    outboxes: Slab<outbox::Sender>,
+    sessions: Slab<Admitted>,
     phase: Phase,
+}
+
+/// A session that has its place.
+#[derive(Clone)]
+pub(crate) struct Admitted {
+    pub(crate) outbox: outbox::Sender,
+    pub(crate) info: Arc<SocketInfo>,
 }
 
 /// How far a shutdown is.
@@ -76,7 +83,7 @@ impl NotAdmitted {
 impl SessionRegistry {
     /// Creates a registry that admits up to `limit` sessions.
     pub(crate) fn new(limit: usize, sockets: Sockets) -> Self {
-        let sessions = Mutex::new(Open { outboxes: Slab::new(), phase: Phase::Serving });
+        let sessions = Mutex::new(Open { sessions: Slab::new(), phase: Phase::Serving });
         let queued = Level::new(QUEUED.handle(UNLABELED));
         Self(Arc::new(Shared { limit, sessions, sockets, queued }))
     }
@@ -91,10 +98,11 @@ impl SessionRegistry {
         if sessions.phase >= Phase::Closed {
             return Err(NotAdmitted::ShuttingDown);
         }
-        if sessions.outboxes.len() >= self.0.limit {
+        if sessions.sessions.len() >= self.0.limit {
             return Err(NotAdmitted::Full);
         }
-        let key = sessions.outboxes.insert(outbox.clone());
+        let admitted = Admitted { outbox: outbox.clone(), info: Arc::clone(info) };
+        let key = sessions.sessions.insert(admitted);
         drop(sessions);
         let socket = info.id().map(|id| self.0.sockets.register(id, outbox, info));
         Ok(SessionPermit { registry: self.clone(), key, _socket: socket })
@@ -109,7 +117,7 @@ impl SessionRegistry {
     pub(super) fn enter(&self, phase: Phase) -> Vec<outbox::Sender> {
         let mut sessions = self.0.sessions.lock();
         sessions.phase = sessions.phase.max(phase);
-        sessions.outboxes.iter().map(|(_, outbox)| outbox.clone()).collect()
+        sessions.sessions.iter().map(|(_, session)| session.outbox.clone()).collect()
     }
 
     /// Notes that a shutdown is over.
@@ -127,23 +135,30 @@ impl SessionRegistry {
         let mut bytes = 0_usize;
         let mut from = 0;
         loop {
-            let (outboxes, end) = {
-                let sessions = self.0.sessions.lock();
-                let end = sessions.outboxes.capacity();
-                let slice = from..end.min(from + SLICE);
-                let outboxes = slice.filter_map(|key| sessions.outboxes.get(key).cloned());
-                (outboxes.collect::<Vec<_>>(), end)
-            };
-            let queued = outboxes.iter().map(outbox::Sender::backlog);
+            let (sessions, next) = self.slice(from, SLICE);
+            let queued = sessions.iter().map(|(_, session)| session.outbox.backlog());
             bytes = queued.fold(bytes, usize::saturating_add);
-            drop(outboxes);
-            from += SLICE;
-            if from >= end {
-                break;
-            }
+            drop(sessions);
+            let Some(next) = next else { break };
+            from = next;
             tokio::task::yield_now().await;
         }
         self.0.queued.set(bytes);
+    }
+
+    /// Returns the sessions in `places` places from `from` on, with their places, and where the next slice begins.
+    pub(crate) fn slice(
+        &self,
+        from: usize,
+        places: usize,
+    ) -> (Vec<(usize, Admitted)>, Option<usize>) {
+        let sessions = self.0.sessions.lock();
+        let end = sessions.sessions.capacity();
+        let next = from.saturating_add(places);
+        let slice = (from..end.min(next))
+            .filter_map(|key| Some((key, sessions.sessions.get(key)?.clone())))
+            .collect();
+        (slice, (next < end).then_some(next))
     }
 
     /// Rejects new sessions and ends the existing ones: those that no client waits on at once, the
@@ -200,13 +215,13 @@ impl SessionRegistry {
 
 impl Shared {
     fn count(&self) -> usize {
-        self.sessions.lock().outboxes.len()
+        self.sessions.lock().sessions.len()
     }
 }
 
 impl Drop for SessionPermit {
     fn drop(&mut self) {
-        let removed = self.registry.0.sessions.lock().outboxes.try_remove(self.key);
+        let removed = self.registry.0.sessions.lock().sessions.try_remove(self.key);
         drop(removed);
     }
 }

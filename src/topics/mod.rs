@@ -1,6 +1,7 @@
 //! [`Topics`]: broadcasts and their subscribers.
 
 pub(crate) mod broadcast;
+pub(crate) mod busiest;
 pub(crate) mod heard;
 pub(crate) mod positioned;
 pub(crate) mod registry;
@@ -20,6 +21,7 @@ use tower_channels_transports::telemetry::{Level, UNLABELED};
 use tower_channels_transports::{Account, Memory};
 
 use self::broadcast::Broadcast;
+use self::busiest::Busiest;
 use self::heard::{Heard, Origin};
 use self::registry::Registry;
 use self::replay::ReplayLog;
@@ -45,6 +47,7 @@ struct Shared {
     /// For what is kept, and for what many clients share.
     account: Arc<Account>,
     broadcasts: Counter,
+    busiest: Busiest,
     gauges: [Level; 2],
 }
 
@@ -75,6 +78,7 @@ impl Topics {
             versions: AtomicU8::new(0),
             account: memory.account(),
             broadcasts: BROADCASTS.handle(UNLABELED),
+            busiest: Busiest::default(),
             gauges: [&TOPICS, &SUBSCRIBERS].map(|gauge| Level::new(gauge.handle(UNLABELED))),
         }))
     }
@@ -173,7 +177,7 @@ impl Topics {
         from: Option<&Arc<dyn Inbox>>,
         send: Option<impl FnOnce(&Arc<Broadcast>) -> Option<Origin>>,
     ) {
-        let Shared { registry, max_log, versions, account, broadcasts, .. } = &*self.0;
+        let Shared { registry, max_log, versions, account, broadcasts, busiest, .. } = &*self.0;
         let broadcast = Arc::new(broadcast.hold(account));
         let mut effects = Effects::default();
         let (is_sent, send) = (send.is_none(), Cell::new(send));
@@ -209,6 +213,7 @@ impl Topics {
                 break;
             }
         }
+        busiest.add(name);
         drop(broadcast);
         broadcasts.increment(1);
         let memory = account.memory();
@@ -227,6 +232,21 @@ impl Topics {
     /// Returns the number of subscribers of a topic.
     pub(crate) fn subscribers(&self, topic: &str) -> usize {
         self.0.registry.count(topic)
+    }
+
+    /// Returns how many topics there are, and how many subscriptions to them.
+    pub(crate) fn totals(&self) -> (usize, usize) {
+        self.0.registry.totals()
+    }
+
+    /// Returns the topics of one shard of [`SHARDS`](registry::SHARDS), each with the number of its subscribers.
+    pub(crate) fn counts(&self, shard: usize) -> Option<Vec<(SmolStr, usize)>> {
+        self.0.registry.counts(shard)
+    }
+
+    /// Counts broadcasts by topic, while somebody watches.
+    pub(crate) fn busiest(&self) -> &Busiest {
+        &self.0.busiest
     }
 
     /// Broadcasts on a topic may have been missed. Returns the inboxes of those subscribers that have to be told: that were

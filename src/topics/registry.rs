@@ -49,7 +49,8 @@ pub(crate) struct Membership<T, S: Default = ()> {
     key: u64,
 }
 
-const SHARDS: usize = 64;
+/// In how many maps the names are.
+pub(crate) const SHARDS: usize = 64;
 
 /// How many members are visited before the lock is offered to a waiting thread. They are prefetched
 /// together: more than a processor can fetch at once, and far less than a cache holds.
@@ -154,6 +155,17 @@ impl<T, S: Default> Registry<T, S> {
     pub(crate) fn count(&self, name: &str) -> usize {
         let entry = self.shard(name).read().get(name).cloned();
         entry.map_or(0, |entry| entry.members.lock().list.len())
+    }
+
+    /// Returns the names of one shard, each with the number of its members. `None` behind the last shard.
+    pub(crate) fn counts(&self, shard: usize) -> Option<Vec<(SmolStr, usize)>> {
+        let shard = self.shards.get(shard)?;
+        let entries = |known: &HashMap<SmolStr, Arc<Entry<T, S>>>| {
+            known.iter().map(|(name, entry)| (name.clone(), Arc::clone(entry))).collect::<Vec<_>>()
+        };
+        let entries = entries(&shard.read());
+        let count = |entry: &Entry<T, S>| entry.members.lock().list.len();
+        Some(entries.into_iter().map(|(name, entry)| (name, count(&entry))).collect())
     }
 
     /// Returns the names that have members, as of the moments at which the iterator comes to them: it

@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::connect_info::{ConnectInfo, Transport};
 use crate::error::ConnectError;
+use crate::figures::Figures;
 use crate::limited;
 use crate::limits::Limits;
 use crate::log_limit::excerpt;
@@ -170,6 +171,11 @@ impl<H: Handler> Acceptor<H> {
     /// Returns the number of resumable sessions that have no connection at the moment.
     pub fn detached_sessions(&self) -> usize {
         self.0.resumable.detached()
+    }
+
+    /// Returns what can be seen without a metrics recorder.
+    pub fn figures(&self) -> Figures {
+        Figures::new(&self.0.handles, self.0.resumable.census(), &self.0.memory)
     }
 
     /// Updates the gauges of sessions and memory. The caller holds no lock.

@@ -5,6 +5,7 @@
 mod acceptor;
 mod connect_info;
 mod error;
+mod figures;
 mod frame;
 mod layer;
 mod limits;
@@ -33,6 +34,7 @@ mod websocket;
 pub use self::acceptor::{Acceptor, WeakAcceptor};
 pub use self::connect_info::{ConnectInfo, Transport};
 pub use self::error::{ConfigError, ConnectError};
+pub use self::figures::{Figures, TransportFigures, Watch};
 pub use self::frame::{Close, Inbound, Message};
 pub use self::layer::SocketLayer;
 pub use self::limits::Limits;

@@ -116,7 +116,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how long a frame may wait to be sent, while the server is away; then it is dropped. Default 5 s.
+    /// Sets how long a frame may wait to be sent, and a message to be kept, while the server is away; then it is dropped.
+    /// Default 5 s; 30 s at most for a message to be kept.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;

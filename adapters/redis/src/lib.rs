@@ -61,7 +61,8 @@
 //! happen or neither. A message takes its bytes and about 100 more, a topic about 5 KiB, until a day after its messages
 //! are too old. In a Redis Cluster one server has all of it.
 //!
-//! A message whose answer is lost is sent again on the next connection, and counts once: the server executes nothing any more
+//! A message is tried for as long as a frame (`max_age`, 5 s), so that most outlast a restart of the server; who waits for it
+//! does so for two seconds. One whose answer is lost is sent again on the next connection, and counts once: the server executes nothing any more
 //! that comes from the older one, and is asked what it has executed.
 //!
 //! What clients do not receive they learn of, as a gap:
@@ -150,8 +151,8 @@ impl Redis {
         config.validate()?;
         let names = Arc::new(Names::new(&config.app));
         let queue = SendQueue::new(config.max_queue, config.max_age);
-        let (patience, max_queue) = (config.connect_timeout, config.max_queue);
-        let is_durable = config.is_durable;
+        let messages = history::Queue::new(config.max_queue, config.max_age.min(history::MAX_AGE));
+        let (patience, is_durable) = (config.connect_timeout, config.is_durable);
         let connector = Connector::new(config);
         let door = Door {
             connector: connector.clone(),
@@ -167,7 +168,7 @@ impl Redis {
         let renewals = watch::Sender::new(0);
         let history = can_keep.map(|()| {
             let (delivery, renewals) = (delivery.clone(), renewals.clone());
-            Arc::new(History::new(door, max_queue, delivery, renewals, retries.clone()))
+            Arc::new(History::new(door, messages, delivery, renewals, retries.clone()))
         });
         Ok(Self {
             connector,

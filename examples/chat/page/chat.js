@@ -6,6 +6,7 @@
 // reply brings what is missing. Either way, nothing is lost and nothing is shown twice.
 
 import { Socket, randomId } from "./channels.js";
+import { network } from "./network.js";
 import { Doing, hue, initials, showPeople } from "./people.js";
 import { Presence } from "./presence.js";
 
@@ -481,22 +482,17 @@ function setBody(text) {
 
 // ---- The connection -------------------------------------------------------------------------------------------
 
-const TRANSPORT_NAMES = { websocket: "WebSocket", longpoll: "Long poll" };
+const wire = network(socket, {
+  isJoining: () => room !== null && room.channel.state !== "joined",
+  onpick(transport) {
+    sessionStorage.transport = transport;
+    showOtherTab();
+  },
+});
+$("wire").replaceWith(wire.element);
 
 function showStatus() {
-  const name = TRANSPORT_NAMES[socket.transportName];
-  const joining = room && socket.state === "open" && room.channel.state !== "joined";
-  const state = joining ? "joining" : socket.state;
-  const words = { connecting: "connecting", open: "connected", joining: "joining", waiting: "reconnecting" }[state];
-  document.body.dataset.state = state;
-  const text = `${name} · ${words}`;
-  if ($("status").textContent !== text) $("status").textContent = text; // a change makes screen readers announce it
-  $("status").title = socket.problem;
-  $("rtt").textContent = socket.rtt === null ? "" : `${socket.rtt.toFixed(socket.rtt < 10 ? 1 : 0)} ms`;
-  for (const choice of document.querySelectorAll("[data-transport]")) {
-    choice.setAttribute("aria-pressed", choice.dataset.transport === socket.preferred);
-  }
-  $("block-ws").setAttribute("aria-pressed", socket.blocked);
+  wire.show();
 }
 
 // Links to the same room over the other transport, for a second tab.
@@ -506,36 +502,6 @@ function showOtherTab() {
   document.querySelectorAll(".other-tab").forEach((a) => (a.href = link));
   document.querySelectorAll(".other-transport").forEach((a) => (a.textContent = other === "websocket" ? "WebSocket" : "long poll"));
 }
-
-document.querySelector(".switch").addEventListener("click", ({ target }) => {
-  const choice = target.closest("[data-transport]")?.dataset.transport;
-  if (!choice) return;
-  sessionStorage.transport = choice;
-  socket.use(choice);
-  showOtherTab();
-});
-
-// Two network faults to try out. Messages written meanwhile are not lost.
-const CUT_MS = 1_500;
-
-$("cut").addEventListener("click", () => {
-  $("try").open = false;
-  socket.cut(CUT_MS);
-});
-$("block-ws").addEventListener("click", () => {
-  $("try").open = false;
-  socket.block(!socket.blocked);
-});
-
-// A click elsewhere or Escape closes the menu.
-document.addEventListener("click", ({ target }) => {
-  if (!$("try").contains(target)) $("try").open = false;
-});
-$("try").addEventListener("keydown", ({ key }) => {
-  if (key !== "Escape" || !$("try").open) return;
-  $("try").open = false;
-  $("try").firstElementChild.focus();
-});
 
 function toast(text) {
   const shown = Object.assign(document.createElement("p"), { textContent: text });

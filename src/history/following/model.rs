@@ -72,7 +72,7 @@ impl Model {
             7 => self.repeat(at, value),
             8 => self.listen(at),
             9 => (0..=value % 4).for_each(|_| self.begin_read(value >= 128)),
-            10 | 11 => self.end_read(usize::from(value), value % 8 != 0),
+            10 | 11 => self.end_read(usize::from(value), !value.is_multiple_of(8)),
             12 => self.interrupt(),
             13 => self.forget(at, value),
             14 => self.now += Duration::from_millis(10) * u32::from(value),

@@ -43,18 +43,19 @@ export async function crowd(t, name, run) {
   await passing(500);
 
   const heard = Object.fromEntries(rooms.map((room) => [room, heardOn(room, watchers)]));
-  const tallies = await Promise.all(
+  const seen = await Promise.all(
     processes.map(async ({ child }) => {
       child.send({ end: { heard } });
       return answer(child);
     }),
   );
+  const tallies = seen.flatMap(({ tallies }) => tallies);
   const row = {
-    ...total(tallies.flat(), lag.longest()),
+    ...total(tallies, Math.max(lag.longest(), ...seen.map(({ lag }) => lag))),
     sent: Object.values(heard).reduce((sum, { length }) => sum + length, 0),
     left: left(processes.flatMap(({ users }) => users), watchers),
   };
-  return [row, oddities(tallies.flat())];
+  return [row, oddities(tallies)];
 }
 
 /** Resolves to what a process sends next, and throws if it ends instead. */

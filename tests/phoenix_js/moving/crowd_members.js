@@ -1,6 +1,7 @@
 // A part of a crowd: a process with many clients, every tenth over long poll, all with `keepSession`. None keeps a list of who is there,
 // which would cost more than all else.
 import { clients } from "../support/client.js";
+import { measureOwnLag } from "../support/lag.js";
 import { until } from "../support/until.js";
 import { goTo } from "./direct.js";
 import { lacks, tally } from "./figures.js";
@@ -12,6 +13,7 @@ const ASK_EVERY_MS = 5000;
 
 const members = [];
 let direct;
+let lag;
 
 process.on("message", async ({ enter: entering, takeOut, putIn, end }) => {
   if (takeOut !== undefined) return direct.takeOut(takeOut);
@@ -33,13 +35,15 @@ async function come({ hosts, places }) {
     });
     members.push(...(await Promise.all(few)));
   }
+  lag = measureOwnLag();
   return members.map(({ user }) => user);
 }
 
-/** Waits until all have what was heard, and returns what they have seen. */
+/** Waits until all have what was heard, and returns what they have seen, and how far the process was behind. */
 async function leave({ heard }) {
+  const behind = lag();
   const hasAll = (member) => member.isBack() && lacks(member, heard[member.topic]).length === 0;
   await until("all have everything", () => members.every(hasAll), SETTLED_MS).catch(() => {}); // that is counted
   await Promise.all(members.map((member) => member.leave()));
-  return members.map((member) => tally(member, heard[member.topic]));
+  return { tallies: members.map((member) => tally(member, heard[member.topic])), lag: behind };
 }

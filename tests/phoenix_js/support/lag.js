@@ -39,3 +39,16 @@ function allButOne(promises) {
     promises.forEach((promise) => promise.then(settled, settled));
   });
 }
+
+/** Measures how late the timers of this process are. Returns the longest until now, in ms, as a function. */
+export function measureOwnLag() {
+  let dueAt = performance.now() + EVERY_MS;
+  let longest = 0;
+  const soFar = () => Math.round(Math.max(longest, performance.now() - dueAt));
+  const timer = setInterval(() => {
+    longest = soFar();
+    dueAt = performance.now() + EVERY_MS;
+  }, EVERY_MS);
+  timer.unref();
+  return soFar;
+}

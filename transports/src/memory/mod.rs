@@ -50,6 +50,11 @@ impl Memory {
         self.0.reserved.load(Ordering::Relaxed)
     }
 
+    /// Returns how many bytes may be reserved.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// Returns whether no new session should be admitted: nine tenths are reserved.
     pub fn is_scarce(&self) -> bool {
         self.reserved() >= self.0.limit - self.0.limit / 10

@@ -31,8 +31,8 @@ pub(crate) struct Present {
     transport: Transport,
 }
 
-/// The label values of the transports.
-const LABELS: [&str; 3] = ["websocket", "longpoll", "other"];
+/// The label values of the transports, in the order of the counts.
+pub(crate) const LABELS: [&str; 3] = ["websocket", "longpoll", "other"];
 
 impl Census {
     pub(crate) fn add(&self, transport: Transport, status: Status) {
@@ -46,6 +46,12 @@ impl Census {
     /// Returns how many sessions are detached.
     pub(crate) fn detached(&self) -> usize {
         self.0.iter().map(|counts| counts.detached.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Returns how many sessions of the transport at this place of [`LABELS`] are connected, and how many detached.
+    pub(crate) fn counts(&self, index: usize) -> (usize, usize) {
+        let Counts { connected, detached } = &self.0[index];
+        (connected.load(Ordering::Relaxed), detached.load(Ordering::Relaxed))
     }
 
     fn count(&self, transport: Transport, status: Status) -> &AtomicUsize {
@@ -85,9 +91,10 @@ impl Gauges {
     }
 
     pub(crate) fn record(&self, census: &Census) {
-        for ([connected, detached], counts) in self.0.iter().zip(&census.0) {
-            connected.set(counts.connected.load(Ordering::Relaxed));
-            detached.set(counts.detached.load(Ordering::Relaxed));
+        for (index, levels) in self.0.iter().enumerate() {
+            let (connected, detached) = census.counts(index);
+            levels[0].set(connected);
+            levels[1].set(detached);
         }
     }
 }

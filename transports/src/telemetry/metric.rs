@@ -23,6 +23,8 @@ pub struct Metric<K> {
     name: &'static str,
     meaning: &'static str,
     labels: Labels,
+    /// What was counted by [`increment`](Metric::increment), whatever the recorder.
+    total: AtomicU64,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -37,8 +39,15 @@ pub trait Described: Sync {
     /// Returns what it is: `counter`, `gauge` or `histogram`.
     fn kind(&self) -> &'static str;
 
+    /// Returns what it means, in a sentence or two.
+    fn meaning(&self) -> &'static str;
+
     /// Returns the names of the labels.
     fn labels(&self) -> Vec<&'static str>;
+
+    /// Returns what was counted by name in this process, with all label values together. What is frequent is counted by a
+    /// handle, and is not part of it.
+    fn total(&self) -> u64;
 
     /// Describes the metric to the installed recorder, and registers it with every combination of
     /// label values that is known in advance: a counter that has counted nothing reads 0.
@@ -61,7 +70,7 @@ impl<K: Kind> Metric<K> {
     /// Defines a metric. Use [`define_metrics!`](crate::define_metrics).
     #[must_use]
     pub const fn new(name: &'static str, meaning: &'static str, labels: Labels) -> Self {
-        Self { name, meaning, labels, kind: PhantomData }
+        Self { name, meaning, labels, total: AtomicU64::new(0), kind: PhantomData }
     }
 
     /// Returns the handle for these values of the labels, in the order of their definition.
@@ -83,6 +92,12 @@ impl Metric<Counter> {
         V: Into<SharedString>,
     {
         self.handle(values).increment(by);
+        self.count(by);
+    }
+
+    /// Adds to the [total](Described::total), for what a handle counts and is rare all the same.
+    pub fn count(&self, by: u64) {
+        self.total.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Counts something rare that has no labels.
@@ -100,8 +115,16 @@ impl<K: Kind> Described for Metric<K> {
         K::NAME
     }
 
+    fn meaning(&self) -> &'static str {
+        self.meaning.trim_start()
+    }
+
     fn labels(&self) -> Vec<&'static str> {
         self.labels.iter().map(|(name, _)| *name).collect()
+    }
+
+    fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     fn describe(&self) {

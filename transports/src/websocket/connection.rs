@@ -221,7 +221,7 @@ where
             let allowed = self.throttled.limit(turn.messages);
             let mut left = allowed;
             let State::Open(session) = &mut self.state else { return Ok(Stopped::Empty) };
-            let (receiver, pings) = (&self.receiver, &mut self.pings);
+            let (receiver, pings, meter) = (&self.receiver, &mut self.pings, &self.meter);
             let (mut closed, mut messages) = (None, 0);
             let read = self.framed.poll_read(cx, &mut left, |event| match event {
                 Event::Message(message) => {
@@ -231,9 +231,10 @@ where
                 Event::Ping(_) => Ok(()),
                 Event::Pong(payload) => {
                     if let Some(pings) = pings
-                        && let Some(position) = pings.on_pong(payload, Instant::now())
+                        && let Some(pong) = pings.on_pong(payload, Instant::now())
                     {
-                        receiver.pong(position);
+                        receiver.pong(pong.position);
+                        meter.round_trip(pong.round_trip);
                     }
                     Ok(())
                 }

@@ -1,6 +1,7 @@
 //! What one WebSocket adds to the metrics of its endpoint.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -31,6 +32,13 @@ impl Meter {
     pub(super) fn send(&self, messages: usize) {
         if let Some(handles) = &self.handles {
             handles.websocket.sent.increment(messages as u64);
+        }
+    }
+
+    /// Records the round trip of a Ping, if one was measured.
+    pub(super) fn round_trip(&self, took: Option<Duration>) {
+        if let (Some(handles), Some(took)) = (&self.handles, took) {
+            handles.round_trips.record(took);
         }
     }
 

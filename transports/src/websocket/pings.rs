@@ -27,6 +27,15 @@ pub(super) struct Pings {
     round_trip: Option<(u64, Instant)>,
 }
 
+/// What a Pong proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pong {
+    /// Everything before it has been received.
+    pub(super) position: u64,
+    /// How long the Ping and the Pong took, if that was measured.
+    pub(super) round_trip: Option<Duration>,
+}
+
 impl Pings {
     /// Starts at `position`: what earlier connections wrote before it is never asked about.
     pub(super) fn new(position: u64, now: Instant) -> Self {
@@ -67,20 +76,20 @@ impl Pings {
         position.to_be_bytes()
     }
 
-    /// Handles a Pong. Returns the position before which everything has been received, unless the
-    /// payload is not one of ours. A fast Pong doubles the window, a slow one halves it.
-    pub(super) fn on_pong(&mut self, payload: &[u8], now: Instant) -> Option<u64> {
+    /// Handles a Pong. Returns what it proves, unless the payload is not one of ours. A fast Pong doubles the window, a slow
+    /// one halves it.
+    pub(super) fn on_pong(&mut self, payload: &[u8], now: Instant) -> Option<Pong> {
         let position = u64::from_be_bytes(payload.try_into().ok()?);
         self.pong_seen = true;
         self.acked = position.clamp(self.acked, self.pinged);
-        if let Some((_, pinged_at)) = self.round_trip.take_if(|(asked, _)| *asked <= self.acked) {
-            self.window = match now.duration_since(pinged_at) {
-                time if time < FAST => (self.window * 2).min(MAX_WINDOW),
-                time if time > SLOW => (self.window / 2).max(MIN_WINDOW),
-                _ => self.window,
-            };
-        }
-        Some(self.acked)
+        let measured = self.round_trip.take_if(|(asked, _)| *asked <= self.acked);
+        let round_trip = measured.map(|(_, pinged_at)| now.duration_since(pinged_at));
+        self.window = match round_trip {
+            Some(time) if time < FAST => (self.window * 2).min(MAX_WINDOW),
+            Some(time) if time > SLOW => (self.window / 2).max(MIN_WINDOW),
+            _ => self.window,
+        };
+        Some(Pong { position: self.acked, round_trip })
     }
 
     /// How many bytes of a resumable session may be in flight. A small window on a slow line lets
@@ -131,7 +140,8 @@ mod tests {
         pings.on_write(1);
         assert_eq!(pings.due(), Some(now));
         assert_eq!(pings.ping(8, now), 8_u64.to_be_bytes());
-        assert_eq!(pings.on_pong(&8_u64.to_be_bytes(), now), Some(8));
+        let pong = pings.on_pong(&8_u64.to_be_bytes(), now + FAST);
+        assert_eq!(pong, Some(Pong { position: 8, round_trip: Some(FAST) }));
         assert_eq!(pings.due(), None);
         pings.on_write(1);
         assert_eq!(pings.due(), Some(now + PING_INTERVAL));
@@ -155,7 +165,8 @@ mod tests {
         let (mut pings, now) = pings();
         pings.ping(9, now);
         for (payload, position) in [(8, 8), (7, 8), (u64::MAX, 9), (0, 9)] {
-            assert_eq!(pings.on_pong(&u64::to_be_bytes(payload), now), Some(position));
+            let pong = pings.on_pong(&u64::to_be_bytes(payload), now);
+            assert_eq!(pong.map(|pong| pong.position), Some(position));
         }
         assert_eq!(pings.on_pong(b"another", now), None);
     }

@@ -29,5 +29,5 @@ pub(crate) enum Access {
     Waiting,
     /// No: why not, in words.
     Unusable(String),
-    Open(Link),
+    Open(Box<Link>),
 }

@@ -246,7 +246,7 @@ impl Shared {
         } else {
             self.seen.store(last, Ordering::Relaxed);
         }
-        self.set_access(Access::Open(link.clone()));
+        self.set_access(Access::Open(Box::new(link.clone())));
         if let Some(inbox) = self.inbox().filter(|_| is_interrupted) {
             inbox.interrupted();
         }
@@ -281,7 +281,7 @@ impl Shared {
         let mut access = self.access.subscribe();
         let access = access.wait_for(|access| !matches!(access, Access::Waiting)).await;
         match access.as_deref() {
-            Ok(Access::Open(link)) => Ok(link.clone()),
+            Ok(Access::Open(link)) => Ok(Link::clone(link)),
             Ok(Access::Unusable(reason)) => Err(StoreError::new(reason)),
             _ => Err(StoreError::new("NATS is not connected")),
         }

@@ -67,6 +67,7 @@ impl Store {
         self.store.listen(topic)
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "numbers and texts are passed alike")]
     pub fn append(&self, topic: &str, text: impl ToString) -> Told {
         let (done, told) = oneshot::channel();
         let content = text.to_string().into();

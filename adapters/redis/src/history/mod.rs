@@ -27,12 +27,15 @@ pub(crate) use self::delivery::Delivery;
 use self::door::Access;
 pub(crate) use self::door::Door;
 use self::keeping::Keeping;
-use self::queue::Queue;
+pub(crate) use self::queue::Queue;
 pub(crate) use self::script::Scripts;
 use crate::backoff::Retries;
 
-/// How long a message or a read may take: a little less than the two seconds for which somebody waits.
+/// How long the server may take to answer: a little less than the two seconds for which somebody waits.
 const PATIENCE: Duration = Duration::from_millis(1800);
+
+/// The longest time for which a message is tried: what was kept of a sender is searched for a minute.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// How many reads may wait for the server. Others wait for them, within their time.
 const MAX_READS: usize = 64;
@@ -61,13 +64,13 @@ struct Shared {
 impl History {
     pub(crate) fn new(
         door: Door,
-        max_queue: usize,
+        queue: Queue,
         delivery: Arc<Delivery>,
         renewals: watch::Sender<u64>,
         retries: Arc<Retries>,
     ) -> Self {
         let shared = Shared {
-            queue: Mutex::new(Queue::new(max_queue, PATIENCE)),
+            queue: Mutex::new(queue),
             filled: Notify::new(),
             access: watch::Sender::new(None),
             moved: Notify::new(),

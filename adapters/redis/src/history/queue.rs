@@ -15,7 +15,7 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Messages in their order: first those that were sent and are not answered, then those that wait. Bounded in bytes.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     messages: VecDeque<Message>,
     /// How many were sent.
     sent: usize,
@@ -59,7 +59,7 @@ fn cost(append: &Append) -> usize {
 
 impl Queue {
     /// Creates a queue in which messages wait for their answer for as long as `patience`.
-    pub(super) fn new(max_bytes: usize, patience: Duration) -> Self {
+    pub(crate) fn new(max_bytes: usize, patience: Duration) -> Self {
         Self {
             messages: VecDeque::new(),
             sent: 0,

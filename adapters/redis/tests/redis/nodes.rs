@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tower_channels::cluster::{ClusterConfig, Listen};
+use tower_channels::history::Since;
 use tower_channels::pubsub::Subscription;
-use tower_channels::{Payload, PubSub, PubSubConfig};
+use tower_channels::{History, Payload, PubSub, PubSubConfig};
 use tower_channels_adapter_tests::engines::{Kind, RedisConfig as Server, RedisServer};
 use tower_channels_redis::Redis;
 
@@ -61,5 +62,42 @@ async fn nodes_hear_each_other_before_and_after_the_server_is_restarted() {
             }
         };
         timeout(PATIENCE, narrow).await.expect("one topic is subscribed");
+    }
+}
+
+#[tokio::test]
+async fn nodes_share_the_history_of_a_topic() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(server) = Server::new(kind).start().await else { continue };
+        let node = async || {
+            let redis = Redis::connect(config(server.address())).await.expect("connects");
+            let config = PubSubConfig::new().adapter(redis);
+            PubSub::with_config(config.history("room:*", History::last(100))).expect("valid")
+        };
+        let (a, b) = (node().await, node().await);
+        let mut on_b = b.subscribe("room:1");
+        // It is heard from some message on.
+        reaches(&a, &mut on_b).await;
+        let mut positions = Vec::new();
+        for number in 0..20_u8 {
+            let from = if number % 2 == 0 { &a } else { &b };
+            let kept = from.publish("room:1", "new", Payload::binary(vec![number])).await;
+            positions.push(kept.expect("it is kept"));
+        }
+        for position in &positions {
+            let heard = loop {
+                let heard = timeout(PATIENCE, on_b.recv()).await.expect("it is heard");
+                let heard = heard.expect("no gap");
+                if heard.event() == "new" {
+                    break heard;
+                }
+            };
+            assert_eq!(heard.position(), Some(*position));
+        }
+        for node in [&a, &b] {
+            let page = node.history("room:1", Since::Newest, 20).await.expect("it can be read");
+            let found: Vec<_> = page.messages.iter().filter_map(|it| it.position()).collect();
+            assert_eq!(found, positions);
+        }
     }
 }

@@ -1,7 +1,7 @@
 use tower_channels_adapter_tests::engines::{Kind, RedisConfig as Server};
 
 use super::super::script::Scripts;
-use super::super::{Delivery, History};
+use super::super::{Delivery, History, Queue};
 use super::*;
 use crate::connector::Connector;
 use crate::{Names, RedisConfig};
@@ -37,8 +37,8 @@ async fn topics_that_are_listened_to_live_for_another_day() {
     };
     let renewals = watch::Sender::new(0);
     let retries = Arc::<Retries>::default();
-    let history =
-        History::new(door, 1000, Arc::<Delivery>::default(), renewals.clone(), retries.clone());
+    let (queue, delivery) = (Queue::new(1000, PATIENCE), Arc::<Delivery>::default());
+    let history = History::new(door, queue, delivery, renewals.clone(), retries.clone());
     let History { door, shared, .. } = &history;
     let keeping = Keeping {
         door: door.clone(),

@@ -5,6 +5,7 @@
 --
 -- Returns the epoch, and of each message its number (8 bytes) followed by its id.
 
+-- Nothing is tried for longer than half a minute.
 local MINUTE, PAGE = 60000, 100
 local topic = redis.call('GET', KEYS[1])
 if not topic then return { '' } end

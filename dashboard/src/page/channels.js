@@ -228,22 +228,41 @@ function decode(data) {
   return { ...message, event: "phx_reply", payload: { status: message.status, response: payload } };
 }
 
+// Lets actions pass after a delay, in order.
+class DelayLine {
+  #waiting = []; // { due, action }
+
+  pass(ms, action) {
+    if (ms === 0 && this.#waiting.length === 0) return action();
+    this.#waiting.push({ due: performance.now() + ms, action });
+    setTimeout(() => this.#release(), ms);
+  }
+
+  #release() {
+    const now = performance.now() + 1; // timers may be early by a fraction
+    while (this.#waiting[0]?.due <= now) this.#waiting.shift().action();
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 
-// Why a push failed. `kind` is "refused" (an error reply, whose reason is the message), "timeout" (no reply in time) or
-// "lost" (the connection or the channel is gone; the push may or may not have arrived).
+// Why a push failed. `kind` is "refused" (an error reply, whose reason is the message, and `response` the whole),
+// "timeout" (no reply in time) or "lost" (the connection or the channel is gone; the push may or may not have arrived).
 export class PushError extends Error {
-  constructor(kind, reason) {
+  constructor(kind, reason, response = null) {
     super(reason);
     this.kind = kind;
+    this.response = response;
   }
 }
 
 // A session with the server, over a sequence of connections.
 export class Socket {
   state = "closed"; // closed, connecting, open, or waiting (for the next attempt)
+  offline = false; // stays without a connection
   connections = 0; // the number of connections opened so far
   blocked = false; // simulates a network that blocks WebSocket
+  delay = 0; // simulates a slow network: milliseconds that each message takes, in each direction
   problem = ""; // why it is waiting
   rtt = null; // round trip of the last heartbeat, in milliseconds
   onchange = () => {};
@@ -256,6 +275,8 @@ export class Socket {
   #channels = new Map(); // topic -> Channel
   #pushes = new Map(); // ref -> push without a reply yet
   #ref = 0;
+  #up = new DelayLine();
+  #down = new DelayLine();
   #failures = 0;
   #openedAt = null; // when the current connection opened
   #fallenBack = false; // on long poll although WebSocket is preferred
@@ -282,7 +303,8 @@ export class Socket {
     // Ignores events of a replaced transport; its messages come again on the next one.
     const current = (handle) => (arg) => this.#transport === transport && handle(arg);
     transport.onopen = current(() => this.#opened());
-    transport.onmessage = current((data) => this.#receive(decode(data)));
+    const receive = current((data) => this.#receive(decode(data)));
+    transport.onmessage = (data) => this.#down.pass(this.delay, () => receive(data));
     transport.onclose = current((why) => this.#lost(why));
     this.#transport = transport;
     this.#openedAt = null;
@@ -295,11 +317,19 @@ export class Socket {
     this.#transport?.sendLast(JSON.stringify([null, null, "phoenix", "end_session", {}]));
   }
 
+  // Ends the session and the connection.
+  close() {
+    this.end();
+    this.#channels.clear();
+    this.#drop();
+    this.#setState("closed");
+  }
+
   // Moves to the other transport within the session. Channels see a lost connection and a new one.
   use(transportName) {
     if (transportName === this.preferred && !this.#fallenBack) return;
     this.preferred = transportName;
-    if (this.state !== "closed") this.#move();
+    if (this.state !== "closed" && !this.offline) this.#move();
   }
 
   // For demonstration: loses the connection without the server noticing, as when a phone changes networks.
@@ -310,6 +340,32 @@ export class Socket {
     this.#drop();
     this.#schedule(forMs, () => this.connect());
     this.#setState("waiting", "the connection was cut");
+  }
+
+  // For demonstration: stays without a connection until it is called again.
+  stayOffline(offline) {
+    this.offline = offline;
+    if (!offline) return this.#retryNow();
+    this.cut(0);
+    clearTimeout(this.#timer);
+    this.#setState("waiting", "offline");
+  }
+
+  // For demonstration: the session is gone, as after a restart of the server or, for who is offline, a long time.
+  forget() {
+    if (this.#transport === null) {
+      this.#session = randomId();
+      this.#received = 0;
+    } else {
+      this.end();
+      this.cut(500);
+    }
+  }
+
+  // For demonstration: a slow network.
+  slow(ms) {
+    this.delay = ms;
+    this.onchange();
   }
 
   // For demonstration: simulates a network that blocks WebSocket, or stops doing so.
@@ -340,7 +396,9 @@ export class Socket {
     // The ref of a join is also its join_ref.
     const message = [event === "phx_join" ? ref : joinRef, ref, topic, event, payload];
     const after = event === "phx_join" ? this.#channels.get(topic)?.position() : null;
-    this.#transport.send(JSON.stringify(after ? [...message, { after }] : message));
+    const transport = this.#transport;
+    const text = JSON.stringify(after ? [...message, { after }] : message);
+    this.#up.pass(this.delay, () => this.#transport === transport && transport.send(text));
     return ref;
   }
 
@@ -377,7 +435,7 @@ export class Socket {
     if (event === "phx_reply") {
       const { status, response } = payload;
       if (status === "ok") this.#settle(ref, null, response);
-      else this.#settle(ref, new PushError("refused", response.reason ?? JSON.stringify(response)));
+      else this.#settle(ref, new PushError("refused", response.reason ?? JSON.stringify(response), response));
     } else {
       this.#channels.get(topic)?._received(joinRef, event, payload);
     }
@@ -475,7 +533,7 @@ export class Socket {
   }
 
   #retryNow() {
-    if (this.state !== "waiting") return;
+    if (this.state !== "waiting" || this.offline) return;
     clearTimeout(this.#timer);
     this.connect();
   }

@@ -1,0 +1,125 @@
+//! Four small programs on one page: live updates, notifications, synchronisation, a shared document.
+//!
+//! ```text
+//! cargo run --example showcase          then open http://127.0.0.1:4000
+//! ```
+//!
+//! `ADDR` sets the address to listen on (default `127.0.0.1:4000`). Everything is in memory. Each part
+//! of the page has two devices, with a connection each and a bad network to try; a second tab has two more.
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `device.rs` | who connects |
+//! | `live.rs` | `live:*`: values several times a second, of which a slow client gets the newest |
+//! | `notifications.rs` | `user:*`: private, from anywhere in the program to all devices of a person |
+//! | `board.rs` | `board:*`: tasks that are changed offline, and conflicts |
+//! | `document.rs` | `doc:*`: a text in which several people write at the same time |
+//! | `page/device.js` | a device: its connection, what it has to say, and the part that it shows |
+//! | `page/live.js`, … | each part of the page |
+//! | `web` | the text on the page, over the packages `phoenix`, `tower-channels-client` and `yjs`, and how it is built |
+//! | `../shared` | the client of the protocol, and the bad network |
+
+#![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
+
+mod board;
+mod device;
+mod document;
+mod live;
+mod notifications;
+#[path = "../shared/page.rs"]
+mod page;
+
+use std::env;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use tower_channels::{Endpoint, History};
+
+use board::Board;
+use device::{Device, State, connect};
+use document::Document;
+use live::Live;
+use notifications::{Inbox, Shop};
+use page::file_of;
+
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The socket id makes sessions resumable: all devices of a user have the same.
+fn endpoint(state: State) -> Endpoint<Device> {
+    Endpoint::builder(move |info| connect(info, state.clone()))
+        .id(|device: &Device| Some(format!("person:{}", device.user)))
+        .channel::<Live>("live:*")
+        .channel::<Inbox>("user:*")
+        .channel::<Shop>("shop:*")
+        .channel::<Board>("board:*")
+        .channel::<Document>("doc:*")
+        .history("board:*", History::last(1000).within(WEEK))
+        .build()
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let state = State::default();
+    let endpoint = endpoint(state.clone());
+    let app = Router::new()
+        .route("/notify", post(notifications::notify_by_http))
+        .with_state((endpoint.pubsub().clone(), state.inboxes))
+        .merge(page())
+        .nest_service("/socket", endpoint.service());
+    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:4000".into());
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(axum::serve(listener, app).await?)
+}
+
+/// The files of the page.
+fn page() -> Router {
+    let scripts = [
+        ("/showcase.js", include_str!("page/showcase.js")),
+        ("/device.js", include_str!("page/device.js")),
+        ("/plot.js", include_str!("page/plot.js")),
+        ("/live.js", include_str!("page/live.js")),
+        ("/notifications.js", include_str!("page/notifications.js")),
+        ("/board.js", include_str!("page/board.js")),
+        ("/document.js", include_str!("page/document.js")),
+        ("/letter.js", include_str!("web/dist/letter.js")),
+        ("/channels.js", include_str!("../../dashboard/src/page/channels.js")),
+        ("/network.js", include_str!("../shared/network.js")),
+    ];
+    let page = Router::new()
+        .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
+        .route("/base.css", file_of("text/css", include_str!("../shared/base.css")))
+        .route("/showcase.css", file_of("text/css", include_str!("page/showcase.css")));
+    scripts
+        .into_iter()
+        .fold(page, |page, (path, text)| page.route(path, file_of("text/javascript", text)))
+}
+
+#[cfg(test)]
+#[test]
+fn the_code_in_the_pages_about_the_uses_is_that_of_the_example() {
+    let unindented = |code: &str| code.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let example = unindented(
+        &[
+            include_str!("board.rs"),
+            include_str!("board/tasks.rs"),
+            include_str!("document.rs"),
+            include_str!("live.rs"),
+            include_str!("notifications.rs"),
+            include_str!("notifications/senders.rs"),
+        ]
+        .concat(),
+    );
+    for page in [
+        include_str!("../../docs/uses/live_updates.md"),
+        include_str!("../../docs/uses/notifications.md"),
+        include_str!("../../docs/uses/shared_document.md"),
+        include_str!("../../docs/uses/synchronisation.md"),
+    ] {
+        for block in page.split("\n```rust\n").skip(1) {
+            let code = block.split("\n```").next().unwrap_or_default();
+            assert!(example.contains(&unindented(code)), "not in the example:\n{code}");
+        }
+    }
+}
