@@ -144,8 +144,10 @@ impl Cluster {
         let look = |(_, _, session): &Looked| session.look(number, now);
         let looks: Vec<Look> = looked.iter().map(look).collect();
         let mut state = self.claims.state.lock();
+        let written = state.horizons.written.map_or(0, |(written, _)| written);
+        let highest = state.horizons.number.max(written);
         for ((endpoint, id, _), look) in looked.iter().zip(looks) {
-            state.of(*endpoint).looked(id, look, now);
+            state.of(*endpoint).looked(id, look, highest, now);
             if look.is_joining && !look.is_behind {
                 state.horizons.joining.push((*endpoint, Arc::clone(id)));
             }

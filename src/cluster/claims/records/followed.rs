@@ -84,13 +84,17 @@ impl Followed {
         self.number.filter(|_| !is_apart && self.session.strong_count() > 0)
     }
 
-    /// Takes the result of a look. Returns whether the record has to change.
-    fn take(&mut self, look: Look, now: u64) -> bool {
+    /// Takes the result of a look, while the horizon of the node is no higher than `highest`. Returns whether the record has
+    /// to change.
+    fn take(&mut self, look: Look, highest: u64, now: u64) -> bool {
+        // Its record counts on the horizon once its client has as much.
+        let is_current = look.number >= Some(highest) && !look.is_behind;
+        let is_new = self.number.is_none();
         self.number = look.number;
         let age = now.saturating_sub(self.own_since);
         let own = match self.own {
-            None => look.number.filter(|_| look.is_behind),
-            Some(_) if !look.is_behind && age >= HYSTERESIS => None,
+            None => look.number.filter(|_| look.is_behind || (is_new && !is_current)),
+            Some(_) if is_current && age >= HYSTERESIS => None,
             Some(own) if look.number > Some(own) && age >= RENEWAL => look.number,
             own => own,
         };
@@ -159,11 +163,17 @@ impl Records {
         self.owned.get(id)?.followed.as_ref()?.session.upgrade()
     }
 
-    /// Takes the result of a look at a session.
-    pub(in crate::cluster::claims) fn looked(&mut self, id: &str, look: Look, now: u64) {
+    /// Takes the result of a look at a session, while the horizon of the node is no higher than `highest`.
+    pub(in crate::cluster::claims) fn looked(
+        &mut self,
+        id: &str,
+        look: Look,
+        highest: u64,
+        now: u64,
+    ) {
         let Some(owned) = self.owned.get_mut(id) else { return };
         let Some(followed) = &mut owned.followed else { return };
-        if followed.take(look, now) {
+        if followed.take(look, highest, now) {
             self.write_soon(id, now);
         }
     }

@@ -48,6 +48,8 @@ struct World {
     stored: Vec<Option<Record>>,
     revision: u64,
     horizon: Option<u64>,
+    /// The highest number that it may ever have had.
+    highest: u64,
     now: u64,
 }
 
@@ -61,6 +63,7 @@ impl World {
             stored: vec![None; clients],
             revision: 0,
             horizon: None,
+            highest: 0,
             now: 0,
         };
         for index in 0..clients {
@@ -105,8 +108,10 @@ impl World {
     }
 
     fn round(&mut self, number: u64) {
+        self.highest = self.highest.max(number);
         for (id, client) in &self.clients {
-            self.records.looked(id, client.look(number, self.now), self.now);
+            let look = client.look(number, self.now);
+            self.records.looked(id, look, self.highest, self.now);
         }
     }
 
