@@ -28,7 +28,7 @@ fn endpoint() -> Endpoint<()> {
         .build()
 }
 
-async fn client(endpoint: &Endpoint<()>) -> Client {
+async fn client(endpoint: &Endpoint<()>) -> Client<()> {
     connect(endpoint, &[("session", "12345678901234567890")]).await.expect("accepted")
 }
 
@@ -75,16 +75,15 @@ async fn a_session_shows_its_id_its_age_its_channels_and_what_waits() {
 fn a_hundred_thousand_sessions_come_in_pages_that_are_small() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let _context = runtime.enter();
-    let endpoint = endpoint();
+    let inspect = endpoint().inspect();
     let (outbox, _receiver) = outbox::channel(100_000);
     outbox.push(Message::text("waits".to_owned()));
     let acquire = |number: usize| {
         let info = SocketInfo::new(Some(format!("user:{number}").into()), Transport::WebSocket);
-        let permit = endpoint.sessions.acquire(&outbox, &Arc::new(info));
+        let permit = inspect.sessions.acquire(&outbox, &Arc::new(info));
         permit.unwrap_or_else(|_| panic!("no room for {number}"))
     };
     let mut permits: Vec<_> = (0..100_000).map(acquire).collect();
-    let inspect = endpoint.inspect();
     let (sessions, most) = all(|cursor| inspect.sessions(cursor));
     assert_eq!(most, PLACES);
     let ids: HashSet<_> = sessions.iter().filter_map(|session| session.id.as_deref()).collect();

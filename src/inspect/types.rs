@@ -23,12 +23,19 @@ impl Cursor {
 }
 
 /// A part of a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     /// What is in this part; perhaps nothing.
     pub items: Vec<T>,
     /// Where the next page begins; `None` behind the last one.
     pub next: Option<Cursor>,
+}
+
+/// An empty part, behind which there is nothing.
+impl<T> Default for Page<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), next: None }
+    }
 }
 
 /// A session, from [`Inspect::sessions`](super::Inspect::sessions).
