@@ -19,7 +19,8 @@ pub(super) fn scores(step: u64) -> Value {
     let minute = (step / 2) % 120;
     let game = |(number, home, away): (u64, &str, &str)| {
         let seed = step / 240 * 16 + number * 2;
-        let goals = |side| (1..=minute.min(90)).filter(move |it| hash(seed + side, *it) % 45 == 0);
+        let goals =
+            |side| (1..=minute.min(90)).filter(move |it| hash(seed + side, *it).is_multiple_of(45));
         let (home_goals, away_goals): (Vec<_>, Vec<_>) = (goals(0).collect(), goals(1).collect());
         json!({ "home": home, "away": away, "goals": [home_goals, away_goals] })
     };
