@@ -7,6 +7,12 @@
 //! `ADDR` sets the address to listen on (default `127.0.0.1:4000`). Everything is in memory. Each part
 //! of the page has two devices, with a connection each and a bad network to try; a second tab has two more.
 //!
+//! The document is written in a textarea, or in an editor over Yjs once that is built:
+//!
+//! ```text
+//! cd examples/showcase/web && npm ci && npm run build
+//! ```
+//!
 //! | file | content |
 //! | --- | --- |
 //! | `device.rs` | who connects |
@@ -16,7 +22,7 @@
 //! | `document.rs` | `doc:*`: a text in which several people write at the same time |
 //! | `page/device.js` | a device: its connection, what it has to say, and the part that it shows |
 //! | `page/live.js`, … | each part of the page |
-//! | `web` | the text on the page, over the packages `phoenix`, `tower-channels-client` and `yjs`, and how it is built |
+//! | `web` | an editor of the document, over the packages `phoenix`, `tower-channels-client` and `yjs` |
 //! | `../shared` | the client of the protocol, and the bad network |
 
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
@@ -33,7 +39,10 @@ use std::env;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::post;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
 use tower_channels::{Endpoint, History};
 
 use board::Board;
@@ -83,17 +92,26 @@ fn page() -> Router {
         ("/notifications.js", include_str!("page/notifications.js")),
         ("/board.js", include_str!("page/board.js")),
         ("/document.js", include_str!("page/document.js")),
-        ("/letter.js", include_str!("web/dist/letter.js")),
+        ("/plain.js", include_str!("page/plain.js")),
+        ("/difference.js", include_str!("page/difference.js")),
         ("/channels.js", include_str!("../../dashboard/src/page/channels.js")),
         ("/network.js", include_str!("../shared/network.js")),
     ];
     let page = Router::new()
+        .route("/letter.js", get(letter))
         .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
         .route("/base.css", file_of("text/css", include_str!("../shared/base.css")))
         .route("/showcase.css", file_of("text/css", include_str!("page/showcase.css")));
     scripts
         .into_iter()
         .fold(page, |page, (path, text)| page.route(path, file_of("text/javascript", text)))
+}
+
+/// The editor over Yjs, where `web` is built.
+async fn letter() -> Result<impl IntoResponse, StatusCode> {
+    const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/showcase/web/dist/letter.js");
+    let script = tokio::fs::read(PATH).await.map_err(|_| StatusCode::NOT_FOUND)?;
+    Ok(([(CONTENT_TYPE, "text/javascript")], script))
 }
 
 #[cfg(test)]
@@ -105,6 +123,7 @@ fn the_code_in_the_pages_about_the_uses_is_that_of_the_example() {
             include_str!("board.rs"),
             include_str!("board/tasks.rs"),
             include_str!("document.rs"),
+            include_str!("document/plain.rs"),
             include_str!("live.rs"),
             include_str!("notifications.rs"),
             include_str!("notifications/senders.rs"),

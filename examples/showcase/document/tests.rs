@@ -53,6 +53,27 @@ async fn two_who_write_at_the_same_time_end_with_the_same_text() {
 }
 
 #[tokio::test]
+async fn a_page_without_yjs_writes_in_the_same_text() {
+    let endpoint = endpoint(State::default());
+    let mut ada = Page::open(&endpoint, "ada").await;
+    let mut bob = test::connect(&endpoint, &[("user", "bob")]).await.unwrap();
+    bob.join("doc:letter", json!({ "plain": true })).await;
+    let edit = |number: u32, at: u32, insert: &str| json!({ "number": number, "at": at, "delete": 0, "insert": insert });
+    let text = |text: &str| Reply::ok(json!({ "text": text }));
+    let by_ada = ada.write(0, "Dear all");
+    ada.0.push("doc:letter", "update", by_ada).await;
+    assert_eq!(bob.push("doc:letter", "edit", edit(1, 0, "")).await, text("Dear all"));
+    let by_ada = ada.write(8, "!");
+    ada.0.push("doc:letter", "update", by_ada).await;
+    assert_eq!(bob.push("doc:letter", "edit", edit(2, 4, "est")).await, text("Dearest all!"));
+    ada.receive("update").await;
+    assert_eq!(ada.text(), "Dearest all!");
+    let refused = bob.push("doc:letter", "edit", edit(3, 13, "")).await;
+    let why = json!({ "reason": "not an edit", "text": "Dearest all!" });
+    assert_eq!(refused, Reply::error(why));
+}
+
+#[tokio::test]
 async fn what_is_no_update_is_refused() {
     let mut ada = Page::open(&endpoint(State::default()), "ada").await;
     for update in [json!({}).into(), Payload::binary(vec![1, 2, 255])] {

@@ -33,10 +33,10 @@ export class Device {
     this.socket.connect();
   }
 
-  // Creates a channel. `isFirst` is false in `onjoin` if the device was there before.
-  channel(topic, onjoin) {
+  // Creates a channel, which joins with `payload`. `isFirst` is false in `onjoin` if the device was there before.
+  channel(topic, onjoin, payload = {}) {
     let isFirst = true;
-    const channel = this.socket.channel(topic, () => ({}));
+    const channel = this.socket.channel(topic, () => payload);
     channel.onchange = () => this.#wire.show();
     channel.onjoin = (reply) => {
       onjoin(reply, isFirst);

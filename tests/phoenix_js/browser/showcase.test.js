@@ -1,17 +1,9 @@
 // The showcase as its users see it: two devices on one page. What they do to the network, the page offers.
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, describe } from "node:test";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { launch } from "../support/browser.js";
 import { example, startServer } from "../support/server.js";
 import { test } from "../support/test.js";
-
-const WEB = fileURLToPath(new URL("../../../examples/showcase/web/", import.meta.url));
 
 describe("the showcase in Chromium", () => {
   let server, browser;
@@ -115,7 +107,7 @@ describe("the showcase in Chromium", () => {
     await phone.task("Missed").waitFor();
   });
 
-  test("two people who write at the same time, also offline, end with the same text", { timeout: 60_000 }, async (t) => {
+  test("in the built editor, two people who write at the same time, also offline, end with the same text", { timeout: 60_000 }, async (t) => {
     const { page, devices: [ada, bob] } = await open(t, "document");
     for (const device of [ada, bob]) await device.shows("WebSocket · connected");
     // In one turn, so that neither knows of the other's.
@@ -144,14 +136,29 @@ describe("the showcase in Chromium", () => {
     await agree();
   });
 
-  test("the script of the document is what its sources build", { timeout: 60_000 }, async (t) => {
-    const folder = await mkdtemp(join(tmpdir(), "showcase-"));
-    t.after(() => rm(folder, { recursive: true }));
-    await promisify(execFile)("npm", ["run", "build", "--", "--outDir", folder], { cwd: WEB });
-    for (const file of ["letter.js", "licenses.md"]) {
-      const [built, committed] = await Promise.all([folder, join(WEB, "dist")].map((it) => readFile(join(it, file), "utf8")));
-      assert.ok(built === committed, `${file}: run \`npm run build\` in examples/showcase/web`);
-    }
+  test("without the built editor, two people write in textareas and end with the same text", { timeout: 60_000 }, async (t) => {
+    const { page, devices: [ada, bob] } = await open(t, "document", { without: "**/letter.js" });
+    await page.getByTestId("without-editor").filter({ hasText: "npm run build" }).waitFor();
+    for (const device of [ada, bob]) await device.shows("WebSocket · connected");
+    const words = ["Ada has a 🦀. ", "Bob has a 🦞. "];
+    await page.evaluate((words) => {
+      for (const [n, area] of document.querySelectorAll('[data-testid="letter"]').entries()) {
+        area.value = words[n] + area.value;
+        area.dispatchEvent(new Event("input"));
+      }
+    }, words);
+    const agree = (words) =>
+      page.waitForFunction((words) => {
+        const [one, two] = [...document.querySelectorAll('[data-testid="letter"]')].map(({ value }) => value);
+        return one === two && words.every((it) => one.includes(it));
+      }, words);
+    await agree(words);
+    await ada.tries("offline");
+    await ada.writes("Ada was away. ");
+    await bob.writes("Bob went on. ");
+    assert.ok(!(await bob.part("letter").inputValue()).includes("away"));
+    await ada.tries("offline");
+    await agree([...words, "Ada was away. ", "Bob went on. "]);
   });
 
   for (const [device, width] of [["a phone", 360], ["a desktop", 1280]]) {
@@ -166,9 +173,11 @@ describe("the showcase in Chromium", () => {
     });
   }
 
-  async function open(t, part, options = {}) {
+  // `without` is a file that the page does not get.
+  async function open(t, part, { without, ...options } = {}) {
     const context = await browser.newContext({ viewport: { width: 1200, height: 900 }, ...options });
     t.after(() => context.close());
+    if (without) await context.route(without, (route) => route.abort());
     const page = await context.newPage();
     page.setDefaultTimeout(10_000);
     const errors = [];

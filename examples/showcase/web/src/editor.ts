@@ -1,6 +1,7 @@
 // A textarea for a Yjs text. Behind it lies a copy of the text with the cursors of others.
 
 import * as Y from "yjs";
+import { difference } from "../../page/difference.js";
 
 export interface Other {
   name: string;
@@ -63,15 +64,10 @@ export class Editor {
 
   /** Makes one change of the text of what is different in the area. */
   #written() {
-    const [before, after] = [this.#text.toString(), this.#area.value];
-    const most = Math.min(before.length, after.length);
-    let start = 0;
-    while (start < most && before[start] === after[start]) start += 1;
-    let end = 0;
-    while (end < most - start && before.at(-1 - end) === after.at(-1 - end)) end += 1;
+    const { at, delete: deleted, insert } = difference(this.#text.toString(), this.#area.value);
     this.#text.doc!.transact(() => {
-      this.#text.delete(start, before.length - start - end);
-      this.#text.insert(start, after.slice(start, after.length - end));
+      this.#text.delete(at, deleted);
+      this.#text.insert(at, insert);
     }, this);
   }
 
