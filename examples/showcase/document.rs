@@ -115,7 +115,7 @@ impl Channel for Document {
             // For a page without Yjs, an `update` of others says only that there is another text.
             "edit" => {
                 let replica = self.replica.as_mut().or_reply("not a plain page")?;
-                let made = replica.edit(msg.parse()?, &state.letter);
+                let made = replica.edit(&msg.parse()?, &state.letter);
                 let text = replica.catch_up(&state.letter).map_err(Error::reason)?;
                 let update = made.map_err(|reason| {
                     Error::reply(json!({ "reason": reason, "text": text.as_str() }))

@@ -31,7 +31,7 @@ impl Replica {
     }
 
     /// Makes an edit here and in the document. Returns the update for others, if it changes anything.
-    pub fn edit(&mut self, edit: Edit, letter: &Letter) -> Result<Option<Vec<u8>>, &'static str> {
+    pub fn edit(&mut self, edit: &Edit, letter: &Letter) -> Result<Option<Vec<u8>>, &'static str> {
         if edit.number == self.edits {
             return Ok(None);
         }
@@ -39,7 +39,7 @@ impl Replica {
             return Err("not the next edit");
         }
         self.edits = edit.number;
-        let Some(update) = self.change(&edit)? else { return Ok(None) };
+        let Some(update) = self.change(edit)? else { return Ok(None) };
         if let Err(refused) = letter.apply(&update) {
             self.doc = new_doc(); // without the edit
             return Err(refused);

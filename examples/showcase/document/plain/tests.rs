@@ -17,7 +17,7 @@ impl Area {
 
     fn edit(&mut self, letter: &Letter, edit: (u32, u32, &str)) -> Result<(), &'static str> {
         self.number += 1;
-        let made = self.replica.edit(edit_of(self.number, edit), letter).map(drop);
+        let made = self.replica.edit(&edit_of(self.number, edit), letter).map(drop);
         self.text = self.replica.catch_up(letter).unwrap();
         made
     }
