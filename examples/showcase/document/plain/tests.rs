@@ -74,10 +74,10 @@ fn a_textarea_and_a_yjs_page_that_write_at_the_same_time_end_with_the_same_text(
 fn an_edit_that_is_sent_again_counts_once() {
     let letter = letter_with("");
     let mut replica = Replica::new();
-    assert!(replica.edit(edit_of(1, (0, 0, "once")), &letter).unwrap().is_some());
-    assert!(replica.edit(edit_of(1, (0, 0, "once")), &letter).unwrap().is_none());
+    assert!(replica.edit(&edit_of(1, (0, 0, "once")), &letter).unwrap().is_some());
+    assert!(replica.edit(&edit_of(1, (0, 0, "once")), &letter).unwrap().is_none());
     assert_eq!(replica.catch_up(&letter).unwrap(), "once");
-    assert_eq!(replica.edit(edit_of(3, (0, 0, "")), &letter), Err("not the next edit"));
+    assert_eq!(replica.edit(&edit_of(3, (0, 0, "")), &letter), Err("not the next edit"));
 }
 
 #[test]
