@@ -222,8 +222,8 @@ async fn what_cannot_work_is_refused_in_words() {
     }
     let zero = PubSubConfig::new().history("*", last).history_memory(0);
     refused(with(zero), "`history_memory` must be greater than zero");
-    let nodes = PubSubConfig::new().history("*", last).adapter(Bus::new().adapter());
-    refused(with(nodes), "a store that all nodes share");
+    let without = Bus::new().adapter().without_history();
+    refused(with(PubSubConfig::new().history("*", last).adapter(without)), "this one keeps none");
     let shared = builder().pubsub(PubSub::new()).try_build().map(drop);
     refused(shared, "set it with `PubSubConfig::history`");
 }

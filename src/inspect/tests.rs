@@ -17,7 +17,7 @@ impl Channel for Room {
     type Info = ();
 
     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
-        Ok(Room.into())
+        Ok(Self.into())
     }
 }
 
