@@ -15,6 +15,9 @@ use crate::topic::{clamped, milliseconds};
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The longest value, as the contract has it.
+const MAX_VALUE: usize = 128 << 10;
+
 /// How many records that are too old are removed at a time.
 const STEP: usize = 1024;
 
@@ -43,6 +46,10 @@ impl Store for Sqlite {
         value: Option<Bytes>,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Replaced, StoreError>> {
+        if let Some(value) = value.as_ref().filter(|value| value.len() > MAX_VALUE) {
+            let error = format!("a record of {} bytes: {MAX_VALUE} are allowed", value.len());
+            return Box::pin(async { Err(StoreError::new(error)) });
+        }
         let (done, replaced) = oneshot::channel();
         let replacement = Replacement { key: key.to_owned(), seen, value, ttl, done };
         let is_taken = self.queue.push_record(replacement);
