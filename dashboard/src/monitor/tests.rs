@@ -12,7 +12,7 @@ impl Channel for Room {
     type Info = ();
 
     async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
-        Ok(Room.into())
+        Ok(Self.into())
     }
 }
 
