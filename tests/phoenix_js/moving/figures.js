@@ -12,9 +12,12 @@ const STEPS = 20;
 export const within = (ms, lag) => ms + GRANTED_MS + STEPS * lag;
 
 export const COLUMNS = [
-  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "gaps", "older"],
+  ...["trouble", "clients", "returns", "sent", "due", "lost", "missed", "twice", "again", "order", "unheard", "anew", "recovered", "gaps", "older"],
   ...["answer", "hung", "away", "refused", "left", "back", "p99", "lag"],
 ];
+
+/** Whether an answer to a join says that the session was begun anew. */
+export const isAnew = ({ arrival }) => arrival === "new" || arrival === "recovered";
 
 /** Messages that a member lacks, and was not told of. */
 export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
@@ -29,12 +32,12 @@ export function tally(member, heard, unordered = [], apart = false) {
   // Whoever is cut again begins again.
   const sinceLastCut = (from, to) => to - cuts.reduce((start, cut) => (cut <= to ? Math.max(start, cut) : start), from);
   const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
-  const mayGoBack = apart && told("new") + older.length > 0;
+  const mayGoBack = apart && told("new") + told("recovered") + older.length > 0;
   const isKept = mode === "kept";
   const lost = isHeldToAll ? lacks(member, heard).length : 0;
   const onConnections = arrivals.map(({ user, n, connection }) => ({ user: `${connection} ${user}`, n }));
   // One that was begun anew does not know what the one before has brought.
-  const session = (now) => member.told.filter(({ arrival, at }) => arrival === "new" && at <= now).length;
+  const session = (now) => member.told.filter((join) => isAnew(join) && join.at <= now).length;
   const inSessions = arrivals.map(({ user, n, now }) => ({ user: `${session(now)} ${user}`, n }));
   return {
     name: String(member),
@@ -48,6 +51,7 @@ export function tally(member, heard, unordered = [], apart = false) {
     unheard: isKept ? unheard(member, heard).length : 0,
     unpacked: isHeldToAll && !mayGoBack ? unpacked : 0,
     anew: told("new"),
+    recovered: told("recovered"),
     gaps: told("gap"),
     older: isHeldToAll ? older.length : 0,
     answers: waits.filter(({ status }) => status !== "interrupted").map(({ at, ms }) => sinceLastCut(at, at + ms)),
@@ -61,7 +65,7 @@ export function total(tallies, lag, apartMs = 0) {
   const sum = (what) => tallies.reduce((total, tally) => total + tally[what], 0);
   const [answers, absences, returns] = ["answers", "absences", "returns"].map((what) => tallies.flatMap((tally) => tally[what]));
   const tooLong = (ms) => ms > within(HUNG_MS + apartMs, lag);
-  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "gaps", "older"];
+  const sums = ["due", "lost", "missed", "twice", "again", "order", "onOneConnection", "unheard", "unpacked", "anew", "recovered", "gaps", "older"];
   return {
     clients: tallies.length,
     lag,
@@ -77,9 +81,9 @@ export function total(tallies, lag, apartMs = 0) {
 
 /** A line for each member that lacks something, has something twice, has begun a session anew or had to wait. */
 export function oddities(tallies) {
-  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, gaps, older, answers, absences }) => {
+  return tallies.flatMap(({ name, lost, missed, twice, order, unheard, unpacked, anew, recovered, gaps, older, answers, absences }) => {
     const waits = Object.entries({ answer: longest(answers), away: longest(absences) }).filter(([, ms]) => ms > HUNG_MS);
-    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, gaps, older }).filter(([, count]) => count > 0);
+    const counts = Object.entries({ lost, missed, twice, order, unheard, unpacked, anew, recovered, gaps, older }).filter(([, count]) => count > 0);
     const odd = [...counts, ...waits].map(([what, number]) => `${number} ${what}`);
     return odd.length ? [`${name}: ${odd.join(", ")}`] : [];
   });
@@ -98,7 +102,7 @@ function disorder(arrivals, unordered) {
 
 /** What a writer has written and nobody has heard, unless it was told that this may be: its session may have ended with its node. */
 function unheard({ user, written = 0, unsent, told }, heard) {
-  if (told.some(({ arrival }) => arrival === "new")) return [];
+  if (told.some(isAnew)) return [];
   const numbers = new Set([...by(user, heard), ...unsent.map(({ payload }) => payload.n)]);
   return upTo(written).filter((n) => !numbers.has(n));
 }

@@ -2,6 +2,7 @@
 import { ask, follow } from "../cluster/members.js";
 import { members } from "../continuity/members.js";
 import { ok, outcome } from "../support/promises.js";
+import { isAnew } from "./figures.js";
 
 /**
  * - `plain`: the client without a session id, which may lose what is sent while it is away.
@@ -58,7 +59,7 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
     toString: () => `${client.name} (${mode}): ${socket.connectionState()}, ${room.state}, ${lobby.state}, attempt ${socket.reconnectTimer.tries}`,
     isBack: () => me.isThere() && lobby.state === "joined",
     /** Whether it was told since then that something may be missing. */
-    wasToldAfter: (at) => me.told.some(({ at: moment }) => moment > at - 200),
+    wasToldAfter: (at) => me.told.some(({ arrival, at: moment }) => arrival !== "recovered" && moment > at - 200),
     async leave() {
       me.isHere = false;
       me.interrupt?.();
@@ -69,13 +70,14 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
 
 /**
  * Learns from the answer to a join whether the session goes on: on the same node, which repeats an earlier answer (`back`),
- * or `moved` from another; or something may be missing, since it was begun anew (`new`), or has moved with a `gap`. What this
- * member has stored in its channel must have travelled along.
+ * or `moved` from another; or something may be missing, since it was begun anew (`new`), or has moved with a `gap`; or it
+ * was begun anew, and nothing is missing (`recovered`). What this member has stored in its channel must have travelled along
+ * with a session that goes on.
  */
 async function arrive(me, arrival) {
   if (!me.hasArrived) return void (me.hasArrived = true);
-  if (arrival === "new" || arrival === "gap") me.told.push({ arrival, at: Date.now() });
-  if (arrival === "new") {
+  if (arrival === "gap" || isAnew({ arrival })) me.told.push({ arrival, at: Date.now() });
+  if (isAnew({ arrival })) {
     me.interrupt?.();
     return mark(me);
   }

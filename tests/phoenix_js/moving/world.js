@@ -7,7 +7,7 @@ import { clients, unique } from "../support/client.js";
 import { measureLag } from "../support/lag.js";
 import { until } from "../support/until.js";
 import { agent } from "../support/xhr.js";
-import { lacks, oddities, tally, total } from "./figures.js";
+import { isAnew, lacks, oddities, tally, total } from "./figures.js";
 import { MODES, enter } from "./members.js";
 import { handledTwice, heardOn, left, watch } from "./watchers.js";
 
@@ -105,7 +105,7 @@ export function count({ members, watchers, balancer, lag, apartMs = 0 }) {
   const row = total(tallies, lag.longest(), apartMs);
   const users = (which) => members.filter(which).map(({ user }) => user);
   const sent = [...heard.values()].reduce((sum, { length }) => sum + length, 0);
-  const pushedTwice = handledTwice(users(({ mode, told }) => mode === "kept" && !told.some(({ arrival }) => arrival === "new")), watchers);
+  const pushedTwice = handledTwice(users(({ mode, told }) => mode === "kept" && !told.some(isAnew)), watchers);
   const hasLeft = left(users(({ isHeldToAll }) => isHeldToAll), watchers);
   const refused = balancer.mostTurnedAway();
   return [{ ...row, sent, twice: row.twice + pushedTwice, left: hasLeft, refused }, oddities(tallies)];
