@@ -77,7 +77,7 @@ describe("the dashboard in Chromium", () => {
     await page.getByRole("button", { name: `Disconnect ${id}` }).click();
     await page.getByTestId("confirm").click();
     await page.getByText(`Disconnected ${id}`).waitFor();
-    await ann.session("new session").waitFor(); // the page of the chat comes back by itself
+    await ann.session("same session").waitFor(); // the page of the chat comes back by itself, and has missed nothing
   });
 
   test("the broadcasts of a topic are seen live, and nothing in them is HTML", async (t) => {
