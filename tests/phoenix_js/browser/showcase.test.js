@@ -154,6 +154,7 @@ describe("the showcase in Chromium", () => {
       }, words);
     await agree(words);
     await ada.tries("offline");
+    await ada.shows("Offline");
     await ada.writes("Ada was away. ");
     await bob.writes("Bob went on. ");
     assert.ok(!(await bob.part("letter").inputValue()).includes("away"));
