@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tower_channels::channel::Result;
 use tower_channels::cluster::Listen;
-use tower_channels::{
-    Arrival, Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Socket,
-};
+use tower_channels::{Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Socket};
 
 use self::member::{Member, Paths};
 use super::engine::Address;
 use super::support::server::Server;
 use super::support::{Thread, allowed, setting};
+use super::travel::arrival;
 
 const NODES: usize = 3;
 /// Clients per room, and per lobby, which has presence.
@@ -43,12 +42,7 @@ impl Channel for Place {
     type Info = ();
 
     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
-        let arrival = match socket.arrival() {
-            Arrival::Moved { has_gap: false, .. } => "moved",
-            Arrival::Moved { .. } => "gap",
-            _ => "new",
-        };
-        Ok(Joined::new(Self).reply(Payload::json(&arrival)?))
+        Ok(Joined::new(Self).reply(arrival(socket)?))
     }
 
     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {

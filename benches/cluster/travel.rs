@@ -19,6 +19,16 @@ const SIZE: usize = 512;
 /// How often a client connects that the server closes.
 const ATTEMPTS: usize = 10;
 
+/// The reply to a join: where its client has come from.
+pub(crate) fn arrival<C: Channel>(socket: &Socket<C>) -> Result<Payload> {
+    let arrival = match socket.arrival() {
+        Arrival::Moved { has_gap: false, .. } => "moved",
+        Arrival::Moved { .. } => "gap",
+        _ => "new",
+    };
+    Ok(Payload::json(&arrival)?)
+}
+
 /// A channel that says where its client has come from, and sends it what is to wait.
 struct Bag;
 
@@ -27,12 +37,7 @@ impl Channel for Bag {
     type Info = ();
 
     async fn join(_: &str, _: Payload, socket: &Socket<Self>) -> Result<Joined<Self>> {
-        let arrival = match socket.arrival() {
-            Arrival::Moved { has_gap: false, .. } => "moved",
-            Arrival::Moved { .. } => "gap",
-            _ => "new",
-        };
-        Ok(Joined::new(Self).reply(Payload::json(&arrival)?))
+        Ok(Joined::new(Self).reply(arrival(socket)?))
     }
 
     async fn resume(&mut self, _: Payload, _: &Socket<Self>) -> Result<Option<Payload>> {

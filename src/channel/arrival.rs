@@ -19,7 +19,8 @@ pub enum Arrival {
         has_gap: bool,
     },
     /// The client has named the last message that it has received of a topic with a [history](crate::Builder::history), or
-    /// had joined it on a node that has died, in the session that it returns to. What it has missed since follows the reply to the join, in order, and then what is new.
+    /// had joined it on a node that has died, in the session that it returns to. What it has missed since follows the
+    /// reply to the join, in order, and then what is new.
     Recovered {
         /// Not everything that it has missed is kept any more, so nothing of it follows. Send a snapshot.
         has_gap: bool,

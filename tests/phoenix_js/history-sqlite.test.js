@@ -7,7 +7,7 @@ import { describe } from "node:test";
 import { setTimeout as passing } from "node:timers/promises";
 import { keepSession } from "../../client/index.js";
 import { clients, unique } from "./support/client.js";
-import { ok, outcome } from "./support/promises.js";
+import { enterLog } from "./support/log.js";
 import { example, startServer } from "./support/server.js";
 import { test } from "./support/test.js";
 import { until } from "./support/until.js";
@@ -114,42 +114,6 @@ async function started(t) {
   };
 }
 
-/** A client in the topic. */
-async function enter(t, { server }, client, topic, name) {
-  const params = { user_id: unique(name) };
-  const socket = client.connect(t, { to: server, params, keep: keepSession, timeout: 2000 });
-  const channel = socket.channel(topic);
-  const received = [];
-  channel.on("new_msg", ({ text }) => received.push(text));
-  const arrivals = [];
-  const joining = channel.join();
-  joining.receive("ok", ({ arrival }) => arrivals.push(arrival));
-  await ok(joining);
-  const publish = async (text) => (await outcome(channel.push("publish", { text }, 2000)))[0];
-  return {
-    received,
-    arrivals,
-    publish,
-    /** Writes for as long as it is told to. Returns what the server has kept, by its answers. */
-    async write(isWriting) {
-      const kept = [];
-      for (let number = 0; isWriting(); number += 1) {
-        const text = `${name} ${number}`;
-        void publish(text).then((status) => status === "ok" && kept.push(text));
-        await passing(PAUSE_MS);
-      }
-      await passing(2500); // every push has ended
-      return kept;
-    },
-    /** Loses the connection, and returns what connects again. */
-    leaveNetwork() {
-      const { connect } = socket;
-      socket.connect = () => {};
-      socket.conn.close();
-      return () => {
-        socket.connect = connect;
-        socket.reconnectTimer.scheduleTimeout();
-      };
-    },
-  };
+function enter(t, { server }, client, topic, name) {
+  return enterLog(t, { to: server, client, topic, name, keep: keepSession, pauseMs: PAUSE_MS });
 }

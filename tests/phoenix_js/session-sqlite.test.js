@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { describe } from "node:test";
 import { setTimeout as passing } from "node:timers/promises";
 import { clients, unique } from "./support/client.js";
-import { ok, outcome } from "./support/promises.js";
+import { enterLog } from "./support/log.js";
 import { example, startServer } from "./support/server.js";
 import { test } from "./support/test.js";
 import { until } from "./support/until.js";
@@ -29,7 +29,7 @@ function killing(client) {
       await rm(folder, { recursive: true });
     });
     const topic = unique("log:");
-    const writers = await Promise.all(["ann", "bob"].map((name) => enter(t, server, client, topic, name)));
+    const writers = await Promise.all(["ann", "bob"].map((name) => enterLog(t, { to: server, client, topic, name, params: { session: unique("session-of-a-page-") }, pauseMs: PAUSE_MS })));
     await passing(KNOWN_MS);
     let writing = true;
     const written = writers.map((writer) => writer.write(() => writing));
@@ -56,34 +56,4 @@ function killing(client) {
       assert.deepEqual([...new Set(arrivals.slice(1))], ["recovered"]);
     }
   });
-}
-
-/** A client in the topic. */
-async function enter(t, server, client, topic, name) {
-  const params = { user_id: unique(name), session: unique("session-of-a-page-") };
-  const socket = client.connect(t, { to: server, params, timeout: 2000 });
-  const channel = socket.channel(topic);
-  const received = [];
-  channel.on("new_msg", ({ text }) => received.push(text));
-  const arrivals = [];
-  const joining = channel.join();
-  joining.receive("ok", ({ arrival }) => arrivals.push(arrival));
-  await ok(joining);
-  const publish = async (text) => (await outcome(channel.push("publish", { text }, 2000)))[0];
-  return {
-    received,
-    arrivals,
-    publish,
-    /** Writes for as long as it is told to. Returns what the server has kept, by its answers. */
-    async write(isWriting) {
-      const kept = [];
-      for (let number = 0; isWriting(); number += 1) {
-        const text = `${name} ${number}`;
-        void publish(text).then((status) => status === "ok" && kept.push(text));
-        await passing(PAUSE_MS);
-      }
-      await passing(2500); // every push has ended
-      return kept;
-    },
-  };
 }

@@ -80,7 +80,7 @@ impl Subjects {
         format!("{}.r.{partition:02x}.*", self.prefix).into()
     }
 
-    /// Where a node is told what has become of the message with a number, and what it sends to itself.
+    /// The subject of the answer to a numbered message of a node, and of what the node sends to itself.
     pub(crate) fn answer(&self, node: NodeId, number: impl Display) -> Subject {
         format!("{}.a.{node}.{number}", self.prefix).into()
     }

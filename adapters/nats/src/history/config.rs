@@ -88,7 +88,7 @@ impl HistoryConfig {
         self
     }
 
-    /// What is not valid, in words.
+    /// Describes the first invalid setting.
     pub(crate) fn invalid(&self) -> Option<&'static str> {
         if !(1..=5).contains(&self.replicas) {
             Some("`HistoryConfig::replicas` must be 1 to 5")

@@ -101,7 +101,7 @@ impl Topic<'_> {
         }
     }
 
-    /// A message, or that there is none.
+    /// Reads the answer to a request for one message.
     fn single(&self, answer: Message) -> Result<Option<Stored>, StoreError> {
         match answer.status {
             None => {

@@ -27,7 +27,7 @@ pub(crate) struct Link {
 pub(crate) enum Access {
     /// Not yet, or not for the moment.
     Waiting,
-    /// No: why not, in words.
+    /// It cannot be used, for this reason.
     Unusable(String),
     Open(Box<Link>),
 }

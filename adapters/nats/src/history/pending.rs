@@ -49,7 +49,7 @@ impl Pending {
         Self { entries, first: 1, sent: 0, refused: 0, bytes: 0, max_bytes }
     }
 
-    /// Appends a message. There is always room for one. Returns it if there is none.
+    /// Appends a message, or returns it if the queue is full. An empty queue takes any message.
     pub(crate) fn push(&mut self, append: Append, now: Instant) -> Result<(), Append> {
         let bytes = self.bytes.saturating_add(cost(&append));
         if bytes > self.max_bytes && self.bytes > 0 {

@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// How often the numbers of a stream with replicas must seem to come again, as one that begins to lead may not know the
-/// last ones at first.
+/// After how many lower numbers in a row a replicated stream counts as another one: a new leader may not know the last
+/// numbers at first.
 const MAX_DOUBTS: u32 = 3;
 
 /// Serves a store until it is dropped and everything that it has taken is kept.

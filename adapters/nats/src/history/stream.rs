@@ -14,7 +14,7 @@ use crate::backoff;
 use crate::config::Storage;
 use crate::subjects::Subjects;
 
-/// How the stream is created, if there is none.
+/// The settings with which a missing stream is created.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) name: String,
@@ -50,8 +50,8 @@ const EPOCH: &str = "tower-channels-epoch";
 /// For how long a message is recognized when it is sent again: longer than it is waited for.
 const DUPLICATES: Duration = Duration::from_secs(10);
 
-/// A stream keeps as many messages of each topic beside those that were asked for: a mark, and the one that says what
-/// is before the oldest.
+/// How many messages of a topic a stream keeps in addition to those that were asked for: the mark, and the message before
+/// the oldest one.
 const MARKS: usize = 2;
 
 impl Settings {
@@ -97,7 +97,7 @@ impl Settings {
         Ok(found(&info))
     }
 
-    /// What the server says about the stream. `None` if there is none.
+    /// Asks the server about the stream. `None` if it does not exist.
     pub(crate) async fn info(&self, context: &Context) -> Result<Option<Info>, String> {
         match context.get_stream(&self.name).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),

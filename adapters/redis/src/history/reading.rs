@@ -20,7 +20,7 @@ struct Answer {
     since: u64,
     /// In the order in which they were asked for.
     messages: Vec<Kept>,
-    /// Whether no message was ever forgotten, if there are none before a position.
+    /// Whether an empty page before a position is complete, as no message was ever forgotten.
     is_first: bool,
 }
 

@@ -74,16 +74,28 @@ impl<H: Harness> World<H> {
 /// ```
 ///
 /// A store in memory, which forgets everything when it is dropped, is asked the tests that do not open it again:
-/// `histories_contract!(@in_memory MemoryHarness)`.
+/// `histories_contract!(@in_memory MemoryHarness)`. One of several nodes that cannot tell a position before it hands the
+/// message over is not asked for that: `histories_contract!(@shared EngineHarness)`.
 #[macro_export]
 macro_rules! histories_contract {
     (@in_memory $harness:ty $(, $option:ident = $value:tt)*) => {
-        $crate::histories_contract! { @tests $harness, ($($option = $value),*)
+        $crate::histories_contract! { @common $harness, ($($option = $value),*)
+            a_message_is_handed_over_after_its_position_is_told
+        }
+    };
+    (@shared $harness:ty $(, $option:ident = $value:tt)*) => {
+        $crate::histories_contract! { @common $harness, ($($option = $value),*)
+            a_store_that_is_opened_again_has_everything
+            what_waits_when_the_store_is_dropped_is_kept
+            a_store_that_has_forgotten_everything_begins_another_epoch
+        }
+    };
+    (@common $harness:ty, $options:tt $($more:ident)*) => {
+        $crate::histories_contract! { @tests $harness, $options
             messages_of_one_thread_are_kept_in_their_order
             messages_of_fifty_tasks_have_one_order
             a_thousand_messages_that_wait_are_all_kept
             each_message_knows_the_one_before
-            a_message_is_handed_over_after_its_position_is_told
             a_message_that_is_handed_over_can_be_read
             a_message_is_kept_although_nobody_waits
 
@@ -103,6 +115,7 @@ macro_rules! histories_contract {
             what_was_forgotten_is_a_gap
 
             a_dropped_store_lets_go_of_its_inbox
+            $($more)*
         }
     };
     (@tests $harness:ty, $options:tt $($test:ident)*) => {
@@ -117,8 +130,8 @@ macro_rules! histories_contract {
         }
     };
     ($harness:ty $(, $option:ident = $value:tt)*) => {
-        $crate::histories_contract! { @in_memory $harness $(, $option = $value)* }
-        $crate::histories_contract! { @tests $harness, ($($option = $value),*)
+        $crate::histories_contract! { @common $harness, ($($option = $value),*)
+            a_message_is_handed_over_after_its_position_is_told
             a_store_that_is_opened_again_has_everything
             what_waits_when_the_store_is_dropped_is_kept
             a_store_that_has_forgotten_everything_begins_another_epoch
