@@ -1,5 +1,6 @@
 //! [`Adapter`]: how the nodes of a cluster reach each other.
 
+mod boxed;
 mod history;
 mod queue;
 mod store;

@@ -106,6 +106,7 @@ impl ClusterHarness {
 mod alone {
     tower_channels_adapter_tests::contract!(super::NatsHarness);
     tower_channels_adapter_tests::records_contract!(super::NatsHarness);
+    tower_channels_adapter_tests::sharing_contract!(super::NatsHarness);
 }
 
 mod on_several_threads {

@@ -85,25 +85,28 @@ harness!(OnValkey, Server::new(Kind::Valkey).start().await.map(|server| Servers:
 harness!(OnCluster, Server::new(Kind::Redis).start_cluster().await.map(Servers::new));
 
 mod redis {
-    use tower_channels_adapter_tests::{contract, records_contract};
+    use tower_channels_adapter_tests::{contract, records_contract, sharing_contract};
 
     contract!(super::OnRedis);
     records_contract!(super::OnRedis);
+    sharing_contract!(super::OnRedis);
     contract! { @tests super::OnRedis, () a_record_is_forgotten_after_its_time }
 }
 
 mod valkey {
-    use tower_channels_adapter_tests::{contract, records_contract};
+    use tower_channels_adapter_tests::{contract, records_contract, sharing_contract};
 
     contract!(super::OnValkey);
     records_contract!(super::OnValkey);
+    sharing_contract!(super::OnValkey);
     contract! { @tests super::OnValkey, () a_record_is_forgotten_after_its_time }
 }
 
 /// What does not depend on the count of receivers, which is that of one server in a cluster.
 mod cluster {
-    use tower_channels_adapter_tests::contract;
+    use tower_channels_adapter_tests::{contract, sharing_contract};
 
+    sharing_contract!(super::OnCluster);
     contract! { @tests super::OnCluster, ()
         frames_to_all_arrive_in_order_at_every_node
         frames_to_topics_arrive_in_order_across_topics

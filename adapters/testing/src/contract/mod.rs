@@ -24,6 +24,8 @@ mod listening;
 mod node;
 #[allow(missing_docs, reason = "the names of tests say what they ask")]
 mod records;
+#[allow(missing_docs, reason = "the names of tests say what they ask")]
+mod sharing;
 
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ pub use self::failures::*;
 pub use self::listening::*;
 use self::node::Node;
 pub use self::records::*;
+pub use self::sharing::*;
 use crate::proxy::Proxy;
 
 /// An engine, and adapters for it.
@@ -222,6 +225,20 @@ macro_rules! records_contract {
             calls_fail_soon_while_the_engine_is_dead
             an_engine_that_is_back_without_records_keeps_new_ones
             calls_over_a_stalled_line_fail_soon_and_work_when_it_is_healed
+        }
+    };
+}
+
+/// Runs the tests of whole nodes that share the history of a topic over a [`Harness`], as [`contract!`](crate::contract!)
+/// does with the others.
+#[macro_export]
+macro_rules! sharing_contract {
+    ($harness:ty $(, $option:ident = $value:tt)*) => {
+        $crate::contract! { @tests $harness, ($($option = $value),*)
+            what_was_published_while_a_line_was_cut_is_received
+            what_was_published_while_a_line_stalled_is_received
+            what_was_published_over_a_line_that_was_given_up_is_received
+            what_is_published_over_a_line_that_is_cut_is_received_once
         }
     };
 }
