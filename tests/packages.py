@@ -79,29 +79,34 @@ if ([params, encode, decode].some((it) => typeof it !== "function")) throw new E
 """
 
 
+def npm_faults(files):
+    package = json.loads(files["package.json"])
+    modules = imports("client", package["exports"]["."]["default"].removeprefix("./"), set())
+    wanted = modules | LICENCES | {"package.json", "README.md", package["types"].removeprefix("./")}
+    yield from (f"{name} is missing" for name in sorted(wanted - files.keys()))
+    yield from (f"{name} should not be in it" for name in sorted(files.keys() - wanted))
+    for name in sorted(LICENCES & files.keys()):
+        if files[name] != open(name, "rb").read():
+            yield f"{name} is not that of the project"
+    version = tomllib.load(open("Cargo.toml", "rb"))["workspace"]["package"]["version"]
+    if package["version"] != version:
+        yield f"version {package['version']}, and the crates have {version}"
+
+
 def npm():
     with tempfile.TemporaryDirectory() as folder:
-        run = lambda *command, **options: subprocess.check_output(command, text=True, **options)
-        # The lines before are those of scripts.
-        archive = run("npm", "pack", "./client", "--pack-destination", folder, "--silent").split()[-1]
-        files = contents(os.path.join(folder, archive))
-        package = json.loads(files["package.json"])
-        modules = imports("client", package["exports"]["."]["default"].removeprefix("./"), set())
-        wanted = modules | LICENCES | {"package.json", "README.md", package["types"].removeprefix("./")}
-        yield from (f"{archive}: {name} is missing" for name in sorted(wanted - files.keys()))
-        yield from (f"{archive}: {name} should not be in it" for name in sorted(files.keys() - wanted))
-        for name in sorted(LICENCES & files.keys()):
-            if files[name] != open(name, "rb").read():
-                yield f"{archive}: {name} is not that of the project"
-        version = tomllib.load(open("Cargo.toml", "rb"))["workspace"]["package"]["version"]
-        if package["version"] != version:
-            yield f"{archive}: version {package['version']}, and the crates have {version}"
+        # The lines before the last are those of scripts.
+        pack = ["npm", "pack", "./client", "--pack-destination", folder, "--silent"]
+        archive = subprocess.check_output(pack, text=True).split()[-1]
+        yield from (f"{archive}: {fault}" for fault in npm_faults(contents(os.path.join(folder, archive))))
         with open(os.path.join(folder, "package.json"), "w", encoding="utf-8") as manifest:
-            json.dump({"private": True, "type": "module"}, manifest)
+            json.dump({"private": True}, manifest)
         # Without its peer, phoenix, which it does not import.
         options = ["--offline", "--legacy-peer-deps", "--no-audit", "--no-fund", "--silent"]
-        run("npm", "install", *options, f"./{archive}", cwd=folder)
-        run("node", "--input-type=module", "--eval", IMPORT, cwd=folder)
+        for command in (["npm", "install", *options, f"./{archive}"], ["node", "--input-type=module", "--eval", IMPORT]):
+            if subprocess.run(command, cwd=folder).returncode:
+                yield f"{archive}: {command[0]} fails, as above"
+                return
 
 
 faults = list(npm() if sys.argv[1] == "npm" else crates(sys.argv[2:]))
