@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Finds dead links: in the Markdown files of the repository, and in the documentation that rustdoc wrote.
 
-    tests/links.py markdown     relative links and their anchors
+    tests/links.py markdown     relative links and their anchors, and the pages of docs/ that its index leaves out
     tests/links.py rustdoc DIR  relative links between the pages of this workspace's crates
 """
 
@@ -37,19 +37,26 @@ def anchors(text):
     return {title.replace(" ", "-") for title in plain}
 
 
+INDEX = "docs/README.md"
+
+
 def markdown():
-    files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "*.md"], text=True)
-    for path in files.split():
+    files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "*.md"], text=True).split()
+    pages = {path for path in files if path.startswith("docs/") and path != INDEX}
+    for path in files:
         text = open(path, encoding="utf-8").read()
         prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
         links = re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r"^\[[^\]]+\]: *(\S+)", prose, flags=re.M)
         for link in filter(is_relative, links):
             target, anchor = urldefrag(link)
             target = os.path.normpath(os.path.join(os.path.dirname(path), unquote(target))) if target else path
+            if path == INDEX:
+                pages.discard(target)
             if not os.path.exists(target):
                 yield f"{path}: {link}"
             elif anchor and target.endswith(".md") and anchor not in anchors(open(target, encoding="utf-8").read()):
                 yield f"{path}: {link}: no such heading"
+    yield from (f"{INDEX}: does not lead to {page}" for page in pages)
 
 
 class Links(HTMLParser):
