@@ -1,6 +1,7 @@
 // The state of a connection, and a bad network to try on it: what the pages of the examples have in common.
 //
-// A page puts `element` where it likes, and calls `show` whenever the socket or a channel has changed.
+// A page puts `element` where it likes, calls `show` whenever the socket or a channel has changed, and `close` when it takes the
+// element away for good.
 
 const TRANSPORT_NAMES = { websocket: "WebSocket", longpoll: "Long poll" };
 const WORDS = { closed: "closed", connecting: "connecting", open: "connected", joining: "joining", waiting: "reconnecting" };
@@ -87,9 +88,11 @@ export function network(socket, { isCompact = false, isJoining = () => false, on
   }
 
   // A click elsewhere or Escape closes the menu.
-  document.addEventListener("click", ({ target }) => {
+  const closed = new AbortController();
+  const clicked = ({ target }) => {
     if (!menu.contains(target)) menu.open = false;
-  });
+  };
+  document.addEventListener("click", clicked, { signal: closed.signal });
   menu.addEventListener("keydown", ({ key }) => {
     if (key !== "Escape" || !menu.open) return;
     menu.open = false;
@@ -97,5 +100,5 @@ export function network(socket, { isCompact = false, isJoining = () => false, on
   });
 
   show();
-  return { element, show };
+  return { element, show, close: () => closed.abort() };
 }

@@ -1,7 +1,7 @@
 // The overview: figures, plots, and tables of what there is little of.
 
-const { Plot } = await import(new URL("?plot.js", import.meta.url));
-const { brief, bytes, count, duration, el, fill, millis, say } = await import(new URL("?dom.js", import.meta.url));
+import { Plot } from "./plot.js";
+import { brief, bytes, count, duration, el, fill, millis, say } from "./dom.js";
 
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const perSecond = (number) => `${brief(number)}/s`;

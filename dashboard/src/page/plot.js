@@ -1,6 +1,6 @@
 // A plot of the last minutes: lines over time, drawn as SVG. Pointer and arrow keys read single moments.
 
-const { clock, el, say, svg } = await import(new URL("?dom.js", import.meta.url));
+import { clock, el, say, svg } from "./dom.js";
 
 const MINUTE = 60_000;
 const HEIGHT = 132;

@@ -1,7 +1,7 @@
 // Synchronisation: the same board on two devices. Each has the tasks that the server has confirmed, a queue of changes
 // that it has not, and shows the one over the other.
 
-import { randomId } from "./channels.js";
+import { randomId } from "./client/socket.js";
 import { Device, make } from "./device.js";
 
 const COLUMNS = { todo: "To do", doing: "Doing", done: "Done" };

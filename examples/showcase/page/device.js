@@ -1,6 +1,6 @@
 // A device: a connection of its own, what there is to say about it, and the body that a part of the page fills.
 
-import { Socket } from "./channels.js";
+import { Socket } from "./client/socket.js";
 import { network } from "./network.js";
 
 const NOTE_MS = 6_000;
@@ -55,6 +55,7 @@ export class Device {
 
   close() {
     clearTimeout(this.#timer);
+    this.#wire.close();
     this.socket.close();
   }
 }

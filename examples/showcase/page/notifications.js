@@ -1,6 +1,6 @@
 // Notifications: two devices of Ada, and Bob, who has a connection without a device to look at.
 
-import { Socket } from "./channels.js";
+import { Socket } from "./client/socket.js";
 import { Device, make } from "./device.js";
 
 const KINDS = { orders: "Orders", reports: "Reports" };

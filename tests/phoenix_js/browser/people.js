@@ -115,7 +115,7 @@ export function people(implementation, replaced) {
       const room = unique("room-");
       const ann = await enter(t, { room, transport: "websocket" });
       await ann.page.evaluate(async (topic) => {
-        const { Socket } = await import("/channels.js");
+        const { Socket } = await import("/client/socket.js");
         const socket = new Socket("/socket", { secret: "the secret of Bob" });
         const names = ["Bob", "Robert"];
         const channel = socket.channel(topic, () => ({ name: names.shift(), last_seen_id: 0 }));
