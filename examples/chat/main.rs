@@ -80,7 +80,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             ("/chat.css", include_str!("page/chat.css")),
             ("/chat.js", include_str!("page/chat.js")),
             ("/people.js", include_str!("page/people.js")),
-            ("/presence.js", include_str!("../shared/presence.js")),
         ],
     );
     Ok(server::run(TcpListener::bind(addr).await?, app, endpoint).await?)

@@ -82,12 +82,18 @@ export function network(socket, { isCompact = false, isJoining = () => false, on
   };
   for (const [name, fault] of Object.entries(faults)) {
     part(name).addEventListener("click", () => {
-      menu.open = false;
+      closeMenu();
       fault();
     });
   }
 
-  // A click elsewhere or Escape closes the menu.
+  // The focus stays with the menu, which has hidden what had it.
+  function closeMenu() {
+    menu.open = false;
+    menu.firstElementChild.focus();
+  }
+
+  // A click or the focus elsewhere, or Escape, closes the menu.
   const closed = new AbortController();
   const clicked = ({ target }) => {
     if (!menu.contains(target)) menu.open = false;
@@ -95,8 +101,10 @@ export function network(socket, { isCompact = false, isJoining = () => false, on
   document.addEventListener("click", clicked, { signal: closed.signal });
   menu.addEventListener("keydown", ({ key }) => {
     if (key !== "Escape" || !menu.open) return;
-    menu.open = false;
-    menu.firstElementChild.focus();
+    closeMenu();
+  });
+  menu.addEventListener("focusout", ({ relatedTarget }) => {
+    if (relatedTarget && !menu.contains(relatedTarget)) menu.open = false;
   });
 
   show();

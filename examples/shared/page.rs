@@ -8,6 +8,7 @@ use axum::routing::get;
 const SHARED: &[(&str, &str)] = &[
     ("/base.css", include_str!("base.css")),
     ("/network.js", include_str!("network.js")),
+    ("/presence.js", include_str!("presence.js")),
     ("/client/socket.js", include_str!("../../dashboard/src/page/client/socket.js")),
     ("/client/channel.js", include_str!("../../dashboard/src/page/client/channel.js")),
     ("/client/transports.js", include_str!("../../dashboard/src/page/client/transports.js")),

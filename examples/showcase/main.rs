@@ -91,12 +91,14 @@ const FILES: &[(&str, &str)] = &[
     ("/showcase.css", include_str!("page/showcase.css")),
     ("/showcase.js", include_str!("page/showcase.js")),
     ("/device.js", include_str!("page/device.js")),
+    ("/make.js", include_str!("page/make.js")),
     ("/plot.js", include_str!("page/plot.js")),
     ("/live.js", include_str!("page/live.js")),
     ("/notifications.js", include_str!("page/notifications.js")),
     ("/board.js", include_str!("page/board.js")),
     ("/document.js", include_str!("page/document.js")),
     ("/plain.js", include_str!("page/plain.js")),
+    ("/sheet.js", include_str!("page/sheet.js")),
     ("/difference.js", include_str!("page/difference.js")),
 ];
 

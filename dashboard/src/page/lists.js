@@ -114,7 +114,7 @@ export class Sessions extends List {
         { name: "Transport", cell: ({ transport }) => transportName[transport] ?? transport },
         { name: "Channels", cell: ({ channels }) => count(channels), class: "number" },
         { name: "Waiting", cell: ({ queued }) => bytes(queued), class: "number" },
-        { name: "For", cell: ({ age }) => duration(age), class: "number" },
+        { name: "Age", cell: ({ age }) => duration(age), class: "number" },
         { name: "", cell: disconnect, class: "action" },
       ],
     });

@@ -58,7 +58,7 @@ export class Overview {
     this.shares = el("ul", { class: "shares" });
     this.channels = table("Channels", ["Pattern", "Running"], "The patterns that this endpoint serves");
     this.nodes = table("Nodes", ["Node", "Sessions", "State"], "This server is alone");
-    this.counters = table("Rare events since the program began", ["Event", "Count"], "Nothing rare has happened");
+    this.counters = table("Events since the program began", ["Event", "Count"], "Nothing has happened yet");
     const tiles = el("section", { class: "tiles", "aria-label": "Figures" }, ...Object.values(this.tiles).map(({ node }) => node), this.memory.node);
     this.node = el(
       "div",
