@@ -63,6 +63,7 @@ export class Overview {
     this.node = el(
       "div",
       { class: "overview" },
+      el("h1", { class: "hidden" }, this.title),
       tiles,
       el("section", { class: "plots", "aria-label": "The last minutes" }, ...this.plots.map(({ node }) => node)),
       el(

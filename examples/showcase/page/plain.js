@@ -98,9 +98,10 @@ export class PlainLetter {
   }
 
   #next() {
-    // The first edit of a channel brings the text, in which the later ones are made.
-    const text = this.#number === 0 ? this.#text : this.#area.value;
-    const edit = difference(this.#text, text);
+    // The first edit of a channel is an empty one and brings the text, in which the later ones are made.
+    const isFirst = this.#number === 0;
+    const text = isFirst ? this.#text : this.#area.value;
+    const edit = isFirst ? { at: 0, delete: 0, insert: "" } : difference(this.#text, text);
     if (!this.#isOutdated && edit.delete === 0 && edit.insert === "") return null;
     this.#isOutdated = false;
     this.#number += 1;
