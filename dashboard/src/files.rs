@@ -11,8 +11,8 @@ use http_body_util::Full;
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The page, which names the others by their query: wherever it is mounted, and whether its URL ends in a slash or not, that
-/// is a relative URL.
+/// The page, which names its files by their query: wherever it is mounted, and whether its URL ends in a slash or not, that
+/// is a relative URL. Scripts name one another by their paths.
 const PAGE: (&str, &str) = (HTML, include_str!("page/index.html"));
 
 macro_rules! files {
@@ -30,7 +30,11 @@ files! {
     "topic.js": SCRIPT,
     "plot.js": SCRIPT,
     "dom.js": SCRIPT,
-    "channels.js": SCRIPT,
+    "client/socket.js": SCRIPT,
+    "client/channel.js": SCRIPT,
+    "client/transports.js": SCRIPT,
+    "client/serializer.js": SCRIPT,
+    "client/faults.js": SCRIPT,
     "icon.svg": "image/svg+xml",
 }
 
@@ -45,8 +49,9 @@ pub(crate) fn answer<B>(request: &Request<B>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && !is_head {
         return text(StatusCode::METHOD_NOT_ALLOWED, "the dashboard is read with GET\n");
     }
-    let query = request.uri().query().unwrap_or_default();
-    let file = FILES.iter().find(|(name, ..)| *name == query);
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let is_path_of = |name| path.strip_suffix(name).is_some_and(|before| before.ends_with('/'));
+    let file = FILES.iter().find(|(name, ..)| *name == query || is_path_of(name));
     let (content_type, content) = file.map_or(PAGE, |(_, kind, content)| (*kind, *content));
     let mut response = respond(StatusCode::OK, content_type, content);
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

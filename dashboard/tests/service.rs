@@ -166,8 +166,8 @@ async fn the_page_and_its_files_are_served_under_a_strict_policy_wherever_it_is_
     assert!(!policy.contains("unsafe"), "{policy}");
     assert_eq!(headers[header::CACHE_CONTROL], "no-store");
     assert!(!page.contains("http:") && !page.contains("https:"), "no external address");
-    for file in ["dashboard.js", "dashboard.css", "channels.js", "icon.svg"] {
-        let (_, headers, content) = get(&dashboard, &format!("/?{file}")).await;
+    for file in ["?dashboard.js", "?dashboard.css", "?icon.svg", "below/client/socket.js"] {
+        let (_, headers, content) = get(&dashboard, &format!("/{file}")).await;
         let kind = headers[header::CONTENT_TYPE].to_str().unwrap();
         assert!(!kind.starts_with("text/html") && content.len() > 100, "{file}: {kind}");
     }

@@ -21,13 +21,14 @@
 //!
 //! | file | content |
 //! | --- | --- |
-//! | `main.rs` | the endpoint under `/socket`, the page at `/`, and the dashboard |
-//! | `server.rs` | the HTTP server: a time limit for request heads, and a graceful stop on SIGTERM |
+//! | `main.rs` | the endpoint, and the page at `/` |
+//! | `../shared/server.rs` | the HTTP server: a time limit for request heads, and a graceful stop on SIGTERM |
+//! | `../shared/dashboard.rs` | who may see the dashboard |
 //! | `../reference/engine.rs` | the connection to Redis or NATS, or the file of the events |
 //! | `room.rs` | the channel `room:*`: its events, their validation, and who receives them |
 //! | `presence.rs` | the people in a room, and who is typing or away |
 //! | `history.rs` | the stored messages, and catching up on missed ones |
-//! | `../../dashboard/src/page/channels.js` | a Phoenix client over WebSocket and long poll, with resumable sessions |
+//! | `../../dashboard/src/page/client` | a Phoenix client over WebSocket and long poll, with resumable sessions |
 //! | `../shared/presence.js` | the list of people present, built from presence events |
 //! | `../shared/network.js` | the status of the connection, and a bad network to try |
 //! | `page/people.js` | the row of people in the room, and detection of typing and absence |
@@ -35,6 +36,8 @@
 
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
 
+#[path = "../shared/dashboard.rs"]
+mod dashboard;
 #[path = "../reference/engine.rs"]
 mod engine;
 mod history;
@@ -42,22 +45,18 @@ mod history;
 mod page;
 mod presence;
 mod room;
+#[path = "../shared/server.rs"]
 mod server;
 
 use std::env;
 use std::error::Error;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
 use tokio::net::TcpListener;
 use tower_channels::{Endpoint, ResumeConfig};
-use tower_channels_dashboard::{Access, Dashboard, Parts, has_password, is_local};
 
 use history::{History, Store};
-use page::file_of;
+use page::page;
 use room::{Room, User};
 
 #[tokio::main]
@@ -75,48 +74,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let recent = ("room:*", tower_channels::History::last(500));
     let endpoint = engine::connect(builder, Some(&engine), "chat", recent).await?.build();
 
-    let password = env::var("DASHBOARD_PASSWORD").ok();
-    let is_public = password.is_some();
-    let dashboard = Dashboard::new(&endpoint).authorize(move |request| {
-        let access = access(&request, password.as_deref());
-        async move { access }
-    });
-
-    let app = Router::new()
-        .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
-        .route("/base.css", file_of("text/css", include_str!("../shared/base.css")))
-        .route("/chat.css", file_of("text/css", include_str!("page/chat.css")))
-        .route("/chat.js", file_of("text/javascript", include_str!("page/chat.js")))
-        .route("/people.js", file_of("text/javascript", include_str!("page/people.js")))
-        .route("/presence.js", file_of("text/javascript", include_str!("../shared/presence.js")))
-        .route(
-            "/channels.js",
-            file_of("text/javascript", include_str!("../../dashboard/src/page/channels.js")),
-        )
-        .route("/network.js", file_of("text/javascript", include_str!("../shared/network.js")))
-        .nest_service("/socket", endpoint.service())
-        .nest_service("/dashboard", dashboard.clone());
-
-    let listener = TcpListener::bind(addr).await?;
-    let address = listener.local_addr()?;
-    println!("listening on http://{address}");
-    let whom = if is_public { "with DASHBOARD_PASSWORD" } else { "from this machine" };
-    println!("its dashboard is at http://{address}/dashboard, {whom}");
-    let stop = async {
-        server::stopped().await;
-        dashboard.shutdown(Duration::ZERO).await;
-    };
-    server::serve(listener, app, endpoint, stop).await;
-    Ok(())
-}
-
-/// Who may see the dashboard, and disconnect people: whoever knows the password, or this machine if there is none.
-fn access(request: &Parts, password: Option<&str>) -> Access {
-    let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
-    match password {
-        Some(password) if has_password(request, password) => Access::ALL,
-        Some(_) => Access::LOGIN,
-        None if peer.is_some_and(|peer| is_local(request, peer.0)) => Access::ALL,
-        None => Access::NONE,
-    }
+    let app = page(
+        include_str!("page/index.html"),
+        &[
+            ("/chat.css", include_str!("page/chat.css")),
+            ("/chat.js", include_str!("page/chat.js")),
+            ("/people.js", include_str!("page/people.js")),
+        ],
+    );
+    Ok(server::run(TcpListener::bind(addr).await?, app, endpoint).await?)
 }

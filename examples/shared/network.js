@@ -1,6 +1,7 @@
 // The state of a connection, and a bad network to try on it: what the pages of the examples have in common.
 //
-// A page puts `element` where it likes, and calls `show` whenever the socket or a channel has changed.
+// A page puts `element` where it likes, calls `show` whenever the socket or a channel has changed, and `close` when it takes the
+// element away for good.
 
 const TRANSPORT_NAMES = { websocket: "WebSocket", longpoll: "Long poll" };
 const WORDS = { closed: "closed", connecting: "connecting", open: "connected", joining: "joining", waiting: "reconnecting" };
@@ -81,21 +82,31 @@ export function network(socket, { isCompact = false, isJoining = () => false, on
   };
   for (const [name, fault] of Object.entries(faults)) {
     part(name).addEventListener("click", () => {
-      menu.open = false;
+      closeMenu();
       fault();
     });
   }
 
-  // A click elsewhere or Escape closes the menu.
-  document.addEventListener("click", ({ target }) => {
-    if (!menu.contains(target)) menu.open = false;
-  });
-  menu.addEventListener("keydown", ({ key }) => {
-    if (key !== "Escape" || !menu.open) return;
+  // The focus stays with the menu, which has hidden what had it.
+  function closeMenu() {
     menu.open = false;
     menu.firstElementChild.focus();
+  }
+
+  // A click or the focus elsewhere, or Escape, closes the menu.
+  const closed = new AbortController();
+  const clicked = ({ target }) => {
+    if (!menu.contains(target)) menu.open = false;
+  };
+  document.addEventListener("click", clicked, { signal: closed.signal });
+  menu.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape" || !menu.open) return;
+    closeMenu();
+  });
+  menu.addEventListener("focusout", ({ relatedTarget }) => {
+    if (relatedTarget && !menu.contains(relatedTarget)) menu.open = false;
   });
 
   show();
-  return { element, show };
+  return { element, show, close: () => closed.abort() };
 }

@@ -7,6 +7,8 @@
 //! `ADDR` sets the address to listen on (default `127.0.0.1:4000`). Everything is in memory. Each part
 //! of the page has two devices, with a connection each and a bad network to try; a second tab has two more.
 //!
+//! `/dashboard` shows the server at work, to this machine alone; with `DASHBOARD_PASSWORD` to everybody who knows that.
+//!
 //! The document is written in a textarea, or in an editor over Yjs once that is built:
 //!
 //! ```text
@@ -23,26 +25,31 @@
 //! | `page/device.js` | a device: its connection, what it has to say, and the part that it shows |
 //! | `page/live.js`, … | each part of the page |
 //! | `web` | an editor of the document, over the packages `phoenix`, `tower-channels-client` and `yjs` |
-//! | `../shared` | the client of the protocol, and the bad network |
+//! | `../shared` | the HTTP server, who may see the dashboard, and the bad network |
+//! | `../../dashboard/src/page/client` | a Phoenix client over WebSocket and long poll, with resumable sessions |
 
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]
 
 mod board;
+#[path = "../shared/dashboard.rs"]
+mod dashboard;
 mod device;
 mod document;
 mod live;
 mod notifications;
 #[path = "../shared/page.rs"]
 mod page;
+#[path = "../shared/server.rs"]
+mod server;
 
 use std::env;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use tokio::net::TcpListener;
 use tower_channels::{Endpoint, History};
 
 use board::Board;
@@ -50,7 +57,7 @@ use device::{Device, State, connect};
 use document::Document;
 use live::Live;
 use notifications::{Inbox, Shop};
-use page::file_of;
+use page::page;
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -71,41 +78,29 @@ fn endpoint(state: State) -> Endpoint<Device> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let state = State::default();
     let endpoint = endpoint(state.clone());
-    let app = Router::new()
-        .route("/notify", post(notifications::notify_by_http))
-        .with_state((endpoint.pubsub().clone(), state.inboxes))
-        .merge(page())
-        .nest_service("/socket", endpoint.service());
+    let inboxes = (endpoint.pubsub().clone(), state.inboxes);
+    let app = page(include_str!("page/index.html"), FILES)
+        .route("/letter.js", get(letter))
+        .route("/notify", post(notifications::notify_by_http).with_state(inboxes));
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:4000".into());
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, app).await?)
+    Ok(server::run(TcpListener::bind(address).await?, app, endpoint).await?)
 }
 
 /// The files of the page.
-fn page() -> Router {
-    let scripts = [
-        ("/showcase.js", include_str!("page/showcase.js")),
-        ("/device.js", include_str!("page/device.js")),
-        ("/plot.js", include_str!("page/plot.js")),
-        ("/live.js", include_str!("page/live.js")),
-        ("/notifications.js", include_str!("page/notifications.js")),
-        ("/board.js", include_str!("page/board.js")),
-        ("/document.js", include_str!("page/document.js")),
-        ("/plain.js", include_str!("page/plain.js")),
-        ("/difference.js", include_str!("page/difference.js")),
-        ("/channels.js", include_str!("../../dashboard/src/page/channels.js")),
-        ("/network.js", include_str!("../shared/network.js")),
-    ];
-    let page = Router::new()
-        .route("/letter.js", get(letter))
-        .route("/", file_of("text/html; charset=utf-8", include_str!("page/index.html")))
-        .route("/base.css", file_of("text/css", include_str!("../shared/base.css")))
-        .route("/showcase.css", file_of("text/css", include_str!("page/showcase.css")));
-    scripts
-        .into_iter()
-        .fold(page, |page, (path, text)| page.route(path, file_of("text/javascript", text)))
-}
+const FILES: &[(&str, &str)] = &[
+    ("/showcase.css", include_str!("page/showcase.css")),
+    ("/showcase.js", include_str!("page/showcase.js")),
+    ("/device.js", include_str!("page/device.js")),
+    ("/make.js", include_str!("page/make.js")),
+    ("/plot.js", include_str!("page/plot.js")),
+    ("/live.js", include_str!("page/live.js")),
+    ("/notifications.js", include_str!("page/notifications.js")),
+    ("/board.js", include_str!("page/board.js")),
+    ("/document.js", include_str!("page/document.js")),
+    ("/plain.js", include_str!("page/plain.js")),
+    ("/sheet.js", include_str!("page/sheet.js")),
+    ("/difference.js", include_str!("page/difference.js")),
+];
 
 /// The editor over Yjs, where `web` is built.
 async fn letter() -> Result<impl IntoResponse, StatusCode> {

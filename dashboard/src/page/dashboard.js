@@ -1,8 +1,10 @@
 // The page: one connection, and the view that the fragment of the URL names.
 
-const load = (file) => import(new URL(`?${file}`, import.meta.url));
+// The files beside this one, wherever the dashboard is mounted, and whether the URL of the page ends in a slash or not.
+const path = location.pathname.replace(/\/$/, "");
+const load = (file) => import(`${path}/${file}`);
 const [{ Socket }, { Overview }, { Sessions, Topics }, { Topic }, { el, say }] = await Promise.all(
-  ["channels.js", "overview.js", "lists.js", "topic.js", "dom.js"].map(load),
+  ["client/socket.js", "overview.js", "lists.js", "topic.js", "dom.js"].map(load),
 );
 
 const byId = (id) => document.getElementById(id);
@@ -17,7 +19,7 @@ class Console {
   disconnects = false;
 
   constructor() {
-    this.socket = new Socket(location.pathname.replace(/\/$/, ""), {});
+    this.socket = new Socket(path, {});
     this.channel = this.socket.channel("dashboard", () => ({}));
     this.channel.on("sample", (sample) => this.#add(sample));
     this.channel.on("status", (status) => {

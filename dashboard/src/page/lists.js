@@ -1,6 +1,6 @@
 // The lists of sessions and topics: searched, ordered and cut by the server, and read again while they are looked at.
 
-const { brief, bytes, count, duration, el, fill, say, transportName } = await import(new URL("?dom.js", import.meta.url));
+import { brief, bytes, count, duration, el, fill, say, transportName } from "./dom.js";
 
 const REFRESH_MS = 2_500;
 const TYPING_MS = 250;
@@ -114,7 +114,7 @@ export class Sessions extends List {
         { name: "Transport", cell: ({ transport }) => transportName[transport] ?? transport },
         { name: "Channels", cell: ({ channels }) => count(channels), class: "number" },
         { name: "Waiting", cell: ({ queued }) => bytes(queued), class: "number" },
-        { name: "For", cell: ({ age }) => duration(age), class: "number" },
+        { name: "Age", cell: ({ age }) => duration(age), class: "number" },
         { name: "", cell: disconnect, class: "action" },
       ],
     });

@@ -1,7 +1,7 @@
 // The overview: figures, plots, and tables of what there is little of.
 
-const { Plot } = await import(new URL("?plot.js", import.meta.url));
-const { brief, bytes, count, duration, el, fill, millis, say } = await import(new URL("?dom.js", import.meta.url));
+import { Plot } from "./plot.js";
+import { brief, bytes, count, duration, el, fill, millis, say } from "./dom.js";
 
 const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
 const perSecond = (number) => `${brief(number)}/s`;
@@ -58,11 +58,12 @@ export class Overview {
     this.shares = el("ul", { class: "shares" });
     this.channels = table("Channels", ["Pattern", "Running"], "The patterns that this endpoint serves");
     this.nodes = table("Nodes", ["Node", "Sessions", "State"], "This server is alone");
-    this.counters = table("Rare events since the program began", ["Event", "Count"], "Nothing rare has happened");
+    this.counters = table("Events since the program began", ["Event", "Count"], "Nothing has happened yet");
     const tiles = el("section", { class: "tiles", "aria-label": "Figures" }, ...Object.values(this.tiles).map(({ node }) => node), this.memory.node);
     this.node = el(
       "div",
       { class: "overview" },
+      el("h1", { class: "hidden" }, this.title),
       tiles,
       el("section", { class: "plots", "aria-label": "The last minutes" }, ...this.plots.map(({ node }) => node)),
       el(

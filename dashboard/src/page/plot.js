@@ -1,6 +1,6 @@
 // A plot of the last minutes: lines over time, drawn as SVG. Pointer and arrow keys read single moments.
 
-const { clock, el, say, svg } = await import(new URL("?dom.js", import.meta.url));
+import { clock, el, say, svg } from "./dom.js";
 
 const MINUTE = 60_000;
 const HEIGHT = 132;
@@ -96,10 +96,12 @@ export class Plot {
     const read = samples.find(({ t }) => t === this.at) ?? null;
     const shown = read ?? last;
     const text = (value) => (value === null || value === undefined ? "–" : show(value));
-    series.forEach(({ of }, i) => say(this.values[i], shown ? text(of(shown)) : "–"));
+    // Unless a moment is read, the newest value: not every sample has one.
+    const valueOf = (of) => (read ? of(read) : samples.map(of).findLast((value) => value !== null));
+    series.forEach(({ of }, i) => say(this.values[i], text(valueOf(of))));
     say(this.time, read ? clock(read.t) : "");
     if (this.box.matches(":focus-visible") && shown) {
-      say(this.now, `${clock(shown.t)}: ${series.map(({ name, of }) => `${name} ${text(of(shown))}`).join(", ")}`);
+      say(this.now, `${clock(shown.t)}: ${series.map(({ name, of }) => `${name} ${text(valueOf(of))}`).join(", ")}`);
     }
     const all = series.flatMap(({ of }) => samples.map(of)).filter((value) => value !== null);
     this.empty.hidden = all.length > 0;
@@ -163,8 +165,10 @@ function path(samples, of, x, y) {
       close();
       begin = sample;
     }
-    const point = `${begin === sample ? "M" : "L"}${x(sample.t).toFixed(1)} ${y(value).toFixed(1)}`;
-    line += point;
+    const place = `${x(sample.t).toFixed(1)} ${y(value).toFixed(1)}`;
+    const point = `${begin === sample ? "M" : "L"}${place}`;
+    // A line of no length is seen as a dot: a sample without neighbours.
+    line += begin === sample ? `${point}L${place}` : point;
     area += point;
     before = sample;
   }

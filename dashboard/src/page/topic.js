@@ -1,6 +1,6 @@
 // One topic: who is present, and what is broadcast while it is looked at.
 
-const { brief, bytes, clock, count, el, fill, say } = await import(new URL("?dom.js", import.meta.url));
+import { brief, bytes, clock, count, el, fill, say } from "./dom.js";
 
 const REFRESH_MS = 2_500;
 const KEPT = 100;

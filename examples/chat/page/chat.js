@@ -1,11 +1,11 @@
-// The chat page: its state and how it is shown. The protocol is in channels.js.
+// The chat page: its state and how it is shown. The protocol is in client/socket.js.
 //
 // Every change in a room has a number (history.rs): messages, reactions, deletions. `seen` is the last one without a
 // gap before it. Lost connections and changes of transport are left to the library, which resumes the session and
 // replays what was missed. If the session is gone, for example after a server restart, the join carries `seen` and its
 // reply brings what is missing. Either way, nothing is lost and nothing is shown twice.
 
-import { Socket, randomId } from "./channels.js";
+import { Socket, randomId } from "./client/socket.js";
 import { network } from "./network.js";
 import { Doing, hue, initials, showPeople } from "./people.js";
 import { Presence } from "./presence.js";

@@ -1,8 +1,9 @@
 // Synchronisation: the same board on two devices. Each has the tasks that the server has confirmed, a queue of changes
 // that it has not, and shows the one over the other.
 
-import { randomId } from "./channels.js";
-import { Device, make } from "./device.js";
+import { randomId } from "./client/socket.js";
+import { Device } from "./device.js";
+import { make } from "./make.js";
 
 const COLUMNS = { todo: "To do", doing: "Doing", done: "Done" };
 const FIRST = ["Water the plants", "Book the train", "Call the bank"];
@@ -30,6 +31,7 @@ class Board {
     this.#channel
       .on("task", (task) => this.#received([task]))
       .on("tasks", ({ tasks }) => {
+        this.#tasks.clear(); // a server that has forgotten tasks begins anew with their versions, too
         this.#received(tasks);
         // Both devices may do this: by its id, each change counts once.
         if (tasks.length === 0) FIRST.forEach((text, i) => this.#change({ id: `${i}`, version: 0, text, column: "todo" }, `first ${i}`));

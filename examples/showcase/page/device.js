@@ -1,6 +1,7 @@
 // A device: a connection of its own, what there is to say about it, and the body that a part of the page fills.
 
-import { Socket } from "./channels.js";
+import { Socket } from "./client/socket.js";
+import { make } from "./make.js";
 import { network } from "./network.js";
 
 const NOTE_MS = 6_000;
@@ -55,15 +56,7 @@ export class Device {
 
   close() {
     clearTimeout(this.#timer);
+    this.#wire.close();
     this.socket.close();
   }
-}
-
-// Creates an element. What users have written is only ever set as text.
-export function make(tag, properties = {}, ...children) {
-  const { testid, ...rest } = properties;
-  const element = Object.assign(document.createElement(tag), rest);
-  if (testid) element.dataset.testid = testid;
-  element.append(...children);
-  return element;
 }

@@ -32,5 +32,10 @@ function edited(part, name, letter) {
   const device = new Device(part, { name, socket: letter.connection, isJoining: () => letter.isJoining });
   letter.onrefused = (reason) => device.note(`Not saved: ${reason}`);
   letter.show(device.body, name);
-  return letter;
+  return {
+    close() {
+      device.close();
+      letter.close();
+    },
+  };
 }

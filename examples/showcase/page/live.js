@@ -1,9 +1,13 @@
 // Live updates: two devices show the same topics, the second over a slow network. Each acknowledges what it has shown.
 
-import { Device, make } from "./device.js";
+import { Device } from "./device.js";
+import { make } from "./make.js";
 import { Sparkline } from "./plot.js";
 
 const STEPS = 60; // on a plot
+const STEP_S = 0.5;
+
+let last = 0; // the newest step that any of the devices has got
 
 export function live(part) {
   const devices = [
@@ -51,7 +55,10 @@ function ticker(device) {
     }
     skippedAtAll += skipped;
     shown += 1;
-    count.textContent = `${shown} shown, ${skippedAtAll} skipped`;
+    last = Math.max(last, step);
+    const behind = (last - step) * STEP_S;
+    const age = behind < 1 ? "up to date" : `${behind} s behind`;
+    count.textContent = `${shown} shown, ${skippedAtAll} skipped; ${age}`;
     count.dataset.step = step;
   });
 }
@@ -82,7 +89,7 @@ function scores(device) {
 
   follow(device, "live:scores", (points) => {
     const [, { minute: now, games }] = points.at(-1);
-    minute.textContent = now < 90 ? `${now}’` : "full time";
+    minute.textContent = `${now < 90 ? `${now}’` : "full time"}; line: the home team’s lead`;
     for (const game of games) {
       if (!rows.has(game.home)) rows.set(game.home, gameRow(list));
       rows.get(game.home)(game, now);

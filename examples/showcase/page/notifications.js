@@ -1,7 +1,8 @@
 // Notifications: two devices of Ada, and Bob, who has a connection without a device to look at.
 
-import { Socket } from "./channels.js";
-import { Device, make } from "./device.js";
+import { Socket } from "./client/socket.js";
+import { Device } from "./device.js";
+import { make } from "./make.js";
 
 const KINDS = { orders: "Orders", reports: "Reports" };
 
@@ -53,8 +54,9 @@ function inbox(device) {
     make("fieldset", {}, make("legend", { textContent: "Notify me of" }), ...mutes.map(({ label }) => label)),
   );
 
-  let shown = null; // the newest version
-  const channel = device.channel("user:ada", () => {});
+  let shown = null;
+  let version = 0; // of what is shown, since the last join: a server that has forgotten inboxes begins anew
+  const channel = device.channel("user:ada", () => (version = 0));
   const tell = (event, payload) =>
     channel.push(event, payload).catch(({ message }) => {
       device.note(`Not saved: ${message}`);
@@ -72,13 +74,18 @@ function inbox(device) {
   }
 
   function noteRow({ id, kind, text }, inbox) {
-    const row = make("li", { testid: "notification" }, make("span", { className: "kind", textContent: KINDS[kind] }), text);
-    row.classList.toggle("unread", id > inbox.read_id);
+    const what = make("span", { className: "what", textContent: text });
+    const row = make("li", { testid: "notification" }, make("span", { className: "kind", textContent: KINDS[kind] }), what);
+    if (id > inbox.read_id) {
+      row.classList.add("unread");
+      row.append(make("span", { className: "sr-only", textContent: "unread" }));
+    }
     return row;
   }
 
   channel.on("inbox", (inbox) => {
-    if (shown !== null && inbox.version < shown.version) return;
+    if (inbox.version < version) return;
+    version = inbox.version;
     const isNew = shown !== null && inbox.last_id > shown.last_id;
     if (isNew) device.note(`${inbox.notes[0].text}`);
     shown = inbox;

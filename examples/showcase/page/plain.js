@@ -3,14 +3,24 @@
 //
 //     >  edit    {number, at, delete, insert}; an empty one asks for the text
 //     <  update  others have written: there is another text
+//     >  cursor  {client, at}: where this page's cursor is; the others' come by presence
 
-import { Device, make } from "./device.js";
+import { randomId } from "./client/socket.js";
+import { Device } from "./device.js";
 import { applied, difference, moved, rebased } from "./difference.js";
+import { Presence } from "./presence.js";
+import { Sheet } from "./sheet.js";
+
+const CURSOR_MS = 100;
 
 export class PlainLetter {
   #device;
   #channel;
-  #area = make("textarea", { placeholder: "Write something…", spellcheck: false, testid: "letter" });
+  #sheet;
+  #area;
+  #presence;
+  #client = randomId();
+  #cursorTimer;
   #text = ""; // as the server had it last
   #number = 0; // of the newest edit
   #isOutdated = true;
@@ -19,18 +29,24 @@ export class PlainLetter {
 
   constructor(part, name, user) {
     this.#device = new Device(part, { name, user });
-    this.#area.setAttribute("aria-label", `The letter, as ${name} writes it`);
-    this.#area.addEventListener("input", () => this.#send());
-    this.#device.body.append(make("div", { className: "sheet" }, this.#area));
+    this.#sheet = new Sheet(this.#device.body, name, () => this.#selected());
+    this.#area = this.#sheet.area;
+    this.#area.addEventListener("input", () => {
+      this.#showOthers();
+      this.#send();
+    });
     this.#channel = this.#device.channel("doc:letter", (reply) => this.#joined(reply), { plain: true });
     this.#channel.on("update", () => {
       this.#isOutdated = true;
       this.#send();
     });
+    this.#presence = new Presence(this.#channel);
+    this.#presence.onSync(() => this.#showOthers());
     this.#channel.join();
   }
 
   close() {
+    clearTimeout(this.#cursorTimer);
     this.#device.close();
   }
 
@@ -42,7 +58,21 @@ export class PlainLetter {
       this.#sent = null;
       this.#isOutdated = true;
     }
+    this.#selected();
     this.#send();
+  }
+
+  // A cursor is an offset in this page's text. Where others have a slightly older text, it is right with their next one.
+  #selected() {
+    this.#cursorTimer ??= setTimeout(() => {
+      this.#cursorTimer = undefined;
+      this.#channel.send("cursor", { client: this.#client, at: this.#area.selectionEnd });
+    }, CURSOR_MS);
+  }
+
+  #showOthers() {
+    const cursors = this.#presence.list((name, { metas }) => metas.map(({ cursor }) => ({ name, ...cursor })));
+    this.#sheet.show(cursors.flat().filter(({ client, at }) => at !== undefined && client !== this.#client));
   }
 
   async #send() {
@@ -68,9 +98,10 @@ export class PlainLetter {
   }
 
   #next() {
-    // The first edit of a channel brings the text, in which the later ones are made.
-    const text = this.#number === 0 ? this.#text : this.#area.value;
-    const edit = difference(this.#text, text);
+    // The first edit of a channel is an empty one and brings the text, in which the later ones are made.
+    const isFirst = this.#number === 0;
+    const text = isFirst ? this.#text : this.#area.value;
+    const edit = isFirst ? { at: 0, delete: 0, insert: "" } : difference(this.#text, text);
     if (!this.#isOutdated && edit.delete === 0 && edit.insert === "") return null;
     this.#isOutdated = false;
     this.#number += 1;
@@ -88,5 +119,7 @@ export class PlainLetter {
     const change = difference(value, shown);
     this.#area.value = shown;
     this.#area.setSelectionRange(moved(selectionStart, change), moved(selectionEnd, change));
+    this.#showOthers();
+    this.#selected();
   }
 }

@@ -8,10 +8,10 @@ import { launch } from "../support/browser.js";
 import { enterChat } from "../support/chat.js";
 import { unique } from "../support/client.js";
 import { example, startServer } from "../support/server.js";
-import { test } from "../support/test.js";
+import { AT_A_TIME, test } from "../support/test.js";
 
 export function people(implementation, replaced) {
-  describe(`the people in the chat, with Presence of ${implementation}`, () => {
+  describe(`the people in the chat, with Presence of ${implementation}`, { concurrency: AT_A_TIME }, () => {
     let server, browser, folder;
     before(async () => {
       folder = await mkdtemp(join(tmpdir(), "chat-"));
@@ -115,7 +115,7 @@ export function people(implementation, replaced) {
       const room = unique("room-");
       const ann = await enter(t, { room, transport: "websocket" });
       await ann.page.evaluate(async (topic) => {
-        const { Socket } = await import("/channels.js");
+        const { Socket } = await import("/client/socket.js");
         const socket = new Socket("/socket", { secret: "the secret of Bob" });
         const names = ["Bob", "Robert"];
         const channel = socket.channel(topic, () => ({ name: names.shift(), last_seen_id: 0 }));

@@ -5,9 +5,9 @@ import { after, before, describe } from "node:test";
 import { launch, SCRIPT, servePage } from "../support/browser.js";
 import { unique } from "../support/client.js";
 import { example, startServer } from "../support/server.js";
-import { test } from "../support/test.js";
+import { AT_A_TIME, test } from "../support/test.js";
 
-describe("the newest client in Chromium", () => {
+describe("the newest client in Chromium", { concurrency: AT_A_TIME }, () => {
   let server, pages, browser;
   before(async () => {
     [server, pages, browser] = await Promise.all([

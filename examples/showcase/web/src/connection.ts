@@ -140,6 +140,7 @@ export class Connection {
   }
 
   close() {
+    if (this.state === "closed") return;
     clearInterval(this.#pinging);
     this.socket.disconnect();
     this.#become("closed");
@@ -147,6 +148,7 @@ export class Connection {
 
   /** Connects anew, in the same session, over the transport that there is. */
   #start() {
+    if (this.state === "closed") return; // since the fault that ends now began
     const isLongPoll = this.preferred === "longpoll" && !this.offline;
     const socket = this.socket as any;
     socket.longPollFallbackMs = this.offline || isLongPoll ? undefined : FALLBACK_MS;

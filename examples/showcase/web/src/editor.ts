@@ -1,7 +1,8 @@
-// A textarea for a Yjs text. Behind it lies a copy of the text with the cursors of others.
+// A textarea for a Yjs text.
 
 import * as Y from "yjs";
 import { difference } from "../../page/difference.js";
+import { Sheet } from "../../page/sheet.js";
 
 export interface Other {
   name: string;
@@ -9,35 +10,22 @@ export interface Other {
 }
 
 export class Editor {
-  onselect = () => {};
   readonly #text: Y.Text;
-  readonly #area = document.createElement("textarea");
-  readonly #behind = document.createElement("div");
-  readonly #here = document.createElement("p");
+  readonly #sheet: Sheet;
+  readonly #area: HTMLTextAreaElement;
   readonly #undo: Y.UndoManager;
 
-  constructor(body: HTMLElement, name: string, text: Y.Text) {
+  constructor(body: HTMLElement, name: string, text: Y.Text, onselect: () => void) {
     this.#text = text;
     this.#undo = new Y.UndoManager(text, { trackedOrigins: new Set([this]) });
-    Object.assign(this.#area, { placeholder: "Write something…", spellcheck: false, value: text.toString() });
-    this.#area.setAttribute("aria-label", `The letter, as ${name} writes it`);
-    this.#area.dataset.testid = "letter";
-    this.#behind.className = "behind";
-    this.#behind.setAttribute("aria-hidden", "true");
-    this.#here.className = "count";
-    this.#here.dataset.testid = "here";
-    const sheet = document.createElement("div");
-    sheet.className = "sheet";
-    sheet.append(this.#behind, this.#area);
-    body.append(sheet, this.#here);
-
+    this.#sheet = new Sheet(body, name, onselect);
+    this.#area = this.#sheet.area as HTMLTextAreaElement;
+    this.#area.value = text.toString();
     this.#area.addEventListener("input", () => this.#written());
     this.#area.addEventListener("keydown", (event) => this.#keyPressed(event));
-    for (const event of ["keyup", "pointerup", "focus", "input"]) this.#area.addEventListener(event, () => this.onselect());
     text.observe(({ delta, transaction }) => {
       if (transaction.origin !== this) this.#changed(delta);
     });
-    this.showOthers([]);
   }
 
   get cursor() {
@@ -45,21 +33,7 @@ export class Editor {
   }
 
   showOthers(others: Other[]) {
-    const text = this.#text.toString();
-    const parts: (string | Node)[] = [];
-    let last = 0;
-    for (const { name, at } of others.toSorted((a, b) => a.at - b.at)) {
-      const caret = document.createElement("span");
-      caret.className = "caret";
-      caret.dataset.name = name;
-      caret.dataset.testid = "caret";
-      parts.push(text.slice(last, at), caret);
-      last = at;
-    }
-    this.#behind.replaceChildren(...parts, `${text.slice(last)}\n`);
-    const names = [...new Set(others.map(({ name }) => name))].join(", ");
-    const here = names === "" ? "Nobody else is here" : `Also here: ${names}`;
-    if (this.#here.textContent !== here) this.#here.textContent = here;
+    this.#sheet.show(others);
   }
 
   /** Makes one change of the text of what is different in the area. */

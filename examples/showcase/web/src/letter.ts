@@ -47,10 +47,9 @@ export class Letter {
   }
 
   show(body: HTMLElement, name: string) {
-    this.#editor = new Editor(body, name, this.#text);
-    this.#editor.onselect = () => {
+    this.#editor = new Editor(body, name, this.#text, () => {
       this.#timer ??= setTimeout(() => this.#sendCursor(), CURSOR_MS);
-    };
+    });
     this.#text.observe(() => this.#showOthers());
     this.#channel.join().receive("ok", () => {
       this.connection.onchange();
@@ -87,11 +86,11 @@ export class Letter {
   #showOthers() {
     const others = this.#presence.list((name: string, { metas }: { metas: { cursor: Cursor | null }[] }) =>
       metas
-        .filter(({ cursor }) => cursor && cursor.client !== this.#doc.clientID)
+        .filter(({ cursor }) => cursor?.anchor && cursor.client !== this.#doc.clientID)
         .map(({ cursor }) => {
           const position = Y.createRelativePositionFromJSON(cursor!.anchor);
           const at = Y.createAbsolutePositionFromRelativePosition(position, this.#doc)?.index;
-          return { name: name.charAt(0).toUpperCase() + name.slice(1), at: at ?? this.#text.length };
+          return { name, at: at ?? this.#text.length };
         }),
     );
     this.#editor?.showOthers(others.flat());

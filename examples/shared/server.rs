@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower_channels::Endpoint;
 
-use crate::room::User;
+use crate::dashboard::{announce, dashboard};
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,13 +25,27 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 const LAST_RESPONSES: Duration = Duration::from_secs(5);
 
+/// Serves an endpoint under `/socket`, its dashboard under `/dashboard` and `app`, until SIGTERM.
+pub async fn run<A>(listener: TcpListener, app: Router, endpoint: Endpoint<A>) -> io::Result<()>
+where
+    A: Send + Sync + 'static,
+{
+    announce(listener.local_addr()?);
+    serve(listener, app, endpoint, stopped()).await;
+    Ok(())
+}
+
 /// Serves until `stop` completes, then shuts down gracefully.
-pub async fn serve(
+async fn serve<A: Send + Sync + 'static>(
     listener: TcpListener,
     app: Router,
-    endpoint: Endpoint<User>,
+    endpoint: Endpoint<A>,
     stop: impl Future<Output = ()>,
 ) {
+    let dashboard = dashboard(&endpoint);
+    let app = app
+        .nest_service("/socket", endpoint.service())
+        .nest_service("/dashboard", dashboard.clone());
     let service = TowerToHyperService::new(app);
     let stopping = watch::Sender::new(());
     let mut stop = pin!(stop);
@@ -72,6 +86,7 @@ pub async fn serve(
     }
     // In this order: no new connections, the end of all sessions, the last responses.
     drop(listener);
+    dashboard.shutdown(Duration::ZERO).await;
     endpoint.shutdown(SHUTDOWN_TIMEOUT).await;
     stopping.send_replace(());
     let _ = tokio::time::timeout(LAST_RESPONSES, stopping.closed()).await;
@@ -84,7 +99,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Waits for SIGTERM, which service managers send, or for Ctrl-C.
-pub async fn stopped() {
+async fn stopped() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     {
@@ -109,16 +124,14 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::room::tests::chat;
 
     /// Starts a server. It stops when the sender is dropped.
     async fn start() -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let chat = chat();
-        let app = Router::new().nest_service("/socket", chat.service());
-        let server = serve(listener, app, chat, async { _ = stopped.await });
+        let endpoint = Endpoint::builder(async |_| Ok(())).build();
+        let server = serve(listener, Router::new(), endpoint, async { _ = stopped.await });
         (address, stop, tokio::spawn(server))
     }
 
@@ -126,7 +139,7 @@ mod tests {
     async fn a_stop_closes_the_websockets_and_then_ends_the_server() {
         let (address, stop, server) = start().await;
         let mut socket = TcpStream::connect(address).await.unwrap();
-        let upgrade = "GET /socket/websocket?vsn=2.0.0&secret=the+secret+of+Ada HTTP/1.1\r\n\
+        let upgrade = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\n\
             Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         socket.write_all(upgrade.as_bytes()).await.unwrap();
