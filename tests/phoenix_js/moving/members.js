@@ -73,13 +73,13 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
 
 /**
  * Learns from the answer to a join whether the session goes on: on the same node, which repeats an earlier answer (`back`),
- * or `moved` from another; or something may be missing, since it was begun anew (`new`), or has moved with a `gap`; or it
- * was begun anew, and nothing is missing (`recovered`). What this member has stored in its channel must have travelled along
+ * or `moved` from another; or something may be missing, since it was begun anew (`new`, or `gap` if it named a position), or has moved
+ * with a gap (`moved_gap`); or it was begun anew, and nothing is missing (`recovered`). What this member has stored in its channel must have travelled along
  * with a session that goes on.
  */
 async function arrive(me, arrival) {
   if (!me.hasArrived) return void (me.hasArrived = true);
-  if (arrival === "gap" || isAnew({ arrival })) me.told.push({ arrival, at: Date.now() });
+  if (arrival === "moved_gap" || isAnew({ arrival })) me.told.push({ arrival, at: Date.now() });
   if (isAnew({ arrival })) {
     me.interrupt?.();
     return mark(me);
