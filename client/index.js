@@ -10,6 +10,7 @@ import { KeptPushes } from "./pushes.js";
 const RETURN_AFTER_MS = [5_000, 15_000, 30_000, 60_000, 120_000];
 const MAX_RETURN_AFTER_MS = 300_000;
 const STEADY_AFTER_MS = 5_000;
+const QUIET_WITHIN_MS = 1_000;
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 const OPEN = 1;
 
@@ -42,7 +43,7 @@ export function keepSession(options = {}) {
       if (!isHidden) endSession(); // phoenix.js itself disconnects a page that may be shown again
       return disconnect.apply(socket, args);
     };
-    returnToWebSocket(socket, options);
+    returnToWebSocket(socket, options, () => pushes.areTracked());
   }
 
   /** Ends the session for good. The next connection begins another one. */
@@ -97,7 +98,7 @@ export function keepSession(options = {}) {
  * next to the long poll, outside the session, and the socket moves once the probe got a reply and stayed open for
  * a while. The delay grows with each try and resets once a WebSocket of the socket itself has lived long enough.
  */
-function returnToWebSocket(socket, options) {
+function returnToWebSocket(socket, options, areTracked) {
   const { returnAfterMs = backoff, steadyAfterMs = STEADY_AFTER_MS } = options;
   const webSocket = options.transport ?? globalThis.WebSocket;
   const longPoll = socket.getLongPollTransport?.(); // absent in the oldest versions, which cannot switch
@@ -149,15 +150,19 @@ function returnToWebSocket(socket, options) {
   function finishProbe() {
     const steady = answered && probe.isConnected();
     probe.disconnect();
-    if (steady) moveToWebSocket();
+    if (steady) moveToWebSocket(Date.now() + QUIET_WITHIN_MS);
     else if (isOnLongPoll()) scheduleProbe();
   }
 
-  /** Waits until no POST is in flight, since phoenix.js would not repeat it. */
-  function moveToWebSocket() {
+  /**
+   * Waits until no POST is in flight, since phoenix.js would not repeat it. That moment may never come while the
+   * application pushes: where the session tracks pushes, so that they are repeated, the socket moves without it.
+   */
+  function moveToWebSocket(deadline) {
     if (!isOnLongPoll()) return;
     const { reqs, currentBatch } = socket.conn;
-    if (currentBatch || reqs.size > 1) return schedule(moveToWebSocket, 20);
+    const isBusy = currentBatch || reqs.size > 1;
+    if (isBusy && !(areTracked() && Date.now() > deadline)) return schedule(() => moveToWebSocket(deadline), 20);
     forgetFallback();
     socket.replaceTransport(webSocket);
     socket.connect();

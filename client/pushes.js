@@ -29,6 +29,11 @@ export class KeptPushes {
     socket.channel = (...args) => this.#watch(channel.apply(socket, args));
   }
 
+  /** Whether the session of this connection tracks pushes: what is lost with the connection is sent again. */
+  areTracked() {
+    return this.#isTracked && this.#socket.conn === this.#known;
+  }
+
   /** Learns when pushes time out, which they may do before they are sent. */
   #watch(channel) {
     const watched = (push) => push.receive("timeout", () => this.#timedOut(channel, push));
@@ -53,7 +58,7 @@ export class KeptPushes {
   keep(data, encoded) {
     const { topic, event, payload, ref, join_ref: joinRef } = data;
     const { conn, channels } = this.#socket;
-    if (!this.#isTracked || conn !== this.#known || event.startsWith("phx_")) return;
+    if (!this.areTracked() || event.startsWith("phx_")) return;
     const channel = channels.find((it) => it.topic === topic && it.joinRef() === joinRef);
     if (!channel) return;
     const bytes = sizeInPost(encoded);
@@ -84,8 +89,7 @@ export class KeptPushes {
 
   /** Asks what was handled: pushes without a reply prove nothing. */
   #ask() {
-    const isKnown = this.#isTracked && this.#socket.conn === this.#known && this.#socket.isConnected();
-    if (!isKnown || this.#isAsked) return;
+    if (!this.areTracked() || !this.#socket.isConnected() || this.#isAsked) return;
     this.#isAsked = true;
     this.#socket.push({ topic: "phoenix", event: HANDLED, payload: {}, ref: HANDLED });
   }

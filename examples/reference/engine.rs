@@ -18,7 +18,11 @@ pub async fn connect<A: Send + Sync + 'static>(
     let Some(engine) = engine else { return Ok(builder.history(pattern, history)) };
     match engine.split_once(':') {
         Some(("redis", _)) => {
-            let redis = Redis::connect(RedisConfig::new(engine).app(app)).await;
+            let redis = match engine.strip_suffix("?durable") {
+                Some(durable) => RedisConfig::new(durable).durable(),
+                None => RedisConfig::new(engine),
+            };
+            let redis = Redis::connect(redis.app(app)).await;
             Ok(builder.history(pattern, history).adapter(redis.map_err(Error::other)?))
         }
         Some(("nats", _)) => {

@@ -12,7 +12,7 @@
 //! | `WINDOW_MS` | how long a poll waits for messages | 10000 |
 //! | `SESSION_TTL_MS` | how long a session without a connection is retained | 60000 |
 //! | `SHUTDOWN_MS` | how long sessions may take to end on SIGTERM | 10000 |
-//! | `ENGINE` | what connects several nodes and keeps the history of `log:*`: `redis://HOST:PORT` or `nats://HOST:PORT`; or where one node keeps it: `sqlite:FILE` | none: in memory |
+//! | `ENGINE` | what connects several nodes and keeps the history of `log:*`: `redis://HOST:PORT`, with `?durable` behind it if the server loses nothing when it is killed, or `nats://HOST:PORT`; or where one node keeps it: `sqlite:FILE` | none: in memory |
 //! | `APP` | the name that these nodes share | `reference` |
 
 #![allow(unreachable_pub, reason = "`pub` marks what a file offers to the others")]

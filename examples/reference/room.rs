@@ -138,8 +138,9 @@ impl Channel for Room {
 /// How the join of a `log:*` topic is answered.
 fn name(arrival: &Arrival) -> &'static str {
     match arrival {
-        Arrival::Moved { has_gap: true, .. } | Arrival::Recovered { has_gap: true } => "gap",
+        Arrival::Moved { has_gap: true, .. } => "moved_gap",
         Arrival::Moved { .. } => "moved",
+        Arrival::Recovered { has_gap: true } => "gap",
         Arrival::Recovered { .. } => "recovered",
         _ => "new",
     }

@@ -286,6 +286,21 @@ function returning(client) {
     await until("it is back", () => onWebSocket(socket));
   });
 
+  test("a socket that always has a push in flight moves, too, and nothing is lost", async (t) => {
+    const server = await startScripted();
+    server.tracks = true;
+    Object.defineProperty(server, "uploads", { get: () => passing(60) });
+    const { socket, room } = await fallenBack(t, { server });
+    let pushed = 0;
+    const pushing = setInterval(() => room.push("ping", { n: (pushed += 1) }), 10);
+    t.after(() => clearInterval(pushing));
+    server.upgrades = "accept";
+    await until("it is back", () => onWebSocket(socket) && room.state === "joined");
+    clearInterval(pushing);
+    const arrived = () => new Set(server.messages.flatMap(({ message: [, , , event, { n }] }) => (event === "ping" ? n : [])));
+    await until("all pushes have arrived", () => arrived().size === pushed);
+  });
+
   test("after its return, a socket reconnects over WebSocket, and so does the page's next socket", async (t) => {
     const sessionStorage = new Storage();
     const { server, socket } = await fallenBack(t, { sessionStorage });
@@ -320,8 +335,8 @@ function returning(client) {
     assert.deepEqual(server.connects, []);
   });
 
-  async function fallenBack(t, options) {
-    const server = await startScripted();
+  async function fallenBack(t, { server, ...options } = {}) {
+    server ??= await startScripted();
     t.after(server.stop);
     server.upgrades = "refuse";
     const socket = client.connect(t, { to: server, keep: keepSession, ...SOON, ...options });

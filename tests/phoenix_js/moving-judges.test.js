@@ -58,3 +58,13 @@ test("whoever waits is noticed, from the last cut on, by the lag of the machine"
   }
   assert.equal(hung(0, { away: [[Date.now() - 10_000]] }), 1, "who is not back at all");
 });
+
+test("what was answered has to be heard, and what was neither answered nor reported, unless the session has ended", () => {
+  const idle = { isHeldToAll: true, arrivals: [], away: [], waits: [], told: [], older: [], cuts: [], unpacked: 0, wasToldAfter: () => true };
+  const writer = { ...idle, user: "ann", written: 5, outcomes: new Map([[1, "ok"], [2, "ok"], [3, "error"]]), unsent: [{ payload: { n: 4 } }] };
+  const unheard = (member) => tally({ ...writer, ...member }, [{ user: "ann", n: 1, at: 0 }]).unheard;
+  assert.equal(unheard({ mode: "kept" }), 2, "2 was answered, and 5 is forgotten");
+  for (const arrival of ["new", "gap", "recovered"]) assert.equal(unheard({ mode: "kept", told: [{ arrival, at: 0 }] }), 1, arrival);
+  assert.equal(unheard({ mode: "kept", told: [{ arrival: "moved_gap", at: 0 }] }), 2, "a session that has moved goes on");
+  assert.equal(unheard({ mode: "session" }), 1);
+});

@@ -12,6 +12,7 @@ const redis = (scheme, variable) => ({
   variable,
   url: (host) => `${scheme}://${host}`,
   parameters: (port) => ["--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
+  durable: { parameters: ["--appendonly", "yes", "--appendfsync", "always"], query: "?durable" },
   ask: "PING\r\n",
   answer: "+PONG",
 });
@@ -36,9 +37,13 @@ export function missing(name) {
   return `${variable} is not set`;
 }
 
-/** Starts an engine, and waits until it answers. */
-export async function startEngine(name) {
-  const { variable, url, parameters, ask, answer } = ENGINES[name];
+/**
+ * Starts an engine, and waits until it answers. One that is `durable` loses nothing of what it has acknowledged when it is killed, and
+ * the nodes know; that of NATS always is.
+ */
+export async function startEngine(name, { isDurable = false } = {}) {
+  const { variable, url, parameters, durable, ask, answer } = ENGINES[name];
+  const more = (isDurable && durable) || { parameters: [], query: "" };
   const port = await freePort();
   const folder = mkdtempSync(join(tmpdir(), `${name}-`));
   let child;
@@ -48,7 +53,7 @@ export async function startEngine(name) {
   const engine = {
     port,
     /** The address of this engine, or of a proxy in front of it, as nodes take it. */
-    url: (host = `127.0.0.1:${port}`) => url(host),
+    url: (host = `127.0.0.1:${port}`) => url(host) + more.query,
     /** Kills it, and returns when it has ended. */
     async kill() {
       kill();
@@ -56,7 +61,7 @@ export async function startEngine(name) {
     },
     /** Starts it on the same port, and returns when it answers. */
     async start() {
-      child = spawn(process.env[variable], parameters(port).map(String), { cwd: folder, stdio: "ignore" });
+      child = spawn(process.env[variable], [...parameters(port), ...more.parameters].map(String), { cwd: folder, stdio: "ignore" });
       await until(`${name} answers`, () => answers(port, ask, answer));
     },
     async stop() {

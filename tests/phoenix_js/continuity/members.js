@@ -17,7 +17,7 @@ export function members(client, kept) {
     const params = kept || !session ? { user_id: user } : { user_id: user, session };
     const unsent = [];
     const onUnsent = (pushes) => unsent.push(...pushes);
-    const keep = (options) => withId(keepSession({ onUnsent, ...options, ...SOON }), session);
+    const keep = (options) => withId(keepSession({ onUnsent, ...SOON, ...options }), session);
     const socket = client.socket(t, { to, params, ...(kept && { keep }), ...options });
     const needsHelp = !client.can.fallBack && client.can.changeTransport;
     if (options.longPollFallbackMs && needsHelp) fallBackByHand(socket, LongPoll);

@@ -4,13 +4,18 @@ const WRITE_EVERY_MS = 20;
 const ASK_EVERY = 5; // messages
 const PUSH_TIMEOUT_MS = 60_000; // longer than any absence, so that nothing is given up
 
-/** Lets a member write until the returned function is called. Some messages are questions. */
-export function write(writer, everyMs = WRITE_EVERY_MS) {
+/**
+ * Lets a member write until the returned function is called. Some messages are questions. The messages with the event `publish` are
+ * answered.
+ */
+export function write(writer, everyMs = WRITE_EVERY_MS, event = "new_msg") {
   writer.written = 0;
   writer.answers = [];
+  writer.outcomes = new Map(); // of the messages that were answered
   const timer = setInterval(() => {
     const n = (writer.written += 1);
-    writer.room.push("new_msg", { user: writer.user, n, at: Date.now() }, PUSH_TIMEOUT_MS);
+    const push = writer.room.push(event, { user: writer.user, n, at: Date.now() }, PUSH_TIMEOUT_MS);
+    for (const status of ["ok", "error"]) push.receive(status, () => writer.outcomes.set(n, status));
     if (n % ASK_EVERY === 0) writer.answers.push(writer.ask(PUSH_TIMEOUT_MS));
   }, everyMs);
   return () => clearInterval(timer);

@@ -16,8 +16,8 @@ export const COLUMNS = [
   ...["answer", "hung", "away", "refused", "left", "back", "p99", "lag"],
 ];
 
-/** Whether an answer to a join says that the session was begun anew. */
-export const isAnew = ({ arrival }) => arrival === "new" || arrival === "recovered";
+/** Whether an answer to a join says that the session was begun anew: with nothing missing if it is `recovered`. */
+export const isAnew = ({ arrival }) => ["new", "gap", "recovered"].includes(arrival);
 
 /** Messages that a member lacks, and was not told of. */
 export const lacks = ({ arrivals, wasToldAfter }, heard) => missing(heard, arrivals).filter(({ at }) => !wasToldAfter(at));
@@ -31,8 +31,8 @@ export function tally(member, heard, unordered = [], apart = false) {
   const { mode, isHeldToAll, arrivals, away, waits, unpacked, cuts, older } = member;
   // Whoever is cut again begins again.
   const sinceLastCut = (from, to) => to - cuts.reduce((start, cut) => (cut <= to ? Math.max(start, cut) : start), from);
-  const told = (what) => member.told.filter(({ arrival }) => isHeldToAll && arrival === what).length;
-  const mayGoBack = apart && told("new") + told("recovered") + older.length > 0;
+  const told = (...what) => member.told.filter(({ arrival }) => isHeldToAll && what.includes(arrival)).length;
+  const mayGoBack = apart && told("new", "gap", "recovered") + older.length > 0;
   const isKept = mode === "kept";
   const lost = isHeldToAll ? lacks(member, heard).length : 0;
   const onConnections = arrivals.map(({ user, n, connection }) => ({ user: `${connection} ${user}`, n }));
@@ -48,11 +48,11 @@ export function tally(member, heard, unordered = [], apart = false) {
     again: isHeldToAll ? repeated(arrivals).length : 0,
     order: isKept ? disorder(arrivals, unordered) : 0,
     onOneConnection: repeated(onConnections).length,
-    unheard: isKept ? unheard(member, heard).length : 0,
+    unheard: unheard(member, heard).length,
     unpacked: isHeldToAll && !mayGoBack ? unpacked : 0,
-    anew: told("new"),
+    anew: told("new", "gap"),
     recovered: told("recovered"),
-    gaps: told("gap"),
+    gaps: told("moved_gap"),
     older: isHeldToAll ? older.length : 0,
     answers: waits.filter(({ status }) => status !== "interrupted").map(({ at, ms }) => sinceLastCut(at, at + ms)),
     absences: away.map(([from, to = Date.now()]) => sinceLastCut(from, to)),
@@ -100,11 +100,16 @@ function disorder(arrivals, unordered) {
   return times;
 }
 
-/** What a writer has written and nobody has heard, unless it was told that this may be: its session may have ended with its node. */
-function unheard({ user, written = 0, unsent, told }, heard) {
-  if (told.some(isAnew)) return [];
-  const numbers = new Set([...by(user, heard), ...unsent.map(({ payload }) => payload.n)]);
-  return upTo(written).filter((n) => !numbers.has(n));
+/**
+ * What a writer has written and nobody has heard, although it was answered that it is kept; or, with `keepSession`, although it was
+ * neither refused nor reported, and its session has not begun anew. A session that ends with its node takes along what was not answered.
+ */
+function unheard({ mode, user, written = 0, outcomes = new Map(), unsent, told }, heard) {
+  const numbers = new Set(by(user, heard));
+  const isReported = new Set(unsent.map(({ payload }) => payload.n));
+  const mayBeLost = mode !== "kept" || told.some(isAnew);
+  const isDue = (n) => outcomes.get(n) === "ok" || !(mayBeLost || outcomes.has(n) || isReported.has(n));
+  return upTo(written).filter((n) => isDue(n) && !numbers.has(n));
 }
 
 /** How long it took, each time, from a lost connection until the member was back with all that was sent meanwhile. */

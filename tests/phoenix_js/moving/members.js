@@ -17,6 +17,9 @@ const reconnectAfterMs = (tries) => [20, 100, 250, 500][tries - 1] ?? 1000;
 /** More often than the nodes allow a WebSocket to be silent. */
 export const HEARTBEAT_MS = 5000;
 
+/** The return to WebSocket, which a busy machine may take this long to open and to answer on. */
+const RETURN = { returnAfterMs: () => 200, steadyAfterMs: 1000 };
+
 /** How long an answer may take that is not measured. */
 const ANSWERED_MS = 60_000;
 
@@ -26,10 +29,10 @@ const ANSWERED_MS = 60_000;
  */
 export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack = false, looks = true, askEveryMs, ...more }) {
   const session = mode === "plain" ? null : undefined;
-  const longPollFallbackMs = fallsBack ? 300 : undefined;
+  const longPollFallbackMs = fallsBack ? 2500 : undefined; // the default of phoenix.js
   let joins = 0;
   const payload = () => ({ echo: (joins += 1) });
-  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, heartbeatIntervalMs: HEARTBEAT_MS, ...more };
+  const options = { to, topic, payload, session, longPollFallbackMs, reconnectAfterMs, heartbeatIntervalMs: HEARTBEAT_MS, ...RETURN, ...more };
   const me = await members(client, mode === "kept")(t, options);
   const { socket, room } = me;
   Object.assign(me, { client, mode, topic, cuts: to.cuts ?? [], connection: 0, arrivals: [], away: [], waits: [], told: [], older: [], unpacked: 0, isHere: true });
@@ -70,13 +73,13 @@ export async function enter(t, { client, mode, to, topic, lobbyTopic, fallsBack 
 
 /**
  * Learns from the answer to a join whether the session goes on: on the same node, which repeats an earlier answer (`back`),
- * or `moved` from another; or something may be missing, since it was begun anew (`new`), or has moved with a `gap`; or it
- * was begun anew, and nothing is missing (`recovered`). What this member has stored in its channel must have travelled along
+ * or `moved` from another; or something may be missing, since it was begun anew (`new`, or `gap` if it named a position), or has moved
+ * with a gap (`moved_gap`); or it was begun anew, and nothing is missing (`recovered`). What this member has stored in its channel must have travelled along
  * with a session that goes on.
  */
 async function arrive(me, arrival) {
   if (!me.hasArrived) return void (me.hasArrived = true);
-  if (arrival === "gap" || isAnew({ arrival })) me.told.push({ arrival, at: Date.now() });
+  if (arrival === "moved_gap" || isAnew({ arrival })) me.told.push({ arrival, at: Date.now() });
   if (isAnew({ arrival })) {
     me.interrupt?.();
     return mark(me);

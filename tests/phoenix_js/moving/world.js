@@ -29,7 +29,7 @@ agent.maxSockets = Infinity;
 
 /** Starts an engine, and the nodes. */
 export async function start(t, name, env = {}, options = {}) {
-  const engine = await startEngine(name);
+  const engine = await startEngine(name, options);
   t.after(engine.stop);
   const nodes = await startNodes(t, engine, { ...ENV, ...env }, options);
   const lag = measureLag(nodes);
@@ -38,15 +38,18 @@ export async function start(t, name, env = {}, options = {}) {
 }
 
 /** Starts an engine, and the nodes behind the balancer. */
-export async function startBalanced(t, name) {
-  const world = await start(t, name);
+export async function startBalanced(t, name, options) {
+  const world = await start(t, name, {}, options);
   const balancer = await startBalancer(world.nodes);
   t.after(balancer.stop);
   return { ...world, balancer };
 }
 
-/** Lets one client of each kind in, and more in the full form. Each version over each transport has a room. */
-export async function populate(t, world, { fallsBack }) {
+/**
+ * Lets one client of each kind in, and more in the full form. Each version over each transport has a room. They write with
+ * this `event`.
+ */
+export async function populate(t, world, { fallsBack, event }) {
   const { nodes, balancer } = world;
   const all = (await Promise.all(VERSIONS.map((version) => clients(version, null)))).flat();
   const rooms = all
@@ -56,7 +59,7 @@ export async function populate(t, world, { fallsBack }) {
   world.watchers = await Promise.all(nodes.map((node) => watch(t, all[0], node, topics)));
   const kinds = rooms.flatMap((room) => MODES.map((mode) => ({ ...room, mode })));
   world.members = await Promise.all(kinds.flatMap((kind) => Array.from({ length: EACH }, () => enter(t, { ...kind, askEveryMs: EVERY_MS }))));
-  const stops = world.members.map((member) => write(member, EVERY_MS));
+  const stops = world.members.map((member) => write(member, EVERY_MS, event));
   world.stopWriting = () => stops.forEach((stop) => stop());
   t.after(world.stopWriting);
   await everyone(world.members, "receives", ({ arrivals }) => arrivals.length > 0);

@@ -11,13 +11,15 @@
 //!
 //! No number is given twice: those of an epoch are above all that were given before, and a message
 //! that waits again has none. So `sent` spans the numbers of one epoch, and a number that a client saw
-//! in another epoch, or in an earlier session of the same id, acknowledges nothing of it.
+//! in another epoch, or in an earlier session of the same id, acknowledges nothing of it. Nor in one beside it, on a node
+//! that could not be asked: its numbers are kept [apart](ReplayBuffer::keep_apart).
 //!
 //! The next epoch begins with all *streams* paused; each waits until it is resumed. Priority messages
 //! are never paused, overtake all streams, and are not replayed.
 //!
 //! This is plain code: it knows no task, no socket, and no clock but the time that it is given.
 
+mod apart;
 mod arrived;
 mod moved;
 mod replies;
@@ -50,6 +52,8 @@ pub(super) struct ReplayBuffer {
     streams: Streams,
     sent: Sent,
     next_number: u64,
+    /// How far behind the numbers of another session of the same id those begin that are given here.
+    gap: u64,
     /// The position before which polls have acknowledged everything.
     polled: u64,
     /// The position behind the last heartbeat reply that was sent, if the next heartbeat will prove
@@ -92,6 +96,7 @@ impl ReplayBuffer {
             streams: Streams::default(),
             sent: Sent::default(),
             next_number: received.saturating_add(1),
+            gap: 0,
             polled: 0,
             heartbeat_reply: None,
         }
@@ -112,6 +117,8 @@ impl ReplayBuffer {
 
     /// Returns whether a client that reads numbers, and has seen `received`, can go on without a gap.
     pub(super) fn has_all_after(&self, received: Option<u64>) -> bool {
+        // A number that was not given here says nothing of what was.
+        let received = received.map(|number| if number < self.next_number { number } else { 0 });
         received.is_none_or(|received| self.sent.has_all_after(received))
     }
 
@@ -131,7 +138,7 @@ impl ReplayBuffer {
         match received {
             // A number that was not given here acknowledges nothing.
             Some(received) if received >= self.next_number => {
-                self.next_number = received.saturating_add(1);
+                self.next_number = self.number_behind(received);
             }
             Some(received) => self.sent.forget_seen(received, budget),
             None if self.connection == Connection::Lost(Loss::Cut) => {

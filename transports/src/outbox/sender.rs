@@ -289,6 +289,13 @@ impl Sender {
         Some(Receiver::new(Arc::clone(&self.shared), epoch))
     }
 
+    /// See `ReplayBuffer::keep_apart`.
+    pub(crate) fn keep_apart(&self, gap: u64) {
+        if let Some((buffer, _)) = self.shared.state.lock().replay() {
+            buffer.keep_apart(gap);
+        }
+    }
+
     /// Returns whether a client that has seen everything up to `received` can go on without a gap.
     pub(crate) fn has_all_after(&self, received: Option<u64>) -> bool {
         match self.shared.state.lock().replay() {

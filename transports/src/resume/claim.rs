@@ -301,6 +301,12 @@ impl fmt::Debug for Claim {
     }
 }
 
+/// Draws how far the numbers of a session are kept apart from those of another one: more than a session sends while its client
+/// is between two.
+pub(super) fn draw_gap() -> u64 {
+    u64::from(getrandom::u32().unwrap_or(u32::MAX / 2) >> 2)
+}
+
 /// So many sessions are remembered without a look at their age.
 const FEW: usize = 64;
 

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::census::Census;
+use super::claim;
 use super::claim::{Claim, Elsewhere};
 use super::config::ResumeConfig;
 use super::expiry::{Deadlines, Timer};
@@ -213,6 +214,9 @@ impl<S: Session> ResumeRegistry<S> {
         let opened = if room.is_ok() || moved.is_some() {
             let id = SessionId::from(id);
             let outbox = receiver.into_resumable(received.unwrap_or(0));
+            if self.elsewhere.is_some() {
+                outbox.keep_apart(claim::draw_gap());
+            }
             let timer = Timer::new(Arc::clone(&self.deadlines), Arc::clone(&id));
             let shared = Arc::clone(&self.shared);
             let new = ResumableSession::new(shared, timer, socket_id, session, outbox);

@@ -108,3 +108,44 @@ fn a_number_of_another_session_acknowledges_nothing_on_another_node_either() {
         assert_eq!(replay(&mut there, &mut budget, stream), expected, "{received}");
     }
 }
+
+#[test]
+fn a_number_of_a_session_on_a_node_that_could_not_be_asked_acknowledges_nothing() {
+    let (mut older, mut budget, stream) = first_epoch(Some(0));
+    older.keep_apart(1_000_000);
+    texts(2).iter().for_each(|text| push(&mut older, &mut budget, stream, text));
+    take(&mut older);
+    // The client has seen 1, and comes to another node, whose reply to its join it does not hear.
+    let mut newer = ReplayBuffer::new(1);
+    newer.keep_apart(1000);
+    newer.attach(Some(1), &mut budget);
+    resume(&mut newer, &mut budget, stream);
+    texts(3).iter().for_each(|text| push(&mut newer, &mut budget, stream, text));
+    let sent = ["joined", "[\"s:1002\",1", "[\"s:1003\",2", "[\"s:1004\",3"];
+    assert_eq!(take(&mut newer), sent);
+    // It goes on in the older session for a while, and comes back.
+    older.attach(Some(1), &mut budget);
+    assert_eq!(replay(&mut older, &mut budget, stream), ["[\"s:3\",2"]);
+    newer.attach(Some(3), &mut budget);
+    let again = replay(&mut newer, &mut budget, stream);
+    assert_eq!(again, ["[\"s:1005\",1", "[\"s:1006\",2", "[\"s:1007\",3"]);
+    // And the other way round.
+    push(&mut older, &mut budget, stream, ",4");
+    older.attach(Some(1007), &mut budget);
+    let again = replay(&mut older, &mut budget, stream);
+    assert_eq!(again, ["[\"s:1001008\",2", "[\"s:1001009\",4"]);
+}
+
+#[test]
+fn a_number_of_another_session_does_not_hide_a_gap() {
+    let (mut buffer, mut budget, stream) = first_epoch(Some(0));
+    let start = Instant::now();
+    push(&mut buffer, &mut budget, stream, ",a");
+    take(&mut buffer);
+    buffer.acknowledge_network(buffer.position(), &mut budget);
+    for seconds in [0, 90, 180] {
+        buffer.age(start + Duration::from_secs(seconds), TTL, &mut budget);
+    }
+    let can_go_on = [0, 1, 2, 50].map(|received| buffer.has_all_after(Some(received)));
+    assert_eq!(can_go_on, [false, true, false, false]);
+}
