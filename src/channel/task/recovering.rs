@@ -83,7 +83,7 @@ pub(super) async fn recover<A>(
     if let Some(histories) = histories {
         let remembered = context.remembered.as_deref();
         let named = after.or_else(|| after_in(payload, context.client.positions));
-        let named = named.filter(|_| !is_whole);
+        let named = named.filter(|_| !has_moved);
         let left = remembered.and_then(|it| it.awaited(&context.topic)).filter(|_| !has_moved);
         let from = match (named, position.or(left)) {
             (Some(named), _) => From::Named(named),
@@ -94,7 +94,6 @@ pub(super) async fn recover<A>(
         if !matches!(from, From::Now) || is_told {
             let (begun, is_complete) = read(context, histories, from).await;
             match &mut arrival {
-                Arrival::Moved { has_gap, .. } if named.is_some() => *has_gap = !is_complete,
                 Arrival::Moved { has_gap, .. } => *has_gap |= !is_complete,
                 arrival if named.is_some() || left.is_some() => {
                     *arrival = Arrival::Recovered { has_gap: !is_complete };

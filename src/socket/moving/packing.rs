@@ -80,7 +80,8 @@ impl Packing {
         let is_untold = pubsub.has_pending_gaps();
         let has_gap = !has_heard || is_untold;
         let ticket = next_ticket();
-        let mut topics = Topics { all: Vec::new(), has_gap, is_untold, size: 0 };
+        let names_positions = responder.positions.are_wanted();
+        let mut topics = Topics { all: Vec::new(), has_gap, is_untold, names_positions, size: 0 };
         // All of them at once.
         let request = |(topic, channel): (SmolStr, Box<JoinedChannel>)| {
             let (reply, packed) = oneshot::channel();
@@ -93,7 +94,7 @@ impl Packing {
         let requests: Vec<_> = channels.into_iter().map(request).collect();
         for (topic, channel, packed) in requests {
             match timeout_at(deadline, packed).await {
-                Ok(Ok(packed)) => topics.add(topic, &channel, packed),
+                Ok(Ok(packed)) => topics.add(topic, &channel, packed, &pubsub),
                 Ok(Err(_)) => leave_behind(&topic, &channel, "ended"),
                 Err(_) => leave_behind(&topic, &channel, "late"),
             }
@@ -106,9 +107,8 @@ impl Packing {
             topics.pass_on(topic, *arriving, &responder, intercepted);
         }
         topics.find_gaps(&pubsub).await;
-        if pubsub.has_pending_gaps() {
-            topics.all.iter_mut().for_each(|topic| topic.has_gap = true);
-        }
+        topics.is_untold |= pubsub.has_pending_gaps();
+        topics.tell_gaps();
         lingering.truncate(MAX_LINGERING);
         let handled = handled.map(|ranges| Handled {
             bounds: ranges.into_iter().flat_map(|(first, last)| [first, last]).collect(),
@@ -172,13 +172,21 @@ struct Topics {
     has_gap: bool,
     /// Whether clients have yet to learn that something is missing: then nobody can know better.
     is_untold: bool,
+    /// Whether the client names positions: then it has nothing more of a history behind what is missing of that.
+    names_positions: bool,
     /// What their channels have packed, in bytes.
     size: usize,
 }
 
 impl Topics {
     /// Adds a topic whose channel has ended.
-    fn add(&mut self, topic: SmolStr, channel: &JoinedChannel, packed: PackedChannel) {
+    fn add(
+        &mut self,
+        topic: SmolStr,
+        channel: &JoinedChannel,
+        packed: PackedChannel,
+        pubsub: &PubSub,
+    ) {
         let PackedChannel { packed, heard, position, follows, news } = packed;
         let is_known = channel.join_acked || channel.outbox.is_known();
         let news = news.filter(|_| !is_known);
@@ -186,6 +194,13 @@ impl Topics {
             // It has heard nothing of the channel, and what follows would not begin where it left off.
             channel.outbox.end_stream();
             return report_left_behind(&topic, "unanswered");
+        }
+        let has_gap = self.may_miss(position) || news == Some(News::Gap);
+        let has_history = || pubsub.histories().is_some_and(|it| it.policy(&topic).is_some());
+        if has_gap && self.names_positions && has_history() {
+            // It joins after the last message that it has received. What waits for it would come again.
+            channel.outbox.end_stream();
+            return report_left_behind(&topic, "gap");
         }
         let state = packed.filter(|packed| self.admit(&topic, packed)).as_ref().map(State::from);
         let has_arrived = channel.join_acked || channel.outbox.has_reply_arrived();
@@ -196,7 +211,7 @@ impl Topics {
             state,
             heard: wire::numbers(heard.iter()),
             follows,
-            has_gap: self.may_miss(position) || news == Some(News::Gap),
+            has_gap,
             joined: joined.map(str::to_owned),
             position: position.map(Into::into),
         });
@@ -250,7 +265,19 @@ impl Topics {
     /// Returns whether broadcasts of a topic may be lost that has gone on until a position of its history: not if they are
     /// read from there.
     fn may_miss(&self, position: Option<Position>) -> bool {
-        if position.is_some() { self.is_untold } else { self.has_gap }
+        match position {
+            Some(_) => self.is_untold && !self.names_positions,
+            None => self.has_gap || self.is_untold,
+        }
+    }
+
+    /// The client of a topic learns that broadcasts may be lost.
+    fn tell_gaps(&mut self) {
+        let mut topics = std::mem::take(&mut self.all);
+        for topic in &mut topics {
+            topic.has_gap |= self.is_untold && self.may_miss(topic.position.map(Into::into));
+        }
+        self.all = topics;
     }
 
     /// The new node leaves out everything up to the last number that a topic has received here. Looks whether all of

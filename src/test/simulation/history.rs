@@ -340,6 +340,10 @@ impl Simulation {
                 self.join_if_left(client, topic).await;
             }
         }
+        // What a quiet topic lacks shows at its next message.
+        for topic in 0..TOPICS.len() {
+            self.broadcast(0, topic, 1);
+        }
         self.pass(RECOVERY).await;
         for topic in 0..TOPICS.len() {
             (0..NODES).for_each(|slot| self.broadcast(slot, topic, 2));

@@ -161,7 +161,8 @@ impl Client {
         let reference = self.inner.send(TOPICS[topic], "phx_leave", json!({}));
         self.answer(topic, &reference, truth, is_traced).await;
         let it = &mut self.topics[topic];
-        *it = Topic { position: it.position, count: it.count, ..Topic::default() };
+        let Topic { position, count, heard, .. } = *it;
+        *it = Topic { position, count, heard, ..Topic::default() };
     }
 
     pub(super) async fn say(&mut self, topic: usize, number: u64, truth: &Truth, is_traced: bool) {
