@@ -17,14 +17,22 @@ use std::time::Duration;
 
 /// Opens a WebSocket and joins `topic`.
 pub(crate) fn join(server: SocketAddr, topic: &str) -> TcpStream {
-    let mut client = connect(server);
+    let mut client = upgrade(server, "/socket");
+    client.write_all(&push("1", topic, "phx_join", "{}")).expect("written");
+    let reply = frame(&mut client);
+    assert!(reply.ends_with(b"\"response\":{}}]"), "{}", String::from_utf8_lossy(&reply));
     client
-        .write_all(
-            b"GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
-              Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-              Sec-WebSocket-Version: 13\r\n\r\n",
-        )
-        .expect("written");
+}
+
+/// Opens a WebSocket of what is mounted at `path`.
+pub(crate) fn upgrade(server: SocketAddr, path: &str) -> TcpStream {
+    let mut client = connect(server);
+    let request = format!(
+        "GET {path}/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).expect("written");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -32,9 +40,6 @@ pub(crate) fn join(server: SocketAddr, topic: &str) -> TcpStream {
         head.extend(byte);
     }
     assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-    client.write_all(&push("1", topic, "phx_join", "{}")).expect("written");
-    let reply = frame(&mut client);
-    assert!(reply.ends_with(b"\"response\":{}}]"), "{}", String::from_utf8_lossy(&reply));
     client
 }
 
