@@ -122,15 +122,28 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
+    use tower_channels::channel::Result;
+    use tower_channels::{Channel, Joined, Payload, Socket};
 
     use super::*;
+
+    struct Lobby;
+
+    impl Channel for Lobby {
+        type Assigns = ();
+        type Info = ();
+
+        async fn join(_: &str, _: Payload, _: &Socket<Self>) -> Result<Joined<Self>> {
+            Ok(Self.into())
+        }
+    }
 
     /// Starts a server. It stops when the sender is dropped.
     async fn start() -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let endpoint = Endpoint::builder(async |_| Ok(())).build();
+        let endpoint = Endpoint::builder(async |_| Ok(())).channel::<Lobby>("lobby").build();
         let server = serve(listener, Router::new(), endpoint, async { _ = stopped.await });
         (address, stop, tokio::spawn(server))
     }

@@ -9,35 +9,21 @@ import { enterChat } from "../support/chat.js";
 import { unique } from "../support/client.js";
 import { startFaultProxy } from "../support/fault_proxy.js";
 import { example, startServer } from "../support/server.js";
-import { AT_A_TIME, test } from "../support/test.js";
+import { test } from "../support/test.js";
 
 const PAGE_OF_HISTORY = 50;
 
-/** Starts a server and a browser for the tests of a suite. */
-function chat() {
-  const chat = {
-    start: (addr) => startServer(example("chat"), { addr, env: { CHAT_DB: join(chat.folder, "chat.sqlite") } }),
-    enter: (t, options) => enterChat(t, { browser: chat.browser, host: chat.server.host, ...options }),
-    /** Two users in a new room, over different transports. */
-    both(t) {
-      const room = unique("room-");
-      return Promise.all(["websocket", "longpoll"].map((transport) => chat.enter(t, { room, transport })));
-    },
-  };
+describe("the chat page in Chromium", () => {
+  let server, browser, folder;
+  const start = (addr) => startServer(example("chat"), { addr, env: { CHAT_DB: join(folder, "chat.sqlite") } });
   before(async () => {
-    chat.folder = await mkdtemp(join(tmpdir(), "chat-"));
-    [chat.server, chat.browser] = await Promise.all([chat.start(), launch()]);
+    folder = await mkdtemp(join(tmpdir(), "chat-"));
+    [server, browser] = await Promise.all([start(), launch()]);
   });
   after(async () => {
-    await Promise.all([chat.server?.stop(), chat.browser?.close()]);
-    await rm(chat.folder, { recursive: true });
+    await Promise.all([server?.stop(), browser?.close()]);
+    await rm(folder, { recursive: true });
   });
-  return chat;
-}
-
-describe("the chat page in Chromium", { concurrency: AT_A_TIME }, () => {
-  const here = chat();
-  const { both, enter } = here;
 
   test("a tab on WebSocket and a tab on long poll chat with each other", async (t) => {
     const [ann, bob] = await both(t);
@@ -154,11 +140,11 @@ describe("the chat page in Chromium", { concurrency: AT_A_TIME }, () => {
 
   for (const transport of ["websocket", "longpoll"]) {
     test(`what is written over ${transport} while the line keeps dying arrives once`, { timeout: 60_000 }, async (t) => {
-      const proxy = await startFaultProxy(here.server);
+      const proxy = await startFaultProxy(server);
       t.after(proxy.stop);
       t.diagnostic(`FAULT_SEED=${proxy.seed}`);
       const room = unique("room-");
-      const ann = await enterChat(t, { browser: here.browser, host: proxy.host, room, transport });
+      const ann = await enterChat(t, { browser, host: proxy.host, room, transport });
       const bob = await enter(t, { room, transport: "websocket" });
       const texts = Array.from({ length: 15 }, (_, n) => `line ${n}`);
       await proxy.killEvery({ ms: 300, jitter: 200, times: 4 });
@@ -219,6 +205,53 @@ describe("the chat page in Chromium", { concurrency: AT_A_TIME }, () => {
     assert.equal(await ann.message("his").getByTestId("delete").count(), 0);
   });
 
+  test("a server restart loses nothing, not even messages written while it was down", async (t) => {
+    const [ann, bob] = await both(t);
+    await ann.says("before the restart");
+    await bob.message("before the restart").waitFor();
+
+    await server.stop();
+    await bob.says("into the void");
+    server = await start(server.host);
+    // Whoever is back second may have missed what the first one has sent again.
+    await Promise.all([ann, bob].map((tab) => tab.session(/^same session, (nothing was missed|1 message)/).first().waitFor()));
+
+    await ann.message("into the void").waitFor();
+    await ann.says("after the restart");
+    await bob.message("after the restart").waitFor();
+    const cat = await enter(t, { room: ann.room, transport: "websocket" });
+    for (const tab of [ann, bob, cat]) {
+      await tab.message("after the restart").waitFor();
+      assert.deepEqual(await tab.texts(), [
+        "before the restart",
+        "into the void",
+        "after the restart",
+      ]);
+    }
+  });
+
+  test("a server that is killed while two tabs write goes on where it was", async (t) => {
+    const tabs = await both(t);
+    const [ann, bob] = tabs;
+    const written = [];
+    for (let round = 1; round <= 6; round += 1) {
+      for (const [n, tab] of tabs.entries()) {
+        written.push(`${n} in round ${round}`);
+        await tab.says(written.at(-1));
+      }
+      if (round % 2 === 0) {
+        await server.kill();
+        server = await start(server.host);
+      }
+    }
+    // Back in the same session, without a snapshot of the room.
+    for (const tab of tabs) await tab.session(/^same session, (nothing was|1 message|\d+ messages)/).first().waitFor();
+    for (const tab of tabs) for (const text of written) await tab.confirmed(text).waitFor();
+    const texts = await ann.texts();
+    assert.deepEqual(texts.toSorted(), written.toSorted());
+    assert.deepEqual(await bob.texts(), texts);
+  });
+
   test("messages are never interpreted as HTML", async (t) => {
     const [ann, bob] = await both(t);
     const text = "<img src=x onerror='document.title = 1'>";
@@ -237,55 +270,12 @@ describe("the chat page in Chromium", { concurrency: AT_A_TIME }, () => {
       assert.ok(box.x >= 0 && box.x + box.width <= width && box.y + box.height <= height, JSON.stringify(box));
     });
   }
-});
 
-describe("the chat page in Chromium, whose server goes away", () => {
-  const here = chat();
+  /** Two users in a new room, over different transports. */
+  function both(t) {
+    const room = unique("room-");
+    return Promise.all([enter(t, { room, transport: "websocket" }), enter(t, { room, transport: "longpoll" })]);
+  }
 
-  test("a server restart loses nothing, not even messages written while it was down", async (t) => {
-    const [ann, bob] = await here.both(t);
-    await ann.says("before the restart");
-    await bob.message("before the restart").waitFor();
-
-    await here.server.stop();
-    await bob.says("into the void");
-    here.server = await here.start(here.server.host);
-    // Whoever is back second may have missed what the first one has sent again.
-    await Promise.all([ann, bob].map((tab) => tab.session(/^same session, (nothing was missed|1 message)/).first().waitFor()));
-
-    await ann.message("into the void").waitFor();
-    await ann.says("after the restart");
-    await bob.message("after the restart").waitFor();
-    const cat = await here.enter(t, { room: ann.room, transport: "websocket" });
-    for (const tab of [ann, bob, cat]) {
-      await tab.message("after the restart").waitFor();
-      assert.deepEqual(await tab.texts(), [
-        "before the restart",
-        "into the void",
-        "after the restart",
-      ]);
-    }
-  });
-
-  test("a server that is killed while two tabs write goes on where it was", async (t) => {
-    const tabs = await here.both(t);
-    const [ann, bob] = tabs;
-    const written = [];
-    for (let round = 1; round <= 6; round += 1) {
-      for (const [n, tab] of tabs.entries()) {
-        written.push(`${n} in round ${round}`);
-        await tab.says(written.at(-1));
-      }
-      if (round % 2 === 0) {
-        await here.server.kill();
-        here.server = await here.start(here.server.host);
-      }
-    }
-    // Back in the same session, without a snapshot of the room.
-    for (const tab of tabs) await tab.session(/^same session, (nothing was|1 message|\d+ messages)/).first().waitFor();
-    for (const tab of tabs) for (const text of written) await tab.confirmed(text).waitFor();
-    const texts = await ann.texts();
-    assert.deepEqual(texts.toSorted(), written.toSorted());
-    assert.deepEqual(await bob.texts(), texts);
-  });
+  const enter = (t, options) => enterChat(t, { browser, host: server.host, ...options });
 });

@@ -4,9 +4,9 @@ import { launch, servePage } from "../support/browser.js";
 import { unique } from "../support/client.js";
 import { WALK_ENV, follow, walk } from "../support/lobby.js";
 import { example, startServer } from "../support/server.js";
-import { AT_A_TIME, test } from "../support/test.js";
+import { test } from "../support/test.js";
 
-describe("presence in Chromium", { concurrency: AT_A_TIME }, () => {
+describe("presence in Chromium", () => {
   let server, pages, browser;
   before(async () => {
     [server, pages, browser] = await Promise.all([
