@@ -40,11 +40,10 @@ impl Arrival {
     /// Returns what the client has to be told. `None` stands for [`Arrival::New`].
     pub(crate) fn news(arrival: Option<&Self>) -> Option<News> {
         match arrival {
-            None | Some(Self::New) => Some(News::New),
-            Some(Self::Moved { has_gap: true, .. } | Self::Recovered { has_gap: true }) => {
-                Some(News::Gap)
-            }
-            Some(Self::Moved { has_gap: false, .. } | Self::Recovered { has_gap: false }) => None,
+            // Also if it misses nothing of the topic, what the channel knew of it is gone.
+            None | Some(Self::New | Self::Recovered { .. }) => Some(News::New),
+            Some(Self::Moved { has_gap: true, .. }) => Some(News::Gap),
+            Some(Self::Moved { has_gap: false, .. }) => None,
         }
     }
 
