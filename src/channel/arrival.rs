@@ -55,3 +55,22 @@ impl Arrival {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_to_be_told_that_its_channel_begins_anew_and_that_something_may_be_missing() {
+        let moved = |has_gap| Arrival::Moved { packed: None, has_gap };
+        for (arrival, news) in [
+            (Arrival::New, Some(News::New)),
+            (Arrival::Recovered { has_gap: false }, Some(News::New)),
+            (Arrival::Recovered { has_gap: true }, Some(News::New)),
+            (moved(true), Some(News::Gap)),
+            (moved(false), None),
+        ] {
+            assert_eq!(Arrival::news(Some(&arrival)), news, "{arrival:?}");
+        }
+    }
+}
