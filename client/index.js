@@ -35,7 +35,9 @@ export function keepSession(options = {}) {
   function attach(newSocket) {
     socket = newSocket;
     Object.assign(socket, { encode, decode }); // phoenix.js ignores the options when it starts on long poll
-    pushes = new KeptPushes(socket, options);
+    // The server gives such a session to a client whose older connections seem to be another client. What it has sent there
+    // waits in the one before, too, which would send it again.
+    pushes = new KeptPushes(socket, options, () => (session = newId()));
     positions = new Positions(socket);
     socket.onOpen(() => (latest = socket.conn));
     const { disconnect } = socket;

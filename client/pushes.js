@@ -20,10 +20,13 @@ export class KeptPushes {
   #askTimer = null;
   #isAsked = false;
   #unsent = []; // to be reported
+  #onOtherSession;
 
-  constructor(socket, options) {
+  /** `onOtherSession` is called when a connection has a session of its own, which ends with it, and not that of the ones before. */
+  constructor(socket, options, onOtherSession) {
     this.#socket = socket;
     this.#options = options;
+    this.#onOtherSession = onOtherSession;
     for (const channel of socket.channels) this.#watch(channel);
     const { channel } = socket;
     socket.channel = (...args) => this.#watch(channel.apply(socket, args));
@@ -141,6 +144,7 @@ export class KeptPushes {
   #joined(channel) {
     const { conn } = this.#socket;
     if (conn !== this.#known) {
+      if (this.#isTracked) this.#onOtherSession();
       this.#known = conn;
       this.#isTracked = false; // it would have said so before
       this.#loseSession();

@@ -40,11 +40,10 @@ impl Arrival {
     /// Returns what the client has to be told. `None` stands for [`Arrival::New`].
     pub(crate) fn news(arrival: Option<&Self>) -> Option<News> {
         match arrival {
-            None | Some(Self::New) => Some(News::New),
-            Some(Self::Moved { has_gap: true, .. } | Self::Recovered { has_gap: true }) => {
-                Some(News::Gap)
-            }
-            Some(Self::Moved { has_gap: false, .. } | Self::Recovered { has_gap: false }) => None,
+            // Also if it misses nothing of the topic, what the channel knew of it is gone.
+            None | Some(Self::New | Self::Recovered { .. }) => Some(News::New),
+            Some(Self::Moved { has_gap: true, .. }) => Some(News::Gap),
+            Some(Self::Moved { has_gap: false, .. }) => None,
         }
     }
 
@@ -53,6 +52,25 @@ impl Arrival {
         match self {
             Self::Moved { packed: Some(packed), .. } => packed.heap_size(),
             Self::New | Self::Moved { .. } | Self::Recovered { .. } => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_to_be_told_that_its_channel_begins_anew_and_that_something_may_be_missing() {
+        let moved = |has_gap| Arrival::Moved { packed: None, has_gap };
+        for (arrival, news) in [
+            (Arrival::New, Some(News::New)),
+            (Arrival::Recovered { has_gap: false }, Some(News::New)),
+            (Arrival::Recovered { has_gap: true }, Some(News::New)),
+            (moved(true), Some(News::Gap)),
+            (moved(false), None),
+        ] {
+            assert_eq!(Arrival::news(Some(&arrival)), news, "{arrival:?}");
         }
     }
 }

@@ -1,11 +1,14 @@
 // Resumable sessions on the wire: what browsers and networks do that no version of the package does by itself.
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { setTimeout as passing } from "node:timers/promises";
 import { after, before, describe } from "node:test";
 import { WebSocket } from "ws";
+import { keepSession } from "../../client/index.js";
 import { newId } from "./continuity/members.js";
-import { unique } from "./support/client.js";
+import { clients, unique } from "./support/client.js";
 import { startFaultProxy } from "./support/fault_proxy.js";
+import { ok } from "./support/promises.js";
 import { example, startServer } from "./support/server.js";
 import { test } from "./support/test.js";
 import { until } from "./support/until.js";
@@ -16,6 +19,57 @@ const KIB = "x".repeat(1024);
 let server;
 before(async () => (server = await startServer(example("reference"))));
 after(() => server.stop());
+
+/** A WebSocket that the client can take for lost, and that answers for ever. */
+class Undead {
+  #socket;
+  #isLost = false;
+
+  constructor(url) {
+    this.#socket = new WebSocket(url);
+    for (const event of ["onopen", "onmessage", "onerror", "onclose"]) this.#socket[event] = (it) => !this.#isLost && this[event]?.(it);
+  }
+  get readyState() {
+    return this.#isLost ? WebSocket.CLOSED : this.#socket.readyState;
+  }
+  bufferedAmount = 0;
+  send = (message) => this.#socket.send(message);
+  close = () => this.#isLost || this.#socket.close();
+  lose() {
+    this.#isLost = true;
+    this.onclose?.({ code: 1006, wasClean: false });
+  }
+}
+
+for (const version of ["phoenix-1.6", "phoenix-1.8"]) {
+  test(`${version}: a client that is taken for two receives nothing twice`, { timeout: 40_000 }, async (t) => {
+    const [client] = await clients(version, server);
+    const options = { params: { user_id: unique("user") }, keep: keepSession, transport: Undead, reconnectAfterMs: () => 20 };
+    const socket = client.connect(t, options);
+    const room = socket.channel(unique("room:"));
+    const received = [];
+    room.on("new_msg", ({ n }) => received.push(n));
+    await ok(room.join());
+    let sent = 0;
+    const say = () => server.post("/broadcast", { topic: room.topic, event: "new_msg", payload: { n: (sent += 1) } });
+    const hears = (n) => until(`message ${n} has arrived`, () => received.includes(n));
+    const returns = async () => {
+      const { conn } = socket;
+      conn.lose();
+      await until("it is back", () => socket.conn !== conn && socket.isConnected() && room.state === "joined");
+    };
+    for (let times = 0; times < 14; times += 1) {
+      await say();
+      await hears(sent);
+      await returns();
+    }
+    await passing(10_500); // until the conflict is forgotten
+    await returns();
+    await say();
+    await hears(sent);
+    assert.deepEqual(received, Array.from({ length: sent }, (_, index) => index + 1));
+  });
+}
 
 for (const numbered of [false, true]) {
   describe(numbered ? "a client that reads numbers" : "a client without numbers", () => {

@@ -13,8 +13,8 @@ export function members(client, kept) {
    * Joins `topic` as a member. With `longPollFallbackMs`, clients without fallback support fall back by hand. A `session`
    * of `null` is none.
    */
-  async function member(t, { to, topic, payload, user = unique("user"), session = newId(), ...options }) {
-    const params = kept || !session ? { user_id: user } : { user_id: user, session };
+  async function member(t, { to, topic, payload, user = unique("user"), session, ...options }) {
+    const params = kept || session === null ? { user_id: user } : { user_id: user, session: session ?? newId() };
     const unsent = [];
     const onUnsent = (pushes) => unsent.push(...pushes);
     const keep = (options) => withId(keepSession({ onUnsent, ...SOON, ...options }), session);
@@ -42,8 +42,9 @@ export function members(client, kept) {
   return Object.assign(member, { kept, enter });
 }
 
-/** Sets the session id, so that two clients can share one. */
+/** Sets the session id, if there is one, so that two clients can share it. */
 function withId(options, session) {
+  if (!session) return options;
   return {
     ...options,
     params() {

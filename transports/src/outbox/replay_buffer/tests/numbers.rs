@@ -119,6 +119,7 @@ fn a_number_of_a_session_on_a_node_that_could_not_be_asked_acknowledges_nothing(
     let mut newer = ReplayBuffer::new(1);
     newer.keep_apart(1000);
     newer.attach(Some(1), &mut budget);
+    assert_eq!(newer.stream(), stream);
     resume(&mut newer, &mut budget, stream);
     texts(3).iter().for_each(|text| push(&mut newer, &mut budget, stream, text));
     let sent = ["joined", "[\"s:1002\",1", "[\"s:1003\",2", "[\"s:1004\",3"];
