@@ -2,22 +2,31 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
     /// How much of it was read.
     read: usize,
 }
+
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Connection {
     /// Opens a WebSocket with these parameters. `None` if the server refuses it, or the connection ends.
     pub(crate) async fn open(server: SocketAddr, query: &str) -> Option<Self> {
         let stream = TcpStream::connect(server).await.ok()?;
         stream.set_nodelay(true).ok()?;
-        let mut connection = Self { stream, buffer: Vec::new(), read: 0 };
+        Self::over(stream, query).await
+    }
+
+    /// Opens a WebSocket over a stream.
+    pub(crate) async fn over(stream: impl Stream + 'static, query: &str) -> Option<Self> {
+        let mut connection = Self { stream: Box::new(stream), buffer: Vec::new(), read: 0 };
         let request = format!(
             "GET /socket/websocket?vsn=2.0.0&{query} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\

@@ -1,6 +1,7 @@
-//! Three nodes that are restarted one after the other, under a crowd of clients that cost as little as they can: what of the
-//! time until they are back is the nodes'.
+//! Three nodes that are restarted, or killed, one after the other, under a crowd of clients that cost as little as they can:
+//! what of the time until they are back is the nodes'.
 
+mod figures;
 mod member;
 
 use std::collections::{HashMap, HashSet};
@@ -14,10 +15,11 @@ use tower_channels::channel::Result;
 use tower_channels::cluster::Listen;
 use tower_channels::{Channel, ConnectInfo, Endpoint, Joined, Payload, Presence, Rejected, Socket};
 
-use self::member::{Member, Paths};
+use self::figures::{Figures, figures};
+use self::member::{Member, Path, Paths};
 use super::engine::Address;
 use super::support::server::Server;
-use super::support::{Thread, allowed, setting};
+use super::support::{Thread, allowed};
 use super::travel::arrival;
 
 const NODES: usize = 3;
@@ -31,8 +33,8 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 /// So many clients connect at once.
 const AT_ONCE: usize = 50;
 const MOMENT: Duration = Duration::from_millis(100);
-/// How long a message may have been on its way, at most, before a client lost its connection.
-const ON_THE_WAY: Duration = Duration::from_secs(1);
+/// How long a node that was killed is away: longer than the others need to know that it is.
+const AWAY: Duration = Duration::from_secs(8);
 
 /// A room or a lobby, which says why it was joined.
 struct Place;
@@ -58,6 +60,16 @@ impl Channel for Place {
     }
 }
 
+/// What is done to a crowd.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) clients: usize,
+    /// Nodes are killed, and rooms have a history, rather than that nodes move their sessions before they end.
+    pub(crate) kills: bool,
+    /// Clients connect over pipes in memory, rather than over sockets.
+    pub(crate) in_memory: bool,
+}
+
 struct Node {
     server: Server,
     endpoint: Endpoint<String>,
@@ -67,6 +79,7 @@ struct Node {
 
 struct World {
     engine: Address,
+    form: Form,
     rooms: usize,
     /// The room of each broadcast, and when it was sent.
     sent: Mutex<Vec<(usize, Instant)>>,
@@ -74,23 +87,26 @@ struct World {
     left: Mutex<HashSet<String>>,
 }
 
-pub(crate) fn run(engine: Address) {
-    let count = setting("CROWD", 3000);
-    allowed(2 * count + 1000);
+pub(crate) fn run(engine: Address, form: Form) {
+    let Form { clients: count, kills, in_memory } = form;
+    if !in_memory {
+        allowed(2 * count + 1000);
+    }
     let world = Arc::new(World {
         engine,
+        form,
         rooms: count.div_ceil(ROOM),
         sent: Mutex::default(),
         left: Mutex::default(),
     });
     let mut nodes: Vec<_> = (0..NODES).map(|_| start(&world)).collect();
-    let paths = nodes.iter().map(|(_, address)| *address).collect::<Vec<_>>();
-    let paths = Arc::new(Paths::new(paths));
+    let paths = Arc::new(Paths::new(nodes.iter().map(|(_, path)| path.clone())));
     let clients = Server::new(1);
     let (over, is_over) = watch::channel(false);
     let (members, entered) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(AtomicUsize::new(0)));
     for number in 0..count {
-        let member = Member::new(number, number % world.rooms, number % count.div_ceil(LOBBY));
+        let (room, lobby) = (number % world.rooms, number % count.div_ceil(LOBBY));
+        let member = Member::new(number, room, lobby, kills);
         let life = member.live(Arc::clone(&paths), Arc::clone(&entered), is_over.clone());
         let members = Arc::clone(&members);
         clients.run(async move { members.lock().expect("no panic").push(tokio::spawn(life)) });
@@ -116,18 +132,28 @@ pub(crate) fn run(engine: Address) {
         let (Node { server, endpoint, speaks }, _) = &nodes[index];
         paths.set(index, None);
         speaks.store(false, Ordering::Relaxed);
-        let ending = endpoint.clone();
-        assert!(server.run(async move { ending.shutdown(SHUTDOWN).await }), "all move in time");
+        if kills {
+            // What it has broadcast is kept.
+            sleep(5 * MOMENT);
+        } else {
+            let ending = endpoint.clone();
+            let has_moved = server.run(async move { ending.shutdown(SHUTDOWN).await });
+            assert!(has_moved, "all move in time");
+        }
         used += server.seconds(Thread::cpu);
-        let (node, address) = start(&world);
-        nodes[index] = (node, address);
+        // Its runtime ends with all tasks, and with their connections.
+        drop(nodes.remove(index));
+        if kills {
+            sleep(AWAY);
+        }
+        nodes.insert(index, start(&world));
         while nodes
             .iter()
             .any(|(node, _)| node.endpoint.nodes().iter().filter(|node| node.is_up).count() < NODES)
         {
             sleep(MOMENT);
         }
-        paths.set(index, Some(address));
+        paths.set(index, Some(nodes[index].1.clone()));
         speak(&nodes);
     }
     sleep(20 * MOMENT);
@@ -180,11 +206,17 @@ pub(crate) fn run(engine: Address) {
     );
 }
 
-/// Starts a node, which broadcasts while it speaks, and returns its address.
-fn start(world: &Arc<World>) -> (Node, std::net::SocketAddr) {
+/// Starts a node, which broadcasts while it speaks, and returns the way to it.
+fn start(world: &Arc<World>) -> (Node, Path) {
     let server = Server::new(1);
-    let engine = world.engine;
-    let node = server.run(async move { engine.node("crowd", Listen::All).await });
+    let World { engine, form: Form { kills, in_memory, .. }, .. } = **world;
+    let node = server.run(async move {
+        if kills {
+            engine.node_with_history("killed", "room:*").await
+        } else {
+            engine.node("crowd", Listen::All).await
+        }
+    });
     let connect = async |info: ConnectInfo| {
         Ok::<_, Rejected>(info.param("user").unwrap_or_default().to_owned())
     };
@@ -198,8 +230,12 @@ fn start(world: &Arc<World>) -> (Node, std::net::SocketAddr) {
         tokio::spawn(watch(of, watching));
         tokio::spawn(speak(node, sending, says));
     });
-    let address = server.http(endpoint.service());
-    (Node { server, endpoint, speaks }, address)
+    let path = if in_memory {
+        Path::Pipe(Arc::new(server.pipes(endpoint.service())))
+    } else {
+        Path::Socket(server.http(endpoint.service()))
+    };
+    (Node { server, endpoint, speaks }, path)
 }
 
 async fn speak(node: Endpoint<String>, world: Arc<World>, speaks: Arc<AtomicBool>) {
@@ -237,41 +273,4 @@ async fn watch(node: Endpoint<String>, world: Arc<World>) {
             }
         }
     }
-}
-
-#[derive(Default)]
-struct Figures {
-    due: usize,
-    lost: usize,
-    missed: usize,
-    twice: usize,
-    anew: usize,
-    gaps: usize,
-    /// How long clients were away until they had everything, in ms.
-    returns: Vec<f64>,
-}
-
-fn figures(members: &[Member], sent: &[(usize, Instant)]) -> Figures {
-    let mut figures = Figures::default();
-    for member in members {
-        let due = sent.iter().filter(|(room, _)| *room == member.room).count();
-        let distinct = member.heard.iter().map(|(id, _)| *id).collect::<HashSet<_>>().len();
-        // It has joined two topics when it came first.
-        let (anew, gaps) = (member.anew - 2, member.gaps);
-        let lacking = due - distinct;
-        *if anew + gaps > 0 { &mut figures.missed } else { &mut figures.lost } += lacking;
-        figures.due += due;
-        figures.twice += member.heard.len() - distinct;
-        figures.anew += anew;
-        figures.gaps += gaps;
-        for &(from, to) in &member.absences {
-            let heard = member.heard.iter().filter(|(id, at)| {
-                let (_, sent) = sent[*id];
-                sent + ON_THE_WAY > from && sent <= to && *at >= from
-            });
-            let last = heard.map(|(_, at)| *at).fold(to, Instant::max);
-            figures.returns.push((last - from).as_secs_f64() * 1e3);
-        }
-    }
-    figures
 }

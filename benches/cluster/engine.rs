@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind};
 use tokio::runtime::Runtime;
 use tower_channels::adapter::Adapter;
 use tower_channels::cluster::{ClusterConfig, Listen};
-use tower_channels::{PubSub, PubSubConfig};
+use tower_channels::{History, PubSub, PubSubConfig};
 use tower_channels_adapter_tests::engines::{self, Kind, NatsServer, RedisServer};
 use tower_channels_nats::{Nats, NatsConfig};
 use tower_channels_redis::{Redis, RedisConfig};
@@ -37,11 +37,23 @@ pub(crate) enum Address {
 impl Engine {
     pub(crate) const NAMES: [&str; 3] = ["Redis", "Valkey", "NATS"];
 
-    /// Starts an engine, if its program is known.
+    /// Starts an engine, if its program is known. Redis keeps nothing when it is killed.
     pub(crate) fn start(name: &'static str) -> Option<Self> {
+        Self::start_with(name, &[])
+    }
+
+    /// Starts an engine that still has when it is killed what it has acknowledged.
+    pub(crate) fn start_durable(name: &'static str) -> Option<Self> {
+        Self::start_with(name, &["appendonly yes"])
+    }
+
+    fn start_with(name: &'static str, lines: &[&str]) -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let redis = |kind| engines::RedisConfig::new(kind).start();
+        let redis = |kind| {
+            let config = engines::RedisConfig::new(kind);
+            lines.iter().fold(config, |config, line| config.line(line)).start()
+        };
         let server = match name {
             "Redis" => Server::Redis(runtime.block_on(redis(Kind::Redis))?),
             "Valkey" => Server::Redis(runtime.block_on(redis(Kind::Valkey))?),
@@ -76,14 +88,37 @@ impl Engine {
 impl Address {
     /// Creates a node. To be called on its runtime.
     pub(crate) async fn node(self, app: &str, listen: Listen) -> PubSub {
+        PubSub::with_config(self.config(app, listen).await).expect("it is valid")
+    }
+
+    /// Creates a node with a history of the topics of a pattern. To be called on its runtime.
+    pub(crate) async fn node_with_history(self, app: &str, pattern: &str) -> PubSub {
+        let config = self.config(app, Listen::All).await.history(pattern, History::last(500));
+        PubSub::with_config(config).expect("it is valid")
+    }
+
+    async fn config(self, app: &str, listen: Listen) -> PubSubConfig {
         let cluster = ClusterConfig::new().listen(listen);
         // A reader that was kept from its processor for a moment misses nothing.
         let config = PubSubConfig::new().max_subscription(64 << 20).cluster(cluster);
-        let config = match self {
+        match self {
             Self::Redis(address) => config.adapter(redis_adapter(address, app).await),
             Self::Nats(address) => config.adapter(nats_adapter(address, app).await),
-        };
-        PubSub::with_config(config).expect("it is valid")
+        }
+    }
+
+    /// The same engine behind something else.
+    pub(crate) fn behind(self, address: SocketAddr) -> Self {
+        match self {
+            Self::Redis(_) => Self::Redis(address),
+            Self::Nats(_) => Self::Nats(address),
+        }
+    }
+
+    pub(crate) fn socket_address(self) -> SocketAddr {
+        match self {
+            Self::Redis(address) | Self::Nats(address) => address,
+        }
     }
 
     /// Creates an adapter that is not started.
@@ -103,6 +138,31 @@ impl Address {
             value.trim().parse::<f64>().ok()
         };
         Some(field("used_cpu_sys:")? + field("used_cpu_user:")?)
+    }
+
+    /// How many bytes the engine needs for each record of an application, which it has until it is removed.
+    pub(crate) async fn bytes_per_record(self, app: &str) -> f64 {
+        let (count, bytes) = match self.publisher().await {
+            Publisher::Redis(mut redis) => {
+                let pattern = format!("tc:{{{app}}}:r:*");
+                let keys = redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await;
+                let (keys, mut bytes): (Vec<String>, _) = (keys.expect("the engine answers"), 0);
+                for key in &keys {
+                    let mut usage = redis::cmd("MEMORY");
+                    usage.arg("USAGE").arg(key).arg("SAMPLES").arg(0);
+                    bytes += usage.query_async::<u64>(&mut redis).await.expect("a record");
+                }
+                (keys.len() as u64, bytes)
+            }
+            Publisher::Nats(client) => {
+                let subject = format!("$JS.API.STREAM.INFO.KV_tc-{app}");
+                let info = client.request(subject, Bytes::new()).await.expect("the engine answers");
+                let info: serde_json::Value = serde_json::from_slice(&info.payload).expect("JSON");
+                let state = |field: &str| info["state"][field].as_u64().expect("a number");
+                (state("messages"), state("bytes"))
+            }
+        };
+        bytes as f64 / count as f64
     }
 
     /// Where the frames of an application's topic are published. Every node that hears all hears them.
@@ -211,7 +271,7 @@ impl Publisher {
 }
 
 async fn redis_adapter(address: SocketAddr, app: &str) -> Redis {
-    let redis = RedisConfig::new(format!("redis://{address}")).app(app);
+    let redis = RedisConfig::new(format!("redis://{address}")).app(app).durable();
     Redis::connect(redis).await.expect("connects")
 }
 

@@ -2,9 +2,11 @@
 //!
 //! `cargo bench --bench cluster`, with the programs of the engines in `REDIS_SERVER`, `VALKEY_SERVER` and
 //! `NATS_SERVER`; one that is not set is skipped. Arguments choose parts: `in_memory`, `latency`, `cpu`, `waits`,
-//! `memory`, `relay`, `moves`, `history`; and `crowd`, which runs only if it is chosen: a rolling restart under `CROWD`
-//! clients, 3000 by default.
+//! `memory`, `relay`, `moves`, `history`, `kept`, `catch_up`. Some run only if they are chosen: `crowd`, a rolling restart
+//! under `CROWD` clients, 3000 by default; `killed`, the same where nodes are killed and rooms have a history; and
+//! `killed_in_memory`, that with 10,000 clients that connect in memory.
 
+mod catch_up;
 mod connection;
 mod cpu;
 mod crowd;
@@ -12,6 +14,7 @@ mod engine;
 mod frames;
 mod history;
 mod in_memory;
+mod kept;
 mod latency;
 mod memory;
 mod moves;
@@ -25,13 +28,19 @@ use tower_channels::cluster::Listen;
 use tower_channels::test::Bus;
 use tower_channels::{PubSub, PubSubConfig};
 
+use self::crowd::Form;
 use self::engine::Engine;
+use self::support::setting;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
     let is_chosen = |part: &str| arguments.is_empty() || arguments.iter().any(|it| it == part);
     if is_chosen("in_memory") {
         in_memory::run();
+    }
+    if is_chosen("kept") {
+        kept::in_memory();
+        println!();
     }
     if is_chosen("moves") {
         println!("an engine in memory\n");
@@ -60,17 +69,31 @@ fn main() {
             let address = engine.address();
             moves::run(|| async move { address.node("moves", Listen::All).await });
         }
-        if arguments.iter().any(|it| it == "crowd") {
-            crowd::run(engine.address());
+        for (part, clients, kills, in_memory) in [
+            ("crowd", setting("CROWD", 3000), false, false),
+            ("killed", setting("CROWD", 3000), true, false),
+            ("killed_in_memory", setting("CROWD", 10_000), true, true),
+        ] {
+            if arguments.iter().any(|it| it == part) {
+                crowd::run(engine.address(), Form { clients, kills, in_memory });
+            }
         }
         if is_chosen("history") {
             history::run(engine.address());
+        }
+        if is_chosen("kept") {
+            kept::over(engine.address());
+            println!();
         }
         if is_chosen("memory") {
             memory::run(engine.address());
         }
         if is_chosen("waits") {
             waits::run(&mut engine);
+        }
+        drop(engine);
+        if is_chosen("catch_up") {
+            catch_up::run(&mut Engine::start_durable(name).expect("its program is set"));
         }
     }
 }

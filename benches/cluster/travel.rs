@@ -23,7 +23,8 @@ const ATTEMPTS: usize = 10;
 pub(crate) fn arrival<C: Channel>(socket: &Socket<C>) -> Result<Payload> {
     let arrival = match socket.arrival() {
         Arrival::Moved { has_gap: false, .. } => "moved",
-        Arrival::Moved { .. } => "gap",
+        Arrival::Recovered { has_gap: false } => "recovered",
+        Arrival::Moved { .. } | Arrival::Recovered { .. } => "gap",
         _ => "new",
     };
     Ok(Payload::json(&arrival)?)

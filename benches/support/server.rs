@@ -13,6 +13,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -20,7 +21,7 @@ use tower::Service;
 use tower_channels::{Endpoint, WebSocketConfig};
 
 use super::room::Room;
-use super::{Thread, median};
+use super::{Thread, local, median};
 
 /// A server that shuts down with its connections when it is dropped.
 pub(crate) struct Server {
@@ -101,6 +102,21 @@ impl Server {
             let http = http1::Builder::new().serve_connection(TokioIo::new(io), service.clone());
             async { drop(http.with_upgrades().await) }
         })
+    }
+
+    /// Serves HTTP with upgrades over pipes in memory, each of which the result opens.
+    pub(crate) fn pipes<S, B>(&self, service: S) -> impl Fn() -> DuplexStream + use<S, B>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
+        let (handle, service) = (self.handle.clone(), TowerToHyperService::new(service));
+        move || {
+            let _inside = handle.enter();
+            local::connect(service.clone())
+        }
     }
 
     /// Repeats `work`, which returns its number of operations, until the server has used enough CPU

@@ -31,7 +31,7 @@
 //!     resetchannels &tc:chat:all &tc:chat:n:* &tc:chat:t:*
 //!     +eval +evalsha +get +set +del ~tc:{chat}:r:*
 //!     # and for histories:
-//!     &tc:chat:h:* ~tc:{chat}:* +script|load +info +time +mget +pexpire +xadd +xrange +xrevrange +xtrim
+//!     &tc:chat:h:* ~tc:{chat}:* +script|load +info +time +mget +pexpire +xadd +xrange +xrevrange +xtrim +multi +exec
 //! ```
 //!
 //! Anyone who can publish there can impersonate the application, and who reads its keys reads what was sent to its

@@ -53,20 +53,24 @@ impl Door {
         append.arg(&1_u64.to_be_bytes());
         let mut read = script::run(&scripts.read, 3, 0);
         read.arg(&names.run).arg(topic_key).arg(message_key).arg(&*access.run).arg(&[0_u8; 8]);
-        read.arg("").arg("XREVRANGE").arg("+").arg(1);
+        read.arg(1);
+        let mut page = redis::cmd("XREVRANGE");
+        page.arg(message_key).arg("+").arg("-");
         let mut find = script::run(&scripts.find, 2, 0);
         find.arg(topic_key).arg(message_key).arg(&[0_u8; 8]).arg(0);
         let mut remove = redis::cmd("DEL");
         remove.arg(topic_key).arg(message_key).arg(names.sender(self.sender));
         let mut redis = access.redis;
-        let mut checked = Ok(());
-        for command in [append, read, find, remove] {
+        let mut checked = script::send(&mut redis, &append).await;
+        let done = script::send_together(&mut redis, [read, page]).await;
+        checked = checked.and(done);
+        for command in [find, remove] {
             let done = script::send(&mut redis, &command).await;
-            checked = checked.and(done.map(drop));
+            checked = checked.and(done);
         }
         drop(redis);
         connection.close().await;
-        checked.map_err(|error| refused(&error))
+        checked.map(drop).map_err(|error| refused(&error))
     }
 
     pub(super) async fn open(&self, generation: u64) -> Result<Opened, ConnectError> {
@@ -122,6 +126,6 @@ impl Door {
 
 fn refused(error: &RedisError) -> ConnectError {
     let commands = "SCRIPT LOAD, EVALSHA, INFO, TIME, GET, MGET, SET, PEXPIRE, XADD, XRANGE, \
-                    XREVRANGE and XTRIM, for its history";
+                    XREVRANGE, XTRIM, MULTI and EXEC, for its history";
     ConnectError::running(commands, error)
 }

@@ -1,6 +1,6 @@
 //! Reads pages of topics.
 
-use redis::Value;
+use redis::{RedisResult, Value, cmd};
 use tokio::time::timeout;
 use tower_channels::adapter::{Kept, Page, Since, StoreError};
 use tower_channels::history::Position;
@@ -18,6 +18,8 @@ struct Answer {
     topic: entry::Topic,
     /// Before this number, messages may have been lost.
     since: u64,
+    /// Before this number, messages are forgotten although they may be there.
+    oldest: u64,
     /// In the order in which they were asked for.
     messages: Vec<Kept>,
     /// Whether an empty page before a position is complete, as no message was ever forgotten.
@@ -81,14 +83,18 @@ async fn read_page(
     limit: usize,
 ) -> Result<Page, StoreError> {
     let mut accesses = shared.access.subscribe();
+    let mut oldest = None;
     loop {
         let access = accesses.wait_for(Option::is_some).await;
         let access = access.map_err(|_| StoreError::new("it has ended"))?.clone();
         let Some(access) = access else { continue };
-        match ask(door, &access, topic, since, limit).await {
+        match ask(door, &access, topic, since, oldest, limit).await {
             Ok(answer) => {
                 let answer = parse(answer).ok_or_else(entry::unexpected)?;
-                return Ok(page(answer, since));
+                if !answer.hides_others(since, limit) {
+                    return Ok(page(answer, since));
+                }
+                oldest = Some(answer.oldest);
             }
             Err(error) if is_passing(&error) => {
                 // The task that keeps messages opens another connection.
@@ -102,43 +108,46 @@ async fn read_page(
     }
 }
 
+/// Asks for what is known of a topic and for a page, in one transaction. A page after a position begins with the `oldest`
+/// message that was not forgotten, if that is known.
 async fn ask(
     door: &Door,
     access: &Access,
     topic: &str,
     since: Since,
+    oldest: Option<u64>,
     limit: usize,
-) -> redis::RedisResult<Value> {
+) -> RedisResult<Value> {
     let Door { names, scripts, .. } = door;
-    let (epoch, command, from) = match since {
-        Since::After(after) => {
-            (Some(after.epoch), "XRANGE", format!("({}", entry::id(after.number)))
-        }
-        Since::Before(before) => {
-            (Some(before.epoch), "XREVRANGE", format!("({}", entry::id(before.number)))
-        }
-        Since::Newest => (None, "XREVRANGE", "+".to_owned()),
-    };
     let mut read = script::run(&scripts.read, 3, 2 * topic.len());
     read.arg(&names.run)
         .arg(names.topic_key(topic))
         .arg(names.message_key(topic))
         .arg(&*access.run)
         .arg(&random().to_be_bytes())
-        .arg(epoch.map(u64::to_be_bytes).as_ref().map_or(&[][..], |it| it))
-        .arg(command)
-        .arg(from)
-        .arg(limit);
-    script::send(&mut access.redis.clone(), &read).await
+        .arg(u8::from(matches!(since, Since::Before(_))));
+    let beyond = |position: Position| format!("({}", entry::id(position.number));
+    let (command, from, to) = match (since, oldest) {
+        (Since::After(_), Some(oldest)) => ("XRANGE", entry::id(oldest), "+"),
+        (Since::After(after), None) => ("XRANGE", beyond(after), "+"),
+        (Since::Before(before), _) => ("XREVRANGE", beyond(before), "-"),
+        (Since::Newest, _) => ("XREVRANGE", "+".to_owned(), "-"),
+    };
+    let mut page = cmd(command);
+    page.arg(names.message_key(topic)).arg(from).arg(to).arg("COUNT").arg(limit);
+    script::send_together(&mut access.redis.clone(), [read, page]).await
 }
 
 fn parse(answer: Value) -> Option<Answer> {
-    let Value::Array(answer) = answer else { return None };
-    let mut parts = answer.into_iter();
+    let Value::Array(answers) = answer else { return None };
+    let [Value::Array(known), Value::Array(entries)] = <[_; 2]>::try_from(answers).ok()? else {
+        return None;
+    };
+    let mut parts = known.into_iter();
     let (
         Some(Value::BulkString(run)),
         Some(Value::BulkString(topic)),
-        Some(Value::Array(entries)),
+        Some(Value::BulkString(oldest)),
         first,
     ) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
@@ -151,11 +160,23 @@ fn parse(answer: Value) -> Option<Answer> {
         Some(Value::BulkString(header)) => entry::header(&header)? == 0,
         _ => topic.is_new,
     };
-    Some(Answer { topic, since: entry::run(&run)?, messages: messages?, is_first })
+    let oldest = entry::number_at(str::from_utf8(&oldest).ok()?.parse().ok()?);
+    Some(Answer { topic, since: entry::run(&run)?, oldest, messages: messages?, is_first })
+}
+
+impl Answer {
+    /// Whether messages that are forgotten take the place of others.
+    fn hides_others(&self, since: Since, limit: usize) -> bool {
+        let is_forgotten = |first: &Kept| first.position.number < self.oldest;
+        matches!(since, Since::After(_))
+            && self.messages.len() >= limit
+            && self.messages.first().is_some_and(is_forgotten)
+    }
 }
 
 fn page(answer: Answer, since: Since) -> Page {
-    let Answer { topic, since: begin, mut messages, is_first } = answer;
+    let Answer { topic, since: begin, oldest, mut messages, is_first } = answer;
+    messages.retain(|it| it.position.number >= oldest);
     let last = Position { epoch: topic.epoch, number: topic.last.max(begin) };
     let knows = |it: Position| it.epoch == last.epoch && it.number <= last.number;
     let is_complete = match since {

@@ -48,6 +48,22 @@ pub(super) async fn send(redis: &mut MultiplexedConnection, command: &Cmd) -> Re
     redis.send_packed_command(command).await.and_then(Value::extract_error)
 }
 
+/// Sends commands as a transaction. Returns their answers, or the first error.
+pub(super) async fn send_together<const N: usize>(
+    redis: &mut MultiplexedConnection,
+    commands: [Cmd; N],
+) -> RedisResult<Value> {
+    let mut transaction = Pipeline::with_capacity(N + 2);
+    transaction.cmd("MULTI");
+    for command in commands {
+        transaction.add_command(command);
+    }
+    transaction.cmd("EXEC");
+    let answers = redis.send_packed_commands(&transaction, 0, N + 2).await?;
+    // The last one has the others.
+    answers.into_iter().try_fold(Value::Nil, |_, answer| answer.extract_error())
+}
+
 /// Asks for the name of the server's process, which each start draws anew.
 pub(super) async fn ask_for_run(redis: &mut MultiplexedConnection) -> RedisResult<String> {
     let mut info = cmd("INFO");

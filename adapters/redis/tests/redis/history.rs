@@ -429,11 +429,38 @@ async fn keys_expire_a_day_after_their_messages() {
     }
 }
 
+#[tokio::test]
+async fn messages_that_are_too_old_take_the_place_of_no_others_in_a_page() {
+    const WITHIN: Duration = Duration::from_secs(2);
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(server) = Server::new(kind).start().await else { continue };
+        let keeper = Keeper::start(config(server.address()), &[]).await;
+        let keep = |text: &'static str| {
+            told(keeper.append_for("t", text, Keep { within: WITHIN, ..KEEP }))
+        };
+        let first = keep("1").await.unwrap();
+        keep("2").await.unwrap();
+        keep("3").await.unwrap();
+        // The server removes them with the next message that comes when they are too old: none does.
+        sleep(WITHIN / 2).await;
+        let last = keep("4").await.unwrap();
+        sleep(WITHIN / 2 + Duration::from_millis(100)).await;
+        assert_eq!(server.ask(&["XLEN", &key("t")]).await, "4");
+        let page = keeper.store.read("t", Since::After(first), 1).await.unwrap();
+        assert_eq!((texts(&page.messages), page.is_complete), (vec!["4".to_owned()], false));
+        for (since, limit) in [(Since::Newest, 2), (Since::Before(last), 1)] {
+            let page = keeper.store.read("t", since, limit).await.unwrap();
+            let expected: &[&str] = if since == Since::Newest { &["4"] } else { &[] };
+            assert_eq!(texts(&page.messages), expected, "{since:?}");
+        }
+    }
+}
+
 /// What the documentation says that a user needs.
 const RULES: &str = "resetchannels +publish +subscribe +psubscribe +unsubscribe +punsubscribe \
     &tc:test:all &tc:test:n:* &tc:test:t:* +eval +evalsha +get +set +del";
 const HISTORY_RULES: &str = "&tc:test:h:* +script|load +info +time +mget +pexpire +xadd +xrange \
-    +xrevrange +xtrim";
+    +xrevrange +xtrim +multi +exec";
 
 #[tokio::test]
 async fn a_user_with_the_documented_rights_has_a_history_and_one_with_less_none() {

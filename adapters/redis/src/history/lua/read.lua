@@ -1,11 +1,12 @@
--- Reads a page of a topic. Writes only for a topic that is not there, so that it has an epoch and a last position.
+-- Says what is known of a topic, a page of which is read by the next command of the same transaction: what a script
+-- returns costs the server several times as much. Writes only for a topic that is not there, so that it has an epoch and
+-- a last position.
 --
 -- KEYS: 1 the run of the server, 2 the topic, 3 its messages.
--- ARGV: 1 the name of the run, 2 an epoch for a topic that has none, 3 the epoch that is read or '' for any,
---       4 XRANGE or XREVRANGE, 5 the id where it begins, 6 how many messages.
+-- ARGV: 1 the name of the run, 2 an epoch for a topic that has none, 3 whether the oldest message is asked for, '1' or '0'.
 --
--- Returns what the first two keys have, the page's entries, and the header of the oldest message if a page that goes
--- backwards has none.
+-- Returns what the first two keys have, the time before which messages are forgotten although they may be there, and the
+-- header of the oldest message if it is asked for.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -25,18 +26,7 @@ if not run then
     run = ARGV[1] .. ' ' .. string.format('%.0f', now)
     redis.call('SET', KEYS[1], run)
 end
-if ARGV[3] ~= '' and ARGV[3] ~= string.sub(topic, 1, 8) then
-    return { run, topic, {} }
-end
 
--- What is older is forgotten, although it may be there.
-local cut = math.max(now - struct.unpack('>I8', topic, 25), 0)
-local oldest = string.format('%.0f', cut)
-if ARGV[4] == 'XRANGE' then
-    local from = ARGV[5]
-    if tonumber(string.match(from, '%d+')) < cut then from = oldest end
-    return { run, topic, redis.call('XRANGE', KEYS[3], from, '+', 'COUNT', ARGV[6]) }
-end
-local page = redis.call('XREVRANGE', KEYS[3], ARGV[5], oldest, 'COUNT', ARGV[6])
-local first = #page == 0 and redis.call('XRANGE', KEYS[3], oldest, '+', 'COUNT', 1)[1]
-return { run, topic, page, first and first[2][2] }
+local oldest = string.format('%.0f', math.max(now - struct.unpack('>I8', topic, 25), 0))
+local first = ARGV[3] == '1' and redis.call('XRANGE', KEYS[3], oldest, '+', 'COUNT', 1)[1]
+return { run, topic, oldest, first and first[2][2] }

@@ -15,6 +15,7 @@ fn answer(last: u64, messages: &[(u64, u64)]) -> Answer {
     Answer {
         topic: entry::Topic { epoch: EPOCH, last, is_new: false },
         since: 100,
+        oldest: 0,
         messages: messages.iter().map(|(number, previous)| kept(*number, *previous)).collect(),
         is_first: false,
     }
@@ -52,6 +53,18 @@ fn what_stands_before_a_loss_is_a_gap_and_the_last_position_is_not() {
     assert!(!is_complete(before(500), Since::Before(at(600))));
     assert!(is_complete(before(400), Since::Before(at(600))));
     assert!(is_complete(before(601), Since::Before(at(600))), "both are older");
+}
+
+#[test]
+fn messages_that_are_too_old_are_in_no_page() {
+    let aged = || Answer { oldest: 350, ..answer(400, &[(300, 200), (400, 300)]) };
+    let read = page(aged(), Since::After(at(200)));
+    assert_eq!((read.messages, read.is_complete), (vec![kept(400, 300)], false));
+    assert!(is_complete(aged(), Since::After(at(300))));
+    let hides_others = |since, limit| aged().hides_others(since, limit);
+    assert!(hides_others(Since::After(at(200)), 2));
+    assert!(!hides_others(Since::After(at(200)), 3), "it has all");
+    assert!(!hides_others(Since::Newest, 2), "the newest come first");
 }
 
 #[test]
