@@ -48,20 +48,32 @@ pub(super) async fn send(redis: &mut MultiplexedConnection, command: &Cmd) -> Re
     redis.send_packed_command(command).await.and_then(Value::extract_error)
 }
 
-/// Sends commands as a transaction. Returns their answers, or the first error.
+/// Sends commands as a transaction. Returns their answers, or the first error. A server without memory takes no transaction;
+/// it gets them in their order, with what others send perhaps in between.
 pub(super) async fn send_together<const N: usize>(
     redis: &mut MultiplexedConnection,
     commands: [Cmd; N],
 ) -> RedisResult<Value> {
     let mut transaction = Pipeline::with_capacity(N + 2);
     transaction.cmd("MULTI");
-    for command in commands {
-        transaction.add_command(command);
+    for command in &commands {
+        transaction.add_command(command.clone());
     }
     transaction.cmd("EXEC");
     let answers = redis.send_packed_commands(&transaction, 0, N + 2).await?;
     // The last one has the others.
-    answers.into_iter().try_fold(Value::Nil, |_, answer| answer.extract_error())
+    match answers.into_iter().try_fold(Value::Nil, |_, answer| answer.extract_error()) {
+        Err(error) if error.code() == Some("OOM") => {
+            let mut pipeline = Pipeline::with_capacity(N);
+            for command in commands {
+                pipeline.add_command(command);
+            }
+            let answers = redis.send_packed_commands(&pipeline, 0, N).await?;
+            let answers = answers.into_iter().map(Value::extract_error);
+            answers.collect::<RedisResult<_>>().map(Value::Array)
+        }
+        answer => answer,
+    }
 }
 
 /// Asks for the name of the server's process, which each start draws anew.
