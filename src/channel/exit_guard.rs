@@ -103,12 +103,15 @@ impl<A> ExitGuard<A> {
         } else {
             context.encode_reply(&self.sent_join_ref, &reference, &Reply::Ok(response.clone()))
         };
-        let (rested, missed, until) = match recovered {
-            Some(Recovered { resting, missed, last }) => (Some(resting), missed, last),
-            None => (None, Vec::new(), None),
+        let (rested, missed, last, received) = match recovered {
+            Some(Recovered { resting, missed, last, received }) => {
+                (Some(resting), missed, last, received)
+            }
+            None => (None, Vec::new(), None, None),
         };
+        let until = last.or(received);
         // Unless what it has missed tells it.
-        let position = until.filter(|_| missed.is_empty() && context.client.positions.are_wanted());
+        let position = last.filter(|_| missed.is_empty() && context.client.positions.are_wanted());
         let position = position.and_then(|at| context.client.encode_position(&context.topic, at));
         // As all that follows it does, for the order.
         let is_handled = !C::INTERCEPT.is_empty() && context.client.positions.are_wanted();

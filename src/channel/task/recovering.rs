@@ -22,8 +22,10 @@ pub(in crate::channel) struct Recovered {
     pub(in crate::channel) resting: Resting,
     /// In their order.
     pub(in crate::channel) missed: Vec<Arc<Broadcast>>,
-    /// Up to where nothing is missing, or what is missing does not follow.
+    /// Up to where nothing is missing, or what is missing does not follow. `None` if the store does not answer.
     pub(in crate::channel) last: Option<Position>,
+    /// Up to where it had everything before, all of which may yet be handed over here.
+    pub(in crate::channel) received: Option<Position>,
 }
 
 /// Where a join stands in the history of its topic, for the next node if this one dies.
@@ -140,12 +142,12 @@ async fn read<A>(
     }
     // It begins before it is read, so that nothing falls in between.
     let mut resting = rest();
-    let Recovery { messages, last, is_complete } = match from {
-        From::Named(after) => histories.recover(topic, after).await,
-        From::Left(after) => histories.recover_from(topic, after).await,
+    let (Recovery { messages, last, is_complete }, received) = match from {
+        From::Named(after) => (histories.recover(topic, after).await, Some(after)),
+        From::Left(after) => (histories.recover_from(topic, after).await, Some(after)),
         From::Now => {
             let last = histories.head(topic).await;
-            return (Recovered { resting, missed: Vec::new(), last }, true);
+            return (Recovered { resting, missed: Vec::new(), last, received: None }, true);
         }
     };
     let (mut missed, mut last) = (messages, last);
@@ -160,7 +162,7 @@ async fn read<A>(
     }
     let count = missed.len();
     limited!(DEBUG, ?topic, count, is_complete, "joined after an earlier message");
-    (Recovered { resting, missed, last }, is_complete)
+    (Recovered { resting, missed, last, received }, is_complete)
 }
 
 /// Returns whether the client has room for what it has missed.
