@@ -59,10 +59,10 @@ define_metrics! {
     /// Channels that were joined again on a node that their session has moved to.
     pub(crate) Counter CHANNELS_MOVED = "tower_channels_channels_moved_total" by [];
     /// Channels that did not go along with a session to another node: they were joining, crashed or ended (`ended`), or
-    /// were not done in time (`late`), or their clients had not received the reply to the join (`unanswered`). Their
-    /// clients join anew.
+    /// were not done in time (`late`), or their clients had not received the reply to the join (`unanswered`), or name
+    /// positions and have a `gap` in the history. Their clients join anew.
     pub(crate) Counter CHANNELS_LEFT_BEHIND = "tower_channels_channels_left_behind_total"
-        by [("reason", &["ended", "late", "unanswered"])];
+        by [("reason", &["ended", "late", "unanswered", "gap"])];
     /// Results of `Channel::pack` that were too large to go along.
     pub(crate) Counter PACKED_TOO_LARGE = "tower_channels_packed_too_large_total" by [];
     /// Messages for a topic that is not joined, or has no channel.
