@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::DuplexStream;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tower::Service;
@@ -22,6 +22,9 @@ use tower_channels::{Endpoint, WebSocketConfig};
 
 use super::room::Room;
 use super::{Thread, local, median};
+
+/// How many connections may wait to be accepted. What is beyond it tries again after 1, 3 and 7 s.
+const BACKLOG: u32 = 4096;
 
 /// A server that shuts down with its connections when it is dropped.
 pub(crate) struct Server {
@@ -68,11 +71,13 @@ impl Server {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.set_nonblocking(true).expect("a socket option");
+        let listener = self.run(async {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
+            socket.listen(BACKLOG).expect("a listener")
+        });
         let address = listener.local_addr().expect("an address");
         self.handle.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
             while let Ok((io, _)) = listener.accept().await {
                 io.set_nodelay(true).expect("a socket option");
                 tokio::spawn(serve(io));

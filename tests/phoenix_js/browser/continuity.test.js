@@ -33,7 +33,11 @@ for (const kept of [false, true]) {
       await page.goto(`http://127.0.0.1:${pages.port}/`);
       const params = kept ? { user_id: user } : { user_id: user, session: newId() };
       await page.evaluate(join, { url: `ws://${to.host}/socket`, topic, kept, options: { params, longPollFallbackMs } });
-      const push = (...push) => page.evaluate((push) => void room.push(...push), push).catch(() => {});
+      // Replies stay in the page.
+      const push = (...push) => {
+        page.evaluate((push) => void room.push(...push), push).catch(() => {});
+        return { receive() {} };
+      };
       const ask = (timeout) => page.evaluate((timeout) => askRoom(timeout), timeout).catch(() => "closed");
       const isAnswered = async () => (await ask()) === "ok";
       const [isThere, isOnLongPoll] = [() => state.isThere, () => state.isOnLongPoll];
