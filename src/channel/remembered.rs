@@ -138,6 +138,11 @@ impl Remembered {
         let join = state.joins;
         let mailbox = Some(mailbox);
         let topic = topic.clone();
+        if state.topics.len() == state.topics.capacity() {
+            // A vector begins with room for four: most clients have one or two.
+            let more = state.topics.len().max(1);
+            state.topics.reserve_exact(more);
+        }
         state.topics.push(Remember { topic, position, is_known, join, mailbox, is_busy: false });
         if is_known {
             // What it has missed comes behind the mark.
