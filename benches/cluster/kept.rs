@@ -47,7 +47,7 @@ pub(crate) fn in_memory() {
     print("a delivery in memory", times);
 }
 
-/// Two nodes over an engine: what the one that receives spends, its connections to the engine included.
+/// Two nodes over an engine. Measures the receiving one, with its connections to the engine.
 pub(crate) fn over(engine: Address) {
     let [sending, receiving] = [Server::new(1), Server::new(1)];
     let sender = sending.run(async move { engine.node_with_history("kept", "kept:*").await });

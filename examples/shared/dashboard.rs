@@ -27,7 +27,7 @@ fn password() -> Option<String> {
     env::var("DASHBOARD_PASSWORD").ok()
 }
 
-/// Who may see the dashboard, and disconnect people: whoever knows the password, or this machine if there is none.
+/// Access to the dashboard and its disconnects: by the password, or from this machine if there is none.
 fn access(request: &Parts, password: Option<&str>) -> Access {
     let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
     match password {

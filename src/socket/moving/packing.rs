@@ -81,6 +81,7 @@ impl Packing {
         let has_gap = !has_heard || is_untold;
         let ticket = next_ticket();
         let names_positions = responder.positions.are_wanted();
+        let is_untold = is_untold && !names_positions;
         let mut topics = Topics { all: Vec::new(), has_gap, is_untold, names_positions, size: 0 };
         // All of them at once.
         let request = |(topic, channel): (SmolStr, Box<JoinedChannel>)| {
@@ -107,8 +108,10 @@ impl Packing {
             topics.pass_on(topic, *arriving, &responder, intercepted);
         }
         topics.find_gaps(&pubsub).await;
-        topics.is_untold |= pubsub.has_pending_gaps();
-        topics.tell_gaps();
+        if pubsub.has_pending_gaps() {
+            let may_miss = |topic: &&mut Topic| topic.position.is_none() || !names_positions;
+            topics.all.iter_mut().filter(may_miss).for_each(|topic| topic.has_gap = true);
+        }
         lingering.truncate(MAX_LINGERING);
         let handled = handled.map(|ranges| Handled {
             bounds: ranges.into_iter().flat_map(|(first, last)| [first, last]).collect(),
@@ -170,9 +173,10 @@ struct Topics {
     all: Vec<Topic>,
     /// Whether broadcasts of any of them may be lost.
     has_gap: bool,
-    /// Whether clients have yet to learn that something is missing: then nobody can know better.
+    /// Whether clients have yet to learn that something is missing: then nobody can know better of a history either, unless
+    /// the client names positions.
     is_untold: bool,
-    /// Whether the client names positions: then it has nothing more of a history behind what is missing of that.
+    /// Whether the client names positions: then it receives nothing of a history behind what is missing there.
     names_positions: bool,
     /// What their channels have packed, in bytes.
     size: usize,
@@ -265,19 +269,7 @@ impl Topics {
     /// Returns whether broadcasts of a topic may be lost that has gone on until a position of its history: not if they are
     /// read from there.
     fn may_miss(&self, position: Option<Position>) -> bool {
-        match position {
-            Some(_) => self.is_untold && !self.names_positions,
-            None => self.has_gap || self.is_untold,
-        }
-    }
-
-    /// The client of a topic learns that broadcasts may be lost.
-    fn tell_gaps(&mut self) {
-        let mut topics = std::mem::take(&mut self.all);
-        for topic in &mut topics {
-            topic.has_gap |= self.is_untold && self.may_miss(topic.position.map(Into::into));
-        }
-        self.all = topics;
+        if position.is_some() { self.is_untold } else { self.has_gap }
     }
 
     /// The new node leaves out everything up to the last number that a topic has received here. Looks whether all of

@@ -10,8 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::census::Census;
-use super::claim;
-use super::claim::{Claim, Elsewhere};
+use super::claim::{self, Claim, Elsewhere};
 use super::config::ResumeConfig;
 use super::expiry::{Deadlines, Timer};
 use super::moved::MovedSession;

@@ -172,7 +172,7 @@ impl Shared {
         self.pending.lock().rewind();
     }
 
-    /// Tells whoever waits that a message is kept.
+    /// Completes a publish: its message is kept.
     pub(crate) fn kept(&self, own: u64, number: u64) {
         self.saw(number);
         let (kept, overtaken) = self.pending.lock().kept(own);

@@ -56,8 +56,8 @@ pub(super) async fn send_together<const N: usize>(
 ) -> RedisResult<Value> {
     let mut transaction = Pipeline::with_capacity(N + 2);
     transaction.cmd("MULTI");
-    for command in &commands {
-        transaction.add_command(command.clone());
+    for command in commands {
+        transaction.add_command(command);
     }
     transaction.cmd("EXEC");
     let answers = redis.send_packed_commands(&transaction, 0, N + 2).await?;
@@ -65,8 +65,8 @@ pub(super) async fn send_together<const N: usize>(
     match answers.into_iter().try_fold(Value::Nil, |_, answer| answer.extract_error()) {
         Err(error) if error.code() == Some("OOM") => {
             let mut pipeline = Pipeline::with_capacity(N);
-            for command in commands {
-                pipeline.add_command(command);
+            for command in transaction.cmd_iter().skip(1).take(N) {
+                pipeline.add_command(command.clone());
             }
             let answers = redis.send_packed_commands(&pipeline, 0, N).await?;
             let answers = answers.into_iter().map(Value::extract_error);

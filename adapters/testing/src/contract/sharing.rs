@@ -12,7 +12,7 @@ use super::{Harness, Line, Settings, World};
 
 const TOPIC: &str = "room:1";
 
-/// A node that publishes, and one that subscribes.
+/// A publisher and a subscriber, each on a node of its own.
 struct Nodes {
     from: Node,
     to: Node,

@@ -14,7 +14,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// The first number behind one that was given by another session.
+    /// The first number after that of another session.
     pub(super) fn number_behind(&self, received: u64) -> u64 {
         received.saturating_add(self.gap).saturating_add(1)
     }
