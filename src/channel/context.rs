@@ -56,6 +56,8 @@ pub(crate) struct TopicSubscription {
     current: Mutex<Option<Membership>>,
     /// Whether the subscription may be dormant. Spares pushes the lock.
     may_be_dormant: AtomicBool,
+    /// Whether it is not known behind which message of the topic's history it has begun, and so the client was not told.
+    is_unplaced: AtomicBool,
 }
 
 /// The task from which a message to the client is sent.
@@ -229,6 +231,14 @@ impl TopicSubscription {
     pub(crate) fn set(&self, subscription: Option<Membership>) {
         let old = std::mem::replace(&mut *self.current.lock(), subscription);
         drop(old);
+    }
+
+    pub(crate) fn set_unplaced(&self) {
+        self.is_unplaced.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unplaced(&self) -> bool {
+        self.is_unplaced.load(Ordering::Relaxed)
     }
 
     /// Makes the subscription dormant, as the client is away. With `resends_volatile` the channel

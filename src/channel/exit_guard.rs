@@ -103,6 +103,9 @@ impl<A> ExitGuard<A> {
         } else {
             context.encode_reply(&self.sent_join_ref, &reference, &Reply::Ok(response.clone()))
         };
+        if recovered.as_ref().is_some_and(|it| it.last.is_none()) {
+            context.subscription.set_unplaced();
+        }
         let (rested, missed, last, received) = match recovered {
             Some(Recovered { resting, missed, last, received }) => {
                 (Some(resting), missed, last, received)
@@ -183,10 +186,10 @@ impl<A> ExitGuard<A> {
     }
 
     /// Ends a joined channel in order: it receives no more broadcasts and no more commands, and its
-    /// client is notified unless it is gone or another instance does that. Returns the join that came
-    /// behind the end.
-    pub(super) fn finish(&mut self, reason: Reason) -> Option<Box<Rejoin>> {
-        self.end(Succession::Possible, |context, join_ref| match reason {
+    /// client is notified unless it is gone or another instance does that. Returns the join with which
+    /// the next one begins.
+    pub(super) fn finish(&mut self, reason: Reason, succession: Succession) -> Option<Box<Rejoin>> {
+        self.end(succession, |context, join_ref| match reason {
             Reason::Left => context.enqueue_left(join_ref),
             Reason::Normal => context.enqueue_exit(join_ref, Exit::CLOSE),
             Reason::Closed | Reason::Moved => None,

@@ -94,10 +94,11 @@ pub(crate) enum Ending {
 }
 
 /// Whether another instance can take the mailbox over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Succession {
     /// If the client has joined again meanwhile.
     Possible,
+    /// With this join, which was received last.
+    With(Box<Rejoin>),
     Impossible,
 }
 
@@ -280,13 +281,14 @@ impl Receiver {
             Phase::Replaced | Phase::Over => Ending::Replaced,
             Phase::Abandoned => Ending::Abandoned,
         };
-        let is_rejoin = |command: &Command| matches!(command, Command::Rejoin(_));
-        let can_follow = succession == Succession::Possible && state.phase == Phase::Open;
-        let next = state.queue.iter().position(is_rejoin).filter(|_| can_follow);
-        let (mut waiting, mut rejoin) = (VecDeque::new(), None);
-        if let Some(at) = next {
-            waiting.extend(state.queue.drain(..at));
-            rejoin = state.queue.pop_front();
+        let (mut waiting, rejoin) = match succession {
+            Succession::Possible if state.phase == Phase::Open => state.take_rejoin(),
+            Succession::With(rejoin) if state.phase == Phase::Open => {
+                (VecDeque::new(), Some(rejoin))
+            }
+            _ => (VecDeque::new(), None),
+        };
+        if rejoin.is_some() {
             // In place: as many joins may wait as there is room for.
             state.queue.retain_mut(|command| {
                 let stays = command.is_of_client();
@@ -295,7 +297,7 @@ impl Receiver {
                 }
                 stays
             });
-            waiting.iter().chain(&rejoin).for_each(|command| state.budget.release(command.cost()));
+            waiting.iter().for_each(|command| state.budget.release(command.cost()));
             state.instance = state.instance.wrapping_add(1);
         } else {
             waiting = mem::take(&mut state.queue);
@@ -309,8 +311,22 @@ impl Receiver {
         if ending != Ending::Own {
             waiting.clear();
         }
-        let rejoin = if let Some(Command::Rejoin(rejoin)) = rejoin { Some(rejoin) } else { None };
         Ended { waiting, rejoin, notified }
+    }
+}
+
+impl State {
+    /// Takes the first join that waits, and what precedes it.
+    fn take_rejoin(&mut self) -> (VecDeque<Command>, Option<Box<Rejoin>>) {
+        let is_rejoin = |command: &Command| matches!(command, Command::Rejoin(_));
+        let Some(at) = self.queue.iter().position(is_rejoin) else {
+            return (VecDeque::new(), None);
+        };
+        let before = self.queue.drain(..at).collect();
+        let rejoin = self.queue.pop_front();
+        rejoin.iter().for_each(|rejoin| self.budget.release(rejoin.cost()));
+        let rejoin = if let Some(Command::Rejoin(rejoin)) = rejoin { Some(rejoin) } else { None };
+        (before, rejoin)
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct PackedChannel {
     pub(crate) heard: Heard,
     /// Up to where it has received the history of the topic, if several nodes share that.
     pub(crate) position: Option<Position>,
+    /// Whether it is not known behind which message of that it has begun.
+    pub(crate) is_unplaced: bool,
     /// Whether the client has requested the presence of the topic.
     pub(crate) follows: bool,
     /// What the reply to its join has told the client, if that has read it.

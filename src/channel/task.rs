@@ -15,14 +15,14 @@ use tower_channels_transports::{DetachReason, excerpt, limited};
 use tracing::{Instrument, Span};
 
 use self::hearing::{hear, hear_missed};
-use self::recovering::recover;
+use self::recovering::{named, recover};
 use super::callbacks::{Channel, Socket};
 use super::context::{Caller, ChannelContext};
 use super::error::{Error, Outcome};
 use super::exit_guard::{ExitGuard, Finished, Stage};
 use super::instance::{Permit, PreviousInstance, TopicPermit};
 use super::log::{report_handle_in, report_join, report_resume, start_handle_in};
-use super::mailbox::{self, Command, Rejoin};
+use super::mailbox::{self, Command, Rejoin, Succession};
 use super::moving::{Continued, PackRequest};
 use super::result::Reason;
 use super::running::RunningChannel;
@@ -185,6 +185,8 @@ enum TaskExit {
     Left(Ref),
     /// The client is gone.
     Closed,
+    /// The client goes on behind another message than the channel, and joins anew.
+    Replaced(Box<Rejoin>),
     /// The client may not resume; with the ref of its join.
     ResumeRefused(Error, Ref),
     /// A callback stopped the channel, whose push is replied to.
@@ -252,6 +254,12 @@ impl<C: Channel> ChannelTask<C> {
                         None => Ok(()),
                     }
                 }
+                Command::Rejoin(rejoin) if begins_anew(rejoin, socket.context()) => {
+                    match take_rejoin(command) {
+                        Some(rejoin) => return TaskExit::Replaced(rejoin),
+                        None => Ok(()),
+                    }
+                }
                 Command::Rejoin(rejoin) => {
                     let Rejoin { join_ref, reference, payload, epoch, .. } = &mut **rejoin;
                     guard.sent_join_ref = join_ref.clone();
@@ -315,6 +323,7 @@ impl<C: Channel> ChannelTask<C> {
         // Dropped from right to left.
         let Self { mut guard, socket, mut channel, .. } = self;
         let context = Arc::clone(&guard.context);
+        let mut succession = Succession::Possible;
         let reason = match exit {
             TaskExit::Left(reference) => {
                 limited!(DEBUG, topic = ?context.topic, "left");
@@ -324,6 +333,11 @@ impl<C: Channel> ChannelTask<C> {
             TaskExit::ResumeRefused(error, reference) => {
                 let refused = Reply::Error(error.into_refusal(&context.topic));
                 context.reply_first(&guard.sent_join_ref, &reference, &refused);
+                Reason::Closed
+            }
+            TaskExit::Replaced(rejoin) => {
+                limited!(DEBUG, topic = ?context.topic, "begins anew: its client names a message");
+                succession = Succession::With(rejoin);
                 Reason::Closed
             }
             TaskExit::Closed | TaskExit::Moving(_) => Reason::Closed,
@@ -341,9 +355,20 @@ impl<C: Channel> ChannelTask<C> {
         channel.terminate(reason, &socket).await;
         // Before the client is notified, and joins again.
         drop(channel);
-        let rejoin = guard.finish(reason);
+        let rejoin = guard.finish(reason, succession);
         Instance::following(guard, rejoin)
     }
+}
+
+/// Whether a channel ends instead of being resumed: it does not know behind which message of the topic's history it has
+/// begun, and its client names the one that it has received last, perhaps elsewhere and before that.
+fn begins_anew<A>(rejoin: &Rejoin, context: &ChannelContext<A>) -> bool {
+    let named = || named(rejoin.after, &rejoin.payload, context.client.positions);
+    context.subscription.is_unplaced() && named().is_some()
+}
+
+fn take_rejoin(command: Command) -> Option<Box<Rejoin>> {
+    if let Command::Rejoin(rejoin) = command { Some(rejoin) } else { None }
 }
 
 fn take_request(command: Command) -> Option<PackRequest> {

@@ -3,6 +3,7 @@
 mod broadcasts;
 mod disconnects;
 mod failures;
+mod histories;
 mod listening;
 mod moving;
 mod nodes;

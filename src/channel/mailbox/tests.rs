@@ -144,6 +144,22 @@ async fn the_instance_behind_a_rejoin_receives_what_the_client_sent_behind_it() 
     mailbox.send(push(1000)).expect("nothing counts any more");
 }
 
+#[tokio::test]
+async fn an_instance_that_ends_for_a_join_leaves_it_what_came_behind() {
+    let (mailbox, mut commands) = channel(1000, None);
+    let first = commands.sender();
+    mailbox.send(rejoin()).expect("open");
+    let Some(Command::Rejoin(rejoin)) = commands.recv().await else { panic!("no join") };
+    mailbox.send(push(1)).expect("open");
+    first.send(Command::Info(Box::new(()))).expect("open");
+    let ended = commands.end(Succession::With(rejoin), |ending| ending);
+    assert!(ended.rejoin.is_some() && ended.notified == Ending::Own);
+    assert_eq!(ended.waiting.len(), 1, "what was sent to the first instance");
+    assert!(first.while_alive(|| ()).is_none());
+    assert!(matches!(commands.recv().await, Some(Command::Push { .. })));
+    mailbox.send(push(1000)).expect("nothing counts any more");
+}
+
 #[test]
 fn no_instance_follows_a_crash_or_a_client_that_is_gone() {
     for (succession, is_gone) in [(Succession::Impossible, false), (Succession::Possible, true)] {

@@ -39,11 +39,12 @@ impl<C: Channel> ChannelTask<C> {
         let packed = channel.pack(&socket).await;
         channel.terminate(Reason::Moved, &socket).await;
         drop(channel);
+        let is_unplaced = context.subscription.is_unplaced();
         let follows = context.ownership.follows();
         let news = Arrival::news(context.arrival.get().map(|arrival| &**arrival));
         guard.finish_move(ticket);
         // If nobody waits any more, the presence goes when its time is over.
-        let _ = reply.send(PackedChannel { packed, heard, position, follows, news });
+        let _ = reply.send(PackedChannel { packed, heard, position, is_unplaced, follows, news });
         limited!(DEBUG, topic = ?context.topic, "moved to another node");
     }
 }

@@ -84,7 +84,7 @@ pub(super) async fn recover<A>(
     let is_whole = matches!(arrival, Arrival::Moved { has_gap: false, .. });
     if let Some(histories) = histories {
         let remembered = context.remembered.as_deref();
-        let named = after.or_else(|| after_in(payload, context.client.positions));
+        let named = named(after, payload, context.client.positions);
         let named = named.filter(|_| !has_moved);
         let left = remembered.and_then(|it| it.awaited(&context.topic)).filter(|_| !has_moved);
         let from = match (named, position.or(left)) {
@@ -171,10 +171,16 @@ fn fits<A>(context: &ChannelContext<A>, missed: &[Arc<Broadcast>]) -> bool {
     size <= context.client.outbox.room()
 }
 
-/// The position that a client has put into the payload of its join, as an unmodified one does.
-fn after_in(payload: &Payload, positions: Positions) -> Option<Position> {
-    match positions {
+/// Returns the last message that a client has received, as its join says: beside the payload, or as an unmodified one does
+/// in it.
+pub(super) fn named(
+    after: Option<Position>,
+    payload: &Payload,
+    positions: Positions,
+) -> Option<Position> {
+    let in_payload = || match positions {
         Positions::Refs => json::position_in(payload.as_json()?),
         Positions::Unwanted | Positions::All => None,
-    }
+    };
+    after.or_else(in_payload)
 }

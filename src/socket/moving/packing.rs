@@ -191,7 +191,7 @@ impl Topics {
         packed: PackedChannel,
         pubsub: &PubSub,
     ) {
-        let PackedChannel { packed, heard, position, follows, news } = packed;
+        let PackedChannel { packed, heard, position, is_unplaced, follows, news } = packed;
         let is_known = channel.join_acked || channel.outbox.is_known();
         let news = news.filter(|_| !is_known);
         if news == Some(News::New) {
@@ -199,7 +199,7 @@ impl Topics {
             channel.outbox.end_stream();
             return report_left_behind(&topic, "unanswered");
         }
-        let has_gap = self.may_miss(position) || news == Some(News::Gap);
+        let has_gap = self.may_miss(position) || is_unplaced || news == Some(News::Gap);
         let has_history = || pubsub.histories().is_some_and(|it| it.policy(&topic).is_some());
         if has_gap && self.names_positions && has_history() {
             // It joins after the last message that it has received. What waits for it would come again.
