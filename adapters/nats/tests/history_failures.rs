@@ -327,7 +327,7 @@ async fn the_permissions_that_are_documented_suffice() {
 
 #[tokio::test]
 async fn what_one_node_has_kept_another_reads_at_once_from_any_replica() {
-    let Some(servers) = ServerConfig::new().jetstream().start_cluster().await else { return };
+    let Some(servers) = ServerConfig::new().jetstream().start_cluster::<2>().await else { return };
     let config = |server: &NatsServer| {
         let history = HistoryConfig::new().max_bytes(64 << 20).replicas(2);
         NatsConfig::new(server.address().to_string())
@@ -344,4 +344,71 @@ async fn what_one_node_has_kept_another_reads_at_once_from_any_replica() {
         last = position;
     }
     assert_eq!(texts(&other.hears(200).await), numbered(200));
+}
+
+#[tokio::test]
+async fn of_three_replicas_any_may_be_killed_and_nothing_that_was_acknowledged_is_lost() {
+    const EACH: usize = 100;
+    let Some(mut servers) = ServerConfig::new().jetstream().start_cluster::<3>().await else {
+        return;
+    };
+    let addresses = servers.each_ref().map(|server| server.address().to_string());
+    // Each prefers another one.
+    let config = |first: usize| {
+        let others = (1..3).map(|step| &addresses[(first + step) % 3]);
+        let history = HistoryConfig::new().max_bytes(64 << 20).replicas(3);
+        let config = NatsConfig::new(&addresses[first]).history(history);
+        let config = config.interest_propagation(Duration::from_millis(100));
+        others.fold(config, NatsConfig::server)
+    };
+    let [one, other] = [Store::up(config(0)).await, Store::up(config(1)).await];
+    let head = one.newest("t").await.last;
+    let mut acknowledged = Vec::new();
+    // One of them leads the stream.
+    for killed in 0..3 {
+        let told: Vec<_> = (0..EACH)
+            .map(|number| format!("{killed} {number}"))
+            .map(|text| (one.append("t", &text), text))
+            .collect();
+        tokio::time::sleep(3 * MS).await;
+        servers[killed].kill();
+        for (told, text) in told {
+            if let Ok(position) = told.await.expect("it is told") {
+                acknowledged.push((position, text));
+            }
+        }
+        // Two of them go on.
+        let text = format!("{killed} alone");
+        acknowledged.push((one.keep_at_last("t", &text).await, text));
+        servers[killed].restart().await;
+        support::until_async("three of them", async || {
+            let stream = context(&servers[killed]).await.get_stream(STREAM).await;
+            let cluster = stream.ok().and_then(|it| it.cached_info().cluster.clone());
+            cluster.is_some_and(|it| {
+                it.leader.is_some() && it.replicas.iter().all(|it| it.current && !it.offline)
+            })
+        })
+        .await;
+    }
+    for node in [&one, &other] {
+        let page = node.after("t", head).await;
+        assert!(page.is_complete);
+        let mut found = page.messages.iter();
+        for (position, text) in &acknowledged {
+            let kept = found.find(|kept| kept.content == *text).expect("it is there, in its place");
+            assert_eq!((kept.position, position.epoch), (*position, head.epoch));
+        }
+        let mut all = texts(&page.messages);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), page.messages.len(), "one is there twice");
+        // What was heard is in that order, and says what is missing.
+        let heard = node.inbox.heard.lock().clone();
+        let mut last = head.number;
+        for kept in &heard {
+            assert!(kept.position.number > last && kept.previous >= last, "{kept:?} after {last}");
+            last = kept.position.number;
+        }
+    }
+    eprintln!("{} of {} were acknowledged", acknowledged.len(), 3 * (EACH + 1));
 }

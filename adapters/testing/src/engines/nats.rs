@@ -57,22 +57,27 @@ impl NatsConfig {
         Some(server)
     }
 
-    /// Starts two servers that are one cluster.
-    pub async fn start_cluster(self) -> Option<[NatsServer; 2]> {
-        let routes = [loopback(free_port()), loopback(free_port())];
-        let config = |mine: SocketAddr, other: SocketAddr| {
-            self.clone().line(&format!(
-                "cluster {{ name: test, listen: \"{mine}\", no_advertise: true, routes: [\"nats://{other}\"] }}"
-            ))
-        };
-        // JetStream asks for names.
-        let first = config(routes[0], routes[1]).line("server_name: first").start().await?;
-        let second = config(routes[1], routes[0]).line("server_name: second").start().await?;
-        for server in [&first, &second] {
-            until("a cluster", async || (server.variable("routes").await.ok()? > 0).then_some(()))
-                .await;
+    /// Starts servers that are one cluster.
+    pub async fn start_cluster<const N: usize>(self) -> Option<[NatsServer; N]> {
+        let routes: [SocketAddr; N] = std::array::from_fn(|_| loopback(free_port()));
+        let mut servers = Vec::with_capacity(N);
+        for (number, mine) in routes.iter().enumerate() {
+            let others = routes.iter().filter(|route| *route != mine);
+            let others: Vec<_> = others.map(|route| format!("nats://{route}")).collect();
+            let cluster = format!(
+                "cluster {{ name: test, listen: \"{mine}\", no_advertise: true, routes: {others:?} }}"
+            );
+            // JetStream asks for names.
+            let config = self.clone().line(&format!("server_name: server{number}")).line(&cluster);
+            servers.push(config.start().await?);
         }
-        Some([first, second])
+        for server in &servers {
+            until("a cluster", async || {
+                (server.variable("routes").await.ok()? >= N - 1).then_some(())
+            })
+            .await;
+        }
+        servers.try_into().ok()
     }
 }
 
