@@ -16,8 +16,8 @@ use crate::history::Position;
 ///
 /// Each kept message has a [`Position`]. The numbers of a topic grow within an epoch; a store that may have lost or
 /// repeated numbers begins another epoch. The numbers of all topics grow together: what is kept later has a higher number,
-/// whatever its topic. Within a topic that is exact; across topics a few seconds do not matter. So one number says
-/// roughly up to when a node has handed over everything.
+/// whatever its topic and epoch. Within a topic that is exact; across topics a few seconds do not matter. So one number
+/// says roughly up to when a node has handed over everything.
 ///
 /// What is handed over is kept, and what is read contains everything that was kept before the call. Besides, there are two
 /// kinds of stores:

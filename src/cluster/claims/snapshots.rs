@@ -20,7 +20,7 @@ impl Snapshots {
             self.0.pop_front();
         }
         let is_known = self.0.front().is_some_and(is_old);
-        // The lowest, as a store that begins anew may count from one.
+        // The lowest: a topic that is read again may be behind.
         let lowest = self.0.iter().map(|(_, number)| *number).min();
         lowest.filter(|_| is_known).unwrap_or(0)
     }
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_anew_counts_at_once() {
+    fn a_lower_number_counts_at_once() {
         let mut snapshots = Snapshots::default();
         snapshots.take(100, ms(0));
         snapshots.take(110, ms(1000));

@@ -42,7 +42,7 @@ pub struct HistoryPath {
 #[derive(Default)]
 pub(super) struct Histories {
     epochs: u64,
-    /// The last number of this epoch.
+    /// The last number.
     last: u64,
     topics: BTreeMap<SmolStr, Topic>,
     ends: BTreeMap<Place, End>,
@@ -91,7 +91,6 @@ impl Histories {
 
     pub(super) fn forget(&mut self) {
         self.epochs += 1;
-        self.last = 0;
         self.topics.clear();
     }
 
