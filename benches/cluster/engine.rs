@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind};
@@ -246,6 +247,35 @@ pub(crate) enum Ear {
 }
 
 impl Publisher {
+    /// Prepares [`answered`](Self::answered).
+    pub(crate) async fn prepare(&self) {
+        let Self::Nats(client) = self else { return };
+        let config = jetstream::stream::Config {
+            name: "raw".into(),
+            subjects: vec!["raw.h.>".into()],
+            max_messages_per_subject: 1000,
+            republish: Some(jetstream::stream::Republish {
+                source: "raw.h.>".into(),
+                destination: "raw.r.>".into(),
+                headers_only: false,
+            }),
+            ..Default::default()
+        };
+        jetstream::new(client.clone()).create_stream(config).await.expect("created");
+    }
+
+    /// Publishes a message and waits for the answer: that of a stream if the engine has one.
+    pub(crate) async fn answered(&mut self, message: Bytes) {
+        match self {
+            Self::Redis(_) => self.publish("raw", [message]).await,
+            Self::Nats(client) => {
+                let context = jetstream::new(client.clone());
+                let answer = context.publish("raw.h.t", message).await.expect("published");
+                answer.await.expect("kept");
+            }
+        }
+    }
+
     /// Publishes messages at once, in the way in which the crate is fastest.
     pub(crate) async fn publish(
         &mut self,

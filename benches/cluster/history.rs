@@ -15,7 +15,7 @@ use super::support::median;
 use super::support::server::Server;
 
 const SIZE: usize = 200;
-const ALONE: usize = 5000;
+const ALONE: usize = 250;
 /// Messages that wait at once, and rounds of them.
 const WAITING: usize = 1000;
 const ROUNDS: usize = 20;
@@ -94,20 +94,7 @@ pub(crate) fn run(engine: Address) {
         println!("it keeps no histories\n");
         return;
     };
-    let alone = {
-        let node = node.clone();
-        server.run(async move {
-            node.store.listen("alone").await;
-            let mut times = Vec::new();
-            for _ in 0..ALONE {
-                let begun = Instant::now();
-                let _ = node.append("alone").await.expect("whoever waits is told");
-                times.push(begun.elapsed());
-            }
-            times
-        })
-    };
-    println!("{:<44}{}", "a message of 200 B, alone", percentiles(alone));
+    alone(&server, engine, &node);
 
     for topics in TOPICS {
         let node = node.clone();
@@ -143,6 +130,36 @@ pub(crate) fn run(engine: Address) {
         cost(&server, engine, &node, topics);
     }
     println!();
+}
+
+/// Prints how long a message takes that nothing else waits for, and one of the client crate that is published and answered:
+/// in alternating turns.
+fn alone(server: &Server, engine: Address, node: &Node) {
+    let node = node.clone();
+    let [published, kept] = server.run(async move {
+        let mut publisher = engine.publisher().await;
+        publisher.prepare().await;
+        node.store.listen("alone").await;
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for _ in 0..ALONE {
+                let begun = Instant::now();
+                publisher.answered(Bytes::from_static(&[b'x'; SIZE])).await;
+                times[0].push(begun.elapsed());
+            }
+            for _ in 0..ALONE {
+                let begun = Instant::now();
+                let _ = node.append("alone").await.expect("whoever waits is told");
+                times[1].push(begun.elapsed());
+            }
+        }
+        times
+    });
+    let middle = |times: &[Duration]| median(times.iter().map(Duration::as_secs_f64).collect());
+    let ratio = middle(&kept) / middle(&published);
+    println!("{:<44}{}", "a message of 200 B, alone", percentiles(kept));
+    println!("{:<44}{}", "one that the client crate publishes", percentiles(published));
+    println!("{:<44}{ratio:>10.2} times", "kept, relative to published");
 }
 
 /// Prints the CPU of the engine for a message that is kept, and for one that is only published: medians of alternating

@@ -223,7 +223,7 @@ async fn read_one(follower: Weak<Follower>, store: Weak<dyn HistoryStore>, read:
     let page = match store.upgrade() {
         Some(store) => {
             let (since, limit) =
-                after.map_or((Since::Newest, 1), |after| (Since::After(after), PAGE));
+                after.map_or((Since::Newest, 0), |after| (Since::After(after), PAGE));
             timeout(PATIENCE, store.read(&id.topic, since, limit)).await
         }
         None => return,

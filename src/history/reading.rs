@@ -72,7 +72,7 @@ impl Histories {
     /// store does not answer within two seconds.
     pub(crate) async fn head(&self, topic: &str) -> Option<Position> {
         match self.place {
-            Place::Memory(_) => self.read(topic, Since::Newest, 1).await.ok().map(|page| page.last),
+            Place::Memory(_) => self.read(topic, Since::Newest, 0).await.ok().map(|page| page.last),
             Place::Store(_) => self.find(topic, None).await.map(|found| found.last),
             // What is on its way through this node counts as yet to come.
             Place::Shared(_, ref follower) => match follower.last(topic) {
@@ -140,7 +140,7 @@ impl Histories {
             last,
         };
         let Some(since) = since else {
-            return Ok(nothing(self.read(topic, Since::Newest, 1).await?.last));
+            return Ok(nothing(self.read(topic, Since::Newest, 0).await?.last));
         };
         let mut page = self.read(topic, Since::After(since), MAX_MESSAGES + 1).await?;
         if since.epoch != page.last.epoch || since.number > page.last.number {

@@ -9,11 +9,25 @@ pub(crate) struct Search {
     /// A number from which on too few follow, and how many.
     high: (u64, u64),
     wanted: u64,
+    /// How many more than wanted may be read in vain.
+    surplus: u64,
     steps: u32,
+    /// How much each end counts for a guess: one that was the result of none lately counts less each time.
+    weights: [f64; 2],
+    last: Option<End>,
 }
 
-/// How many more than wanted may be read in vain.
-const SURPLUS: u64 = 64;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Low,
+    High,
+}
+
+/// A read in vain is cheaper than a question, but not by much.
+const SURPLUS: std::ops::RangeInclusive<u64> = 8..=64;
+
+/// Every so many steps the search halves what is left.
+const HALVING: u32 = 4;
 
 /// A search that takes longer ends where it is.
 const MAX_STEPS: u32 = 64;
@@ -22,34 +36,47 @@ impl Search {
     /// Begins with the oldest number and how many follow from there on, itself included, and with a number from which on
     /// fewer than wanted do.
     pub(crate) fn new(oldest: (u64, u64), end: (u64, u64), wanted: u64) -> Self {
-        Self { low: oldest, high: end, wanted, steps: 0 }
+        let surplus = (wanted / 2).clamp(*SURPLUS.start(), *SURPLUS.end());
+        Self { low: oldest, high: end, wanted, surplus, steps: 0, weights: [1.0; 2], last: None }
     }
 
     /// The next place to ask. `None` if the search is over.
     pub(crate) fn next(&mut self) -> Option<u64> {
         let ((low, most), (high, least)) = (self.low, self.high);
         let width = high.saturating_sub(low);
-        if most <= self.wanted.saturating_add(SURPLUS) || width < 2 || self.steps >= MAX_STEPS {
+        let is_found = most <= self.wanted.saturating_add(self.surplus);
+        if is_found || width < 2 || self.steps >= MAX_STEPS {
             return None;
         }
         self.steps += 1;
-        // Evenly distributed messages are found at once; any others by halves.
-        let share = if self.steps.is_multiple_of(2) {
+        // Regula falsi, with the weights of the Illinois method: evenly distributed messages are found at once.
+        let share = if self.steps.is_multiple_of(HALVING) {
             0.5
         } else {
-            let aim = self.wanted.saturating_add(SURPLUS / 2);
-            most.saturating_sub(aim) as f64 / most.saturating_sub(least).max(1) as f64
+            let aim = self.wanted.saturating_add(self.surplus / 2);
+            let above = most.saturating_sub(aim).max(1) as f64 * self.weights[0];
+            let below = aim.saturating_sub(least).max(1) as f64 * self.weights[1];
+            above / (above + below)
         };
         Some((low + (width as f64 * share) as u64).clamp(low + 1, high - 1))
     }
 
     /// Takes the answer: the first message from there on, and how many follow, itself included; or none.
     pub(crate) fn answer(&mut self, asked: u64, found: Option<(u64, u64)>) {
-        match found {
-            Some((number, count)) if count >= self.wanted => self.low = (number.max(asked), count),
-            Some((_, count)) => self.high = (asked, count),
-            None => self.high = (asked, 0),
-        }
+        let end = match found {
+            Some((number, count)) if count >= self.wanted => {
+                self.low = (number.max(asked), count);
+                End::Low
+            }
+            _ => {
+                self.high = (asked, found.map_or(0, |(_, count)| count));
+                End::High
+            }
+        };
+        let other = &mut self.weights[usize::from(end == End::Low)];
+        *other = if self.last == Some(end) { *other / 2.0 } else { 1.0 };
+        self.weights[usize::from(end == End::High)] = 1.0;
+        self.last = Some(end);
     }
 
     /// Where to read from.
@@ -83,7 +110,7 @@ mod tests {
         let numbers: Vec<_> = (0..10_000).map(|number| 1_000_000 + number * 37).collect();
         for wanted in [1, 50, 500, 5000] {
             let (_, found, steps) = search(&numbers, wanted);
-            assert!((wanted..=wanted + SURPLUS).contains(&(found as u64)), "{found} of {wanted}");
+            assert!((wanted..=wanted + 64).contains(&(found as u64)), "{found} of {wanted}");
             assert!(steps <= 2, "{steps} steps");
         }
     }
@@ -95,15 +122,15 @@ mod tests {
         let numbers: Vec<_> = bursts.chain((1 << 36)..(1 << 36) + 1000).collect();
         for wanted in [1, 50, 999, 1000, 1001, 5000, 10_999] {
             let (_, found, steps) = search(&numbers, wanted);
-            assert!((wanted..=wanted + SURPLUS).contains(&(found as u64)), "{found} of {wanted}");
-            assert!(steps <= MAX_STEPS, "{steps} steps");
+            assert!((wanted..=wanted + 64).contains(&(found as u64)), "{found} of {wanted}");
+            assert!(steps <= 30, "{steps} steps for {wanted}");
         }
     }
 
     #[test]
     fn all_are_taken_if_there_are_hardly_more() {
         let numbers: Vec<_> = (5..105).collect();
-        for wanted in [50, 100, 200, u64::MAX] {
+        for wanted in [70, 100, 200, u64::MAX] {
             assert_eq!(search(&numbers, wanted), (5, 100, 0));
         }
     }

@@ -51,7 +51,7 @@ pub async fn a_page_has_what_precedes_a_position<H: Harness>(world: World<H>) {
 pub async fn the_newest_page_ends_with_the_last_message<H: Harness>(world: World<H>) {
     let node = world.node().await;
     let positions = ten(&node).await;
-    for limit in [1, 3, 10, 100] {
+    for limit in [0, 1, 3, 10, 100] {
         let page = node.read("t", Since::Newest, limit).await;
         let expected = numbered("", 10);
         assert_eq!(texts(&page.messages), expected[10_usize.saturating_sub(limit)..]);
