@@ -21,6 +21,8 @@ const WAITING: usize = 1000;
 const ROUNDS: usize = 20;
 const TOPICS: [usize; 2] = [1, 1000];
 const PAGES: [usize; 3] = [1, 100, 500];
+/// Among how many topics that is whose pages are read, each with a thousand messages.
+const ROOMS: usize = 20;
 const READS: usize = 300;
 const KEEP: Keep =
     Keep { messages: 1000, bytes: 1 << 20, within: Duration::from_secs(7 * 24 * 3600) };
@@ -111,6 +113,14 @@ pub(crate) fn run(engine: Address) {
         println!("{:<44}{rate:>10.0} /s", format!("{WAITING} waiting, on {topics} topics"));
     }
 
+    server.run({
+        let node = node.clone();
+        async move {
+            for _ in 0..ROOMS {
+                node.append_many(ROOMS).await;
+            }
+        }
+    });
     for limit in PAGES {
         let node = node.clone();
         let times = server.run(async move {

@@ -8,6 +8,7 @@ mod history;
 mod keeper;
 mod node;
 mod nodes;
+mod resharding;
 mod servers;
 #[cfg(feature = "tls")]
 mod tls;
