@@ -70,6 +70,14 @@ impl Engine {
         }
     }
 
+    /// The CPU time that it has used.
+    pub(crate) fn cpu(&self) -> Duration {
+        match &self.server {
+            Server::Redis(server) => server.cpu(),
+            Server::Nats(server) => server.cpu(),
+        }
+    }
+
     pub(crate) fn kill(&mut self) {
         match &mut self.server {
             Server::Redis(server) => server.kill(),
@@ -128,17 +136,6 @@ impl Address {
             Self::Redis(address) => Arc::new(redis_adapter(address, app).await),
             Self::Nats(address) => Arc::new(nats_adapter(address, app).await),
         }
-    }
-
-    /// The CPU time that the engine has used, in seconds, if it says so.
-    pub(crate) async fn cpu(self, publisher: &mut Publisher) -> Option<f64> {
-        let Publisher::Redis(redis) = publisher else { return None };
-        let info: String = redis::cmd("INFO").arg("cpu").query_async(redis).await.ok()?;
-        let field = |name: &str| {
-            let value = info.lines().find_map(|line| line.strip_prefix(name))?;
-            value.trim().parse::<f64>().ok()
-        };
-        Some(field("used_cpu_sys:")? + field("used_cpu_user:")?)
     }
 
     /// How many bytes the engine needs for each record of an application, which it has until it is removed.
@@ -273,6 +270,13 @@ impl Publisher {
                 let answer = context.publish("raw.h.t", message).await.expect("published");
                 answer.await.expect("kept");
             }
+        }
+    }
+
+    /// Waits until the engine has what was published.
+    pub(crate) async fn flush(&self) {
+        if let Self::Nats(client) = self {
+            client.flush().await.expect("flushes");
         }
     }
 

@@ -10,7 +10,7 @@ use tower_channels::adapter::{
     Adapter, Append, HistoryInbox, HistoryStore, Keep, Kept, Link, NodeId, NodeInbox, Since,
 };
 
-use super::engine::{Address, Publisher};
+use super::engine::{Address, Engine, Publisher};
 use super::support::median;
 use super::support::server::Server;
 
@@ -90,13 +90,13 @@ fn percentiles(mut times: Vec<Duration>) -> String {
     format!("p50 {:>6.0} us, p99 {:>6.0} us", at(50), at(99))
 }
 
-pub(crate) fn run(engine: Address) {
+pub(crate) fn run(engine: &Engine) {
     let server = Server::new(1);
-    let Some(node) = server.run(Node::start(engine)) else {
+    let Some(node) = server.run(Node::start(engine.address())) else {
         println!("it keeps no histories\n");
         return;
     };
-    alone(&server, engine, &node);
+    alone(&server, engine.address(), &node);
 
     for topics in TOPICS {
         let node = node.clone();
@@ -174,25 +174,21 @@ fn alone(server: &Server, engine: Address, node: &Node) {
 
 /// Prints the CPU of the engine for a message that is kept, and for one that is only published: medians of alternating
 /// turns.
-fn cost(server: &Server, engine: Address, node: &Node, topics: usize) {
-    let node = node.clone();
-    let costs = server.run(async move {
-        let mut publisher = engine.publisher().await;
-        engine.cpu(&mut publisher).await?;
-        let mut turns = [Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            let before = engine.cpu(&mut publisher).await?;
-            publish(&mut publisher).await;
-            let between = engine.cpu(&mut publisher).await?;
-            node.append_many(topics).await;
-            let after = engine.cpu(&mut publisher).await?;
-            for (turns, used) in turns.iter_mut().zip([between - before, after - between]) {
-                turns.push(used * 1e6 / WAITING as f64);
-            }
+fn cost(server: &Server, engine: &Engine, node: &Node, topics: usize) {
+    let publisher = server.run(engine.address().publisher());
+    let mut turns = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        let (node, mut publisher) = (node.clone(), publisher.clone());
+        let before = engine.cpu();
+        server.run(async move { publish(&mut publisher).await });
+        let between = engine.cpu();
+        server.run(async move { node.append_many(topics).await });
+        let used = [between - before, engine.cpu() - between];
+        for (turns, used) in turns.iter_mut().zip(used) {
+            turns.push(used.as_secs_f64() * 1e6 / WAITING as f64);
         }
-        Some(turns.map(median))
-    });
-    let Some([published, kept]) = costs else { return };
+    }
+    let [published, kept] = turns.map(median);
     println!(
         "{:<44}{published:>6.2} us published, {kept:>6.2} us kept, {:>5.1} times",
         format!("CPU of the engine, {topics} topics"),
@@ -202,5 +198,6 @@ fn cost(server: &Server, engine: Address, node: &Node, topics: usize) {
 
 async fn publish(publisher: &mut Publisher) {
     let messages = (0..WAITING).map(|_| Bytes::from_static(&[b'x'; SIZE]));
-    publisher.publish("tc:history:t:room:0", messages).await;
+    publisher.publish("history", messages).await;
+    publisher.flush().await;
 }

@@ -79,7 +79,7 @@ fn main() {
             }
         }
         if is_chosen("history") {
-            history::run(engine.address());
+            history::run(&engine);
         }
         if is_chosen("kept") {
             kept::over(engine.address());

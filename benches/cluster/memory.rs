@@ -75,7 +75,9 @@ fn sessions<F: Future<Output = PubSub>>(node: impl FnOnce() -> F) -> f64 {
         runtime.block_on(async {
             for session in sessions {
                 let mut client = local::connect(service.clone());
-                local::upgrade(&mut client, &format!("session={session:022}")).await;
+                // As they are drawn at random.
+                let id = (session as u128).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+                local::upgrade(&mut client, &format!("session={id:032x}")).await;
                 local::join(&mut client, "room:a").await;
                 clients.push(client);
             }

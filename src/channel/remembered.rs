@@ -81,6 +81,8 @@ impl Remembered {
             mailbox: None,
             is_busy: true,
         };
+        // There is one copy of it on this node.
+        let id = peers.own_id(&id).unwrap_or(id);
         let topics: Vec<_> = left.into_iter().take(MAX_TOPICS).map(await_join).collect();
         let names = topics.iter().map(|it| it.topic.len()).sum();
         let state = State {

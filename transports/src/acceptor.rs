@@ -221,7 +221,7 @@ impl<H: Handler> Acceptor<H> {
             limited!(WARN, expected, "session id ignored: it has another form");
             None
         });
-        let (id, received) = (id.map(str::to_owned), info.received());
+        let (id, received) = (id.map(Arc::from), info.received());
         if id.as_deref().is_some_and(|id| self.0.resumable.refuses(id, info.transport())) {
             refuse("flapping");
             limited!(DEBUG, "WebSocket refused: its session keeps losing them");

@@ -57,6 +57,11 @@ impl Cluster {
         self.adapter.store().is_some() && self.delivered.get().is_some()
     }
 
+    /// Returns the id of a session of this node as it is kept here.
+    pub(in crate::cluster) fn own_id(&self, endpoint: u32, id: &str) -> Option<Arc<str>> {
+        self.claims.state.lock().of(endpoint).own_id(id)
+    }
+
     /// Follows a session of this node from now on. If it `continues` one, its client has yet to receive what was sent
     /// before.
     pub(in crate::cluster) fn follow(

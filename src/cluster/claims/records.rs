@@ -160,6 +160,11 @@ impl Records {
         is_taken
     }
 
+    /// Returns the id of a session that this node has, which others may share.
+    pub(super) fn own_id(&self, id: &str) -> Option<Arc<str>> {
+        self.owned.get_key_value(id).map(|(id, _)| Arc::clone(id))
+    }
+
     /// Returns whether this node has the session.
     pub(super) fn has(&self, id: &str) -> bool {
         self.held(id).is_some()

@@ -49,6 +49,11 @@ impl EndpointPeers {
         self.cluster.follow(self.index, id, session, continues);
     }
 
+    /// See [`Cluster::own_id`].
+    pub(crate) fn own_id(&self, id: &str) -> Option<Arc<str>> {
+        self.cluster.own_id(self.index, id)
+    }
+
     /// See [`Cluster::change_topics`].
     pub(crate) fn change_topics(&self, id: &str) {
         self.cluster.change_topics(self.index, id);

@@ -149,7 +149,7 @@ impl<S: Session> Connected<S> {
         let (Kind::New(registry, id, ..) | Kind::Known(registry, id, ..)) = &self.kind else {
             return self.attach(transport);
         };
-        let (registry, id) = (Arc::clone(registry), SessionId::from(id.as_str()));
+        let (registry, id) = (Arc::clone(registry), Arc::clone(id));
         let _claim = registry.claim(&id).await;
         let attached = self.find(transport).await;
         // Unless it lives here.
@@ -172,9 +172,8 @@ impl<S: Session> Connected<S> {
         }
         let again = Arc::clone(&registry);
         let elsewhere = again.elsewhere()?;
-        let name = SessionId::from(id.as_str());
         let socket_id = session.id().map(Into::into);
-        let wanted = Wanted { id: Arc::clone(&name), socket_id, received };
+        let wanted = Wanted { id: Arc::clone(&id), socket_id, received };
         let mut found = elsewhere.peers.find(wanted).await;
         if matches!(found, Found::None | Found::Left(_) | Found::Here)
             && let Some(known) = registry.find_own(&id, session.id(), received)
@@ -200,7 +199,7 @@ impl<S: Session> Connected<S> {
             Found::Offered(offer) => {
                 match take(&mut session, offer, &receiver).await {
                     Ok(mut taken) => {
-                        if elsewhere.had_conflict(&name) {
+                        if elsewhere.had_conflict(&id) {
                             taken.conduct.conflicts.push(Duration::ZERO);
                         }
                         moved = Some(Box::new(taken));

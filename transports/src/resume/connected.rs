@@ -12,6 +12,7 @@ use super::connection::Attached;
 use super::moved::MovedSession;
 use super::registry::{Opened, ResumeRegistry};
 use super::session::{ResumableSession, TokenId};
+use super::state::SessionId;
 use crate::connect_info::Transport;
 use crate::outbox;
 use crate::rejected::Rejected;
@@ -20,7 +21,7 @@ use crate::session::Session;
 /// A client that the handler has accepted.
 pub(crate) struct Accepted<S> {
     /// The id of the resumable session that the client asks for.
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<SessionId>,
     /// The last sequence number that the client has received, if it tracks them.
     pub(crate) received: Option<u64>,
     pub(crate) session: S,
@@ -42,11 +43,11 @@ pub(super) enum Kind<S> {
     /// Lives as long as its connection.
     Own(S, outbox::Receiver),
     /// Becomes resumable under this id with its first connection.
-    New(Arc<ResumeRegistry<S>>, String, S, outbox::Receiver),
+    New(Arc<ResumeRegistry<S>>, SessionId, S, outbox::Receiver),
     /// Is there already. The new one lets it take over what has changed.
     Resumed(Arc<ResumableSession<S>>, S),
     /// Is there already, unless another node has a newer one by now. The new one is not admitted.
-    Known(Arc<ResumeRegistry<S>>, String, Arc<ResumableSession<S>>, S, outbox::Receiver),
+    Known(Arc<ResumeRegistry<S>>, SessionId, Arc<ResumableSession<S>>, S, outbox::Receiver),
 }
 
 impl<S: Session> Connected<S> {

@@ -175,7 +175,7 @@ impl<S: Session> ResumeRegistry<S> {
     /// session of that id, and continues the one that has `moved` from another node.
     pub(super) fn open(
         self: &Arc<Self>,
-        id: &str,
+        id: &SessionId,
         received: Option<u64>,
         moved: Option<Box<MovedSession>>,
         session: S,
@@ -211,7 +211,7 @@ impl<S: Session> ResumeRegistry<S> {
         let mut exceeded = None;
         // One that has moved had its place on another node.
         let opened = if room.is_ok() || moved.is_some() {
-            let id = SessionId::from(id);
+            let id = Arc::clone(id);
             let outbox = receiver.into_resumable(received.unwrap_or(0));
             if self.elsewhere.is_some() {
                 outbox.keep_apart(claim::draw_gap());

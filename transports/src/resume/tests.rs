@@ -41,13 +41,8 @@ fn attach<S: Session>(
     session: S,
     receiver: outbox::Receiver,
 ) -> Option<(super::Attached<S>, outbox::Receiver)> {
-    let accepted = Accepted {
-        id: Some(id.to_owned()),
-        received: None,
-        session,
-        receiver,
-        took: Duration::ZERO,
-    };
+    let accepted =
+        Accepted { id: Some(id.into()), received: None, session, receiver, took: Duration::ZERO };
     Connected::new(registry, accepted).expect("admitted").attach(Transport::WebSocket)
 }
 
@@ -298,7 +293,7 @@ async fn only_a_client_that_resumes_its_session_needs_no_place() {
     let connect = |id: &str| {
         let (session, receiver) = (Limited(Arc::clone(&room), false), outbox::channel(100).1);
         let accepted = Accepted {
-            id: Some(id.to_owned()),
+            id: Some(id.into()),
             received: None,
             session,
             receiver,
@@ -439,7 +434,7 @@ async fn a_session_learns_of_the_connect_that_resumes_it_before_it_is_attached()
     let new = |name| Learning { name, events: Arc::clone(&events), in_turn: None };
     drop(attach(&registry, "tab", new("first"), outbox::channel(100).1));
     let unused = Accepted {
-        id: Some("tab".to_owned()),
+        id: Some("tab".into()),
         received: None,
         session: new("unused"),
         receiver: outbox::channel(100).1,

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -96,6 +97,11 @@ impl NatsServer {
     /// Its address, which it keeps when it is restarted.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The CPU time that it has used since it was started.
+    pub fn cpu(&self) -> Duration {
+        self.process.as_ref().map(Process::cpu).unwrap_or_default()
     }
 
     /// Kills it with `SIGKILL`.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::process::Process;
 use super::{free_port, loopback, program, resp, until};
@@ -178,6 +179,11 @@ impl RedisServer {
     /// Its address, which it keeps when it is restarted.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The CPU time that it has used since it was started.
+    pub fn cpu(&self) -> Duration {
+        self.process.as_ref().map(Process::cpu).unwrap_or_default()
     }
 
     /// Kills it with `SIGKILL`.
