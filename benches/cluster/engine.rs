@@ -273,6 +273,35 @@ impl Publisher {
         }
     }
 
+    /// Keeps messages at once in the plainest way: an entry of a Redis stream and a copy for subscribers, or a message of a
+    /// JetStream stream with copies. To be [prepared](Self::prepare).
+    pub(crate) async fn keep(&mut self, messages: impl IntoIterator<Item = Bytes>, topics: usize) {
+        let topics = (0..topics).cycle();
+        match self {
+            Self::Redis(redis) => {
+                let mut pipeline = redis::pipe();
+                for (message, topic) in messages.into_iter().zip(topics) {
+                    let (key, channel) = (format!("raw:{topic}"), format!("raw:c:{topic}"));
+                    pipeline.cmd("XADD").arg(key).arg("MAXLEN").arg("~").arg(1000).arg("*");
+                    pipeline.arg("c").arg(&message[..]).ignore();
+                    pipeline.publish(channel, &message[..]).ignore();
+                }
+                pipeline.query_async::<()>(redis).await.expect("kept");
+            }
+            Self::Nats(client) => {
+                let context = jetstream::new(client.clone());
+                let mut answers = Vec::new();
+                for (message, topic) in messages.into_iter().zip(topics) {
+                    let answer = context.publish(format!("raw.h.{topic}"), message).await;
+                    answers.push(answer.expect("published").into_future());
+                }
+                for answer in answers {
+                    answer.await.expect("kept");
+                }
+            }
+        }
+    }
+
     /// Waits until the engine has what was published.
     pub(crate) async fn flush(&self) {
         if let Self::Nats(client) = self {

@@ -10,7 +10,7 @@ use tower_channels::adapter::{
     Adapter, Append, HistoryInbox, HistoryStore, Keep, Kept, Link, NodeId, NodeInbox, Since,
 };
 
-use super::engine::{Address, Engine, Publisher};
+use super::engine::{Address, Engine};
 use super::support::median;
 use super::support::server::Server;
 
@@ -172,32 +172,35 @@ fn alone(server: &Server, engine: Address, node: &Node) {
     println!("{:<44}{ratio:>10.2} times", "kept, relative to published");
 }
 
-/// Prints the CPU of the engine for a message that is kept, and for one that is only published: medians of alternating
-/// turns.
+/// Prints the CPU of the engine for a message that is published, for one that the client crate has it keep in the plainest
+/// way, and for one of a history: medians of alternating turns.
 fn cost(server: &Server, engine: &Engine, node: &Node, topics: usize) {
     let publisher = server.run(engine.address().publisher());
-    let mut turns = [Vec::new(), Vec::new()];
+    let channel = engine.address().channel("history", "room:0");
+    let mut turns = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        let (node, mut publisher) = (node.clone(), publisher.clone());
+        let (node, channel) = (node.clone(), channel.clone());
+        let [mut publishes, mut keeps] = [publisher.clone(), publisher.clone()];
+        let messages = || (0..WAITING).map(|_| Bytes::from_static(&[b'x'; SIZE]));
         let before = engine.cpu();
-        server.run(async move { publish(&mut publisher).await });
-        let between = engine.cpu();
+        server.run(async move {
+            publishes.publish(&channel, messages()).await;
+            publishes.flush().await;
+        });
+        let published = engine.cpu();
+        server.run(async move { keeps.keep(messages(), topics).await });
+        let kept = engine.cpu();
         server.run(async move { node.append_many(topics).await });
-        let used = [between - before, engine.cpu() - between];
+        let used = [published - before, kept - published, engine.cpu() - kept];
         for (turns, used) in turns.iter_mut().zip(used) {
             turns.push(used.as_secs_f64() * 1e6 / WAITING as f64);
         }
     }
-    let [published, kept] = turns.map(median);
+    let [published, plain, kept] = turns.map(median);
     println!(
-        "{:<44}{published:>6.2} us published, {kept:>6.2} us kept, {:>5.1} times",
+        "{:<44}{published:.2} us published, {plain:.2} plainly kept, {kept:.2} kept: {:.2} and {:.2} times",
         format!("CPU of the engine, {topics} topics"),
-        kept / published
+        kept / published,
+        kept / plain,
     );
-}
-
-async fn publish(publisher: &mut Publisher) {
-    let messages = (0..WAITING).map(|_| Bytes::from_static(&[b'x'; SIZE]));
-    publisher.publish("history", messages).await;
-    publisher.flush().await;
 }

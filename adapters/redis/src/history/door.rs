@@ -1,10 +1,13 @@
 //! [`Door`]: opens the connection on which messages are kept and read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tower_channels::adapter::Keep;
 
+use super::entry;
 use super::script::{self, Scripts};
 use crate::connector::{Connection, Connector};
 use crate::error::ConnectError;
@@ -49,8 +52,9 @@ impl Door {
         let (topic_key, message_key) = (names.topic_key(&topic), names.message_key(&topic));
         let mut append = script::run(&scripts.append, 3, 0);
         append.arg(names.sender(self.sender)).arg(topic_key).arg(message_key).arg(GENERATION);
-        append.arg(&[0_u8; 16]).arg("").arg(names.kept.of(&topic)).arg(&[0_u8; 8]).arg(1).arg(1);
-        append.arg(&1_u64.to_be_bytes());
+        let keep = Keep { messages: 1, bytes: 1, within: Duration::from_millis(1) };
+        append.arg(&[0_u8; 8]).arg(entry::head(0, [0; 2], &keep));
+        append.arg(names.kept.of(&topic)).arg("");
         let mut read = script::run(&scripts.read, 3, 0);
         read.arg(&names.run).arg(topic_key).arg(message_key).arg(&*access.run).arg(&[0_u8; 8]);
         read.arg(1);

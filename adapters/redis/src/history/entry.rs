@@ -1,13 +1,21 @@
 //! What the scripts write and answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use redis::Value;
-use tower_channels::adapter::{Kept, StoreError};
+use tower_channels::adapter::{Keep, Kept, StoreError};
 use tower_channels::history::Position;
 
 /// How many bits of a number are the second part of an id. The first is a time in milliseconds; a server counts the
 /// messages of one millisecond, or goes on counting while its clock is behind.
 const SEQUENCE: u32 = 20;
+
+/// How long what the script is told of a message is, in bytes.
+const HEAD: usize = 42;
+
+/// The longest time for which messages are kept: some thousand years.
+const MAX_WITHIN_MS: u128 = 1 << 45;
 
 /// Reads an id, such as `1764240000000-0`.
 pub(super) fn number(id: &[u8]) -> Option<u64> {
@@ -43,6 +51,25 @@ pub(super) fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
 pub(super) fn position(mut answer: &[u8]) -> Option<Position> {
     let epoch = take_u64(&mut answer)?;
     Some(Position { epoch, number: number(answer)? })
+}
+
+/// Writes what the script is told of a message beside its channel and its content: which of the topics it is, the sender and
+/// its number for the message, and how much is kept.
+pub(super) fn head(place: usize, id: [u64; 2], keep: &Keep) -> Vec<u8> {
+    // Lua counts up to there.
+    let count = |count: usize| (count as u64).clamp(1, 1 << 52);
+    let place = u16::try_from(place + 1).expect("no more than are sent together");
+    let mut head = Vec::with_capacity(HEAD);
+    head.extend(place.to_be_bytes());
+    for number in [id[0], id[1], count(keep.messages), count(keep.bytes), within(keep.within)] {
+        head.extend(number.to_be_bytes());
+    }
+    head
+}
+
+/// For how many milliseconds messages are kept.
+fn within(within: Duration) -> u64 {
+    u64::try_from(within.as_millis().clamp(1, MAX_WITHIN_MS)).expect("clamped")
 }
 
 /// Reads the number of the message before, of which there may be none.

@@ -28,8 +28,8 @@ const REFRESH: Duration = Duration::from_secs(12 * 3600);
 /// How many topics are refreshed at once.
 const REFRESHED: usize = 512;
 
-/// The longest time for which messages are kept: some thousand years.
-const MAX_WITHIN_MS: u128 = 1 << 45;
+/// How many messages one script keeps. The server does nothing else meanwhile.
+const TOGETHER: usize = 32;
 
 /// The task that keeps messages.
 pub(super) struct Keeping {
@@ -114,23 +114,34 @@ impl Keeping {
     /// Sends a batch, and tells what has become of it.
     async fn keep_some(&self, access: &mut Access) -> Result<(), End> {
         let sent = self.shared.queue.lock().send();
-        let mut pipeline = Pipeline::with_capacity(sent.len());
-        for message in &sent {
-            pipeline.add_command(self.append(access, message));
+        let calls = sent.len().div_ceil(TOGETHER);
+        let mut pipeline = Pipeline::with_capacity(calls);
+        for together in sent.chunks(TOGETHER) {
+            pipeline.add_command(self.append(access, together));
         }
-        let answers = access.redis.send_packed_commands(&pipeline, 0, sent.len());
+        let answers = access.redis.send_packed_commands(&pipeline, 0, calls);
         let answers = self.answer(answers).await?;
         let mut failed = None;
-        for (Sent { number, .. }, answer) in sent.into_iter().zip(answers) {
-            match answer.extract_error() {
-                Ok(Value::BulkString(answer)) => {
-                    let position = entry::position(&answer).ok_or_else(entry::unexpected);
-                    self.shared.answered(number, position);
+        for (together, answer) in sent.chunks(TOGETHER).zip(answers) {
+            let answers = match answer {
+                Value::Array(answers) if answers.len() == together.len() => answers,
+                // An error concerns all of them.
+                answer => vec![answer; together.len()],
+            };
+            for (Sent { number, .. }, answer) in together.iter().zip(answers) {
+                match answer.extract_error() {
+                    Ok(Value::BulkString(answer)) => {
+                        let position = entry::position(&answer).ok_or_else(entry::unexpected);
+                        self.shared.answered(*number, position);
+                    }
+                    Ok(_) => self.shared.answered(*number, Err(entry::unexpected())),
+                    // It is sent again.
+                    Err(error) if is_passing(&error) => failed = Some(error),
+                    Err(error) => {
+                        let error = StoreError::new(error.to_string());
+                        self.shared.answered(*number, Err(error));
+                    }
                 }
-                Ok(_) => self.shared.answered(number, Err(entry::unexpected())),
-                // It is sent again.
-                Err(error) if is_passing(&error) => failed = Some(error),
-                Err(error) => self.shared.answered(number, Err(StoreError::new(error.to_string()))),
             }
         }
         failed.map_or(Ok(()), |error| Err(End::Failed(error)))
@@ -180,23 +191,31 @@ impl Keeping {
         Ok(())
     }
 
-    /// Writes the command that keeps a message.
-    fn append(&self, access: &Access, message: &Sent) -> Cmd {
-        let Sent { number, append: Append { topic, content, keep, .. } } = message;
+    /// Writes the command that keeps messages.
+    fn append(&self, access: &Access, messages: &[Sent]) -> Cmd {
         let Door { names, scripts, sender, .. } = &self.door;
-        let mut command = script::run(&scripts.append, 3, 3 * topic.len() + content.len());
-        command
-            .arg(names.sender(*sender))
-            .arg(names.topic_key(topic))
-            .arg(names.message_key(topic))
-            .arg(access.generation)
-            .arg([sender.to_be_bytes(), number.to_be_bytes()].concat())
-            .arg(&content[..])
-            .arg(names.kept.of(topic))
-            .arg(&random().to_be_bytes())
-            .arg(keep.messages.max(1))
-            .arg(keep.bytes.max(1))
-            .arg(&within(keep.within).to_be_bytes());
+        let mut topics: Vec<&str> = Vec::with_capacity(messages.len());
+        let mut place = |topic| {
+            let known = topics.iter().position(|it| *it == topic);
+            known.unwrap_or_else(|| {
+                topics.push(topic);
+                topics.len() - 1
+            })
+        };
+        let places: Vec<_> = messages.iter().map(|it| place(it.append.topic.as_str())).collect();
+        let bytes = messages.iter().map(|it| 4 * it.append.topic.len() + it.append.content.len());
+        let mut command = script::run(&scripts.append, 1 + 2 * topics.len(), bytes.sum());
+        command.arg(names.sender(*sender));
+        for topic in topics {
+            command.arg(names.topic_key(topic)).arg(names.message_key(topic));
+        }
+        command.arg(access.generation).arg(&random().to_be_bytes());
+        for (Sent { number, append: Append { topic, content, keep, .. } }, place) in
+            messages.iter().zip(places)
+        {
+            let head = entry::head(place, [*sender, *number], keep);
+            command.arg(&head[..]).arg(names.kept.of(topic)).arg(&content[..]);
+        }
         command
     }
 
@@ -216,11 +235,6 @@ impl Keeping {
             self.shared.expire();
         }
     }
-}
-
-/// For how many milliseconds messages are kept.
-fn within(within: Duration) -> u64 {
-    u64::try_from(within.as_millis().clamp(1, MAX_WITHIN_MS)).expect("clamped")
 }
 
 /// Whether a message that was refused in this way can be sent again, to another server or to the same one in another state.

@@ -354,6 +354,36 @@ async fn a_server_without_memory_refuses_messages_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_refused_takes_no_other_with_it() {
+    for kind in [Kind::Redis, Kind::Valkey] {
+        let Some(server) = Server::new(kind).start().await else { continue };
+        let keeper = Keeper::start(config(server.address()), &["good"]).await;
+        let head = keeper.newest("good").await.last;
+        // Something else has taken its name.
+        server.ask(&["SET", &key("bad"), "x"]).await;
+        let topics = ["good", "bad", "good", "good", "bad", "good"];
+        let waiting: Vec<_> = (0..20)
+            .flat_map(|_| topics)
+            .map(|topic| (topic, keeper.append(topic, topic)))
+            .collect();
+        let mut kept = Vec::new();
+        for (topic, waiting) in waiting {
+            match told(waiting).await {
+                Ok(position) if topic == "good" => kept.push(position),
+                Err(error) if topic == "bad" => assert!(error.to_string().contains("WRONGTYPE")),
+                other => panic!("{topic}: {other:?}"),
+            }
+        }
+        let page = keeper.after("good", head).await;
+        assert!(page.is_complete);
+        let found: Vec<_> = page.messages.iter().map(|it| it.position).collect();
+        assert_eq!(found, kept);
+        keeper.hears("good", *kept.last().expect("some")).await;
+        assert_eq!(keeper.heard("good"), page.messages);
+    }
+}
+
+#[tokio::test]
 async fn a_failover_is_a_gap_and_the_history_goes_on() {
     let Some(mut servers) = Server::new(Kind::Redis).start_sentinel().await else { return };
     let sentinel = url(servers.sentinel.address());
