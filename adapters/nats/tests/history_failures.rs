@@ -365,13 +365,13 @@ async fn of_three_replicas_any_may_be_killed_and_nothing_that_was_acknowledged_i
     let head = one.newest("t").await.last;
     let mut acknowledged = Vec::new();
     // One of them leads the stream.
-    for killed in 0..3 {
+    for (killed, server) in servers.iter_mut().enumerate() {
         let told: Vec<_> = (0..EACH)
             .map(|number| format!("{killed} {number}"))
             .map(|text| (one.append("t", &text), text))
             .collect();
         tokio::time::sleep(3 * MS).await;
-        servers[killed].kill();
+        server.kill();
         for (told, text) in told {
             if let Ok(position) = told.await.expect("it is told") {
                 acknowledged.push((position, text));
@@ -380,9 +380,9 @@ async fn of_three_replicas_any_may_be_killed_and_nothing_that_was_acknowledged_i
         // Two of them go on.
         let text = format!("{killed} alone");
         acknowledged.push((one.keep_at_last("t", &text).await, text));
-        servers[killed].restart().await;
+        server.restart().await;
         support::until_async("three of them", async || {
-            let stream = context(&servers[killed]).await.get_stream(STREAM).await;
+            let stream = context(server).await.get_stream(STREAM).await;
             let cluster = stream.ok().and_then(|it| it.cached_info().cluster.clone());
             cluster.is_some_and(|it| {
                 it.leader.is_some() && it.replicas.iter().all(|it| it.current && !it.offline)

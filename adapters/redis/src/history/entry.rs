@@ -153,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn a_head_has_numbers_with_which_the_script_can_count() {
+        let head = |messages, within| head(0, [7, 8], &Keep { messages, bytes: 9, within });
+        let numbers = |head: Vec<u8>| -> Vec<u64> {
+            assert_eq!((head.len(), &head[..2]), (HEAD, &[0, 1][..]));
+            head[2..].chunks(8).map(|it| u64::from_be_bytes(it.try_into().unwrap())).collect()
+        };
+        assert_eq!(numbers(head(0, Duration::ZERO)), [7, 8, 1, 9, 1]);
+        assert_eq!(numbers(head(500, Duration::from_secs(1))), [7, 8, 500, 9, 1000]);
+        assert_eq!(numbers(head(usize::MAX, Duration::MAX)), [7, 8, 1 << 52, 9, 1 << 45]);
+    }
+
+    #[test]
     fn what_is_not_an_id_is_refused() {
         for text in ["", "-", "1", "1-", "-1", "1-1048576", "17592186044416-0", "a-b", "1-0 "] {
             assert_eq!(number(text.as_bytes()), None, "{text:?}");
