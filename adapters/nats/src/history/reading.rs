@@ -152,16 +152,16 @@ impl Reading<'_> {
         if is_empty || limit == 0 {
             return Ok(self.page(run, before.is_none()));
         }
-        let oldest = self.topic.next(0).await?.unwrap_or((self.newest.number, 1));
-        let following = match before.filter(|before| *before <= self.newest.number) {
-            Some(before) => self.topic.next(before).await?.map_or(0, |(_, count)| count),
-            None => 0,
-        };
         if before.is_none() && limit == 1 && self.newest.keep.is_some() {
             // It is known already.
             run.extend(vec![self.newest.clone()], 0);
             return Ok(self.page(run, true));
         }
+        let oldest = self.topic.next(0).await?.unwrap_or((self.newest.number, 1));
+        let following = match before.filter(|before| *before <= self.newest.number) {
+            Some(before) => self.topic.next(before).await?.map_or(0, |(_, count)| count),
+            None => 0,
+        };
         let most = self.newest.keep.map_or(limit, |keep| limit.min(keep.messages)) as u64;
         // One more, so that it is known what is before the first.
         let wanted = most.saturating_add(1).saturating_add(following);
