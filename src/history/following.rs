@@ -227,10 +227,13 @@ impl<W> Following<W> {
             self.retry_at = now.saturating_add(pause);
         }
         let Some(topic) = self.get(id) else { return };
+        let before = topic.waiting();
         match page {
             Some(page) => topic.take_page(page, now),
             None => topic.fail(now),
         }
+        let after = topic.waiting();
+        self.waiting = self.waiting.saturating_sub(before).saturating_add(after);
     }
 
     /// Returns what to do next with a topic whose read has ended, until there is nothing.

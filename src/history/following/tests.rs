@@ -289,6 +289,26 @@ fn a_topic_without_subscribers_is_ignored_after_a_while_and_a_late_read_of_it_co
 }
 
 #[test]
+fn what_was_passed_on_does_not_come_again_although_the_store_cannot_be_read_for_long() {
+    let mut following = Following::new();
+    let id = heard(&mut following, "t", 5);
+    assert!(pass(&mut following, "t", kept(5, 6)));
+    following.interrupted(Duration::ZERO);
+    let fail = |following: &mut Following<()>, now| {
+        following.next_read(now).expect("a read");
+        following.finish_read(&id, None, now);
+        following.step(&id)
+    };
+    // It is handed over once more, and then something behind a hole.
+    assert!(!pass(&mut following, "t", kept(5, 6)));
+    assert_eq!((following.waiting, fail(&mut following, SEC)), (0, None));
+    assert_eq!(fail(&mut following, 40 * SEC), None, "nothing waits");
+    assert!(!pass(&mut following, "t", kept(8, 9)));
+    assert_eq!(fail(&mut following, 50 * SEC), Some(Step::Miss(Cause::Unavailable)));
+    assert_eq!(following.step(&id), Some(Step::Pass(kept(8, 9))));
+}
+
+#[test]
 fn nothing_is_missing_whatever_the_store_does() {
     for seed in 1..=500_u64 {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -114,11 +114,10 @@ impl<W> Topic<W> {
 
     /// The store hands over a message. Returns it if it is the next; otherwise it waits, if that takes no more than `room`.
     pub(super) fn keep(&mut self, message: Kept, room: usize) -> Option<Kept> {
-        let last = self.last.filter(|_| self.phase == Phase::Idle);
-        match last.map(|last| follows(&message, last)) {
+        match self.last.map(|last| follows(&message, last)) {
             Some(Follows::Passed) => return None,
-            Some(Follows::Next) => return Some(message),
-            Some(Follows::Later | Follows::Unknown) | None => {}
+            Some(Follows::Next) if self.phase == Phase::Idle => return Some(message),
+            _ => {}
         }
         let bytes = message.content.len().saturating_add(OVERHEAD);
         if bytes <= room && self.bytes.saturating_add(bytes) <= MAX_WAITING {
@@ -161,14 +160,34 @@ impl<W> Topic<W> {
         self.phase = Phase::Passing;
         self.end = None;
         let failing = *self.failing.get_or_insert(now);
+        while self.last.is_some_and(|last| self.is_passed(last)) {
+            self.take_waiting();
+        }
         let Some(first) = self.waiting.front() else { return };
         if now.saturating_sub(failing) < PATIENCE {
             return;
         }
         // Live goes on without what precedes it.
         let cause = if self.last.is_some() { Cause::Unavailable } else { Cause::Unheard };
-        self.gap = Some((Some(cause), Position { number: first.previous, ..first.position }));
+        let before = Position { number: first.previous, ..first.position };
+        // Never back.
+        let last =
+            self.last.filter(|last| last.epoch == before.epoch && last.number > before.number);
+        self.gap = Some((Some(cause), last.unwrap_or(before)));
         (self.failing, self.covered) = (None, 0);
+    }
+
+    /// Whether the first of what waits was passed on before.
+    fn is_passed(&self, last: Position) -> bool {
+        self.waiting.front().is_some_and(|first| follows(first, last) == Follows::Passed)
+    }
+
+    /// Takes the first of what waits.
+    fn take_waiting(&mut self) -> Option<Kept> {
+        self.covered = self.covered.saturating_sub(1);
+        let message = self.waiting.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(message.content.len() + OVERHEAD);
+        Some(message)
     }
 
     /// Returns what to do next.
@@ -208,9 +227,7 @@ impl<W> Topic<W> {
             if !is_covered && matches!(follows, Follows::Later | Follows::Unknown) {
                 return None;
             }
-            self.covered = self.covered.saturating_sub(1);
-            let message = self.waiting.pop_front()?;
-            self.bytes = self.bytes.saturating_sub(message.content.len() + OVERHEAD);
+            let message = self.take_waiting()?;
             if follows == Follows::Next {
                 return Some(message);
             }
