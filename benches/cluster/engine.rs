@@ -244,7 +244,7 @@ pub(crate) enum Ear {
 }
 
 impl Publisher {
-    /// Prepares [`answered`](Self::answered).
+    /// Prepares [`answered`](Self::answered) and [`keep`](Self::keep).
     pub(crate) async fn prepare(&self) {
         let Self::Nats(client) = self else { return };
         let config = jetstream::stream::Config {
@@ -273,8 +273,8 @@ impl Publisher {
         }
     }
 
-    /// Keeps messages at once in the plainest way: an entry of a Redis stream and a copy for subscribers, or a message of a
-    /// JetStream stream with copies. To be [prepared](Self::prepare).
+    /// Keeps messages at once with plain commands: an entry of a Redis stream and a copy for subscribers, or a message of a
+    /// JetStream stream that republishes. To be [prepared](Self::prepare).
     pub(crate) async fn keep(&mut self, messages: impl IntoIterator<Item = Bytes>, topics: usize) {
         let topics = (0..topics).cycle();
         match self {

@@ -21,7 +21,7 @@ const WAITING: usize = 1000;
 const ROUNDS: usize = 20;
 const TOPICS: [usize; 2] = [1, 1000];
 const PAGES: [usize; 3] = [1, 100, 500];
-/// Among how many topics that is whose pages are read, each with a thousand messages.
+/// How many topics there are when the pages of one are read, each with a thousand messages.
 const ROOMS: usize = 20;
 const READS: usize = 300;
 const KEEP: Keep =
@@ -172,8 +172,8 @@ fn alone(server: &Server, engine: Address, node: &Node) {
     println!("{:<44}{ratio:>10.2} times", "kept, relative to published");
 }
 
-/// Prints the CPU of the engine for a message that is published, for one that the client crate has it keep in the plainest
-/// way, and for one of a history: medians of alternating turns.
+/// Prints the CPU time of the engine for a published message, for one that the client crate keeps with plain commands, and for
+/// one of a history: medians of alternating turns.
 fn cost(server: &Server, engine: &Engine, node: &Node, topics: usize) {
     let publisher = server.run(engine.address().publisher());
     let channel = engine.address().channel("history", "room:0");

@@ -27,7 +27,7 @@ fn password() -> Option<String> {
     env::var("DASHBOARD_PASSWORD").ok()
 }
 
-/// Access to the dashboard and its disconnects: by the password, or from this machine if there is none.
+/// Allows whoever knows the password to view and disconnect; without a password, requests from this machine.
 fn access(request: &Parts, password: Option<&str>) -> Access {
     let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
     match password {

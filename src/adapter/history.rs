@@ -55,10 +55,10 @@ pub trait HistoryStore: fmt::Debug + Send + Sync + 'static {
     /// [`PublishError::Overflow`] if too much waits: the message is dropped.
     fn append(&self, message: Append) -> Result<(), PublishError>;
 
-    /// Reads what is kept of a topic, up to `limit` messages, in their order. With a limit of 0 only its
-    /// [last position](Page::last) is of interest, as it is whenever a topic gets its first subscriber. Resolves within two seconds, with an error
-    /// if the store does not answer. A topic that was never written has a last position, too, to which
-    /// everything is added that is kept afterwards.
+    /// Reads what is kept of a topic, up to `limit` messages, in their order. A limit of 0 asks for the
+    /// [last position](Page::last) alone, whenever a topic gets its first subscriber. Resolves within two seconds, with an
+    /// error if the store does not answer. A topic that was never written has a last position, too, to which everything is
+    /// added that is kept afterwards.
     ///
     /// # Errors
     /// If the store is away or refuses.

@@ -360,8 +360,8 @@ impl<C: Channel> ChannelTask<C> {
     }
 }
 
-/// Whether a channel ends instead of being resumed: it does not know behind which message of the topic's history it has
-/// begun, and its client names the one that it has received last, perhaps elsewhere and before that.
+/// Whether a channel ends instead of being resumed: the position at which it began is unknown, and its client names one, which
+/// may be an earlier one from another node.
 fn begins_anew<A>(rejoin: &Rejoin, context: &ChannelContext<A>) -> bool {
     let named = || named(rejoin.after, &rejoin.payload, context.client.positions);
     context.subscription.is_unplaced() && named().is_some()

@@ -9,12 +9,9 @@ pub(crate) struct Search {
     /// A number from which on too few follow, and how many.
     high: (u64, u64),
     wanted: u64,
-    /// How many more than wanted may be read in vain.
-    surplus: u64,
     steps: u32,
-    /// How much each end counts for a guess: one that was the result of none lately counts less each time.
-    weights: [f64; 2],
-    last: Option<End>,
+    /// The end that moved last, and how often in a row.
+    moved: Option<(End, i32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +20,7 @@ enum End {
     High,
 }
 
-/// A read in vain is cheaper than a question, but not by much.
+/// How many more than wanted may be read in vain: half as many, within these bounds. A message costs less than a question.
 const SURPLUS: std::ops::RangeInclusive<u64> = 8..=64;
 
 /// Every so many steps the search halves what is left.
@@ -36,15 +33,28 @@ impl Search {
     /// Begins with the oldest number and how many follow from there on, itself included, and with a number from which on
     /// fewer than wanted do.
     pub(crate) fn new(oldest: (u64, u64), end: (u64, u64), wanted: u64) -> Self {
-        let surplus = (wanted / 2).clamp(*SURPLUS.start(), *SURPLUS.end());
-        Self { low: oldest, high: end, wanted, surplus, steps: 0, weights: [1.0; 2], last: None }
+        Self { low: oldest, high: end, wanted, steps: 0, moved: None }
+    }
+
+    fn surplus(&self) -> u64 {
+        (self.wanted / 2).clamp(*SURPLUS.start(), *SURPLUS.end())
+    }
+
+    /// The weights of both ends for the next guess: an end that stays weighs half as much each time.
+    fn weights(&self) -> (f64, f64) {
+        let faded = |moves: i32| 0.5_f64.powi(moves - 1);
+        match self.moved {
+            None => (1.0, 1.0),
+            Some((End::Low, moves)) => (1.0, faded(moves)),
+            Some((End::High, moves)) => (faded(moves), 1.0),
+        }
     }
 
     /// The next place to ask. `None` if the search is over.
     pub(crate) fn next(&mut self) -> Option<u64> {
         let ((low, most), (high, least)) = (self.low, self.high);
         let width = high.saturating_sub(low);
-        let is_found = most <= self.wanted.saturating_add(self.surplus);
+        let is_found = most <= self.wanted.saturating_add(self.surplus());
         if is_found || width < 2 || self.steps >= MAX_STEPS {
             return None;
         }
@@ -53,9 +63,10 @@ impl Search {
         let share = if self.steps.is_multiple_of(HALVING) {
             0.5
         } else {
-            let aim = self.wanted.saturating_add(self.surplus / 2);
-            let above = most.saturating_sub(aim).max(1) as f64 * self.weights[0];
-            let below = aim.saturating_sub(least).max(1) as f64 * self.weights[1];
+            let aim = self.wanted.saturating_add(self.surplus() / 2);
+            let (low_weight, high_weight) = self.weights();
+            let above = most.saturating_sub(aim).max(1) as f64 * low_weight;
+            let below = aim.saturating_sub(least).max(1) as f64 * high_weight;
             above / (above + below)
         };
         Some((low + (width as f64 * share) as u64).clamp(low + 1, high - 1))
@@ -73,10 +84,8 @@ impl Search {
                 End::High
             }
         };
-        let other = &mut self.weights[usize::from(end == End::Low)];
-        *other = if self.last == Some(end) { *other / 2.0 } else { 1.0 };
-        self.weights[usize::from(end == End::High)] = 1.0;
-        self.last = Some(end);
+        let moves = self.moved.filter(|(last, _)| *last == end).map_or(0, |(_, moves)| moves);
+        self.moved = Some((end, moves + 1));
     }
 
     /// Where to read from.

@@ -11,7 +11,7 @@ use tower_channels::history::Position;
 /// messages of one millisecond, or goes on counting while its clock is behind.
 const SEQUENCE: u32 = 20;
 
-/// How long what the script is told of a message is, in bytes.
+/// The size of a [`head`], in bytes.
 const HEAD: usize = 42;
 
 /// The longest time for which messages are kept: some thousand years.
@@ -53,8 +53,8 @@ pub(super) fn position(mut answer: &[u8]) -> Option<Position> {
     Some(Position { epoch, number: number(answer)? })
 }
 
-/// Writes what the script is told of a message beside its channel and its content: which of the topics it is, the sender and
-/// its number for the message, and how much is kept.
+/// Writes the head of a message for the script: the index of its topic, the sender and its number for the message, and how
+/// much of the topic is kept.
 pub(super) fn head(place: usize, id: [u64; 2], keep: &Keep) -> Vec<u8> {
     // Lua counts up to there.
     let count = |count: usize| (count as u64).clamp(1, 1 << 52);

@@ -121,27 +121,23 @@ impl Keeping {
         }
         let answers = access.redis.send_packed_commands(&pipeline, 0, calls);
         let answers = self.answer(answers).await?;
+        let of_each = |(together, answer): (&[Sent], Value)| match answer {
+            Value::Array(answers) if answers.len() == together.len() => answers,
+            // An error concerns all of them.
+            answer => vec![answer; together.len()],
+        };
+        let answers = sent.chunks(TOGETHER).zip(answers).flat_map(of_each);
         let mut failed = None;
-        for (together, answer) in sent.chunks(TOGETHER).zip(answers) {
-            let answers = match answer {
-                Value::Array(answers) if answers.len() == together.len() => answers,
-                // An error concerns all of them.
-                answer => vec![answer; together.len()],
-            };
-            for (Sent { number, .. }, answer) in together.iter().zip(answers) {
-                match answer.extract_error() {
-                    Ok(Value::BulkString(answer)) => {
-                        let position = entry::position(&answer).ok_or_else(entry::unexpected);
-                        self.shared.answered(*number, position);
-                    }
-                    Ok(_) => self.shared.answered(*number, Err(entry::unexpected())),
-                    // It is sent again.
-                    Err(error) if is_passing(&error) => failed = Some(error),
-                    Err(error) => {
-                        let error = StoreError::new(error.to_string());
-                        self.shared.answered(*number, Err(error));
-                    }
+        for (&Sent { number, .. }, answer) in sent.iter().zip(answers) {
+            match answer.extract_error() {
+                Ok(Value::BulkString(answer)) => {
+                    let position = entry::position(&answer).ok_or_else(entry::unexpected);
+                    self.shared.answered(number, position);
                 }
+                Ok(_) => self.shared.answered(number, Err(entry::unexpected())),
+                // It is sent again.
+                Err(error) if is_passing(&error) => failed = Some(error),
+                Err(error) => self.shared.answered(number, Err(StoreError::new(error.to_string()))),
             }
         }
         failed.map_or(Ok(()), |error| Err(End::Failed(error)))

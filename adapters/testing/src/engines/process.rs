@@ -1,13 +1,13 @@
 //! [`Process`]: an engine's process, which ends with the test.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// Runs the engine, prints its process id, and signals it as it is told to. When its input ends, which it also does when the process of the tests
-/// is killed, it kills the engine.
+/// Runs the engine, prints its process id and sends it the signals that it reads. Kills the engine when its input ends, also
+/// because the process of the tests was killed.
 const KEEPER: &str = r#"
 trap '' HUP INT TERM
 "$@" >>log 2>&1 </dev/null &
@@ -25,7 +25,7 @@ wait $!
 pub(super) struct Process {
     keeper: Child,
     input: Option<ChildStdin>,
-    output: ChildStdout,
+    output: BufReader<ChildStdout>,
     id: String,
 }
 
@@ -43,17 +43,16 @@ impl Process {
             .spawn()
             .expect("a shell");
         let input = keeper.stdin.take();
-        let mut output = keeper.stdout.take().expect("it is piped");
-        let (mut id, mut byte) = (String::new(), [0]);
-        while output.read_exact(&mut byte).is_ok() && byte != *b"\n" {
-            id.push(char::from(byte[0]));
-        }
+        let mut output = BufReader::new(keeper.stdout.take().expect("it is piped"));
+        let mut id = String::new();
+        output.read_line(&mut id).expect("the keeper prints it");
         Self { keeper, input, output, id }
     }
 
     /// The CPU time that its threads have used.
     pub(super) fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.id)).into_iter().flatten();
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", self.id.trim_end())).into_iter().flatten();
         let used = tasks.flatten().filter_map(|task| {
             let statistics = fs::read_to_string(task.path().join("schedstat")).ok()?;
             statistics.split(' ').next()?.parse::<u64>().ok()
